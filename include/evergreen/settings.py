@@ -1,0 +1,60 @@
+"""Every environment variable that Evergreen reads, in one place, each with its meaning.
+
+The embedded stack sets all of them; a team with servers of its own sets them in its deployment.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from evergreen.errors import Reason, TerminalError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable: its name, its default (None: must be set where it is used), its meaning."""
+
+    name: str
+    default: str | None
+    meaning: str
+
+    def read(self) -> str:
+        """Return the value, or the default.
+
+        Raises:
+            TerminalError: neither is there.
+        """
+        value = os.environ.get(self.name) or self.default
+        if value is None:
+            raise TerminalError(
+                f"{self.name} is not set ({self.meaning}). `make up` sets it for the embedded stack; "
+                "elsewhere set it in the environment of the Airflow services.",
+                Reason.BAD_SPEC,
+            )
+        return value
+
+    def path(self) -> Path:
+        """Return the value as an absolute path; a relative one is taken from the repository's root."""
+        return (REPOSITORY / self.read()).resolve()
+
+
+HOME = Variable("EVERGREEN_HOME", ".evergreen", "folder for everything the project writes on this machine")
+SPECS = Variable("EVERGREEN_SPECS", "include", "folder with datasets/*.yaml, models/*.yaml and models/*.sql")
+LANDING = Variable("EVERGREEN_LANDING", ".evergreen/landing", "folder with one sub-folder per dataset, where files land")
+SNAPSHOTS = Variable("EVERGREEN_SNAPSHOTS", ".evergreen/snapshots", "folder for training snapshots (Parquet)")
+WAREHOUSE = Variable("EVERGREEN_WAREHOUSE_URL", None, "PostgreSQL URL of the warehouse (libpq form)")
+MLFLOW = Variable("MLFLOW_TRACKING_URI", None, "address of the MLflow server")
+MAIL_FROM = Variable("EVERGREEN_MAIL_FROM", "evergreen@localhost", "sender of the e-mails")
+MAIL_TO = Variable("EVERGREEN_MAIL_TO", "ml-team@localhost", "recipients, by comma, where a spec names none")
+AIRFLOW_URL = Variable("EVERGREEN_AIRFLOW_URL", "http://127.0.0.1:8080", "address of the Airflow UI, for links in e-mails")
+MLFLOW_URL = Variable("EVERGREEN_MLFLOW_URL", "http://127.0.0.1:5000", "address of the MLflow UI, for links in e-mails")
+DATA_DIR = Variable("EVERGREEN_DATA_DIR", "", "folder with real data sets (bike_sharing/hour.csv), instead of a download")
+THREADS = Variable("EVERGREEN_THREADS", "2", "threads that one XGBoost fit or prediction may use")
+
+ALL = (
+    HOME, SPECS, LANDING, SNAPSHOTS, WAREHOUSE, MLFLOW, MAIL_FROM, MAIL_TO, AIRFLOW_URL, MLFLOW_URL, DATA_DIR, THREADS,
+)
