@@ -1,0 +1,137 @@
+"""The ledger: every decision is a row, appended once, never changed.
+
+State is derived from it: an open retrain request is one that no later decision answers; the champion is the
+version of the newest promotion or rollback.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from evergreen.warehouse.connection import Connection, fetch
+
+
+class Kind(str, Enum):
+    """What was decided."""
+
+    BATCH_PUBLISHED = "batch_published"
+    BATCH_QUARANTINED = "batch_quarantined"
+    RETRAIN_REQUESTED = "retrain_requested"
+    RETRAIN_SUPPRESSED = "retrain_suppressed"
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
+    RUN_FAILED = "run_failed"
+    MAIL_FAILED = "mail_failed"
+
+
+class TriggerReason(str, Enum):
+    """Why a training ran or was asked for."""
+
+    SCHEDULE = "schedule"
+    MANUAL = "manual"
+    DATA_DRIFT = "data_drift"
+    PREDICTION_DRIFT = "prediction_drift"
+    PERFORMANCE = "performance"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision with its reason and evidence.
+
+    `dedupe_key` names the decision itself: appending the same key again changes nothing and returns the
+    first row, so that a step which runs twice decides once.
+    """
+
+    as_of: datetime
+    subject: str
+    kind: Kind
+    reason: str
+    run_id: str
+    dedupe_key: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+    version: str | None = None
+    answers: tuple[int, ...] = ()
+    id: int | None = None
+    decided_at: datetime | None = None
+
+
+def model_subject(name: str) -> str:
+    """The ledger's subject of a model."""
+    return f"model/{name}"
+
+
+def dataset_subject(name: str) -> str:
+    """The ledger's subject of a dataset."""
+    return f"dataset/{name}"
+
+
+def append(conn: Connection, decision: Decision) -> Decision:
+    """Append a decision, or return the one that already has its key.
+
+    Returns:
+        The decision as it stands in the ledger, with id and decided_at. Compare `run_id` with your own to
+        learn whether it is yours or an earlier run's.
+    """
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO evergreen.decision (as_of, subject, kind, reason, version, evidence, answers, run_id, dedupe_key)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (dedupe_key) DO NOTHING",
+            (
+                decision.as_of, decision.subject, decision.kind.value, decision.reason, decision.version,
+                json.dumps(decision.evidence, allow_nan=False, default=str), list(decision.answers),
+                decision.run_id, decision.dedupe_key,
+            ),
+        )  # fmt: skip
+    return find(conn, dedupe_key=decision.dedupe_key)[0]
+
+
+def find(
+    conn: Connection,
+    subject: str | None = None,
+    kinds: Sequence[Kind] = (),
+    *,
+    dedupe_key: str | None = None,
+    ids: Sequence[int] = (),
+    limit: int | None = None,
+) -> list[Decision]:
+    """Decisions that match, newest first."""
+    rows = fetch(
+        conn,
+        "SELECT id, decided_at, as_of, subject, kind, reason, version, evidence, answers, run_id, dedupe_key"
+        " FROM evergreen.decision WHERE (%(subject)s IS NULL OR subject = %(subject)s)"
+        " AND (cardinality(%(kinds)s::text[]) = 0 OR kind = ANY(%(kinds)s::text[]))"
+        " AND (%(key)s IS NULL OR dedupe_key = %(key)s)"
+        " AND (cardinality(%(ids)s::bigint[]) = 0 OR id = ANY(%(ids)s::bigint[]))"
+        " ORDER BY id DESC LIMIT %(limit)s",
+        {"subject": subject, "kinds": [k.value for k in kinds], "key": dedupe_key, "ids": list(ids), "limit": limit},
+    )
+    return [Decision(**{**row, "kind": Kind(row["kind"]), "answers": tuple(row["answers"])}) for row in rows]
+
+
+def open_requests(conn: Connection, model: str) -> list[Decision]:
+    """Retrain requests of a model that no decision has answered, oldest first."""
+    rows = fetch(
+        conn,
+        "SELECT r.id FROM evergreen.decision AS r WHERE r.subject = %s AND r.kind = 'retrain_requested'"
+        " AND NOT EXISTS (SELECT 1 FROM evergreen.decision AS a WHERE a.subject = r.subject AND r.id = ANY(a.answers))",
+        (model_subject(model),),
+    )
+    ids = [row["id"] for row in rows]
+    return sorted(find(conn, ids=ids), key=lambda d: d.id or 0) if ids else []
+
+
+def champions(conn: Connection, model: str) -> list[Decision]:
+    """Every change of champion of a model, newest first; the first one names the champion of now."""
+    return find(conn, model_subject(model), (Kind.PROMOTED, Kind.ROLLED_BACK))
+
+
+def lock(conn: Connection, model: str) -> None:
+    """Hold the model's lock until the transaction ends: one change of champion at a time."""
+    with conn.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"evergreen.model.{model}",))

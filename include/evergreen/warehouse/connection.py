@@ -1,0 +1,73 @@
+"""Connections to the warehouse: one place for the address, the time zone and what a lost server means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import connection as Connection
+
+from evergreen import settings
+from evergreen.errors import Reason, TransientError
+
+__all__ = ["Connection", "connect", "fetch"]
+
+
+@contextmanager
+def connect(url: str | None = None, *, timeout_s: int = 600) -> Iterator[Connection]:
+    """Open a connection for one transaction: committed at the end, rolled back on any error, always closed.
+
+    Args:
+        url: libpq URL; default EVERGREEN_WAREHOUSE_URL.
+        timeout_s: the server ends a statement that runs longer.
+
+    Raises:
+        TransientError: the server cannot be reached or went away.
+    """
+    try:
+        conn = psycopg2.connect(
+            url or settings.WAREHOUSE.read(),
+            connect_timeout=10,
+            application_name="evergreen",
+            options=f"-c TimeZone=UTC -c statement_timeout={timeout_s * 1000} -c lock_timeout=60000",
+        )
+    except psycopg2.OperationalError as error:
+        raise _lost(error) from error
+    try:
+        yield conn
+        conn.commit()
+    except (psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected) as error:
+        conn.rollback()
+        raise TransientError(f"another run holds the lock: {_line(error)}; it is tried again", Reason.BUSY) from error
+    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+        if conn.closed or isinstance(error, psycopg2.InterfaceError) or error.pgcode is None or error.pgcode[:2] in ("08", "57"):
+            raise _lost(error) from error
+        conn.rollback()
+        raise
+    except BaseException:
+        if not conn.closed:
+            conn.rollback()
+        raise
+    finally:
+        conn.close()
+
+
+def fetch(conn: Connection, query: Any, params: Any = None) -> list[dict[str, Any]]:
+    """Run a query and return its rows as dictionaries; for small results."""
+    with conn.cursor() as cursor:
+        cursor.execute(query, params)
+        names = [c.name for c in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _lost(error: Exception) -> TransientError:
+    return TransientError(
+        f"the warehouse does not answer ({_line(error)}); the step is tried again. If it stays: `make status`",
+        Reason.UNREACHABLE,
+    )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

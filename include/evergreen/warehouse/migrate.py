@@ -1,0 +1,71 @@
+"""Brings Evergreen's own tables in the warehouse up to date; safe to run at every start, and twice at once."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from psycopg2 import sql
+
+from evergreen.spec import ColumnType, DatasetSpec
+from evergreen.warehouse.connection import Connection, fetch
+
+TYPES: dict[ColumnType, str] = {
+    "float": "double precision",
+    "integer": "bigint",
+    "boolean": "boolean",
+    "text": "text",
+    "category": "text",
+    "timestamp": "timestamptz",
+    "date": "date",
+}
+
+
+def migrate(conn: Connection) -> None:
+    """Create or update the schemas and tables of `schema.sql`."""
+    with conn.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('evergreen.migrate'))")
+        cursor.execute(resources.files("evergreen.warehouse").joinpath("schema.sql").read_text(encoding="utf-8"))
+
+
+def ensure_dataset(conn: Connection, dataset: DatasetSpec) -> None:
+    """Create the tables of a dataset, or add columns that its spec has gained.
+
+    `data.NAME` holds the newest version of each row, `data.NAME__history` the versions it replaced:
+    together they tell what was known at any time. Columns that left the spec stay in the table.
+    """
+    current = sql.Identifier("data", dataset.name)
+    history = sql.Identifier("data", f"{dataset.name}__history")
+    with conn.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"evergreen.dataset.{dataset.name}",))
+        columns = sql.SQL(", ").join(
+            sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(TYPES[c.type])) for n, c in dataset.columns.items()
+        )
+        cursor.execute(
+            sql.SQL(
+                "CREATE TABLE IF NOT EXISTS {} ({}, _arrived_at timestamptz NOT NULL, _batch bigint NOT NULL,"
+                " PRIMARY KEY ({}))"
+            ).format(current, columns, sql.SQL(", ").join(map(sql.Identifier, dataset.key)))
+        )
+        cursor.execute(
+            sql.SQL(
+                "CREATE TABLE IF NOT EXISTS {} ({}, _arrived_at timestamptz NOT NULL, _batch bigint NOT NULL,"
+                " _superseded_at timestamptz NOT NULL)"
+            ).format(history, columns)
+        )
+        for name, column in dataset.columns.items():
+            for table in (current, history):
+                cursor.execute(
+                    sql.SQL("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} {}").format(
+                        table, sql.Identifier(name), sql.SQL(TYPES[column.type])
+                    )
+                )
+        cursor.execute(
+            sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} ({})").format(
+                sql.Identifier(f"{dataset.name}_event_time"), current, sql.Identifier(dataset.event_time)
+            )
+        )
+
+
+def dataset_exists(conn: Connection, name: str) -> bool:
+    """Whether anything of the dataset was ever published."""
+    return bool(fetch(conn, "SELECT 1 FROM pg_tables WHERE schemaname = 'data' AND tablename = %s", (name,)))

@@ -1,0 +1,107 @@
+-- Evergreen's own tables. Applied by evergreen.warehouse.migrate; every statement can run again.
+CREATE SCHEMA IF NOT EXISTS evergreen;   -- decisions, predictions, judgements
+CREATE SCHEMA IF NOT EXISTS data;        -- published datasets: data.NAME and data.NAME__history
+CREATE SCHEMA IF NOT EXISTS staging;     -- batches on their way in, one table each, dropped when decided
+CREATE SCHEMA IF NOT EXISTS quarantine;  -- rows that were held back: quarantine.NAME
+
+-- The ledger: every decision, append-only. `answers` names the decisions that this one settles.
+CREATE TABLE IF NOT EXISTS evergreen.decision (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    decided_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    as_of       timestamptz NOT NULL,
+    subject     text NOT NULL CHECK (subject ~ '^(dataset|model)/[a-z][a-z0-9_]*$'),
+    kind        text NOT NULL,
+    reason      text NOT NULL,
+    version     text,
+    evidence    jsonb NOT NULL DEFAULT '{}',
+    answers     bigint[] NOT NULL DEFAULT '{}',
+    run_id      text NOT NULL,
+    dedupe_key  text NOT NULL UNIQUE
+);
+CREATE INDEX IF NOT EXISTS decision_subject ON evergreen.decision (subject, kind, id);
+
+CREATE OR REPLACE FUNCTION evergreen.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'evergreen.decision is append-only: % refused; write a new decision instead', TG_OP
+        USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE OR REPLACE TRIGGER decision_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON evergreen.decision
+    FOR EACH STATEMENT EXECUTE FUNCTION evergreen.refuse_change();
+
+-- Files seen by ingest; a checksum is decided once per dataset.
+CREATE TABLE IF NOT EXISTS evergreen.batch (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    dataset     text NOT NULL,
+    checksum    text NOT NULL,
+    file        text NOT NULL,
+    as_of       timestamptz NOT NULL,
+    decided_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    state       text NOT NULL CHECK (state IN ('published', 'quarantined')),
+    rows_read   bigint NOT NULL,
+    rows_new    bigint NOT NULL,
+    rows_changed bigint NOT NULL,
+    rows_held   bigint NOT NULL,
+    failures    jsonb NOT NULL DEFAULT '[]',
+    UNIQUE (dataset, checksum)
+);
+
+-- Batch predictions. The row with the smallest scored_at of a key is the one that was served.
+CREATE TABLE IF NOT EXISTS evergreen.prediction (
+    model       text NOT NULL,
+    version     text NOT NULL,
+    key         text NOT NULL,             -- jsonb_build_array of the model's key columns, as text
+    event_time  timestamptz NOT NULL,
+    prediction  double precision NOT NULL,
+    as_of       timestamptz NOT NULL,
+    scored_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    run_id      text NOT NULL,
+    PRIMARY KEY (model, key, version)
+);
+CREATE INDEX IF NOT EXISTS prediction_time ON evergreen.prediction (model, event_time);
+
+-- One row per judged window; judged again (revision + 1) when more labels are in.
+CREATE TABLE IF NOT EXISTS evergreen.window_judgement (
+    id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    model        text NOT NULL,
+    version      text NOT NULL,
+    window_start timestamptz NOT NULL,
+    window_end   timestamptz NOT NULL,
+    revision     int NOT NULL,
+    as_of        timestamptz NOT NULL,
+    judged_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    row_count    bigint NOT NULL,
+    sampled_rows bigint NOT NULL,
+    labelled     bigint NOT NULL,
+    status       text NOT NULL CHECK (status IN ('ok', 'violation', 'insufficient', 'stale')),
+    violations   jsonb NOT NULL DEFAULT '[]',  -- [{kind, column, statistic, value, limit}]
+    metrics      jsonb NOT NULL DEFAULT '{}',  -- served error: {rmse: {value, limit, reference}, ...}
+    report       text,                         -- MLflow artifact path of the HTML report
+    mlflow_run   text,
+    UNIQUE (model, version, window_start, revision)
+);
+
+CREATE TABLE IF NOT EXISTS evergreen.window_column (
+    judgement_id bigint NOT NULL REFERENCES evergreen.window_judgement (id) ON DELETE CASCADE,
+    column_name  text NOT NULL,
+    kind         text NOT NULL,     -- data_drift, prediction_drift, missing, new_category, unreadable
+    statistic    text NOT NULL,
+    value        double precision,  -- NULL: could not be computed, which counts as a violation
+    threshold    double precision NOT NULL,
+    violated     boolean NOT NULL,
+    detail       text NOT NULL DEFAULT '',
+    PRIMARY KEY (judgement_id, column_name, kind)
+);
+
+-- E-mails. One row per incident and class; a row stays until it went out, so a loss is visible.
+CREATE TABLE IF NOT EXISTS evergreen.mail (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    incident    text NOT NULL UNIQUE,
+    subject     text NOT NULL,             -- dataset/NAME or model/NAME
+    kind        text NOT NULL,
+    decision_id bigint REFERENCES evergreen.decision (id),
+    context     jsonb NOT NULL DEFAULT '{}',
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    attempts    int NOT NULL DEFAULT 0,
+    last_error  text,
+    sent_at     timestamptz
+);
