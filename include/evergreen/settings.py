@@ -44,17 +44,40 @@ class Variable:
 
 HOME = Variable("EVERGREEN_HOME", ".evergreen", "folder for everything the project writes on this machine")
 SPECS = Variable("EVERGREEN_SPECS", "include", "folder with datasets/*.yaml, models/*.yaml and models/*.sql")
-LANDING = Variable("EVERGREEN_LANDING", ".evergreen/landing", "folder with one sub-folder per dataset, where files land")
+LANDING = Variable(
+    "EVERGREEN_LANDING", ".evergreen/landing", "folder with one sub-folder per dataset, where files land"
+)
 SNAPSHOTS = Variable("EVERGREEN_SNAPSHOTS", ".evergreen/snapshots", "folder for training snapshots (Parquet)")
 WAREHOUSE = Variable("EVERGREEN_WAREHOUSE_URL", None, "PostgreSQL URL of the warehouse (libpq form)")
 MLFLOW = Variable("MLFLOW_TRACKING_URI", None, "address of the MLflow server")
 MAIL_FROM = Variable("EVERGREEN_MAIL_FROM", "evergreen@localhost", "sender of the e-mails")
 MAIL_TO = Variable("EVERGREEN_MAIL_TO", "ml-team@localhost", "recipients, by comma, where a spec names none")
-AIRFLOW_URL = Variable("EVERGREEN_AIRFLOW_URL", "http://127.0.0.1:8080", "address of the Airflow UI, for links in e-mails")
-MLFLOW_URL = Variable("EVERGREEN_MLFLOW_URL", "http://127.0.0.1:5000", "address of the MLflow UI, for links in e-mails")
-DATA_DIR = Variable("EVERGREEN_DATA_DIR", "", "folder with real data sets (bike_sharing/hour.csv), instead of a download")
+AIRFLOW_URL = Variable(
+    "EVERGREEN_AIRFLOW_URL", "http://127.0.0.1:8080", "address of the Airflow UI, for links in e-mails"
+)
+MLFLOW_URL = Variable(
+    "EVERGREEN_MLFLOW_URL", "http://127.0.0.1:5000", "address of the MLflow UI, for links in e-mails"
+)
+DATA_DIR = Variable(
+    "EVERGREEN_DATA_DIR", "", "folder with real data sets (bike_sharing/hour.csv), instead of a download"
+)
 THREADS = Variable("EVERGREEN_THREADS", "2", "threads that one XGBoost fit or prediction may use")
+SCHEDULES = Variable(
+    "EVERGREEN_SCHEDULES", "on", "off: DAGs run on events and by hand only, for data that ended in the past"
+)
 
 ALL = (
-    HOME, SPECS, LANDING, SNAPSHOTS, WAREHOUSE, MLFLOW, MAIL_FROM, MAIL_TO, AIRFLOW_URL, MLFLOW_URL, DATA_DIR, THREADS,
+    HOME,
+    SPECS,
+    LANDING,
+    SNAPSHOTS,
+    WAREHOUSE,
+    MLFLOW,
+    MAIL_FROM,
+    MAIL_TO,
+    AIRFLOW_URL,
+    MLFLOW_URL,
+    DATA_DIR,
+    THREADS,
+    SCHEDULES,
 )

@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
 CRON = re.compile(r"^\s*(\S+\s+){4}\S+\s*$")
@@ -37,7 +45,9 @@ def parse_duration(value: Any) -> timedelta:
         return value
     match = _DURATION.match(str(value))
     if not match:
-        raise ValueError(f"{value!r} is not a duration; write a number and a unit, such as 90m, 36h, 14d or 2w")
+        raise ValueError(
+            f"{value!r} is not a duration; write a number and a unit, such as 90m, 36h, 14d or 2w"
+        )
     return timedelta(**{_UNITS[match[2]]: float(match[1])})
 
 
@@ -89,7 +99,9 @@ class Column(Strict):
 
     type: ColumnType
     required: bool = Field(True, description="a missing value in a row is a failed expectation")
-    null_share_max: float | None = Field(None, ge=0, le=1, description="largest share of missing values in a batch")
+    null_share_max: float | None = Field(
+        None, ge=0, le=1, description="largest share of missing values in a batch"
+    )
     min: float | None = Field(None, description="smallest valid value (numbers)")
     max: float | None = Field(None, description="largest valid value (numbers)")
     values: tuple[str, ...] | None = Field(None, description="the valid values (text, category)")
@@ -111,8 +123,12 @@ class Column(Strict):
 class Source(Strict):
     """Where the files of a dataset land."""
 
-    folder: str | None = Field(None, description="folder of the files; relative to EVERGREEN_LANDING; default: name")
-    pattern: str = Field("*", description="which files count; .csv and .parquet are read, the ending tells which")
+    folder: str | None = Field(
+        None, description="folder of the files; relative to EVERGREEN_LANDING; default: name"
+    )
+    pattern: str = Field(
+        "*", description="which files count; .csv and .parquet are read, the ending tells which"
+    )
     encoding: str = Field("utf-8", description="encoding of CSV files")
     delimiter: str = Field(",", min_length=1, max_length=1)
     timezone: str = Field("UTC", description="time zone of timestamps that come without one")
@@ -157,8 +173,12 @@ class DatasetSpec(Strict):
     columns: dict[str, Column] = Field(min_length=1)
     expectations: tuple[Expectation, ...] = ()
     quarantine: Literal["batch", "rows"] = Field("batch", description="what a failed expectation holds back")
-    max_bad_rows: float = Field(0.05, ge=0, le=1, description="with quarantine: rows, above this share: whole batch")
-    future_tolerance: Duration = Field(timedelta(hours=24), description="how far past as-of an event time may lie")
+    max_bad_rows: float = Field(
+        0.05, ge=0, le=1, description="with quarantine: rows, above this share: whole batch"
+    )
+    future_tolerance: Duration = Field(
+        timedelta(hours=24), description="how far past as-of an event time may lie"
+    )
     alerts: tuple[str, ...] = Field((), description="recipients; default: EVERGREEN_MAIL_TO")
 
     @model_validator(mode="after")
@@ -168,13 +188,20 @@ class DatasetSpec(Strict):
             problems += [_unknown(what, n, self.columns) for n in names if n not in self.columns]
         if self.arrival.column and self.arrival.column not in self.columns:
             problems.append(_unknown("arrival.column", self.arrival.column, self.columns))
-        if self.event_time in self.columns and self.columns[self.event_time].type not in ("timestamp", "date"):
-            problems.append(f"event_time: {self.event_time} has type {self.columns[self.event_time].type}; make it timestamp")
+        if self.event_time in self.columns and self.columns[self.event_time].type not in (
+            "timestamp",
+            "date",
+        ):
+            problems.append(
+                f"event_time: {self.event_time} has type {self.columns[self.event_time].type}; make it timestamp"
+            )
         for name in self.columns:
             if name in RESERVED_COLUMNS:
                 problems.append(f"columns.{name}: the name is Evergreen's own; rename the column")
             elif not re.match(r"^[A-Za-z_][A-Za-z0-9_]{0,62}$", name):
-                problems.append(f"columns.{name}: not a usable column name; letters, digits and _, at most 63")
+                problems.append(
+                    f"columns.{name}: not a usable column name; letters, digits and _, at most 63"
+                )
         for index, item in enumerate(self.expectations):
             column = item.kwargs.get("column")
             if column is not None and column not in self.columns:
@@ -219,7 +246,9 @@ class Training(Strict):
     """How a challenger is made."""
 
     window: Duration | Literal["all"] = Field("all", description="how much history before as-of is used")
-    holdout: Duration = Field(timedelta(days=14), description="the newest mature part, kept for the judgement")
+    holdout: Duration = Field(
+        timedelta(days=14), description="the newest mature part, kept for the judgement"
+    )
     min_rows: int = Field(500, ge=10, description="fewer rows in the training part stop the run")
     min_holdout_rows: int = Field(50, ge=5)
     params: dict[str, Any] = Field(default_factory=dict, description="XGBoost parameters")
@@ -264,7 +293,9 @@ class Performance(Strict):
     """When the served error counts as worse."""
 
     metric: Metric | None = None
-    max_worse: float = Field(0.3, gt=0, description="share by which the metric may be worse than on the holdout")
+    max_worse: float = Field(
+        0.3, gt=0, description="share by which the metric may be worse than on the holdout"
+    )
     min_labels: float = Field(0.8, gt=0, le=1, description="share of rows whose label must be in")
 
 
@@ -278,7 +309,9 @@ class Trigger(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Trigger:
         if self.m > self.n:
-            raise ValueError(f"m {self.m} is larger than n {self.n}; {self.m} of {self.n} windows cannot be reached")
+            raise ValueError(
+                f"m {self.m} is larger than n {self.n}; {self.m} of {self.n} windows cannot be reached"
+            )
         return self
 
 
@@ -343,11 +376,18 @@ class ModelSpec(Strict):
         features = self.features.all
         if not features:
             problems.append("features: there are none; name at least one under numeric or categorical")
-        problems += [f"features: {n} is named twice; remove one" for n in sorted({f for f in features if features.count(f) > 1})]
+        problems += [
+            f"features: {n} is named twice; remove one"
+            for n in sorted({f for f in features if features.count(f) > 1})
+        ]
         if self.label.column in features:
-            problems.append(f"features: {self.label.column} is the label; a model that sees its label learns nothing else. Remove it")
+            problems.append(
+                f"features: {self.label.column} is the label; a model that sees its label learns nothing else. Remove it"
+            )
         if self.event_time in features:
-            problems.append(f"features: {self.event_time} is the event time; derive features from it in the SQL (hour, weekday)")
+            problems.append(
+                f"features: {self.event_time} is the event time; derive features from it in the SQL (hour, weekday)"
+            )
         if self.label.column in self.key:
             problems.append(f"key: {self.label.column} is the label; a key must be known before it")
         window = self.training.window
@@ -356,18 +396,31 @@ class ModelSpec(Strict):
                 f"training.holdout: {format_duration(self.training.holdout)} leaves nothing of the window of "
                 f"{format_duration(window)} to train on; make it shorter"
             )
-        for where, metric in (("gate.metric", self.gate.metric), ("monitoring.performance.metric", self.monitoring.performance.metric)):
+        for where, metric in (
+            ("gate.metric", self.gate.metric),
+            ("monitoring.performance.metric", self.monitoring.performance.metric),
+        ):
             if metric is not None and metric not in METRICS[self.task]:
-                problems.append(f"{where}: {metric} is not a metric of {self.task}; use one of {', '.join(METRICS[self.task])}")
-        if (self.training.baseline == "class_prior") != (self.task == "binary") and self.training.baseline is not None:
+                problems.append(
+                    f"{where}: {metric} is not a metric of {self.task}; use one of {', '.join(METRICS[self.task])}"
+                )
+        if (self.training.baseline == "class_prior") != (
+            self.task == "binary"
+        ) and self.training.baseline is not None:
             problems.append(
                 f"training.baseline: {self.training.baseline} does not fit {self.task}; "
                 f"use {'class_prior' if self.task == 'binary' else 'seasonal or last_value'}"
             )
         known = {*features, self.label.column}
-        problems += [_unknown("monitoring.drift.ignore", n, known) for n in self.monitoring.drift.ignore if n not in known]
+        problems += [
+            _unknown("monitoring.drift.ignore", n, known)
+            for n in self.monitoring.drift.ignore
+            if n not in known
+        ]
         if not self.query.strip():
-            problems.append(f"query: models/{self.name}.sql is missing or empty; write the feature query there")
+            problems.append(
+                f"query: models/{self.name}.sql is missing or empty; write the feature query there"
+            )
         if ";" in _SQL_NOISE.sub("", self.query).rstrip().rstrip(";"):
             problems.append(f"query: models/{self.name}.sql has more than one statement; keep one SELECT")
         if problems:
@@ -389,7 +442,11 @@ class Problem:
 
     def __str__(self) -> str:
         shown = f" (value: {self.value})" if self.value else ""
-        return f"{self.file}: {self.field}: {self.remedy}{shown}" if self.field else f"{self.file}: {self.remedy}{shown}"
+        return (
+            f"{self.file}: {self.field}: {self.remedy}{shown}"
+            if self.field
+            else f"{self.file}: {self.remedy}{shown}"
+        )
 
 
 @dataclass(frozen=True)
@@ -421,7 +478,9 @@ def load_specs(folder: Path) -> Specs:
     models: dict[str, ModelSpec] = {}
     for path in sorted((folder / "models").glob("*.y*ml")):
         sql = path.with_suffix(".sql")
-        found, model = _load(path, ModelSpec, {"query": sql.read_text(encoding="utf-8") if sql.is_file() else ""})
+        found, model = _load(
+            path, ModelSpec, {"query": sql.read_text(encoding="utf-8") if sql.is_file() else ""}
+        )
         problems += found
         if not isinstance(model, ModelSpec):
             continue
@@ -432,18 +491,30 @@ def load_specs(folder: Path) -> Specs:
     return Specs(datasets, models, tuple(problems))
 
 
-def _load(path: Path, kind: type[DatasetSpec] | type[ModelSpec], extra: dict[str, Any]) -> tuple[list[Problem], Any]:
+def _load(
+    path: Path, kind: type[DatasetSpec] | type[ModelSpec], extra: dict[str, Any]
+) -> tuple[list[Problem], Any]:
     short = _short(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         return [Problem(short, "", "", f"not readable as YAML: {' '.join(str(error).split())}")], None
     if not isinstance(content, dict):
-        return [Problem(short, "", "", "is empty or no mapping; start from the example in docs/specs.md")], None
+        return [
+            Problem(short, "", "", "is empty or no mapping; start from the example in docs/specs.md")
+        ], None
     if "query" in content:
-        return [Problem(short, "query", "", f"goes into {path.with_suffix('.sql').name}, not into the YAML; move it")], None
+        return [
+            Problem(
+                short, "query", "", f"goes into {path.with_suffix('.sql').name}, not into the YAML; move it"
+            )
+        ], None
     if content.get("name") != path.stem:
-        return [Problem(short, "name", repr(content.get("name")), f"must be the file's name; write name: {path.stem}")], None
+        return [
+            Problem(
+                short, "name", repr(content.get("name")), f"must be the file's name; write name: {path.stem}"
+            )
+        ], None
     try:
         return [], kind.model_validate({**content, **extra})
     except ValidationError as error:
@@ -474,13 +545,25 @@ def _misspelt(location: tuple[Any, ...], kind: type[BaseModel]) -> str:
     fields: list[str] = list(kind.model_fields)
     current: Any = kind
     for part in location[:-1]:
-        annotation = current.model_fields[part].annotation if isinstance(current, type) and part in current.model_fields else None
-        inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type) and issubclass(a, BaseModel)]
+        annotation = (
+            current.model_fields[part].annotation
+            if isinstance(current, type) and part in current.model_fields
+            else None
+        )
+        inner = [
+            a
+            for a in (annotation, *getattr(annotation, "__args__", ()))
+            if isinstance(a, type) and issubclass(a, BaseModel)
+        ]
         if inner:
             current = inner[0]
             fields = list(current.model_fields)
     close = difflib.get_close_matches(str(location[-1]), fields, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known here: {', '.join(f for f in fields if f != 'query')}"
+    hint = (
+        f"did you mean {close[0]}?"
+        if close
+        else f"known here: {', '.join(f for f in fields if f != 'query')}"
+    )
     return f"unknown field; {hint}"
 
 
@@ -508,7 +591,9 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
         if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"{key!r} is written twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{key!r} is written twice", key_node.start_mark
+            )
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 

@@ -41,7 +41,9 @@ class _Hashing:
         return self.file.write(data)
 
 
-def stream(conn: Connection, query: sql.Composable, schema: pa.Schema, digest: Any = None) -> Iterator[pa.RecordBatch]:
+def stream(
+    conn: Connection, query: sql.Composable, schema: pa.Schema, digest: Any = None
+) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a query as record batches of about 8 MB of text each.
 
     Args:

@@ -40,9 +40,16 @@ def connect(url: str | None = None, *, timeout_s: int = 600) -> Iterator[Connect
         conn.commit()
     except (psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected) as error:
         conn.rollback()
-        raise TransientError(f"another run holds the lock: {_line(error)}; it is tried again", Reason.BUSY) from error
+        raise TransientError(
+            f"another run holds the lock: {_line(error)}; it is tried again", Reason.BUSY
+        ) from error
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        if conn.closed or isinstance(error, psycopg2.InterfaceError) or error.pgcode is None or error.pgcode[:2] in ("08", "57"):
+        if (
+            conn.closed
+            or isinstance(error, psycopg2.InterfaceError)
+            or error.pgcode is None
+            or error.pgcode[:2] in ("08", "57")
+        ):
             raise _lost(error) from error
         conn.rollback()
         raise

@@ -33,7 +33,9 @@ def open_views(conn: Connection, datasets: Iterable[DatasetSpec], as_of: datetim
         for dataset in datasets:
             ensure_dataset(conn, dataset)
             columns = sql.SQL(", ").join(map(sql.Identifier, dataset.columns))
-            cursor.execute(sql.SQL("DROP VIEW IF EXISTS {} CASCADE").format(sql.Identifier("pg_temp", dataset.name)))
+            cursor.execute(
+                sql.SQL("DROP VIEW IF EXISTS {} CASCADE").format(sql.Identifier("pg_temp", dataset.name))
+            )
             cursor.execute(
                 sql.SQL(
                     "CREATE TEMPORARY VIEW {view} AS"
@@ -79,10 +81,15 @@ def feature_query(
     if mature_at is not None:
         where.append(sql.SQL("{} <= {}").format(time, sql.Literal(mature_at - model.label.delay)))
         where.append(sql.SQL("{} IS NOT NULL").format(label))
-    features = [sql.SQL("{}::double precision AS {}").format(sql.Identifier(n), sql.Identifier(n)) for n in model.features.numeric]
+    features = [
+        sql.SQL("{}::double precision AS {}").format(sql.Identifier(n), sql.Identifier(n))
+        for n in model.features.numeric
+    ]
 
-
-    features += [sql.SQL("{}::text AS {}").format(sql.Identifier(n), sql.Identifier(n)) for n in model.features.categorical]
+    features += [
+        sql.SQL("{}::text AS {}").format(sql.Identifier(n), sql.Identifier(n))
+        for n in model.features.categorical
+    ]
     return sql.SQL(
         "SELECT {key} AS _key, {time}::timestamptz AS _time, {features}, {label}::double precision AS _label"
         " FROM ({query}) AS _features WHERE {where} ORDER BY _time, _key"
@@ -110,35 +117,72 @@ def check(conn: Connection, specs: Specs, model: ModelSpec) -> list[Problem]:
         try:
             for dataset in specs.datasets_of(model):
                 columns = sql.SQL(", ").join(
-                    sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(TYPES[c.type])) for n, c in dataset.columns.items()
+                    sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(TYPES[c.type]))
+                    for n, c in dataset.columns.items()
                 )
                 cursor.execute(
                     sql.SQL("CREATE TEMPORARY TABLE {} ({}, _arrived_at timestamptz)").format(
                         sql.Identifier(dataset.name), columns
                     )
                 )
-            cursor.execute(sql.SQL("SELECT * FROM ({}) AS _features LIMIT 0").format(sql.SQL(model.query.rstrip().rstrip(";") + "\n")))
+            cursor.execute(
+                sql.SQL("SELECT * FROM ({}) AS _features LIMIT 0").format(
+                    sql.SQL(model.query.rstrip().rstrip(";") + "\n")
+                )
+            )
             oids = {c.name: c.type_code for c in cursor.description or ()}
-            names = {r["oid"]: r["typname"] for r in fetch(conn, "SELECT oid::int, typname FROM pg_type WHERE oid = ANY(%s)", (list(oids.values()),))}
+            names = {
+                r["oid"]: r["typname"]
+                for r in fetch(
+                    conn, "SELECT oid::int, typname FROM pg_type WHERE oid = ANY(%s)", (list(oids.values()),)
+                )
+            }
             types = {column: names[oid] for column, oid in oids.items()}
         except psycopg2.Error as error:
             text = " ".join(str(error.diag.message_primary or error).split())
             hint = f" (hint: {error.diag.message_hint})" if error.diag.message_hint else ""
-            return [Problem(f"{file}.sql", "", "", f"does not run: {text}{hint}; mend the query and run `make check`")]
+            return [
+                Problem(
+                    f"{file}.sql", "", "", f"does not run: {text}{hint}; mend the query and run `make check`"
+                )
+            ]
         finally:
             cursor.execute("ROLLBACK TO SAVEPOINT evergreen_check")
     problems = []
-    wanted = [("features.numeric", n, NUMERIC) for n in model.features.numeric]
+    wanted: list[tuple[str, str, tuple[str, ...] | None]] = [
+        ("features.numeric", n, NUMERIC) for n in model.features.numeric
+    ]
     wanted += [("features.categorical", n, TEXTUAL) for n in model.features.categorical]
     wanted += [("label.column", model.label.column, NUMERIC), ("event_time", model.event_time, TIMES)]
-    wanted += [("key", n, None) for n in model.key]  # type: ignore[list-item]
+    wanted += [("key", n, None) for n in model.key]
     for where, name, allowed in wanted:
         if name not in types:
-            problems.append(Problem(f"{file}.yaml", where, name, f"the query returns no such column; it returns {', '.join(types)}"))
+            problems.append(
+                Problem(
+                    f"{file}.yaml",
+                    where,
+                    name,
+                    f"the query returns no such column; it returns {', '.join(types)}",
+                )
+            )
         elif allowed is not None and types[name] not in allowed:
-            problems.append(Problem(f"{file}.sql", where, name, f"has type {types[name]}; cast it to one of {', '.join(allowed)}"))
+            problems.append(
+                Problem(
+                    f"{file}.sql",
+                    where,
+                    name,
+                    f"has type {types[name]}; cast it to one of {', '.join(allowed)}",
+                )
+            )
         elif allowed is NUMERIC and types[name] == "bool":
-            problems.append(Problem(f"{file}.sql", where, name, f"is a boolean; write {name}::int, or list it under categorical"))
+            problems.append(
+                Problem(
+                    f"{file}.sql",
+                    where,
+                    name,
+                    f"is a boolean; write {name}::int, or list it under categorical",
+                )
+            )
     return problems
 
 

@@ -24,7 +24,9 @@ def migrate(conn: Connection) -> None:
     """Create or update the schemas and tables of `schema.sql`."""
     with conn.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('evergreen.migrate'))")
-        cursor.execute(resources.files("evergreen.warehouse").joinpath("schema.sql").read_text(encoding="utf-8"))
+        cursor.execute(
+            resources.files("evergreen.warehouse").joinpath("schema.sql").read_text(encoding="utf-8")
+        )
 
 
 def ensure_dataset(conn: Connection, dataset: DatasetSpec) -> None:
@@ -38,7 +40,8 @@ def ensure_dataset(conn: Connection, dataset: DatasetSpec) -> None:
     with conn.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"evergreen.dataset.{dataset.name}",))
         columns = sql.SQL(", ").join(
-            sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(TYPES[c.type])) for n, c in dataset.columns.items()
+            sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(TYPES[c.type]))
+            for n, c in dataset.columns.items()
         )
         cursor.execute(
             sql.SQL(

@@ -76,4 +76,6 @@ def take(conn: Connection, specs: Specs, model: ModelSpec, as_of: datetime, fold
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-    return Snapshot(str(path), fingerprint, rows, first.isoformat(), (last + timedelta(microseconds=1)).isoformat())
+    return Snapshot(
+        str(path), fingerprint, rows, first.isoformat(), (last + timedelta(microseconds=1)).isoformat()
+    )

@@ -1,0 +1,92 @@
+"""
+### Monitor: is the champion still right about the world?
+
+**What.** Judges each complete window once, and again when late labels arrive: freshness and volume first, then input
+drift, prediction drift and, where labels are in, the served error, each against the champion's own reference.
+Evidently computes and draws; the report is kept with the model in MLflow, its numbers in PostgreSQL. The trigger
+policy may then open a retrain request.
+
+**When.** On the spec's schedule, after scoring, and by hand.
+
+**Params.** *As of*: windows that were complete by then are judged.
+
+**Then.** An open request emits the drift asset, which wakes the training; a mail goes out, one per incident.
+
+**How to recover.** Clear the failed task; a window that was judged is not judged twice. "Stale" or "insufficient" is
+never "healthy": look at the data first (`ingest__DATASET`), a retraining does not help there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import DAG, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+import wiring
+from evergreen.spec import ModelSpec
+
+
+def build(dag_id: str, spec: ModelSpec) -> DAG:
+    """Build the monitoring DAG of a model."""
+    with DAG(
+        dag_id,
+        description=f"Freshness, drift and performance of {spec.name}",
+        doc_md=wiring.doc(__doc__, spec),
+        schedule=wiring.schedule(spec.monitoring.schedule, wiring.predictions_asset(spec.name)),
+        default_args=wiring.default_args(spec.owner),
+        tags=["evergreen", "monitor", f"model:{spec.name}"],
+        params={"as_of": wiring.as_of_param(), "reason": wiring.reason_param()},
+        **wiring.MODEL_DAG,
+    ) as dag:
+
+        @task
+        def judge(**context: Any) -> dict[str, Any]:
+            """Judge every complete window that was not judged with these labels."""
+            from evergreen.monitoring.judge import judge as judge_windows
+
+            from evergreen import ledger
+            from evergreen.warehouse.connection import connect
+
+            found, model = wiring.model_and_specs(spec.name)
+            with connect() as conn:
+                if not ledger.champions(conn, model.name):
+                    raise AirflowSkipException(
+                        f"{model.name} has no champion yet; run train__{model.name} first"
+                    )
+            as_of = wiring.as_of(context)
+            judged = judge_windows(found, model, as_of, wiring.run_id(context))
+            return {
+                "as_of": as_of.isoformat(),
+                "windows": [f"{j.window_start:%Y-%m-%d %H:%M} {j.status}" for j in judged],
+            }
+
+        @task
+        def decide(judged: dict[str, Any], **context: Any) -> dict[str, Any]:
+            """Apply the trigger policy to the newest windows; the decision is a ledger row."""
+            from datetime import datetime
+
+            from evergreen.monitoring.policy import apply
+
+            from evergreen import ledger
+            from evergreen.warehouse.connection import connect
+
+            _, model = wiring.model_and_specs(spec.name)
+            decision = apply(model, datetime.fromisoformat(judged["as_of"]), wiring.run_id(context))
+            with connect() as conn:
+                waiting = ledger.open_requests(conn, model.name)
+            return {
+                "announce": bool(waiting),
+                "as_of": judged["as_of"],
+                "decision": decision.kind.value if decision else None,
+                "request": waiting[-1].id if waiting else None,
+            }
+
+        decided = decide(judge())
+        wiring.announce(wiring.drift_asset(spec.name), unless="no retrain request is open")(decided)
+        decided >> wiring.notify(f"model/{spec.name}")
+    return dag
+
+
+for _dag_id, _spec in wiring.wanted("monitor"):
+    globals()[_dag_id] = build(_dag_id, _spec)

@@ -1,0 +1,93 @@
+"""
+### Score: the champion predicts the rows that have no prediction yet
+
+**What.** Runs the feature query as of a time and writes the champion's predictions to `evergreen.prediction`, with
+key, event time and the version that made them, in chunks of bounded size. Doing it again changes nothing.
+
+**When.** After new data, after a change of champion, and by hand for a window.
+
+**Params.** *As of*: what was known by then is scored. *From*, *To*: score every row of this event-time range with
+the present champion, also rows that have predictions of earlier versions (those are kept).
+
+**Then.** An event of the predictions' asset wakes the monitor.
+
+**How to recover.** Clear the task; it goes on with the rows that are still missing. Without a champion the run is
+skipped: run `train__MODEL` first.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Param, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+import wiring
+from evergreen.spec import ModelSpec
+
+
+def _time_param(title: str, description: str) -> Param:
+    return Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        title=title,
+        description=description,
+        section="Range",
+    )
+
+
+def build(dag_id: str, spec: ModelSpec) -> DAG:
+    """Build the scoring DAG of a model."""
+    with DAG(
+        dag_id,
+        description=f"Batch predictions of {spec.name}",
+        doc_md=wiring.doc(__doc__, spec),
+        schedule=wiring.schedule(
+            None, *map(wiring.dataset_asset, spec.datasets), wiring.model_asset(spec.name)
+        ),
+        default_args=wiring.default_args(spec.owner),
+        tags=["evergreen", "score", f"model:{spec.name}"],
+        params={
+            "as_of": wiring.as_of_param(),
+            "reason": wiring.reason_param(),
+            "from": _time_param("From", "First event time of a range to score again."),
+            "to": _time_param("To", "End of that range (excluded)."),
+        },
+        **wiring.MODEL_DAG,
+    ) as dag:
+
+        @task(execution_timeout=timedelta(hours=4))
+        def score(**context: Any) -> dict[str, Any]:
+            """Write the champion's predictions for every row that lacks one."""
+            from evergreen.scoring.score import score as score_rows
+
+            from evergreen import ledger
+            from evergreen.warehouse.connection import connect
+
+            found, model = wiring.model_and_specs(spec.name)
+            with connect() as conn:
+                if not ledger.champions(conn, model.name) and not wiring.is_manual(context):
+                    raise AirflowSkipException(
+                        f"{model.name} has no champion yet; run train__{model.name} first"
+                    )
+            as_of = wiring.as_of(context)
+            start, end = (wiring.parse_time(context["params"][n]) for n in ("from", "to"))
+            result = score_rows(
+                found, model, as_of, wiring.run_id(context), start=start, end=end, rescore=bool(start or end)
+            )
+            return {
+                "announce": result.rows > 0,
+                "as_of": as_of.isoformat(),
+                "rows": result.rows,
+                "version": result.version,
+                "unseen": result.unseen,
+            }
+
+        wiring.announce(wiring.predictions_asset(spec.name), unless="every row had its prediction")(score())
+    return dag
+
+
+for _dag_id, _spec in wiring.wanted("score"):
+    globals()[_dag_id] = build(_dag_id, _spec)

@@ -1,0 +1,16 @@
+"""Makes a bad spec visible: its problems become this file's import error, which the UI shows on every page.
+
+The DAGs of a bad spec are not built; all others are, from their own files. There is no DAG in this file.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import get_parsing_context
+
+import wiring
+
+_problems = wiring.specs().problems
+if _problems and get_parsing_context().dag_id is None:
+    raise ValueError(
+        "some specs are unusable, and their DAGs are switched off:\n" + "\n".join(str(p) for p in _problems)
+    )

@@ -1,0 +1,142 @@
+"""
+### Train: a challenger is made, judged on the same rows as the champion, and promoted or rejected
+
+**What.** Takes the snapshot of the feature query as of a time (only rows whose features and label had arrived by
+then), fits XGBoost, evaluates challenger, champion and a naive baseline on the same holdout rows, registers the
+challenger in MLflow, and promotes it only if it passes the gate. Every decision is a row of the ledger with its
+numbers and limits.
+
+**When.** Nightly on the spec's schedule; when the monitor has opened a retrain request (the drift asset wakes this
+DAG, the request itself is a ledger row, so none is lost); and by hand. One training of a model at a time.
+
+**Params.** *As of*: the cut-off. *Reason*: why, for a run by hand. *Force*: train even if the request that woke the
+run was answered meanwhile. *Dry run*: fit and evaluate, register and decide nothing.
+
+**Then.** A promotion emits the model's asset, which wakes the scoring; the e-mail names the numbers.
+
+**How to recover.** Clear the failed task: each step finds what an earlier try left and never registers or promotes
+twice. A bad promotion is undone by the DAG `rollback__MODEL`. Backfills work over past intervals; a challenger that
+is older than the champion is evaluated, but not promoted.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, task
+from airflow.sdk.exceptions import AirflowSkipException
+
+import wiring
+from evergreen.spec import ModelSpec
+
+
+def build(dag_id: str, spec: ModelSpec) -> DAG:
+    """Build the training DAG of a model."""
+    with DAG(
+        dag_id,
+        description=f"Train, judge and promote {spec.name}",
+        doc_md=wiring.doc(__doc__, spec),
+        schedule=wiring.schedule(spec.schedule, wiring.drift_asset(spec.name)),
+        default_args=wiring.default_args(spec.owner),
+        tags=["evergreen", "train", f"model:{spec.name}"],
+        params={
+            "as_of": wiring.as_of_param(),
+            "reason": wiring.reason_param(),
+            "force": wiring.flag_param("Force", "Train even if no retrain request is open any more."),
+            "dry_run": wiring.flag_param("Dry run", "Fit and evaluate; register and decide nothing."),
+        },
+        **wiring.MODEL_DAG,
+    ) as dag:
+
+        @task
+        def plan(**context: Any) -> dict[str, Any]:
+            """Find out why this run is here, which requests it answers, and whether the spec fits the warehouse."""
+            from evergreen import ledger
+            from evergreen.warehouse import features
+            from evergreen.warehouse.connection import connect
+
+            found, model = wiring.model_and_specs(spec.name)
+            with connect() as conn:
+                features.require_valid(conn, found, model)
+                requests = ledger.open_requests(conn, model.name)
+            manual, woken = wiring.is_manual(context), bool(wiring.events(context))
+            if woken and not requests and not context["params"]["force"]:
+                raise AirflowSkipException("the retrain request that woke this run is answered already")
+            as_of = max([wiring.as_of(context), *([r.as_of for r in requests] if not manual else [])])
+            trigger = requests[-1].reason if requests and not manual else ("manual" if manual else "schedule")
+            return {
+                "as_of": as_of.isoformat(),
+                "trigger": trigger,
+                "reason": context["params"]["reason"],
+                "requests": [r.id for r in requests if r.as_of <= as_of],
+                "dry_run": context["params"]["dry_run"],
+            }
+
+        @task
+        def snapshot(plan: dict[str, Any]) -> dict[str, Any]:
+            """Write the training rows as of the cut-off to one Parquet file, with a fingerprint."""
+            from dataclasses import asdict
+            from datetime import datetime
+
+            from evergreen import settings
+            from evergreen.warehouse import snapshot as snapshots
+            from evergreen.warehouse.connection import connect
+
+            found, model = wiring.model_and_specs(spec.name)
+            with connect(timeout_s=1500) as conn:
+                as_of = datetime.fromisoformat(plan["as_of"])
+                return asdict(snapshots.take(conn, found, model, as_of, settings.SNAPSHOTS.path()))
+
+        @task(execution_timeout=timedelta(hours=4))
+        def fit(plan: dict[str, Any], snapshot: dict[str, Any], **context: Any) -> dict[str, Any]:
+            """Fit the challenger, judge it against champion and baseline, register it with its evidence."""
+            from datetime import datetime
+
+            from evergreen.training.train import train
+
+            from evergreen.warehouse.snapshot import Snapshot
+
+            found, model = wiring.model_and_specs(spec.name)
+            outcome = train(
+                found,
+                model,
+                Snapshot(**snapshot),
+                datetime.fromisoformat(plan["as_of"]),
+                wiring.run_id(context),
+                trigger=plan["trigger"],
+                requests=tuple(plan["requests"]),
+                dry_run=plan["dry_run"],
+            )
+            return outcome.to_dict()
+
+        @task
+        def settle(plan: dict[str, Any], outcome: dict[str, Any], **context: Any) -> dict[str, Any]:
+            """Promote or reject: one row in the ledger, then the aliases in MLflow."""
+            from datetime import datetime
+
+            from evergreen.training.promote import settle as settle_outcome
+
+            if plan["dry_run"]:
+                raise AirflowSkipException("dry run: nothing is decided")
+            found, model = wiring.model_and_specs(spec.name)
+            decision = settle_outcome(
+                found, model, outcome, datetime.fromisoformat(plan["as_of"]), wiring.run_id(context)
+            )
+            return {
+                "announce": decision.kind.value == "promoted",
+                "as_of": plan["as_of"],
+                "decision": decision.kind.value,
+                "decision_id": decision.id,
+                "version": decision.version,
+            }
+
+        planned = plan()
+        settled = settle(planned, fit(planned, snapshot(planned)))
+        wiring.announce(wiring.model_asset(spec.name), unless="the challenger was rejected")(settled)
+        settled >> wiring.notify(f"model/{spec.name}")
+    return dag
+
+
+for _dag_id, _spec in wiring.wanted("train"):
+    globals()[_dag_id] = build(_dag_id, _spec)

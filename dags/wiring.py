@@ -1,0 +1,320 @@
+"""What all DAG files share: which specs to build, the assets that join the loop, the as-of time of a run,
+retries, and how a failure reaches a person. No logic of the loop is here; that is in `evergreen`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from airflow.sdk import (
+    Asset,
+    AssetAny,
+    AssetOrTimeSchedule,
+    CronTriggerTimetable,
+    ExceptionRetryPolicy,
+    Param,
+    RetryAction,
+    RetryRule,
+    get_parsing_context,
+    task,
+)
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
+
+from evergreen import settings
+from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_specs
+
+log = logging.getLogger("evergreen")
+
+TRANSIENT = [
+    "evergreen.errors.TransientError",
+    "psycopg2.OperationalError",
+    "builtins.ConnectionError",
+    "builtins.TimeoutError",
+    "requests.exceptions.ConnectionError",
+    "requests.exceptions.Timeout",
+]
+AS_OF_AHEAD = timedelta(minutes=5)
+
+
+def specs() -> Specs:
+    """Read the specs; cheap enough for every parse, and always what the files say now."""
+    return load_specs(settings.SPECS.path())
+
+
+def wanted(kind: str) -> Iterator[tuple[str, ModelSpec]]:
+    """The models whose `kind` DAG is to be built: all, or the only one that a starting task needs."""
+    current = get_parsing_context().dag_id
+    for spec in specs().models.values():
+        dag_id = f"{kind}__{spec.name}"
+        if current in (None, dag_id):
+            yield dag_id, spec
+
+
+def wanted_datasets(kind: str) -> Iterator[tuple[str, DatasetSpec]]:
+    """The datasets whose `kind` DAG is to be built."""
+    current = get_parsing_context().dag_id
+    for spec in specs().datasets.values():
+        dag_id = f"{kind}__{spec.name}"
+        if current in (None, dag_id):
+            yield dag_id, spec
+
+
+# ------------------------------------------------------------------ the asset graph
+
+
+def dataset_asset(name: str) -> Asset:
+    """New rows of a dataset were published."""
+    return Asset(name=f"dataset_{name}", uri=f"evergreen://dataset/{name}", group="evergreen")
+
+
+def model_asset(name: str) -> Asset:
+    """A model has a new champion."""
+    return Asset(name=f"model_{name}", uri=f"evergreen://model/{name}", group="evergreen")
+
+
+def predictions_asset(name: str) -> Asset:
+    """New predictions of a model were written."""
+    return Asset(name=f"predictions_{name}", uri=f"evergreen://predictions/{name}", group="evergreen")
+
+
+def drift_asset(name: str) -> Asset:
+    """A retrain request of a model is open; the request itself is a row of the ledger."""
+    return Asset(name=f"drift_{name}", uri=f"evergreen://drift/{name}", group="evergreen")
+
+
+def schedule(cron: str | None, *assets: Asset) -> Any:
+    """A DAG schedule from a spec's cron (UTC) and the assets that wake the DAG, either of which may be absent.
+
+    EVERGREEN_SCHEDULES=off leaves the cron out: for a stack whose data ended in the past.
+    """
+    if settings.SCHEDULES.read() == "off":
+        cron = None
+    timetable = CronTriggerTimetable(cron, timezone="UTC") if cron else None
+    if timetable and assets:
+        return AssetOrTimeSchedule(timetable=timetable, assets=AssetAny(*assets))
+    return timetable or (AssetAny(*assets) if assets else None)
+
+
+# ------------------------------------------------------------------ a run's as-of time and identity
+
+
+def as_of_param() -> Param:
+    """The Param with which a person sets the as-of time."""
+    return Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        title="As of",
+        description="Only what was known by then is used (ISO time, UTC where no zone is given). Empty: now.",
+        section="When",
+    )
+
+
+def reason_param(required: bool = False) -> Param:
+    """The Param with which a person says why."""
+    return Param(
+        "" if not required else None,
+        type="string" if not required else ["null", "string"],
+        title="Reason",
+        description="Why this run is started by hand; it goes to the ledger and into the e-mail.",
+        section="Why",
+    )
+
+
+def flag_param(title: str, description: str) -> Param:
+    """A switch in the trigger form, off by default."""
+    return Param(False, type="boolean", title=title, description=description, section="How")
+
+
+def as_of(context: dict[str, Any]) -> datetime:
+    """The as-of time of a run: the Param, else the newest event's, else the interval's end, else the queue time.
+
+    Raises:
+        AirflowFailException: the Param is no time, or lies in the future.
+    """
+    run = context["dag_run"]
+    given = (context.get("params") or {}).get("as_of")
+    if given:
+        value = _parse(given)
+        if value > datetime.now(timezone.utc) + AS_OF_AHEAD:
+            raise AirflowFailException(f"as_of {given} lies in the future; give a time that has passed")
+        return value
+    times = [_parse(e.extra["as_of"]) for e in events(context) if (e.extra or {}).get("as_of")]
+    if times:
+        return max(times)
+    return (context.get("data_interval_end") or run.run_after).astimezone(timezone.utc)
+
+
+def events(context: dict[str, Any]) -> list[Any]:
+    """The asset events that woke a run; empty for cron and manual runs."""
+    return [event for found in (context.get("triggering_asset_events") or {}).values() for event in found]
+
+
+def run_id(context: dict[str, Any]) -> str:
+    """One text for a DAG run, the same in all tries of its tasks."""
+    return f"{context['dag_run'].dag_id}/{context['dag_run'].run_id}"
+
+
+def is_manual(context: dict[str, Any]) -> bool:
+    """Whether a person started the run (by hand or as a backfill)."""
+    return str(getattr(context["dag_run"].run_type, "value", context["dag_run"].run_type)) in (
+        "manual",
+        "operator_triggered",
+    )
+
+
+def parse_time(value: str | None) -> datetime | None:
+    """A time Param as an aware datetime (UTC where it names no zone), or None where it is empty."""
+    return _parse(value) if value else None
+
+
+def _parse(value: str) -> datetime:
+    try:
+        parsed = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except ValueError as error:
+        raise AirflowFailException(f"{value!r} is no ISO time; write it like 2026-05-01T02:00:00Z") from error
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+
+
+# ------------------------------------------------------------------ specs inside a task
+
+
+def model_and_specs(name: str) -> tuple[Specs, ModelSpec]:
+    """The specs as they are now, and one model of them.
+
+    Raises:
+        AirflowFailException: the model's spec has become unusable since the DAG was built.
+    """
+    found = specs()
+    if name not in found.models:
+        raise AirflowFailException("\n".join(str(p) for p in found.problems) or f"models/{name}.yaml is gone")
+    return found, found.models[name]
+
+
+def dataset_spec(name: str) -> DatasetSpec:
+    """The spec of a dataset as it is now; see `model_and_specs`."""
+    found = specs()
+    if name not in found.datasets:
+        raise AirflowFailException(
+            "\n".join(str(p) for p in found.problems) or f"datasets/{name}.yaml is gone"
+        )
+    return found.datasets[name]
+
+
+# ------------------------------------------------------------------ failures and e-mail
+
+
+def default_args(owner: str) -> dict[str, Any]:
+    """Retries with back-off for what may pass, none for what will not; one e-mail when a run has failed."""
+    return {
+        "owner": owner,
+        "retries": 4,
+        "retry_delay": timedelta(seconds=15),
+        "retry_exponential_backoff": 2.0,
+        "max_retry_delay": timedelta(minutes=10),
+        "retry_policy": ExceptionRetryPolicy(
+            rules=[
+                RetryRule(exception=list(TRANSIENT), action=RetryAction.RETRY, reason="may pass"),
+                RetryRule(exception=Exception, action=RetryAction.FAIL, reason="trying again cannot help"),
+            ]
+        ),
+        "execution_timeout": timedelta(minutes=30),
+        "on_failure_callback": report_failure,
+    }
+
+
+def report_failure(context: dict[str, Any]) -> None:
+    """Record that a task has failed for good and mail it, once for each row of failures.
+
+    If even the ledger cannot be reached, the mail goes out directly: a failure is never silent.
+    """
+    ti, run = context["ti"], context["dag_run"]
+    kind, _, name = run.dag_id.partition("__")
+    subject = f"{'dataset' if kind == 'ingest' else 'model'}/{name}"
+    error = " ".join(str(context.get("exception") or "the task's process ended without a message").split())[
+        :2000
+    ]
+    try:
+        from evergreen.alerting import failures
+
+        failures.record(
+            subject, run_id(context), ti.task_id, ti.try_number, error, ti.log_url, as_of(context)
+        )
+        deliver(subject)
+    except Exception as second:
+        log.exception("the failure could not be recorded; mailing it directly")
+        from evergreen.alerting import failures
+
+        send(failures.bare_message(subject, run_id(context), ti.task_id, error, ti.log_url, second))
+
+
+def send(message: Any) -> None:
+    """Send one e-mail through the Airflow connection `evergreen_smtp`, or `smtp_default` where there is none."""
+    from airflow.providers.smtp.hooks.smtp import SmtpHook
+    from airflow.sdk import BaseHook
+
+    conn_id = "evergreen_smtp"
+    try:
+        BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        conn_id = "smtp_default"
+    with SmtpHook(smtp_conn_id=conn_id) as hook:
+        hook._smtp_client.send_message(message)
+
+
+def deliver(subject: str) -> None:
+    """Send the e-mails of a subject that wait.
+
+    Raises:
+        TransientError: some could not be sent; they wait in `evergreen.mail`, and the next run tries again.
+    """
+    from evergreen.alerting.outbox import deliver as deliver_outbox
+    from evergreen.errors import TransientError
+
+    result = deliver_outbox(specs(), send, subject=subject)
+    log.info("e-mails of %s: %s", subject, result)
+    if result.failed:
+        raise TransientError(
+            f"{result.failed} e-mail(s) of {subject} could not be sent ({'; '.join(result.errors)}); decisions stand, the mails wait "
+            "in evergreen.mail and are tried again. Check the Airflow connection evergreen_smtp (or smtp_default)"
+        )
+
+
+def notify(subject: str) -> Any:
+    """The task that sends what waits for a subject; a failing mail server turns it red, and only it."""
+
+    @task(task_id="notify", on_failure_callback=None, retries=3)
+    def send_waiting() -> None:
+        """Send the e-mails that wait for this subject."""
+        deliver(subject)
+
+    return send_waiting()
+
+
+def announce(asset: Asset, *, unless: str) -> Any:
+    """The task that emits an asset event with the as-of time, or is skipped when there is nothing to say.
+
+    Args:
+        asset: whose event it is.
+        unless: why there may be nothing to announce; shown where it is skipped.
+    """
+
+    @task(task_id="announce", outlets=[asset])
+    def emit(news: dict[str, Any], outlet_events: Any = None) -> None:
+        """Tell the next DAG of the loop, through its asset."""
+        if not news.get("announce"):
+            raise AirflowSkipException(unless)
+        outlet_events[asset].extra = {k: v for k, v in news.items() if k != "announce"}
+
+    return emit
+
+
+def doc(module_doc: str | None, spec: DatasetSpec | ModelSpec) -> str:
+    """The DAG's page in the UI: the file's docstring, headed by what the spec says."""
+    return f"**{spec.name}**: {spec.description}\n\n{module_doc or ''}"
+
+
+MODEL_DAG: dict[str, Any] = {"catchup": False, "max_active_runs": 1, "dagrun_timeout": timedelta(hours=8)}
