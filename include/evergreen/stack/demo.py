@@ -1,0 +1,238 @@
+"""`make demo`: the whole loop, driven through the real scheduler over months of data in a few minutes.
+
+Each delivery of the story is written into the landing folder and ingested as of its own time; scoring, monitoring
+and retraining then happen by themselves, through Airflow's assets. The demo only waits and tells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from evergreen import ledger, settings
+from evergreen.errors import EvergreenError, Reason, TerminalError, TransientError
+from evergreen.spec import load_specs
+from evergreen.stack.airflow_api import AirflowApi
+from evergreen.warehouse.connection import connect, fetch
+
+DATASET = "bike_hourly"
+MODEL = "bike_demand"
+SECOND_MODEL = "bike_rush"
+KINDS = ("train", "score", "monitor", "rollback")
+
+
+@dataclass
+class Progress:
+    """Prints what happens with the time since the start."""
+
+    started: float = field(default_factory=time.monotonic)
+
+    def __call__(self, text: str) -> None:
+        elapsed = time.monotonic() - self.started
+        print(f"[{int(elapsed // 60):2d}:{int(elapsed % 60):02d}] {text}", flush=True)
+
+
+def dag_ids(models: tuple[str, ...] = (MODEL, SECOND_MODEL)) -> list[str]:
+    """The DAGs that the demo uses."""
+    return [f"ingest__{DATASET}", *(f"{kind}__{model}" for model in models for kind in KINDS)]
+
+
+def tell_story(api: AirflowApi, story: Any, landing: Path, say: Callable[[str], None]) -> None:
+    """Drive a story through the running stack.
+
+    Args:
+        api: a logged-in Airflow client.
+        story: `evergreen.feeds.story.Story`.
+        landing: the dataset's landing folder.
+        say: is told each step.
+
+    Raises:
+        TransientError: something that was waited for did not happen in time.
+        TerminalError: a step ended otherwise than the loop promises.
+    """
+    ids = dag_ids()
+    api.wait_for_dags(set(ids))
+    for dag_id in ids:
+        api.pause(dag_id, False)
+    trained = False
+    for delivery in story.deliveries:
+        say(f"{delivery.as_of:%Y-%m-%d}  {delivery.note}")
+        delivery.write(landing)
+        run = api.trigger(
+            f"ingest__{DATASET}", {"as_of": delivery.as_of.isoformat(), "reason": f"demo: {delivery.kind}"}
+        )
+        state = api.wait(f"ingest__{DATASET}", run)
+        expected = "failed" if delivery.kind == "broken" else "success"
+        if state != expected:
+            raise TerminalError(
+                f"ingest of {delivery.name} ended as {state}, not as {expected}; see `make logs` and the Airflow UI",
+                Reason.BAD_BATCH,
+            )
+        if delivery.kind == "broken":
+            say("             quarantined and mailed; the champion keeps scoring what is good")
+        elif delivery.kind == "history":
+            if delivery is [d for d in story.deliveries if d.kind == "history"][-1] and not trained:
+                train_first(api, delivery.as_of, say)
+                trained = True
+        else:
+            settle_week(api, delivery, say)
+
+
+def train_first(api: AirflowApi, as_of: datetime, say: Callable[[str], None]) -> None:
+    """Train the first champion of both models."""
+    say("             training the first champions (regression and classification)")
+    conf = {"as_of": as_of.isoformat(), "reason": "demo: first champion"}
+    runs = {model: api.trigger(f"train__{model}", conf) for model in (MODEL, SECOND_MODEL)}
+    for model, run in runs.items():
+        api.wait(f"train__{model}", run)
+        with connect() as conn:
+            found = ledger.find(conn, ledger.model_subject(model), (ledger.Kind.PROMOTED,), limit=1)
+        if not found:
+            raise TerminalError(
+                f"{model}: no champion after run {run}; see the run in the Airflow UI", Reason.NO_CHAMPION
+            )
+        say(f"             {model}: version {found[0].version} is champion ({found[0].reason})")
+    api.pause(f"score__{SECOND_MODEL}", True)  # one model is enough to watch week by week
+
+
+def settle_week(api: AirflowApi, delivery: Any, say: Callable[[str], None]) -> None:
+    """Wait until the new week is scored and judged, and until a training that it caused has ended."""
+    week = _wait(
+        lambda: judged(delivery.as_of), f"the judgement of the week before {delivery.as_of:%Y-%m-%d}", api
+    )
+    value = (week["metrics"].get("rmse") or {}).get("value")
+    limit = (week["metrics"].get("rmse") or {}).get("limit")
+    shown = (
+        f"served rmse {value:.1f} (limit {limit:.1f})"
+        if value is not None and limit is not None
+        else "labels not in yet"
+    )
+    found = ", ".join(dict.fromkeys(str(v.get("column") or v.get("kind")) for v in week["violations"]))
+    say(f"             judged: {week['status']}, {shown}{f', in violation: {found}' if found else ''}")
+    _wait(lambda: not api.active([f"monitor__{MODEL}", f"score__{MODEL}"]), "the monitor", api)
+    with connect() as conn:
+        waiting = ledger.open_requests(conn, MODEL)
+    if not waiting:
+        return
+    say(f"             retrain request {waiting[0].id} ({waiting[0].reason}), mail sent; training runs")
+
+    def answered() -> ledger.Decision | None:
+        with connect() as conn:
+            kinds = (ledger.Kind.PROMOTED, ledger.Kind.REJECTED)
+            found = ledger.find(conn, ledger.model_subject(MODEL), kinds, limit=1)
+        return found[0] if found and waiting[0].id in found[0].answers else None
+
+    decision = _wait(answered, "the training", api)
+    before, after = (_metric(decision.evidence, who) for who in ("champion", "challenger"))
+    numbers = (
+        f": rmse {after:.1f} against the champion's {before:.1f} on the same rows" if before and after else ""
+    )
+    say(f"             {decision.kind.value} version {decision.version}{numbers}")
+    _wait(
+        lambda: not api.active([f"train__{MODEL}", f"score__{MODEL}", f"monitor__{MODEL}"]),
+        "the scoring",
+        api,
+    )
+
+
+def judged(as_of: datetime) -> dict[str, Any] | None:
+    """The newest judgement of the window that was complete at `as_of`, once there is one."""
+    with connect() as conn:
+        rows = fetch(
+            conn,
+            "SELECT status, violations, metrics, window_end FROM evergreen.window_judgement"
+            " WHERE model = %s AND as_of = %s ORDER BY window_end DESC, revision DESC LIMIT 1",
+            (MODEL, as_of),
+        )
+    return rows[0] if rows else None
+
+
+def _metric(evidence: dict[str, Any], who: str) -> float | None:
+    metrics = evidence.get("metrics", {})
+    value = (metrics.get(who) or {}).get("rmse") if isinstance(metrics, dict) else None
+    return float(value) if value is not None else None
+
+
+def _wait(question: Callable[[], Any], what: str, api: AirflowApi, timeout_s: float = 240) -> Any:
+    """Ask until the answer is not empty; a red run meanwhile ends the waiting with its name."""
+    deadline = time.monotonic() + timeout_s
+    while not (answer := question()):
+        if time.monotonic() > deadline:
+            failed = [
+                f"{i} {r['dag_run_id']}"
+                for i in dag_ids()
+                if not i.startswith("ingest")
+                for r in api.runs(i, state="failed")
+            ]
+            raise TransientError(
+                f"waited {timeout_s:.0f} s for {what} in vain; failed runs: {failed or 'none'}"
+            )
+        time.sleep(0.3)
+    return answer
+
+
+def outcome(story: Any, folder: Path, say: Callable[[str], None]) -> list[str]:
+    """Print the ledger as a table, draw the picture, and return what the story promised but did not happen."""
+    from evergreen.alerting.history import timeline_rows, timeline_text
+    from evergreen.alerting.pictures import timeline_png
+
+    specs = load_specs(settings.SPECS.path())
+    with connect() as conn:
+        print("\nWhat happened, from the ledger:\n")
+        print(timeline_text(timeline_rows(conn, MODEL, [DATASET])))
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = folder / f"{story.name}.png"
+        picture.write_bytes(timeline_png(conn, specs.models[MODEL], title=f"{MODEL} on {story.name}"))
+        kinds = {d.kind.value for d in ledger.find(conn)}
+        alerts = ledger.find(conn, ledger.model_subject(MODEL), (ledger.Kind.RETRAIN_REQUESTED,))
+        promoted = ledger.find(conn, ledger.model_subject(MODEL), (ledger.Kind.PROMOTED,))
+        mails = fetch(
+            conn,
+            "SELECT count(*) FILTER (WHERE sent_at IS NOT NULL) AS sent, count(*) AS n FROM evergreen.mail",
+        )[0]
+    say(f"error over time, with retrains and alarms: {picture}")
+    say(f"e-mails sent: {mails['sent']} of {mails['n']} (`make mail` lists them)")
+    missing = [
+        f"no {kind}" for kind in ("batch_quarantined", "retrain_requested", "promoted") if kind not in kinds
+    ]
+    if not any(set(p.answers) & {a.id for a in alerts} for p in promoted):
+        missing.append("no promotion that answers a drift alarm")
+    first_change = next((d.as_of for d in story.deliveries if d.kind == "broken"), None)
+    if first_change and any(a.as_of < first_change for a in alerts):
+        missing.append("an alarm in the quiet weeks")
+    if mails["sent"] < mails["n"]:
+        missing.append(f"{mails['n'] - mails['sent']} e-mail(s) not sent")
+    return missing
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Start the stack, tell the story, show the result; the stack stays up."""
+    parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", choices=("simulated", "bike_sharing"), default="simulated")
+    args = parser.parse_args(argv)
+    say = Progress()
+    try:
+        from evergreen.stack import demo_stack
+
+        story = demo_stack.obtain(args.data)
+        with demo_stack.ready(say) as stack:
+            tell_story(stack.api, story, stack.landing / DATASET, say)
+            missing = outcome(story, stack.home / "demo", say)
+            print(stack.addresses())
+    except EvergreenError as error:
+        print(f"\nThe demo stopped: {error}", file=sys.stderr)
+        return 1
+    if missing:
+        print(f"\nThe story did not go as promised: {'; '.join(missing)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The ledger keeps every decision, refuses every change, and answers questions about the present."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import psycopg2
+import pytest
+
+from evergreen import ledger
+from evergreen.ledger import Decision, Kind
+from evergreen.warehouse.connection import Connection, connect
+
+AS_OF = datetime(2026, 5, 1, tzinfo=timezone.utc)
+
+
+def decision(kind: Kind, key: str, **more: object) -> Decision:
+    return Decision(
+        as_of=AS_OF,
+        subject="model/m",
+        kind=kind,
+        reason="manual",
+        run_id="train__m/r1",
+        dedupe_key=key,
+        **more,
+    )  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE evergreen.decision SET reason = 'better'",
+        "DELETE FROM evergreen.decision",
+        "TRUNCATE evergreen.decision CASCADE",
+    ],
+    ids=["update", "delete", "truncate"],
+)
+def test_the_database_refuses_changes(warehouse_url: str, statement: str) -> None:
+    with connect() as conn:
+        ledger.append(conn, decision(Kind.PROMOTED, "a", version="1"))
+    with pytest.raises(psycopg2.Error, match="append-only"), connect() as conn, conn.cursor() as cursor:
+        cursor.execute(statement)
+    with connect() as conn:
+        assert [d.reason for d in ledger.find(conn)] == ["manual"]
+
+
+def test_the_same_decision_twice_is_one_row(conn: Connection) -> None:
+    first = ledger.append(conn, decision(Kind.PROMOTED, "a", version="1", evidence={"rmse": 1.0}))
+    again = ledger.append(conn, decision(Kind.PROMOTED, "a", version="1", evidence={"rmse": 2.0}))
+    assert again == first
+    assert len(ledger.find(conn)) == 1
+
+
+def test_nan_is_no_evidence(conn: Connection) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        ledger.append(conn, decision(Kind.PROMOTED, "a", evidence={"rmse": float("nan")}))
+
+
+def test_a_request_is_open_until_a_decision_answers_it(conn: Connection) -> None:
+    one = ledger.append(conn, decision(Kind.RETRAIN_REQUESTED, "r1"))
+    two = ledger.append(conn, decision(Kind.RETRAIN_REQUESTED, "r2"))
+    assert [d.id for d in ledger.open_requests(conn, "m")] == [one.id, two.id]
+    assert ledger.open_requests(conn, "other") == []
+    ledger.append(conn, decision(Kind.REJECTED, "x", answers=(one.id,)))
+    assert [d.id for d in ledger.open_requests(conn, "m")] == [two.id]
+
+
+def test_champions_newest_first(conn: Connection) -> None:
+    for key, kind, version in (
+        ("a", Kind.PROMOTED, "1"),
+        ("b", Kind.PROMOTED, "2"),
+        ("c", Kind.REJECTED, "3"),
+        ("d", Kind.ROLLED_BACK, "1"),
+    ):
+        ledger.append(conn, decision(kind, key, version=version))
+    assert [d.version for d in ledger.champions(conn, "m")] == ["1", "2", "1"]
+
+
+def test_the_lock_serialises_two_changes(warehouse_url: str) -> None:
+    with connect() as one:
+        ledger.lock(one, "m")
+        with pytest.raises(Exception, match="lock"), connect() as two, two.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '200ms'")
+            ledger.lock(two, "m")

@@ -1,0 +1,160 @@
+"""Every mistake a person makes in a spec is named with file, field, value and remedy; all at once."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from evergreen.spec import ModelSpec, format_duration, json_schema, load_specs, parse_duration
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("datasets", "models"):
+        shutil.copytree(REPOSITORY / "include" / name, tmp_path / name)
+    return tmp_path
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, f"{path.name} does not hold {old!r}"
+    path.write_text(text.replace(old, new))
+
+
+def test_shipped_specs_are_good() -> None:
+    specs = load_specs(REPOSITORY / "include")
+    assert specs.problems == ()
+    assert {m.task for m in specs.models.values()} == {"regression", "binary"}
+
+
+MODEL_MISTAKES = {
+    "misspelt-field": ("training:", "trainig:", "trainig: unknown field; did you mean training?"),
+    "misspelt-inner-field": ("holdout:", "holdot:", "training.holdot: unknown field; did you mean holdout?"),
+    "no-duration": ("window: 7d", "window: seven days", "monitoring.window: 'seven days' is not a duration"),
+    "bad-cron": (
+        'schedule: "0 2 * * *"',
+        'schedule: "at night"',
+        "schedule: 'at night' is not a cron expression",
+    ),
+    "label-is-feature": ("[hour,", "[demand, hour,", "features: demand is the label"),
+    "feature-twice": ("[hour,", "[hour, hour,", "features: hour is named twice"),
+    "time-is-feature": ("[hour,", "[ts, hour,", "features: ts is the event time"),
+    "metric-of-other-task": (
+        "metric: rmse",
+        "metric: roc_auc",
+        "gate.metric: roc_auc is not a metric of regression",
+    ),
+    "holdout-eats-window": ("holdout: 7d", "holdout: 3000d", "training.holdout: 3000d leaves nothing"),
+    "m-over-n": ("m: 2, n: 3", "m: 4, n: 3", "monitoring.trigger: m 4 is larger than n 3"),
+    "unknown-dataset": (
+        "[bike_hourly]",
+        "[bike_hurly]",
+        "datasets: no usable dataset of that name; did you mean bike_hourly?",
+    ),
+    "unknown-ignored": (
+        "ignore: [hour,",
+        "ignore: [huor,",
+        "monitoring.drift.ignore: no column 'huor'; did you mean hour?",
+    ),
+    "wrong-type": ("margin: 0.02", "margin: much", "gate.margin: input should be a valid number"),
+    "key-twice": ("owner: bike-team", "owner: bike-team\nowner: me", "'owner' is written twice"),
+    "name-is-not-file": (
+        "name: bike_demand",
+        "name: demand",
+        "name: must be the file's name; write name: bike_demand",
+    ),
+    "no-yaml": ("name: bike_demand", "name: [bike_demand", "not readable as YAML"),
+    "wrong-baseline": (
+        "window: 400d",
+        "window: 400d\n  baseline: class_prior",
+        "training.baseline: class_prior does not fit regression",
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "message"), MODEL_MISTAKES.values(), ids=MODEL_MISTAKES.keys())
+def test_model_mistakes(folder: Path, old: str, new: str, message: str) -> None:
+    edit(folder / "models" / "bike_demand.yaml", old, new)
+    specs = load_specs(folder)
+    assert any(message in str(p) for p in specs.problems), [str(p) for p in specs.problems]
+    assert all(p.file == "models/bike_demand.yaml" for p in specs.problems)
+    assert "bike_demand" not in specs.models, "a bad spec is switched off"
+    assert "bike_rush" in specs.models, "and no other"
+
+
+DATASET_MISTAKES = {
+    "unknown-key": ("key: [ts]", "key: [tss]", "key: no column 'tss'; did you mean ts?"),
+    "event-time-no-time": (
+        "event_time: ts",
+        "event_time: price",
+        "event_time: price has type float; make it timestamp",
+    ),
+    "bad-type": (
+        "{type: integer, required: false, min: 0, max: 100000",
+        "{type: whole",
+        "columns.demand.type",
+    ),
+    "min-over-max": ("min: 0, max: 100}", "min: 100, max: 0}", "min 100.0 is larger than max 0.0"),
+    "values-of-number": (
+        "{type: float, min: 0, description",
+        "{type: float, values: [a], description",
+        "values is for text and category",
+    ),
+    "own-column": ("  price:", "  _batch:", "columns._batch: the name is Evergreen's own"),
+    "unknown-expected": (
+        "{column: temperature,",
+        "{column: temprature,",
+        "no column 'temprature'; did you mean temperature?",
+    ),
+    "two-arrivals": ("delay: 1h", "delay: 1h\n  column: ts", "arrival: give column or delay, not both"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "message"), DATASET_MISTAKES.values(), ids=DATASET_MISTAKES.keys())
+def test_dataset_mistakes(folder: Path, old: str, new: str, message: str) -> None:
+    edit(folder / "datasets" / "bike_hourly.yaml", old, new)
+    specs = load_specs(folder)
+    assert any(message in str(p) for p in specs.problems), [str(p) for p in specs.problems]
+    assert specs.datasets == {}
+    assert specs.models == {}, "a model without its dataset is not built either"
+
+
+def test_all_mistakes_at_once(folder: Path) -> None:
+    path = folder / "models" / "bike_demand.yaml"
+    edit(path, "holdout: 7d", "holdot: 7d")
+    edit(path, "metric: rmse", "metric: best")
+    edit(path, "min_rows: 100\n", "min_rows: many\n")
+    assert len([p for p in load_specs(folder).problems if p.file == "models/bike_demand.yaml"]) == 3
+
+
+@pytest.mark.parametrize("query", ["", "SELECT 1; SELECT 2"], ids=["empty", "two-statements"])
+def test_bad_query_files(folder: Path, query: str) -> None:
+    (folder / "models" / "bike_demand.sql").write_text(query)
+    assert any("bike_demand.sql" in str(p) for p in load_specs(folder).problems)
+
+
+def test_semicolons_in_comments_and_text_are_fine(folder: Path) -> None:
+    path = folder / "models" / "bike_demand.sql"
+    path.write_text(path.read_text().rstrip() + " WHERE weather <> 'a;b' -- not; here\n;\n")
+    assert load_specs(folder).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("90m", timedelta(minutes=90)), ("36h", timedelta(hours=36)), ("2w", timedelta(days=14))],
+)
+def test_durations(text: str, value: timedelta) -> None:
+    assert parse_duration(text) == value
+    assert parse_duration(format_duration(value)) == value
+
+
+def test_exported_schema_knows_the_fields_but_not_the_query() -> None:
+    schema = json_schema(ModelSpec)
+    assert schema["additionalProperties"] is False
+    assert "features" in schema["properties"]
+    assert "query" not in schema["properties"]
