@@ -7,6 +7,8 @@ and retraining then happen by themselves, through Airflow's assets. The demo onl
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -17,13 +19,19 @@ from typing import Any
 
 from evergreen import ledger, settings
 from evergreen.errors import EvergreenError, Reason, TerminalError, TransientError
+from evergreen.feeds import story as stories
 from evergreen.spec import load_specs
+from evergreen.stack import control
 from evergreen.stack.airflow_api import AirflowApi
+from evergreen.stack.layout import Layout, StackError, write_private
+from evergreen.stack.postgres import Postgres
+from evergreen.stack.variables import environment, overrides
 from evergreen.warehouse.connection import connect, fetch
 
 DATASET = "bike_hourly"
 MODEL = "bike_demand"
 SECOND_MODEL = "bike_rush"
+OVERRIDES = {settings.SCHEDULES.name: "off"}
 KINDS = ("train", "score", "monitor", "rollback")
 
 
@@ -57,10 +65,9 @@ def tell_story(api: AirflowApi, story: Any, landing: Path, say: Callable[[str], 
         TerminalError: a step ended otherwise than the loop promises.
     """
     ids = dag_ids()
-    api.wait_for_dags(set(ids))
     for dag_id in ids:
         api.pause(dag_id, False)
-    trained = False
+    history = [d for d in story.deliveries if d.kind == "history"]
     for delivery in story.deliveries:
         say(f"{delivery.as_of:%Y-%m-%d}  {delivery.note}")
         delivery.write(landing)
@@ -77,9 +84,8 @@ def tell_story(api: AirflowApi, story: Any, landing: Path, say: Callable[[str], 
         if delivery.kind == "broken":
             say("             quarantined and mailed; the champion keeps scoring what is good")
         elif delivery.kind == "history":
-            if delivery is [d for d in story.deliveries if d.kind == "history"][-1] and not trained:
+            if delivery is history[-1]:
                 train_first(api, delivery.as_of, say)
-                trained = True
         else:
             settle_week(api, delivery, say)
 
@@ -211,27 +217,84 @@ def outcome(story: Any, folder: Path, say: Callable[[str], None]) -> list[str]:
     return missing
 
 
+def prepare(layout: Layout, say: Callable[[str], None]) -> AirflowApi:
+    """Bring the stack up for the demo, with an empty warehouse, and put its environment into this process.
+
+    The demo's data ended in the past, so cron schedules are switched off for this stack (they would find
+    everything stale); `EVERGREEN_SCHEDULES=on make up` after `make down` switches them on.
+
+    Raises:
+        TerminalError: the stack holds data of its user.
+        StackError: it does not come up.
+    """
+    if overrides(layout) != OVERRIDES:
+        if control.status(layout.home):
+            say("restarting the stack with cron schedules off")
+            control.down(layout.home, say=say)
+        layout.create()
+        write_private(layout.overrides_file, json.dumps(OVERRIDES))
+    login = control.up(layout.home, say=say)
+    os.environ.update(environment(layout.home))
+    api = AirflowApi(login.airflow_url, login.user, login.airflow_password)
+    api.wait_for_dags(set(dag_ids()))
+    for dag_id in dag_ids():
+        api.pause(dag_id, True)
+    if kept := start_afresh(api, layout):
+        say(f"an earlier demo was here: its warehouse is kept as database {kept}")
+    return api
+
+
+def start_afresh(api: AirflowApi, layout: Layout) -> str | None:
+    """Give the demo an empty warehouse; that of an earlier demo is renamed, never dropped.
+
+    Returns:
+        The name under which the earlier one is kept, or None if there was none.
+
+    Raises:
+        TerminalError: the warehouse holds more than demos leave.
+    """
+    with connect() as conn:
+        subjects = {row["subject"] for row in fetch(conn, "SELECT DISTINCT subject FROM evergreen.decision")}
+    foreign = subjects - {f"dataset/{DATASET}", f"model/{MODEL}", f"model/{SECOND_MODEL}"}
+    if foreign:
+        raise TerminalError(
+            f"this stack holds data of your own ({', '.join(sorted(foreign))}), and the demo wants an empty warehouse; "
+            "run it in another home: EVERGREEN_HOME=.evergreen-demo make demo",
+            Reason.BUSY,
+        )
+    for file in (layout.home / "landing" / DATASET).glob("*"):
+        file.unlink()
+    if not subjects:
+        return None
+    for dag_id in dag_ids():
+        for run in [*api.runs(dag_id, state="running"), *api.runs(dag_id, state="queued")]:
+            api.call("PATCH", f"dags/{dag_id}/dagRuns/{run['dag_run_id']}", json={"state": "failed"})
+    _wait(lambda: not api.active(dag_ids()), "the runs of the earlier demo to end", api)
+    return Postgres(layout).set_aside("warehouse", layout.ports()["postgres"])
+
+
 def main(argv: list[str] | None = None) -> int:
     """Start the stack, tell the story, show the result; the stack stays up."""
     parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", choices=("simulated", "bike_sharing"), default="simulated")
+    parser.add_argument("--data", choices=("simulated", "bike_sharing"), default="simulated", help="what to run on")
+    parser.add_argument("--home", type=Path, default=None, help="the stack's home (default: EVERGREEN_HOME)")
     args = parser.parse_args(argv)
-    say = Progress()
+    say, layout = Progress(), Layout.of(args.home)
     try:
-        from evergreen.stack import demo_stack
-
-        story = demo_stack.obtain(args.data)
-        with demo_stack.ready(say) as stack:
-            tell_story(stack.api, story, stack.landing / DATASET, say)
-            missing = outcome(story, stack.home / "demo", say)
-            print(stack.addresses())
-    except EvergreenError as error:
+        story = stories.get(args.data)
+        api = prepare(layout, say)
+        tell_story(api, story, layout.home / "landing" / DATASET, say)
+        missing = outcome(story, layout.home / "demo", say)
+    except (EvergreenError, StackError) as error:
         print(f"\nThe demo stopped: {error}", file=sys.stderr)
         return 1
+    login = control.login(layout.home)
+    print(f"\nAirflow  {login.airflow_url}   user {login.user}   password {login.airflow_password}")
+    print(f"MLflow   {login.mlflow_url}   user {login.user}   password {login.mlflow_password}")
+    print("The stack stays up: `make status`, `make mail`, `make down`. Cron schedules are off in it (old data).")
     if missing:
         print(f"\nThe story did not go as promised: {'; '.join(missing)}", file=sys.stderr)
-        return 1
-    return 0
+    return 1 if missing else 0
 
 
 if __name__ == "__main__":

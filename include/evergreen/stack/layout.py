@@ -128,22 +128,36 @@ class Layout:
         """Versions to which the databases were migrated."""
         return self.home / "versions.json"
 
+    @property
+    def overrides_file(self) -> Path:
+        """Environment variables that a program has set for this stack, over the stack's own defaults."""
+        return self.home / "overrides.json"
+
     def log(self, service: str) -> Path:
         """Return the log file of a service."""
         return self.logs / f"{service}.log"
+
+    @property
+    def mark(self) -> Path:
+        """Says that the home was made by Evergreen and may be removed as a whole."""
+        return self.home / "README.txt"
 
     def create(self) -> None:
         """Create the folders.
 
         Raises:
-            StackError: the home cannot be written, or belongs to another user.
+            StackError: the home cannot be written, belongs to another user, or holds something else.
         """
         try:
+            foreign = self.home.exists() and not self.mark.exists() and any(self.home.iterdir())
+            if foreign and self.home != settings.REPOSITORY / ".evergreen":
+                raise StackError(f"{self.home} holds other files already; set EVERGREEN_HOME to a new or empty folder.")
             for folder in (self.home, self.airflow, self.artifacts, self.mail, self.logs, self.run):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             owner = self.secrets_file.stat().st_uid if self.secrets_file.exists() else os.geteuid()
             if owner == os.geteuid():
                 self.home.chmod(0o700)
+                self.mark.write_text("Made by Evergreen's embedded stack. `make clean` removes this folder.\n")
                 with tempfile.TemporaryFile(dir=self.run):
                     return
         except OSError as error:

@@ -1,0 +1,90 @@
+# Evergreen: thin names for the commands that people use. `make help` lists them.
+# Nothing but Linux, make and Python 3.10-3.13 has to be there; PYTHON=... chooses another interpreter.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+UV_VERSION := 0.13.8
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m
+STACK := $(RUN) evergreen.stack
+# The machine's certificates, as pip takes them: a company's own authority may be among them.
+CERTIFICATES := $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt)
+UV := UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=$(if $(CERTIFICATES),true,false) $(BIN)/uv
+COMPILE := pip compile --quiet --universal --python-version 3.10 --generate-hashes --custom-compile-command "make lock"
+DATA ?= simulated
+IS_SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+
+.PHONY: help venv up down status mail logs clean demo check test lint lock
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+venv: $(VENV)/.installed ## make .venv and install the locked requirements
+
+up: $(VENV)/.installed ## start PostgreSQL, MLflow, Airflow and the mail catcher
+	@$(STACK) up
+
+demo: $(VENV)/.installed ## the whole story; DATA=simulated or DATA=bike_sharing
+	@$(RUN) evergreen.stack.demo --data "$(DATA)"
+
+check: $(VENV)/.installed ## check the specs in include/
+	@$(RUN) evergreen.check
+
+# These work on what `make up` made, so they install nothing.
+define existing
+	@if [ -x $(BIN)/python ]; then exec $(STACK) $(1); else echo "Nothing is installed here yet; \`make up\` starts the stack."; fi
+endef
+
+down: ## stop the stack; nothing is lost
+	$(call existing,down)
+
+status: ## what is up; exit code 0 only if all is
+	$(call existing,status)
+
+mail: ## list the caught e-mails; N=3 prints the third
+	$(call existing,mail $(N))
+
+logs: ## list the logs; NAME=scheduler prints the end of one
+	$(call existing,logs $(NAME))
+
+clean: ## stop the stack and remove .evergreen with all its data
+	$(call existing,clean)
+
+lint: $(VENV)/.installed-dev ## ruff and mypy
+	$(RUN) ruff check .
+	$(RUN) mypy
+
+test: lint ## lint, types and all tests; ARGS=... goes to pytest
+	$(RUN) pytest $(ARGS)
+
+lock: $(BIN)/uv ## renew requirements.txt and requirements-dev.txt
+	$(UV) $(COMPILE) requirements.in --output-file requirements.txt
+	$(UV) $(COMPILE) requirements-dev.in --output-file requirements-dev.txt
+
+$(BIN)/uv:
+	@for python in $(PYTHON) $(if $(PYTHON),,python3.13 python3.12 python3.11 python3.10 python3); do \
+	    if "$$python" -c '$(IS_SUPPORTED)' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then \
+	    echo "No Python 3.10-3.13 found$(if $(PYTHON), as $(PYTHON),); install one, or name it: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$found" --version)"; \
+	if ! "$$found" -m venv --clear $(VENV) >$(VENV).log 2>&1; then \
+	    rm -rf $(VENV); tail -n 1 $(VENV).log >&2; rm -f $(VENV).log; \
+	    echo "$$found cannot make a virtual environment; on Debian or Ubuntu install python3-venv, or name another: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; \
+	fi; \
+	rm -f $(VENV).log
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/uv
+	@$(UV) pip install --python $(BIN)/python --require-hashes --requirement requirements.txt
+	@$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	@$(UV) pip install --python $(BIN)/python --require-hashes --requirement requirements-dev.txt
+	@touch $@

@@ -1,0 +1,142 @@
+"""Commands of the embedded stack: `python -m evergreen.stack up|down|status|mail|logs|env|clean`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from evergreen.stack import control, supervisor
+from evergreen.stack.layout import Layout, StackError
+from evergreen.stack.mailcatcher import messages, serve
+from evergreen.stack.variables import environment, secret_names
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except StackError as error:
+        print(error, file=sys.stderr)
+    except KeyboardInterrupt:
+        print("\nInterrupted; what was begun goes on in the background, see `make status`.", file=sys.stderr)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m evergreen.stack", description="The embedded stack on this machine.")
+    parser.add_argument("--home", type=Path, help="its folder (default: $EVERGREEN_HOME, else .evergreen)")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        return command
+
+    add("up", _up, "Start PostgreSQL, MLflow, Airflow and the mail catcher, and wait until they work.")
+    add("down", _down, "Stop all of it; nothing is lost.")
+    add("status", _status, "Say what is up; exit code 0 only if all is.")
+    mail = add("mail", _mail, "List the caught e-mails, or print one.")
+    mail.add_argument("number", type=int, nargs="?", help="print the text of this one")
+    logs = add("logs", _logs, "List the logs, or print the end of one.")
+    logs.add_argument("name", nargs="?", help="service whose log to print")
+    logs.add_argument("-n", "--lines", type=int, default=50, help="how many lines (default 50)")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as the log grows")
+    env = add("env", _env, "Print the environment of the services as shell exports.")
+    env.add_argument("--secrets", action="store_true", help="also those that hold a password or key")
+    add("clean", _clean, "Stop all of it and remove its folder with all data.")
+    # What `up` runs in the background; not listed.
+    commands.add_parser("supervise").set_defaults(run=lambda options: supervisor.main(Layout.of(options.home)))
+    commands.add_parser("catch-mail").set_defaults(run=_catch_mail)
+    return parser
+
+
+def _up(options: argparse.Namespace) -> None:
+    login = control.up(options.home)
+    print(
+        f"\nAirflow  {login.airflow_url}   login {login.user}   password {login.airflow_password}"
+        f"\nMLflow   {login.mlflow_url}   login {login.user}   password {login.mlflow_password}"
+        f"\nThe passwords are kept in {login.secrets_file}. `make status`, `make mail`, `make logs`, `make down`."
+    )
+
+
+def _down(options: argparse.Namespace) -> None:
+    control.down(options.home)
+
+
+def _clean(options: argparse.Namespace) -> None:
+    control.clean(options.home)
+
+
+def _status(options: argparse.Namespace) -> int:
+    rows = control.status(options.home)
+    if not rows:
+        print("The stack was never up here; `make up` starts it.")
+        return 1
+    table = [("SERVICE", "STATE", "PID", "PORT", "SINCE", "RESTARTS")]
+    for row in rows:
+        since = f"{row.since:%Y-%m-%d %H:%M:%S}" if row.since else "-"
+        table.append((row.service, row.state, str(row.pid or "-"), str(row.port or "-"), since, str(row.restarts)))
+    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for row in rows:
+        if row.message and not row.is_good:
+            print(f"{row.message} `make logs NAME={row.service}` shows its log.")
+    return 0 if all(row.is_good for row in rows) else 1
+
+
+def _mail(options: argparse.Namespace) -> None:
+    layout = Layout.of(options.home)
+    caught = messages(layout.mail)
+    if options.number is None:
+        if not caught:
+            print(f"No e-mail in {layout.mail}.")
+        for number, mail in enumerate(caught, start=1):
+            print(f"{number:4}  {mail.received.astimezone():%Y-%m-%d %H:%M:%S}  {mail.to}  {mail.subject}\n      {mail.path}")
+        return
+    if not 1 <= options.number <= len(caught):
+        raise StackError(f"There is no e-mail {options.number}; there are {len(caught)} in {layout.mail}.")
+    mail = caught[options.number - 1]
+    print(f"Date: {mail.received.astimezone():%Y-%m-%d %H:%M:%S %Z}\nTo: {mail.to}\nSubject: {mail.subject}\n\n{mail.text}")
+
+
+def _logs(options: argparse.Namespace) -> None:
+    layout = Layout.of(options.home)
+    if options.name is None:
+        for log in sorted(layout.logs.glob("*.log")):
+            print(f"{log.stem:20} {log.stat().st_size / 1024:10.0f} KiB  {log}")
+        print(f"{'tasks of Airflow':20} {'':14}  {layout.logs / 'airflow'}")
+        return
+    log = layout.log(options.name)
+    if not log.exists():
+        names = ", ".join(sorted(path.stem for path in layout.logs.glob("*.log")))
+        raise StackError(f"There is no log {options.name!r}; there are: {names or 'none yet'}.")
+    sys.stdout.flush()
+    os.execvp("tail", ["tail", f"--lines={options.lines}", *(["--follow"] if options.follow else []), str(log)])
+
+
+def _catch_mail(options: argparse.Namespace) -> None:
+    layout = Layout.of(options.home)
+    asyncio.run(serve(layout.ports()["mail"], layout.mail))
+
+
+def _env(options: argparse.Namespace) -> None:
+    own, hidden = os.environ, secret_names(options.home)
+    for name, value in sorted(environment(options.home).items()):
+        if own.get(name) == value:
+            continue
+        if name in hidden and not options.secrets:
+            print(f"# {name}: a secret, shown with --secrets")
+        else:
+            print(f"export {name}={shlex.quote(value)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

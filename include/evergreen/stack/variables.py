@@ -1,0 +1,143 @@
+"""The environment variables that join the parts of the stack: every service, the demo and the tests get the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from evergreen import settings
+from evergreen.stack.layout import Layout, read_json
+from evergreen.stack.postgres import Postgres
+
+USER = "admin"
+"""Login name in Airflow and in MLflow."""
+
+PRELOADED = (
+    "airflow,airflow.settings,airflow.sdk,airflow.executors.local_executor,airflow.sdk.execution_time.supervisor,"
+    "airflow.sdk.execution_time.task_runner,airflow.dag_processing.dagbag,airflow.providers_manager,"
+    "airflow.plugins_manager,airflow.providers.standard.decorators.python,pandas,sklearn,xgboost,mlflow,"
+    "great_expectations,evidently,matplotlib.figure"
+)
+"""Imported once, for all tasks; otherwise each task that needs them waits 17 s and more."""
+
+OVERRIDABLE = ("EVERGREEN_", "AIRFLOW_CONN_", "AIRFLOW_VAR_", "AIRFLOW__")
+"""Variables of these kinds that the user has set win over the stack's, except those it must own."""
+
+DROPPED = ("MLFLOW_", "_MLFLOW_", "PG", "AIRFLOW_", "GX_")
+"""Set for other servers than this stack's; they must not reach its services."""
+
+
+def environment(home: Path | str | None = None) -> dict[str, str]:
+    """Return the whole environment for a program that works with the stack: Airflow, MLflow, warehouse, mail.
+
+    It holds passwords. Ports are those of the running stack, or of the last start.
+
+    Args:
+        home: the stack's home; by default `$EVERGREEN_HOME`, else `.evergreen/` in the checkout.
+    """
+    layout = Layout.of(home)
+    own = os.environ
+    result = {name: value for name, value in own.items() if not name.startswith(DROPPED)}
+    result |= _defaults(layout) | overrides(layout)
+    result |= {name: value for name, value in own.items() if name.startswith(OVERRIDABLE)}
+    return result | _owned(layout)
+
+
+def overrides(layout: Layout) -> dict[str, str]:
+    """Return what a program has set for this stack; what the user sets in the environment wins."""
+    return {str(name): str(value) for name, value in read_json(layout.overrides_file).items()}
+
+
+def secret_names(home: Path | str | None = None) -> set[str]:
+    """Return the names of the variables in the environment that hold a password or key of the stack."""
+    layout = Layout.of(home)
+    secrets = set(layout.secrets.values())
+    return {name for name, value in environment(home).items() if any(secret in value for secret in secrets)}
+
+
+def _defaults(layout: Layout) -> dict[str, str]:
+    """Return what the user may set otherwise."""
+    ports, postgres = layout.ports(), Postgres(layout)
+    airflow_url, mlflow_url = (f"http://127.0.0.1:{ports[name]}" for name in ("api-server", "mlflow"))
+    threads = os.environ.get(settings.THREADS.name) or settings.THREADS.default or "2"
+    smtp = {
+        "conn_type": "smtp",
+        "host": "127.0.0.1",
+        "port": ports["mail"],
+        "extra": {
+            "from_email": os.environ.get(settings.MAIL_FROM.name) or settings.MAIL_FROM.default,
+            "disable_ssl": True,
+            "disable_tls": True,
+            "timeout": 10,
+            "retry_limit": 1,
+        },
+    }
+    return {
+        "EVERGREEN_WAREHOUSE_URL": postgres.url("warehouse", ports["postgres"]),
+        "EVERGREEN_LANDING": str(layout.home / "landing"),
+        "EVERGREEN_SNAPSHOTS": str(layout.home / "snapshots"),
+        "EVERGREEN_AIRFLOW_URL": airflow_url,
+        "EVERGREEN_MLFLOW_URL": mlflow_url,
+        "EVERGREEN_THREADS": threads,
+        "AIRFLOW_CONN_SMTP_DEFAULT": json.dumps(smtp),
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(settings.REPOSITORY / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(settings.REPOSITORY / "plugins"),
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API__BASE_URL": airflow_url,
+        "AIRFLOW__API__INSTANCE_NAME": "Evergreen",
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "30",
+        "AIRFLOW__SCHEDULER__MP_START_METHOD": "forkserver",
+        "AIRFLOW__SCHEDULER__MP_FORKSERVER_PRELOAD": PRELOADED,
+        # A new spec changes what a DAG file makes, not the file itself.
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "20",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "20",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+    }
+
+
+def _owned(layout: Layout) -> dict[str, str]:
+    """Return what the stack must own: otherwise a variable meant for another Airflow would point it there."""
+    ports, secrets, postgres = layout.ports(), layout.secrets, Postgres(layout)
+    loopback = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"]))
+    return {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PYTHONPATH": os.pathsep.join(
+            filter(None, [str(settings.REPOSITORY / "include"), os.environ.get("PYTHONPATH")])
+        ),
+        "PYTHONUNBUFFERED": "1",
+        "NO_PROXY": loopback,
+        "no_proxy": loopback,
+        "TZ": "UTC",
+        "DO_NOT_TRACK": "1",
+        "SCARF_ANALYTICS": "False",
+        "GX_ANALYTICS_ENABLED": "False",
+        "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": str(layout.home / "cache" / "matplotlib"),
+        "EVERGREEN_HOME": str(layout.home),
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports['mlflow']}",
+        "MLFLOW_TRACKING_USERNAME": USER,
+        "MLFLOW_TRACKING_PASSWORD": secrets["mlflow_login"],
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "AIRFLOW_HOME": str(layout.airflow),
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__FERNET_KEY": secrets["fernet"],
+        "AIRFLOW__CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(layout.passwords_file),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{ports['api-server']}/execution/",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.url("airflow", ports["postgres"], driver="+psycopg2"),
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(ports["api-server"]),
+        "AIRFLOW__API__SECRET_KEY": secrets["api"],
+        "AIRFLOW__API_AUTH__JWT_SECRET": secrets["jwt"],
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(layout.logs / "airflow"),
+    }

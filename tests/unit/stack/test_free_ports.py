@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from evergreen.stack import free_ports
+from evergreen.stack.free_ports import Ports
+from evergreen.stack.layout import PREFERRED_PORTS, StackError
+
+
+@pytest.fixture
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two servers in a range that nothing else uses."""
+    monkeypatch.setattr(free_ports, "PREFERRED_PORTS", {"a": 47310, "b": 47310})
+    monkeypatch.setattr(free_ports, "SPAN", 3)
+
+
+@pytest.mark.usefixtures("_narrow")
+def test_two_servers_never_share_a_port_and_the_change_is_said() -> None:
+    chosen, notes = Ports().choose({})
+    assert chosen == {"a": 47310, "b": 47311}
+    assert notes == ["Port 47310 is taken, so b listens on 47311."]
+
+
+@pytest.mark.usefixtures("_narrow")
+def test_a_taken_port_is_passed_over() -> None:
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", 47310))
+        other.listen()
+        assert Ports().choose({})[0] == {"a": 47311, "b": 47312}
+
+
+@pytest.mark.usefixtures("_narrow")
+def test_the_remembered_port_is_preferred() -> None:
+    chosen, notes = Ports().choose({"a": 47312})
+    assert (chosen["a"], notes) == (47312, [])
+
+
+@pytest.mark.usefixtures("_narrow")
+def test_another_stack_sees_the_choice_before_anything_listens() -> None:
+    first = Ports()
+    first.choose({})
+    with pytest.raises(StackError, match=r"No free port for b between 47310 and 47312"):
+        Ports().choose({})
+
+
+def test_preferred_ports_differ() -> None:
+    assert len(set(PREFERRED_PORTS.values())) == len(PREFERRED_PORTS)
