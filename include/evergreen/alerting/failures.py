@@ -1,79 +1,132 @@
-"""A task that failed for good: its ledger row, its incident, and the bare mail for when even the ledger is away."""
+"""A task that failed for good: its ledger row, its e-mail, and the e-mail for when not even that can be written."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import hashlib
+import re
+from datetime import datetime, timezone
 from email.message import EmailMessage
+from email.utils import format_datetime, make_msgid
 
-from evergreen import ledger, settings
-from evergreen.alerting.outbox import raise_incident
-from evergreen.warehouse.connection import connect, fetch
+from evergreen import settings
+from evergreen.alerting import words
+from evergreen.alerting.letter import Known, Letter, facts, known_links
+from evergreen.alerting.links import airflow_dag_url, airflow_run_url
+from evergreen.alerting.outbox import raise_incident, redact
+from evergreen.ledger import Decision, Kind, append
+from evergreen.warehouse.connection import Connection, connect, fetch
+
+_VARIABLE = re.compile(r"0x[0-9a-f]+|[0-9a-f]{12,}|\d+", re.IGNORECASE)
 
 
 def record(
     subject: str, run_id: str, task_id: str, try_number: int, error: str, log_url: str, as_of: datetime
-) -> None:
-    """Append RUN_FAILED and raise its incident; a failure of the same DAG before its next decision is the same one.
+) -> Decision:
+    """Write a failed task into the ledger and owe its e-mail, in one transaction; does not send.
+
+    Equal failures of a task are one incident until the subject's next decision of another kind: a DAG that fails
+    every hour is told once, and told again when something had worked in between or when it fails differently.
 
     Args:
-        subject: `dataset/NAME` or `model/NAME`.
-        run_id: "dag_id/run_id".
-        task_id: the task that failed.
-        try_number: which try it was.
-        error: its message, one line.
-        log_url: address of its log.
+        subject: `model/NAME` or `dataset/NAME`.
+        run_id: `dag_id/run_id`.
+        task_id: which task failed.
+        try_number: its last try.
+        error: the exception's text; passwords in it are blotted out.
+        log_url: Airflow's page of the log.
         as_of: the run's as-of time.
 
     Raises:
-        TransientError: the warehouse cannot be reached.
+        TransientError: the warehouse does not answer.
     """
-    dag_id = run_id.partition("/")[0]
-    evidence = {
-        "dag_id": dag_id,
-        "task_id": task_id,
-        "try_number": try_number,
-        "error": error,
-        "log_url": log_url,
-    }
+    dag_id, error = run_id.partition("/")[0], redact(error)
+    # Numbers and ids differ between two failures of the same kind.
+    signature = hashlib.sha256(_VARIABLE.sub("#", error).encode()).hexdigest()[:12]
     with connect() as conn:
-        decision = ledger.append(
+        decision = append(
             conn,
-            ledger.Decision(
+            Decision(
                 as_of=as_of,
                 subject=subject,
-                kind=ledger.Kind.RUN_FAILED,
+                kind=Kind.RUN_FAILED,
                 reason=f"{dag_id}.{task_id}"[:200],
                 run_id=run_id,
                 dedupe_key=f"failed:{run_id}:{task_id}:{try_number}",
-                evidence=evidence,
+                evidence={
+                    "dag_id": dag_id, "task_id": task_id, "try_number": try_number, "error": error,
+                    "log_url": log_url,
+                },
             ),
-        )
+        )  # fmt: skip
         settled = fetch(
             conn,
             "SELECT coalesce(max(id), 0) AS id FROM evergreen.decision WHERE subject = %s AND kind <> ALL(%s)",
-            (subject, [ledger.Kind.RUN_FAILED.value, ledger.Kind.MAIL_FAILED.value]),
+            (subject, [Kind.RUN_FAILED.value, Kind.MAIL_FAILED.value]),
         )[0]["id"]
-        raise_incident(
-            conn,
-            f"failed:{dag_id}.{task_id}:{settled}",
-            subject,
-            "run_failed",
-            decision.id,
-            {**evidence, "run_id": run_id},
-        )
+        incident = f"failed:{dag_id}.{task_id}:{settled}:{signature}"
+        raise_incident(conn, incident, subject, "run_failed", decision.id, {})
+    return decision
 
 
 def bare_message(
-    subject: str, run_id: str, task_id: str, error: str, log_url: str, second: Exception
+    subject: str, run_id: str, task_id: str, error: str, log_url: str, second: BaseException
 ) -> EmailMessage:
-    """The mail about a failure that could not be recorded, because recording it failed with `second`."""
+    """The e-mail of a failure that could not be recorded: needs neither the warehouse nor a spec.
+
+    Args:
+        subject: `model/NAME` or `dataset/NAME`.
+        run_id: `dag_id/run_id`.
+        task_id: which task failed.
+        error: why.
+        log_url: Airflow's page of the log.
+        second: why the failure could not be recorded.
+    """
     message = EmailMessage()
     message["From"] = settings.MAIL_FROM.read()
     message["To"] = settings.MAIL_TO.read()
-    message["Subject"] = f"[Evergreen] {subject}: {task_id} failed, and the ledger cannot be reached"
+    message["Subject"] = " ".join(f"[Evergreen] {run_id.partition('/')[0]} failed in {task_id}".split())[:140]
+    message["Date"] = format_datetime(datetime.now(timezone.utc))
+    message["Message-ID"] = make_msgid("evergreen", "localhost")
+    message["Auto-Submitted"] = "auto-generated"
+    unwritten = redact(f"{type(second).__name__}: {second}")
     message.set_content(
-        f"Run: {run_id}\nTask: {task_id}\nError: {error}\nLog: {log_url}\n\n"
-        f"This failure is not in the ledger, because: {' '.join(str(second).split())[:500]}\n"
-        "Next step: `make status`; when the warehouse is back, clear the task.\n"
+        f"{run_id} failed in task {task_id}.\n\nError: {redact(error)}\n\nLog: {log_url}\n\n"
+        f"The failure of {subject} could not be written into the ledger either ({unwritten}), so this e-mail was "
+        "sent directly and may repeat. Check the warehouse first (`make status` for the embedded stack).\n"
     )
     return message
+
+
+def run_failed(conn: Connection, known: Known) -> Letter:
+    """What is said about a failed task."""
+    dag, task = known.text("dag", "dag_id"), known.text("task", "task_id")
+    error = known.text("error", "exception")
+    log = known.get("log", "log_url")
+    return Letter(
+        headline=f"{dag} failed in {task}",
+        summary=f"{known.name}: {dag} failed in {task}",
+        lead=(
+            f"The task {task} of {dag} failed and is not tried again by itself.",
+            "Until something works again, later failures of it with the same error go to the ledger and bring no e-mail.",
+        ),
+        tone="bad",
+        facts=facts(
+            ("Error", error),
+            ("DAG run", known.run_id),
+            ("Task", task),
+            ("Try", known.get("try", "try_number")),
+            ("As of", words.when(known.as_of)),
+        ),
+        next_title="What to do",
+        steps=(
+            "Read the error above and the end of the log; mend the cause it names.",
+            "Then clear the failed task in Airflow: it goes on where it stopped, and nothing is done twice.",
+            "Until then the last champion stays in place." if known.subject.startswith("model/")
+            else "Until then the data published so far stays in place, and models are scored on it.",
+        ),
+        links=known_links(
+            ("Log", log if isinstance(log, str) else None),
+            ("Airflow run", airflow_run_url(known.run_id)),
+            ("DAG", airflow_dag_url(dag) if known.run_id else None),
+        ),
+    )  # fmt: skip

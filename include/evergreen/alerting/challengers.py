@@ -1,0 +1,243 @@
+"""What is said when a challenger became champion, when it did not, and when an earlier champion came back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from evergreen.alerting import words
+from evergreen.alerting.history import number
+from evergreen.alerting.letter import Known, Letter, Table, facts, known_links, show
+from evergreen.alerting.links import (
+    airflow_dag_url,
+    airflow_run_url,
+    experiment_of,
+    mlflow_report_url,
+    mlflow_version_url,
+)
+from evergreen.ledger import Kind, champions, find
+from evergreen.spec import LARGER_IS_BETTER, METRICS
+from evergreen.warehouse.connection import Connection
+
+PARTIES = ("challenger", "champion", "baseline")
+
+
+def promoted(conn: Connection, known: Known) -> Letter:
+    """A new champion, with the numbers that made it one."""
+    new, old = known.version, previous_version(conn, known)
+    metric = gate_metric(known)
+    first = old is None
+    numbers = _numbers(known, metric)
+    return Letter(
+        headline=f"{known.name}: v{new or '?'} is the new champion",
+        summary=f"{known.name}: v{new or '?'} is champion" + ("" if first else f", was v{old}"),
+        lead=(
+            f"Version {new or '?'} of {known.name} is champion as of {words.when(known.as_of)}"
+            + (", the first one." if first else f"; it replaces version {old}.")
+            + (f" {numbers}" if numbers else ""),
+        ),
+        tone="good",
+        facts=facts(
+            ("New champion", f"version {new or words.MISSING}"),
+            ("Before", "none" if first else f"version {old}"),
+            ("Why trained", trigger(conn, known)),
+            ("Why promoted", _why(known)),
+            *_holdout(known),
+        ),
+        tables=(*metric_table(known, metric), *check_table(known, only_failed=False)),
+        steps=(
+            "The next scoring run uses the new version; its reference replaces the old one in the monitoring.",
+            "To undo it" + ("" if first else f" and return to version {old}")
+            + f": start rollback__{known.name} in Airflow, with a reason.",
+        ),
+        links=_links(known, new, rollback=not first),
+    )  # fmt: skip
+
+
+def rejected(conn: Connection, known: Known) -> Letter:
+    """A challenger that the gate held back."""
+    metric = gate_metric(known)
+    champion = known.get("champion_version", "champion.version") or champion_before(conn, known)
+    numbers = _numbers(known, metric)
+    return Letter(
+        headline=f"{known.name}: challenger v{known.version or '?'} was rejected",
+        summary=f"{known.name}: challenger v{known.version or '?'} rejected, {_why(known)}",
+        lead=(
+            f"Version {known.version or '?'} did not become champion: {_why(known)}."
+            + (f" {numbers}" if numbers else ""),
+            f"Version {champion} stays champion and keeps scoring." if champion
+            else "There is no champion; nothing is scored until a challenger passes.",
+        ),
+        facts=facts(
+            ("Challenger", f"version {known.version or words.MISSING}"),
+            ("Champion", f"version {champion}" if champion else "none"),
+            ("Why trained", trigger(conn, known)),
+            ("Why rejected", _why(known)),
+            *_holdout(known),
+        ),
+        tables=(*metric_table(known, metric), *check_table(known, only_failed=True)),
+        steps=_rejected_steps(known, champion),
+        links=_links(known, known.version, rollback=False),
+    )  # fmt: skip
+
+
+def rolled_back(conn: Connection, known: Known) -> Letter:
+    """An earlier champion is back."""
+    source = known.get("from_version", "from", "previous", "previous_version") or previous_version(conn, known)
+    target = known.version or known.get("to_version", "to")
+    why = known.get("message", "reason", "why", "note")
+    known.told.add("reason")
+    code = known.decision.reason if known.decision else None
+    who = known.get("by", "user", "who")
+    known.told |= {"message"}
+    return Letter(
+        headline=f"{known.name}: rolled back to v{target or '?'}",
+        summary=f"{known.name}: rolled back to v{target or '?'}" + (f" from v{source}" if source else ""),
+        lead=(
+            f"Version {target or '?'} of {known.name} is champion again"
+            + (f"; version {source} was taken out of service." if source else "."),
+        ),
+        facts=facts(
+            ("From", f"version {source}" if source else words.MISSING),
+            ("To", f"version {target}" if target else words.MISSING),
+            ("Why", show(why) if why else words.reason(code)),
+            *((("By", who),) if who else ()),
+            ("As of", words.when(known.as_of)),
+            ("Probe", known.get("probe", "probe_rows")),
+        ),
+        steps=(
+            f"Version {target or '?'} scores from the next run on; predictions already made keep their version.",
+            f"A later training may promote a new version; pause train__{known.name} if that must not happen.",
+            f"To undo the rollback, start rollback__{known.name} with the version to return to.",
+        ),
+        links=_links(known, str(target) if target else None, rollback=True),
+    )
+
+
+def gate_metric(known: Known) -> str | None:
+    """The metric that decided: as recorded, else the spec's."""
+    found = known.get("metric", "gate_metric", "gate.metric")
+    return found if isinstance(found, str) else known.model.gate_metric if known.model else None
+
+
+def metrics_of(known: Known, party: str) -> dict[str, Any]:
+    """The metrics of challenger, champion or baseline, as far as they are recorded."""
+    found = known.mapping(
+        f"metrics.{party}", f"{party}.metrics", f"{party}_metrics", f"evaluations.{party}.metrics", party
+    )
+    return {name: value for name, value in found.items() if number(found, name) is not None}
+
+
+def metric_table(known: Known, metric: str | None) -> tuple[Table, ...]:
+    """All metrics of all parties on the same holdout rows, the deciding one first."""
+    parties = {party: metrics_of(known, party) for party in PARTIES}
+    known.told.add("metrics")
+    names = [n for n in (METRICS[known.model.task] if known.model else ()) if any(n in m for m in parties.values())]
+    known_names = {n for all_names in METRICS.values() for n in all_names}
+    names += [n for m in parties.values() for n in m if n in known_names and n not in names]
+    names = sorted(dict.fromkeys(names), key=lambda n: n != metric)
+    if not names:
+        return ()
+    shown = [party for party in PARTIES if parties[party] or party == "challenger"]
+    rows = tuple(
+        (words.metric_name(name), *(words.num(parties[p].get(name)) for p in shown),
+         "larger" if name in LARGER_IS_BETTER else "smaller")
+        for name in names
+    )  # fmt: skip
+    return (
+        Table(
+            "On the same holdout rows", ("Metric", *(p.capitalize() for p in shown), "Better is"), rows,
+            note=f"{words.metric_name(metric)} decides." if metric else "",
+        ),
+    )  # fmt: skip
+
+
+def check_table(known: Known, *, only_failed: bool) -> tuple[Table, ...]:
+    """The gate's checks with value and limit: the failed ones, or those with numbers."""
+    checks = [c for c in known.items("checks", "gate.checks", "verdict.checks") if isinstance(c, Mapping)]
+    if only_failed:
+        chosen = [c for c in checks if c.get("passed") is not True]
+    else:
+        chosen = [c for c in checks if str(c.get("check")).startswith("beats_") or c.get("check") == "holdout_rows"]
+    rows = tuple(
+        (words.reason(c.get("check")), words.num(c.get("value")), words.num(c.get("limit")),
+         "passed" if c.get("passed") is True else "failed")
+        for c in chosen
+    )  # fmt: skip
+    if not rows:
+        return ()
+    title = "Checks of the gate that failed" if only_failed else "The gate"
+    return (Table(title, ("Check", "Value", "Limit", "Result"), rows, tuple(r[3] == "failed" for r in rows)),)
+
+
+def trigger(conn: Connection, known: Known) -> str:
+    """Why the training ran, with the requests that it answers."""
+    code = known.get("trigger", "trigger.reason", "training.trigger")
+    told = words.reason(code if isinstance(code, str) else None)
+    answers = known.decision.answers if known.decision else ()
+    if answers:
+        asked = [(words.reason(d.reason), d.id) for d in find(conn, ids=answers)]
+        requests = ", ".join(f"{why} (request {number_})" for why, number_ in asked)
+        return requests if told in (words.MISSING, *(why for why, _ in asked)) else f"{told}; {requests}"
+    return told
+
+
+def previous_version(conn: Connection, known: Known) -> str | None:
+    """The champion before the decision: as recorded, else the newest earlier one of the ledger."""
+    found = known.get("previous_version", "previous", "replaced", "champion_version", "champion.version")
+    return str(found) if isinstance(found, (str, int)) else champion_before(conn, known)
+
+
+def champion_before(conn: Connection, known: Known) -> str | None:
+    """The champion that the ledger names before the decision."""
+    if known.decision is None or known.decision.id is None:
+        return None
+    earlier = (d for d in champions(conn, known.name) if (d.id or 0) < (known.decision.id or 0))
+    return next((d.version for d in earlier), None)
+
+
+def _numbers(known: Known, metric: str | None) -> str:
+    code = known.decision.reason if known.decision else ""
+    told = words.message(code, known.evidence)
+    known.told |= {"message", "requests", "metric"}
+    if told:
+        return f"{told[0].upper()}{told[1:]}{'' if told.endswith('.') else '.'}"
+    if metric is None:
+        return ""
+    values = {party: metrics_of(known, party).get(metric) for party in PARTIES}
+    shown = [f"{party} {words.num(values[party])}" for party in PARTIES if values[party] is not None]
+    return f"{words.metric_name(metric)} on the same rows: {', '.join(shown)}." if shown else ""
+
+
+def _why(known: Known) -> str:
+    return words.reason(known.decision.reason if known.decision else known.get("reason"))
+
+
+def _holdout(known: Known) -> tuple[tuple[str, Any], ...]:
+    rows = known.get("rows.judged", "holdout_rows", "holdout.rows", "rows.holdout", "challenger.rows")
+    return (("Holdout rows judged", rows), ("Data as of", words.when(known.as_of)))
+
+
+def _rejected_steps(known: Known, champion: Any) -> tuple[str, ...]:
+    steps = []
+    requested = known.decision is not None and known.decision.answers
+    if requested:
+        steps.append(
+            "The retrain requests above are answered by this; the same drift does not ask again, a new one does."
+        )
+    if known.decision is not None and known.decision.kind is Kind.REJECTED:
+        steps.append("The next nightly training makes a new challenger; nothing needs to be done for that.")
+    if champion:
+        steps.append("If the champion's error keeps growing, look at the monitoring's report before forcing anything.")
+    return tuple(steps)
+
+
+def _links(known: Known, version: str | None, *, rollback: bool) -> tuple[tuple[str, str | None], ...]:
+    run = known.get("mlflow_run", "mlflow_run_id", "mlflow.run_id")
+    run = run if isinstance(run, str) else None
+    return known_links(
+        (f"Version {version} in MLflow", mlflow_version_url(known.name, version)),
+        ("Training in MLflow", mlflow_report_url(run, None, experiment_of(run)) if run else None),
+        ("Airflow run", airflow_run_url(known.run_id)),
+        ("Roll back", airflow_dag_url(f"rollback__{known.name}") if rollback else None),
+    )

@@ -1,0 +1,75 @@
+"""Addresses of the pages that an e-mail points to, in the Airflow 3 and MLflow 3 user interfaces."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from urllib.parse import quote
+
+from evergreen import settings
+from evergreen.errors import TerminalError
+
+_TIMEOUT_S = 3.0
+
+
+def airflow_run_url(run_id: str | None) -> str | None:
+    """The page of a DAG run; None if `run_id` does not name one.
+
+    Args:
+        run_id: `dag_id/run_id`, as decisions hold it.
+    """
+    dag, separator, run = (run_id or "").partition("/")
+    if not (dag and separator and run):
+        return None
+    return f"{_base(settings.AIRFLOW_URL)}/dags/{quote(dag, safe='')}/runs/{quote(run, safe='')}"
+
+
+def airflow_dag_url(dag_id: str) -> str:
+    """The page of a DAG, with its trigger button."""
+    return f"{_base(settings.AIRFLOW_URL)}/dags/{quote(dag_id, safe='')}"
+
+
+def mlflow_version_url(model: str, version: str | None) -> str | None:
+    """The page of a registered model's version; None without a version."""
+    if not version:
+        return None
+    page = f"/#/models/{quote(model, safe='')}/versions/{quote(str(version), safe='')}"
+    return _base(settings.MLFLOW_URL) + page
+
+
+def mlflow_report_url(run_id: str | None, path: str | None, experiment_id: str | None = None) -> str | None:
+    """The artifact view of an MLflow run, opened at `path`; None without a run.
+
+    MLflow shows an artifact only under the run's experiment. Without `experiment_id` the address is the run's
+    own, which MLflow forwards to the run's first page.
+    """
+    if not run_id:
+        return None
+    base, run = _base(settings.MLFLOW_URL), quote(str(run_id), safe="")
+    if not experiment_id:
+        return f"{base}/#/runs/{run}"
+    page = f"{base}/#/experiments/{quote(str(experiment_id), safe='')}/runs/{run}"
+    return f"{page}/artifacts/{quote(path, safe='/')}" if path else page
+
+
+def experiment_of(run_id: str | None) -> str | None:
+    """Ask the MLflow server for a run's experiment; None if it does not say so within seconds.
+
+    A link is not worth a late mail, so this is one short request without MLflow's retries.
+    """
+    try:
+        server = settings.MLFLOW.read()
+    except TerminalError:
+        return None
+    if not run_id or not server.startswith(("http://", "https://")):
+        return None
+    url = f"{server.rstrip('/')}/api/2.0/mlflow/runs/get?run_id={quote(str(run_id), safe='')}"
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # an http address, checked above
+            return str(json.load(answer)["run"]["info"]["experiment_id"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _base(variable: settings.Variable) -> str:
+    return variable.read().rstrip("/")

@@ -1,0 +1,138 @@
+"""Codes and numbers in the words of the reader: what a reason means, and a value as people write it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+MISSING = "not recorded"
+
+REASONS = {
+    "schedule": "the nightly run",
+    "manual": "started by hand",
+    "data_drift": "the input data drifted",
+    "prediction_drift": "the predictions drifted",
+    "performance": "the served predictions became worse than their limit",
+    "staleness": "the model is old",
+    "new_data": "new data arrived",
+    "code_change": "the code or the spec changed",
+    "first_champion": "there was no champion yet",
+    "better_than_champion": "it beat the champion on the same rows",
+    "not_better_than_champion": "it did not beat the champion on the same rows",
+    "worse_than_baseline": "it did not beat the naive baseline",
+    "champion_changed_meanwhile": "the champion changed while it was trained",
+    "older_than_champion": "its data ends before the champion's",
+    "champion_unavailable": "the champion could not be evaluated on the same rows",
+    "champion_metric_missing": "the champion has no value of the deciding metric",
+    "challenger_metric_missing": "it has no value of the deciding metric",
+    "baseline_metric_missing": "the naive baseline has no value of the deciding metric",
+    "too_few_rows": "there were too few rows to judge it",
+    "different_rows": "the candidates were not measured on the same rows",
+    "stale_evaluation": "an evaluation is from another run",
+    "snapshot_mismatch": "an evaluation is from another snapshot",
+    "bad_batch": "expectations failed",
+    "too_many_bad_rows": "more bad rows than the spec allows",
+    "task_failed": "a task failed",
+    "already_open": "a request is open already",
+    "already_answered": "a training has answered this drift already",
+    "cooldown": "the cool-down is in force",
+    "beats_champion": "better than the champion",
+    "beats_baseline": "better than the naive baseline",
+    "holdout_rows": "rows in the holdout",
+}
+METRICS = {
+    "rmse": "RMSE", "mae": "MAE", "r2": "R²", "roc_auc": "ROC AUC", "pr_auc": "PR AUC", "log_loss": "log loss",
+    "brier": "Brier score",
+}  # fmt: skip
+STATISTICS = {
+    "wasserstein": "Wasserstein distance from reference",
+    "jensenshannon": "Jensen-Shannon distance from reference",
+}
+
+
+OWN_COLUMNS = {"_prediction": "predictions", "_label": "labels", "": "all rows", "None": "all rows"}
+
+
+def reason(code: Any) -> str:
+    """A reason code in plain words; an unknown code with spaces for underscores, a task's name as it is."""
+    if not code or not isinstance(code, str):
+        return MISSING
+    return REASONS.get(code, code if "." in code else code.replace("_", " "))
+
+
+def metric_name(code: Any) -> str:
+    """A metric as it is written in text: `rmse` is RMSE."""
+    return METRICS.get(str(code), str(code))
+
+
+def statistic_name(kind: str, statistic: str) -> str:
+    """What a judged number of a column measures, such as `rise of missing values`."""
+    if kind == "missing":
+        return "rise of missing values"
+    if kind == "new_category":
+        return "share of rows with an unknown category"
+    if kind == "unreadable":
+        return "could not be judged"
+    return STATISTICS.get(statistic.lower().replace("-", "").replace("_", ""), statistic.replace("_", " "))
+
+
+def sentence(kind: str, code: str, evidence: Mapping[str, Any]) -> str:
+    """Why a decision was taken, in one line, from its reason code and evidence."""
+    text, told = reason(code), message(code, evidence)
+    return f"{text}: {told}" if told and told != text else text
+
+
+def message(code: str, evidence: Mapping[str, Any]) -> str:
+    """What a decision says in words: its own sentence without the reason code, else what drifted or failed."""
+    told = evidence.get("message") or evidence.get("why") or evidence.get("note")
+    if isinstance(told, str):
+        return told.removeprefix(f"{code.replace('_', ' ')}: ").strip()
+    causes = evidence.get("drifted")
+    if isinstance(causes, (list, tuple)):
+        columns = (str(cause).partition(":")[2] for cause in causes if not str(cause).startswith("performance:"))
+        return ", ".join(dict.fromkeys(map(column_name, columns)))
+    failures = evidence.get("failures")
+    if isinstance(failures, (list, tuple)) and failures and isinstance(failures[0], Mapping):
+        first = failures[0]
+        where = f"{first['column']}: " if first.get("column") else ""
+        more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
+        return f"{where}{num(first.get('observed'))}, expected {num(first.get('limit'))}{more}"
+    return str(evidence["error"])[:200] if evidence.get("error") else ""
+
+
+def column_name(name: Any) -> str:
+    """A judged column as the reader knows it; what is no column of the table by what it is."""
+    return OWN_COLUMNS.get(str(name), str(name))
+
+
+def num(value: Any, digits: int = 4) -> str:
+    """A number with at most `digits` significant digits and thousands apart; anything else as it is."""
+    if value is None or value == "":
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        if math.isnan(value):
+            return MISSING
+        if abs(value) >= 10**digits:
+            return f"{value:,.0f}"
+        return f"{value:.{digits}g}"
+    return str(value)
+
+
+def when(value: Any) -> str:
+    """A time in UTC, to the minute; a text that is no time as it is."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        except ValueError:
+            return value or MISSING
+    if not isinstance(value, datetime):
+        return MISSING if value is None else str(value)
+    if value.tzinfo is not None:
+        value = value.astimezone(timezone.utc)
+    return f"{value:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,134 @@
+"""An invented life of the model bike_demand, in the words in which the other rooms write it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evergreen.ledger import Decision, Kind, append
+from evergreen.spec import Specs, load_specs
+from evergreen.warehouse.connection import Connection, fetch
+
+START = datetime(2026, 1, 5, tzinfo=timezone.utc)
+WEEK = timedelta(days=7)
+MODEL = "model/bike_demand"
+
+
+@pytest.fixture(scope="session")
+def specs() -> Specs:
+    """The specs of this repository."""
+    return load_specs(Path(__file__).resolve().parents[3] / "include")
+
+
+@pytest.fixture(autouse=True)
+def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No MLflow is asked, whatever the environment of the tests names."""
+    for name in ("MLFLOW_TRACKING_URI", "EVERGREEN_MAIL_TO", "EVERGREEN_MAIL_FROM", "EVERGREEN_AIRFLOW_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def decide(conn: Connection) -> Callable[..., Decision]:
+    """Append a decision to the ledger; each call is a new one."""
+    count = itertools.count()
+
+    def append_one(
+        kind: Kind,
+        reason: str = "manual",
+        *,
+        as_of: datetime = START,
+        version: str | None = None,
+        subject: str = MODEL,
+        evidence: dict[str, Any] | None = None,
+        answers: tuple[int, ...] = (),
+        run_id: str = "train__bike_demand/scheduled__2026-01-05T02:00:00+00:00",
+    ) -> Decision:
+        key = f"test:{next(count)}"
+        return append(
+            conn, Decision(as_of, subject, kind, reason, run_id, key, evidence or {}, version, answers)
+        )
+
+    return append_one
+
+
+@pytest.fixture
+def judge(conn: Connection) -> Callable[..., int]:
+    """Write the judgement of a week: the served error, and columns as (name, kind, statistic, value, limit)."""
+
+    def write(
+        week: int,
+        *,
+        version: str = "1",
+        rmse: float | None = 40.0,
+        limit: float = 55.0,
+        columns: tuple[tuple[str, str, str, float | None, float], ...] = (),
+        status: str | None = None,
+    ) -> int:
+        start = START + week * WEEK
+        violations = [
+            {"kind": k, "column": c, "statistic": s, "value": v, "limit": most, "detail": ""}
+            for c, k, s, v, most in columns
+            if v is None or v > most
+        ]
+        if rmse is not None and rmse > limit:
+            violations.append(
+                {"kind": "performance", "column": "rmse", "statistic": "rmse", "value": rmse, "limit": limit}
+            )
+        identifier = fetch(
+            conn,
+            "INSERT INTO evergreen.window_judgement (model, version, window_start, window_end, revision, as_of,"
+            " row_count, sampled_rows, labelled, status, violations, metrics, report, mlflow_run)"
+            " VALUES ('bike_demand', %s, %s, %s, 1, %s, 168, 168, 168, %s, %s, %s, %s, 'run1') RETURNING id",
+            (
+                version, start, start + WEEK, start + WEEK, status or ("violation" if violations else "ok"),
+                json.dumps(violations), json.dumps({"rmse": {"value": rmse, "limit": limit, "reference": 42.0}}),
+                f"monitoring/week{week}-r1/drift.html",
+            ),
+        )[0]["id"]  # fmt: skip
+        with conn.cursor() as cursor:
+            for name, kind, statistic, value, most in columns:
+                cursor.execute(
+                    "INSERT INTO evergreen.window_column (judgement_id, column_name, kind, statistic, value,"
+                    " threshold, violated) VALUES (%s, %s, %s, %s, %s, %s, %s)",
+                    (identifier, name, kind, statistic, value, most, value is None or value > most),
+                )
+        return int(identifier)
+
+    return write
+
+
+@pytest.fixture
+def life(judge: Callable[..., int], decide: Callable[..., Decision]) -> list[int]:
+    """Twenty weeks: a quiet start, a drift with an alarm and a promotion, a rejection, a quarantine, a rollback."""
+    noise = random.Random(7)
+    decide(Kind.PROMOTED, "first_champion", version="1")
+    ids = []
+    for week in range(20):
+        drift = 10 <= week < 13
+        columns = (
+            ("temperature", "data_drift", "wasserstein", 0.05 + noise.random() / 50 + drift * 0.9, 0.12),
+            ("price", "data_drift", "wasserstein", 0.02 + noise.random() / 50 + drift * 0.3, 0.1),
+            ("windspeed", "unreadable", "wasserstein", None if week == 12 else 0.03, 0.1),
+            ("weather", "data_drift", "jensenshannon", 0.06, 0.13),
+        )
+        rmse = None if week == 4 else 42 + noise.gauss(0, 2) + drift * 40
+        version = "1" if week < 13 else "3"
+        ids.append(judge(week, version=version, rmse=rmse, columns=columns))
+        after = START + (week + 1) * WEEK
+        if week == 2:
+            decide(Kind.BATCH_QUARANTINED, "bad_batch", as_of=after, subject="dataset/bike_hourly")
+        if week in (5, 6, 7):
+            decide(Kind.REJECTED, "not_better_than_champion", as_of=after, version="2")
+        if week == 11:
+            decide(Kind.RETRAIN_REQUESTED, "data_drift", as_of=after)
+        if week == 12:
+            decide(Kind.PROMOTED, "better_than_champion", as_of=after, version="3")
+    decide(Kind.ROLLED_BACK, "manual", as_of=START + 19 * WEEK, version="1")
+    return ids

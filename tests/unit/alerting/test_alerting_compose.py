@@ -1,0 +1,382 @@
+"""Each kind of e-mail, parsed back: parts, headers, what it says, and what hostile data cannot do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from html.parser import HTMLParser
+from typing import Any
+
+import psycopg2
+import pytest
+
+from evergreen.alerting.compose import KINDS, compose, recipients
+from evergreen.alerting.outbox import raise_incident
+from evergreen.ledger import Decision, Kind
+from evergreen.spec import Specs
+from evergreen.warehouse.connection import Connection, connect, fetch
+from evergreen.warehouse.migrate import migrate
+
+CHECKS = [
+    {"check": "challenger_run", "value": "a/b", "limit": "a/b", "passed": True},
+    {"check": "holdout_rows", "value": 168, "limit": 50, "passed": True},
+    {"check": "beats_baseline", "value": 41.25, "limit": 88.5, "passed": True},
+    {"check": "beats_champion", "value": 41.25, "limit": 94.08, "passed": True},
+]
+EVIDENCE = {
+    "message": "better than champion: rmse of the challenger 41.25, champion (version 1) 96, baseline 88.5, on 168 rows",
+    "trigger": "data_drift",
+    "metric": "rmse",
+    "metrics": {
+        "challenger": {"rmse": 41.25, "mae": 30.0},
+        "champion": {"rmse": 96.0, "mae": 70.0},
+        "baseline": {"rmse": 88.5, "mae": 61.0},
+    },
+    "checks": CHECKS,
+    "rows": {"judged": 168, "train": 9000},
+    "previous_version": "1",
+    "mlflow_run": "abc",
+    "fingerprint": "f00",
+}
+FAILURE = {
+    "expectation": "expect_column_values_to_be_between",
+    "column": "humidity",
+    "observed": "168 rows outside",
+    "limit": "0 to 100",
+    "failed_rows": 168,
+    "sample": ["655.3", "-4"],
+    "remedy": "deliver humidity in percent",
+}
+HOSTILE = "<script>alert(1)</script>\"'&$\\frac{%s}{{ 7*7 }}\r\nBcc: all@example.org"
+
+
+@pytest.fixture(scope="module")
+def shared_url(postgres_url: str) -> Iterator[str]:
+    """One warehouse for all tests of this file: none of them commits."""
+    admin = psycopg2.connect(postgres_url)
+    admin.autocommit = True
+    with admin.cursor() as cursor:
+        cursor.execute("CREATE DATABASE alerting_compose")
+    url = postgres_url.replace("/postgres?", "/alerting_compose?")
+    with connect(url) as conn:
+        migrate(conn)
+    yield url
+    with admin.cursor() as cursor:
+        cursor.execute("DROP DATABASE alerting_compose WITH (FORCE)")
+    admin.close()
+
+
+@pytest.fixture
+def conn(shared_url: str) -> Iterator[Connection]:
+    """A transaction that is rolled back."""
+    connection = psycopg2.connect(shared_url, options="-c TimeZone=UTC")
+    yield connection
+    connection.rollback()
+    connection.close()
+
+
+class Page(HTMLParser):
+    """Collects tags, addresses and text of an HTML part."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [v or "" for k, v in attrs if k in ("href", "src", "background")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def parsed(message: EmailMessage) -> EmailMessage:
+    """The message as a mail program reads it."""
+    back = message_from_bytes(message.as_bytes(policy=message.policy.clone(linesep="\r\n")), policy=policy.default)
+    assert isinstance(back, EmailMessage)
+    assert not back.defects
+    return back
+
+
+def parts(message: EmailMessage) -> tuple[str, Page]:
+    """Text and page of a message."""
+    text, page = message.get_body(("plain",)), message.get_body(("html",))
+    assert text is not None
+    assert page is not None
+    return text.get_content(), Page(page.get_content())
+
+
+@pytest.fixture
+def mail(conn: Connection, specs: Specs, decide: Callable[..., Decision]) -> Callable[..., EmailMessage]:
+    """Raise an incident (with a ledger row unless `kind` is None) and return its e-mail, parsed back."""
+
+    def make(
+        mail_kind: str,
+        kind: Kind | None = None,
+        *,
+        subject: str = "model/bike_demand",
+        context: dict[str, Any] | None = None,
+        incident: str = "the incident",
+        **decision: Any,
+    ) -> EmailMessage:
+        made = decide(kind, subject=subject, **decision) if kind else None
+        assert raise_incident(conn, incident, subject, mail_kind, made.id if made else None, context or {})
+        row = fetch(conn, "SELECT *, clock_timestamp() AS now FROM evergreen.mail ORDER BY id DESC LIMIT 1")[0]
+        return parsed(compose(conn, specs, row))
+
+    return make
+
+
+def test_drift_says_what_by_how_much_since_when_and_what_follows(
+    mail: Callable[..., EmailMessage], life: list[int], judge: Callable[..., int]
+) -> None:
+    message = mail(
+        "drift", Kind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": life[11:13]}, version="1",
+        run_id="monitor__bike_demand/manual__2026-04-06T00:00:00+00:00",
+    )  # fmt: skip
+    text, page = parts(message)
+    assert message["Subject"] == "[Evergreen] bike_demand v1: data drift in temperature, price and windspeed"
+    assert message["To"] == "ml-team@localhost"
+    for said in (
+        "version 1", "2026-03-16 00:00 UTC", "2026-03-30 00:00 UTC to 2026-04-06 00:00 UTC",
+        "temperature", "0.12", "could not be computed", "RMSE", "2 of the last 3 windows",
+        "train__bike_demand", "is woken for it now",
+        "http://127.0.0.1:8080/dags/monitor__bike_demand/runs/manual__2026-04-06T00%3A00%3A00%2B00%3A00",
+        "http://127.0.0.1:5000/#/runs/run1", "http://127.0.0.1:5000/#/models/bike_demand/versions/1",
+    ):  # fmt: skip
+        assert said in " ".join(text.split()), said
+        assert said in " ".join((page.text + " ".join(page.addresses)).split()), said
+    assert "weather" not in text
+
+
+def test_the_picture_is_inline_and_nothing_is_loaded_from_outside(
+    mail: Callable[..., EmailMessage], life: list[int]
+) -> None:
+    message = mail("drift", Kind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": life[12:13]})
+    assert message.get_content_type() == "multipart/alternative"
+    kinds = [p.get_content_type() for p in message.walk()]
+    assert kinds == ["multipart/alternative", "text/plain", "multipart/related", "text/html", "image/png"]
+    image = next(p for p in message.walk() if p.get_content_type() == "image/png")
+    assert image.get_content_disposition() == "inline"
+    assert image.get_content().startswith(b"\x89PNG")
+    _, page = parts(message)
+    sources = [a for a in page.addresses if not a.startswith("http")]
+    assert sources == [f"cid:{image['Content-ID'].strip('<>')}"]
+    assert "link" not in page.tags
+    assert page.tags.count("img") == 1
+
+
+def test_a_held_back_retraining_says_why(mail: Callable[..., EmailMessage], life: list[int]) -> None:
+    evidence = {
+        "judgements": life[11:13], "message": "the last request, 3, was 2d before", "request": 3,
+        "reasons": ["performance", "data_drift"], "since": "2026-03-16T00:00:00+00:00", "incident": "drift:x",
+        "causes": ["data_drift:price"], "drifted": ["data_drift:price"], "signature": "performance:price",
+        "rule": "2 windows in violation, 2 of the last 3 and the newest are needed", "windows": [{"rows": 168}],
+    }  # fmt: skip
+    message = mail("drift", Kind.RETRAIN_SUPPRESSED, reason="cooldown", version="1", evidence=evidence)
+    text, _ = parts(message)
+    assert message["Subject"].startswith(
+        "[Evergreen] bike_demand v1: served error beyond its limit and data drift in temperature"
+    )
+    said = "No retraining is started: the cool-down is in force: the last request, 3, was 2d before."
+    assert said in " ".join(text.split())
+    assert "2 windows in violation" in text
+    assert "Also recorded" not in text
+    assert "is woken" not in text
+
+
+def test_drift_without_judgements_in_the_evidence_finds_the_newest_as_of_the_decision(
+    mail: Callable[..., EmailMessage], judge: Callable[..., int], life: list[int]
+) -> None:
+    message = mail(
+        "drift", Kind.RETRAIN_REQUESTED, reason="data_drift", version="1",
+        as_of=datetime(2026, 4, 6, 1, tzinfo=timezone.utc),
+    )  # fmt: skip
+    text, _ = parts(message)
+    assert "2026-03-30 00:00 UTC to 2026-04-06 00:00 UTC" in text
+
+
+@pytest.mark.parametrize(
+    ("violation", "said"),
+    [
+        ({"kind": "stale", "column": "_time", "statistic": "hours_since_newest_row", "value": 60.0, "limit": 36.0,
+          "detail": "the newest row is of 2026-03-01 12:00 UTC"}, ("data is stale", "ingest__bike_hourly", "60", "36")),
+        ({"kind": "volume", "column": "_key", "statistic": "rows", "value": 3.0, "limit": 100.0,
+          "detail": "too few rows"}, ("unusual number of rows", "too few rows", "100")),
+        ({"kind": "unscored", "column": "_prediction", "statistic": "rows_with_prediction", "value": 0.0,
+          "limit": 84.0, "detail": "168 of 168 rows have no prediction"}, ("not scored", "score__bike_demand", "84")),
+    ],
+    ids=["stale", "volume", "unscored"],
+)  # fmt: skip
+def test_data_problem_is_told_without_claiming_drift(
+    mail: Callable[..., EmailMessage], violation: dict, said: tuple[str, ...]
+) -> None:
+    message = mail(
+        "data_problem",
+        context={
+            "status": violation["kind"], "version": "3", "violations": [violation], "rows": 3,
+            "window_start": "2026-03-02T00:00:00+00:00", "window_end": "2026-03-09T00:00:00+00:00",
+        },
+    )  # fmt: skip
+    text, page = parts(message)
+    for words in (*said, "2026-03-02 00:00 UTC to 2026-03-09 00:00 UTC", "no drift is claimed", "version 3"):
+        assert words in text.replace("\n", " ") or words in text, words
+    assert "img" not in page.tags
+
+
+def test_a_quarantined_batch_is_told_with_expectations_samples_and_the_way_out(
+    mail: Callable[..., EmailMessage],
+) -> None:
+    message = mail(
+        "batch_quarantined", Kind.BATCH_QUARANTINED, subject="dataset/bike_hourly", reason="bad_batch",
+        evidence={"file": "bike_2026.csv", "checksum": "ab12", "rows_read": 168, "rows_held": 168, "failures": [FAILURE]},
+        run_id="ingest__bike_hourly/scheduled__1",
+    )  # fmt: skip
+    text, page = parts(message)
+    assert message["Subject"] == "[Evergreen] bike_hourly: batch quarantined (bike_2026.csv)"
+    for said in ("humidity", "values to be between: 0 to 100", "655.3, -4", "168", "deliver humidity in percent",
+                 "quarantine.bike_hourly", "champions keep scoring", "land it again"):  # fmt: skip
+        assert said in " ".join(text.split()), said
+        assert said in " ".join(page.text.split()), said
+
+
+def test_a_new_champion_is_told_with_the_numbers_of_all_three(
+    mail: Callable[..., EmailMessage], decide: Callable[..., Decision]
+) -> None:
+    decide(Kind.PROMOTED, "first_champion", version="1")
+    request = decide(Kind.RETRAIN_REQUESTED, "data_drift")
+    message = mail(
+        "champion_changed", Kind.PROMOTED, reason="better_than_champion", version="3", evidence=EVIDENCE,
+        answers=(request.id,),
+    )  # fmt: skip
+    text, _ = parts(message)
+    text = " ".join(text.split())
+    assert message["Subject"] == "[Evergreen] bike_demand: v3 is champion, was v1"
+    for said in ("41.25", "96", "88.5", "RMSE decides.", "it beat the champion on the same rows",
+                 f"the input data drifted (request {request.id})", "rollback__bike_demand", "return to version 1",
+                 "#/models/bike_demand/versions/3", "94.08", "fingerprint: f00"):  # fmt: skip
+        assert said in text, said
+
+
+def test_a_rejected_challenger_is_told_with_the_check_that_failed(
+    mail: Callable[..., EmailMessage], decide: Callable[..., Decision]
+) -> None:
+    decide(Kind.PROMOTED, "first_champion", version="1")
+    checks = [*CHECKS[:-1], {"check": "beats_champion", "value": 95.5, "limit": 94.08, "passed": False}]
+    message = mail(
+        "challenger_rejected", Kind.REJECTED, reason="not_better_than_champion", version="4",
+        evidence={**EVIDENCE, "checks": checks, "trigger": "schedule"},
+    )  # fmt: skip
+    text, page = parts(message)
+    assert "challenger v4 rejected, it did not beat the champion on the same rows" in message["Subject"]
+    for said in ("Version 1 stays champion", "95.5", "94.08", "failed", "the nightly run"):
+        assert said in text, said
+    assert "rows in the holdout" not in page.text
+
+
+def test_a_rollback_is_told_with_from_to_and_why(mail: Callable[..., EmailMessage]) -> None:
+    message = mail(
+        "rolled_back", Kind.ROLLED_BACK, reason="manual", version="1",
+        evidence={"message": "vans wait at the wrong stations", "previous_version": "3",
+                  "probe": {"rows": 20, "largest_difference": 0.0}},
+        context={"previous_version": "3", "reason": "vans wait at the wrong stations"},
+    )  # fmt: skip
+    text, _ = parts(message)
+    assert message["Subject"] == "[Evergreen] bike_demand: rolled back to v1 from v3"
+    assert "Why: vans wait at the wrong stations" in text
+    assert "rows: 20" in text
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "a_kind_of_tomorrow"])
+@pytest.mark.parametrize("evidence", ["none", "wrong types"])
+def test_missing_evidence_is_not_recorded_and_never_an_error(
+    mail: Callable[..., EmailMessage], kind: str, evidence: str
+) -> None:
+    wrong = {
+        "metrics": 7, "checks": "x", "failures": [1, {"column": None}], "violations": [3, {}], "judgements": "x",
+        "rows": None, "trigger": [], "message": 5, "mlflow_run": {}, "since": 12, "version": {"a": 1},
+    }  # fmt: skip
+    found = {} if evidence == "none" else wrong
+    ledger_kind = Kind.RETRAIN_REQUESTED if kind == "drift" else Kind.REJECTED
+    message = mail(kind, ledger_kind, reason="reason_of_tomorrow", evidence=found)
+    text, page = parts(message)
+    assert "None" not in text
+    assert "Undefined" not in text + page.text
+    if kind in ("drift", "run_failed", "rolled_back", "batch_quarantined"):
+        assert "not recorded" in text
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_an_incident_without_a_ledger_row_is_told(mail: Callable[..., EmailMessage], kind: str) -> None:
+    text, _ = parts(mail(kind))
+    assert "no ledger decision" in text
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "a_kind_of_tomorrow"])
+def test_hostile_values_stay_text(mail: Callable[..., EmailMessage], kind: str) -> None:
+    evidence = {
+        "file": HOSTILE, "error": HOSTILE, "task": HOSTILE, "message": HOSTILE, "reason": HOSTILE, "other": HOSTILE,
+        "failures": [{**FAILURE, "column": HOSTILE, "sample": [HOSTILE], "remedy": HOSTILE}],
+        "violations": [{"kind": "data_drift", "column": HOSTILE, "statistic": HOSTILE, "value": 1, "limit": 0.1}],
+        "checks": [{"check": HOSTILE, "value": HOSTILE, "limit": HOSTILE, "passed": False}],
+        "log": "https://logs.example.org/\"><script>alert(1)</script>", "trigger": HOSTILE,
+    }  # fmt: skip
+    message = mail(kind, Kind.RETRAIN_REQUESTED, reason=HOSTILE, version=HOSTILE, evidence=evidence)
+    _, page = parts(message)
+    assert "script" not in page.tags
+    assert message["Bcc"] is None
+    assert "\n" not in message["Subject"]
+    assert len(" ".join(message["Subject"].split())) <= 140
+    assert "<script>alert(1)</script>" in page.text
+
+
+def test_an_address_that_is_no_web_address_is_no_link(mail: Callable[..., EmailMessage]) -> None:
+    message = mail("run_failed", Kind.RUN_FAILED, evidence={"log": "javascript:alert(1)", "task": "fit"})
+    _, page = parts(message)
+    assert all(a.startswith("http") for a in page.addresses)
+
+
+def test_hostile_column_names_are_drawn(
+    mail: Callable[..., EmailMessage], judge: Callable[..., int]
+) -> None:
+    judged = judge(1, columns=(("$\\frac{$ <b> 温度", "data_drift", "wasserstein", 0.9, 0.1),))
+    message = mail("drift", Kind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": [judged]})
+    assert any(p.get_content_type() == "image/png" for p in message.walk())
+    assert "温度" in message["Subject"]
+
+
+def test_long_and_foreign_subjects_survive(mail: Callable[..., EmailMessage]) -> None:
+    long_name = "Größe_" * 40 + ".csv"
+    message = mail(
+        "batch_quarantined", Kind.BATCH_QUARANTINED, subject="dataset/bike_hourly",
+        evidence={"file": long_name, "failures": []}, incident="ü" * 500,
+    )  # fmt: skip
+    assert message["Subject"].startswith("[Evergreen] bike_hourly: batch quarantined (Größe_")
+    assert message["Subject"].endswith("…")
+    assert long_name in parts(message)[1].text
+
+
+def test_the_message_id_is_the_same_in_every_attempt_and_another_for_each_incident(
+    conn: Connection, specs: Specs
+) -> None:
+    for name in ("a", "b"):
+        raise_incident(conn, name, "model/bike_demand", "run_failed", None, {})
+    rows = fetch(conn, "SELECT *, clock_timestamp() AS now FROM evergreen.mail ORDER BY id")
+    first, again, second = (compose(conn, specs, row)["Message-ID"] for row in (rows[0], rows[0], rows[1]))
+    assert first == again != second
+
+
+def test_recipients_are_the_specs_or_else_the_default_ones(
+    conn: Connection, specs: Specs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERGREEN_MAIL_TO", "a@example.org, b@example.org ,")
+    model = specs.models["bike_demand"].model_copy(update={"alerts": ("vans@example.org", "x@y\r\nBcc: z@y")})
+    named = Specs(specs.datasets, {"bike_demand": model})
+    assert recipients(named, "model/bike_demand") == ["vans@example.org", "x@y Bcc: z@y"]
+    assert recipients(specs, "model/bike_demand") == ["a@example.org", "b@example.org"]
+    assert recipients(specs, "model/gone") == ["a@example.org", "b@example.org"]

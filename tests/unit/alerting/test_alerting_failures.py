@@ -1,0 +1,104 @@
+"""A failed task: one ledger row for each failure, one e-mail for a row of equal failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from evergreen.alerting import failures
+from evergreen.alerting.outbox import deliver
+from evergreen.ledger import Decision, Kind, find
+from evergreen.spec import Specs
+from evergreen.warehouse.connection import Connection, connect, fetch
+
+AS_OF = datetime(2026, 3, 1, tzinfo=timezone.utc)
+
+
+def fail(
+    day: int = 1,
+    *,
+    task: str = "fit",
+    error: str = "MLflow does not answer (attempt 3 of 7)",
+    attempt: int = 1,
+) -> None:
+    failures.record(
+        "model/bike_demand", f"train__bike_demand/scheduled__2026-03-{day:02}", task, attempt, error,
+        "http://127.0.0.1:8080/log", AS_OF + timedelta(days=day),
+    )  # fmt: skip
+
+
+def owed() -> int:
+    with connect() as conn:
+        return int(fetch(conn, "SELECT count(*) AS n FROM evergreen.mail")[0]["n"])
+
+
+def recorded() -> int:
+    with connect() as conn:
+        return len(find(conn, "model/bike_demand", (Kind.RUN_FAILED,)))
+
+
+def test_the_same_failure_again_is_recorded_and_not_mailed_again(warehouse_url: str) -> None:
+    fail(1)
+    fail(2, error="MLflow does not answer (attempt 5 of 7)")
+    fail(3)
+    assert (recorded(), owed()) == (3, 1)
+
+
+def test_the_same_try_reported_twice_is_one_failure(warehouse_url: str) -> None:
+    fail(1)
+    fail(1)
+    fail(1, attempt=2)
+    assert (recorded(), owed()) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("task", "error"),
+    [("evaluate", "MLflow does not answer (attempt 3 of 7)"), ("fit", "no row with a mature label")],
+    ids=["another task", "another error"],
+)
+def test_another_failure_is_mailed(warehouse_url: str, task: str, error: str) -> None:
+    fail(1)
+    fail(2, task=task, error=error)
+    assert (recorded(), owed()) == (2, 2)
+
+
+def test_a_failure_after_something_had_worked_is_a_new_incident(
+    warehouse_url: str, decide: Callable[..., Decision], conn: Connection
+) -> None:
+    fail(1)
+    fail(2)
+    decide(Kind.REJECTED, "not_better_than_champion", version="2")
+    conn.commit()
+    fail(4)
+    fail(5)
+    assert (recorded(), owed()) == (4, 2)
+
+
+def test_the_mail_names_dag_task_error_and_log_and_no_password(warehouse_url: str, specs: Specs) -> None:
+    fail(1, error="cannot reach postgresql://me:hunter2@db/x")
+    sent: list = []
+    deliver(specs, sent.append)
+    text = sent[0].get_body(("plain",)).get_content()
+    assert sent[0]["Subject"] == "[Evergreen] bike_demand: train__bike_demand failed in fit"
+    for said in ("cannot reach postgresql://***@db/x", "http://127.0.0.1:8080/log", "Try: 1"):
+        assert said in text
+    assert "hunter2" not in str(sent[0])
+    with connect() as conn:
+        assert "hunter2" not in str(find(conn, kinds=(Kind.RUN_FAILED,))[0].evidence)
+
+
+def test_a_failure_that_cannot_be_recorded_has_an_email_without_a_warehouse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("EVERGREEN_WAREHOUSE_URL", raising=False)
+    message = failures.bare_message(
+        "model/bike_demand", "train__bike_demand/manual__1", "fit", "disk full\npassword=hunter2", "http://log",
+        RuntimeError("the warehouse does not answer"),
+    )  # fmt: skip
+    text = message.get_content()
+    assert message["Subject"] == "[Evergreen] train__bike_demand failed in fit"
+    for said in ("disk full", "http://log", "the warehouse does not answer"):
+        assert said in text
+    assert "hunter2" not in text
