@@ -18,7 +18,7 @@ COMPILE := pip compile --quiet --universal --python-version 3.10 --generate-hash
 DATA ?= simulated
 IS_SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help venv up down status mail logs clean demo check test lint lock
+.PHONY: help run venv up down status mail logs clean demo check test lint lock
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -33,6 +33,9 @@ demo: $(VENV)/.installed ## the whole story; DATA=simulated or DATA=bike_sharing
 
 check: $(VENV)/.installed ## check the specs in include/
 	@$(RUN) evergreen.check
+
+run: $(VENV)/.installed ## trigger a DAG and wait; DAG=train__bike_demand PARAMS="reason=test"
+	@$(STACK) run "$(DAG)" $(PARAMS)
 
 # These work on what `make up` made, so they install nothing.
 define existing

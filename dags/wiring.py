@@ -234,21 +234,20 @@ def report_failure(context: dict[str, Any]) -> None:
     ti, run = context["ti"], context["dag_run"]
     kind, _, name = run.dag_id.partition("__")
     subject = f"{'dataset' if kind == 'ingest' else 'model'}/{name}"
-    error = " ".join(str(context.get("exception") or "the task's process ended without a message").split())[
-        :2000
-    ]
-    try:
-        from evergreen.alerting import failures
+    error = str(context.get("exception") or "the task's process ended without a message")
+    from evergreen.alerting import failures
 
-        failures.record(
-            subject, run_id(context), ti.task_id, ti.try_number, error, ti.log_url, as_of(context)
-        )
-        deliver(subject)
+    try:
+        cut_off = as_of(context)
+    except AirflowFailException:  # a bad Param is itself what failed
+        cut_off = run.run_after
+    try:
+        failures.record(subject, run_id(context), ti.task_id, ti.try_number, error, ti.log_url, cut_off)
     except Exception as second:
         log.exception("the failure could not be recorded; mailing it directly")
-        from evergreen.alerting import failures
-
         send(failures.bare_message(subject, run_id(context), ti.task_id, error, ti.log_url, second))
+        return
+    deliver(subject)  # what cannot be sent now waits in evergreen.mail for the next run
 
 
 def send(message: Any) -> None:

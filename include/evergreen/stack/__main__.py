@@ -9,7 +9,11 @@ import shlex
 import sys
 from pathlib import Path
 
+import requests
+
+from evergreen.errors import EvergreenError
 from evergreen.stack import control, supervisor
+from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.layout import Layout, StackError
 from evergreen.stack.mailcatcher import messages, serve
 from evergreen.stack.variables import environment, secret_names
@@ -48,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("name", nargs="?", help="service whose log to print")
     logs.add_argument("-n", "--lines", type=int, default=50, help="how many lines (default 50)")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as the log grows")
+    run = add("run", _run, "Trigger a DAG, wait for its end, and print the state of its tasks.")
+    run.add_argument("dag", help="such as ingest__bike_hourly")
+    run.add_argument("param", nargs="*", help="Params as name=value, such as as_of=2026-05-01T02:00:00Z")
     env = add("env", _env, "Print the environment of the services as shell exports.")
     env.add_argument("--secrets", action="store_true", help="also those that hold a password or key")
     add("clean", _clean, "Stop all of it and remove its folder with all data.")
@@ -125,6 +132,26 @@ def _logs(options: argparse.Namespace) -> None:
 def _catch_mail(options: argparse.Namespace) -> None:
     layout = Layout.of(options.home)
     asyncio.run(serve(layout.ports()["mail"], layout.mail))
+
+
+def _run(options: argparse.Namespace) -> int:
+    login = control.login(options.home)
+    api = AirflowApi(login.airflow_url, login.user, login.airflow_password)
+    params = dict(text.partition("=")[::2] for text in options.param)
+    conf = {name: {"true": True, "false": False}.get(value, value) for name, value in params.items()}
+    try:
+        api.wait_for_dags({options.dag}, 40)
+        api.pause(options.dag, False)
+        run = api.trigger(options.dag, conf)
+        print(f"{login.airflow_url}/dags/{options.dag}/runs/{run}")
+        state = api.wait(options.dag, run, 3600)
+        tasks = api.tasks(options.dag, run)
+    except (EvergreenError, requests.HTTPError) as error:
+        raise StackError(str(error)) from error
+    for task, how in tasks.items():
+        print(f"  {task:12} {how}")
+    print(f"{options.dag}: {state}")
+    return 0 if state == "success" else 1
 
 
 def _env(options: argparse.Namespace) -> None:
