@@ -32,7 +32,10 @@ CRON = re.compile(r"^\s*(\S+\s+){4}\S+\s*$")
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(min|m|h|d|w)\s*$")
 _UNITS = {"m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _SQL_NOISE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:''|[^'])*'", re.DOTALL)
-RESERVED_COLUMNS = ("_arrived_at", "_superseded_at", "_batch", "_row")
+RESERVED_COLUMNS = (
+    "_arrived_at", "_superseded_at", "_batch", "_row", "_key",
+    "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid",
+)  # fmt: skip
 
 
 def parse_duration(value: Any) -> timedelta:
@@ -188,6 +191,8 @@ class DatasetSpec(Strict):
             problems += [_unknown(what, n, self.columns) for n in names if n not in self.columns]
         if self.arrival.column and self.arrival.column not in self.columns:
             problems.append(_unknown("arrival.column", self.arrival.column, self.columns))
+        elif self.arrival.column and self.columns[self.arrival.column].type not in ("timestamp", "date"):
+            problems.append(f"arrival.column: {self.arrival.column} is no timestamp; make its type timestamp")
         if self.event_time in self.columns and self.columns[self.event_time].type not in (
             "timestamp",
             "date",

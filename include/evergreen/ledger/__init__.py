@@ -109,7 +109,13 @@ def find(
         " AND (%(key)s IS NULL OR dedupe_key = %(key)s)"
         " AND (cardinality(%(ids)s::bigint[]) = 0 OR id = ANY(%(ids)s::bigint[]))"
         " ORDER BY id DESC LIMIT %(limit)s",
-        {"subject": subject, "kinds": [k.value for k in kinds], "key": dedupe_key, "ids": list(ids), "limit": limit},
+        {
+            "subject": subject,
+            "kinds": [k.value for k in kinds],
+            "key": dedupe_key,
+            "ids": list(ids),
+            "limit": limit,
+        },
     )
     return [Decision(**{**row, "kind": Kind(row["kind"]), "answers": tuple(row["answers"])}) for row in rows]
 

@@ -1,0 +1,18 @@
+"""Versions of models: which one is champion (the ledger knows), their files and aliases (MLflow keeps them)."""
+
+from evergreen.registry.aliases import aliases, move_alias
+from evergreen.registry.artifacts import artifact_folder, log_files
+from evergreen.registry.champions import Champion, champion, history
+from evergreen.registry.models import LoadedModel, load
+
+__all__ = [
+    "Champion",
+    "LoadedModel",
+    "aliases",
+    "artifact_folder",
+    "champion",
+    "history",
+    "load",
+    "log_files",
+    "move_alias",
+]

@@ -33,8 +33,11 @@ def ensure_dataset(conn: Connection, dataset: DatasetSpec) -> None:
     """Create the tables of a dataset, or add columns that its spec has gained.
 
     `data.NAME` holds the newest version of each row, `data.NAME__history` the versions it replaced:
-    together they tell what was known at any time. Columns that left the spec stay in the table.
+    together they tell what was known at any time. Columns that left the spec stay in the table. Where nothing
+    is missing, nothing is locked: readers and the publishing of a batch do not wait for each other.
     """
+    if _complete(conn, dataset):
+        return
     current = sql.Identifier("data", dataset.name)
     history = sql.Identifier("data", f"{dataset.name}__history")
     with conn.cursor() as cursor:
@@ -62,11 +65,22 @@ def ensure_dataset(conn: Connection, dataset: DatasetSpec) -> None:
                         table, sql.Identifier(name), sql.SQL(TYPES[column.type])
                     )
                 )
-        cursor.execute(
-            sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} ({})").format(
-                sql.Identifier(f"{dataset.name}_event_time"), current, sql.Identifier(dataset.event_time)
+        if dataset.key[0] != dataset.event_time:
+            cursor.execute(
+                sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} ({})").format(
+                    sql.Identifier(f"{dataset.name}_event_time"), current, sql.Identifier(dataset.event_time)
+                )
             )
-        )
+
+
+def _complete(conn: Connection, dataset: DatasetSpec) -> bool:
+    rows = fetch(
+        conn,
+        "SELECT attname FROM pg_attribute WHERE attrelid IN (to_regclass(%s), to_regclass(%s)) AND attnum > 0"
+        " AND NOT attisdropped GROUP BY attname HAVING count(*) = 2",
+        (f"data.{dataset.name}", f"data.{dataset.name}__history"),
+    )
+    return set(dataset.columns) <= {row["attname"] for row in rows} and bool(rows)
 
 
 def dataset_exists(conn: Connection, name: str) -> bool:

@@ -1,0 +1,188 @@
+"""Judges the champion on every window that is due: freshness, volume, then drift and the served error.
+
+Runs after scoring and on the spec's own schedule. In this order, because each step is only worth something if the
+one before held: data that stopped arriving or rows that are too few, or unscored, are never called fine and
+their drift is not judged. A judgement and its report do not part: the report is in MLflow before the numbers
+are in the warehouse, so a failure between the two leaves a report that the next try writes again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+
+from evergreen import registry
+from evergreen.monitoring import gate, judgement, measure, performance, reads, report, windows
+from evergreen.monitoring.judgement import ColumnResult, Judgement, Status, Violation, What
+from evergreen.monitoring.reference import Reference
+from evergreen.monitoring.reign import reign_of
+from evergreen.monitoring.windows import Facts, Judged, Window
+from evergreen.registry import Champion
+from evergreen.spec import ModelSpec, Specs
+from evergreen.warehouse.connection import Connection, connect
+
+REFERENCE_PATH = "reference"
+
+
+@dataclass(frozen=True)
+class _Due:
+    """What one run has to do, and what it knows of the feed."""
+
+    windows: list[tuple[Window, int]]
+    feed: reads.Feed
+    history: dict[datetime, Judged]
+    first_scored: datetime | None
+
+
+def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[Judgement]:
+    """Judge every window of the champion that is due as of a time, and write the judgements.
+
+    A window is due when it is complete, ended after the champion came to office, and was not judged for this
+    version, or when labels, rows or predictions came in that can change its judgement (revision + 1). A
+    feed that stopped is found before its window is over: then the open window is judged `stale`.
+    Two calls at once judge each window once. Each window is one transaction.
+
+    Args:
+        specs: all specs (the model's datasets are among them).
+        model: whose champion is judged.
+        as_of: the cut-off, aware: rows and predictions that came later do not count.
+        run_id: `dag_id/run_id` of the run, for the log.
+
+    Returns:
+        The judgements that this call made, oldest window first; none before the first champion.
+
+    Raises:
+        TerminalError: the champion's reference is missing or damaged, or the feature query does not run.
+        TransientError: the warehouse or MLflow does not answer; the windows not yet judged stay due.
+    """
+    with connect() as conn:
+        # The alias is put right by those who promote, score and roll back; watching needs only the ledger.
+        champion = registry.champion(conn, model.name, repair=False)
+        if champion is None:
+            return []
+        reign = reign_of(conn, model, champion)
+    reference = Reference.read(registry.artifact_folder(champion.run_id, REFERENCE_PATH)).for_window(model)
+    due = _due(specs, model, champion, reign, as_of)
+    done = []
+    for window, revision in due.windows:
+        facts = due.feed.facts.get(window.start, Facts())
+        held = gate.check(model, reference, facts, window, due.feed.newest, as_of)
+        if _not_news(due, window, held, facts):
+            continue
+        with connect() as guard:
+            _lock(guard, model)
+            if _judged_meanwhile(guard, model, champion, window, revision):
+                continue
+            found = Judgement(
+                model.name, champion.version, window.start, window.end, revision, as_of,
+                Status.OK, facts.rows, 0, facts.labelled, mlflow_run=champion.run_id,
+            )  # fmt: skip
+            found = _held_back(found, held) if held else _measured(specs, model, reference, found, facts)
+            done.append(judgement.insert(guard, found))
+    return done
+
+
+def _due(specs: Specs, model: ModelSpec, champion: Champion, reign: datetime, as_of: datetime) -> _Due:
+    length = model.monitoring.window
+    first_scored = reads.first_scored(model, as_of)
+    found = windows.candidates(length, reign, first_scored, as_of, model.label.delay)
+    open_window = windows.window_of(as_of, length)
+    # Far enough back to see the newest row of a feed that has just become stale.
+    start = min(found[0].start if found else open_window.start, as_of - model.monitoring.freshness - length)
+    feed = reads.feed(specs, model, as_of, windows.window_of(start, length).start)
+    with connect() as conn:
+        earlier = judgement.newest(
+            conn, model.name, champion.version, ends_after=start - length, as_of=as_of, limit=10_000
+        )
+    history = judgement.history(earlier)
+    due = windows.due(found, feed.facts, history, model.monitoring.performance.min_labels)
+    told = bool(found) and gate.stopped(model, feed.newest, found[-1].end)
+    if gate.stopped(model, feed.newest, as_of) and not told and open_window.start < as_of:
+        before = history.get(open_window.start)
+        due.append((open_window, before.revision + 1 if before else 1))
+    return _Due(due, feed, history, first_scored)
+
+
+def _not_news(due: _Due, window: Window, held: Sequence[Violation], facts: Facts) -> bool:
+    """Whether a window that is held back needs no judgement: it has the same already, or scoring began inside it."""
+    if not held:
+        return False
+    kinds = frozenset(v.kind.value for v in held)
+    if windows.still_held_back(due.history.get(window.start), kinds, facts):
+        return True
+    began_inside = due.first_scored is not None and window.start < due.first_scored
+    return began_inside and kinds == {What.UNSCORED.value}
+
+
+def _held_back(found: Judgement, held: Sequence[Violation]) -> Judgement:
+    stale = any(v.kind is What.STALE for v in held)
+    return replace(found, status=Status.STALE if stale else Status.INSUFFICIENT, violations=tuple(held))
+
+
+def _measured(
+    specs: Specs, model: ModelSpec, reference: Reference, found: Judgement, facts: Facts
+) -> Judgement:
+    rows = measure.frame(reads.sample(specs, model, found.as_of, found.window))
+    labels = performance.enough_labels(model, facts)
+    columns = measure.columns(model, rows, reference, labels=labels)
+    metrics, worse = performance.judge(model, rows, reference, facts)
+    found = replace(found, sampled_rows=len(rows), metrics=metrics)
+    with tempfile.TemporaryDirectory(prefix="evergreen-report-") as name:
+        folder = Path(name)
+        try:
+            report.write(replace(found, columns=tuple(columns)), model.task, rows, reference, folder)
+        # Evidently refused the whole page because of some column: that column is reported, the others are drawn.
+        except Exception:
+            columns = _without(columns, report.refused(columns, rows, reference))
+            report.write(replace(found, columns=tuple(columns)), model.task, rows, reference, folder)
+        path = report.artifact_path(found)
+        registry.log_files(str(found.mlflow_run), folder, path)
+    columns = _served_by(columns, rows)
+    violations = (*(c.violation for c in columns if c.violated), *worse)
+    return replace(
+        found,
+        status=Status.VIOLATION if violations else Status.OK,
+        violations=violations,
+        columns=tuple(columns),
+        report=f"{path}/{report.DRIFT_FILE}",
+    )
+
+
+def _without(columns: Sequence[ColumnResult], refused: dict[str, str]) -> list[ColumnResult]:
+    return [
+        replace(c, kind=What.UNREADABLE, value=None, violated=True, detail=refused[c.column])
+        if c.column in refused and c.kind in report.DRIFTS
+        else c
+        for c in columns
+    ]
+
+
+def _served_by(columns: Sequence[ColumnResult], rows: pd.DataFrame) -> list[ColumnResult]:
+    """Say on the prediction's row which versions served the window: after a promotion it is more than one."""
+    counts = rows["_version"].value_counts().sort_index()
+    if len(counts) < 2:
+        return list(columns)
+    served = "served by " + ", ".join(f"version {v} ({n} rows)" for v, n in counts.items())
+    return [replace(c, detail=f"{c.detail}; {served}") if c.column == "_prediction" else c for c in columns]
+
+
+def _lock(conn: Connection, model: ModelSpec) -> None:
+    with conn.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"evergreen.judge.{model.name}",))
+
+
+def _judged_meanwhile(
+    conn: Connection, model: ModelSpec, champion: Champion, window: Window, revision: int
+) -> bool:
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "SELECT 1 FROM evergreen.window_judgement WHERE model = %s AND version = %s AND window_start = %s"
+            " AND revision >= %s LIMIT 1",
+            (model.name, champion.version, window.start, revision),
+        )
+        return cursor.fetchone() is not None

@@ -1,0 +1,237 @@
+"""What is found about a window, as data, and the two tables that keep it.
+
+A window has one judgement per champion version and revision. Nothing is overwritten: a window that is judged
+again, because labels or rows came in, gets the next revision beside the earlier ones.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from evergreen.monitoring.windows import Judged, Window
+from evergreen.warehouse.connection import Connection, fetch
+
+
+class Status(str, Enum):
+    """How a window came out. Only `ok` means that nothing was found; the last two mean: could not tell."""
+
+    OK = "ok"
+    VIOLATION = "violation"
+    INSUFFICIENT = "insufficient"
+    STALE = "stale"
+
+
+class What(str, Enum):
+    """What a value says something about; the kinds of violation."""
+
+    DATA_DRIFT = "data_drift"
+    PREDICTION_DRIFT = "prediction_drift"
+    MISSING = "missing"
+    NEW_CATEGORY = "new_category"
+    UNREADABLE = "unreadable"
+    PERFORMANCE = "performance"
+    VOLUME = "volume"
+    UNSCORED = "unscored"
+    STALE = "stale"
+
+
+LOOKED_AT = ("judged", "unreadable")
+HELD_BACK = (What.VOLUME, What.UNSCORED, What.STALE)
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One value on the wrong side of its limit. A value of None could not be computed."""
+
+    kind: What
+    column: str
+    statistic: str
+    value: float | None
+    limit: float | None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class ColumnResult:
+    """One statistic of one column of a window; value None (could not be computed) counts as a violation."""
+
+    column: str
+    kind: What
+    statistic: str
+    value: float | None
+    limit: float
+    violated: bool
+    detail: str = ""
+
+    @property
+    def violation(self) -> Violation:
+        """The same as an entry of the judgement's violations."""
+        return Violation(self.kind, self.column, self.statistic, self.value, self.limit, self.detail)
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """The served error of a window against the champion's holdout.
+
+    `state` is `judged`, `not_yet` (too few labels: says nothing about the error), `unreadable` (violated) or
+    `shown` (a metric that is not the watched one, without a limit).
+    """
+
+    value: float | None
+    limit: float | None
+    reference: float | None
+    state: str
+    violated: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A judged window of one champion version. Times are UTC; `rows` are event rows, `sampled_rows` those measured."""
+
+    model: str
+    version: str
+    window_start: datetime
+    window_end: datetime
+    revision: int
+    as_of: datetime
+    status: Status
+    rows: int
+    sampled_rows: int
+    labelled: int
+    violations: tuple[Violation, ...] = ()
+    metrics: dict[str, MetricResult] = field(default_factory=dict)
+    columns: tuple[ColumnResult, ...] = ()
+    report: str | None = None
+    mlflow_run: str | None = None
+    id: int | None = None
+
+    @property
+    def window(self) -> Window:
+        """Its range of event time."""
+        return Window(self.window_start, self.window_end)
+
+    @property
+    def held_back(self) -> frozenset[str]:
+        """The kinds of violation that kept the window from being judged."""
+        return frozenset(v.kind.value for v in self.violations if v.kind in HELD_BACK)
+
+
+def insert(conn: Connection, judgement: Judgement) -> Judgement:
+    """Write a judgement with its columns in the caller's transaction; returns it with its id.
+
+    Raises:
+        psycopg2.errors.UniqueViolation: this revision is there already.
+    """
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO evergreen.window_judgement (model, version, window_start, window_end, revision, as_of,"
+            " row_count, sampled_rows, labelled, status, violations, metrics, report, mlflow_run)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+            (
+                judgement.model, judgement.version, judgement.window_start, judgement.window_end, judgement.revision,
+                judgement.as_of, judgement.rows, judgement.sampled_rows, judgement.labelled, judgement.status.value,
+                json.dumps([_plain(asdict(v)) for v in judgement.violations], allow_nan=False),
+                json.dumps({n: _plain(asdict(m)) for n, m in judgement.metrics.items()}, allow_nan=False),
+                judgement.report, judgement.mlflow_run,
+            ),
+        )  # fmt: skip
+        ((identifier,),) = cursor.fetchall()
+        cursor.executemany(
+            "INSERT INTO evergreen.window_column (judgement_id, column_name, kind, statistic, value, threshold,"
+            " violated, detail) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                (
+                    identifier,
+                    c.column,
+                    c.kind.value,
+                    c.statistic,
+                    finite(c.value),
+                    c.limit,
+                    c.violated,
+                    c.detail,
+                )
+                for c in judgement.columns
+            ],
+        )
+    return replace(judgement, id=identifier)
+
+
+def newest(
+    conn: Connection, model: str, version: str, *, ends_after: datetime, as_of: datetime, limit: int
+) -> list[Judgement]:
+    """The newest revision of each window of a version, as judged by `as_of`, oldest window first.
+
+    Args:
+        conn: a warehouse connection.
+        model, version: whose windows.
+        ends_after: windows that end later than this.
+        as_of: judgements made for this time or earlier.
+        limit: most windows, the newest.
+    """
+    rows = fetch(
+        conn,
+        "SELECT * FROM (SELECT DISTINCT ON (window_start) id, model, version, window_start, window_end, revision,"
+        " as_of, status, row_count AS rows, sampled_rows, labelled, violations, metrics, report, mlflow_run"
+        " FROM evergreen.window_judgement WHERE model = %s AND version = %s AND window_end > %s AND as_of <= %s"
+        " ORDER BY window_start DESC, revision DESC LIMIT %s) AS newest ORDER BY window_start",
+        (model, version, ends_after, as_of, limit),
+    )
+    found = fetch(
+        conn,
+        "SELECT judgement_id, column_name, kind, statistic, value, threshold, violated, detail"
+        " FROM evergreen.window_column WHERE judgement_id = ANY(%s) ORDER BY judgement_id, kind, column_name",
+        ([r["id"] for r in rows],),
+    )
+    return [_judgement(row, [c for c in found if c["judgement_id"] == row["id"]]) for row in rows]
+
+
+def history(judgements: Sequence[Judgement]) -> dict[datetime, Judged]:
+    """What `windows.due` needs to know of earlier judgements."""
+    return {
+        j.window_start: Judged(
+            j.revision, j.rows, j.labelled, any(m.state in LOOKED_AT for m in j.metrics.values()), j.held_back
+        )
+        for j in judgements
+    }
+
+
+def finite(value: float | None) -> float | None:
+    """A number as JSON and the tables take it: NaN and infinities become None."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        k: finite(v) if isinstance(v, float) else v.value if isinstance(v, Enum) else v
+        for k, v in values.items()
+    }
+
+
+def _judgement(row: dict[str, Any], columns: list[dict[str, Any]]) -> Judgement:
+    return Judgement(
+        **{
+            **row,
+            "status": Status(row["status"]),
+            "violations": tuple(Violation(**{**v, "kind": What(v["kind"])}) for v in row["violations"]),
+            "metrics": {n: MetricResult(**m) for n, m in row["metrics"].items()},
+            "columns": tuple(
+                ColumnResult(
+                    c["column_name"],
+                    What(c["kind"]),
+                    c["statistic"],
+                    c["value"],
+                    c["threshold"],
+                    c["violated"],
+                    c["detail"],
+                )
+                for c in columns
+            ),
+        }
+    )

@@ -1,0 +1,186 @@
+"""Measures one window against the champion's reference with Evidently's statistics, column by column.
+
+A column that cannot be measured is a finding of its own (`unreadable`, a violation without a value); the others
+are measured all the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from evidently.legacy.calculations.stattests import get_stattest
+from evidently.legacy.core import ColumnType
+
+from evergreen.monitoring.judgement import ColumnResult, What
+from evergreen.monitoring.profile import ColumnProfile, widening
+from evergreen.monitoring.reference import Reference
+from evergreen.spec import ModelSpec
+
+# A number that took at least this many values in every past window and takes one now is a stuck sensor.
+STUCK_FROM = 5
+DRIFT = {"feature": What.DATA_DRIFT, "label": What.DATA_DRIFT, "prediction": What.PREDICTION_DRIFT}
+
+
+def columns(
+    model: ModelSpec, window: pd.DataFrame, reference: Reference, *, labels: bool
+) -> list[ColumnResult]:
+    """Every statistic of every column of a window.
+
+    Features: drift, rise of missing values, share of categories that the champion never saw. Predictions: drift.
+    Labels, where they are in: their drift is shown and never violates, because the error tells what it means.
+    Columns under `monitoring.drift.ignore` are measured and never violate either.
+
+    Args:
+        model: names the features and the limits' settings.
+        window: rows of the window (`reads.sample`); rows without a prediction have none.
+        reference: the champion's.
+        labels: whether the labels are in.
+    """
+    before = frame(reference.sample)
+    widen = widening(min(reference.usual_rows, model.monitoring.sample_rows), len(window))
+    found: list[ColumnResult] = []
+    for name in (*model.features.all, "_prediction", *(("_label",) if labels else ())):
+        shown_only = name == "_label" or name in model.monitoring.drift.ignore
+        profile = reference.columns.get(name)
+        numeric = name in (*model.features.numeric, "_prediction", "_label")
+        results = (
+            _guarded(model, window[name], before[name], profile, widen)
+            if profile is not None and profile.numeric == numeric
+            else [
+                _unreadable(
+                    name,
+                    "drift",
+                    0.0,
+                    "the champion was trained without this column or with another kind of it",
+                )
+            ]
+        )
+        found += [_shown(r) for r in results] if shown_only else results
+    return found
+
+
+def frame(table: pa.Table) -> pd.DataFrame:
+    """A table as Evidently reads it: infinities are missing values."""
+    return table.to_pandas().replace([np.inf, -np.inf], np.nan)
+
+
+def drift(profile: ColumnProfile, before: pd.Series, now: pd.Series, limit: float) -> float:
+    """Evidently's drift statistic of two samples without missing values.
+
+    Raises:
+        ValueError: Evidently gives no number.
+    """
+    kind = ColumnType.Numerical if profile.numeric else ColumnType.Categorical
+    test = get_stattest(before, now, kind, profile.statistic)
+    value = float(test(before, now, kind, limit).drift_score)
+    if math.isnan(value) and not profile.numeric and _same_shares(before, now):
+        return 0.0  # rounding makes the divergence of equal shares a hair negative, and its root NaN
+    if not math.isfinite(value):
+        raise ValueError(f"{profile.statistic} is {value}")
+    return value
+
+
+def _guarded(
+    model: ModelSpec, now: pd.Series, before: pd.Series, profile: ColumnProfile, widen: float
+) -> list[ColumnResult]:
+    try:
+        return _column(model, now, before, profile, widen)
+    # Whatever a strange column makes pandas or Evidently raise is its own finding, not the report's end.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return [
+            _unreadable(profile.name, profile.statistic, profile.drift_limit(model.monitoring.drift), reason)
+        ]
+
+
+def _column(
+    model: ModelSpec, now: pd.Series, before: pd.Series, profile: ColumnProfile, widen: float
+) -> list[ColumnResult]:
+    settings = model.monitoring.drift
+    name, limit = profile.name, profile.drift_limit(settings, widen)
+    found: list[ColumnResult] = []
+    if profile.role == "feature":
+        rise = float(now.isna().mean()) - profile.missing
+        found.append(
+            _result(
+                name, What.MISSING, "missing_rise", rise, profile.missing_limit(settings),
+                f"missing {now.isna().mean():.1%} (reference {profile.missing:.1%})",
+            )
+        )  # fmt: skip
+    if profile.unreadable:
+        return [*found, _unreadable(name, profile.statistic, limit, f"reference: {profile.unreadable}")]
+    values, old = now.dropna(), before.dropna()
+    if values.empty or old.empty:
+        return [*found, _unreadable(name, profile.statistic, limit, f"all {len(now)} values are missing")]
+    if (
+        profile.numeric
+        and profile.role == "feature"
+        and values.nunique() == 1
+        and profile.least_distinct >= STUCK_FROM
+    ):
+        return [
+            *found,
+            _unreadable(
+                name, profile.statistic, limit,
+                f"stuck: all {len(values)} values are {values.iloc[0]:g}; "
+                f"past windows had at least {profile.least_distinct} different ones",
+            ),
+        ]  # fmt: skip
+    if profile.categories is not None:
+        fresh = ~values.isin(profile.categories)
+        names = ", ".join(map(str, values[fresh].value_counts().index[:5]))
+        found.append(
+            _result(
+                name, What.NEW_CATEGORY, "unseen_share", float(fresh.sum()) / len(now), profile.unseen_limit(settings),
+                f"never seen: {names}" if names else "",
+            )
+        )  # fmt: skip
+    value = drift(profile, old, values, limit)
+    describe: Callable[[pd.Series, pd.Series], str] = _numbers if profile.numeric else _shares
+    return [
+        *found,
+        _result(name, DRIFT[profile.role], profile.statistic, value, limit, describe(values, old)),
+    ]
+
+
+def _result(name: str, kind: What, statistic: str, value: float, limit: float, detail: str) -> ColumnResult:
+    # A value on the limit counts, as in Evidently.
+    return ColumnResult(name, kind, statistic, value, limit, value >= limit, detail)
+
+
+def _unreadable(name: str, statistic: str, limit: float, reason: str) -> ColumnResult:
+    return ColumnResult(name, What.UNREADABLE, statistic, None, limit, True, reason)
+
+
+def _shown(result: ColumnResult) -> ColumnResult:
+    why = (
+        "labels are shown, their error is judged"
+        if result.column == "_label"
+        else "shown only: monitoring.drift.ignore"
+    )
+    detail = f"{result.detail} ({why})" if result.detail else why
+    return ColumnResult(
+        result.column, result.kind, result.statistic, result.value, result.limit, False, detail
+    )
+
+
+def _numbers(now: pd.Series, before: pd.Series) -> str:
+    return f"mean {now.mean():.4g} (reference {before.mean():.4g})"
+
+
+def _shares(now: pd.Series, before: pd.Series) -> str:
+    shares = pd.DataFrame(
+        {"now": now.value_counts(normalize=True), "before": before.value_counts(normalize=True)}
+    )
+    shares = shares.fillna(0.0)
+    moved = (shares["now"] - shares["before"]).abs().sort_values(ascending=False).index[:2]
+    return ", ".join(f"{n} {shares.at[n, 'now']:.0%} (reference {shares.at[n, 'before']:.0%})" for n in moved)
+
+
+def _same_shares(before: pd.Series, now: pd.Series) -> bool:
+    a, b = before.value_counts(normalize=True).sort_index(), now.value_counts(normalize=True).sort_index()
+    return a.index.equals(b.index) and bool(np.allclose(a, b))

@@ -1,0 +1,81 @@
+"""The past windows of the rows a champion learnt from: what a quiet window looks like, and how many rows it has."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from evergreen.monitoring.windows import ANCHOR
+from evergreen.spec import Monitoring
+
+LEAST_WINDOWS = 4
+RESAMPLES = 20
+EDGE_GAP = 0.1
+
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class PastWindows:
+    """Past windows as row positions, their basis and the usual number of rows.
+
+    `basis` is `history` where at least four whole windows could have been judged. It is `resampled` where there
+    are fewer: then the windows are consecutive stretches of the usual number of rows at seeded places, which
+    overlap and know no season that the history does not hold.
+    """
+
+    rows: tuple[Rows, ...]
+    basis: str
+    usual_rows: float
+    whole: int
+
+
+def sample_of(keys: Sequence[str], limit: int) -> Rows:
+    """Positions of at most `limit` rows, those whose key has the smallest MD5, in row order.
+
+    The judged window is sampled in SQL by the same rule (`ORDER BY md5(_key)`).
+    """
+    if len(keys) <= limit:
+        return np.arange(len(keys), dtype=np.intp)
+    digests = np.array([hashlib.md5(k.encode(), usedforsecurity=False).digest() for k in keys], dtype="S16")
+    return np.sort(np.argsort(digests, kind="stable")[:limit])
+
+
+def split(times: npt.NDArray[np.int64], monitoring: Monitoring, seed: int) -> PastWindows:
+    """Cut the rows into past windows, aligned as the monitored ones.
+
+    Args:
+        times: event times in microseconds since 1970, UTC, in any order; at least one.
+        monitoring: window length, least rows, volume.
+        seed: for the places of resampled windows.
+    """
+    length = monitoring.window.total_seconds() * 1e6
+    order = np.argsort(times, kind="stable")
+    ordered = times[order]
+    position = (ordered - ANCHOR.timestamp() * 1e6) / length
+    first, last = int(np.floor(position[0])), int(np.floor(position[-1]))
+    # The windows at the two ends are whole only if the rows reach to their far side.
+    first += position[0] - first > EDGE_GAP
+    last -= last + 1 - position[-1] > EDGE_GAP
+    edges = np.searchsorted(position, np.arange(first, last + 2))
+    counts = np.diff(edges)
+    usual = float(np.median(counts)) if len(counts) else _rate(ordered, length)
+    least = max(monitoring.min_rows, monitoring.volume.min * usual, 1)
+    rows = [np.sort(order[a:b]) for a, b in pairwise(edges) if b - a >= least]
+    if len(rows) >= LEAST_WINDOWS and len(times) - max(map(len, rows)) > 0:
+        return PastWindows(tuple(rows), "history", usual, len(counts))
+    size = int(min(max(usual, 1), max(len(times) // 2, 1)))
+    starts = np.random.default_rng(seed).integers(0, len(times) - size + 1, RESAMPLES)
+    return PastWindows(tuple(np.sort(order[s : s + size]) for s in starts), "resampled", usual, len(counts))
+
+
+def _rate(ordered: npt.NDArray[np.int64], length: float) -> float:
+    span = float(ordered[-1] - ordered[0])
+    if len(ordered) < 2 or span <= 0:
+        return float(len(ordered))
+    return (len(ordered) - 1) / span * length

@@ -1,0 +1,198 @@
+"""A champion's reference: a sample of the rows it learnt from, and what is usual in them.
+
+The training room builds it once for a version and keeps it with the version in MLflow; every later window is
+judged against it. Limits come from the reference's own past: a season that the champion has seen is no drift.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from evergreen.errors import Reason, TerminalError
+from evergreen.monitoring import past as past_windows
+from evergreen.monitoring.profile import ColumnProfile, describe
+from evergreen.spec import ModelSpec
+
+FORMAT = 1
+SAMPLE_FILE = "reference.parquet"
+PROFILE_FILE = "profile.json"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The sample and the profile of the rows that a champion learnt from.
+
+    Attributes:
+        sample: `_key`, `_time`, the features, `_label`, `_prediction`; at most `monitoring.sample_rows` rows.
+        columns: a profile for each feature, `_prediction` and `_label`.
+        rows: how many rows the champion learnt from.
+        start, end: first and last event time among them, UTC.
+        usual_rows: median of the rows in a window.
+        window_s: the window's length in seconds when the reference was made.
+        windows: how many past windows the limits come from.
+        basis: `history`, or `resampled` where the history has fewer than four whole windows.
+        holdout_metrics: the champion's metrics on its holdout.
+    """
+
+    sample: pa.Table
+    columns: Mapping[str, ColumnProfile]
+    rows: int
+    start: datetime
+    end: datetime
+    usual_rows: float
+    window_s: float
+    windows: int
+    basis: str
+    holdout_metrics: Mapping[str, float]
+
+    def write(self, folder: Path) -> None:
+        """Write `reference.parquet` and `profile.json` into a folder, which is made if it is not there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(self.sample, folder / SAMPLE_FILE, compression="zstd")
+        profile: dict[str, Any] = {
+            "format": FORMAT,
+            "rows": self.rows,
+            "sample_rows": self.sample.num_rows,
+            "start": self.start.isoformat(),
+            "end": self.end.isoformat(),
+            "usual_rows": self.usual_rows,
+            "window_s": self.window_s,
+            "windows": self.windows,
+            "basis": self.basis,
+            "holdout_metrics": dict(self.holdout_metrics),
+            "columns": [c.to_dict() for c in self.columns.values()],
+        }
+        text = json.dumps(profile, allow_nan=False, indent=1)
+        (folder / PROFILE_FILE).write_text(text, encoding="utf-8")
+
+    def for_window(self, model: ModelSpec) -> Reference:
+        """This reference for the spec's window of now: made again from the sample if the length was changed."""
+        if model.monitoring.window.total_seconds() == self.window_s:
+            return self
+        again = build(model, self.sample, self.holdout_metrics)
+        return replace(again, rows=self.rows, usual_rows=again.usual_rows * self.rows / self.sample.num_rows)
+
+    @classmethod
+    def read(cls, folder: Path) -> Reference:
+        """Read what `write` wrote.
+
+        Raises:
+            TerminalError: a file is missing, damaged or of an unknown format. Nothing can be judged then.
+        """
+        try:
+            profile = json.loads((folder / PROFILE_FILE).read_text(encoding="utf-8"))
+            if profile.get("format") != FORMAT:
+                raise _unusable(
+                    f"{PROFILE_FILE} has format {profile.get('format')!r}, this version reads {FORMAT}"
+                )
+            sample = pq.read_table(folder / SAMPLE_FILE)
+            if sample.num_rows != profile["sample_rows"] or not sample.num_rows:
+                raise _unusable(
+                    f"{SAMPLE_FILE} has {sample.num_rows} rows, the profile names {profile['sample_rows']}"
+                )
+            columns = [ColumnProfile.from_dict(c) for c in profile["columns"]]
+            absent = [c.name for c in columns if c.name not in sample.column_names]
+            if absent:
+                raise _unusable(f"{SAMPLE_FILE} lacks {', '.join(absent)}")
+            return cls(
+                sample=sample,
+                columns={c.name: c for c in columns},
+                rows=int(profile["rows"]),
+                start=datetime.fromisoformat(profile["start"]),
+                end=datetime.fromisoformat(profile["end"]),
+                usual_rows=float(profile["usual_rows"]),
+                window_s=float(profile["window_s"]),
+                windows=int(profile["windows"]),
+                basis=str(profile["basis"]),
+                holdout_metrics={k: float(v) for k, v in profile["holdout_metrics"].items()},
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+            raise _unusable(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+
+
+def build(model: ModelSpec, frame: pa.Table, holdout_metrics: Mapping[str, float]) -> Reference:
+    """Make the reference of a champion from the rows it learnt from.
+
+    Deterministic: the same rows give the same reference, in whatever order they come.
+
+    Args:
+        model: names the features and the monitoring settings.
+        frame: `_key` (text), `_time` (timestamp with time zone), the features, `_label` and `_prediction`
+            (numbers), a row for each row that the champion learnt from.
+        holdout_metrics: the metrics of the champion on its holdout.
+
+    Raises:
+        TerminalError: no rows, a column is absent, or the watched metric is missing or not a number.
+    """
+    wanted = ("_key", "_time", *model.features.all, "_label", "_prediction")
+    absent = [n for n in wanted if n not in frame.column_names]
+    if absent:
+        raise TerminalError(
+            f"{model.name}: the reference needs the columns {', '.join(absent)}; give the snapshot with predictions",
+            Reason.BAD_QUERY,
+        )
+    if not frame.num_rows:
+        raise TerminalError(
+            f"{model.name}: 0 rows for the reference, at least 1 is needed; land data", Reason.NO_ROWS
+        )
+    metric = holdout_metrics.get(model.performance_metric)
+    if metric is None or not math.isfinite(metric):
+        raise TerminalError(
+            f"{model.name}: the holdout has {model.performance_metric} {metric}, so served errors could not be judged; "
+            f"evaluate the challenger on {model.performance_metric}, or watch another metric",
+            Reason.BAD_METRIC,
+        )
+    frame = frame.select(wanted).sort_by([("_time", "ascending"), ("_key", "ascending")])
+    keys = frame["_key"].to_pylist()
+    times = frame["_time"].cast(pa.timestamp("us", "UTC"))
+    microseconds = times.cast(pa.int64()).to_numpy()
+    monitoring = model.monitoring
+    past = past_windows.split(microseconds, monitoring, model.training.seed)
+    chosen = past_windows.sample_of(keys, monitoring.sample_rows)
+    sample = np.zeros(frame.num_rows, dtype=bool)
+    sample[chosen] = True
+    windows = tuple(
+        rows[past_windows.sample_of([keys[r] for r in rows], monitoring.sample_rows)]
+        if len(rows) > monitoring.sample_rows
+        else rows
+        for rows in past.rows
+    )
+    roles = [(n, "feature", True) for n in model.features.numeric]
+    roles += [(n, "feature", False) for n in model.features.categorical]
+    roles += [("_prediction", "prediction", True), ("_label", "label", True)]
+    columns = {
+        name: describe(frame[name], name, role, numeric, sample, past, windows)
+        for name, role, numeric in roles
+    }
+    span = pc.min_max(times).as_py()
+    return Reference(
+        sample=frame.take(pa.array(chosen)),
+        columns=columns,
+        rows=frame.num_rows,
+        start=span["min"],
+        end=span["max"],
+        usual_rows=past.usual_rows,
+        window_s=monitoring.window.total_seconds(),
+        windows=len(past.rows),
+        basis=past.basis,
+        holdout_metrics={k: float(v) for k, v in holdout_metrics.items() if math.isfinite(v)},
+    )
+
+
+def _unusable(what: str) -> TerminalError:
+    return TerminalError(
+        f"the champion's reference is not usable: {what}; no window can be judged without it. "
+        "Train the model again, or roll back to a version whose reference is whole",
+        Reason.REGISTRY_MISMATCH,
+    )

@@ -1,0 +1,166 @@
+"""The HTML that Evidently draws of a window, with our limits, so that it says what the verdict says.
+
+Two pages, kept with the champion's MLflow run: `drift.html` (each column against the reference) and, where the
+labels are in, `performance.html` (the served predictions). About 4 MB each, nearly all of it Evidently's own
+scripts.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from evidently import BinaryClassification, DataDefinition, Dataset, Regression, Report
+from evidently.metrics import MAE, RMSE, LogLoss, R2Score, RocAuc, ValueDrift
+from evidently.tests import gte, lte
+
+from evergreen.monitoring.judgement import ColumnResult, Judgement, MetricResult, What
+from evergreen.monitoring.measure import frame
+from evergreen.monitoring.reference import Reference
+
+DRIFT_FILE = "drift.html"
+PERFORMANCE_FILE = "performance.html"
+DRIFTS = (What.DATA_DRIFT, What.PREDICTION_DRIFT)
+
+
+def artifact_path(judgement: Judgement) -> str:
+    """The folder of a judgement's pages in the champion's MLflow run."""
+    return f"monitoring/{judgement.window_start.astimezone(timezone.utc):%Y%m%dT%H%M}Z-r{judgement.revision}"
+
+
+def write(
+    judgement: Judgement, task: str, window: pd.DataFrame, reference: Reference, folder: Path
+) -> dict[str, float]:
+    """Draw the pages of a judgement into a folder.
+
+    Columns that could not be read are left out; their finding is in the judgement.
+
+    Args:
+        judgement: what was found.
+        task: `regression` or `binary`.
+        window: the rows that were measured.
+        reference: the champion's.
+        folder: an existing folder.
+
+    Returns:
+        The drift value of each column as Evidently's report has it: the same as in the judgement.
+
+    Raises:
+        Exception: whatever Evidently raises; `refused` finds the column to blame.
+    """
+    measured = [c for c in judgement.columns if c.kind in DRIFTS and c.value is not None]
+    values = _drift_page(judgement, measured, window, reference, folder / DRIFT_FILE)
+    if any(m.state == "judged" for m in judgement.metrics.values()):
+        _performance_page(judgement, task, window, folder / PERFORMANCE_FILE)
+    return values
+
+
+def refused(columns: Sequence[ColumnResult], window: pd.DataFrame, reference: Reference) -> dict[str, str]:
+    """The columns that Evidently cannot draw, each tried alone, with what it says."""
+    found = {}
+    for column in columns:
+        if column.kind not in DRIFTS or column.value is None:
+            continue
+        try:
+            _run([column], window, reference, {})
+        # Whatever a page's code raises on a strange column, it is the column's finding.
+        except Exception as error:
+            found[column.column] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return found
+
+
+def _drift_page(
+    judgement: Judgement, columns: list[ColumnResult], window: pd.DataFrame, reference: Reference, file: Path
+) -> dict[str, float]:
+    if not columns:
+        file.write_text(
+            "<p>No column of this window could be measured; see the judgement.</p>", encoding="utf-8"
+        )
+        return {}
+    about = {
+        "model": judgement.model,
+        "version": judgement.version,
+        "window": str(judgement.window),
+        "as of": judgement.as_of.isoformat(),
+        "sample": f"{judgement.sampled_rows} of {judgement.rows} rows",
+        "reference": f"{reference.sample.num_rows} of {reference.rows} rows",
+    }
+    snapshot = _run(columns, window, reference, about, judgement.as_of)
+    snapshot.save_html(str(file))
+    results = snapshot.dict()["metrics"]
+    return {r["config"]["column"]: float(r["value"]) for r in results}
+
+
+def _run(
+    columns: Sequence[ColumnResult],
+    window: pd.DataFrame,
+    reference: Reference,
+    about: dict[str, Any],
+    as_of: datetime | None = None,
+) -> Any:
+    names = [c.column for c in columns]
+    numeric = [n for n in names if reference.columns[n].numeric]
+    definition = DataDefinition(
+        numerical_columns=numeric, categorical_columns=[n for n in names if n not in numeric]
+    )
+    # The test that comes with `include_tests` is the limit; a column that is only shown gets none.
+    metrics = [
+        ValueDrift(column=c.column, method=c.statistic, threshold=c.limit, tests=None if _counts(c) else [])
+        for c in columns
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Report(metrics, metadata=about, include_tests=True).run(
+            Dataset.from_pandas(window[names], data_definition=definition),
+            Dataset.from_pandas(frame(reference.sample.select(names)), data_definition=definition),
+            timestamp=as_of,
+            name=f"{about.get('model', '')} {about.get('window', '')}",
+        )
+
+
+def _counts(column: ColumnResult) -> bool:
+    return column.violated or column.value is None or column.value < column.limit
+
+
+def _performance_page(judgement: Judgement, task: str, window: pd.DataFrame, file: Path) -> None:
+    # Without the reference: its predictions are of rows that the champion learnt from, and look too good.
+    rows = window[["_label", "_prediction"]].dropna()
+    limits = judgement.metrics
+    if task == "binary":
+        rows = rows.astype({"_label": int})
+        definition = DataDefinition(
+            numerical_columns=["_prediction"],
+            categorical_columns=["_label"],
+            classification=[
+                BinaryClassification(target="_label", prediction_probas="_prediction", pos_label=1)
+            ],  # type: ignore[arg-type]
+        )
+        metrics: list[Any] = [LogLoss(tests=_test(limits.get("log_loss")))]
+        if rows["_label"].nunique() == 2:
+            metrics.insert(0, RocAuc(tests=_test(limits.get("roc_auc"), larger_is_better=True)))
+    else:
+        definition = DataDefinition(
+            numerical_columns=["_prediction", "_label"],
+            regression=[Regression(target="_label", prediction="_prediction")],
+        )
+        metrics = [
+            RMSE(tests=_test(limits.get("rmse"))),
+            MAE(mean_tests=_test(limits.get("mae"))),
+            R2Score(tests=_test(limits.get("r2"), larger_is_better=True)),
+        ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        snapshot = Report(metrics).run(
+            Dataset.from_pandas(rows, data_definition=definition), None, timestamp=judgement.as_of
+        )
+    snapshot.save_html(str(file))
+
+
+def _test(metric: MetricResult | None, *, larger_is_better: bool = False) -> list[Any]:
+    if metric is None or metric.limit is None:
+        return []
+    return [gte(metric.limit) if larger_is_better else lte(metric.limit)]

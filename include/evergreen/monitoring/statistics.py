@@ -1,0 +1,110 @@
+"""The drift statistics of Evidently, for many windows against the rest of one reference at once.
+
+Evidently measures a judged window (`measure.py`); a reference needs the same numbers for every past window,
+hundreds of times, so they are computed here from one sorting of the column. A test holds the two equal.
+
+Numeric: Wasserstein distance divided by the standard deviation of the reference (Evidently's `wasserstein`).
+Categorical: Jensen-Shannon distance with the natural logarithm (Evidently's `jensenshannon`). Missing values,
+NaN and infinities are left out of both and counted as missing instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import distance
+
+NUMERIC = "wasserstein"
+CATEGORICAL = "jensenshannon"
+SMALLEST_NORM = 0.001
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.intp]
+
+
+def numeric(values: Floats, sample: Flags, windows: Sequence[Rows]) -> Floats:
+    """The normalised Wasserstein distance of each window to the sampled rows outside it.
+
+    Args:
+        values: the column, one value a row; missing ones are NaN.
+        sample: the rows that are in the reference's sample.
+        windows: for each window the rows of its own sample, as positions in `values`.
+
+    Returns:
+        One distance a window; NaN where either side has no value.
+    """
+    finite = np.isfinite(values)
+    rows = np.flatnonzero(sample & finite)
+    rows = rows[np.argsort(values[rows], kind="stable")]
+    outside = np.ones(len(values), dtype=bool)
+    found = np.full(len(windows), np.nan)
+    for number, window in enumerate(windows):
+        outside[window] = False
+        rest = values[rows[outside[rows]]]
+        outside[window] = True
+        current = np.sort(values[window][finite[window]])
+        if len(rest) and len(current):
+            found[number] = _distance(rest, current) / max(float(np.std(rest)), SMALLEST_NORM)
+    return found
+
+
+def _distance(rest: Floats, current: Floats) -> float:
+    """First Wasserstein distance of two sorted samples: the area between their distribution functions."""
+    places = np.searchsorted(rest, current, side="right")
+    both = np.insert(rest, places, current)
+    from_current = np.zeros(len(both))
+    from_current[places + np.arange(len(current))] = 1.0
+    seen = np.cumsum(from_current)
+    gap = seen / len(current) - (np.arange(1, len(both) + 1) - seen) / len(rest)
+    return float(np.dot(np.abs(gap[:-1]), np.diff(both)))
+
+
+def categorical(
+    codes: npt.NDArray[np.int64], categories: int, sample: Flags, windows: Sequence[Rows]
+) -> Floats:
+    """The Jensen-Shannon distance of each window to the sampled rows outside it.
+
+    Args:
+        codes: the column as numbers of its categories, -1 for a missing value.
+        categories: how many categories there are.
+        sample, windows: as for `numeric`.
+    """
+    found = np.full(len(windows), np.nan)
+    total = _counts(codes[sample], categories)
+    for number, window in enumerate(windows):
+        rest = total - _counts(codes[window[sample[window]]], categories)
+        current = _counts(codes[window], categories)
+        if rest.sum() and current.sum():
+            value = distance.jensenshannon(rest / rest.sum(), current / current.sum())
+            # Rounding can make the divergence of equal shares a hair negative, and its root NaN.
+            found[number] = 0.0 if np.isnan(value) else float(value)
+    return found
+
+
+def unseen(codes: npt.NDArray[np.int64], categories: int, windows: Sequence[Rows]) -> Floats:
+    """The share of each window's rows whose category occurs nowhere outside the window."""
+    total = _counts(codes, categories)
+    found = np.zeros(len(windows))
+    for number, window in enumerate(windows):
+        current = _counts(codes[window], categories)
+        found[number] = current[total == current].sum() / max(len(window), 1)
+    return found
+
+
+def missing_rise(missing: Flags, sample: Flags, windows: Sequence[Rows]) -> Floats:
+    """The share of missing values in each window less that of the sampled rows outside it."""
+    found = np.zeros(len(windows))
+    held, rows = int(missing[sample].sum()), int(sample.sum())
+    for number, window in enumerate(windows):
+        inside = window[sample[window]]
+        rest = rows - len(inside)
+        if len(window) and rest:
+            found[number] = missing[window].mean() - (held - int(missing[inside].sum())) / rest
+    return found
+
+
+def _counts(codes: npt.NDArray[np.int64], categories: int) -> Floats:
+    return np.bincount(codes[codes >= 0], minlength=categories).astype(np.float64)

@@ -1,0 +1,145 @@
+"""Which windows of event time there are, and which of them a champion still owes a judgement.
+
+Windows of `monitoring.window` lie end to end from Monday 1970-01-05T00:00Z, so that a week is a calendar week
+and a day a UTC day, whenever the monitoring runs. A window is complete when its end is not after as-of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+ANCHOR = datetime(1970, 1, 5, tzinfo=timezone.utc)
+MOST_PER_RUN = 12
+# Labels and rows that trickle in are worth a new revision only when they add this share of the window's rows.
+RELEVANT_GROWTH = 0.05
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A range of event time in UTC: `start` included, `end` excluded."""
+
+    start: datetime
+    end: datetime
+
+    def __str__(self) -> str:
+        return f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a window's rows as of a time: rows, rows with a label, rows with a served prediction."""
+
+    rows: int = 0
+    labelled: int = 0
+    scored: int = 0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The newest revision of an earlier judgement, as far as it decides whether to judge again.
+
+    `held_back` holds the kinds of violation (volume, unscored, stale) that kept the window from being judged.
+    """
+
+    revision: int
+    rows: int
+    labelled: int
+    performance: bool
+    held_back: frozenset[str] = frozenset()
+
+
+def index_of(time: datetime, length: timedelta) -> int:
+    """The number of the window in which a time lies; window 0 starts at the anchor."""
+    return (time - ANCHOR) // length
+
+
+def window_at(index: int, length: timedelta) -> Window:
+    """The window of a number."""
+    return Window(ANCHOR + index * length, ANCHOR + (index + 1) * length)
+
+
+def window_of(time: datetime, length: timedelta) -> Window:
+    """The window in which a time lies."""
+    return window_at(index_of(time, length), length)
+
+
+def complete(length: timedelta, after: datetime, as_of: datetime) -> list[Window]:
+    """The complete windows whose end is after `after`, oldest first."""
+    first, end = index_of(after, length), index_of(as_of, length)
+    return [window_at(i, length) for i in range(first, end)]
+
+
+def candidates(
+    length: timedelta, reign: datetime, first_scored: datetime | None, as_of: datetime, label_delay: timedelta
+) -> list[Window]:
+    """The complete windows that a champion answers for, oldest first.
+
+    They end after the champion came to office, and not before the model's first prediction: earlier rows were
+    never meant to be scored. Without any prediction they are the windows that began since the champion is in
+    office, so that a scoring that never ran is found. How far back is bounded: the newest `MOST_PER_RUN`, and
+    as many more as the label's delay covers, because those are judged again when their labels come.
+
+    Args:
+        length: `monitoring.window`.
+        reign: the later of the champion's training cut-off and the as-of time of its promotion or rollback.
+        first_scored: event time of the model's first prediction, by any version; None before it.
+        as_of: the cut-off of this run.
+        label_delay: the spec's `label.delay`.
+    """
+    found = complete(length, reign, as_of)
+    if first_scored is None:
+        found = [w for w in found if w.start >= reign]
+    else:
+        found = [w for w in found if w.end > first_scored]
+    return found[-(MOST_PER_RUN + math.ceil(label_delay / length)) :]
+
+
+def due(
+    windows: list[Window],
+    facts: Mapping[datetime, Facts],
+    history: Mapping[datetime, Judged],
+    min_labels: float,
+) -> list[tuple[Window, int]]:
+    """The windows to judge in this run with the revision each gets, in time order, at most `MOST_PER_RUN`.
+
+    If more are due, the newest go first: they say how the model does now.
+    """
+    found = []
+    for window in windows:
+        before = history.get(window.start)
+        if before is None:
+            found.append((window, 1))
+        elif worth_judging_again(before, facts.get(window.start, Facts()), min_labels):
+            found.append((window, before.revision + 1))
+    return found[-MOST_PER_RUN:]
+
+
+def worth_judging_again(before: Judged, now: Facts, min_labels: float) -> bool:
+    """Whether what came in since the last judgement can change it.
+
+    Yes when the labels now suffice for performance and did not before, when the last labels came in, or when
+    rows or labels grew by at least `RELEVANT_GROWTH` of the rows. A window that was held back is looked at
+    in every run; `still_held_back` drops it again if nothing changed.
+    """
+    if before.held_back:
+        return True
+    step = max(1.0, RELEVANT_GROWTH * now.rows)
+    enough = now.rows > 0 and now.labelled >= min_labels * now.rows
+    return (
+        (enough and not before.performance)
+        or (before.labelled < now.labelled == now.rows)
+        or (enough and now.labelled - before.labelled >= step)
+        or now.rows - before.rows >= step
+    )
+
+
+def still_held_back(before: Judged | None, kinds: frozenset[str], now: Facts) -> bool:
+    """Whether a window that is held back now was held back for the same reason on the same rows before."""
+    return (
+        before is not None
+        and before.held_back == kinds
+        and (before.rows, before.labelled) == (now.rows, now.labelled)
+    )

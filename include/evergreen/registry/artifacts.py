@@ -1,0 +1,105 @@
+"""Files of MLflow runs and model versions, out and in; what came in is kept on this machine for the next time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import mlflow.artifacts
+
+from evergreen import settings
+from evergreen.errors import Reason, TerminalError
+from evergreen.registry.client import client, guarded
+
+KEEP_FOLDERS = 24
+IN_USE_S = 3600.0
+
+
+def artifact_folder(run_id: str, path: str) -> Path:
+    """A local copy of an artifact (folder or file) of a run.
+
+    Kept by run and path and never asked for again, so it is for what a training wrote once (its reference),
+    not for what is added to later.
+
+    Args:
+        run_id: MLflow's run id.
+        path: path of the artifact in the run, such as `reference`.
+
+    Raises:
+        TerminalError: the run has no such artifact (REGISTRY_MISMATCH).
+        TransientError: MLflow does not answer.
+    """
+    with guarded(f"read {path} of MLflow run {run_id}"):
+        uri = f"{client().get_run(run_id).info.artifact_uri}/{path}"
+        return (
+            fetched(f"runs/{run_id}-{hashlib.sha256(path.encode()).hexdigest()[:16]}", uri) / Path(path).name
+        )
+
+
+def log_files(run_id: str, source: Path, artifact_path: str | None = None) -> None:
+    """Put a file, or all files of a folder, into a run.
+
+    Args:
+        run_id: MLflow's run id.
+        source: the file or folder.
+        artifact_path: folder in the run; None for its root.
+
+    Raises:
+        TransientError: MLflow does not answer.
+    """
+    with guarded(f"write {source.name} into MLflow run {run_id}"):
+        if source.is_dir():
+            client().log_artifacts(run_id, str(source), artifact_path)
+        else:
+            client().log_artifact(run_id, str(source), artifact_path)
+
+
+def fetched(key: str, uri: str) -> Path:
+    """The folder of the cache under `key`, filled from `uri` if it is not there; to be called inside `guarded`.
+
+    It appears whole or not at all, also when two processes fetch it at once.
+    """
+    target = settings.HOME.path() / "cache" / "mlflow" / key
+    if target.is_dir():
+        os.utime(target)
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
+    try:
+        mlflow.artifacts.download_artifacts(
+            artifact_uri=uri, dst_path=str(part), tracking_uri=settings.MLFLOW.read()
+        )
+        if not any(p.is_file() for p in part.rglob("*")):
+            raise TerminalError(
+                f"{uri} is empty in MLflow; restore its artifacts from the backup, or train again",
+                Reason.REGISTRY_MISMATCH,
+            )
+        try:
+            part.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    _trim(target.parent, keep=target)
+    return target
+
+
+def _trim(folder: Path, keep: Path) -> None:
+    """Drop what was used longest ago; never what another process may just be reading."""
+    found = sorted((p for p in folder.iterdir() if p != keep), key=_used, reverse=True)
+    now = time.time()
+    for old in found[KEEP_FOLDERS - 1 :]:
+        if now - _used(old) > IN_USE_S:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

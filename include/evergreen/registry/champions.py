@@ -1,0 +1,108 @@
+"""Who is champion, who was, and who comes back on a rollback: read from the ledger, never from MLflow.
+
+The alias `champion` in MLflow is for people and other tools; it follows the ledger and is put right here when
+a run died between the ledger's commit and the move of the alias.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from evergreen import ledger
+from evergreen.errors import Reason, TerminalError
+from evergreen.ledger import Decision, Kind
+from evergreen.registry.aliases import move_alias
+from evergreen.registry.client import client, guarded
+from evergreen.warehouse.connection import Connection
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A version that is or was champion.
+
+    `as_of` is its training cut-off, `trained_until` the event time before which it saw labelled rows (UTC);
+    `decision_id`, `decided_at`, `kind` and `reason` belong to the decision that made it champion.
+    """
+
+    version: str
+    run_id: str
+    as_of: datetime
+    trained_until: datetime
+    decision_id: int
+    decided_at: datetime
+    kind: Kind
+    reason: str
+
+
+def champion(conn: Connection, model_name: str, *, repair: bool = True) -> Champion | None:
+    """The champion of now, or None before the first promotion.
+
+    Args:
+        conn: the warehouse.
+        model_name: name of the model.
+        repair: put the alias in MLflow right if it names another version; needs MLflow. Without it MLflow is
+            not asked at all.
+
+    Raises:
+        TerminalError: MLflow has no such version (REGISTRY_MISMATCH).
+        TransientError: MLflow does not answer.
+    """
+    changes = ledger.champions(conn, model_name)
+    if not changes:
+        return None
+    found = _champion(model_name, changes[0], changes)
+    if repair:
+        move_alias(model_name, "champion", found.version)
+    return found
+
+
+def history(conn: Connection, model_name: str) -> list[Champion]:
+    """Every change of champion, newest first: a promotion or a rollback each, with when and why."""
+    changes = ledger.champions(conn, model_name)
+    return [_champion(model_name, change, changes) for change in changes]
+
+
+def succession(changes: list[Decision]) -> list[str]:
+    """The line of champions that stands behind the present one, oldest first; the last one is champion now.
+
+    A promotion adds a version. A rollback takes away every version after the one it returns to, so that the
+    next rollback goes one further back and not forth again. A rollback to a version that an earlier one had
+    taken away (asked for by number) adds it like a promotion.
+
+    Args:
+        changes: the ledger's promotions and rollbacks, newest first.
+    """
+    line: list[str] = []
+    for change in reversed(changes):
+        version = change.version or ""
+        if change.kind is Kind.ROLLED_BACK and version in line:
+            del line[len(line) - line[::-1].index(version) :]
+        elif not line or line[-1] != version:
+            line.append(version)
+    return line
+
+
+def _champion(model_name: str, change: Decision, changes: list[Decision]) -> Champion:
+    made = next((c for c in changes if c.version == change.version and c.kind is Kind.PROMOTED), None)
+    if change.version is None or made is None or change.id is None or change.decided_at is None:
+        raise TerminalError(
+            f"{model_name}: decision {change.id} of the ledger makes version {change.version} champion, but no decision "
+            "ever promoted that version; look at the ledger, then roll back to a version by its number",
+            Reason.REGISTRY_MISMATCH,
+        )
+    run_id = made.evidence.get("mlflow_run")
+    if not run_id:
+        with guarded(f"find version {change.version} of {model_name}"):
+            run_id = client().get_model_version(model_name, change.version).run_id
+    until = made.evidence.get("trained_until")
+    return Champion(
+        version=change.version,
+        run_id=str(run_id),
+        as_of=made.as_of,
+        trained_until=datetime.fromisoformat(until) if until else made.as_of,
+        decision_id=change.id,
+        decided_at=change.decided_at,
+        kind=change.kind,
+        reason=change.reason,
+    )

@@ -1,0 +1,84 @@
+"""The way to MLflow: a client that gives up in seconds, and what each of its failures means to a caller."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+import sqlalchemy.exc
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from evergreen import settings
+from evergreen.errors import Reason, TerminalError, TransientError
+
+MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
+REFUSED = frozenset(
+    {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED", "UNAUTHENTICATED", "MALFORMED_REQUEST"}
+)
+# MLflow's own defaults retry for four minutes and draw progress bars into task logs. These are defaults too: what the
+# environment says wins. At worst (an address that swallows packets) a call gives up after 3 x 15 s and two pauses.
+DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+_USER = re.compile(r"//[^/@\s]+@")
+
+
+def client() -> MlflowClient:
+    """A client of the server in MLFLOW_TRACKING_URI.
+
+    Raises:
+        TerminalError: the variable is not set.
+    """
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    return MlflowClient(settings.MLFLOW.read())
+
+
+@contextmanager
+def guarded(doing: str) -> Iterator[None]:
+    """Turn what MLflow raises inside into the two kinds of error of this project.
+
+    Args:
+        doing: what was tried, for the message: `load version 3 of bike_demand`.
+
+    Raises:
+        TerminalError: MLflow answered that the thing is not there (REGISTRY_MISMATCH) or may not be done.
+        TransientError: MLflow did not answer, or not sensibly.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code in MISSING or ("alias" in str(error) and "not found" in str(error)):
+            raise TerminalError(
+                f"cannot {doing}: MLflow has no such thing ({_line(error)}). Restore MLflow's database and artifacts "
+                "from the backup, or roll back to a version that is still there",
+                Reason.REGISTRY_MISMATCH,
+            ) from error
+        if error.error_code in REFUSED:
+            raise TerminalError(
+                f"cannot {doing}: MLflow refuses it ({error.error_code}: {_line(error)}); mend the access or the "
+                "request, trying again does not help",
+                Reason.REGISTRY_MISMATCH,
+            ) from error
+        raise _lost(doing, error) from error
+    except (requests.exceptions.RequestException, sqlalchemy.exc.OperationalError, OSError) as error:
+        raise _lost(doing, error) from error
+
+
+def _lost(doing: str, error: Exception) -> TransientError:
+    return TransientError(
+        f"cannot {doing}: MLflow does not answer ({_line(error)}); nothing was decided, the step is tried again. "
+        "If it stays: `make status`",
+        Reason.UNREACHABLE,
+    )
+
+
+def _line(error: Exception) -> str:
+    return _USER.sub("//***@", " ".join(str(error).split()))[:300]

@@ -1,0 +1,164 @@
+"""Returns to an earlier champion: by hand, or when a promotion turns out badly.
+
+The way back is the ledger's line of champions, never "version minus one": a rejected challenger has a number too.
+A second rollback goes one further back.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from evergreen import ledger
+from evergreen.alerting.outbox import raise_incident
+from evergreen.errors import Reason, TerminalError
+from evergreen.ledger import Decision, Kind
+from evergreen.registry.champions import champion, succession
+from evergreen.registry.models import PROBE_FILE, LoadedModel, load
+from evergreen.spec import ModelSpec, Specs
+from evergreen.warehouse.connection import connect
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 1e-5
+
+
+def rollback(
+    specs: Specs,
+    model: ModelSpec,
+    as_of: datetime,
+    run_id: str,
+    *,
+    to_version: str | None = None,
+    reason: str,
+    dry_run: bool = False,
+) -> Decision:
+    """Make an earlier champion the champion again, after it was loaded and gave its own predictions again.
+
+    Called again with the same `run_id` it returns the decision that stands.
+
+    Args:
+        specs: all specs.
+        model: the model.
+        as_of: the run's as-of time.
+        run_id: the DAG run, the same in all its tries.
+        to_version: a version that was champion once; default: the one before the present one.
+        reason: why, in the words of the person; kept in the ledger and told in the e-mail.
+        dry_run: load and probe, decide nothing.
+
+    Returns:
+        The ledger's row; for a dry run the row that would be written, without an id.
+
+    Raises:
+        TerminalError: there is none to return to (NO_PREVIOUS_CHAMPION), it is not in MLflow as it was
+            registered (REGISTRY_MISMATCH), or it predicts otherwise than it did (PROBE_FAILED).
+        TransientError: warehouse or MLflow do not answer.
+    """
+    key = f"rollback:{model.name}:{run_id}"
+    with connect() as conn:
+        ledger.lock(conn, model.name)
+        standing = ledger.find(conn, dedupe_key=key)
+        if standing:
+            decision = standing[0]
+        else:
+            changes = ledger.champions(conn, model.name)
+            present = changes[0].version if changes else None
+            target = _target(model, changes, to_version)
+            tried = probe(load(model, target))
+            decision = Decision(
+                as_of=as_of,
+                subject=ledger.model_subject(model.name),
+                kind=Kind.ROLLED_BACK,
+                reason="manual",
+                run_id=run_id,
+                dedupe_key=key,
+                version=target,
+                evidence={
+                    "message": reason,
+                    "previous_version": present,
+                    "asked_version": to_version,
+                    "probe_rows": int(tried["rows"]),
+                    "probe_difference": tried["largest_difference"],
+                },
+            )
+            if dry_run:
+                log.info("%s: would return from version %s to version %s", model.name, present, target)
+                return decision
+            decision = ledger.append(conn, decision)
+            raise_incident(
+                conn,
+                f"rolled_back:{model.name}:{decision.id}",
+                decision.subject,
+                "rolled_back",
+                decision.id,
+                {"previous_version": present, "reason": reason},
+            )
+    with connect() as conn:
+        champion(conn, model.name)
+    return decision
+
+
+def probe(loaded: LoadedModel) -> dict[str, float]:
+    """Score the rows that were kept with a version and compare with what it predicted when it was trained.
+
+    Returns:
+        The number of rows and the largest difference, relative to the largest prediction.
+
+    Raises:
+        TerminalError: predictions that are not finite or differ by more than 1e-5 (PROBE_FAILED), or no rows
+            (REGISTRY_MISMATCH).
+    """
+    path = loaded.folder / "extra_files" / PROBE_FILE
+    if not path.is_file():
+        raise TerminalError(
+            f"version {loaded.version} has no {PROBE_FILE} in MLflow, so it cannot be tried; choose another version",
+            Reason.REGISTRY_MISMATCH,
+        )
+    rows = pq.read_table(path)
+    expected, found = rows["_prediction"].to_numpy(), loaded.predict(rows)
+    if not rows.num_rows or not np.isfinite(found).all():
+        raise TerminalError(
+            f"version {loaded.version} gives {int((~np.isfinite(found)).sum())} predictions that are not finite for "
+            f"{rows.num_rows} probe rows; choose another version",
+            Reason.PROBE_FAILED,
+        )
+    difference = float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
+    if not difference <= TOLERANCE:
+        raise TerminalError(
+            f"version {loaded.version} predicts otherwise than when it was trained: largest relative difference "
+            f"{difference:.2g}, limit {TOLERANCE:g}; another version of XGBoost? Choose another version or train again",
+            Reason.PROBE_FAILED,
+        )
+    return {"rows": rows.num_rows, "largest_difference": difference}
+
+
+def _target(model: ModelSpec, changes: list[Decision], to_version: str | None) -> str:
+    line = succession(changes)
+    if to_version is not None:
+        once = {c.version for c in changes}
+        if to_version not in once:
+            raise TerminalError(
+                f"{model.name}: version {to_version} was never champion; these were: "
+                f"{', '.join(sorted((v for v in once if v), key=_number)) or 'none'}",
+                Reason.NO_PREVIOUS_CHAMPION,
+            )
+        if line and line[-1] == to_version:
+            raise TerminalError(
+                f"{model.name}: version {to_version} is champion now; nothing to return from",
+                Reason.NO_PREVIOUS_CHAMPION,
+            )
+        return to_version
+    if len(line) < 2:
+        raise TerminalError(
+            f"{model.name}: no champion before {'version ' + line[-1] if line else 'the first one'}; train a better one, or "
+            "name a version that was champion once",
+            Reason.NO_PREVIOUS_CHAMPION,
+        )
+    return line[-2]
+
+
+def _number(version: str) -> tuple[int, str]:
+    return (int(version), "") if version.isdigit() else (1 << 62, version)

@@ -1,0 +1,99 @@
+"""Feature rows as the model's numbers: the one way, for training, evaluation, scoring and probes.
+
+Numeric features become float32, which is what XGBoost computes with; infinite values and values beyond float32
+become missing. A categorical feature becomes the position of its value among the categories of the training
+rows; a category that was not among them becomes missing. Both are counted, so that nothing is lost unseen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from evergreen.errors import Reason, TerminalError
+from evergreen.spec import ModelSpec
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The model's columns in order: numeric features, then categorical ones with their categories."""
+
+    numeric: tuple[str, ...]
+    categorical: dict[str, tuple[str, ...]]
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the columns."""
+        return [*self.numeric, *self.categorical]
+
+    @property
+    def types(self) -> list[str]:
+        """XGBoost's feature types of the columns."""
+        return ["float"] * len(self.numeric) + ["c"] * len(self.categorical)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON keeps it, with the model's version."""
+        return {
+            "numeric": list(self.numeric),
+            "categorical": {n: list(c) for n, c in self.categorical.items()},
+        }
+
+    @staticmethod
+    def from_dict(content: dict[str, Any]) -> Encoding:
+        """What `to_dict` gave."""
+        return Encoding(tuple(content["numeric"]), {n: tuple(c) for n, c in content["categorical"].items()})
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Encoded rows (float32, NaN is missing), and by feature how many values were not known or not finite."""
+
+    matrix: np.ndarray
+    unseen: dict[str, int]
+    infinite: dict[str, int]
+
+
+def learn(model: ModelSpec, table: pa.Table) -> Encoding:
+    """The encoding of a model: its features, and the categories that occur in the training rows, sorted."""
+    categorical = {
+        name: tuple(sorted(pc.drop_null(pc.unique(table[name])).to_pylist()))
+        for name in model.features.categorical
+    }
+    return Encoding(model.features.numeric, categorical)
+
+
+def encode(encoding: Encoding, table: pa.Table) -> Encoded:
+    """Encode feature rows; columns of the table that are no features are left out.
+
+    Raises:
+        TerminalError: a feature is not among the columns (REGISTRY_MISMATCH).
+    """
+    missing = [name for name in encoding.features if name not in table.column_names]
+    if missing:
+        raise TerminalError(
+            f"the model needs the features {', '.join(missing)}, which the feature query does not return now; keep them "
+            "in the spec and the SQL until a model without them is champion",
+            Reason.REGISTRY_MISMATCH,
+        )
+    matrix = np.empty((table.num_rows, len(encoding.features)), dtype=np.float32, order="C")
+    infinite, unseen = {}, {}
+    for index, name in enumerate(encoding.numeric):
+        values = table[name].cast(pa.float64()).to_numpy()
+        bad = np.abs(values) > LARGEST
+        if count := int(bad.sum()):
+            infinite[name] = count
+            values = np.where(bad, np.nan, values)
+        matrix[:, index] = values
+    for index, (name, categories) in enumerate(encoding.categorical.items(), len(encoding.numeric)):
+        column = table[name]
+        codes = pc.index_in(column, value_set=pa.array(categories, pa.string()))
+        if count := codes.null_count - column.null_count:
+            unseen[name] = count
+        matrix[:, index] = codes.cast(pa.float64()).to_numpy()
+    return Encoded(matrix, unseen, infinite)

@@ -1,0 +1,188 @@
+"""Fits a challenger: XGBoost's histogram trees with native categoricals, early stopping and a fixed seed.
+
+The number of rounds is found on the newest 15 % of the training part (never on the holdout, which would then
+judge a model that was chosen on it). Then the model is fitted again on the whole training part with that number
+of rounds, because the newest rows are the ones that matter after a drift.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xgboost as xgb
+
+from evergreen import settings
+from evergreen.errors import Reason, TerminalError
+from evergreen.spec import ModelSpec
+from evergreen.training.encode import Encoding
+
+EARLY_STOPPING_SHARE = 0.15
+OBJECTIVES = {
+    "regression": (
+        "reg:squarederror", "reg:squaredlogerror", "reg:pseudohubererror", "reg:absoluteerror", "reg:gamma",
+        "reg:tweedie", "count:poisson",
+    ),
+    "binary": ("binary:logistic",),
+}  # fmt: skip
+ALLOWED = frozenset({
+    "learning_rate", "eta", "max_depth", "min_child_weight", "gamma", "min_split_loss", "subsample", "sampling_method",
+    "colsample_bytree", "colsample_bylevel", "colsample_bynode", "lambda", "reg_lambda", "alpha", "reg_alpha",
+    "scale_pos_weight", "grow_policy", "max_leaves", "max_bin", "max_delta_step", "num_parallel_tree",
+    "monotone_constraints", "interaction_constraints", "base_score", "max_cat_to_onehot", "max_cat_threshold",
+    "objective", "eval_metric", "tweedie_variance_power", "huber_slope",
+})  # fmt: skip
+REFUSED = {
+    **dict.fromkeys(("nthread", "n_jobs"), "set EVERGREEN_THREADS; the number of threads belongs to the machine"),
+    **dict.fromkeys(("seed", "random_state", "seed_per_iteration"), "write training.seed"),
+    **dict.fromkeys(("num_boost_round", "n_estimators", "num_rounds"), "write training.max_rounds"),
+    "early_stopping_rounds": "write training.early_stopping_rounds",
+    **dict.fromkeys(("device", "gpu_id", "tree_method", "updater", "predictor"), "fits are hist on the CPU, so that the same "
+                    "snapshot gives the same model"),
+    **dict.fromkeys(("booster", "process_type", "refresh_leaf"), "models are gbtree, each fitted from nothing"),
+    **dict.fromkeys(("enable_categorical", "feature_types", "feature_names", "missing"), "the spec's features say it"),
+    **dict.fromkeys(("num_class", "num_target", "multi_strategy"), "a model predicts one number"),
+    **dict.fromkeys(("verbosity", "verbose_eval", "validate_parameters", "disable_default_eval_metric", "callbacks"),
+                    "the training sets it"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted booster, the rounds it has, and the score at which early stopping chose them."""
+
+    booster: xgb.Booster
+    rounds: int
+    stopping_metric: str
+    stopping_score: float
+
+
+def parameters(model: ModelSpec) -> dict[str, Any]:
+    """The full parameters of a fit: the defaults, what the spec says, and what it may not change.
+
+    Raises:
+        TerminalError: a parameter that is unknown, or that would break determinism or the training's logic
+            (BAD_SPEC); every such parameter is named at once.
+    """
+    wrong = []
+    for name, value in model.training.params.items():
+        if name in REFUSED:
+            wrong.append(f"training.params.{name}: is not yours to set here; {REFUSED[name]}")
+        elif name not in ALLOWED:
+            close = difflib.get_close_matches(name, ALLOWED, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(ALLOWED))}"
+            wrong.append(f"training.params.{name}: no parameter of XGBoost that is known here; {hint}")
+        elif name == "objective" and value not in OBJECTIVES[model.task]:
+            wrong.append(
+                f"training.params.objective: {value} does not fit {model.task}; use {', '.join(OBJECTIVES[model.task])}"
+            )
+    if wrong:
+        raise TerminalError("\n".join(f"models/{model.name}.yaml: {line}" for line in wrong), Reason.BAD_SPEC)
+    return {
+        "objective": OBJECTIVES[model.task][0],
+        **model.training.params,
+        "tree_method": "hist",
+        "device": "cpu",
+        "booster": "gbtree",
+        "seed": model.training.seed,
+        "nthread": int(settings.THREADS.read()),
+        "verbosity": 1,
+    }
+
+
+def fit(model: ModelSpec, encoding: Encoding, matrix: np.ndarray, y: np.ndarray, times: np.ndarray) -> Fitted:
+    """Find the number of rounds, then fit on all the rows.
+
+    Args:
+        model: its training section counts.
+        encoding: of the matrix.
+        matrix: encoded training rows, oldest first.
+        y: their labels.
+        times: their event times (any integer unit), so that rows of one moment stay together.
+
+    Raises:
+        TerminalError: parameters (BAD_SPEC), no two moments to split (TOO_FEW_ROWS), a score that is not
+            finite (BAD_METRIC).
+    """
+    params = parameters(model)
+    cut = int(np.searchsorted(times, times[int(len(times) * (1 - EARLY_STOPPING_SHARE))], "left"))
+    if not 0 < cut < len(times):
+        raise TerminalError(
+            f"{model.name}: the {len(times)} training rows have too few different event times to set the newest "
+            "15 % aside for early stopping; land more history",
+            Reason.TOO_FEW_ROWS,
+        )
+    older = _matrix(model, params, encoding, matrix[:cut], y[:cut])
+    newer = _matrix(model, params, encoding, matrix[cut:], y[cut:], older)
+    log: dict[str, Any] = {}
+    probe = _train(
+        model, params, older, model.training.max_rounds,
+        evals=[(newer, "newest")], early_stopping_rounds=model.training.early_stopping_rounds, evals_result=log,
+    )  # fmt: skip
+    metric = list(log["newest"])[-1]
+    score = float(probe.best_score)
+    if not np.isfinite(score):
+        raise TerminalError(
+            f"{model.name}: {metric} of early stopping is {score}; with one class in the newest 15 % of the training part "
+            "an AUC does not exist. Remove training.params.eval_metric, or make training.window longer",
+            Reason.BAD_METRIC,
+        )
+    rounds = probe.best_iteration + 1
+    return Fitted(refit(model, encoding, matrix, y, rounds), rounds, metric, score)
+
+
+def refit(
+    model: ModelSpec, encoding: Encoding, matrix: np.ndarray, y: np.ndarray, rounds: int
+) -> xgb.Booster:
+    """Fit on encoded rows with a number of rounds that is already known."""
+    params = parameters(model)
+    return _train(model, params, _matrix(model, params, encoding, matrix, y), rounds)
+
+
+def gains(booster: xgb.Booster, encoding: Encoding) -> dict[str, float]:
+    """Average gain of the splits on each feature, largest first; 0 for one that no tree uses."""
+    found = booster.get_score(importance_type="gain")
+    values = {name: float(np.mean(found.get(name, 0.0))) for name in encoding.features}
+    return dict(sorted(values.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _matrix(
+    model: ModelSpec,
+    params: dict[str, Any],
+    encoding: Encoding,
+    matrix: np.ndarray,
+    y: np.ndarray,
+    reference: xgb.DMatrix | None = None,
+) -> xgb.QuantileDMatrix:
+    try:
+        return xgb.QuantileDMatrix(
+            matrix,
+            y,
+            feature_names=encoding.features,
+            feature_types=encoding.types,
+            enable_categorical=True,
+            max_bin=params.get("max_bin", 256),
+            nthread=params["nthread"],
+            ref=reference,
+        )
+    except (xgb.core.XGBoostError, ValueError, TypeError) as error:
+        raise _refused(error, model.name) from error
+
+
+def _train(
+    model: ModelSpec, params: dict[str, Any], data: xgb.DMatrix, rounds: int, **more: Any
+) -> xgb.Booster:
+    try:
+        return xgb.train(params, data, rounds, verbose_eval=False, **more)
+    except (xgb.core.XGBoostError, ValueError, TypeError) as error:
+        raise _refused(error, model.name) from error
+
+
+def _refused(error: Exception, name: str) -> TerminalError:
+    told = str(error).split("Stack trace")[0].split("\n")[0].strip()
+    return TerminalError(
+        f"models/{name}.yaml: training.params: XGBoost refuses them: {told[:300]}; mend the parameter",
+        Reason.BAD_SPEC,
+    )

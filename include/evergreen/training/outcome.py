@@ -1,0 +1,87 @@
+"""What a training came to, small enough for XCom: enough to settle it, the rest is in MLflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from evergreen.training.gate import Verdict
+
+_TIMES = ("as_of", "trained_until")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One training of one model.
+
+    `version` is the registered version (None for a dry run), `mlflow_run` MLflow's run. `champion_decision` is the
+    ledger row that made the champion which the gate compared with (None: there was none), so that a change of
+    champion meanwhile is seen. `metrics` holds challenger, baseline and champion on the judged rows; `holdout` the
+    challenger on the whole holdout. `trained_until`: the final model saw labels of event times before it (UTC).
+    """
+
+    model: str
+    run_id: str
+    as_of: datetime
+    trigger: str
+    requests: tuple[int, ...]
+    dry_run: bool
+    mlflow_run: str
+    version: str | None
+    verdict: Verdict
+    metric: str
+    metrics: dict[str, dict[str, float]]
+    holdout: dict[str, float]
+    rows: dict[str, int]
+    rounds: int
+    refitted: bool
+    trained_until: datetime
+    fingerprint: str
+    spec_hash: str
+    champion_version: str | None
+    champion_decision: int | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate lets the challenger through."""
+        return self.verdict.passed
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: for XCom and for the run's artifacts."""
+        content = dict(self.__dict__)
+        content.update({name: content[name].isoformat() for name in _TIMES})
+        return {**content, "requests": list(self.requests), "verdict": self.verdict.to_dict()}
+
+    @staticmethod
+    def from_dict(content: dict[str, Any]) -> Outcome:
+        """What `to_dict` gave.
+
+        Raises:
+            TypeError, KeyError, ValueError: it is something else.
+        """
+        times = {name: datetime.fromisoformat(content[name]) for name in _TIMES}
+        return Outcome(
+            **{
+                **content,
+                **times,
+                "requests": tuple(content["requests"]),
+                "verdict": Verdict.from_dict(content["verdict"]),
+            }
+        )
+
+    def sentence(self) -> str:
+        """The gate's answer in one line, for the ledger and the e-mail."""
+
+        def of(who: str) -> str:
+            value = self.metrics.get(who, {}).get(self.metric)
+            return "unknown" if value is None else f"{value:.4g}"
+
+        against = (
+            f"champion (version {self.champion_version}) {of('champion')}, " if self.champion_version else ""
+        )
+        reason = self.verdict.reason.value.replace("_", " ")
+        return (
+            f"{reason}: {self.metric} of the challenger {of('challenger')}, {against}baseline {of('baseline')}, "
+            f"on {self.rows.get('judged', 0)} holdout rows"
+        )

@@ -1,0 +1,130 @@
+"""Settles a training: the ledger says whether its challenger is champion, then MLflow's alias follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from evergreen import ledger, registry
+from evergreen.alerting.outbox import raise_incident
+from evergreen.errors import Reason, TerminalError
+from evergreen.ledger import Decision, Kind
+from evergreen.registry.client import client, guarded
+from evergreen.spec import ModelSpec, Specs
+from evergreen.training.outcome import Outcome
+from evergreen.training.record import KEY_TAG, run_key
+from evergreen.warehouse.connection import connect
+
+CHAMPION_CHANGED = "champion_changed_meanwhile"
+
+
+def settle(
+    specs: Specs, model: ModelSpec, outcome: Outcome | Mapping[str, Any], as_of: datetime, run_id: str
+) -> Decision:
+    """Promote or reject the challenger of a training, once, and owe the e-mail in the same transaction.
+
+    Under the model's lock the champion must still be the one that the gate compared with; if it is not, the
+    challenger is rejected (champion_changed_meanwhile) and its retrain requests stay open for the next training,
+    because nothing has answered them. Called again it returns the decision that stands and moves the alias if an
+    earlier call could not.
+
+    Args:
+        specs: all specs.
+        model: the model.
+        outcome: of `train`, as object or as its dictionary.
+        as_of: the training's as-of time.
+        run_id: the DAG run that settles.
+
+    Returns:
+        The ledger's row: PROMOTED or REJECTED.
+
+    Raises:
+        TerminalError: MLflow has no such version, or it is another training's (REGISTRY_MISMATCH).
+        TransientError: warehouse or MLflow do not answer. If the decision was already written, it stands.
+        ValueError: the outcome of a dry run, of another model or of another as-of time.
+    """
+    found = outcome if isinstance(outcome, Outcome) else Outcome.from_dict(dict(outcome))
+    if found.dry_run or found.version is None:
+        raise ValueError(f"{model.name}: a dry run decides nothing; settle is not called for it")
+    if found.model != model.name or found.as_of != as_of:
+        raise ValueError(
+            f"the outcome is of {found.model} as of {found.as_of.isoformat()}, asked was {model.name} as of {as_of.isoformat()}"
+        )
+    _check_version(model, found)
+    with connect() as conn:
+        ledger.lock(conn, model.name)
+        key = f"settle:{model.name}:{found.version}"
+        standing = ledger.find(conn, dedupe_key=key)
+        decision = standing[0] if standing else _decide(conn, model, found, run_id, key)
+    if decision.kind is Kind.PROMOTED:
+        with connect() as conn:
+            registry.champion(conn, model.name)
+    return decision
+
+
+def _decide(conn: Any, model: ModelSpec, found: Outcome, run_id: str, key: str) -> Decision:
+    ruling = registry.champion(conn, model.name, repair=False)
+    changed = (ruling.decision_id if ruling else None) != found.champion_decision
+    promoted = found.passed and not changed
+    message = found.sentence()
+    if changed:
+        message = (
+            f"the gate compared with {_version(found.champion_version)}, champion is now "
+            f"{_version(ruling.version if ruling else None)}; the next training compares again"
+        )
+    decision = ledger.append(
+        conn,
+        Decision(
+            as_of=found.as_of,
+            subject=ledger.model_subject(model.name),
+            kind=Kind.PROMOTED if promoted else Kind.REJECTED,
+            reason=CHAMPION_CHANGED if changed else found.verdict.reason.value,
+            run_id=run_id,
+            dedupe_key=key,
+            version=found.version,
+            answers=() if changed else found.requests,
+            evidence={
+                "message": message,
+                "trigger": found.trigger,
+                "metric": found.metric,
+                "metrics": found.metrics,
+                "holdout": found.holdout,
+                "checks": found.verdict.to_dict()["checks"],
+                "rows": found.rows,
+                "previous_version": ruling.version if ruling else None,
+                "compared_with": found.champion_version,
+                "requests": list(found.requests),
+                "mlflow_run": found.mlflow_run,
+                "training_run": found.run_id,
+                "trained_until": found.trained_until.isoformat(),
+                "refitted": found.refitted,
+                "fingerprint": found.fingerprint,
+                "spec_hash": found.spec_hash,
+            },
+        ),
+    )
+    raise_incident(
+        conn,
+        f"{'promoted' if promoted else 'rejected'}:{model.name}:{found.version}",
+        decision.subject,
+        "champion_changed" if promoted else "challenger_rejected",
+        decision.id,
+        {"previous_version": ruling.version if ruling else None},
+    )
+    return decision
+
+
+def _check_version(model: ModelSpec, found: Outcome) -> None:
+    with guarded(f"find version {found.version} of {model.name}"):
+        registered = client().get_model_version(model.name, str(found.version))
+    if registered.run_id != found.mlflow_run or registered.tags.get(KEY_TAG) != run_key(found.run_id):
+        raise TerminalError(
+            f"{model.name}: version {found.version} in MLflow is of run {registered.run_id}, the training's run is "
+            f"{found.mlflow_run}; another MLflow server, or a restored one? Train again",
+            Reason.REGISTRY_MISMATCH,
+        )
+
+
+def _version(version: str | None) -> str:
+    return f"version {version}" if version else "none"

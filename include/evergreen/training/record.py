@@ -1,0 +1,162 @@
+"""A training's record in MLflow: one run for each training of Airflow, however often it is tried.
+
+A run carries `evergreen.run_key`. A try that finds a finished run takes its outcome; one that finds an unfinished
+run discards it, with the version it may have registered, and begins again: a version of an unfinished run was
+never settled, since settling needs the outcome that is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import mlflow.xgboost
+import xgboost as xgb
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+
+from evergreen.registry.client import client, guarded
+from evergreen.registry.models import ENCODING_FILE
+from evergreen.spec import ModelSpec
+from evergreen.training.encode import Encoding
+from evergreen.training.outcome import Outcome
+from evergreen.training.provenance import requirements
+
+KEY_TAG = "evergreen.run_key"
+DONE_TAG = "evergreen.complete"
+OUTCOME_FILE = "outcome.json"
+
+
+def run_key(run_id: str) -> str:
+    """A run id as MLflow can search for it: it may hold quotes."""
+    return hashlib.sha256(run_id.encode()).hexdigest()[:32]
+
+
+def experiment(model: ModelSpec) -> str:
+    """Id of the model's experiment, made or brought back if need be."""
+    with guarded(f"open the experiment {model.name}"):
+        found = client().get_experiment_by_name(model.name)
+        if found is None:
+            try:
+                return client().create_experiment(model.name)
+            except MlflowException:
+                found = client().get_experiment_by_name(model.name)
+                if found is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            client().restore_experiment(found.experiment_id)
+        return found.experiment_id
+
+
+def earlier(model: ModelSpec, run_id: str) -> Outcome | None:
+    """The outcome of an earlier try of the same training; what an unfinished try left is discarded.
+
+    Raises:
+        TransientError: MLflow does not answer.
+    """
+    place = experiment(model)
+    with guarded(f"look for an earlier try of {run_id}"):
+        for run in client().search_runs([place], f"tags.`{KEY_TAG}` = '{run_key(run_id)}'"):
+            if run.data.tags.get(DONE_TAG) == "true":
+                with tempfile.TemporaryDirectory() as folder:
+                    path = client().download_artifacts(run.info.run_id, OUTCOME_FILE, folder)
+                    return Outcome.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            _discard(client(), run)
+    return None
+
+
+def begin(model: ModelSpec, run_id: str, as_of: datetime, tags: dict[str, str]) -> str:
+    """Open the MLflow run of a training and return its id."""
+    place = experiment(model)
+    with guarded(f"open an MLflow run for {model.name}"):
+        run = client().create_run(
+            place,
+            run_name=f"{model.name} {as_of:%Y-%m-%d %H:%M}",
+            tags={**_identity(as_of, run_id), **tags},
+        )
+        return run.info.run_id
+
+
+def numbers(mlflow_run: str, params: dict[str, Any], metrics: dict[str, float]) -> None:
+    """Write parameters and metrics."""
+    with guarded(f"write into MLflow run {mlflow_run}"):
+        client().log_batch(
+            mlflow_run,
+            metrics=[Metric(name, value, 0, 0) for name, value in metrics.items()],
+            params=[Param(name, str(value)[:5000]) for name, value in params.items()],
+        )
+
+
+def model_files(mlflow_run: str, booster: xgb.Booster, encoding: Encoding, extra: list[Path]) -> str:
+    """Log the model in XGBoost's own format with its signature and pinned requirements; returns MLflow's model id.
+
+    The signature names the encoded columns: numbers, and for a categorical feature the position of its value in
+    `features.json`, which travels with the model.
+    """
+    inputs = Schema([ColSpec("double", name, required=False) for name in encoding.features])
+    signature = ModelSignature(inputs, Schema([ColSpec("double")]))
+    with guarded(f"write the model into MLflow run {mlflow_run}"):
+        with mlflow.start_run(run_id=mlflow_run, log_system_metrics=False):
+            logged = mlflow.xgboost.log_model(
+                booster,
+                name="model",
+                model_format="ubj",
+                signature=signature,
+                pip_requirements=requirements(),
+                extra_files=[str(path) for path in extra],
+                metadata={"evergreen_encoding": ENCODING_FILE},
+            )
+        return logged.model_id
+
+
+def register(
+    model: ModelSpec, mlflow_run: str, model_id: str, as_of: datetime, run_id: str, tags: dict[str, str]
+) -> str:
+    """Register the run's model as a version with the alias `challenger`; returns the version."""
+    tags = {**_identity(as_of, run_id), **tags}
+    with guarded(f"register a version of {model.name}"):
+        try:
+            client().create_registered_model(model.name, description=model.description)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        made = client().create_model_version(
+            model.name, f"models:/{model_id}", run_id=mlflow_run, tags=tags, model_id=model_id
+        )
+        client().set_registered_model_alias(model.name, "challenger", str(made.version))
+        return str(made.version)
+
+
+def finish(mlflow_run: str, outcome: Outcome) -> None:
+    """Write the outcome, then mark the run complete: from here on a retry takes it as it is."""
+    with guarded(f"finish MLflow run {mlflow_run}"):
+        client().log_dict(mlflow_run, outcome.to_dict(), OUTCOME_FILE)
+        client().set_tag(mlflow_run, DONE_TAG, "true")
+        client().set_terminated(mlflow_run, "FINISHED")
+
+
+def fail(mlflow_run: str, message: str) -> None:
+    """Close the run of a training that failed, with the reason in a tag."""
+    with guarded(f"close MLflow run {mlflow_run}"):
+        client().set_tag(mlflow_run, "evergreen.error", message[:4000])
+        client().set_terminated(mlflow_run, "FAILED")
+
+
+def _identity(as_of: datetime, run_id: str) -> dict[str, str]:
+    return {KEY_TAG: run_key(run_id), "evergreen.run_id": run_id[:4000], "evergreen.as_of": as_of.isoformat()}
+
+
+def _discard(mlflow_client: MlflowClient, run: Run) -> None:
+    for version in mlflow_client.search_model_versions(f"run_id = '{run.info.run_id}'"):
+        mlflow_client.delete_model_version(version.name, str(version.version))
+    for output in run.outputs.model_outputs if run.outputs else ():
+        mlflow_client.delete_logged_model(output.model_id)
+    mlflow_client.delete_run(run.info.run_id)

@@ -1,0 +1,172 @@
+"""One training: snapshot in, judged and registered challenger out. Nothing is promoted here, see `promote`."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from evergreen import registry
+from evergreen.errors import EvergreenError, Reason, TransientError
+from evergreen.registry.models import DIGEST_TAG, MODEL_FILE
+from evergreen.spec import ModelSpec, Specs
+from evergreen.training import record
+from evergreen.training.evaluate import Judged, evaluate
+from evergreen.training.fit import parameters
+from evergreen.training.outcome import Outcome
+from evergreen.training.provenance import git_commit, library_versions, spec_document, spec_hash
+from evergreen.training.version import Final, finalise, write_model_files, write_run_files
+from evergreen.warehouse.connection import Connection, connect, fetch
+from evergreen.warehouse.snapshot import Snapshot
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    specs: Specs,
+    model: ModelSpec,
+    snapshot: Snapshot,
+    as_of: datetime,
+    run_id: str,
+    *,
+    trigger: str,
+    requests: tuple[int, ...] = (),
+    dry_run: bool = False,
+) -> Outcome:
+    """Fit a challenger on a snapshot, judge it, log it to MLflow and register it as a version.
+
+    Called again with the same `run_id` it returns what the first call came to, or discards what an interrupted
+    call left and does the work again; there is never a second version for one run.
+
+    Args:
+        specs: all specs.
+        model: what is trained.
+        snapshot: the rows, as of `as_of`.
+        as_of: the cut-off, aware.
+        run_id: the DAG run, the same in all its tries.
+        trigger: why it runs, see `ledger.TriggerReason`.
+        requests: ids of the retrain requests that it answers.
+        dry_run: log a run, tagged so; register and decide nothing.
+
+    Raises:
+        TerminalError: data, labels, parameters or predictions that cannot be used; the reason says which.
+        TransientError: warehouse or MLflow do not answer, or another try of the same run is still at work.
+    """
+    params = parameters(model)
+    with connect() as conn:
+        _hold(conn, model.name, run_id)
+        done = record.earlier(model, run_id)
+        if done is not None:
+            log.info("%s: %s was trained already, version %s", model.name, run_id, done.version)
+            return done
+        document = spec_document(specs, model)
+        tags = {
+            "evergreen.model": model.name,
+            "evergreen.trigger": trigger,
+            "evergreen.dry_run": str(dry_run).lower(),
+            "evergreen.fingerprint": snapshot.fingerprint,
+            "evergreen.spec_hash": spec_hash(document),
+            "evergreen.git_commit": git_commit() or "none",
+        }
+        mlflow_run = record.begin(model, run_id, as_of, tags)
+        try:
+            champion = registry.champion(conn, model.name, repair=False)
+            judged = evaluate(model, snapshot, as_of, run_id, champion)
+            final = finalise(model, judged)
+            told = {"xgb." + name: value for name, value in params.items()} | {
+                "snapshot.fingerprint": snapshot.fingerprint,
+                "snapshot.rows": snapshot.rows,
+                "snapshot.start": snapshot.start,
+                "snapshot.end": snapshot.end,
+                "champion_version": champion.version if champion else None,
+            }
+            record.numbers(mlflow_run, told | _told(model, judged, final, tags), _measured(judged))
+            model_id, digest = _log_files(model, judged, final, document, mlflow_run)
+            version = None
+            if not dry_run:
+                # Without the connection the lock is gone, and another try may be at work.
+                fetch(conn, "SELECT 1")
+                more = {"evergreen.gate": judged.verdict.reason.value, DIGEST_TAG: digest}
+                version = record.register(model, mlflow_run, model_id, as_of, run_id, tags | more)
+            outcome = Outcome(
+                model=model.name,
+                run_id=run_id,
+                as_of=as_of,
+                trigger=trigger,
+                requests=tuple(requests),
+                dry_run=dry_run,
+                mlflow_run=mlflow_run,
+                version=version,
+                verdict=judged.verdict,
+                metric=model.gate_metric,
+                metrics=judged.metrics,
+                holdout=judged.holdout,
+                rows=judged.rows,
+                rounds=judged.fitted.rounds,
+                refitted=final.refitted,
+                trained_until=final.trained_until,
+                fingerprint=snapshot.fingerprint,
+                spec_hash=tags["evergreen.spec_hash"],
+                champion_version=champion.version if champion else None,
+                champion_decision=champion.decision_id if champion else None,
+            )
+            record.finish(mlflow_run, outcome)
+        except Exception as error:
+            with suppress(EvergreenError):
+                record.fail(mlflow_run, f"{type(error).__name__}: {error}")
+            raise
+    return outcome
+
+
+def _hold(conn: Connection, model_name: str, run_id: str) -> None:
+    """Keep other tries of the same run out until this one's transaction ends, however it ends."""
+    name = f"evergreen.train.{model_name}.{run_id}"
+    if not fetch(conn, "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0)) AS held", (name,))[0][
+        "held"
+    ]:
+        raise TransientError(
+            f"another try of {run_id} is still at work; this one is tried again", Reason.BUSY
+        )
+
+
+def _told(model: ModelSpec, judged: Judged, final: Final, tags: dict[str, str]) -> dict[str, Any]:
+    return {
+        "rounds": judged.fitted.rounds,
+        "early_stopping_metric": judged.fitted.stopping_metric,
+        "refitted": final.refitted,
+        "baseline": model.baseline,
+        "gate_metric": model.gate_metric,
+        "gate_margin": model.gate.margin,
+        "holdout_start": judged.notes["holdout_start"],
+        "spec_hash": tags["evergreen.spec_hash"],
+        "git_commit": tags["evergreen.git_commit"],
+        **{f"lib.{name}": version for name, version in library_versions().items()},
+    }
+
+
+def _measured(judged: Judged) -> dict[str, float]:
+    found = {f"{who}_{name}": v for who, values in judged.metrics.items() for name, v in values.items()}
+    found |= {f"holdout_{name}": v for name, v in judged.holdout.items()}
+    found |= {f"rows_{name}": float(v) for name, v in judged.rows.items()}
+    return found | {"early_stopping_score": judged.fitted.stopping_score}
+
+
+def _log_files(
+    model: ModelSpec, judged: Judged, final: Final, document: dict[str, Any], mlflow_run: str
+) -> tuple[str, str]:
+    """Log all files; returns MLflow's id of the model, and the SHA-256 of the model's file."""
+    with tempfile.TemporaryDirectory(prefix="evergreen-train-") as place:
+        run_files, model_files = Path(place, "run"), Path(place, "model")
+        run_files.mkdir()
+        model_files.mkdir()
+        write_run_files(model, judged, final, document, run_files)
+        registry.log_files(mlflow_run, run_files)
+        model_id = record.model_files(
+            mlflow_run, final.booster, final.encoding, write_model_files(judged, final, model_files)
+        )
+        final.booster.save_model(model_files / MODEL_FILE)
+        return model_id, hashlib.sha256((model_files / MODEL_FILE).read_bytes()).hexdigest()

@@ -1,0 +1,220 @@
+"""Great Expectations at work: judges a table of the warehouse by rules, inside PostgreSQL.
+
+A rule that could not be judged has failed: an exception inside Great Expectations is no pass, and neither is
+a verdict that is missing. Nothing is sent anywhere (analytics are off) and nothing is written to disk.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import great_expectations as gx
+from great_expectations.datasource.fluent import GxDatasourceWarning
+from great_expectations.exceptions import GreatExpectationsError
+from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+from psycopg2 import sql
+from psycopg2.extensions import parse_dsn
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+
+from evergreen import settings
+from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.spec import DatasetSpec
+from evergreen.validation.suite import Rule
+from evergreen.warehouse.connection import Connection
+from evergreen.warehouse.failure import SAMPLES, Failure, sample_of
+from evergreen.warehouse.staging import Finding, table
+
+_LOST = ("OperationalError", "InterfaceError")
+
+
+def sqlalchemy_url(libpq: str, *, timeout_s: int = 600) -> URL:
+    """A libpq URL or DSN as SQLAlchemy's URL for psycopg2; a Unix-socket folder stays in the query part."""
+    given = parse_dsn(libpq)
+    limits = f"-c TimeZone=UTC -c statement_timeout={timeout_s * 1000} -c lock_timeout=60000"
+    options = f"{given.pop('options', '')} {limits}".strip()
+    parts = {"username": given.pop("user", None), "password": given.pop("password", None)}
+    database = given.pop("dbname", None)
+    given.setdefault("connect_timeout", "10")
+    query = {**given, "application_name": "evergreen-validation", "options": options}
+    return URL.create("postgresql+psycopg2", **parts, database=database, query=query)
+
+
+def build(dataset: DatasetSpec, rules: Sequence[Rule]) -> list[Expectation]:
+    """The rules as Great Expectations' own objects.
+
+    Raises:
+        TerminalError: names every rule of the spec that Great Expectations does not know or accept.
+    """
+    built, problems = [], []
+    for index, rule in enumerate(rules):
+        try:
+            configuration = ExpectationConfiguration(rule.type, rule.kwargs, meta={"rule": index})
+            built.append(configuration.to_domain_obj())
+        except (GreatExpectationsError, ValueError, TypeError, KeyError) as error:
+            problems.append(f"{rule.type} ({rule.column or 'table'}): {_line(error)}")
+    if problems:
+        raise TerminalError(
+            f"datasets/{dataset.name}.yaml: expectations: {'; '.join(problems)}; "
+            "mend them, see https://greatexpectations.io/expectations",
+            Reason.BAD_SPEC,
+        )
+    return built
+
+
+def judge(dataset: DatasetSpec, rules: Sequence[Rule], typed: str) -> list[Finding]:
+    """Judge a table of the schema staging by every rule and return what failed, in the order of the rules.
+
+    First every rule is asked for its verdict alone, which Great Expectations does in a few scans; only those
+    that failed are asked again, for numbers and samples.
+
+    Raises:
+        TerminalError: a rule that Great Expectations does not accept.
+        TransientError: the warehouse went away meanwhile.
+    """
+    expectations = build(dataset, rules)
+    with _batch(typed) as batch:
+        verdicts = _validate(batch, expectations, "BOOLEAN_ONLY")
+        failed = [i for i, r in enumerate(verdicts) if r is None or r.success is not True]
+        details = _validate(batch, [expectations[i] for i in failed], "BASIC") if failed else []
+    return [_finding(rules[i], detail, typed) for i, detail in zip(failed, details, strict=True)]
+
+
+def confirm(conn: Connection, finding: Finding) -> Finding:
+    """Keep a finding's query of rows only if it gives as many rows as Great Expectations counted.
+
+    A finding whose rows cannot be told holds the whole batch back.
+    """
+    if finding.rows is None:
+        return finding
+    with conn.cursor() as cursor:
+        cursor.execute("SAVEPOINT evergreen_confirm")
+        try:
+            cursor.execute(sql.SQL("SELECT count(DISTINCT _row) FROM ({}) AS failing").format(finding.rows))
+            told = (cursor.fetchone() or (None,))[0]
+        except conn.ProgrammingError:
+            told = None
+        except conn.DataError:
+            told = None
+        if told is None:
+            cursor.execute("ROLLBACK TO SAVEPOINT evergreen_confirm")
+        cursor.execute("RELEASE SAVEPOINT evergreen_confirm")
+    return finding if told == finding.failure.failed_rows else Finding(finding.failure)
+
+
+@contextmanager
+def _batch(typed: str) -> Iterator[Any]:
+    context = gx.get_context(mode="ephemeral")
+    context.enable_analytics(False)
+    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    url = sqlalchemy_url(settings.WAREHOUSE.read()).render_as_string(hide_password=False)
+    with ExitStack() as stack:
+        try:
+            with warnings.catch_warnings():
+                # add_postgres, which the warning recommends, refuses the URL of a Unix socket.
+                warnings.simplefilter("ignore", GxDatasourceWarning)
+                source = context.data_sources.add_sql("warehouse", connection_string=url, create_temp_table=False)
+            # A connection that stays open in a pool may hold a lock on the table, which the decision drops.
+            stack.callback(source.get_engine().dispose)
+            stack.callback(source.get_execution_engine().close)
+            asset = source.add_table_asset("staging", table_name=typed, schema_name="staging")
+            batch = asset.add_batch_definition_whole_table("all").get_batch()
+        except (DBAPIError, ConnectionError, GreatExpectationsError) as error:
+            raise _lost(error) from error
+        yield batch
+
+
+def _validate(batch: Any, expectations: list[Expectation], result_format: str) -> list[Any]:
+    """Results in the order of the expectations; None where there is none."""
+    suite = gx.ExpectationSuite(name="suite")
+    rule_of: dict[str, int] = {}
+    for expectation in expectations:
+        # A suite silently leaves out an expectation that it already has; both get the one verdict.
+        if rule_of.setdefault(_identity(expectation), _rule(expectation)) == _rule(expectation):
+            suite.add_expectation(expectation.copy())
+    form: dict[str, Any] = {"result_format": result_format}
+    if result_format != "BOOLEAN_ONLY":
+        form |= {
+            "partial_unexpected_count": SAMPLES,
+            "unexpected_index_column_names": ["_row"],
+            "return_unexpected_index_query": True,
+        }
+    results = {
+        r.expectation_config.meta["rule"]: r
+        for r in batch.validate(suite, result_format=form).results
+        if r.expectation_config is not None
+    }
+    for result in results.values():
+        trace = " ".join(t for _, t in _exceptions(result.exception_info))
+        if any(name in trace for name in _LOST):
+            raise _lost(next(m for m, _ in _exceptions(result.exception_info)))
+    return [results.get(rule_of[_identity(e)]) for e in expectations]
+
+
+def _rule(expectation: Expectation) -> int:
+    return (expectation.meta or {})["rule"]
+
+
+def _identity(expectation: Expectation) -> str:
+    fields = expectation.dict(exclude={"id", "meta", "notes", "rendered_content"})
+    return f"{expectation.expectation_type} {fields!r}"
+
+
+def _finding(rule: Rule, result: Any, typed: str) -> Finding:
+    if result is None:
+        return Finding(Failure(rule.type, rule.column, "no verdict", rule.limit, remedy=rule.remedy))
+    raised = _exceptions(result.exception_info)
+    if raised:
+        text = " ".join(raised[0][0].split())[:200]
+        return Finding(Failure(rule.type, rule.column, f"could not be judged: {text}", rule.limit, remedy=rule.remedy))
+    found = result.result
+    count = found.get("unexpected_count")
+    if count is None:
+        observed = str(found.get("observed_value", "no value"))[:200]
+        return Finding(Failure(rule.type, rule.column, observed, rule.limit, remedy=rule.remedy))
+    failure = Failure(
+        rule.type, rule.column, f"{count} of {found.get('element_count')} rows", rule.limit, int(count),
+        sample_of(_plain(v) for v in found.get("partial_unexpected_list") or ()), rule.remedy,
+    )  # fmt: skip
+    return Finding(failure, _failing_rows(rule, found, typed) if rule.rows else None)
+
+
+def _failing_rows(rule: Rule, found: dict[str, Any], typed: str) -> sql.Composable | None:
+    if rule.failing is not None:
+        return sql.SQL("SELECT _row FROM {} WHERE {}").format(table(typed), rule.failing)
+    # Great Expectations 1.24 writes this query for people: values in Python's notation, sometimes a cross
+    # join. `confirm` uses it only where it runs and gives the right number of rows.
+    query = found.get("unexpected_index_query")
+    return sql.SQL("SELECT _row FROM ({}) AS told").format(sql.SQL(query.rstrip().rstrip(";"))) if query else None
+
+
+def _exceptions(info: Any) -> list[tuple[str, str]]:
+    """Message and trace of every exception in Great Expectations' exception_info, flat or a level deeper."""
+    if not isinstance(info, dict):
+        return []
+    if "raised_exception" not in info:
+        return [found for value in info.values() for found in _exceptions(value)]
+    if not info["raised_exception"]:
+        return []
+    return [(str(info.get("exception_message") or "an exception"), str(info.get("exception_traceback") or ""))]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={v}" for k, v in value.items())
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _lost(error: Any) -> TransientError:
+    return TransientError(
+        f"the warehouse did not answer while the batch was judged ({' '.join(str(error).split())[:200]}); "
+        "nothing was decided, the step is tried again. If it stays: `make status`"
+    )

@@ -1,0 +1,284 @@
+"""Ingest: files that landed become rows that can be trusted, or are held back with the reasons.
+
+One file is one batch: staged, judged, and decided in one transaction, with its ledger row and, where it is
+held back, the incident of which people are told. A process that dies before that transaction ends has
+changed nothing; the next one sweeps its staging tables and starts the file again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from evergreen import ledger, settings
+from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.ledger import Decision, Kind
+from evergreen.spec import DatasetSpec
+from evergreen.validation import engine, suite
+from evergreen.validation.outcome import BatchOutcome, State
+from evergreen.warehouse import landing, publish, staging
+from evergreen.warehouse.connection import Connection, connect, fetch
+from evergreen.warehouse.failure import Failure, UnreadableError
+from evergreen.warehouse.landing import LandedFile
+from evergreen.warehouse.staging import Finding, Staged
+
+log = logging.getLogger(__name__)
+
+STATEMENT_TIMEOUT_S = 3600
+KEPT_ROWS = 10_000
+EVIDENCE_FAILURES = 50
+OLDEST_SERVER = 160000  # pg_input_is_valid
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be done with a batch, and why: the reason code of its ledger row."""
+
+    state: State
+    reason: str
+
+
+def ingest(
+    dataset: DatasetSpec, as_of: datetime, run_id: str, *, folder: Path | None = None, force: bool = False
+) -> list[BatchOutcome]:
+    """Decide every file of a dataset that was not decided before.
+
+    Files are taken in the order of their names, each in a transaction of its own. Calling it again with the
+    same run_id, after a crash or not, gives the same outcomes again and changes nothing.
+
+    Args:
+        dataset: the spec.
+        as_of: when the rows count as learnt where the spec names no other time; aware.
+        run_id: "dag_id/run_id".
+        folder: where the files are; default: the spec's folder under EVERGREEN_LANDING.
+        force: judge quarantined files again, for instance after the spec was mended. Published ones stay.
+
+    Returns:
+        The outcome of every file that this run decided, sorted by file.
+
+    Raises:
+        TerminalError: the spec and the published table contradict each other, or the folder does not exist.
+        TransientError: the warehouse went away, or another ingest of the dataset is still running.
+    """
+    if as_of.tzinfo is None:
+        raise ValueError(f"as_of {as_of} has no time zone")
+    files = landing.find(dataset, _folder(dataset, folder))
+    with _alone(dataset) as conn:
+        swept = staging.sweep(conn, dataset)
+        conn.commit()
+        if swept:
+            log.warning("%s: swept what a crashed run left in staging: %s", dataset.name, ", ".join(swept))
+        for file in files:
+            known = _known(conn, dataset, file)
+            if known == "published" or (known == "quarantined" and not force):
+                log.info("%s: %s was decided before (%s)", dataset.name, file.name, known)
+                continue
+            if known and ledger.find(conn, dedupe_key=_dedupe_key(dataset, file, run_id)):
+                continue
+            conn.commit()
+            _decide(conn, dataset, file, as_of, run_id, again=known is not None)
+        return _decided_by(conn, dataset, run_id)
+
+
+def _folder(dataset: DatasetSpec, folder: Path | None) -> Path:
+    if folder is not None and not folder.is_dir():
+        raise TerminalError(f"{folder} is no folder; name the one in which the files are", Reason.BAD_SPEC)
+    return folder or settings.LANDING.path() / (dataset.source.folder or dataset.name)
+
+
+@contextmanager
+def _alone(dataset: DatasetSpec) -> Iterator[Connection]:
+    """A connection that holds the dataset's ingest lock until it ends, across its transactions."""
+    with connect(timeout_s=STATEMENT_TIMEOUT_S) as conn:
+        if conn.server_version < OLDEST_SERVER:
+            raise TerminalError(
+                f"the warehouse is PostgreSQL {conn.server_version // 10000}; ingest needs 16 or newer", Reason.BAD_SPEC
+            )
+        with conn.cursor() as cursor:
+            # The server then ends the work of a client that was killed, and frees its locks, within seconds.
+            cursor.execute("SET client_connection_check_interval = '2s'")
+            cursor.execute("SELECT pg_advisory_lock(hashtext('evergreen.ingest'), hashtext(%s))", (dataset.name,))
+        conn.commit()
+        yield conn
+
+
+def _known(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> str | None:
+    rows = fetch(
+        conn,
+        "SELECT state FROM evergreen.batch WHERE dataset = %s AND checksum = %s",
+        (dataset.name, file.checksum),
+    )
+    return rows[0]["state"] if rows else None
+
+
+def _dedupe_key(dataset: DatasetSpec, file: LandedFile, again_by: str | None = None) -> str:
+    key = f"batch:{dataset.name}:{file.checksum}"
+    return f"{key}:again:{again_by}" if again_by else key
+
+
+def _decide(
+    conn: Connection, dataset: DatasetSpec, file: LandedFile, as_of: datetime, run_id: str, *, again: bool
+) -> None:
+    staged: Staged | None = None
+    try:
+        staged = staging.load(conn, dataset, file)
+        findings = [] if staged.rows else [Finding(_no_rows())]
+    except UnreadableError as error:
+        conn.rollback()
+        findings = [Finding(error.failure)]
+    if not landing.unchanged(file):
+        conn.rollback()
+        log.info("%s: %s changed while it was read; the next run takes it", dataset.name, file.name)
+        return
+    if staged is not None and staged.rows:
+        findings = staging.check_types(conn, dataset, staged)
+        good = staging.make_typed(conn, dataset, staged, findings)
+        # Great Expectations has its own connection and sees committed tables only.
+        conn.commit()
+        if good:
+            rules = suite.rules(dataset, as_of, staging.table(staged.typed))
+            findings += [engine.confirm(conn, f) for f in engine.judge(dataset, rules, staged.typed)]
+    _settle(conn, dataset, file, staged, findings, as_of, run_id, again=again)
+    conn.commit()
+
+
+def _no_rows() -> Failure:
+    return Failure(
+        "file_not_empty", None, "a header and no rows", "at least one row",
+        remedy="ask the source for the rows; a file with rows is a new batch",
+    )  # fmt: skip
+
+
+def judge_batch(dataset: DatasetSpec, rows: int, held: int, findings: list[Finding]) -> Verdict:
+    """Decide about a batch; pure.
+
+    Args:
+        dataset: the spec: `quarantine` and `max_bad_rows`.
+        rows: how many rows the file has; 0 if it could not be read.
+        held: how many of them fail by themselves.
+        findings: everything that failed; one without a query of rows is about the batch as a whole.
+    """
+    if not rows:
+        return Verdict("quarantined", "unreadable")
+    if not findings:
+        return Verdict("published", "passed")
+    if dataset.quarantine == "batch" or any(f.rows is None for f in findings):
+        return Verdict("quarantined", "failed_expectations")
+    if held > dataset.max_bad_rows * rows or held >= rows:
+        return Verdict("quarantined", "too_many_bad_rows")
+    return Verdict("published", "rows_held")
+
+
+def _settle(
+    conn: Connection,
+    dataset: DatasetSpec,
+    file: LandedFile,
+    staged: Staged | None,
+    findings: list[Finding],
+    as_of: datetime,
+    run_id: str,
+    *,
+    again: bool,
+) -> None:
+    """The one transaction: rows, quarantine, batch, ledger, incident, and the end of the staging tables."""
+    publish.prepare(conn, dataset)
+    rows = staged.rows if staged else 0
+    by_row = dataset.quarantine == "rows" and all(f.rows is not None for f in findings)
+    held = publish.mark_held(conn, findings, limit=None if by_row else KEPT_ROWS)
+    verdict = judge_batch(dataset, rows, held, findings)
+    batch = _batch_row(conn, dataset, file, as_of, verdict.state)
+    new = changed = 0
+    if staged and held:
+        publish.quarantine(conn, dataset, staged, batch, limit=None if verdict.state == "published" else KEPT_ROWS)
+    if staged and verdict.state == "published":
+        done = publish.upsert(conn, dataset, staged, batch, as_of)
+        new, changed = done.new, done.changed
+    else:
+        held = rows
+    if staged:
+        staging.drop(conn, (staged.raw, staged.typed))
+    numbers = {"rows_read": rows, "rows_new": new, "rows_changed": changed, "rows_held": held}
+    failures = [f.failure.to_dict() for f in findings]
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "UPDATE evergreen.batch SET rows_read = %s, rows_new = %s, rows_changed = %s, rows_held = %s,"
+            " failures = %s WHERE id = %s",
+            (*numbers.values(), json.dumps(failures), batch),
+        )
+    evidence: dict[str, Any] = {
+        "file": file.name, "checksum": file.checksum, "batch": batch, **numbers, "quarantine": dataset.quarantine,
+        "failures": failures[:EVIDENCE_FAILURES], "failures_in_all": len(failures),
+    }  # fmt: skip
+    if verdict.reason == "too_many_bad_rows":
+        evidence["max_bad_rows"] = dataset.max_bad_rows
+    published = verdict.state == "published"
+    decision = ledger.append(
+        conn,
+        Decision(
+            as_of=as_of,
+            subject=ledger.dataset_subject(dataset.name),
+            kind=Kind.BATCH_PUBLISHED if published else Kind.BATCH_QUARANTINED,
+            reason=verdict.reason,
+            run_id=run_id,
+            dedupe_key=_dedupe_key(dataset, file, run_id if again else None),
+            evidence=evidence,
+            answers=_answers(conn, dataset, file) if again else (),
+        ),
+    )
+    if not published:
+        from evergreen.alerting.outbox import raise_incident
+
+        raise_incident(
+            conn,
+            _dedupe_key(dataset, file),
+            ledger.dataset_subject(dataset.name),
+            "batch_quarantined",
+            decision.id,
+            {"dataset": dataset.name, "reason": verdict.reason, **evidence},
+        )
+    log.info("%s: %s %s (%s): %s", dataset.name, file.name, verdict.state, verdict.reason, numbers)
+
+
+def _batch_row(conn: Connection, dataset: DatasetSpec, file: LandedFile, as_of: datetime, state: State) -> int:
+    rows = fetch(
+        conn,
+        "INSERT INTO evergreen.batch AS b (dataset, checksum, file, as_of, state, rows_read, rows_new, rows_changed,"
+        " rows_held) VALUES (%s, %s, %s, %s, %s, 0, 0, 0, 0) ON CONFLICT (dataset, checksum) DO UPDATE"
+        " SET file = excluded.file, as_of = excluded.as_of, state = excluded.state, decided_at = clock_timestamp()"
+        " WHERE b.state = 'quarantined' RETURNING id",
+        (dataset.name, file.checksum, file.name, as_of, state),
+    )
+    if not rows:
+        raise TransientError(f"{file.name} was published by another run meanwhile; this one starts again", Reason.BUSY)
+    return int(rows[0]["id"])
+
+
+def _answers(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> tuple[int, ...]:
+    found = fetch(
+        conn,
+        "SELECT id FROM evergreen.decision WHERE subject = %s AND kind = %s AND evidence->>'checksum' = %s ORDER BY id",
+        (ledger.dataset_subject(dataset.name), Kind.BATCH_QUARANTINED.value, file.checksum),
+    )
+    return tuple(row["id"] for row in found)
+
+
+def _decided_by(conn: Connection, dataset: DatasetSpec, run_id: str) -> list[BatchOutcome]:
+    rows = fetch(
+        conn,
+        "SELECT DISTINCT ON (b.id) b.dataset, b.file, b.checksum, b.state, b.rows_read, b.rows_new, b.rows_changed,"
+        " b.rows_held, b.failures, d.id AS decision_id FROM evergreen.decision AS d JOIN evergreen.batch AS b"
+        " ON b.id = (d.evidence->>'batch')::bigint"
+        " WHERE d.subject = %s AND d.run_id = %s AND d.kind = ANY(%s) ORDER BY b.id, d.id DESC",
+        (
+            ledger.dataset_subject(dataset.name),
+            run_id,
+            [Kind.BATCH_PUBLISHED.value, Kind.BATCH_QUARANTINED.value],
+        ),
+    )
+    return sorted((BatchOutcome.from_dict(row) for row in rows), key=lambda o: (o.file, o.checksum))

@@ -1,0 +1,48 @@
+"""What became of one landed file; small enough for XCom."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from evergreen.warehouse.failure import Failure
+
+State = Literal["published", "quarantined"]
+
+
+@dataclass(frozen=True)
+class BatchOutcome:
+    """The decision on one file.
+
+    Args:
+        dataset: its dataset.
+        file: its name in the landing folder.
+        checksum: SHA-256 of its content, hexadecimal.
+        state: whether it was published (perhaps without some rows) or held back as a whole.
+        rows_read: data rows in the file; 0 where it could not be read to the end.
+        rows_new: rows with a key that was not there.
+        rows_changed: rows that are another version of a key that was there.
+        rows_held: rows held back: all of a quarantined batch.
+        failures: what failed; a published batch has some where rows were held back.
+        decision_id: the ledger row.
+    """
+
+    dataset: str
+    file: str
+    checksum: str
+    state: State
+    rows_read: int
+    rows_new: int
+    rows_changed: int
+    rows_held: int
+    failures: tuple[Failure, ...]
+    decision_id: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The outcome as JSON takes it."""
+        return {**asdict(self), "failures": [f.to_dict() for f in self.failures]}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> BatchOutcome:
+        """The outcome that `to_dict` wrote."""
+        return cls(**{**value, "failures": tuple(Failure.from_dict(f) for f in value["failures"])})

@@ -1,0 +1,248 @@
+"""Makes a staged batch part of the dataset, so that every as-of time keeps seeing what was known then.
+
+`data.NAME` holds the newest version of each row and `data.NAME__history` the versions that it replaced, each
+with the time from which it was known (`_arrived_at`) and, in the history, the time from which another one was
+(`_superseded_at`). The versions of a key never overlap: a reader as of T finds exactly one, or none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg2 import sql
+
+from evergreen.errors import Reason, TerminalError
+from evergreen.spec import DatasetSpec
+from evergreen.warehouse.connection import Connection, fetch
+from evergreen.warehouse.migrate import TYPES, ensure_dataset
+from evergreen.warehouse.staging import Finding, Staged, table
+
+HELD = sql.Identifier("pg_temp", "_held")
+
+
+@dataclass(frozen=True)
+class Published:
+    """How many rows were new and how many were a new version of a row; identical rows are neither."""
+
+    new: int
+    changed: int
+
+
+def prepare(conn: Connection, dataset: DatasetSpec) -> None:
+    """Make sure that the dataset's tables are there and fit the spec, and that nobody else publishes into them.
+
+    Raises:
+        TerminalError: a column changed its type, or the key changed, since the tables were made.
+    """
+    with conn.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('evergreen.publish'), hashtext(%s))", (dataset.name,))
+    ensure_dataset(conn, dataset)
+    name = f"data.{dataset.name}"
+    rows = fetch(
+        conn,
+        "SELECT attname, format_type(atttypid, atttypmod) AS type, EXISTS (SELECT 1 FROM pg_index"
+        " WHERE indrelid = attrelid AND indisprimary AND attnum = ANY(indkey)) AS key"
+        " FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+        (name,),
+    )
+    there = {row["attname"]: row["type"] for row in rows}
+    wanted = {"timestamptz": "timestamp with time zone"}
+    problems = [
+        f"columns.{n}: is {c.type} in the spec but {there[n]} in {name}"
+        for n, c in dataset.columns.items()
+        if there[n] != wanted.get(TYPES[c.type], TYPES[c.type])
+    ]
+    key = sorted(row["attname"] for row in rows if row["key"])
+    if key != sorted(dataset.key):
+        problems.append(f"key: is {', '.join(dataset.key)} in the spec but {', '.join(key)} in {name}")
+    if problems:
+        raise TerminalError(
+            f"datasets/{dataset.name}.yaml: {'; '.join(problems)}. Published rows keep their shape: undo the change, "
+            "or publish under a new dataset name",
+            Reason.BAD_SPEC,
+        )
+
+
+def mark_held(conn: Connection, findings: list[Finding], limit: int | None = None) -> int:
+    """Note which rows of the batch fail and why, in a table of this transaction; returns how many rows.
+
+    Args:
+        findings: those with a query of their rows count, the others are ignored.
+        limit: at most so many rows for each finding; None for all.
+    """
+    with conn.cursor() as cursor:
+        cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(HELD))
+        cursor.execute("CREATE TEMPORARY TABLE _held (_row bigint NOT NULL, reason text NOT NULL) ON COMMIT DROP")
+        for finding in findings:
+            if finding.rows is None:
+                continue
+            cursor.execute(
+                sql.SQL("INSERT INTO {} SELECT DISTINCT _row, {} FROM ({}) AS failing ORDER BY _row LIMIT {}").format(
+                    HELD, sql.Literal(finding.failure.of_row), finding.rows, sql.Literal(limit)
+                )
+            )
+        cursor.execute(sql.SQL("ANALYZE {}").format(HELD))
+        cursor.execute(sql.SQL("SELECT count(DISTINCT _row) FROM {}").format(HELD))
+        return int((cursor.fetchone() or (0,))[0])
+
+
+def quarantine(
+    conn: Connection, dataset: DatasetSpec, staged: Staged, batch: int, *, limit: int | None = None
+) -> None:
+    """Keep the rows that `mark_held` noted in quarantine.NAME, as the file had them, with every reason.
+
+    Args:
+        limit: at most so many, the first of the file; for a batch that is held as a whole, whose file stays.
+    """
+    target = sql.Identifier("quarantine", dataset.name)
+    with conn.cursor() as cursor:
+        cursor.execute(
+            sql.SQL(
+                "CREATE TABLE IF NOT EXISTS {} (batch bigint NOT NULL, row_number bigint NOT NULL, row jsonb NOT NULL,"
+                " reasons text[] NOT NULL, PRIMARY KEY (batch, row_number))"
+            ).format(target)
+        )
+        cursor.execute(sql.SQL("DELETE FROM {} WHERE batch = %s").format(target), (batch,))
+        cursor.execute(
+            sql.SQL(
+                "INSERT INTO {} SELECT %s, r._row, to_jsonb(r) - '_row', h.reasons FROM {} AS r JOIN"
+                " (SELECT _row, array_agg(DISTINCT reason ORDER BY reason) AS reasons FROM {} GROUP BY _row"
+                " ORDER BY _row LIMIT {}) AS h ON h._row = r._row"
+            ).format(target, table(staged.raw), HELD, sql.Literal(limit)),
+            (batch,),
+        )
+
+
+def upsert(conn: Connection, dataset: DatasetSpec, staged: Staged, batch: int, as_of: datetime) -> Published:
+    """Publish the rows of a typed table that are not held back.
+
+    A key that is new arrived at the time in `arrival.column`, else at its event time + `arrival.delay`, else
+    at as-of. A new version of a row arrived at the time in `arrival.column`, else at as-of, and never before
+    the version that it replaces, which moves to the history. An older version that lands late goes to its
+    place in the history. An identical row changes nothing.
+
+    Args:
+        conn: a transaction in which `prepare` and `mark_held` were called.
+        dataset: whose rows these are; the key is unique in the batch.
+        staged: the batch.
+        batch: its id in evergreen.batch.
+        as_of: the run's as-of time, aware.
+    """
+    with conn.cursor() as cursor:
+        parts = _parts(dataset, staged, batch, as_of)
+        cursor.execute(sql.SQL("SELECT EXISTS (SELECT 1 FROM {current})").format(**parts))
+        if cursor.fetchone() == (False,):
+            cursor.execute(sql.SQL(_INSERT).format(**parts, **_EVERY, arrived=parts["arrival"]))
+            return Published(cursor.rowcount, 0)
+        cursor.execute("DROP TABLE IF EXISTS pg_temp._changed")
+        cursor.execute(sql.SQL(_CHANGED).format(**parts))
+        replaced = filled = 0
+        if cursor.rowcount:
+            cursor.execute("ANALYZE pg_temp._changed")
+            cursor.execute(sql.SQL(_ARCHIVE).format(**parts))
+            replaced = cursor.rowcount
+            cursor.execute(sql.SQL(_CUT).format(**parts))
+            cursor.execute(sql.SQL(_BACKFILL).format(**parts))
+            filled = cursor.rowcount
+        cursor.execute(
+            sql.SQL(_INSERT).format(
+                **parts,
+                join=sql.SQL(_JOIN).format(**parts),
+                wanted=sql.SQL("({} IS NULL OR x._row IS NOT NULL)").format(parts["first_key"]),
+                arrived=sql.SQL("coalesce(x.effective, {})").format(parts["arrival"]),
+            )
+        )
+        return Published(cursor.rowcount - replaced, replaced + filled)
+
+
+def _parts(dataset: DatasetSpec, staged: Staged, batch: int, as_of: datetime) -> dict[str, Any]:
+    names = list(dataset.columns)
+
+    def columns(alias: str | None = None, only: list[str] | tuple[str, ...] = tuple(names)) -> sql.Composable:
+        return sql.SQL(", ").join(sql.Identifier(alias, n) if alias else sql.Identifier(n) for n in only)
+
+    time = sql.Literal(as_of) + sql.SQL("::timestamptz")
+    # A fresh row's event time + delay may lie after as-of. It stays there: at as-of the source itself did not
+    # have the row yet, and a replay that ran an hour earlier must not see it.
+    arrival: sql.Composable = time
+    if dataset.arrival.column:
+        arrival = sql.SQL("{}::timestamptz").format(sql.Identifier("n", dataset.arrival.column))
+    elif dataset.arrival.delay is not None:
+        arrival = sql.SQL("({}::timestamptz + {})").format(
+            sql.Identifier("n", dataset.event_time), sql.Literal(dataset.arrival.delay)
+        )
+    told = sql.SQL("{} > c._arrived_at").format(arrival) if dataset.arrival.column else sql.SQL("false")
+    late = sql.SQL("{} < c._arrived_at").format(arrival) if dataset.arrival.column else sql.SQL("false")
+    return {
+        "current": sql.Identifier("data", dataset.name),
+        "history": sql.Identifier("data", f"{dataset.name}__history"),
+        "typed": table(staged.typed),
+        "held": HELD,
+        "columns": columns(),
+        "n": columns("n"),
+        "c": columns("c"),
+        "excluded": sql.SQL(", ").join(sql.SQL("{0} = excluded.{0}").format(sql.Identifier(n)) for n in names),
+        "key": columns(only=dataset.key),
+        "same": sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(sql.Identifier("n", k), sql.Identifier("c", k)) for k in dataset.key
+        ),
+        "same_h": sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(sql.Identifier("n", k), sql.Identifier("h", k)) for k in dataset.key
+        ),
+        "first_key": sql.Identifier("c", dataset.key[0]),
+        "arrival": arrival,
+        "told": told,
+        "late": late,
+        "as_of": time,
+        "batch": sql.Literal(batch),
+    }
+
+
+# Rows whose key is there with other values. A version whose arrival column says nothing new (the same time
+# with other values) is a correction that this run brings: taken at its word it would change what past as-of
+# times saw.
+_CHANGED = """
+CREATE TEMPORARY TABLE _changed ON COMMIT DROP AS
+SELECT n._row, c._arrived_at AS replaced_at, {late} AS late,
+    CASE WHEN {told} OR {late} THEN {arrival} ELSE greatest({as_of}, c._arrived_at) END AS effective
+FROM {typed} AS n JOIN {current} AS c ON {same}
+WHERE ROW({n}) IS DISTINCT FROM ROW({c}) AND NOT EXISTS (SELECT 1 FROM {held} AS held WHERE held._row = n._row)
+"""
+
+_ARCHIVE = """
+INSERT INTO {history} ({columns}, _arrived_at, _batch, _superseded_at)
+SELECT {c}, c._arrived_at, c._batch, x.effective
+FROM pg_temp._changed AS x JOIN {typed} AS n USING (_row) JOIN {current} AS c ON {same} WHERE NOT x.late
+"""
+
+# An older version that lands late takes its part of the time from the version that was known in its stead ...
+_CUT = """
+UPDATE {history} AS h SET _superseded_at = x.effective
+FROM pg_temp._changed AS x JOIN {typed} AS n USING (_row)
+WHERE x.late AND {same_h} AND h._arrived_at < x.effective AND h._superseded_at > x.effective
+"""
+
+# ... up to the next version. One that arrived at the very time of a known version is not told from it.
+_BACKFILL = """
+INSERT INTO {history} ({columns}, _arrived_at, _batch, _superseded_at)
+SELECT {n}, x.effective, {batch}, least(x.replaced_at, h.next)
+FROM pg_temp._changed AS x JOIN {typed} AS n USING (_row) LEFT JOIN (
+    SELECT x._row, min(h._arrived_at) FILTER (WHERE h._arrived_at > x.effective) AS next,
+        bool_or(h._arrived_at = x.effective) AS known
+    FROM pg_temp._changed AS x JOIN {typed} AS n USING (_row) JOIN {history} AS h ON {same_h}
+    WHERE x.late GROUP BY x._row
+) AS h USING (_row)
+WHERE x.late AND h.known IS NOT TRUE
+"""
+
+# Identical rows are left out here and not in DO UPDATE's condition, which would lock and so rewrite each one.
+_JOIN = "LEFT JOIN {current} AS c ON {same} LEFT JOIN pg_temp._changed AS x ON x._row = n._row AND NOT x.late"
+_INSERT = """
+INSERT INTO {current} AS t ({columns}, _arrived_at, _batch)
+SELECT {n}, {arrived}, {batch} FROM {typed} AS n {join}
+WHERE {wanted} AND NOT EXISTS (SELECT 1 FROM {held} AS held WHERE held._row = n._row)
+ON CONFLICT ({key}) DO UPDATE SET {excluded}, _arrived_at = excluded._arrived_at, _batch = excluded._batch
+"""
+_EVERY = {"join": sql.SQL(""), "wanted": sql.SQL("true")}

@@ -1,0 +1,105 @@
+"""The embedded stack, started once for all end-to-end tests, with a home and specs of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evergreen import ledger
+from evergreen.errors import TerminalError
+from evergreen.feeds import real_file
+from evergreen.feeds import story as stories
+from evergreen.ledger import Decision, Kind
+from evergreen.stack import control
+from evergreen.stack.airflow_api import AirflowApi
+from evergreen.stack.demo import DATASET, dag_ids, tell_story
+from evergreen.stack.variables import environment
+from evergreen.stack.layout import Layout
+from evergreen.warehouse.connection import connect, fetch
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack and what the tests need of it."""
+
+    layout: Layout
+    specs: Path
+    api: AirflowApi
+
+    @property
+    def landing(self) -> Path:
+        return self.layout.home / "landing" / DATASET
+
+    def mails(self, *words: str) -> list[Path]:
+        """The caught mails whose text holds all these words."""
+        return [p for p in sorted(self.layout.mail.glob("*.eml")) if all(w in p.read_text(errors="replace") for w in words)]
+
+    def decisions(self, subject: str, *kinds: Kind) -> list[Decision]:
+        with connect() as conn:
+            return ledger.find(conn, subject, kinds)
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        with connect() as conn:
+            return fetch(conn, query)
+
+    def run(self, dag_id: str, conf: dict[str, Any] | None = None, expect: str = "success") -> str:
+        """Trigger a DAG, wait for its end, and return the run id."""
+        run = self.api.trigger(dag_id, conf)
+        state = self.api.wait(dag_id, run)
+        assert state == expect, f"{dag_id} {run}: {state}, tasks {self.api.tasks(dag_id, run)}"
+        return run
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Change a spec file as a person would."""
+        path = self.specs / file
+        text = path.read_text()
+        assert old in text, f"{file} does not hold {old!r}"
+        path.write_text(text.replace(old, new))
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The stack with the shipped specs, whose monitors have no cron: the story sets the time."""
+    base = Path(tempfile.mkdtemp(prefix="evergreen-e2e-"))
+    base.chmod(0o755)
+    for folder in ("datasets", "models"):
+        shutil.copytree(REPOSITORY / "include" / folder, base / "specs" / folder)
+    for path in (base / "specs" / "models").glob("*.yaml"):
+        path.write_text(path.read_text().replace("monitoring:\n", "monitoring:\n  schedule: null\n"))
+    before = dict(os.environ)
+    os.environ["EVERGREEN_HOME"] = str(base / "home")
+    os.environ["EVERGREEN_SPECS"] = str(base / "specs")
+    layout = Layout.of()
+    try:
+        login = control.up(layout.home)
+        os.environ.update(environment(layout.home))
+        api = AirflowApi(login.airflow_url, login.user, login.airflow_password)
+        api.wait_for_dags(set(dag_ids()))
+        yield Stack(layout, base / "specs", api)
+    finally:
+        control.down(layout.home)
+        os.environ.clear()
+        os.environ.update(before)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def told(stack: Stack) -> Any:
+    """The story, told through the scheduler: on the real bike data where it is, else on the simulated feed."""
+    try:
+        real_file.find()
+        name = "bike_sharing"
+    except TerminalError:
+        name = "simulated"
+    story = stories.get(name)
+    tell_story(stack.api, story, stack.landing, print)
+    return story

@@ -1,0 +1,185 @@
+"""From judgements to the ledger and the outbox: one decision for a judgement, one mail for an incident."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from monitoring_scene import CUTOFF, WEEK, at, model
+
+from evergreen.ledger import Decision, Kind, append, find, open_requests
+from evergreen.monitoring import judgement as store
+from evergreen.monitoring.judgement import Judgement, Status, Violation, What
+from evergreen.monitoring.policy import apply
+from evergreen.warehouse.connection import connect, fetch
+
+AMOUNT = Violation(What.DATA_DRIFT, "amount", "wasserstein", 0.9, 0.2)
+KIND = Violation(What.NEW_CATEGORY, "kind", "unseen_share", 0.4, 0.05)
+BROKEN = Violation(What.UNREADABLE, "kind", "jensenshannon", None, 0.1, "all 168 values are missing")
+LATE = Violation(What.STALE, "_time", "hours_since_newest_row", 40.0, 36.0)
+FEW = Violation(What.VOLUME, "_key", "rows", 3, 84)
+SPEC = model(trigger={"m": 2, "n": 3, "cooldown": "14d"})
+
+
+def promote(version: str, as_of: datetime, answers: tuple[int, ...] = (), kind: Kind = Kind.PROMOTED) -> None:
+    with connect() as conn:
+        append(
+            conn,
+            Decision(as_of, "model/watched", kind, "r", "t/1", f"{kind.value}:{version}:{as_of}", {"mlflow_run": "x"}, version, answers),
+        )  # fmt: skip
+
+
+def judged(
+    number: int, *violations: Violation, revision: int = 1, version: str = "1", as_of: datetime | None = None
+) -> None:
+    kinds = {v.kind for v in violations}
+    status = Status.VIOLATION if violations else Status.OK
+    status = Status.STALE if What.STALE in kinds else Status.INSUFFICIENT if What.VOLUME in kinds else status
+    start = CUTOFF + number * WEEK
+    with connect() as conn:
+        store.insert(
+            conn,
+            Judgement(
+                "watched", version, start, start + WEEK, revision, as_of or at(number + 1), status, 168, 168, 168,
+                violations=violations, report="monitoring/x/drift.html", mlflow_run="x",
+            ),
+        )  # fmt: skip
+
+
+def mails() -> list[tuple[str, str]]:
+    with connect() as conn:
+        return [
+            (r["kind"], r["incident"])
+            for r in fetch(conn, "SELECT kind, incident FROM evergreen.mail ORDER BY id")
+        ]
+
+
+@pytest.fixture
+def champion(warehouse_url) -> None:
+    promote("1", CUTOFF)
+
+
+def test_a_drift_is_requested_once_and_mailed_once(champion):
+    judged(0, AMOUNT)
+    assert apply(SPEC, at(1), "monitor/1") is None
+    judged(1, AMOUNT)
+    made = apply(SPEC, at(2), "monitor/2")
+    assert (made.kind, made.reason, made.version, made.run_id) == (
+        Kind.RETRAIN_REQUESTED,
+        "data_drift",
+        "1",
+        "monitor/2",
+    )
+    assert made.dedupe_key == f"policy:watched:1:{(CUTOFF + WEEK).isoformat()}:1"
+    assert made.evidence["since"] == CUTOFF.isoformat()
+    assert apply(SPEC, at(2), "monitor/3") == made
+    assert mails() == [("drift", "drift:watched:1:data_drift:amount")]
+    with connect() as conn:
+        assert [d.id for d in open_requests(conn, "watched")] == [made.id]
+        context = fetch(conn, "SELECT decision_id, context FROM evergreen.mail")[0]
+    assert context["decision_id"] == made.id
+    assert context["context"]["violations"][0]["limit"] == 0.2
+
+
+def test_the_same_drift_is_held_back_without_a_second_mail_until_something_is_new(champion):
+    judged(0, AMOUNT)
+    judged(1, AMOUNT)
+    request = apply(SPEC, at(2), "monitor/1")
+    judged(2, AMOUNT)
+    held = apply(SPEC, at(3), "monitor/2")
+    assert (held.kind, held.reason, held.evidence["request"]) == (
+        Kind.RETRAIN_SUPPRESSED,
+        "already_open",
+        request.id,
+    )
+    promote("2", at(3), (request.id,), Kind.REJECTED)
+    judged(3, AMOUNT)
+    assert apply(SPEC, at(4), "monitor/3").reason == "already_answered"
+    assert len(mails()) == 1
+    judged(4, AMOUNT, KIND)
+    again = apply(SPEC, at(5), "monitor/4")
+    assert (again.kind, again.evidence["causes"]) == (
+        Kind.RETRAIN_REQUESTED,
+        ["data_drift:amount", "new_category:kind"],
+    )
+    assert [i for _, i in mails()] == [
+        "drift:watched:1:data_drift:amount",
+        "drift:watched:1:data_drift:amount+kind",
+    ]
+
+
+def test_a_drift_within_the_cool_down_is_told_and_asked_for_after_it(champion):
+    with connect() as conn:
+        first = append(
+            conn,
+            Decision(at(1.5), "model/watched", Kind.RETRAIN_REQUESTED, "manual", "p/1", "by hand", {}, "1"),
+        )
+    promote("9", at(1.6), (first.id,), Kind.REJECTED)
+    judged(0, AMOUNT)
+    judged(1, AMOUNT)
+    held = apply(SPEC, at(2), "monitor/1")
+    assert (held.reason, "until 2024-06-13" in held.evidence["message"]) == ("cooldown", True)
+    assert apply(SPEC, at(2), "monitor/2") == held
+    later = apply(SPEC, at(2) + timedelta(days=14), "monitor/3")
+    assert later.kind is Kind.RETRAIN_REQUESTED
+    assert len(mails()) == 1
+
+
+def test_only_windows_of_the_present_champion_in_its_present_time_count(champion):
+    judged(0, AMOUNT)
+    judged(1, AMOUNT)
+    promote("2", at(2))
+    assert apply(SPEC, at(2), "monitor/1") is None
+    promote("1", at(3), kind=Kind.ROLLED_BACK)
+    assert apply(SPEC, at(3), "monitor/2") is None
+    judged(3, AMOUNT)
+    judged(4, AMOUNT)
+    assert apply(SPEC, at(5), "monitor/3").evidence["since"] == (CUTOFF + 3 * WEEK).isoformat()
+
+
+def test_only_the_newest_revision_of_a_window_counts_and_late_findings_do(champion):
+    judged(0, AMOUNT)
+    judged(0, revision=2, as_of=at(1.5))
+    judged(1, AMOUNT)
+    assert apply(SPEC, at(2), "monitor/1") is None
+    judged(0, AMOUNT, revision=3, as_of=at(2.1))
+    assert apply(SPEC, at(2), "monitor/2") is None, "a later judgement is not known yet"
+    assert apply(SPEC, at(2.2), "monitor/3").kind is Kind.RETRAIN_REQUESTED
+
+
+def test_data_problems_are_told_once_an_episode_and_never_request(champion):
+    judged(0, LATE)
+    judged(1, LATE)
+    assert apply(SPEC, at(2), "monitor/1") is None
+    judged(2, LATE)
+    assert apply(SPEC, at(3), "monitor/2") is None
+    begin = CUTOFF.isoformat()
+    assert mails() == [("data_problem", f"data:watched:stale:{begin}")]
+    judged(3)
+    judged(4, FEW)
+    judged(5, BROKEN)
+    judged(6, BROKEN)
+    assert apply(SPEC, at(7), "monitor/3") is None
+    assert [i for _, i in mails()][1:] == [
+        f"data:watched:insufficient:{(CUTOFF + 4 * WEEK).isoformat()}",
+        f"data:watched:unreadable:{(CUTOFF + 5 * WEEK).isoformat()}",
+    ]
+    with connect() as conn:
+        assert find(conn, kinds=(Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED)) == []
+
+
+def test_without_a_champion_or_windows_nothing_is_decided(warehouse_url):
+    assert apply(SPEC, at(1), "monitor/1") is None
+    promote("1", CUTOFF)
+    assert apply(SPEC, at(1), "monitor/1") is None
+
+
+def test_a_mail_that_cannot_be_owed_takes_the_decision_back(champion, monkeypatch):
+    judged(0, AMOUNT)
+    judged(1, AMOUNT)
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("ALTER TABLE evergreen.mail ADD CONSTRAINT broken CHECK (kind <> 'drift')")
+    with pytest.raises(Exception, match="broken"):
+        apply(SPEC, at(2), "monitor/1")
+    with connect() as conn:
+        assert find(conn, kinds=(Kind.RETRAIN_REQUESTED,)) == []

@@ -1,0 +1,272 @@
+"""Windows of a champion judged on a real warehouse, with real Evidently reports in a real MLflow."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from mlflow import MlflowClient
+from monitoring_scene import CUTOFF, ROWS, WEEK, at, count, violated, week
+
+from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.ledger import Decision, Kind, append
+from evergreen.monitoring import judgement as store
+from evergreen.monitoring.judge import judge
+from evergreen.monitoring.judgement import Status, What
+from evergreen.warehouse.connection import connect, fetch
+
+
+def run(world, as_of, run_id="monitor/1"):
+    return judge(world.specs, world.spec, as_of, run_id)
+
+
+def test_quiet_windows_are_ok_once_with_their_report_in_mlflow(scene):
+    world = scene()
+    run_id = world.champion()
+    world.live(2)
+    found = run(world, at(2))
+    assert [(j.status, j.window_start, j.revision) for j in found] == [
+        (Status.OK, CUTOFF, 1),
+        (Status.OK, CUTOFF + WEEK, 1),
+    ]
+    assert {(j.rows, j.sampled_rows, j.labelled, j.mlflow_run) for j in found} == {(ROWS, ROWS, ROWS, run_id)}
+    files = {f.path for f in MlflowClient().list_artifacts(run_id, "monitoring/20240520T0000Z-r1")}
+    assert found[0].report in files
+    assert files == {f"monitoring/20240520T0000Z-r1/{name}.html" for name in ("drift", "performance")}
+    assert run(world, at(2)) == []
+    with connect() as conn:
+        back = store.newest(conn, "watched", "1", ends_after=CUTOFF, as_of=at(2), limit=9)
+    key = lambda c: (c.kind.value, c.column)  # noqa: E731
+    assert [sorted(j.columns, key=key) for j in back] == [sorted(j.columns, key=key) for j in found]
+    assert [j.metrics for j in back] == [j.metrics for j in found]
+
+
+def test_a_changed_unit_is_found_with_value_limit_and_what_it_was(scene):
+    world = scene(drift={"ignore": ["pressure"]}, sample_rows=120)
+    world.champion()
+    world.live(1, change=lambda f: f.assign(amount=f["amount"] * 9 / 5 + 32, pressure=0.0))
+    (found,) = run(world, at(1))
+    assert found.status is Status.VIOLATION
+    assert violated(found) == {"data_drift:amount"}
+    assert (found.rows, found.sampled_rows) == (ROWS, 120)
+    (finding,) = found.violations
+    assert finding.value > 5 * finding.limit
+    assert "(reference " in finding.detail
+
+
+@pytest.mark.parametrize(
+    ("keep", "late", "status", "kinds"),
+    [
+        pytest.param(0, False, Status.INSUFFICIENT, {"volume:_key"}, id="an empty window"),
+        pytest.param(3, False, Status.INSUFFICIENT, {"volume:_key"}, id="three rows"),
+        pytest.param(83, False, Status.INSUFFICIENT, {"volume:_key"}, id="less than half the usual"),
+        pytest.param(84, False, Status.OK, set(), id="half the usual"),
+        pytest.param(84, True, Status.STALE, {"stale:_time"}, id="the feed stopped"),
+    ],
+)
+def test_rows_that_are_too_few_are_never_fine(scene, keep, late, status, kinds):
+    world = scene()
+    world.champion()
+    world.land(week(-1))
+    world.land(week(0).iloc[:keep] if late else week(0).sample(keep, random_state=1))
+    world.score(CUTOFF - WEEK, CUTOFF + WEEK)
+    if not late:
+        world.land(week(1).head(3))
+    (found,) = run(world, at(1, hours=3))
+    assert (found.status, violated(found)) == (status, kinds)
+    if kinds:
+        assert found.columns == ()
+        assert found.report is None
+        (finding,) = found.violations
+        assert finding.limit == (36 if late else 84)
+        assert finding.value == (168 - 83 if late else keep)
+    assert run(world, at(1, hours=3)) == []
+
+
+def test_a_feed_that_stopped_is_found_before_its_window_is_over_and_judged_again_when_it_came_back(scene):
+    world = scene()
+    world.champion()
+    world.live(1)
+    run(world, at(1))
+    world.land(week(1).head(24))
+    assert run(world, at(1, hours=59)) == []
+    (stale,) = run(world, at(1, hours=61))
+    assert (stale.status, stale.window_start, stale.revision, stale.rows) == (
+        Status.STALE,
+        CUTOFF + WEEK,
+        1,
+        24,
+    )
+    assert run(world, at(1, hours=70)) == []
+    world.land(week(1).iloc[24:], arrived=at(2))
+    world.score(CUTOFF + WEEK, CUTOFF + 2 * WEEK)
+    (again,) = run(world, at(2))
+    assert (again.status, again.revision) == (Status.OK, 2)
+
+
+def test_rows_without_a_prediction_are_not_fine_until_they_are_scored(scene):
+    world = scene()
+    world.champion()
+    world.live(1)
+    world.land(week(1))
+    first, second = run(world, at(2))
+    assert (first.status, second.status) == (Status.OK, Status.INSUFFICIENT)
+    assert violated(second) == {"unscored:_prediction"}
+    assert "run the scoring" in second.violations[0].detail
+    world.score(CUTOFF + WEEK, CUTOFF + 2 * WEEK)
+    (again,) = run(world, at(2))
+    assert (again.status, again.revision, again.window_start) == (Status.OK, 2, CUTOFF + WEEK)
+
+
+def test_a_scoring_that_never_ran_is_found_and_one_that_began_inside_a_window_is_not_blamed(scene):
+    world = scene()
+    world.champion()
+    for number in range(2):
+        world.land(week(number))
+    assert [violated(j) for j in run(world, at(1))] == [{"unscored:_prediction"}]
+    world.score(CUTOFF + WEEK - timedelta(days=2), CUTOFF + 2 * WEEK)
+    found = run(world, at(2))
+    assert [(j.window_start, j.status) for j in found] == [(CUTOFF + WEEK, Status.OK)]
+
+
+def test_late_labels_are_not_yet_judged_and_judged_when_they_are_in(scene):
+    world = scene()
+    world.champion()
+    frame = week(0).assign(y=lambda f: f["y"] + 5)
+    world.land(frame, labels=False)
+    world.land(week(1).head(60))
+    world.score(CUTOFF, CUTOFF + WEEK)
+    (first,) = run(world, at(1))
+    assert (first.status, first.revision, first.labelled) == (Status.OK, 1, 0)
+    assert (first.metrics["rmse"].state, first.metrics["rmse"].value) == ("not_yet", None)
+    world.labels(frame.head(100), at(1, days=1))
+    assert run(world, at(1, days=1, hours=1)) == []
+    world.labels(frame.iloc[100:], at(1, days=2))
+    (second,) = run(world, at(1, days=2, hours=1))
+    assert (second.status, second.revision, second.labelled) == (Status.VIOLATION, 2, ROWS)
+    assert violated(second) == {"performance:rmse"}
+    assert [(r["revision"], r["labelled"]) for r in world.judgements()] == [(1, 0), (2, ROWS)]
+
+
+def test_labels_and_predictions_that_came_after_as_of_do_not_count(scene):
+    world = scene()
+    world.champion()
+    world.land(week(0))
+    world.score(CUTOFF, CUTOFF + WEEK, as_of=at(1, days=3))
+    (early,) = run(world, at(1))
+    assert violated(early) == {"unscored:_prediction"}
+
+
+def test_a_bad_column_is_reported_and_the_others_are_judged(scene):
+    world = scene()
+    world.champion()
+    world.live(1, change=lambda f: f.assign(amount=None, kind=None, pressure=float("inf")))
+    (found,) = run(world, at(1))
+    bad = {c.column: c for c in found.columns if c.kind is What.UNREADABLE}
+    assert set(bad) == {"amount", "kind", "pressure"}
+    assert all(c.value is None and c.violated for c in bad.values())
+    assert {c.column for c in found.columns if c.kind is What.DATA_DRIFT} == {"level", "_label"}
+    assert found.report is not None
+
+
+def test_two_runs_at_once_judge_each_window_once(scene):
+    world = scene()
+    world.champion()
+    world.live(2)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda n: run(world, at(2), f"monitor/{n}"), range(2)))
+    assert sorted(j.window_start for made in found for j in made) == [CUTOFF, CUTOFF + WEEK]
+    with connect() as conn:
+        assert count(conn, "window_judgement") == 2
+
+
+def test_served_is_the_first_prediction_of_a_key_whichever_version_made_it(scene):
+    world = scene()
+    world.champion()
+    world.land(week(0))
+    half = CUTOFF + WEEK / 2
+    world.score(CUTOFF, half, version="1")
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("UPDATE data.sensor SET guess = guess + 50")
+    world.score(CUTOFF, half, version="2")
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("UPDATE data.sensor SET guess = guess - 50")
+    world.score(half, CUTOFF + WEEK, version="2")
+    (found,) = run(world, at(1))
+    assert found.status is Status.OK
+    served = next(c for c in found.columns if c.kind is What.PREDICTION_DRIFT)
+    assert "version 1 (84 rows), version 2 (84 rows)" in served.detail
+
+
+def test_after_a_rollback_the_windows_of_the_version_taken_back_are_not_its_successors(scene):
+    world = scene()
+    world.champion("1")
+    world.champion("2", as_of=at(1))
+    world.live(3)
+    with connect() as conn:
+        back = Decision(
+            at(2, days=1), "model/watched", Kind.ROLLED_BACK, "manual", "rollback/1", "back:1", {}, "1"
+        )
+        append(conn, back)
+    found = run(world, at(3))
+    assert [(j.version, j.window_start) for j in found] == [("1", CUTOFF + 2 * WEEK)]
+
+
+def test_without_a_champion_there_is_nothing_to_judge(scene):
+    world = scene()
+    assert run(world, at(1)) == []
+
+
+def test_without_its_reference_nothing_is_judged(scene):
+    world = scene()
+    world.champion()
+    world.live(1)
+    (world.tmp / "artifacts" / world.run_id / "artifacts" / "reference" / "profile.json").unlink()
+    with pytest.raises(TerminalError, match="no window can be judged") as error:
+        run(world, at(1))
+    assert error.value.reason is Reason.REGISTRY_MISMATCH
+    assert world.judgements() == []
+
+
+def test_mlflow_that_fails_midway_leaves_the_window_due(scene, monkeypatch):
+    world = scene()
+    world.champion()
+    world.live(1)
+    artifacts = world.tmp / "artifacts" / world.run_id / "artifacts" / "monitoring"
+    artifacts.write_text("a file where the reports' folder has to be")
+    with pytest.raises(TransientError):
+        run(world, at(1))
+    assert world.judgements() == []
+    artifacts.unlink()
+    assert [j.revision for j in run(world, at(1))] == [1]
+
+
+def test_a_feature_query_that_breaks_on_the_data_is_a_terminal_error(scene):
+    world = scene()
+    world.champion()
+    world.live(1)
+    world.spec = world.spec.model_copy(
+        update={"query": "SELECT ts, 1/0 AS amount, pressure, level, kind, y FROM sensor"}
+    )
+    with pytest.raises(TerminalError, match="division by zero"):
+        run(world, at(1))
+
+
+def test_judging_does_not_hold_up_the_ingest_of_the_data(scene, monkeypatch):
+    world = scene()
+    world.champion()
+    world.live(1)
+    from evergreen import registry
+
+    logged = registry.log_files
+
+    def meanwhile(*args):
+        with connect() as conn:
+            fetch(conn, "SELECT 1 FROM data.sensor LIMIT 1")
+            with conn.cursor() as cursor:
+                cursor.execute("SET lock_timeout = 1000; LOCK TABLE data.sensor IN ACCESS EXCLUSIVE MODE")
+        logged(*args)
+
+    monkeypatch.setattr(registry, "log_files", meanwhile)
+    assert len(run(world, at(1))) == 1

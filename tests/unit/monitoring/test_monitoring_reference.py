@@ -1,0 +1,163 @@
+"""A reference is the same for the same rows, knows its own past, and is refused when it is not whole."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from monitoring_scene import BEGIN, WEEK, as_table, learnt, model, rows
+
+from evergreen.errors import Reason, TerminalError
+from evergreen.monitoring import past
+from evergreen.monitoring.reference import PROFILE_FILE, SAMPLE_FILE, Reference, build
+from evergreen.spec import parse_duration
+from evergreen.warehouse.connection import fetch
+
+METRICS = {"rmse": 1.0, "mae": 0.8, "r2": 0.95}
+
+
+def test_the_same_rows_make_the_same_reference_in_any_order():
+    frame = learnt()
+    shuffled = frame.take(pa.array(np.random.default_rng(0).permutation(frame.num_rows)))
+    one, other = build(model(), frame, METRICS), build(model(), shuffled, METRICS)
+    assert one.sample.equals(other.sample)
+    assert one.columns == other.columns
+
+
+def test_the_sample_is_the_one_that_the_warehouse_takes(conn):
+    keys = [f'["2024-01-{d:02d}T00:00:00+00:00"]' for d in range(1, 29)]
+    found = fetch(conn, "SELECT key FROM unnest(%s) AS key ORDER BY md5(key) LIMIT 10", (keys,))
+    assert {keys[i] for i in past.sample_of(keys, 10)} == {r["key"] for r in found}
+
+
+def test_it_is_bounded_and_states_what_it_is_made_of():
+    made = build(model(sample_rows=500), learnt(), METRICS)
+    assert made.sample.num_rows == 500
+    assert (made.rows, made.windows, made.basis, made.usual_rows) == (20 * 168, 20, "history", 168)
+    assert (made.start, made.end) == (BEGIN, BEGIN + 20 * WEEK - timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    ("weeks", "basis", "usual"),
+    [
+        pytest.param(4, "history", 168, id="four whole windows suffice"),
+        pytest.param(3, "resampled", 168, id="three are too few"),
+        pytest.param(0.5, "resampled", 168, id="less than one window"),
+    ],
+)
+def test_a_short_history_is_resampled_and_says_so(weeks, basis, usual):
+    made = build(model(), as_table(rows(1, BEGIN, int(weeks * 168))), METRICS)
+    assert made.basis == basis
+    assert made.usual_rows == pytest.approx(usual, rel=0.02)
+    assert all(c.largest_past is not None for c in made.columns.values())
+
+
+def test_windows_cut_off_at_the_ends_are_not_taken_for_usual():
+    made = build(model(), as_table(rows(1, BEGIN + timedelta(days=3), 168 * 8)), METRICS)
+    assert made.windows == 7
+    assert made.usual_rows == 168
+
+
+def test_a_season_that_the_champion_has_seen_raises_the_limit():
+    frame = rows(1, BEGIN, 52 * 168)
+    season = 10 * np.sin(np.arange(len(frame)) * 2 * np.pi / len(frame))
+    drift = model().monitoring.drift
+    flat = build(model(), as_table(frame), METRICS).columns["pressure"].drift_limit(drift)
+    frame["pressure"] += season
+    assert build(model(), as_table(frame), METRICS).columns["pressure"].drift_limit(drift) > 3 * flat
+
+
+def test_limits_follow_the_spec_of_now():
+    column = build(model(), learnt(), METRICS).columns["amount"]
+    assert column.drift_limit(model(drift={"numeric": 0.5}).monitoring.drift) == 0.5
+    assert column.drift_limit(model(drift={"factor": 9}).monitoring.drift) == pytest.approx(
+        9 * column.largest_past
+    )
+
+
+def test_a_changed_window_makes_the_limits_again():
+    made = build(model(), learnt(), METRICS)
+    daily = made.for_window(model(window="1d", min_rows=10))
+    assert made.for_window(model()) is made
+    assert daily.window_s == parse_duration("1d").total_seconds()
+    assert daily.usual_rows == pytest.approx(24, rel=0.1)
+    assert daily.columns["pressure"].largest_past > made.columns["pressure"].largest_past
+
+
+def test_ten_thousand_rows_in_fifty_windows_take_less_than_three_seconds():
+    frame = learnt(weeks=60)
+    begin = time.perf_counter()
+    made = build(model(sample_rows=20000), frame, METRICS)
+    assert made.windows == 60
+    assert time.perf_counter() - begin < 3
+
+
+@pytest.mark.parametrize(
+    ("change", "metrics", "reason"),
+    [
+        pytest.param(
+            lambda t: t.drop_columns(["_prediction"]), METRICS, Reason.BAD_QUERY, id="no predictions"
+        ),
+        pytest.param(lambda t: t.slice(0, 0), METRICS, Reason.NO_ROWS, id="no rows"),
+        pytest.param(lambda t: t, {"mae": 1.0}, Reason.BAD_METRIC, id="the watched metric is missing"),
+        pytest.param(
+            lambda t: t, {"rmse": float("nan")}, Reason.BAD_METRIC, id="the watched metric is no number"
+        ),
+    ],
+)
+def test_what_no_reference_can_be_made_of(change, metrics, reason):
+    with pytest.raises(TerminalError) as error:
+        build(model(), change(learnt(weeks=4)), metrics)
+    assert error.value.reason is reason
+
+
+def test_a_column_of_another_type_or_without_values_is_marked_unreadable():
+    frame = learnt(weeks=6)
+    words = pa.array(["x"] * frame.num_rows)
+    nothing = pa.nulls(frame.num_rows, pa.float64())
+    frame = frame.set_column(frame.schema.get_field_index("amount"), "amount", words)
+    frame = frame.set_column(frame.schema.get_field_index("pressure"), "pressure", nothing)
+    made = build(model(), frame, METRICS)
+    assert "not readable as numbers" in made.columns["amount"].unreadable
+    assert "no value" in made.columns["pressure"].unreadable
+    assert not made.columns["kind"].unreadable
+
+
+def test_it_reads_back_what_it_wrote(tmp_path):
+    made = build(model(), learnt(), METRICS)
+    made.write(tmp_path / "reference")
+    back = Reference.read(tmp_path / "reference")
+    assert back.sample.equals(made.sample)
+    assert (back.columns, back.holdout_metrics, back.start) == (
+        made.columns,
+        made.holdout_metrics,
+        made.start,
+    )
+
+
+def _edit(folder, **changes):
+    profile = json.loads((folder / PROFILE_FILE).read_text())
+    (folder / PROFILE_FILE).write_text(json.dumps({**profile, **changes}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda f: (f / PROFILE_FILE).unlink(), id="profile missing"),
+        pytest.param(lambda f: (f / SAMPLE_FILE).unlink(), id="sample missing"),
+        pytest.param(lambda f: (f / SAMPLE_FILE).write_bytes(b"PAR1"), id="sample damaged"),
+        pytest.param(lambda f: (f / PROFILE_FILE).write_text("[]"), id="profile is no profile"),
+        pytest.param(lambda f: _edit(f, format=2), id="unknown format"),
+        pytest.param(lambda f: _edit(f, sample_rows=7), id="sample of another profile"),
+        pytest.param(lambda f: _edit(f, columns=[{"name": "amount"}]), id="half a column"),
+    ],
+)
+def test_a_reference_that_is_not_whole_is_refused(tmp_path, damage):
+    build(model(), learnt(weeks=4), METRICS).write(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(TerminalError, match="no window can be judged"):
+        Reference.read(tmp_path)

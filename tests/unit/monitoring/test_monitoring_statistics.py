@@ -1,0 +1,71 @@
+"""The fast statistics of the reference are Evidently's, to the last digits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evergreen.monitoring import measure, statistics
+from evergreen.monitoring.profile import ColumnProfile
+
+ROWS = 600
+WINDOWS = [np.arange(a, a + 90) for a in (0, 200, 510)]
+
+
+def evidently(name: str, values: np.ndarray, sample: np.ndarray) -> list[float]:
+    profile = ColumnProfile("x", "feature", name, 0.1, 0.0, 0.0)
+    column = pd.Series(values)
+    if name == statistics.NUMERIC:
+        column = column.replace([np.inf, -np.inf], np.nan)
+    found = []
+    for window in WINDOWS:
+        rest = sample.copy()
+        rest[window] = False
+        found.append(measure.drift(profile, column[rest].dropna(), column.iloc[window].dropna(), 0.1))
+    return found
+
+
+@pytest.fixture(params=["every row in the sample", "a third in the sample"])
+def sample(request) -> np.ndarray:
+    return np.ones(ROWS, dtype=bool) if "every" in request.param else np.arange(ROWS) % 3 == 0
+
+
+@pytest.mark.parametrize("kind", ["smooth", "ties", "constant", "missing and infinite"])
+def test_numbers_are_measured_as_evidently_does(kind, sample):
+    rng = np.random.default_rng(3)
+    values = rng.gamma(2.0, 3.0, ROWS)
+    if kind == "ties":
+        values = np.round(values)
+    if kind == "constant":
+        values = np.full(ROWS, 4.0)
+    if kind == "missing and infinite":
+        values[rng.integers(0, ROWS, 80)] = np.nan
+        values[[5, 250]] = np.inf
+    found = statistics.numeric(values, sample, WINDOWS)
+    np.testing.assert_allclose(found, evidently(statistics.NUMERIC, values, sample), rtol=1e-9, atol=1e-12)
+
+
+def test_categories_are_measured_as_evidently_does(sample):
+    rng = np.random.default_rng(4)
+    codes = rng.choice(5, ROWS, p=[0.4, 0.3, 0.2, 0.06, 0.04])
+    codes[200:290] = rng.choice([0, 4], 90)
+    codes[rng.integers(0, ROWS, 40)] = -1
+    names = np.array([*"abcde", None], dtype=object)[codes]
+    found = statistics.categorical(codes, 5, sample, WINDOWS)
+    np.testing.assert_allclose(found, evidently(statistics.CATEGORICAL, names, sample), rtol=1e-9, atol=1e-12)
+
+
+def test_equal_shares_are_no_distance():
+    codes = np.tile([0, 1, 2], 200)
+    assert statistics.categorical(codes, 3, np.ones(ROWS, dtype=bool), WINDOWS).max() < 1e-6
+
+
+def test_missing_values_and_lone_categories_are_shares_of_rows():
+    everything = np.ones(ROWS, dtype=bool)
+    missing = np.zeros(ROWS, dtype=bool)
+    missing[:45] = True
+    assert statistics.missing_rise(missing, everything, WINDOWS) == pytest.approx([0.5, -45 / 510, -45 / 510])
+    codes = np.zeros(ROWS, dtype=np.int64)
+    codes[200:209] = 1
+    assert statistics.unseen(codes, 2, WINDOWS) == pytest.approx([0.0, 0.1, 0.0])

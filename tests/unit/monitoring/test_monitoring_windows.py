@@ -1,0 +1,92 @@
+"""Windows lie on the calendar, and a window is judged when, and only when, there is something to judge."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from evergreen.monitoring import windows
+from evergreen.monitoring.windows import Facts, Judged, Window
+
+DAY, WEEK = timedelta(days=1), timedelta(days=7)
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("time", "length", "start"),
+    [
+        pytest.param("2024-01-03T12:00", WEEK, "2024-01-01T00:00", id="a week starts on Monday"),
+        pytest.param("2024-01-01T00:00", WEEK, "2024-01-01T00:00", id="a start belongs to its own window"),
+        pytest.param("2024-01-03T23:59", DAY, "2024-01-03T00:00", id="a day is a UTC day"),
+        pytest.param("1969-12-31T10:00", DAY, "1969-12-31T00:00", id="before the anchor"),
+    ],
+)
+def test_a_time_lies_in_one_window(time, length, start):
+    found = windows.window_of(utc(time), length)
+    assert found == Window(utc(start), utc(start) + length)
+
+
+@pytest.mark.parametrize(
+    ("as_of", "count"),
+    [
+        pytest.param("2024-01-14T23:59", 1, id="a minute before the end it is not complete"),
+        pytest.param("2024-01-15T00:00", 2, id="at its end it is"),
+    ],
+)
+def test_a_window_is_complete_at_its_end(as_of, count):
+    assert len(windows.complete(WEEK, utc("2024-01-03T00:00"), utc(as_of))) == count
+
+
+@pytest.mark.parametrize(
+    ("reign", "first_scored", "as_of", "delay", "first"),
+    [
+        pytest.param("2024-01-03T02:00", "2024-01-03T00:00", "2024-01-23T00:00", 0, "2024-01-01", id="from the window of office"),
+        pytest.param("2024-01-01T00:00", "2024-01-09T05:00", "2024-01-23T00:00", 0, "2024-01-08", id="not before the first prediction"),
+        pytest.param("2024-01-03T02:00", None, "2024-01-23T00:00", 0, "2024-01-08", id="unscored from the first whole window"),
+        pytest.param("2023-01-02T00:00", "2023-01-02T00:00", "2024-01-01T00:00", 0, "2023-10-09", id="the newest twelve"),
+        pytest.param("2023-01-02T00:00", "2023-01-02T00:00", "2024-01-01T00:00", 28, "2023-09-11", id="and as many as labels take"),
+    ],
+)  # fmt: skip
+def test_how_far_back_a_champion_answers(reign, first_scored, as_of, delay, first):
+    scored = None if first_scored is None else utc(first_scored)
+    found = windows.candidates(WEEK, utc(reign), scored, utc(as_of), timedelta(days=delay))
+    assert found[0].start == utc(first)
+    assert found == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "again"),
+    [
+        pytest.param(Judged(1, 168, 168, True), Facts(168, 168, 168), False, id="nothing new"),
+        pytest.param(Judged(1, 168, 0, False), Facts(168, 130, 168), False, id="labels still too few"),
+        pytest.param(Judged(1, 168, 0, False), Facts(168, 135, 168), True, id="labels suffice now"),
+        pytest.param(Judged(1, 168, 135, True), Facts(168, 136, 168), False, id="one label more"),
+        pytest.param(Judged(1, 168, 135, True), Facts(168, 150, 168), True, id="a twentieth more labels"),
+        pytest.param(Judged(1, 168, 165, True), Facts(168, 168, 168), True, id="the last labels"),
+        pytest.param(Judged(1, 120, 120, True), Facts(168, 168, 168), True, id="late rows"),
+        pytest.param(Judged(1, 3, 3, False, frozenset({"volume"})), Facts(3, 3, 3), True, id="held back is looked at again"),
+    ],
+)  # fmt: skip
+def test_what_is_worth_a_new_revision(before, now, again):
+    assert windows.worth_judging_again(before, now, 0.8) is again
+
+
+def test_held_back_for_the_same_reason_is_no_news():
+    before = Judged(1, 3, 3, False, frozenset({"volume"}))
+    assert windows.still_held_back(before, frozenset({"volume"}), Facts(3, 3, 0))
+    assert not windows.still_held_back(before, frozenset({"stale"}), Facts(3, 3, 0))
+    assert not windows.still_held_back(before, frozenset({"volume"}), Facts(4, 4, 0))
+    assert not windows.still_held_back(None, frozenset({"volume"}), Facts(3, 3, 0))
+
+
+def test_due_windows_are_bounded_with_the_newest_in_time_order():
+    found = windows.complete(DAY, utc("2024-01-01"), utc("2024-03-01"))
+    judged = {found[-1].start: Judged(1, 24, 24, True)}
+    facts = {w.start: Facts(24, 24, 24) for w in found}
+    due = windows.due(found, facts, judged, 0.8)
+    assert [w for w, _ in due] == found[-windows.MOST_PER_RUN - 1 : -1]
+    assert {revision for _, revision in due} == {1}

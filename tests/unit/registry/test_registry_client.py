@@ -1,0 +1,75 @@
+"""What MLflow's failures mean, tried on a server of HTTP answers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from evergreen import registry
+from evergreen.errors import Reason, TerminalError, TransientError
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers every request with the status and error code that the server holds."""
+
+    def do_GET(self) -> None:
+        status, code = self.server.answer  # type: ignore[attr-defined]
+        body = f'{{"error_code": "{code}", "message": "told by the server"}}'.encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is logged."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as found:
+        threading.Thread(target=found.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hidden@127.0.0.1:{found.server_port}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        yield found
+        found.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "reason"),
+    [
+        pytest.param((404, "RESOURCE_DOES_NOT_EXIST"), TerminalError, Reason.REGISTRY_MISMATCH, id="missing"),
+        pytest.param((400, "INVALID_PARAMETER_VALUE"), TerminalError, Reason.REGISTRY_MISMATCH, id="refused"),
+        pytest.param((403, "PERMISSION_DENIED"), TerminalError, Reason.REGISTRY_MISMATCH, id="forbidden"),
+        pytest.param((500, "INTERNAL_ERROR"), TransientError, Reason.UNREACHABLE, id="broken"),
+        pytest.param((503, "TEMPORARILY_UNAVAILABLE"), TransientError, Reason.UNREACHABLE, id="restarting"),
+        pytest.param(
+            (429, "REQUEST_LIMIT_EXCEEDED"), TransientError, Reason.UNREACHABLE, id="too-many-requests"
+        ),
+    ],
+)
+def test_answers(server, rides, answer, kind, reason):
+    server.answer = answer
+    with pytest.raises(kind) as caught:
+        registry.load(rides, "1")
+    assert caught.value.reason is reason
+    assert "hidden" not in str(caught.value)
+    assert "load version 1 of rides" in str(caught.value)
+
+
+def test_no_server(rides, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hidden@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TransientError) as caught:
+        registry.load(rides, "1")
+    assert "hidden" not in str(caught.value)
+
+
+def test_no_address(rides, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(TerminalError, match="MLFLOW_TRACKING_URI is not set"):
+        registry.load(rides, "1")

@@ -1,0 +1,205 @@
+"""Scoring: each row once by each version, seen as of the run, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from evergreen import registry
+from evergreen.errors import Reason, TerminalError
+from evergreen.scoring import score as scoring
+from evergreen.scoring.score import rechunk, score
+from evergreen.warehouse.connection import connect, fetch
+
+
+@pytest.fixture
+def champion(world, mlflow_url, start):
+    """Thirty days of rows, and a champion as of their end."""
+    world.land(start, 30)
+    world.promote(start + timedelta(days=30), "dag/first")
+    return world
+
+
+def run(world, as_of, run_id="score", **more):
+    return score(world.specs, world.model, as_of, run_id, **more)
+
+
+def stored():
+    with connect() as conn:
+        return fetch(conn, "SELECT * FROM evergreen.prediction ORDER BY event_time, version")
+
+
+def test_rows_since_the_champion_are_scored_once(champion, start):
+    day = start + timedelta(days=30)
+    champion.land(day, 2, seed=2)
+    result = run(champion, day + timedelta(days=2))
+    # The newest hour has not arrived: rows arrive an hour after their event.
+    assert (result.version, result.rows, result.chunks, result.state) == ("1", 48, 1, "scored")
+    assert json.loads(json.dumps(result.to_dict()))["start"] == day.isoformat()
+    rows = stored()
+    again = run(champion, day + timedelta(days=2))
+    assert (again.rows, again.state) == (0, "up_to_date")
+    assert stored() == rows
+    champion.land(day + timedelta(days=2), 1, seed=3)
+    assert run(champion, day + timedelta(days=3)).rows == 24
+
+
+def test_a_late_row_is_scored_when_it_arrives(champion, start):
+    day = start + timedelta(days=30)
+    champion.land(day, 1, seed=2, arrived=day + timedelta(days=3))
+    champion.land(day + timedelta(days=1), 1, seed=3)
+    assert run(champion, day + timedelta(days=2)).rows == 24
+    assert run(champion, day + timedelta(days=3)).rows == 24
+
+
+def test_predictions_are_those_of_the_features_known_at_as_of(champion, start):
+    day = start + timedelta(days=30)
+    champion.land(day, 1, seed=2)
+    champion.correct(day + timedelta(hours=3), day + timedelta(days=5), x=40.0)
+    run(champion, day + timedelta(days=1))
+    before = stored()
+    rescored = run(champion, day + timedelta(days=6), rescore=True)
+    assert rescored.rows == 1  # only the corrected one comes out different
+    changed = [(a, b) for a, b in zip(before, stored(), strict=True) if a != b]
+    assert len(changed) == 1
+    assert changed[0][0]["event_time"] == day + timedelta(hours=3)
+    assert changed[0][1]["scored_at"] > changed[0][0]["scored_at"]
+
+
+def test_a_new_champion_scores_from_its_own_as_of_on(champion, start):
+    day = start + timedelta(days=30)
+    champion.land(day, 4, seed=2)
+    run(champion, day + timedelta(days=3))
+    champion.promote(day + timedelta(days=2), "dag/second")
+    result = run(champion, day + timedelta(days=4))
+    assert (result.version, result.rows) == ("2", 48)
+    by_version = {v: [r["event_time"] for r in stored() if r["version"] == v] for v in "12"}
+    assert min(by_version["2"]) == day + timedelta(days=2)
+    assert len(by_version["1"]) == 72
+
+
+def test_a_range_by_hand_is_scored_by_the_champion_of_now(champion, start):
+    low, high = start + timedelta(days=2), start + timedelta(days=4)
+    result = run(champion, start + timedelta(days=30), start=low, end=high)
+    assert (result.rows, result.start, result.end) == (48, low.isoformat(), high.isoformat())
+    assert run(champion, start + timedelta(days=30), start=low, end=high).rows == 0
+    with pytest.raises(TerminalError, match="not before end"):
+        run(champion, start + timedelta(days=30), start=high, end=low)
+
+
+def test_chunks_are_bounded_and_hold_every_row_once(champion, start):
+    day = start + timedelta(days=30)
+    champion.land(day, 2, seed=2)
+    small = champion.with_model(scoring={"chunk_rows": 7})
+    result = run(small, day + timedelta(days=2))
+    assert (result.rows, result.chunks) == (48, 7)
+    assert len({r["key"] for r in stored()}) == 48
+    loaded = registry.load(champion.model, "1")
+    assert loaded.version == "1"
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 9, 100])
+def test_rechunk(rows):
+    import pyarrow as pa
+
+    schema = pa.schema([("n", pa.int64())])
+    batches = [pa.record_batch([list(range(a, b))], schema) for a, b in ((0, 4), (4, 4), (4, 5), (5, 9))]
+    tables = list(rechunk(batches, schema, rows))
+    assert [n for t in tables for n in t["n"].to_pylist()] == list(range(9))
+    assert all(t.num_rows == rows for t in tables[:-1])
+    assert 0 < tables[-1].num_rows <= rows
+
+
+def test_a_run_that_dies_leaves_whole_chunks_and_the_next_one_finishes(champion, start, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    day = start + timedelta(days=30)
+    champion.land(day, 2, seed=2)
+    small = champion.with_model(scoring={"chunk_rows": 10})
+    whole, calls = scoring._write, []
+
+    def dies(*args, **more):
+        calls.append(whole(*args, **more))
+        if len(calls) == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "_write", lambda *a, **m: dies(*a, **m) or calls[-1])
+        with pytest.raises(Killed):
+            run(small, day + timedelta(days=2))
+    assert len(stored()) == 20
+    assert run(small, day + timedelta(days=2)).rows == 28
+    assert len({r["key"] for r in stored()}) == len(stored()) == 48
+
+
+def test_what_the_model_does_not_know_is_counted_and_scored(champion, start):
+    day = start + timedelta(days=30)
+
+    def strange(row):
+        if row["ts"].hour < 5:
+            row["kind"] = "snow"
+        if row["ts"].hour == 7:
+            row["x"] = float("inf")
+        if row["ts"].hour > 20:
+            row["x"] = None
+
+    champion.land(day, 1, seed=2, edit=strange)
+    result = run(champion, day + timedelta(days=1))
+    assert (result.rows, result.unseen, result.infinite) == (24, {"kind": 5}, {"x": 1})
+    assert all(np.isfinite(r["prediction"]) for r in stored())
+
+
+def test_a_feature_that_is_all_missing(champion, start):
+    day = start + timedelta(days=30)
+    champion.land(day, 1, seed=2, edit=lambda row: row.update(x=None, kind=None))
+    assert run(champion, day + timedelta(days=1)).rows == 24
+
+
+def test_nothing_to_score_is_no_error_and_is_visible(champion, start):
+    result = run(champion, start + timedelta(days=40))
+    assert (result.rows, result.state) == (0, "no_rows")
+
+
+def test_without_a_champion(world, mlflow_url, start):
+    with pytest.raises(TerminalError) as caught:
+        run(world, start)
+    assert caught.value.reason is Reason.NO_CHAMPION
+
+
+def test_a_champion_that_mlflow_lost(champion, start):
+    MlflowClient().delete_model_version("rides", "1")
+    with pytest.raises(TerminalError) as caught:
+        run(champion, start + timedelta(days=31))
+    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+
+
+def test_a_prediction_that_is_not_finite_is_not_written(champion, start, monkeypatch):
+    champion.land(start + timedelta(days=30), 1, seed=2)
+    monkeypatch.setattr("evergreen.registry.models.predict", lambda _, matrix: np.full(len(matrix), np.nan))
+    with pytest.raises(TerminalError) as caught:
+        run(champion, start + timedelta(days=31))
+    assert caught.value.reason is Reason.BAD_METRIC
+    assert stored() == []
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 1000], ids=["across-chunks", "in-one-chunk"])
+def test_a_key_that_comes_twice(champion, start, chunk_rows):
+    champion.land(start + timedelta(days=30), 1, seed=2)
+    query = champion.model.query + " UNION ALL " + champion.model.query
+    twice = champion.with_model(query=query, scoring={"chunk_rows": chunk_rows})
+    with pytest.raises(TerminalError, match="more than once") as caught:
+        run(twice, start + timedelta(days=31))
+    assert caught.value.reason is Reason.BAD_QUERY
+
+
+def test_a_feature_that_left_the_spec(champion, start):
+    champion.land(start + timedelta(days=30), 1, seed=2)
+    fewer = champion.with_model(features={"numeric": ("hour",)})
+    with pytest.raises(TerminalError, match="needs the features x") as caught:
+        run(fewer, start + timedelta(days=31))
+    assert caught.value.reason is Reason.REGISTRY_MISMATCH

@@ -1,0 +1,50 @@
+"""The encoding that training and scoring share: what the model does not know becomes missing, and is counted."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from evergreen.errors import Reason, TerminalError
+from evergreen.training.encode import Encoding, encode, learn
+
+
+def test_categories_are_learnt_sorted_and_survive_json(rides, rows):
+    encoding = learn(rides, rows(4, kind=["wet", None, "dry", "wet"]))
+    assert encoding.categorical == {"kind": ("dry", "wet")}
+    assert Encoding.from_dict(json.loads(json.dumps(encoding.to_dict()))) == encoding
+    assert encoding.types == ["float", "float", "c"]
+
+
+def test_unseen_categories_and_infinite_numbers_become_missing_and_are_counted(rides, rows):
+    encoding = Encoding(("hour", "x"), {"kind": ("dry", "wet")})
+    table = rows(5, kind=["wet", "hail", None, "dry", "hail"], x=[1.0, np.inf, np.nan, -1e300, 2.0])
+    found = encode(encoding, table)
+    assert found.unseen == {"kind": 2}
+    assert found.infinite == {"x": 2}
+    np.testing.assert_array_equal(found.matrix[:, 2], [1, np.nan, np.nan, 0, np.nan])
+    np.testing.assert_array_equal(found.matrix[:, 1], np.array([1, np.nan, np.nan, np.nan, 2], "float32"))
+
+
+def test_a_feature_without_any_value_is_all_missing(rides, rows):
+    table = rows(3, kind=pa.nulls(3, pa.string()), x=pa.nulls(3, pa.float64()))
+    found = encode(learn(rides, table), table)
+    assert np.isnan(found.matrix[:, 1:]).all()
+    assert (found.unseen, found.infinite) == ({}, {})
+
+
+def test_rows_in_chunks_encode_like_rows_in_one(rides, rows):
+    table = rows(50)
+    encoding = learn(rides, table)
+    pieces = pa.concat_tables([table.slice(0, 20), table.slice(20)])
+    np.testing.assert_array_equal(encode(encoding, pieces).matrix, encode(encoding, table).matrix)
+
+
+def test_a_feature_that_is_gone_is_named(rides, rows):
+    table = rows(3)
+    with pytest.raises(TerminalError, match="features kind") as caught:
+        encode(learn(rides, table), table.drop_columns(["kind"]))
+    assert caught.value.reason is Reason.REGISTRY_MISMATCH

@@ -1,0 +1,103 @@
+"""Fits: parameters that are refused, the same model twice, early stopping away from the holdout."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from evergreen.errors import Reason, TerminalError
+from evergreen.registry.models import predict
+from evergreen.training.encode import encode, learn
+from evergreen.training.fit import fit, gains, parameters
+
+
+def fitted(model, count=600, **columns):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=count)
+    kind = rng.integers(0, 2, count)
+    y = 2 * x + kind + rng.normal(size=count) * 0.1
+    if model.task == "binary":
+        y = (y > 0).astype(float)
+    table = pa.table({
+        "hour": np.arange(count) % 24.0, "x": x, "kind": np.array(["dry", "wet"])[kind], **columns,
+    })  # fmt: skip
+    encoding = learn(model, table)
+    matrix = encode(encoding, table).matrix
+    return fit(model, encoding, matrix, y, np.arange(count)), encoding, matrix
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        pytest.param({"nthread": 8}, "EVERGREEN_THREADS", id="threads"),
+        pytest.param({"seed": 1}, "training.seed", id="seed"),
+        pytest.param({"n_estimators": 10}, "training.max_rounds", id="rounds"),
+        pytest.param({"early_stopping_rounds": 3}, "training.early_stopping_rounds", id="early-stopping"),
+        pytest.param({"tree_method": "exact"}, "same snapshot", id="tree-method"),
+        pytest.param({"device": "cuda"}, "same snapshot", id="device"),
+        pytest.param({"booster": "gblinear"}, "gbtree", id="booster"),
+        pytest.param({"max_dept": 3}, "did you mean max_depth", id="misspelt"),
+        pytest.param({"objective": "binary:logistic"}, "does not fit regression", id="objective"),
+        pytest.param({"max_depth": -3}, "XGBoost refuses", id="value"),
+        pytest.param({"learning_rate": "fast"}, "XGBoost refuses", id="type"),
+        pytest.param({"eval_metric": "accuracy"}, "XGBoost refuses", id="metric"),
+    ],
+)
+def test_parameters_that_are_refused(rides, change, params, told):
+    with pytest.raises(TerminalError, match=told) as caught:
+        fitted(change(rides, training={"params": params}))
+    assert caught.value.reason is Reason.BAD_SPEC
+    assert "models/rides.yaml" in str(caught.value)
+
+
+def test_every_refused_parameter_is_named_at_once(rides, change):
+    with pytest.raises(TerminalError) as caught:
+        parameters(change(rides, training={"params": {"seed": 1, "bogus": 2}}))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_the_same_rows_give_the_same_model(rides, change):
+    model = change(rides, training={"params": {"subsample": 0.7, "colsample_bytree": 0.7}})
+    first, second = fitted(model)[0], fitted(model)[0]
+    assert first.rounds == second.rounds
+    assert first.booster.save_raw() == second.booster.save_raw()
+    other = fitted(change(model, training={"seed": 8}))[0]
+    assert other.booster.save_raw() != first.booster.save_raw()
+
+
+def test_early_stopping_ends_before_the_last_round_and_the_model_has_as_many(rides, change):
+    model = change(rides, training={"max_rounds": 500, "early_stopping_rounds": 3})
+    found, _, _ = fitted(model)
+    assert 1 <= found.rounds < 500
+    assert found.booster.num_boosted_rounds() == found.rounds
+
+
+def test_probabilities_and_a_feature_that_is_all_missing(wetness):
+    found, encoding, matrix = fitted(wetness, hour=np.full(600, np.nan))
+    p = predict(found.booster, matrix)
+    assert ((p > 0) & (p < 1)).all()
+    assert gains(found.booster, encoding)["hour"] == 0
+    assert next(iter(gains(found.booster, encoding))) == "x"
+
+
+def test_one_moment_only_cannot_be_split(rides):
+    encoding = learn(rides, pa.table({"kind": ["a"]}))
+    with pytest.raises(TerminalError) as caught:
+        fit(rides, encoding, np.zeros((50, 3), "float32"), np.arange(50.0), np.zeros(50, int))
+    assert caught.value.reason is Reason.TOO_FEW_ROWS
+
+
+def test_an_auc_that_does_not_exist_stops_the_fit(wetness, change):
+    model = change(wetness, training={"params": {"eval_metric": "auc"}})
+    encoding = learn(model, pa.table({}))
+    y = np.r_[np.arange(80) % 2, np.ones(20)].astype(float)
+    with pytest.raises(TerminalError) as caught:
+        fit(
+            model,
+            encoding,
+            np.random.default_rng(1).normal(size=(100, 2)).astype("float32"),
+            y,
+            np.arange(100),
+        )
+    assert caught.value.reason is Reason.BAD_METRIC

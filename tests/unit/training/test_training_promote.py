@@ -1,0 +1,112 @@
+"""Settling: one decision for one version, requests answered, the alias behind the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from mlflow import MlflowClient
+
+from evergreen import ledger, registry
+from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.ledger import Decision, Kind
+from evergreen.training.gate import GateReason, Verdict
+from evergreen.training.outcome import Outcome
+from evergreen.warehouse.connection import connect, fetch
+
+
+@pytest.fixture
+def landed(world, mlflow_url, start):
+    world.land(start, 45)
+    return world
+
+
+def mails():
+    with connect() as conn:
+        return [
+            (r["kind"], r["incident"])
+            for r in fetch(conn, "SELECT kind, incident FROM evergreen.mail ORDER BY id")
+        ]
+
+
+def request(as_of):
+    with connect() as conn:
+        wish = Decision(as_of, "model/rides", Kind.RETRAIN_REQUESTED, "data_drift", "watch", "wish")
+        return ledger.append(conn, wish).id
+
+
+def test_promotion_is_one_row_one_mail_one_alias_however_often_it_is_settled(landed, start):
+    as_of = start + timedelta(days=40)
+    wish = request(as_of)
+    outcome = landed.train(as_of, "dag/run", requests=(wish,))
+    first = landed.settle(outcome)
+    again = landed.settle(Outcome.from_dict(outcome.to_dict()), "retry")
+    assert again == first
+    assert (first.kind, first.version, first.answers) == (Kind.PROMOTED, "1", (wish,))
+    assert first.evidence["mlflow_run"] == outcome.mlflow_run
+    assert registry.aliases("rides")["champion"] == "1"
+    assert mails() == [("champion_changed", "promoted:rides:1")]
+    with connect() as conn:
+        assert ledger.open_requests(conn, "rides") == []
+        assert registry.champion(conn, "rides").as_of == as_of
+
+
+def test_rejection_answers_the_request_and_leaves_the_champion(landed, start):
+    landed.promote(start + timedelta(days=30), "dag/first")
+    outcome = landed.train(start + timedelta(days=40), "dag/second", requests=(request(start),))
+    rejected = replace(outcome, verdict=Verdict(False, GateReason.NOT_BETTER_THAN_CHAMPION))
+    decision = landed.settle(rejected)
+    assert (decision.kind, decision.reason) == (Kind.REJECTED, "not_better_than_champion")
+    assert registry.aliases("rides") == {"champion": "1", "challenger": "2"}
+    assert mails()[-1] == ("challenger_rejected", "rejected:rides:2")
+    with connect() as conn:
+        assert ledger.open_requests(conn, "rides") == []
+
+
+def test_a_champion_that_changed_meanwhile_is_not_replaced_and_the_request_stays_open(landed, start):
+    as_of = start + timedelta(days=40)
+    slow = landed.train(as_of, "dag/slow", requests=(request(as_of),))
+    landed.promote(as_of, "dag/quick")
+    decision = landed.settle(slow)
+    assert (decision.kind, decision.reason) == (Kind.REJECTED, "champion_changed_meanwhile")
+    with connect() as conn:
+        assert registry.champion(conn, "rides").version == "2"
+        assert len(ledger.open_requests(conn, "rides")) == 1
+
+
+def test_the_alias_that_a_crash_left_behind_is_put_right(landed, start, monkeypatch):
+    outcome = landed.train(start + timedelta(days=40), "dag/run")
+
+    def down(*_):
+        raise TransientError("MLflow does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("evergreen.registry.champions.move_alias", down)
+        with pytest.raises(TransientError):
+            landed.settle(outcome)
+    assert "champion" not in registry.aliases("rides")
+    with connect() as conn:
+        assert registry.champion(conn, "rides").version == "1"
+    assert registry.aliases("rides")["champion"] == "1"
+    assert landed.settle(outcome).kind is Kind.PROMOTED
+    assert len(mails()) == 1
+
+
+def test_a_version_that_is_gone_or_of_another_run_is_not_promoted(landed, start):
+    outcome = landed.train(start + timedelta(days=40), "dag/run")
+    with pytest.raises(TerminalError) as caught:
+        landed.settle(replace(outcome, run_id="dag/other"))
+    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    MlflowClient().delete_model_version("rides", "1")
+    with pytest.raises(TerminalError) as caught:
+        landed.settle(outcome)
+    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    with connect() as conn:
+        assert ledger.find(conn) == []
+
+
+def test_an_outcome_of_another_model_or_time_is_refused(landed, start):
+    outcome = landed.train(start + timedelta(days=40), "dag/run")
+    with pytest.raises(ValueError, match="as of"):
+        landed.settle(replace(outcome, model="other"))

@@ -1,0 +1,208 @@
+"""A training, whole: leaks, determinism, retries, what MLflow keeps, and what fails closed."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+from mlflow import MlflowClient
+
+from evergreen import ledger, registry
+from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.registry.models import DIGEST_TAG
+from evergreen.training import record
+from evergreen.training.gate import GateReason
+from evergreen.training.outcome import Outcome
+from evergreen.warehouse.connection import connect
+
+
+@pytest.fixture
+def landed(world, mlflow_url, start):
+    world.land(start, 45)
+    return world
+
+
+def versions(name="rides"):
+    return sorted(int(v.version) for v in MlflowClient().search_model_versions(f"name = '{name}'"))
+
+
+def runs(name="rides"):
+    client = MlflowClient()
+    return client.search_runs([client.get_experiment_by_name(name).experiment_id])
+
+
+def test_what_a_training_leaves_in_mlflow(landed, start, tmp_path):
+    as_of = start + timedelta(days=40)
+    outcome = landed.train(as_of, "dag/it's a run", trigger="schedule", requests=(3,))
+    assert outcome.passed
+    assert outcome.verdict.reason is GateReason.FIRST_CHAMPION
+    assert outcome.refitted
+    assert outcome.metrics["challenger"]["rmse"] < outcome.metrics["baseline"]["rmse"]
+    assert (
+        outcome.rows["training"] + outcome.rows["purged"] + outcome.rows["holdout"]
+        == outcome.rows["all"]
+        == 960
+    )
+    assert outcome.trained_until == start + timedelta(days=40) - timedelta(hours=1) + timedelta(
+        microseconds=1
+    )
+    assert Outcome.from_dict(json.loads(json.dumps(outcome.to_dict()))) == outcome
+    assert len(json.dumps(outcome.to_dict())) < 10_000
+
+    client = MlflowClient()
+    run = client.get_run(outcome.mlflow_run)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["challenger_rmse"] == outcome.metrics["challenger"]["rmse"]
+    assert run.data.metrics["baseline_mae"] == outcome.metrics["baseline"]["mae"]
+    assert run.data.metrics["holdout_rmse"] == outcome.holdout["rmse"]
+    assert run.data.params["snapshot.fingerprint"] == outcome.fingerprint
+    assert run.data.params["xgb.max_depth"] == "3"
+    assert "lib.xgboost-cpu" in run.data.params or "lib.xgboost" in run.data.params
+    assert run.data.tags["evergreen.run_id"] == "dag/it's a run"
+    files = {f.path for f in client.list_artifacts(outcome.mlflow_run)}
+    assert files >= {
+        "gate.json",
+        "features.json",
+        "importance.json",
+        "spec.yaml",
+        "reference",
+        "outcome.json",
+    }
+
+    version = client.get_model_version("rides", outcome.version)
+    assert version.tags["evergreen.gate"] == "first_champion"
+    assert registry.aliases("rides") == {"challenger": outcome.version}
+    loaded = registry.load(landed.model, outcome.version)
+    assert loaded.categories == {"kind": ("dry", "wet")}
+    assert sorted(p.name for p in loaded.folder.iterdir() if p.suffix in (".pkl", ".pickle")) == []
+    requirements = (loaded.folder / "requirements.txt").read_text().splitlines()
+    assert all("==" in line for line in requirements if line.startswith("xgboost"))
+
+
+def test_a_correction_that_arrives_after_as_of_changes_nothing(landed, start):
+    as_of = start + timedelta(days=40)
+    before = landed.train(as_of, "dag/before")
+    for hour in range(200):
+        landed.correct(start + timedelta(hours=500 + hour), as_of + timedelta(hours=1), demand=9999.0, x=50.0)
+    after = landed.train(as_of, "dag/after")
+    assert after.fingerprint == before.fingerprint
+    assert after.metrics == before.metrics
+    later = landed.train(as_of + timedelta(hours=2), "dag/later")
+    assert later.fingerprint != before.fingerprint
+
+
+def test_a_label_that_arrives_late_is_not_learnt_before_it_arrived(landed, start):
+    as_of, late = start + timedelta(days=40), start + timedelta(days=39)
+    landed.correct(late, start + timedelta(days=39, hours=1), demand=None)
+    landed.correct(late, as_of + timedelta(hours=3), demand=1.0)
+    assert landed.snapshot(as_of).rows == 40 * 24 - 1
+    assert landed.snapshot(as_of + timedelta(hours=4)).rows == 40 * 24 + 4
+
+
+def test_the_same_snapshot_gives_the_same_model(landed, start):
+    first, second = (landed.train(start + timedelta(days=40), f"dag/{n}") for n in ("one", "two"))
+    assert first.metrics == second.metrics
+    digests = {MlflowClient().get_model_version("rides", o.version).tags[DIGEST_TAG] for o in (first, second)}
+    assert len(digests) == 1
+
+
+def test_a_retry_of_a_finished_training_changes_nothing(landed, start):
+    as_of = start + timedelta(days=40)
+    assert landed.train(as_of, "dag/run") == landed.train(as_of, "dag/run")
+    assert versions() == [1]
+    assert len(runs()) == 1
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of the training handles it."""
+
+
+@pytest.mark.parametrize("after", ["begin", "numbers", "model_files", "register", "finish"])
+def test_a_retry_after_a_crash_leaves_one_version(landed, start, monkeypatch, after):
+    as_of = start + timedelta(days=40)
+    whole = getattr(record, after)
+
+    def dies(*args, **more):
+        whole(*args, **more)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, after, dies)
+        with pytest.raises(Killed):
+            landed.train(as_of, "dag/run")
+    outcome = landed.train(as_of, "dag/run")
+    assert len(versions()) == 1
+    assert [r.info.run_id for r in runs()] == [outcome.mlflow_run]
+    assert landed.settle(outcome).version == str(versions()[0])
+
+
+def test_two_tries_of_one_run_do_not_overlap(landed, start):
+    as_of = start + timedelta(days=40)
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('evergreen.train.rides.dag/run', 0))")
+        with pytest.raises(TransientError, match="still at work") as caught:
+            landed.train(as_of, "dag/run")
+    assert caught.value.reason is Reason.BUSY
+    assert landed.train(as_of, "dag/run").version == "1"
+
+
+def test_a_dry_run_registers_and_decides_nothing(landed, start):
+    outcome = landed.train(start + timedelta(days=40), "dag/dry", dry_run=True)
+    assert outcome.version is None
+    assert versions() == []
+    assert runs()[0].data.tags["evergreen.dry_run"] == "true"
+    with pytest.raises(ValueError, match="dry run"):
+        landed.settle(outcome)
+
+
+def test_a_champion_that_mlflow_lost_holds_back_every_challenger(landed, start):
+    landed.promote(start + timedelta(days=30), "dag/first")
+    MlflowClient().delete_model_version("rides", "1")
+    outcome = landed.train(start + timedelta(days=40), "dag/second")
+    assert outcome.verdict.reason is GateReason.CHAMPION_UNAVAILABLE
+    assert landed.settle(outcome).kind is ledger.Kind.REJECTED
+
+
+def test_a_backfill_is_never_promoted_over_a_newer_champion(landed, start):
+    landed.promote(start + timedelta(days=40), "dag/now")
+    outcome = landed.train(start + timedelta(days=30), "dag/backfill")
+    assert not outcome.passed
+    assert any(c.check == "not_older" and not c.passed for c in outcome.verdict.checks)
+
+
+def test_only_rows_that_the_champion_has_not_learnt_are_judged(landed, start):
+    landed.promote(start + timedelta(days=40), "dag/first")
+    soon = landed.train(start + timedelta(days=40, hours=12), "dag/soon")
+    assert soon.rows["judged"] == soon.rows["holdout"] == 120  # 12 new rows are too few, so all of them
+    later = landed.train(start + timedelta(days=42), "dag/later")
+    assert 24 <= later.rows["judged"] < later.rows["holdout"]
+
+
+def test_a_binary_model_all_the_way(world, mlflow_url, wetness, start):
+    world.land(start, 45)
+    other = world.with_model(wetness)
+    decision = other.settle(other.train(start + timedelta(days=40), "dag/run"))
+    assert decision.kind is ledger.Kind.PROMOTED
+    assert set(decision.evidence["metrics"]["challenger"]) == {"roc_auc", "pr_auc", "log_loss", "brier"}
+    assert decision.evidence["metrics"]["baseline"]["roc_auc"] == 0.5
+
+
+def test_a_failed_training_says_why_in_mlflow_and_registers_nothing(landed, start):
+    model = landed.with_model(label={"max": 10})
+    with pytest.raises(TerminalError) as caught:
+        model.train(start + timedelta(days=40), "dag/run")
+    assert caught.value.reason is Reason.BAD_LABEL
+    assert versions() == []
+    assert runs()[0].info.status == "FAILED"
+    assert "labels are not" in runs()[0].data.tags["evergreen.error"]
+
+
+def test_a_server_that_is_down_is_transient_and_nothing_is_decided(landed, start, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(TransientError) as caught:
+        landed.train(start + timedelta(days=40), "dag/run")
+    assert "secret" not in str(caught.value)
+    with connect() as conn:
+        assert ledger.find(conn) == []

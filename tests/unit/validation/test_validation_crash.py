@@ -1,0 +1,164 @@
+"""Killed in the middle, twice at once, readers meanwhile: nothing is half published."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from validation_room import AS_OF, Room, reading, spec
+
+from evergreen.errors import TransientError
+from evergreen.validation import ingest as module
+from evergreen.warehouse.connection import Connection, connect, fetch
+from evergreen.warehouse.features import open_views
+
+SLEEP = """
+CREATE OR REPLACE FUNCTION evergreen.nap() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN PERFORM pg_sleep(60); RETURN NULL; END $$;
+CREATE TRIGGER nap AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION evergreen.nap();
+"""
+
+
+def execute(query: str) -> None:
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute(query)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def napping(room: Room) -> bool:
+    return bool(
+        room.rows("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'")
+    )
+
+
+@pytest.mark.parametrize("table", ["data.readings", "evergreen.decision"], ids=["in-the-upsert", "at-the-decision"])
+def test_killed_in_mid_publish_leaves_nothing_and_the_next_run_does_it(room: Room, table: str) -> None:
+    room.land("0.csv", [reading(0, value=1)])
+    room.ingest(spec())
+    room.land("1.csv", [reading(0, value=2), reading(1)])
+    execute(SLEEP.format(table=table))
+    try:
+        child = multiprocessing.get_context("fork").Process(
+            target=module.ingest, args=(spec(), AS_OF, "dag/killed"), kwargs={"folder": room.folder}
+        )
+        child.start()
+        wait_for(lambda: napping(room) or not child.is_alive())
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL
+        assert room.rows("SELECT value FROM data.readings") == [{"value": 1.0}]
+        assert room.rows("SELECT count(*) AS n FROM evergreen.batch") == [{"n": 1}]
+        assert len(room.staging()) == 2
+        # The server notices within seconds that its client is gone; until then the table is locked.
+        wait_for(lambda: not napping(room), 20)
+    finally:
+        execute(f"DROP TRIGGER nap ON {table}")
+    outcome = room.one(spec(), run_id="dag/killed")
+    assert (outcome.rows_new, outcome.rows_changed) == (1, 1)
+    assert room.published() == 2
+    assert room.rows("SELECT count(*) AS n FROM data.readings__history") == [{"n": 1}]
+    assert room.rows("SELECT count(*) AS n FROM evergreen.decision") == [{"n": 2}]
+    assert room.staging() == []
+
+
+def test_two_ingests_at_once_decide_each_file_once(room: Room) -> None:
+    for index in range(3):
+        room.land(f"{index}.csv", [reading(index)])
+    outcomes: list[str] = []
+
+    def run(name: str) -> None:
+        outcomes.extend(o.file for o in room.ingest(spec(), run_id=name))
+
+    threads = [threading.Thread(target=run, args=(f"dag/{n}",)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["0.csv", "1.csv", "2.csv"]
+    assert room.published() == 3
+    assert room.rows("SELECT count(*) AS n FROM evergreen.decision") == [{"n": 3}]
+
+
+def test_ingest_that_waits_too_long_for_another_is_transient(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    with module._alone(spec()):
+        monkeypatch.setattr(module, "connect", lambda **other: Impatient(connect(**other)))
+        with pytest.raises(TransientError, match="another run holds the lock"):
+            room.ingest(spec())
+
+
+class Impatient:
+    """A connection that waits 200 ms for a lock instead of a minute."""
+
+    def __init__(self, manager) -> None:  # type: ignore[no-untyped-def]
+        self.manager = manager
+
+    def __enter__(self):  # type: ignore[no-untyped-def]
+        conn = self.manager.__enter__()
+        with conn.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '200ms'")
+        conn.commit()
+        return conn
+
+    def __exit__(self, *error):  # type: ignore[no-untyped-def]
+        return self.manager.__exit__(*error)
+
+
+def test_long_reader_and_publishing_do_not_wait_for_each_other(room: Room) -> None:
+    room.land("a.csv", [reading(0)])
+    room.ingest(spec())
+    room.land("b.csv", [reading(0, value=2), reading(1)])
+    with connect() as reader:
+        open_views(reader, [spec()], AS_OF)
+        assert len(fetch(reader, "SELECT * FROM readings")) == 1
+        started = time.monotonic()
+        assert room.one(spec()).rows_new == 1
+        assert time.monotonic() - started < 30
+
+
+def test_no_connection_stays_open(room: Room) -> None:
+    room.land("a.csv", [reading(0, value=1000)])
+    room.ingest(spec())
+    query = "SELECT application_name AS n FROM pg_stat_activity WHERE application_name LIKE 'evergreen%'"
+    assert [r["n"] for r in room.rows(query)] == ["evergreen"]
+
+
+def test_warehouse_that_dies_while_the_batch_is_judged_is_transient(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room.land("a.csv", [reading(0)])
+    validate = module.engine._validate
+
+    def cut(blocker: Connection) -> None:
+        waiting = "application_name = 'evergreen-validation' AND wait_event_type = 'Lock'"
+        wait_for(lambda: room.rows(f"SELECT 1 FROM pg_stat_activity WHERE {waiting}"))
+        execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {waiting}")
+        blocker.rollback()
+
+    def validate_without_a_server(*args):  # type: ignore[no-untyped-def]
+        typed = next(t for t in room.staging() if t.endswith("_t"))
+        with connect() as blocker, blocker.cursor() as cursor:
+            cursor.execute(f"LOCK TABLE staging.{typed}")
+            killer = threading.Thread(target=cut, args=(blocker,))
+            killer.start()
+            try:
+                return validate(*args)
+            finally:
+                killer.join()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.engine, "_validate", validate_without_a_server)
+        with pytest.raises(TransientError):
+            room.ingest(spec())
+    assert room.rows("SELECT count(*) AS n FROM evergreen.batch") == [{"n": 0}]
+    assert room.one(spec()).state == "published"
+    assert room.staging() == []
