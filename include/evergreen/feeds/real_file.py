@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import io
 import os
 import tempfile
 import time
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 
 from evergreen import settings
@@ -22,6 +24,10 @@ MEMBER = "hour.csv"
 TIMEOUT_S, DEADLINE_S = 20.0, 120.0
 MAX_BYTES = 8 << 20
 BLOCK = 1 << 16
+# What a lost connection, an address that is none, and a zip file that is none raise; RuntimeError: an encrypted one.
+BAD_DOWNLOAD = (
+    OSError, http.client.HTTPException, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def find() -> Path:
@@ -53,10 +59,10 @@ def obtain(url: str = URL) -> Path:
         return path
     try:
         content = _member(_download(url))
-    except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
+    except BAD_DOWNLOAD as error:
         told = " ".join(str(error).split()) or type(error).__name__
         raise TerminalError(f"{url} cannot be downloaded ({told}). {_ways()}", Reason.UNREACHABLE) from error
-    _verify(f"{MEMBER} from {url}", content, _ways())
+    _verify(f"{MEMBER} from {url}", hashlib.sha256(content).hexdigest(), _ways())
     return _store(content, cache_path())
 
 
@@ -78,18 +84,25 @@ def _existing() -> Path | None:
                 else f"put the original there. {_ways()}"
             )
             try:
-                content = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
+                found = _digest(path)
             except OSError as error:
                 raise TerminalError(
                     f"{path} cannot be read ({error}); make it readable", Reason.BAD_BATCH
                 ) from error
-            _verify(str(path), content, remedy)
+            _verify(str(path), found, remedy)
             return path
     return None
 
 
-def _verify(what: str, content: bytes, remedy: str) -> None:
-    found = hashlib.sha256(content).hexdigest()
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _verify(what: str, found: str, remedy: str) -> None:
     if found != SHA256:
         raise TerminalError(
             f"{what} is not the UCI file: SHA-256 found {found}, expected {SHA256} ({SIZE} bytes); {remedy}",

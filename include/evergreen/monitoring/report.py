@@ -7,6 +7,7 @@ scripts.
 
 from __future__ import annotations
 
+import html
 import warnings
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -55,7 +56,13 @@ def write(
     measured = [c for c in judgement.columns if c.kind in DRIFTS and c.value is not None]
     values = _drift_page(judgement, measured, window, reference, folder / DRIFT_FILE)
     if any(m.state == "judged" for m in judgement.metrics.values()):
-        _performance_page(judgement, task, window, folder / PERFORMANCE_FILE)
+        file = folder / PERFORMANCE_FILE
+        try:
+            _performance_page(judgement, task, window, file)
+        # The error is judged already; a page that cannot be drawn must not keep the window from being recorded.
+        except Exception as error:
+            reason = html.escape(f"{type(error).__name__}: {error}"[:500])
+            file.write_text(f"<p>Evidently could not draw this page: {reason}</p>", encoding="utf-8")
     return values
 
 

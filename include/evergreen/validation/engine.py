@@ -79,8 +79,11 @@ def judge(dataset: DatasetSpec, rules: Sequence[Rule], typed: str) -> list[Findi
     expectations = build(dataset, rules)
     with _batch(typed) as batch:
         verdicts = _validate(batch, expectations, "BOOLEAN_ONLY")
-        failed = [i for i, r in enumerate(verdicts) if r is None or r.success is not True]
+        failed = [i for i, r in enumerate(verdicts) if getattr(r, "success", None) is not True]
         details = _validate(batch, [expectations[i] for i in failed], "BASIC") if failed else []
+    for index, detail in zip(failed, details, strict=True):
+        if getattr(detail, "success", None) is True:
+            raise _lost(f"{rules[index].type} failed and then passed")
     return [_finding(rules[i], detail, typed) for i, detail in zip(failed, details, strict=True)]
 
 
@@ -129,7 +132,22 @@ def _batch(typed: str) -> Iterator[Any]:
 
 
 def _validate(batch: Any, expectations: list[Expectation], result_format: str) -> list[Any]:
-    """Results in the order of the expectations; None where there is none."""
+    """Results in the order of the expectations; None where there is none, an exception where it was raised.
+
+    Great Expectations asks for many sums in one query: where PostgreSQL refuses one of them (a regular
+    expression that does not compile) all fail, so each is asked for alone.
+    """
+    try:
+        return _validate_at_once(batch, expectations, result_format)
+    except (GreatExpectationsError, DBAPIError) as error:
+        if any(name in f"{error} {error.__cause__!r} {error.__context__!r}" for name in _LOST):
+            raise _lost(error) from error
+        if len(expectations) == 1:
+            return [error]
+        return [result for e in expectations for result in _validate(batch, [e], result_format)]
+
+
+def _validate_at_once(batch: Any, expectations: list[Expectation], result_format: str) -> list[Any]:
     suite = gx.ExpectationSuite(name="suite")
     rule_of: dict[str, int] = {}
     for expectation in expectations:
@@ -149,9 +167,9 @@ def _validate(batch: Any, expectations: list[Expectation], result_format: str) -
         if r.expectation_config is not None
     }
     for result in results.values():
-        trace = " ".join(t for _, t in _exceptions(result.exception_info))
-        if any(name in trace for name in _LOST):
-            raise _lost(next(m for m, _ in _exceptions(result.exception_info)))
+        for message, trace in _exceptions(result.exception_info):
+            if any(name in message or name in trace for name in _LOST):
+                raise _lost(message)
     return [results.get(rule_of[_identity(e)]) for e in expectations]
 
 
@@ -167,7 +185,7 @@ def _identity(expectation: Expectation) -> str:
 def _finding(rule: Rule, result: Any, typed: str) -> Finding:
     if result is None:
         return Finding(Failure(rule.type, rule.column, "no verdict", rule.limit, remedy=rule.remedy))
-    raised = _exceptions(result.exception_info)
+    raised = [(str(result), "")] if isinstance(result, Exception) else _exceptions(result.exception_info)
     if raised:
         text = " ".join(raised[0][0].split())[:200]
         return Finding(Failure(rule.type, rule.column, f"could not be judged: {text}", rule.limit, remedy=rule.remedy))

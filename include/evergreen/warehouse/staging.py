@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, cast
 
 import psycopg2
 from psycopg2 import sql
@@ -97,7 +98,7 @@ def load(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> Staged:
                 table(raw), columns, sql.Literal(feed.delimiter), columns
             )
             try:
-                cursor.copy_expert(copy.as_string(conn), feed, size=landing.BLOCK_BYTES)
+                cursor.copy_expert(copy.as_string(conn), cast(Any, feed), size=landing.BLOCK_BYTES)
             except psycopg2.Error as error:
                 inside = feed.failure()
                 if inside is not None:
@@ -228,7 +229,7 @@ def _predicates(name: str, column: Column) -> list[tuple[str, sql.Composable]]:
         iso = sql.SQL(_ISO).format(value)
         length = sql.SQL("AND length({}) = 10").format(value) if column.type == "date" else sql.SQL("")
         return [("of_type", sql.SQL("NOT ({} AND {} {})").format(valid, iso, length))]
-    found = [("of_type", sql.SQL("NOT {}").format(valid))]
+    found: list[tuple[str, sql.Composable]] = [("of_type", sql.SQL("NOT {}").format(valid))]
     if column.type == "float":
         # A valid number has the letter n in NaN, Inf and Infinity only.
         found.append(("finite", sql.SQL("({0} LIKE '%n%' OR {0} LIKE '%N%') AND {1}").format(value, valid)))

@@ -106,11 +106,12 @@ def test_a_spoilt_cache_is_refused_and_the_remedy_is_to_delete_it(nowhere: Path)
     [
         (zipped(b"instant\n1\n"), "SHA-256 found"),
         (zipped(b"x", "day.csv"), "cannot be downloaded.*hour.csv"),
+        (zipped(b"instant\n" * 999)[:60], "cannot be downloaded.*not a zip file"),
         (b"<html>moved</html>", "cannot be downloaded.*not a zip file"),
         (bytes(real_file.MAX_BYTES + 1), "cannot be downloaded.*more than"),
         (zipped(bytes(real_file.MAX_BYTES + 1)), "cannot be downloaded.*expected"),
     ],
-    ids=["other-rows", "other-member", "a-page", "endless", "bomb"],
+    ids=["other-rows", "other-member", "half", "a-page", "endless", "bomb"],
 )
 def test_a_wrong_download_is_refused_and_not_kept(
     nowhere: Path, serve: Callable[[bytes], str], content: bytes, message: str

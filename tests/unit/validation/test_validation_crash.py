@@ -13,7 +13,7 @@ from validation_room import AS_OF, Room, reading, spec
 
 from evergreen.errors import TransientError
 from evergreen.validation import ingest as module
-from evergreen.warehouse.connection import Connection, connect, fetch
+from evergreen.warehouse.connection import connect, fetch
 from evergreen.warehouse.features import open_views
 
 SLEEP = """
@@ -132,28 +132,34 @@ def test_no_connection_stays_open(room: Room) -> None:
     assert [r["n"] for r in room.rows(query)] == ["evergreen"]
 
 
+CUT = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name = 'evergreen-validation' AND wait_event_type = 'Lock'
+"""
+
+
 def test_warehouse_that_dies_while_the_batch_is_judged_is_transient(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room.land("a.csv", [reading(0)])
     validate = module.engine._validate
+    done = threading.Event()
 
-    def cut(blocker: Connection) -> None:
-        waiting = "application_name = 'evergreen-validation' AND wait_event_type = 'Lock'"
-        wait_for(lambda: room.rows(f"SELECT 1 FROM pg_stat_activity WHERE {waiting}"))
-        execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {waiting}")
-        blocker.rollback()
+    def cut() -> None:
+        while not done.wait(0.05):
+            execute(CUT)
 
     def validate_without_a_server(*args):  # type: ignore[no-untyped-def]
         typed = next(t for t in room.staging() if t.endswith("_t"))
-        with connect() as blocker, blocker.cursor() as cursor:
-            cursor.execute(f"LOCK TABLE staging.{typed}")
-            killer = threading.Thread(target=cut, args=(blocker,))
-            killer.start()
-            try:
+        killer = threading.Thread(target=cut)
+        killer.start()
+        try:
+            with connect() as blocker, blocker.cursor() as cursor:
+                cursor.execute(f"LOCK TABLE staging.{typed}")
                 return validate(*args)
-            finally:
-                killer.join()
+        finally:
+            done.set()
+            killer.join()
 
     with monkeypatch.context() as patch:
         patch.setattr(module.engine, "_validate", validate_without_a_server)

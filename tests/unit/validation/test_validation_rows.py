@@ -79,12 +79,15 @@ GOOD_VALUES: dict[str, tuple[dict[str, Any], str, str]] = {
 }
 
 
+SHOWN = 'SELECT "{}"::text AS v FROM data.readings'
+
+
 @pytest.mark.parametrize("case", GOOD_VALUES)
 def test_good_value_is_taken(room: Room, case: str) -> None:
     changes, column, expected = GOOD_VALUES[case]
     room.land("x.csv", [reading(0, **changes)])
     assert room.one(spec()).failures == ()
-    assert str(room.rows(f'SELECT "{column}"::text AS v FROM data.readings')[0]["v"]) == expected
+    assert str(room.rows(SHOWN.format(column))[0]["v"]) == expected
 
 
 def test_time_without_zone_is_in_the_source_zone(room: Room) -> None:
@@ -170,6 +173,10 @@ OWN = {
         {"type": "expect_column_values_to_be_between", "kwargs": {"column": "sensor", "max_value": 3}},
         {}, "quarantined",
     ),
+    "exception-inside-postgresql": (
+        {"type": "expect_column_values_to_match_regex", "kwargs": {"column": "sensor", "regex": "(a"}},
+        {}, "quarantined",
+    ),
     "the-same-as-the-column-already-says": (
         {"type": "expect_column_values_to_be_between",
          "kwargs": {"column": "value", "min_value": -100, "max_value": 100}, "rows": True},
@@ -188,6 +195,7 @@ def test_own_expectation_of_the_spec(room: Room, case: str) -> None:
     if state == "published":
         assert [r["row_number"] for r in room.rows("SELECT row_number FROM quarantine.readings")] == [31]
     if case.startswith("exception"):
+        assert len(outcome.failures) == 1
         assert "could not be judged" in outcome.failures[0].observed
 
 

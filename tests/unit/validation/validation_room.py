@@ -8,6 +8,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from psycopg2 import sql
+
 from evergreen.spec import DatasetSpec
 from evergreen.validation.ingest import ingest
 from evergreen.validation.outcome import BatchOutcome
@@ -84,7 +86,7 @@ class Room:
         """The rows of the dataset as they were known at a time."""
         with connect() as conn:
             open_views(conn, [dataset], as_of)
-            rows = fetch(conn, f'SELECT * FROM "{dataset.name}"')
+            rows = fetch(conn, sql.SQL("SELECT * FROM {}").format(sql.Identifier(dataset.name)))
         seen = [tuple(row[c] for c in dataset.columns) for row in rows]
         assert len(seen) == len(set(seen))
         return set(seen)
