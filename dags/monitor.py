@@ -43,9 +43,8 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         @task
         def judge(**context: Any) -> dict[str, Any]:
             """Judge every complete window that was not judged with these labels."""
-            from evergreen.monitoring.judge import judge as judge_windows
-
             from evergreen import ledger
+            from evergreen.monitoring.judge import judge as judge_windows
             from evergreen.warehouse.connection import connect
 
             found, model = wiring.model_and_specs(spec.name)
@@ -66,9 +65,8 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             """Apply the trigger policy to the newest windows; the decision is a ledger row."""
             from datetime import datetime
 
-            from evergreen.monitoring.policy import apply
-
             from evergreen import ledger
+            from evergreen.monitoring.policy import apply
             from evergreen.warehouse.connection import connect
 
             _, model = wiring.model_and_specs(spec.name)

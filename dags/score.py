@@ -61,9 +61,8 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         @task(execution_timeout=timedelta(hours=4))
         def score(**context: Any) -> dict[str, Any]:
             """Write the champion's predictions for every row that lacks one."""
-            from evergreen.scoring.score import score as score_rows
-
             from evergreen import ledger
+            from evergreen.scoring.score import score as score_rows
             from evergreen.warehouse.connection import connect
 
             found, model = wiring.model_and_specs(spec.name)

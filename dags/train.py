@@ -94,7 +94,6 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             from datetime import datetime
 
             from evergreen.training.train import train
-
             from evergreen.warehouse.snapshot import Snapshot
 
             found, model = wiring.model_and_specs(spec.name)

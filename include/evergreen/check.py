@@ -10,10 +10,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evergreen import settings
 from evergreen.errors import EvergreenError
 from evergreen.spec import DatasetSpec, ModelSpec, Problem, Specs, format_duration, json_schema, load_specs
+
+if TYPE_CHECKING:
+    from evergreen.warehouse.connection import Connection
 
 SCHEMAS = Path(__file__).parent / "schemas"
 
@@ -25,7 +29,7 @@ def write_schemas(folder: Path = SCHEMAS) -> None:
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
-def check_history(conn: object, specs: Specs, model: ModelSpec) -> list[Problem]:
+def check_history(conn: Connection, specs: Specs, model: ModelSpec) -> list[Problem]:
     """Compare training window, holdout and monitoring window with the history in the warehouse."""
     from datetime import datetime, timezone
 
@@ -34,11 +38,11 @@ def check_history(conn: object, specs: Specs, model: ModelSpec) -> list[Problem]
     from evergreen.warehouse import features
     from evergreen.warehouse.connection import fetch
 
-    features.open_views(conn, specs.datasets_of(model), datetime(9999, 1, 1, tzinfo=timezone.utc))  # type: ignore[arg-type]
+    features.open_views(conn, specs.datasets_of(model), datetime(9999, 1, 1, tzinfo=timezone.utc))
     query = features.feature_query(model, None, None)
     found = fetch(
         conn, sql.SQL("SELECT min(_time) AS first, max(_time) AS last FROM ({}) AS _rows").format(query)
-    )[0]  # type: ignore[arg-type]
+    )[0]
     file = f"models/{model.name}.yaml"
     if found["first"] is None:
         return [

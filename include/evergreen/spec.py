@@ -548,7 +548,7 @@ def _problems(short: str, error: ValidationError, kind: type[BaseModel]) -> Iter
 
 def _misspelt(location: tuple[Any, ...], kind: type[BaseModel]) -> str:
     fields: list[str] = list(kind.model_fields)
-    current: Any = kind
+    current: type[BaseModel] = kind
     for part in location[:-1]:
         annotation = (
             current.model_fields[part].annotation

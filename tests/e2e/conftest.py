@@ -20,8 +20,8 @@ from evergreen.ledger import Decision, Kind
 from evergreen.stack import control
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.demo import DATASET, dag_ids, tell_story
-from evergreen.stack.variables import environment
 from evergreen.stack.layout import Layout
+from evergreen.stack.variables import environment
 from evergreen.warehouse.connection import connect, fetch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -41,7 +41,11 @@ class Stack:
 
     def mails(self, *words: str) -> list[Path]:
         """The caught mails whose text holds all these words."""
-        return [p for p in sorted(self.layout.mail.glob("*.eml")) if all(w in p.read_text(errors="replace") for w in words)]
+        return [
+            p
+            for p in sorted(self.layout.mail.glob("*.eml"))
+            if all(w in p.read_text(errors="replace") for w in words)
+        ]
 
     def decisions(self, subject: str, *kinds: Kind) -> list[Decision]:
         with connect() as conn:

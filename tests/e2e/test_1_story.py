@@ -15,7 +15,9 @@ pytestmark = pytest.mark.e2e
 
 def test_the_story_ran_on_real_data(told: Any) -> None:
     if told.name != "bike_sharing":
-        pytest.skip("hour.csv of UCI Bike Sharing is not on this machine; the story ran on the simulated feed")
+        pytest.skip(
+            "hour.csv of UCI Bike Sharing is not on this machine; the story ran on the simulated feed"
+        )
     assert real_file.find().stat().st_size == 1_156_736
 
 
@@ -31,7 +33,9 @@ def test_quiet_weeks_raise_no_alarm(stack: Any, told: Any) -> None:
     broken = next(d.as_of for d in told.deliveries if d.kind == "broken")
     quiet = [d for d in told.deliveries if d.kind == "normal" and d.as_of < broken]
     assert len(quiet) >= 2
-    assert not [d for d in stack.decisions(f"model/{MODEL}", Kind.RETRAIN_REQUESTED) if d.as_of <= quiet[-1].as_of]
+    assert not [
+        d for d in stack.decisions(f"model/{MODEL}", Kind.RETRAIN_REQUESTED) if d.as_of <= quiet[-1].as_of
+    ]
 
 
 def test_broken_batch_is_quarantined_once_and_mailed_once(stack: Any, told: Any) -> None:
@@ -39,7 +43,9 @@ def test_broken_batch_is_quarantined_once_and_mailed_once(stack: Any, told: Any)
     assert len(held) == sum(d.kind == "broken" for d in told.deliveries)
     assert held[0].evidence["failures"]
     assert len(stack.mails("Subject: [Evergreen]", "quarantined")) == len(held)
-    assert stack.rows("SELECT count(*) AS n FROM data.bike_hourly WHERE demand < 0 OR humidity > 100") == [{"n": 0}]
+    assert stack.rows("SELECT count(*) AS n FROM data.bike_hourly WHERE demand < 0 OR humidity > 100") == [
+        {"n": 0}
+    ]
 
 
 def test_drift_is_mailed_answered_and_mended(stack: Any, told: Any) -> None:
@@ -69,7 +75,9 @@ def test_drift_is_mailed_answered_and_mended(stack: Any, told: Any) -> None:
 def test_each_promotion_has_one_mail(stack: Any, told: Any) -> None:
     sent = stack.rows("SELECT kind, count(*) AS n, count(sent_at) AS sent FROM evergreen.mail GROUP BY kind")
     counts = {r["kind"]: r for r in sent}
-    promotions = len(stack.decisions(f"model/{MODEL}", Kind.PROMOTED)) + len(stack.decisions(f"model/{SECOND_MODEL}", Kind.PROMOTED))
+    promotions = len(stack.decisions(f"model/{MODEL}", Kind.PROMOTED)) + len(
+        stack.decisions(f"model/{SECOND_MODEL}", Kind.PROMOTED)
+    )
     assert counts["champion_changed"]["n"] == promotions
     assert all(r["n"] == r["sent"] for r in sent), "a mail was not sent"
 
@@ -91,7 +99,9 @@ def test_every_row_has_one_served_prediction(stack: Any, told: Any) -> None:
 
 def test_no_secret_in_logs_or_ledger(stack: Any, told: Any) -> None:
     secrets = [s for s in stack.layout.secrets.values() if s]
-    ledger_text = str(stack.rows("SELECT * FROM evergreen.decision")) + str(stack.rows("SELECT * FROM evergreen.mail"))
+    ledger_text = str(stack.rows("SELECT * FROM evergreen.decision")) + str(
+        stack.rows("SELECT * FROM evergreen.mail")
+    )
     files = [*stack.layout.logs.rglob("*.log"), *stack.layout.mail.glob("*.eml")]
     for text, where in [(ledger_text, "ledger"), *((p.read_text(errors="replace"), p.name) for p in files)]:
         assert not [s for s in secrets if s in text], f"a secret stands in {where}"

@@ -70,8 +70,8 @@ MODEL_MISTAKES = {
     ),
     "no-yaml": ("name: bike_demand", "name: [bike_demand", "not readable as YAML"),
     "wrong-baseline": (
-        "window: 400d",
-        "window: 400d\n  baseline: class_prior",
+        "max_rounds: 400",
+        "max_rounds: 400\n  baseline: class_prior",
         "training.baseline: class_prior does not fit regression",
     ),
 }

@@ -102,7 +102,7 @@ def hours(start: datetime, end: datetime, seed: int, changes: Changes = Changes(
 
     Args:
         start: first hour (aware); the weather's chain begins here, so another start is another weather.
-        end: the hour after the last.
+        end: the hour after the last; a later end adds hours and changes none.
         seed: of the random numbers; the same call gives the same table everywhere.
         changes: what happens to the city on the way. Hours before a change do not depend on it.
 
@@ -177,9 +177,9 @@ class Draws:
 
     def normal(self, stream: int, count: int) -> np.ndarray:
         """`count` numbers of mean 0 and variance 1: sums of twelve uniforms, which need no logarithm."""
-        parts = self.uniform(stream, 12 * count).reshape(12, count)
+        parts = self.uniform(stream, 12 * count).reshape(count, 12)
         total = np.zeros(count)
-        for part in parts:
+        for part in parts.T:
             total = total + part
         return total - 6.0
 
@@ -211,7 +211,9 @@ def _with_season_pass(hour: np.ndarray, working: np.ndarray) -> np.ndarray:
 
 
 def _with_gaps(values: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Drop about one reading in 200: outages of one to three hours."""
-    starts = uniform < 0.0025
-    lost = starts | np.roll(starts & (uniform < 0.0018), 1) | np.roll(starts & (uniform < 0.0008), 2)
-    return np.where(lost, np.nan, values)
+    """Drop readings: one outage in every 168 hours, of no to three hours, so that no week loses many."""
+    holed = values.copy()
+    for begin in range(0, len(values) - 1, 168):
+        first = begin + int(uniform[begin] * 165)
+        holed[first : first + int(uniform[begin + 1] * 4)] = np.nan
+    return holed

@@ -34,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m evergreen.stack", description="The embedded stack on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="python -m evergreen.stack", description="The embedded stack on this machine."
+    )
     parser.add_argument("--home", type=Path, help="its folder (default: $EVERGREEN_HOME, else .evergreen)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -59,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     env.add_argument("--secrets", action="store_true", help="also those that hold a password or key")
     add("clean", _clean, "Stop all of it and remove its folder with all data.")
     # What `up` runs in the background; not listed.
-    commands.add_parser("supervise").set_defaults(run=lambda options: supervisor.main(Layout.of(options.home)))
+    commands.add_parser("supervise").set_defaults(
+        run=lambda options: supervisor.main(Layout.of(options.home))
+    )
     commands.add_parser("catch-mail").set_defaults(run=_catch_mail)
     return parser
 
@@ -89,7 +93,9 @@ def _status(options: argparse.Namespace) -> int:
     table = [("SERVICE", "STATE", "PID", "PORT", "SINCE", "RESTARTS")]
     for row in rows:
         since = f"{row.since:%Y-%m-%d %H:%M:%S}" if row.since else "-"
-        table.append((row.service, row.state, str(row.pid or "-"), str(row.port or "-"), since, str(row.restarts)))
+        table.append(
+            (row.service, row.state, str(row.pid or "-"), str(row.port or "-"), since, str(row.restarts))
+        )
     widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
@@ -106,12 +112,16 @@ def _mail(options: argparse.Namespace) -> None:
         if not caught:
             print(f"No e-mail in {layout.mail}.")
         for number, mail in enumerate(caught, start=1):
-            print(f"{number:4}  {mail.received.astimezone():%Y-%m-%d %H:%M:%S}  {mail.to}  {mail.subject}\n      {mail.path}")
+            print(
+                f"{number:4}  {mail.received.astimezone():%Y-%m-%d %H:%M:%S}  {mail.to}  {mail.subject}\n      {mail.path}"
+            )
         return
     if not 1 <= options.number <= len(caught):
         raise StackError(f"There is no e-mail {options.number}; there are {len(caught)} in {layout.mail}.")
     mail = caught[options.number - 1]
-    print(f"Date: {mail.received.astimezone():%Y-%m-%d %H:%M:%S %Z}\nTo: {mail.to}\nSubject: {mail.subject}\n\n{mail.text}")
+    print(
+        f"Date: {mail.received.astimezone():%Y-%m-%d %H:%M:%S %Z}\nTo: {mail.to}\nSubject: {mail.subject}\n\n{mail.text}"
+    )
 
 
 def _logs(options: argparse.Namespace) -> None:
@@ -126,7 +136,9 @@ def _logs(options: argparse.Namespace) -> None:
         names = ", ".join(sorted(path.stem for path in layout.logs.glob("*.log")))
         raise StackError(f"There is no log {options.name!r}; there are: {names or 'none yet'}.")
     sys.stdout.flush()
-    os.execvp("tail", ["tail", f"--lines={options.lines}", *(["--follow"] if options.follow else []), str(log)])
+    os.execvp(
+        "tail", ["tail", f"--lines={options.lines}", *(["--follow"] if options.follow else []), str(log)]
+    )
 
 
 def _catch_mail(options: argparse.Namespace) -> None:

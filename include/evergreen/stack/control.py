@@ -101,7 +101,9 @@ def up(home: Path | str | None = None, *, say: Say = print, timeout: float = 300
         time.sleep(0.3)
     progress.end()
     missing = ", ".join(row.service for row in status(layout.home) if not row.is_good) or "the supervisor"
-    raise StackError(f"Not ready after {timeout:.0f} s: {missing}; see `make status` and the logs in {layout.logs}.")
+    raise StackError(
+        f"Not ready after {timeout:.0f} s: {missing}; see `make status` and the logs in {layout.logs}."
+    )
 
 
 def down(home: Path | str | None = None, *, say: Say = print) -> None:
@@ -139,7 +141,9 @@ def down(home: Path | str | None = None, *, say: Say = print) -> None:
             say(f"Ended {count} processes that an earlier start had left.")
         remaining = leftovers(layout)
     if remaining:
-        raise StackError(f"These processes cannot be ended: {', '.join(str(p.pid) for p in remaining)}; try as root.")
+        raise StackError(
+            f"These processes cannot be ended: {', '.join(str(p.pid) for p in remaining)}; try as root."
+        )
     say(f"{_elapsed(started)} The stack is down; its data stays in {layout.home}.")
 
 
@@ -154,14 +158,18 @@ def clean(home: Path | str | None = None, *, say: Say = print) -> None:
         say(f"There is no {layout.home}.")
         return
     if not layout.mark.exists() and layout.home != settings.REPOSITORY / ".evergreen":
-        raise StackError(f"{layout.home} was not made by Evergreen (no {layout.mark.name} in it); it stays as it is.")
+        raise StackError(
+            f"{layout.home} was not made by Evergreen (no {layout.mark.name} in it); it stays as it is."
+        )
     down(layout.home, say=say)
     for entry in sorted(layout.home.iterdir()):
         say(f"Removing {entry}")
     try:
         shutil.rmtree(layout.home)
     except OSError as error:
-        raise StackError(f"Cannot remove {error.filename}: {error.strerror}; run as the user who owns it.") from error
+        raise StackError(
+            f"Cannot remove {error.filename}: {error.strerror}; run as the user who owns it."
+        ) from error
 
 
 def status(home: Path | str | None = None) -> list[Row]:
@@ -169,7 +177,9 @@ def status(home: Path | str | None = None) -> list[Row]:
     layout = Layout.of(home)
     state = layout.state()
     if _supervisor(layout) is None:
-        return [_row(name, service, State.STOPPED.value) for name, service in state.get("services", {}).items()]
+        return [
+            _row(name, service, State.STOPPED.value) for name, service in state.get("services", {}).items()
+        ]
     return _rows(layout, state)
 
 
@@ -182,7 +192,11 @@ def _supervisor(layout: Layout) -> int | None:
     """Return the process id of the running supervisor."""
     state = layout.state()
     known = state.get("supervisor")
-    if not known or state.get("boot") != processes.boot_id() or processes.created(known["pid"]) != known["created"]:
+    if (
+        not known
+        or state.get("boot") != processes.boot_id()
+        or processes.created(known["pid"]) != known["created"]
+    ):
         return None
     return int(known["pid"])
 
@@ -197,7 +211,9 @@ def _launch(layout: Layout, attempt: subprocess.Popen[bytes] | None) -> subproce
             log = layout.log("supervisor")
             if reason := layout.state().get("error"):
                 raise StackError(reason)
-            raise StackError(_with_tail(f"The supervisor ended with exit code {code}. Log: {log}.", tail(log)))
+            raise StackError(
+                _with_tail(f"The supervisor ended with exit code {code}. Log: {log}.", tail(log))
+            )
     held = lock(layout)
     if held is None:
         return None
@@ -243,7 +259,13 @@ def _row(name: str, service: dict[str, Any], state: str) -> Row:
     alive = state not in (State.STOPPED.value, State.WAITING.value)
     since = datetime.fromtimestamp(service["since"]).astimezone() if alive and service["since"] else None
     return Row(
-        name, state, service["pid"] if alive else None, service["port"], since, service["restarts"], service["message"]
+        name,
+        state,
+        service["pid"] if alive else None,
+        service["port"],
+        since,
+        service["restarts"],
+        service["message"],
     )
 
 

@@ -276,7 +276,9 @@ def start_afresh(api: AirflowApi, layout: Layout) -> str | None:
 def main(argv: list[str] | None = None) -> int:
     """Start the stack, tell the story, show the result; the stack stays up."""
     parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", choices=("simulated", "bike_sharing"), default="simulated", help="what to run on")
+    parser.add_argument(
+        "--data", choices=("simulated", "bike_sharing"), default="simulated", help="what to run on"
+    )
     parser.add_argument("--home", type=Path, default=None, help="the stack's home (default: EVERGREEN_HOME)")
     args = parser.parse_args(argv)
     say, layout = Progress(), Layout.of(args.home)
@@ -291,7 +293,9 @@ def main(argv: list[str] | None = None) -> int:
     login = control.login(layout.home)
     print(f"\nAirflow  {login.airflow_url}   user {login.user}   password {login.airflow_password}")
     print(f"MLflow   {login.mlflow_url}   user {login.user}   password {login.mlflow_password}")
-    print("The stack stays up: `make status`, `make mail`, `make down`. Cron schedules are off in it (old data).")
+    print(
+        "The stack stays up: `make status`, `make mail`, `make down`. Cron schedules are off in it (old data)."
+    )
     if missing:
         print(f"\nThe story did not go as promised: {'; '.join(missing)}", file=sys.stderr)
     return 1 if missing else 0

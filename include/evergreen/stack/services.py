@@ -104,7 +104,9 @@ def services(layout: Layout) -> list[Service]:
     )
     if recorded.get("apache-airflow") == version("apache-airflow"):
         airflow_migration = replace(airflow_migration, command=["true"])
-    api = replace(component("api-server"), port=ports["api-server"], stop_round=2, prepare=lambda: _write_login(layout))
+    api = replace(
+        component("api-server"), port=ports["api-server"], stop_round=2, prepare=lambda: _write_login(layout)
+    )
     found = [database, airflow_migration, *_mlflow(layout, everywhere, recorded.get("mlflow")), mail, api]
     # The log servers of these two listen on all interfaces; the API server reads the same files.
     found += [component("scheduler", "--skip-serve-logs"), component("dag-processor")]
@@ -136,7 +138,9 @@ def _mlflow(layout: Layout, everywhere: Mapping[str, str], recorded: str | None)
             "admin_password": layout.secrets["mlflow_login"],
             "auth_cache_ttl_seconds": "300",
         }
-        write_private(layout.mlflow_auth_file, "[mlflow]\n" + "".join(f"{k} = {v}\n" for k, v in lines.items()))
+        write_private(
+            layout.mlflow_auth_file, "[mlflow]\n" + "".join(f"{k} = {v}\n" for k, v in lines.items())
+        )
 
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",

@@ -164,7 +164,9 @@ class Supervisor:
             )
         except (StackError, OSError, subprocess.SubprocessError) as error:
             child.state = State.FAILED
-            child.message = str(error) if isinstance(error, StackError) else f"{service.name} cannot be started: {error}."
+            child.message = (
+                str(error) if isinstance(error, StackError) else f"{service.name} cannot be started: {error}."
+            )
             return
         child.created = processes.created(child.process.pid) or time.time()
         child.state = State.STARTING
@@ -349,7 +351,9 @@ def main(layout: Layout) -> int:
         Supervisor(layout, services(layout), notes).run()
     except StackError as error:
         print(error, flush=True)
-        write_private(layout.state_file, json.dumps({"boot": processes.boot_id(), "services": {}, "error": str(error)}))
+        write_private(
+            layout.state_file, json.dumps({"boot": processes.boot_id(), "services": {}, "error": str(error)})
+        )
         return 1
     finally:
         with contextlib.suppress(OSError):

@@ -106,7 +106,9 @@ def _defaults(layout: Layout) -> dict[str, str]:
 def _owned(layout: Layout) -> dict[str, str]:
     """Return what the stack must own: otherwise a variable meant for another Airflow would point it there."""
     ports, secrets, postgres = layout.ports(), layout.secrets, Postgres(layout)
-    loopback = ",".join(filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"]))
+    loopback = ",".join(
+        filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"])
+    )
     return {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONPATH": os.pathsep.join(

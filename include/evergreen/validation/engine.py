@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import great_expectations as gx
+from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.datasource.fluent import GxDatasourceWarning
 from great_expectations.exceptions import GreatExpectationsError
 from great_expectations.expectations.expectation import Expectation
@@ -113,7 +114,7 @@ def confirm(conn: Connection, finding: Finding) -> Finding:
 def _batch(typed: str) -> Iterator[Any]:
     context = gx.get_context(mode="ephemeral")
     context.enable_analytics(False)
-    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     url = sqlalchemy_url(settings.WAREHOUSE.read()).render_as_string(hide_password=False)
     with ExitStack() as stack:
         try:

@@ -137,8 +137,7 @@ def _decide(
         log.info("%s: %s changed while it was read; the next run takes it", dataset.name, file.name)
         return
     if staged is not None and staged.rows:
-        findings = staging.check_types(conn, dataset, staged)
-        good = staging.make_typed(conn, dataset, staged, findings)
+        findings, good = staging.type_rows(conn, dataset, staged)
         # Great Expectations has its own connection and sees committed tables only.
         conn.commit()
         if good:
@@ -231,7 +230,7 @@ def _settle(
             answers=_answers(conn, dataset, file) if again else (),
         ),
     )
-    if not published:
+    if not published or held:  # a good batch with a few bad rows is told too: they are missing from now on
         from evergreen.alerting.outbox import raise_incident
 
         raise_incident(

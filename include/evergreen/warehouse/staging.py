@@ -158,12 +158,34 @@ def local_time(conn: Connection, dataset: DatasetSpec) -> Iterator[None]:
         cursor.execute("SET LOCAL TimeZone = 'UTC'")
 
 
-def check_types(conn: Connection, dataset: DatasetSpec, staged: Staged) -> list[Finding]:
-    """Find the values of the raw table that are not of their column's type, or are NaN or infinite."""
+def type_rows(conn: Connection, dataset: DatasetSpec, staged: Staged) -> tuple[list[Finding], int]:
+    """Make the typed table of a batch.
+
+    It has the spec's columns in their types, `_row`, and `_key` (the key as one text) where the key has more
+    than one column. Rows with a value that is not of its column's type, or NaN or infinite, are not in it.
+
+    Returns:
+        What is wrong with the values, and how many rows the typed table has.
+    """
+    with conn.cursor() as cursor:
+        cursor.execute("SAVEPOINT evergreen_typed")
+        try:
+            # Most batches are good, and asking whether each value is valid takes as long as converting it.
+            rows = _make_typed(conn, dataset, staged, [])
+            if not _check(conn, dataset, staged, converted=True):
+                return [], rows
+        except psycopg2.DataError:
+            pass
+        cursor.execute("ROLLBACK TO SAVEPOINT evergreen_typed")
+    findings = _check(conn, dataset, staged, converted=False)
+    return findings, _make_typed(conn, dataset, staged, findings)
+
+
+def _check(conn: Connection, dataset: DatasetSpec, staged: Staged, *, converted: bool) -> list[Finding]:
     checks = [
         (name, column, kind, predicate)
         for name, column in dataset.columns.items()
-        for kind, predicate in _predicates(name, column)
+        for kind, predicate in _predicates(name, column, converted)
     ]
     if not checks:
         return []
@@ -191,12 +213,7 @@ def check_types(conn: Connection, dataset: DatasetSpec, staged: Staged) -> list[
     return findings
 
 
-def make_typed(conn: Connection, dataset: DatasetSpec, staged: Staged, findings: list[Finding]) -> int:
-    """Make the typed table from the rows that `check_types` found nothing wrong with; returns how many.
-
-    It has the spec's columns in their types, `_row`, and `_key` (the key as one text) where the key has
-    more than one column.
-    """
+def _make_typed(conn: Connection, dataset: DatasetSpec, staged: Staged, findings: list[Finding]) -> int:
     casts = [
         sql.SQL("{0}::{1} AS {0}").format(sql.Identifier(n), sql.SQL(TYPES[c.type])) for n, c in dataset.columns.items()
     ]
@@ -219,17 +236,21 @@ def make_typed(conn: Connection, dataset: DatasetSpec, staged: Staged, findings:
         return cursor.rowcount
 
 
-def _predicates(name: str, column: Column) -> list[tuple[str, sql.Composable]]:
-    """What makes a text unfit for a column's type, by kind; NULL is fit."""
-    if column.type in ("text", "category"):
+def _predicates(name: str, column: Column, converted: bool = False) -> list[tuple[str, sql.Composable]]:
+    """What makes a text unfit for a column's type, by kind; NULL is fit. `converted`: the cast is known to work."""
+    if column.type in ("text", "category") or (converted and column.type in ("integer", "boolean")):
         return []
     value = sql.Identifier(name)
-    valid = sql.SQL("pg_input_is_valid({}, {})").format(value, sql.Literal(TYPES[column.type]))
+    valid: sql.Composable = sql.SQL("true")
+    if not converted:
+        valid = sql.SQL("pg_input_is_valid({}, {})").format(value, sql.Literal(TYPES[column.type]))
     if column.type in ("timestamp", "date"):
         iso = sql.SQL(_ISO).format(value)
         length = sql.SQL("AND length({}) = 10").format(value) if column.type == "date" else sql.SQL("")
         return [("of_type", sql.SQL("NOT ({} AND {} {})").format(valid, iso, length))]
-    found: list[tuple[str, sql.Composable]] = [("of_type", sql.SQL("NOT {}").format(valid))]
+    found: list[tuple[str, sql.Composable]] = []
+    if not converted:
+        found.append(("of_type", sql.SQL("NOT {}").format(valid)))
     if column.type == "float":
         # A valid number has the letter n in NaN, Inf and Infinity only.
         found.append(("finite", sql.SQL("({0} LIKE '%n%' OR {0} LIKE '%N%') AND {1}").format(value, valid)))

@@ -26,7 +26,7 @@ def digest(table: pd.DataFrame, folder: Path) -> str:
 
 def test_the_same_seed_gives_the_same_bytes_everywhere(tmp_path: Path) -> None:
     # The digest is written down: another platform or NumPy that gives other bytes breaks the promise.
-    expected = "3fd20c172e25467dbeb8f50aa00e61d0a732c9c8bb7a3e2e9c9d86810f35125e"
+    expected = "82451ca7ba947ae2dd2b09909f71833f101b06d92e8692f9409de83446fb61da"
     assert digest(hours(START, END, 7, Changes(HALF, HALF)), tmp_path) == expected
 
 
@@ -34,9 +34,8 @@ def test_another_seed_gives_another_city(tmp_path: Path) -> None:
     assert digest(hours(START, HALF, 7), tmp_path) != digest(hours(START, HALF, 8), tmp_path)
 
 
-def test_a_longer_table_begins_with_the_shorter_one_in_weather_and_calendar() -> None:
-    fixed = ["ts", "holiday", "workingday", "weather", "price"]
-    pd.testing.assert_frame_equal(hours(START, HALF, 7)[fixed], hours(START, END, 7)[fixed].iloc[: 4 * 168])
+def test_a_longer_table_begins_with_the_shorter_one() -> None:
+    pd.testing.assert_frame_equal(hours(START, HALF, 7), hours(START, END, 7).iloc[: 4 * 168])
 
 
 @pytest.mark.parametrize("change", ["fahrenheit", "price"])
@@ -95,9 +94,9 @@ def test_weather_persists_and_rain_empties_the_streets(year: pd.DataFrame) -> No
 
 
 def test_a_few_readings_are_missing_and_no_week_loses_many(year: pd.DataFrame) -> None:
-    lost = year[["temperature", "humidity", "windspeed"]].isna()
+    lost = year.iloc[: 52 * 168][["temperature", "humidity", "windspeed"]].isna()
     assert (lost.mean() > 0.001).all()
-    assert (lost.groupby(np.arange(len(year)) // 168).mean() < 0.05).all(axis=None)
+    assert (lost.groupby(np.arange(len(lost)) // 168).mean() < 0.02).all(axis=None)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def random_files(chance: random.Random, files: int) -> list[list[Row]]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_order_of_files_does_not_matter_where_the_arrival_column_decides(room: Room, seed: int) -> None:
     chance = random.Random(seed)
     files = random_files(chance, 5)
@@ -142,8 +142,8 @@ def test_order_of_files_does_not_matter_where_the_arrival_column_decides(room: R
     for place, index in enumerate(order):
         room.land(f"{place}.csv", files[index], header=HEADER_TOLD)
         room.ingest(dataset, AS_OF + place * DAY)
-    for hour in range(-1, 61):
-        moment = datetime(2024, 2, 10, tzinfo=timezone.utc) + hour * HOUR
+    told = {datetime.fromisoformat(row["told"]) for row in itertools.chain(*files)}
+    for moment in sorted(told | {min(told) - HOUR}):
         known: dict[str, Row] = {}
         for row in sorted(itertools.chain(*files), key=lambda r: r["told"]):
             if datetime.fromisoformat(row["told"]) <= moment:

@@ -49,6 +49,7 @@ def test_bad_value_is_found_and_its_row_held(room: Room, case: str) -> None:
     assert (failure.column, failure.failed_rows, len(outcome.failures)) == (column, 1, 1)
     assert failure.expectation.endswith(expectation)
     assert (outcome.state, outcome.rows_held, room.published()) == ("published", 1, 30)
+    assert [m["kind"] for m in room.rows("SELECT kind FROM evergreen.mail")] == ["batch_quarantined"], "held rows are told"
     held = room.rows("SELECT batch, row_number, row, reasons FROM quarantine.readings")
     assert [(h["row_number"], len(h["reasons"])) for h in held] == [(31, 1)]
     given = next(iter(changes.values())).strip('"')
