@@ -85,7 +85,7 @@ def test_a_bad_spec_switches_off_its_own_dags_and_is_shown(make_dagbag: Any, tmp
     for folder in ("datasets", "models"):
         shutil.copytree(REPOSITORY / "include" / folder, tmp_path / folder)
     bad = tmp_path / "models" / "bike_rush.yaml"
-    bad.write_text(bad.read_text().replace("holdout: 14d", "holdout: 14d\n  wimdow: 3d"))
+    bad.write_text(bad.read_text().replace("training:\n", "training:\n  wimdow: 3d\n"))
     bag = make_dagbag(tmp_path)
     assert "train__bike_demand" in bag.dags
     assert "train__bike_rush" not in bag.dags

@@ -1,0 +1,224 @@
+"""`models/NAME.yaml`: what is trained, how it is judged, how it is watched."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from evergreen.spec.types import SQL_NOISE, Cron, Duration, Name, Strict, format_duration, unknown
+
+Metric = Literal["rmse", "mae", "r2", "roc_auc", "pr_auc", "log_loss", "brier"]
+METRICS: dict[str, tuple[str, ...]] = {
+    "regression": ("rmse", "mae", "r2"),
+    "binary": ("roc_auc", "pr_auc", "log_loss", "brier"),
+}
+LARGER_IS_BETTER = frozenset({"r2", "roc_auc", "pr_auc"})
+
+
+class Label(Strict):
+    """What is predicted, and when it is known."""
+
+    column: str
+    delay: Duration = Field(timedelta(0), description="how long after event time a label is mature")
+    min: float | None = None
+    max: float | None = None
+
+
+class Features(Strict):
+    """Columns of the feature query that the model sees."""
+
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every feature, numeric first: the column order of the model."""
+        return self.numeric + self.categorical
+
+
+class Training(Strict):
+    """How a challenger is made."""
+
+    window: Duration | Literal["all"] = Field("all", description="how much history before as-of is used")
+    holdout: Duration = Field(
+        timedelta(days=14), description="the newest mature part, kept for the judgement"
+    )
+    min_rows: int = Field(500, ge=10, description="fewer rows in the training part stop the run")
+    min_holdout_rows: int = Field(50, ge=5)
+    params: dict[str, Any] = Field(default_factory=dict, description="XGBoost parameters")
+    max_rounds: int = Field(500, ge=1, le=20000)
+    early_stopping_rounds: int = Field(30, ge=1)
+    refit: bool = Field(True, description="fit again on the whole window once the gate has passed")
+    baseline: Literal["seasonal", "last_value", "class_prior"] | None = None
+    season: Duration = Field(timedelta(days=7), description="lag of the seasonal baseline")
+    seed: int = 7
+
+
+class Gate(Strict):
+    """What a challenger must show before it becomes champion."""
+
+    metric: Metric | None = Field(None, description="primary metric; default rmse or roc_auc")
+    margin: float = Field(0.0, ge=0, lt=1, description="share by which the champion's metric must be beaten")
+    beat_baseline: bool = True
+
+
+class Volume(Strict):
+    """How many rows a window must have, as shares of the reference's usual number."""
+
+    min: float = Field(0.5, ge=0)
+    max: float = Field(3.0, gt=0)
+
+
+class Drift(Strict):
+    """Limits of the drift statistics (effect sizes, not p-values).
+
+    A column's limit is the larger of `numeric`/`categorical` here and `factor` times the largest value
+    that the statistic took between past windows and the champion's own reference.
+    """
+
+    numeric: float = Field(0.1, gt=0, description="normalised Wasserstein distance")
+    categorical: float = Field(0.1, gt=0, description="Jensen-Shannon distance")
+    missing: float = Field(0.05, gt=0, description="rise of the share of missing values")
+    factor: float = Field(1.25, ge=1)
+    ignore: tuple[str, ...] = ()
+
+
+class Performance(Strict):
+    """When the served error counts as worse."""
+
+    metric: Metric | None = None
+    max_worse: float = Field(
+        0.3, gt=0, description="share by which the metric may be worse than on the holdout"
+    )
+    min_labels: float = Field(0.8, gt=0, le=1, description="share of rows whose label must be in")
+
+
+class Trigger(Strict):
+    """When violations become a retrain request: m of the last n windows and the newest."""
+
+    m: int = Field(2, ge=1)
+    n: int = Field(3, ge=1)
+    cooldown: Duration = Field(timedelta(days=7), description="least time between two requests")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Trigger:
+        if self.m > self.n:
+            raise ValueError(
+                f"m {self.m} is larger than n {self.n}; {self.m} of {self.n} windows cannot be reached"
+            )
+        return self
+
+
+class Monitoring(Strict):
+    """How the champion is watched."""
+
+    schedule: Cron = "0 * * * *"
+    window: Duration = timedelta(days=1)
+    min_rows: int = Field(100, ge=1)
+    sample_rows: int = Field(20000, ge=100, description="most rows a side that go into one report")
+    freshness: Duration = Field(timedelta(hours=36), description="oldest that the newest row may be")
+    volume: Volume = Volume()
+    drift: Drift = Drift()
+    performance: Performance = Performance()
+    trigger: Trigger = Trigger()
+
+
+class Scoring(Strict):
+    """How batch predictions are made."""
+
+    chunk_rows: int = Field(100_000, ge=1)
+
+
+class ModelSpec(Strict):
+    """A model: features, label, windows, gate, monitoring, alerts."""
+
+    name: Name
+    description: str = ""
+    owner: str = "ml-team"
+    task: Literal["regression", "binary"]
+    datasets: tuple[Name, ...] = Field(min_length=1)
+    key: tuple[str, ...] = Field(min_length=1)
+    event_time: str
+    label: Label
+    features: Features
+    schedule: Cron = "0 2 * * *"
+    training: Training = Training()
+    gate: Gate = Gate()
+    scoring: Scoring = Scoring()
+    monitoring: Monitoring = Monitoring()
+    alerts: tuple[str, ...] = Field((), description="recipients; default: EVERGREEN_MAIL_TO")
+    query: str = Field("", description="the feature query: filled from models/NAME.sql, not written here")
+
+    @property
+    def gate_metric(self) -> str:
+        """The primary metric of the gate."""
+        return self.gate.metric or METRICS[self.task][0]
+
+    @property
+    def performance_metric(self) -> str:
+        """The metric of the served predictions that is watched."""
+        return self.monitoring.performance.metric or self.gate_metric
+
+    @property
+    def baseline(self) -> str:
+        """The naive prediction that every challenger must beat."""
+        return self.training.baseline or ("seasonal" if self.task == "regression" else "class_prior")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        problems: list[str] = []
+        features = self.features.all
+        if not features:
+            problems.append("features: there are none; name at least one under numeric or categorical")
+        problems += [
+            f"features: {n} is named twice; remove one"
+            for n in sorted({f for f in features if features.count(f) > 1})
+        ]
+        if self.label.column in features:
+            problems.append(
+                f"features: {self.label.column} is the label; a model that sees its label learns nothing else. Remove it"
+            )
+        if self.event_time in features:
+            problems.append(
+                f"features: {self.event_time} is the event time; derive features from it in the SQL (hour, weekday)"
+            )
+        if self.label.column in self.key:
+            problems.append(f"key: {self.label.column} is the label; a key must be known before it")
+        window = self.training.window
+        if window != "all" and self.training.holdout >= window:
+            problems.append(
+                f"training.holdout: {format_duration(self.training.holdout)} leaves nothing of the window of "
+                f"{format_duration(window)} to train on; make it shorter"
+            )
+        for where, metric in (
+            ("gate.metric", self.gate.metric),
+            ("monitoring.performance.metric", self.monitoring.performance.metric),
+        ):
+            if metric is not None and metric not in METRICS[self.task]:
+                problems.append(
+                    f"{where}: {metric} is not a metric of {self.task}; use one of {', '.join(METRICS[self.task])}"
+                )
+        if (self.training.baseline == "class_prior") != (
+            self.task == "binary"
+        ) and self.training.baseline is not None:
+            problems.append(
+                f"training.baseline: {self.training.baseline} does not fit {self.task}; "
+                f"use {'class_prior' if self.task == 'binary' else 'seasonal or last_value'}"
+            )
+        known = {*features, self.label.column}
+        problems += [
+            unknown("monitoring.drift.ignore", n, known)
+            for n in self.monitoring.drift.ignore
+            if n not in known
+        ]
+        if not self.query.strip():
+            problems.append(
+                f"query: models/{self.name}.sql is missing or empty; write the feature query there"
+            )
+        if ";" in SQL_NOISE.sub("", self.query).rstrip().rstrip(";"):
+            problems.append(f"query: models/{self.name}.sql has more than one statement; keep one SELECT")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
