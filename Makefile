@@ -62,7 +62,12 @@ lint: $(VENV)/.installed-dev ## ruff and mypy
 	$(RUN) mypy
 
 test: lint ## lint, types and all tests; ARGS=... goes to pytest
+ifdef ARGS
 	$(RUN) pytest $(ARGS)
+else
+	$(RUN) pytest tests/unit tests/dags
+	$(RUN) pytest tests/e2e
+endif
 
 lock: $(BIN)/uv ## renew requirements.txt and requirements-dev.txt
 	$(UV) $(COMPILE) requirements.in --output-file requirements.txt

@@ -39,11 +39,11 @@ def build(dag_id: str, spec: DatasetSpec) -> DAG:
         catchup=False,
         max_active_runs=1,
         dagrun_timeout=timedelta(hours=8),
+        on_failure_callback=wiring.report_timeout,
         default_args=wiring.default_args(spec.owner),
         tags=["evergreen", "ingest", f"dataset:{spec.name}"],
         params={
             "as_of": wiring.as_of_param(),
-            "reason": wiring.reason_param(),
             "force": wiring.flag_param("Force", "Judge quarantined files again."),
         },
     ) as dag:

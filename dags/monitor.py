@@ -36,7 +36,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         schedule=wiring.schedule(spec.monitoring.schedule, wiring.predictions_asset(spec.name)),
         default_args=wiring.default_args(spec.owner),
         tags=["evergreen", "monitor", f"model:{spec.name}"],
-        params={"as_of": wiring.as_of_param(), "reason": wiring.reason_param()},
+        params={"as_of": wiring.as_of_param()},
         **wiring.MODEL_DAG,
     ) as dag:
 
@@ -48,12 +48,10 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             from evergreen.warehouse.connection import connect
 
             found, model = wiring.model_and_specs(spec.name)
-            with connect() as conn:
-                if not ledger.champions(conn, model.name):
-                    raise AirflowSkipException(
-                        f"{model.name} has no champion yet; run train__{model.name} first"
-                    )
             as_of = wiring.as_of(context)
+            with connect() as conn:
+                if not ledger.champions(conn, model.name, as_of):
+                    raise AirflowSkipException(f"{model.name} has no champion yet; run train__{model.name} first")
             judged = judge_windows(found, model, as_of, wiring.run_id(context))
             return {
                 "as_of": as_of.isoformat(),
@@ -65,23 +63,21 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             """Apply the trigger policy to the newest windows; the decision is a ledger row."""
             from datetime import datetime
 
-            from evergreen import ledger
-            from evergreen.monitoring.policy import apply
-            from evergreen.warehouse.connection import connect
+            from evergreen.monitoring.policy import apply, wake
 
             _, model = wiring.model_and_specs(spec.name)
-            decision = apply(model, datetime.fromisoformat(judged["as_of"]), wiring.run_id(context))
-            with connect() as conn:
-                waiting = ledger.open_requests(conn, model.name)
+            as_of = datetime.fromisoformat(judged["as_of"])
+            decision = apply(model, as_of, wiring.run_id(context))
+            announce, request = wake(model, decision, as_of)
             return {
-                "announce": bool(waiting),
+                "announce": announce,
                 "as_of": judged["as_of"],
                 "decision": decision.kind.value if decision else None,
-                "request": waiting[-1].id if waiting else None,
+                "request": request,
             }
 
         decided = decide(judge())
-        wiring.announce(wiring.drift_asset(spec.name), unless="no retrain request is open")(decided)
+        wiring.announce(wiring.drift_asset(spec.name), unless="no retrain request is open, or its training has just failed")(decided)
         decided >> wiring.notify(f"model/{spec.name}")
     return dag
 

@@ -69,7 +69,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 as_of,
                 wiring.run_id(context),
                 to_version=params["to_version"],
-                reason=params["reason"],
+                reason=wiring.because(context),
                 dry_run=params["dry_run"],
             )
             if params["dry_run"]:

@@ -4,10 +4,11 @@
 **What.** Runs the feature query as of a time and writes the champion's predictions to `evergreen.prediction`, with
 key, event time and the version that made them, in chunks of bounded size. Doing it again changes nothing.
 
-**When.** After new data, after a change of champion, and by hand for a window.
+**When.** After new data, after a change of champion, on the spec's schedule (which finds what an event that got lost
+would have told), and by hand for a range.
 
 **Params.** *As of*: what was known by then is scored. *From*, *To*: score every row of this event-time range with
-the present champion, also rows that have predictions of earlier versions (those are kept).
+the present champion, also rows that have predictions of earlier versions (those are kept; what was served stays).
 
 **Then.** An event of the predictions' asset wakes the monitor.
 
@@ -51,7 +52,6 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         tags=["evergreen", "score", f"model:{spec.name}"],
         params={
             "as_of": wiring.as_of_param(),
-            "reason": wiring.reason_param(),
             "from": _time_param("From", "First event time of a range to score again."),
             "to": _time_param("To", "End of that range (excluded)."),
         },
@@ -66,16 +66,13 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             from evergreen.warehouse.connection import connect
 
             found, model = wiring.model_and_specs(spec.name)
-            with connect() as conn:
-                if not ledger.champions(conn, model.name) and not wiring.is_manual(context):
-                    raise AirflowSkipException(
-                        f"{model.name} has no champion yet; run train__{model.name} first"
-                    )
             as_of = wiring.as_of(context)
+            with connect() as conn:
+                none_yet = not ledger.champions(conn, model.name, as_of)
+            if none_yet and wiring.run_type(context) != "manual":
+                raise AirflowSkipException(f"{model.name} has no champion yet; run train__{model.name} first")
             start, end = (wiring.parse_time(context["params"][n]) for n in ("from", "to"))
-            result = score_rows(
-                found, model, as_of, wiring.run_id(context), start=start, end=end, rescore=bool(start or end)
-            )
+            result = score_rows(found, model, as_of, wiring.run_id(context), start=start, end=end)
             return {
                 "announce": result.rows > 0,
                 "as_of": as_of.isoformat(),

@@ -9,8 +9,7 @@ numbers and limits.
 **When.** Nightly on the spec's schedule; when the monitor has opened a retrain request (the drift asset wakes this
 DAG, the request itself is a ledger row, so none is lost); and by hand. One training of a model at a time.
 
-**Params.** *As of*: the cut-off. *Reason*: why, for a run by hand. *Force*: train even if the request that woke the
-run was answered meanwhile. *Dry run*: fit and evaluate, register and decide nothing.
+**Params.** *As of*: the cut-off. *Reason*: why, for a run by hand. *Dry run*: fit and evaluate, register and decide nothing.
 
 **Then.** A promotion emits the model's asset, which wakes the scoring; the e-mail names the numbers.
 
@@ -43,7 +42,6 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         params={
             "as_of": wiring.as_of_param(),
             "reason": wiring.reason_param(),
-            "force": wiring.flag_param("Force", "Train even if no retrain request is open any more."),
             "dry_run": wiring.flag_param("Dry run", "Fit and evaluate; register and decide nothing."),
         },
         **wiring.MODEL_DAG,
@@ -53,6 +51,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         def plan(**context: Any) -> dict[str, Any]:
             """Find out why this run is here, which requests it answers, and whether the spec fits the warehouse."""
             from evergreen import ledger
+            from evergreen.training.plan import plan_run
             from evergreen.warehouse import features
             from evergreen.warehouse.connection import connect
 
@@ -60,16 +59,16 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             with connect() as conn:
                 features.require_valid(conn, found, model)
                 requests = ledger.open_requests(conn, model.name)
-            manual, woken = wiring.is_manual(context), bool(wiring.events(context))
-            if woken and not requests and not context["params"]["force"]:
+            planned = plan_run(
+                wiring.run_type(context), wiring.as_of(context), requests, woken=bool(wiring.events(context))
+            )
+            if planned is None:
                 raise AirflowSkipException("the retrain request that woke this run is answered already")
-            as_of = max([wiring.as_of(context), *([r.as_of for r in requests] if not manual else [])])
-            trigger = requests[-1].reason if requests and not manual else ("manual" if manual else "schedule")
             return {
-                "as_of": as_of.isoformat(),
-                "trigger": trigger,
-                "reason": context["params"]["reason"],
-                "requests": [r.id for r in requests if r.as_of <= as_of],
+                "as_of": planned.as_of.isoformat(),
+                "trigger": planned.trigger,
+                "reason": wiring.because(context),
+                "requests": list(planned.requests),
                 "dry_run": context["params"]["dry_run"],
             }
 
@@ -112,7 +111,6 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         @task
         def settle(plan: dict[str, Any], outcome: dict[str, Any], **context: Any) -> dict[str, Any]:
             """Promote or reject: one row in the ledger, then the aliases in MLflow."""
-            from datetime import datetime
 
             from evergreen.training.promote import settle as settle_outcome
 
@@ -120,7 +118,11 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 raise AirflowSkipException("dry run: nothing is decided")
             found, model = wiring.model_and_specs(spec.name)
             decision = settle_outcome(
-                found, model, outcome, datetime.fromisoformat(plan["as_of"]), wiring.run_id(context)
+                found,
+                model,
+                outcome,
+                wiring.run_id(context),
+                because=plan["reason"],
             )
             return {
                 "announce": decision.kind.value == "promoted",

@@ -21,7 +21,12 @@ from airflow.sdk import (
     get_parsing_context,
     task,
 )
-from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
 
 from evergreen import settings
 from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_specs
@@ -142,9 +147,9 @@ def as_of(context: dict[str, Any]) -> datetime:
         if value > datetime.now(timezone.utc) + AS_OF_AHEAD:
             raise AirflowFailException(f"as_of {given} lies in the future; give a time that has passed")
         return value
-    times = [_parse(e.extra["as_of"]) for e in events(context) if (e.extra or {}).get("as_of")]
+    times = [_parse(str(e.extra["as_of"])) for e in events(context) if (e.extra or {}).get("as_of")]
     if times:
-        return max(times)
+        return min(max(times), run.run_after.astimezone(timezone.utc))
     return (context.get("data_interval_end") or run.run_after).astimezone(timezone.utc)
 
 
@@ -158,12 +163,18 @@ def run_id(context: dict[str, Any]) -> str:
     return f"{context['dag_run'].dag_id}/{context['dag_run'].run_id}"
 
 
-def is_manual(context: dict[str, Any]) -> bool:
-    """Whether a person started the run (by hand or as a backfill)."""
-    return str(getattr(context["dag_run"].run_type, "value", context["dag_run"].run_type)) in (
-        "manual",
-        "operator_triggered",
-    )
+def run_type(context: dict[str, Any]) -> str:
+    """What started a run: manual, scheduled, backfill or asset_triggered."""
+    found = context["dag_run"].run_type
+    found = str(getattr(found, "value", found))
+    return "manual" if found == "operator_triggered" else found
+
+
+def because(context: dict[str, Any]) -> str:
+    """What the person said who started the run, and who it was; empty for runs that nobody started."""
+    said = ((context.get("params") or {}).get("reason") or "").strip()
+    user = getattr(context["dag_run"], "triggering_user_name", None)
+    return f"{said} (asked by {user})" if said and user else said
 
 
 def parse_time(value: str | None) -> datetime | None:
@@ -218,7 +229,12 @@ def default_args(owner: str) -> dict[str, Any]:
         "retry_policy": ExceptionRetryPolicy(
             rules=[
                 RetryRule(exception=list(TRANSIENT), action=RetryAction.RETRY, reason="may pass"),
-                RetryRule(exception=Exception, action=RetryAction.FAIL, reason="trying again cannot help"),
+                # A time-out is a BaseException, so that no `except Exception` in a task swallows it.
+                RetryRule(
+                    exception=[Exception, AirflowTaskTimeout],
+                    action=RetryAction.FAIL,
+                    reason="trying again cannot help",
+                ),
             ]
         ),
         "execution_timeout": timedelta(minutes=30),
@@ -227,25 +243,45 @@ def default_args(owner: str) -> dict[str, Any]:
 
 
 def report_failure(context: dict[str, Any]) -> None:
-    """Record that a task has failed for good and mail it, once for each row of failures.
+    """Record that a task has failed for good and mail it; the same failure again is the same incident.
 
     If even the ledger cannot be reached, the mail goes out directly: a failure is never silent.
     """
     ti, run = context["ti"], context["dag_run"]
-    kind, _, name = run.dag_id.partition("__")
-    subject = f"{'dataset' if kind == 'ingest' else 'model'}/{name}"
+    try:
+        cut_off = as_of(context)
+    except Exception:  # a bad Param or event may itself be what failed
+        cut_off = run.run_after
     error = str(context.get("exception") or "the task's process ended without a message")
+    _report(run_id(context), ti.task_id, ti.try_number, error, ti.log_url, cut_off)
+
+
+def report_timeout(context: dict[str, Any]) -> None:
+    """Record and mail a run that hit its time limit: Airflow skips its tasks then and calls none of them back.
+
+    Runs in the DAG processor, whose context may hold no more than the DAG, the run id and the reason.
+    """
+    if context.get("reason") != "timed_out":
+        return  # a task failed, and told so itself
+    dag = context["dag"]
+    name = f"{dag.dag_id}/{context['run_id']}"
+    error = (
+        f"the run took longer than its limit of {dag.dagrun_timeout} and was ended; its tasks were skipped"
+    )
+    url = f"{settings.AIRFLOW_URL.read()}/dags/{dag.dag_id}/runs/{context['run_id']}"
+    _report(name, "(run)", 0, error, url, datetime.now(timezone.utc))
+
+
+def _report(run: str, task_id: str, try_number: int, error: str, url: str, cut_off: datetime) -> None:
+    kind, _, name = run.partition("/")[0].partition("__")
+    subject = f"{'dataset' if kind == 'ingest' else 'model'}/{name}"
     from evergreen.alerting import failures
 
     try:
-        cut_off = as_of(context)
-    except AirflowFailException:  # a bad Param is itself what failed
-        cut_off = run.run_after
-    try:
-        failures.record(subject, run_id(context), ti.task_id, ti.try_number, error, ti.log_url, cut_off)
+        failures.record(subject, run, task_id, try_number, error, url, cut_off)
     except Exception as second:
         log.exception("the failure could not be recorded; mailing it directly")
-        send(failures.bare_message(subject, run_id(context), ti.task_id, error, ti.log_url, second))
+        send(failures.bare_message(subject, run, task_id, error, url, second))
         return
     deliver(subject)  # what cannot be sent now waits in evergreen.mail for the next run
 
@@ -261,7 +297,9 @@ def send(message: Any) -> None:
     except AirflowNotFoundException:
         conn_id = "smtp_default"
     with SmtpHook(smtp_conn_id=conn_id) as hook:
-        hook._smtp_client.send_message(message)
+        refused = hook._smtp_client.send_message(message)
+    if refused:  # the others have got it; sending again would double theirs
+        log.error("the mail server refused %s for %r", ", ".join(refused), message["Subject"])
 
 
 def deliver(subject: str) -> None:
@@ -316,4 +354,9 @@ def doc(module_doc: str | None, spec: DatasetSpec | ModelSpec) -> str:
     return f"**{spec.name}**: {spec.description}\n\n{module_doc or ''}"
 
 
-MODEL_DAG: dict[str, Any] = {"catchup": False, "max_active_runs": 1, "dagrun_timeout": timedelta(hours=8)}
+MODEL_DAG: dict[str, Any] = {
+    "catchup": False,
+    "max_active_runs": 1,
+    "dagrun_timeout": timedelta(hours=8),
+    "on_failure_callback": report_timeout,
+}

@@ -9,7 +9,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
+import requests
+from airflow.sdk.exceptions import AirflowTaskTimeout
+
+from evergreen import ledger
+from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.warehouse.connection import connect
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -58,9 +65,51 @@ def test_conventions(dagbag: Any, dag_id: str) -> None:
         assert task.doc_md or task.python_callable.__doc__
 
 
-def test_manual_runs_take_as_of_and_reason(dagbag: Any) -> None:
+def test_params_of_each_kind(dagbag: Any) -> None:
+    params = {dag_id.partition("__")[0]: set(dag.params) for dag_id, dag in dagbag.dags.items()}
+    assert params == {
+        "ingest": {"as_of", "force"},
+        "train": {"as_of", "reason", "dry_run"},
+        "score": {"as_of", "from", "to"},
+        "monitor": {"as_of"},
+        "rollback": {"as_of", "reason", "to_version", "dry_run"},
+    }
+
+
+RETRIES = {
+    "our-transient": (TransientError("x"), "retry"),
+    "lost-connection": (psycopg2.OperationalError("x"), "retry"),
+    "refused": (ConnectionRefusedError("x"), "retry"),
+    "mlflow-away": (requests.exceptions.ConnectionError("x"), "retry"),
+    "our-terminal": (TerminalError("x", Reason.BAD_BATCH), "fail"),
+    "bug": (KeyError("x"), "fail"),
+    "time-out": (AirflowTaskTimeout("x"), "fail"),
+}
+
+
+@pytest.mark.parametrize(("error", "action"), RETRIES.values(), ids=RETRIES.keys())
+def test_only_what_may_pass_is_tried_again(dagbag: Any, error: BaseException, action: str) -> None:
     for dag in dagbag.dags.values():
-        assert {"as_of", "reason"} <= set(dag.params)
+        for task in dag.tasks:
+            assert task.retry_policy.evaluate(error, 1, 4).action.value == action, task.task_id
+
+
+def test_a_run_that_hits_its_limit_is_told(
+    dagbag: Any, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow skips its tasks and calls back the DAG alone, with no more than this context."""
+    import wiring
+
+    sent: list[Any] = []
+    monkeypatch.setattr(wiring, "send", sent.append)
+    dag = dagbag.dags["train__bike_demand"]
+    for reason in ("task_failure", "timed_out"):
+        dag.on_failure_callback({"dag": dag, "run_id": "manual__x", "reason": reason})
+    with connect() as conn:
+        (decision,) = ledger.find(conn)
+    assert (decision.kind.value, decision.subject) == ("run_failed", "model/bike_demand")
+    assert len(sent) == 1
+    assert "limit of 8:00:00" in str(sent[0])
 
 
 def test_nightly_on_drift_and_by_hand(dagbag: Any) -> None:

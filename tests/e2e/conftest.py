@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import os
 import shutil
 import tempfile
@@ -39,13 +40,14 @@ class Stack:
     def landing(self) -> Path:
         return self.layout.home / "landing" / DATASET
 
-    def mails(self, *words: str) -> list[Path]:
-        """The caught mails whose text holds all these words."""
-        return [
-            p
-            for p in sorted(self.layout.mail.glob("*.eml"))
-            if all(w in p.read_text(errors="replace") for w in words)
-        ]
+    def mails(self, incident: str) -> list[Path]:
+        """The caught mails of the incidents that begin so."""
+        found = []
+        for path in sorted(self.layout.mail.glob("*.eml")):
+            message = email.message_from_bytes(path.read_bytes())
+            if str(message["X-Evergreen-Incident"] or "").startswith(incident):
+                found.append(path)
+        return found
 
     def decisions(self, subject: str, *kinds: Kind) -> list[Decision]:
         with connect() as conn:
@@ -78,7 +80,8 @@ def stack() -> Iterator[Stack]:
     for folder in ("datasets", "models"):
         shutil.copytree(REPOSITORY / "include" / folder, base / "specs" / folder)
     for path in (base / "specs" / "models").glob("*.yaml"):
-        path.write_text(path.read_text().replace("monitoring:\n", "monitoring:\n  schedule: null\n"))
+        text = path.read_text().replace("monitoring:\n", "monitoring:\n  schedule: null\n")
+        path.write_text(text + "scoring: {schedule: null}\n")
     before = dict(os.environ)
     os.environ["EVERGREEN_HOME"] = str(base / "home")
     os.environ["EVERGREEN_SPECS"] = str(base / "specs")

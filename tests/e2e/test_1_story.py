@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from evergreen.feeds import real_file
 from evergreen.ledger import Kind
-from evergreen.stack.demo import DATASET, MODEL, SECOND_MODEL
+from evergreen.stack import control
+from evergreen.stack.demo import DATASET, MODEL, SECOND_MODEL, outcome
 
 pytestmark = pytest.mark.e2e
 
@@ -42,7 +45,7 @@ def test_broken_batch_is_quarantined_once_and_mailed_once(stack: Any, told: Any)
     held = stack.decisions(f"dataset/{DATASET}", Kind.BATCH_QUARANTINED)
     assert len(held) == sum(d.kind == "broken" for d in told.deliveries)
     assert held[0].evidence["failures"]
-    assert len(stack.mails("Subject: [Evergreen]", "quarantined")) == len(held)
+    assert len(stack.mails(f"batch:{DATASET}:")) == len(held)
     assert stack.rows("SELECT count(*) AS n FROM data.bike_hourly WHERE demand < 0 OR humidity > 100") == [
         {"n": 0}
     ]
@@ -67,9 +70,14 @@ def test_drift_is_mailed_answered_and_mended(stack: Any, told: Any) -> None:
     during = max(e["rmse"] for e in errors if e["window_end"] <= first.as_of)
     later = [e["rmse"] for e in errors if e["window_end"] > after.as_of][:2]
     assert max(later) < during, "the error did not come back down"
-    mails = stack.mails("Subject: [Evergreen]", MODEL, "drift")
-    assert mails, "no drift mail"
-    assert any("image/png" in m.read_text() for m in mails), "no picture"
+    (mail, *more) = stack.mails(f"drift:{MODEL}:1:")
+    assert not more, "one mail for one incident"
+    assert "image/png" in mail.read_text(), "no picture"
+
+
+def test_a_training_that_a_drift_woke_answers_it(stack: Any, told: Any) -> None:
+    answering = [p for p in stack.decisions(f"model/{MODEL}", Kind.PROMOTED) if p.answers]
+    assert {p.run_id.partition("/")[2].partition("__")[0] for p in answering} == {"asset_triggered"}
 
 
 def test_each_promotion_has_one_mail(stack: Any, told: Any) -> None:
@@ -79,7 +87,32 @@ def test_each_promotion_has_one_mail(stack: Any, told: Any) -> None:
         stack.decisions(f"model/{SECOND_MODEL}", Kind.PROMOTED)
     )
     assert counts["champion_changed"]["n"] == promotions
+    assert len(stack.mails("promoted:")) == promotions
     assert all(r["n"] == r["sent"] for r in sent), "a mail was not sent"
+
+
+def test_the_second_model_is_scored_and_judged_too(stack: Any, told: Any) -> None:
+    judged = stack.rows(
+        f"SELECT DISTINCT window_start FROM evergreen.window_judgement WHERE model = '{SECOND_MODEL}'"
+    )
+    assert len(judged) >= 8
+    assert stack.rows(
+        f"SELECT count(*) > 1000 AS many FROM evergreen.prediction WHERE model = '{SECOND_MODEL}'"
+    ) == [{"many": True}]
+
+
+def test_the_demo_shows_what_happened(stack: Any, told: Any, tmp_path: Path) -> None:
+    assert outcome(told, tmp_path, print) == [], "the story did not go as promised"
+    assert (tmp_path / f"{told.name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_listens_beyond_loopback(stack: Any, told: Any) -> None:
+    own = {row.pid for row in control.status(stack.layout.home) if row.pid}
+    own |= {child.pid for pid in own for child in psutil.Process(pid).children(recursive=True)}
+    open_to = {
+        c.laddr.ip for c in psutil.net_connections("inet") if c.pid in own and c.status == psutil.CONN_LISTEN
+    }
+    assert open_to == {"127.0.0.1"}
 
 
 def test_what_woke_the_runs(stack: Any, told: Any) -> None:

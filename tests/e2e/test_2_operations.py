@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import psutil
 import pytest
+import requests
 from e2e_wait import until
 
-from evergreen.ledger import Kind
+from evergreen import ledger
+from evergreen.errors import EvergreenError, TerminalError
+from evergreen.feeds.story import File
+from evergreen.ledger import Decision, Kind
 from evergreen.stack import control
-from evergreen.stack.demo import MODEL, SECOND_MODEL
+from evergreen.stack.demo import DATASET, MODEL, SECOND_MODEL, start_afresh
+from evergreen.warehouse.connection import connect
 
 pytestmark = pytest.mark.e2e
 
@@ -63,7 +67,7 @@ def test_two_triggers_at_once_run_one_after_the_other_and_reject_what_is_not_bet
     for decision in rejected:
         failed = [c["check"] for c in decision.evidence["checks"] if not c["passed"]]
         assert failed, decision
-    assert stack.mails("rejected", MODEL)
+    assert stack.mails(f"rejected:{MODEL}:")
     assert champion(stack) == alias(stack)
     assert before
 
@@ -87,7 +91,7 @@ def test_rollback_returns_to_the_real_previous_champion(stack: Any) -> None:
     assert decision.version == history[1]
     assert alias(stack) == history[1]
     assert "vans complain" in str(decision.evidence)
-    assert stack.mails("rolled back", MODEL)
+    assert stack.mails(f"rolled_back:{MODEL}:")
     until(
         lambda: not stack.api.active([f"score__{MODEL}", f"monitor__{MODEL}"]),
         "the scoring after the rollback",
@@ -163,8 +167,10 @@ def test_backfill_over_past_intervals(stack: Any, told: Any) -> None:
 
 def test_nightly_run_by_its_cron(stack: Any) -> None:
     """The cron of a spec that was edited while all runs; the as-of time is the tick."""
-    stack.edit(f"models/{SECOND_MODEL}.yaml", 'schedule: "15 2 * * *"', 'schedule: "* * * * *"')
-    stack.edit(f"models/{SECOND_MODEL}.yaml", "window: 200d", "window: all")
+    name = f"models/{SECOND_MODEL}.yaml"
+    before = (stack.specs / name).read_text()
+    stack.edit(name, 'schedule: "15 2 * * *"', 'schedule: "* * * * *"')
+    stack.edit(name, "window: 210d", "window: all")
     try:
         run = until(
             lambda: [
@@ -176,7 +182,7 @@ def test_nightly_run_by_its_cron(stack: Any) -> None:
             240,
         )[-1]
     finally:
-        stack.edit(f"models/{SECOND_MODEL}.yaml", 'schedule: "* * * * *"', 'schedule: "15 2 * * *"')
+        (stack.specs / name).write_text(before)
     decision = next(
         d
         for d in stack.decisions(f"model/{SECOND_MODEL}", Kind.PROMOTED, Kind.REJECTED)
@@ -196,6 +202,42 @@ def test_a_bad_spec_is_shown_and_switches_off_only_its_own_dags(stack: Any) -> N
     finally:
         stack.edit(f"models/{SECOND_MODEL}.yaml", "metrik: roc_auc", "metric: roc_auc")
     until(lambda: not stack.api.call("GET", "importErrors")["import_errors"], "the spec to be good again", 90)
+
+
+def test_a_query_that_does_not_run_fails_the_training_once_and_is_mailed_once(stack: Any, told: Any) -> None:
+    stack.edit(f"models/{MODEL}.sql", "humidity,", "humidty,")
+    try:
+        for _ in range(2):
+            run = stack.run(
+                f"train__{MODEL}", {"as_of": told.deliveries[-1].as_of.isoformat()}, expect="failed"
+            )
+            tries = stack.api.call("GET", f"dags/train__{MODEL}/dagRuns/{run}/taskInstances/plan")[
+                "try_number"
+            ]
+            assert tries == 1, "trying again cannot help"
+    finally:
+        stack.edit(f"models/{MODEL}.sql", "humidty,", "humidity,")
+    failed = stack.decisions(f"model/{MODEL}", Kind.RUN_FAILED)
+    assert len([d for d in failed if 'column "humidty" does not exist' in d.evidence["error"]]) == 2
+    assert len([m for m in stack.mails(f"failed:train__{MODEL}.plan") if "humidty" in m.read_text()]) == 1
+
+
+def test_another_story_does_not_wipe_what_is_the_users(stack: Any) -> None:
+    mine = Decision(datetime.now(timezone.utc), "dataset/mine", Kind.BATCH_PUBLISHED, "passed", "x/y", "mine")
+    with connect() as conn:
+        ledger.append(conn, mine)
+    with pytest.raises(TerminalError, match="data of your own"):
+        start_afresh(stack.api, stack.layout)
+    assert list(stack.landing.glob("*.csv")), "nor its files"
+
+
+def test_down_and_up_lose_nothing(stack: Any) -> None:
+    tables = ("evergreen.decision", "evergreen.prediction", "evergreen.window_judgement", "data.bike_hourly")
+    counts = [stack.rows(f"SELECT count(*) AS n FROM {t}") for t in tables]
+    control.down(stack.layout.home)
+    control.up(stack.layout.home)
+    assert [stack.rows(f"SELECT count(*) AS n FROM {t}") for t in tables] == counts
+    assert champion(stack) == alias(stack)
 
 
 def test_mlflow_dies_in_the_middle_of_a_training(stack: Any, told: Any) -> None:
@@ -228,10 +270,13 @@ def test_postgres_restarts_in_the_middle_of_a_training(stack: Any, told: Any) ->
 
 def test_sigkill_of_everything_in_the_middle_of_a_training(stack: Any, told: Any) -> None:
     """After the restart the run is finished or retried; nothing is doubled, nothing is half there."""
-    as_of = told.deliveries[-1].as_of.isoformat()
-    run = stack.api.trigger(f"train__{MODEL}", {"as_of": as_of, "reason": "power cut"})
+    last = told.deliveries[-1]
+    again = last.files[0].table.copy()
+    again["demand"] = again["demand"].fillna(0).astype(int) + 1  # the same week once more, each row corrected
+    File("again.csv", again).write(stack.landing)
+    ingested = stack.api.trigger(f"ingest__{DATASET}", {"as_of": last.as_of.isoformat()})
+    run = stack.api.trigger(f"train__{MODEL}", {"as_of": last.as_of.isoformat(), "reason": "power cut"})
     until(lambda: stack.api.tasks(f"train__{MODEL}", run).get("fit") == "running", "the fit")
-    time.sleep(1)
     pids = {row.pid for row in control.status(stack.layout.home) if row.pid}
     victims = {
         p.pid: p for pid in pids for p in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
@@ -245,8 +290,13 @@ def test_sigkill_of_everything_in_the_middle_of_a_training(stack: Any, told: Any
     control.up(stack.layout.home)
     finished(stack, run, 300)
     one_decision(stack, run)
+    until(lambda: ended(stack, f"ingest__{DATASET}", ingested), "the ingest", 240)
+    until(lambda: not stack.api.active([f"score__{MODEL}"]), "the scoring")
+    (batch,) = stack.rows("SELECT rows_read, rows_changed FROM evergreen.batch WHERE file = 'again.csv'")
+    assert batch["rows_changed"] == batch["rows_read"] == len(again), "the batch is whole, and there once"
+    assert stack.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'staging'") == []
     doubled = stack.rows(
-        "SELECT model, key, version FROM evergreen.prediction GROUP BY 1, 2, 3 HAVING count(*) > 1"
+        "SELECT event_time FROM evergreen.prediction GROUP BY model, version, event_time HAVING count(*) > 1"
     )
     assert doubled == []
     promoted = stack.rows(
@@ -256,15 +306,18 @@ def test_sigkill_of_everything_in_the_middle_of_a_training(stack: Any, told: Any
     assert champion(stack) == alias(stack)
 
 
-def finished(stack: Any, run: str, timeout_s: float = 240) -> None:
-    def state() -> str | None:
-        try:
-            found = stack.api.run(f"train__{MODEL}", run)["state"]
-        except Exception:  # the API itself is coming back
-            return None
-        return found if found in ("success", "failed") else None
+def ended(stack: Any, dag_id: str, run: str) -> str | None:
+    """State of a run that has ended, else None, also while the API itself is coming back."""
+    try:
+        found = str(stack.api.run(dag_id, run)["state"])
+    except (EvergreenError, requests.HTTPError):
+        return None
+    return found if found in ("success", "failed") else None
 
-    assert until(state, f"the end of {run}", timeout_s) == "success", stack.api.tasks(f"train__{MODEL}", run)
+
+def finished(stack: Any, run: str, timeout_s: float = 240) -> None:
+    state = until(lambda: ended(stack, f"train__{MODEL}", run), f"the end of {run}", timeout_s)
+    assert state == "success", stack.api.tasks(f"train__{MODEL}", run)
 
 
 def one_decision(stack: Any, run: str) -> None:

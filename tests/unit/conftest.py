@@ -139,7 +139,7 @@ class World:
         """Settle an outcome."""
         from evergreen.training.promote import settle
 
-        return settle(self.specs, self.model, outcome, outcome.as_of, run_id)
+        return settle(self.specs, self.model, outcome, run_id)
 
 
 @pytest.fixture

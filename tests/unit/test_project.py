@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,17 @@ def test_reference_page_is_current() -> None:
         check=False,
     )
     assert shown.returncode == 0, shown.stderr
+
+
+def test_every_field_and_variable_of_the_reference_page_has_a_meaning() -> None:
+    page = (REPOSITORY / "docs" / "reference.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in page.splitlines()
+        if line.startswith("| `")
+    ]
+    assert len(rows) > 80
+    assert [cells[0] for cells in rows if not cells[-1]] == []
 
 
 def test_nothing_is_pickled() -> None:

@@ -71,8 +71,12 @@ def _failures(failures: list[Mapping[str, Any]], in_all: int) -> tuple[Table, ..
             show(_first(f, "column", "columns") or "whole file"),
             _expected(f),
             show(_first(f, "observed", "observed_value", "value")),
-            words.num(rows_) if (rows_ := _first(f, "failed_rows", "unexpected_count", "rows")) is not None else "",
-            show(_first(f, "sample", "samples", "examples")) if _first(f, "sample", "samples", "examples") else "",
+            words.num(rows_)
+            if (rows_ := _first(f, "failed_rows", "unexpected_count", "rows")) is not None
+            else "",
+            show(_first(f, "sample", "samples", "examples"))
+            if _first(f, "sample", "samples", "examples")
+            else "",
         )
         for f in failures[:MOST_ROWS]
     )

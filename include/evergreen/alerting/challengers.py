@@ -41,6 +41,7 @@ def promoted(conn: Connection, known: Known) -> Letter:
             ("New champion", f"version {new or words.MISSING}"),
             ("Before", "none" if first else f"version {old}"),
             ("Why trained", trigger(conn, known)),
+            *_asked(known),
             ("Why promoted", _why(known)),
             *_holdout(known),
         ),
@@ -72,6 +73,7 @@ def rejected(conn: Connection, known: Known) -> Letter:
             ("Challenger", f"version {known.version or words.MISSING}"),
             ("Champion", f"version {champion}" if champion else "none"),
             ("Why trained", trigger(conn, known)),
+            *_asked(known),
             ("Why rejected", _why(known)),
             *_holdout(known),
         ),
@@ -83,7 +85,9 @@ def rejected(conn: Connection, known: Known) -> Letter:
 
 def rolled_back(conn: Connection, known: Known) -> Letter:
     """An earlier champion is back."""
-    source = known.get("from_version", "from", "previous", "previous_version") or previous_version(conn, known)
+    source = known.get("from_version", "from", "previous", "previous_version") or previous_version(
+        conn, known
+    )
     target = known.version or known.get("to_version", "to")
     why = known.get("message", "reason", "why", "note")
     known.told.add("reason")
@@ -132,7 +136,9 @@ def metric_table(known: Known, metric: str | None) -> tuple[Table, ...]:
     """All metrics of all parties on the same holdout rows, the deciding one first."""
     parties = {party: metrics_of(known, party) for party in PARTIES}
     known.told.add("metrics")
-    names = [n for n in (METRICS[known.model.task] if known.model else ()) if any(n in m for m in parties.values())]
+    names = [
+        n for n in (METRICS[known.model.task] if known.model else ()) if any(n in m for m in parties.values())
+    ]
     known_names = {n for all_names in METRICS.values() for n in all_names}
     names += [n for m in parties.values() for n in m if n in known_names and n not in names]
     names = sorted(dict.fromkeys(names), key=lambda n: n != metric)
@@ -158,7 +164,9 @@ def check_table(known: Known, *, only_failed: bool) -> tuple[Table, ...]:
     if only_failed:
         chosen = [c for c in checks if c.get("passed") is not True]
     else:
-        chosen = [c for c in checks if str(c.get("check")).startswith("beats_") or c.get("check") == "holdout_rows"]
+        chosen = [
+            c for c in checks if str(c.get("check")).startswith("beats_") or c.get("check") == "holdout_rows"
+        ]
     rows = tuple(
         (words.reason(c.get("check")), words.num(c.get("value")), words.num(c.get("limit")),
          "passed" if c.get("passed") is True else "failed")
@@ -213,6 +221,11 @@ def _why(known: Known) -> str:
     return words.reason(known.decision.reason if known.decision else known.get("reason"))
 
 
+def _asked(known: Known) -> tuple[tuple[str, Any], ...]:
+    because = known.get("asked_because")
+    return (("Asked by hand because", because),) if because else ()
+
+
 def _holdout(known: Known) -> tuple[tuple[str, Any], ...]:
     rows = known.get("rows.judged", "holdout_rows", "holdout.rows", "rows.holdout", "challenger.rows")
     return (("Holdout rows judged", rows), ("Data as of", words.when(known.as_of)))
@@ -228,7 +241,9 @@ def _rejected_steps(known: Known, champion: Any) -> tuple[str, ...]:
     if known.decision is not None and known.decision.kind is Kind.REJECTED:
         steps.append("The next nightly training makes a new challenger; nothing needs to be done for that.")
     if champion:
-        steps.append("If the champion's error keeps growing, look at the monitoring's report before forcing anything.")
+        steps.append(
+            "If the champion's error keeps growing, look at the monitoring's report before forcing anything."
+        )
     return tuple(steps)
 
 

@@ -35,7 +35,9 @@ def other(conn: Connection, known: Known) -> Letter:
         headline=f"{known.name}: {known.kind.replace('_', ' ')}",
         summary=f"{known.name}: {known.kind.replace('_', ' ')}",
         lead=("Evergreen reports an incident. What was recorded about it follows.",),
-        facts=facts(("Subject", known.subject), ("As of", words.when(known.as_of)), ("Incident", known.incident)),
+        facts=facts(
+            ("Subject", known.subject), ("As of", words.when(known.as_of)), ("Incident", known.incident)
+        ),
         links=known_links(("Airflow run", airflow_run_url(known.run_id))),
     )
 
@@ -74,7 +76,12 @@ def compose(conn: Connection, specs: Specs, row: dict[str, Any]) -> EmailMessage
         page = message.get_body(("html",))
         assert isinstance(page, EmailMessage)
         page.add_related(
-            letter.picture.png, "image", "png", cid=f"<{cid}>", filename=f"{known.kind}.png", disposition="inline"
+            letter.picture.png,
+            "image",
+            "png",
+            cid=f"<{cid}>",
+            filename=f"{known.kind}.png",
+            disposition="inline",
         )
     return _sealed(message)
 
@@ -192,4 +199,6 @@ def _columns(table: Table) -> str:
             blocks.append("\n".join(f"  {_fold(pair, TEXT_WIDTH - 2, 4)}" for pair in pairs))
         return "\n\n".join(blocks)
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([f"  {lines[0]}", "  " + "  ".join("-" * w for w in widths), *(f"  {x}" for x in lines[1:])])
+    return "\n".join(
+        [f"  {lines[0]}", "  " + "  ".join("-" * w for w in widths), *(f"  {x}" for x in lines[1:])]
+    )

@@ -30,7 +30,9 @@ def data_problem(conn: Connection, known: Known) -> Letter:
     status = str(known.get("status") or (judgement or {}).get("status") or words.MISSING)
     found = violations_of(judgement, known)
     unreadable = [v for v in found if v["kind"] == "unreadable"]
-    violations = unreadable if status == "unreadable" else [v for v in found if v["kind"] in PROBLEMS] or found
+    violations = (
+        unreadable if status == "unreadable" else [v for v in found if v["kind"] in PROBLEMS] or found
+    )
     kind = next((v["kind"] for v in violations if v["kind"] in PROBLEMS), status)
     what = PROBLEMS.get(kind, "not enough to judge")
     if kind == "unreadable":

@@ -1,5 +1,4 @@
-"""What the pictures share: colours, plain axes, and the way to a PNG without pyplot, so that tasks can draw at once.
-"""
+"""What the pictures share: colours, plain axes, and the way to a PNG without pyplot, so that tasks can draw at once."""
 
 from __future__ import annotations
 

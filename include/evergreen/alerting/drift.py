@@ -32,6 +32,8 @@ WHAT = {
     "prediction_drift": "prediction drift",
 }
 
+GAVE_UP = "Retraining did not help twice: a person must look."
+
 
 def drifted(conn: Connection, known: Known) -> Letter:
     """A model's inputs, predictions or served error left their limits."""
@@ -41,7 +43,11 @@ def drifted(conn: Connection, known: Known) -> Letter:
     codes = _codes(known, violations)
     names = names_of(violations)
     what = " and ".join(WHAT.get(code, words.reason(code)) for code in codes) or "drift"
-    headline = f"{model} v{version or '?'}: {what}{f' in {names}' if names and codes != ['performance'] else ''}"
+    gave_up = known.get("gave_up") is True
+    headline = (
+        f"{model} v{version or '?'}: {what}{f' in {names}' if names and codes != ['performance'] else ''}"
+        f"{' needs a person' if gave_up else ''}"
+    )
     since = _since(conn, known, judgement)
     rule = known.get("rule")
     known.told |= {
@@ -51,7 +57,7 @@ def drifted(conn: Connection, known: Known) -> Letter:
     return Letter(
         headline=headline,
         summary=headline,
-        lead=(_lead(known, codes, names, version),),
+        lead=(_lead(known, codes, names, version), *((GAVE_UP,) if gave_up else ())),
         tone="bad",
         facts=facts(
             ("Model", f"{model}, version {version or words.MISSING}"),
@@ -63,7 +69,7 @@ def drifted(conn: Connection, known: Known) -> Letter:
         ),
         tables=violation_table(violations, "What left its limits, in the newest window"),
         picture=_picture(conn, known, judgement, names),
-        steps=_next_steps(known),
+        steps=_given_up_steps(known) if gave_up else _next_steps(known),
         links=known_links(
             ("Evidently report", _report(judgement, codes)),
             ("Model version", mlflow_version_url(model, version)),
@@ -116,7 +122,9 @@ def _rule(known: Known) -> str:
 def _lead(known: Known, codes: Sequence[str], names: str, version: str | None) -> str:
     said = []
     if "performance" in codes:
-        said.append(f"The predictions that {known.name} version {version or '?'} served are worse than allowed.")
+        said.append(
+            f"The predictions that {known.name} version {version or '?'} served are worse than allowed."
+        )
     if list(codes) != ["performance"]:
         only = list(codes) == ["prediction_drift"]
         seen = f"The predictions of {known.name} are" if only else f"The data that {known.name} sees is"
@@ -143,6 +151,17 @@ def _next_steps(known: Known) -> tuple[str, ...]:
     return ("No retraining was decided with this alarm. The present champion keeps scoring.",)
 
 
+def _given_up_steps(known: Known) -> tuple[str, ...]:
+    told = words.message(known.decision.reason, known.evidence) if known.decision else ""
+    return (
+        "No further retraining is asked for because of this: two trainings had their turn and it is still there"
+        + (f" ({told.rstrip('.')})." if told else "."),
+        "A person must look: is the feed right (unit, sensor, a source that changed)? If the world has changed, new "
+        "features, a longer or shorter training.window, or other limits under monitoring are the way.",
+        f"To train all the same, start train__{known.name} by hand. Until then the present champion keeps scoring.",
+    )
+
+
 def _report(judgement: dict[str, Any] | None, codes: Sequence[str]) -> str | None:
     if not judgement or not judgement["mlflow_run"] or not judgement["report"]:
         return None
@@ -157,4 +176,8 @@ def _picture(conn: Connection, known: Known, judgement: dict[str, Any] | None, n
         return None
     metric = known.model.performance_metric if known.model else None
     png = worst_columns_png(conn, [judgement["id"]], metric=metric)
-    return Picture(png, f"Values against their limits over the last windows: {names or 'served error'}") if png else None
+    return (
+        Picture(png, f"Values against their limits over the last windows: {names or 'served error'}")
+        if png
+        else None
+    )

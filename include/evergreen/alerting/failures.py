@@ -16,6 +16,9 @@ from evergreen.alerting.outbox import raise_incident, redact
 from evergreen.ledger import Decision, Kind, append
 from evergreen.warehouse.connection import Connection, connect, fetch
 
+# Decisions that tell of trouble, or of a drift that was seen: after them nothing has worked that had failed.
+NOTHING_WORKED = (Kind.RUN_FAILED, Kind.MAIL_FAILED, Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED)
+
 _VARIABLE = re.compile(r"0x[0-9a-f]+|[0-9a-f]{12,}|\d+", re.IGNORECASE)
 
 
@@ -24,8 +27,10 @@ def record(
 ) -> Decision:
     """Write a failed task into the ledger and owe its e-mail, in one transaction; does not send.
 
-    Equal failures of a task are one incident until the subject's next decision of another kind: a DAG that fails
-    every hour is told once, and told again when something had worked in between or when it fails differently.
+    Equal failures of a task in one ISO week (UTC) of their as-of times are one incident until a decision about the
+    subject shows that something works: a DAG that fails every hour is told once, and told again when something had
+    worked in between, when it fails differently, and at latest in the next week. Without the week an outage would
+    be silent if an equal one was told months before and nothing was decided since.
 
     Args:
         subject: `model/NAME` or `dataset/NAME`.
@@ -61,9 +66,9 @@ def record(
         settled = fetch(
             conn,
             "SELECT coalesce(max(id), 0) AS id FROM evergreen.decision WHERE subject = %s AND kind <> ALL(%s)",
-            (subject, [Kind.RUN_FAILED.value, Kind.MAIL_FAILED.value]),
+            (subject, [kind.value for kind in NOTHING_WORKED]),
         )[0]["id"]
-        incident = f"failed:{dag_id}.{task_id}:{settled}:{signature}"
+        incident = f"failed:{dag_id}.{task_id}:{settled}:{as_of.astimezone(timezone.utc):%G-W%V}:{signature}"
         raise_incident(conn, incident, subject, "run_failed", decision.id, {})
     return decision
 
@@ -107,7 +112,8 @@ def run_failed(conn: Connection, known: Known) -> Letter:
         summary=f"{known.name}: {dag} failed in {task}",
         lead=(
             f"The task {task} of {dag} failed and is not tried again by itself.",
-            "Until something works again, later failures of it with the same error go to the ledger and bring no e-mail.",
+            "Until something works again, or until the next week begins, later failures of it with the same error go "
+            "to the ledger and bring no e-mail.",
         ),
         tone="bad",
         facts=facts(

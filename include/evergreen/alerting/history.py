@@ -81,7 +81,9 @@ def reigns(conn: Connection, model: str) -> list[Reign]:
     """The champions of a model, oldest first, by the as-of times of their promotions and rollbacks."""
     changes = sorted(champions(conn, model), key=lambda d: d.id or 0)
     ends = {index - 1: change.as_of for index, change in enumerate(changes)}
-    return [Reign(change.version or "?", change.as_of, ends.get(index)) for index, change in enumerate(changes)]
+    return [
+        Reign(change.version or "?", change.as_of, ends.get(index)) for index, change in enumerate(changes)
+    ]
 
 
 def marks(conn: Connection, model: str, datasets: Sequence[str]) -> list[Decision]:
@@ -125,7 +127,10 @@ def timeline_text(rows: Sequence[TimelineRow], width: int = 110) -> str:
 
     head = TimelineRow._fields
     lines = [(f"{r.as_of:%Y-%m-%d %H:%M}", r.what, r.version, r.why) for r in rows]
-    sizes = [max(len(x) for x in column) for column in zip(("as of", *head[1:3]), *(r[:3] for r in lines), strict=True)]
+    sizes = [
+        max(len(x) for x in column)
+        for column in zip(("as of", *head[1:3]), *(r[:3] for r in lines), strict=True)
+    ]
     room = max(20, width - sum(sizes) - 6)
     out = []
     for cells in (("as of", *head[1:]), tuple("-" * s for s in (*sizes, room)), *lines):

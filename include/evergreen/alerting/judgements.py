@@ -22,7 +22,9 @@ def newest_judgement(conn: Connection, known: Known) -> dict[str, Any] | None:
     """The judgement that an incident is about: the newest that it names, else the newest as of the decision."""
     ids = [i for i in (*known.items("judgements"), known.get("judgement")) if isinstance(i, int)]
     if ids:
-        found = fetch(conn, f"{_JUDGEMENT} WHERE id = ANY(%s) ORDER BY window_start DESC, id DESC LIMIT 1", (ids,))
+        found = fetch(
+            conn, f"{_JUDGEMENT} WHERE id = ANY(%s) ORDER BY window_start DESC, id DESC LIMIT 1", (ids,)
+        )
         if found:
             return found[0]
     if known.as_of is None:
@@ -69,12 +71,19 @@ def violation_table(violations: Sequence[dict[str, Any]], title: str) -> tuple[T
         if v["kind"] == "performance":
             column, measure = "served predictions", words.metric_name(v.get("statistic"))
         else:
-            column, measure = words.column_name(v.get("column")), words.statistic_name(v["kind"], str(v.get("statistic")))
+            column, measure = (
+                words.column_name(v.get("column")),
+                words.statistic_name(v["kind"], str(v.get("statistic"))),
+            )
         found = "could not be computed" if value is None else words.num(value)
         rows.append((column, measure, found, words.num(limit), times))
     more = len(violations) - MOST_ROWS
     note = f"{more} more in the ledger and the report." if more > 0 else ""
-    details = [f"{words.column_name(v.get('column'))}: {v['detail']}" for v in violations[:MOST_ROWS] if v.get("detail")]
+    details = [
+        f"{words.column_name(v.get('column'))}: {v['detail']}"
+        for v in violations[:MOST_ROWS]
+        if v.get("detail")
+    ]
     return (
         Table(
             title, ("What", "Measure", "Value", "Limit", "Of limit"),

@@ -171,7 +171,9 @@ def show(value: Any) -> str:
 
 def facts(*pairs: tuple[str, Any]) -> tuple[tuple[str, str], ...]:
     """Label and value pairs, each value as text."""
-    return tuple((label, value if isinstance(value, str) and value else show(value)) for label, value in pairs)
+    return tuple(
+        (label, value if isinstance(value, str) and value else show(value)) for label, value in pairs
+    )
 
 
 def known_links(*pairs: tuple[str, str | None]) -> tuple[tuple[str, str | None], ...]:
@@ -181,5 +183,7 @@ def known_links(*pairs: tuple[str, str | None]) -> tuple[tuple[str, str | None],
 
 def _flat(value: Any, path: str) -> Sequence[tuple[str, Any]]:
     if isinstance(value, Mapping) and path.count(".") < 3:
-        return [line for key, item in value.items() for line in _flat(item, f"{path}.{key}" if path else str(key))]
+        return [
+            line for key, item in value.items() for line in _flat(item, f"{path}.{key}" if path else str(key))
+        ]
     return [(path, value)] if path else []

@@ -121,7 +121,9 @@ def _draw_error(axes: Axes, judged: Sequence[Window], metric: str) -> None:
         axes.set_ylim(low, high + 0.16 * ((high - low) or 1.0))
     else:
         axes.set_yticks([])
-        axes.text(0.5, 0.5, "no window with labels yet", ha="center", size=13, color=GREY, transform=axes.transAxes)
+        axes.text(
+            0.5, 0.5, "no window with labels yet", ha="center", size=13, color=GREY, transform=axes.transAxes
+        )
 
 
 def _draw_marks(top: Axes, strip: Axes, told: Sequence[Decision]) -> None:
@@ -149,12 +151,16 @@ def _legend(told: Sequence[Decision], judged: Sequence[Window], metric: str) -> 
     if any(w.value is not None for w in judged):
         name = f"served {metric_name(metric)}"
         handles.append(Line2D([], [], color=BLUE, marker="o", markersize=5, linewidth=2, label=name))
-        handles.append(Line2D([], [], color=RED, marker="o", markersize=7, linewidth=0, label="beyond its limit"))
+        handles.append(
+            Line2D([], [], color=RED, marker="o", markersize=7, linewidth=0, label="beyond its limit")
+        )
         handles.append(Line2D([], [], color=INK, linewidth=1.3, linestyle=(0, (5, 3)), label="limit"))
     handles.append(Patch(color=BANDS[1], label="champion"))
     for kind, style in STYLES.items():
         if style.line and any(d.kind is kind for d in told):
-            handles.append(Line2D([], [], color=style.colour, linewidth=1.8, linestyle=style.line, label=style.label))
+            handles.append(
+                Line2D([], [], color=style.colour, linewidth=1.8, linestyle=style.line, label=style.label)
+            )
     return handles
 
 

@@ -91,7 +91,9 @@ def message(code: str, evidence: Mapping[str, Any]) -> str:
         return told.removeprefix(f"{code.replace('_', ' ')}: ").strip()
     causes = evidence.get("drifted")
     if isinstance(causes, (list, tuple)):
-        columns = (str(cause).partition(":")[2] for cause in causes if not str(cause).startswith("performance:"))
+        columns = (
+            str(cause).partition(":")[2] for cause in causes if not str(cause).startswith("performance:")
+        )
         return ", ".join(dict.fromkeys(map(column_name, columns)))
     failures = evidence.get("failures")
     if isinstance(failures, (list, tuple)) and failures and isinstance(failures[0], Mapping):

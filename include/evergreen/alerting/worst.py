@@ -32,7 +32,12 @@ class Panel:
 
 
 def worst_columns_png(
-    conn: Connection, judgements: Sequence[int], *, panels: int = 4, history: int = 16, metric: str | None = None
+    conn: Connection,
+    judgements: Sequence[int],
+    *,
+    panels: int = 4,
+    history: int = 16,
+    metric: str | None = None,
 ) -> bytes | None:
     """Draw what violated its limit most in some judgements, each over the last windows.
 
@@ -56,7 +61,12 @@ def worst_columns_png(
 
 
 def worst_panels(
-    conn: Connection, judgements: Sequence[int], *, panels: int = 4, history: int = 16, metric: str | None = None
+    conn: Connection,
+    judgements: Sequence[int],
+    *,
+    panels: int = 4,
+    history: int = 16,
+    metric: str | None = None,
 ) -> list[Panel]:
     """What `worst_columns_png` draws."""
     ids = list(judgements)
@@ -82,7 +92,12 @@ def worst_panels(
         " WHERE model = %(model)s AND as_of <= %(as_of)s AND window_end <= %(end)s"
         " ORDER BY window_start DESC, as_of DESC, revision DESC, id DESC LIMIT %(history)s"
         ") AS w JOIN evergreen.window_column AS c ON c.judgement_id = w.id ORDER BY w.window_start",
-        {"model": newest[0]["model"], "as_of": newest[0]["as_of"], "end": newest[0]["window_end"], "history": history},
+        {
+            "model": newest[0]["model"],
+            "as_of": newest[0]["as_of"],
+            "end": newest[0]["window_end"],
+            "history": history,
+        },
     )
     result = []
     for item in worst:

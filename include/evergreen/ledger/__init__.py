@@ -99,8 +99,9 @@ def find(
     dedupe_key: str | None = None,
     ids: Sequence[int] = (),
     limit: int | None = None,
+    as_of: datetime | None = None,
 ) -> list[Decision]:
-    """Decisions that match, newest first."""
+    """Decisions that match, newest first; with `as_of` only those whose own as-of time is not after it."""
     rows = fetch(
         conn,
         "SELECT id, decided_at, as_of, subject, kind, reason, version, evidence, answers, run_id, dedupe_key"
@@ -108,6 +109,7 @@ def find(
         " AND (cardinality(%(kinds)s::text[]) = 0 OR kind = ANY(%(kinds)s::text[]))"
         " AND (%(key)s IS NULL OR dedupe_key = %(key)s)"
         " AND (cardinality(%(ids)s::bigint[]) = 0 OR id = ANY(%(ids)s::bigint[]))"
+        " AND (%(as_of)s::timestamptz IS NULL OR as_of <= %(as_of)s)"
         " ORDER BY id DESC LIMIT %(limit)s",
         {
             "subject": subject,
@@ -115,6 +117,7 @@ def find(
             "key": dedupe_key,
             "ids": list(ids),
             "limit": limit,
+            "as_of": as_of,
         },
     )
     return [Decision(**{**row, "kind": Kind(row["kind"]), "answers": tuple(row["answers"])}) for row in rows]
@@ -132,9 +135,16 @@ def open_requests(conn: Connection, model: str) -> list[Decision]:
     return sorted(find(conn, ids=ids), key=lambda d: d.id or 0) if ids else []
 
 
-def champions(conn: Connection, model: str) -> list[Decision]:
-    """Every change of champion of a model, newest first; the first one names the champion of now."""
-    return find(conn, model_subject(model), (Kind.PROMOTED, Kind.ROLLED_BACK))
+def champions(conn: Connection, model: str, as_of: datetime | None = None) -> list[Decision]:
+    """Every change of champion of a model, newest first; the first one names the champion.
+
+    Args:
+        conn: the warehouse.
+        model: its name.
+        as_of: only changes decided as of this time or earlier, so that a run as of the past meets the champion of
+            that time; None for the champion of now.
+    """
+    return find(conn, model_subject(model), (Kind.PROMOTED, Kind.ROLLED_BACK), as_of=as_of)
 
 
 def lock(conn: Connection, model: str) -> None:

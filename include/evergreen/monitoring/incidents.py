@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,21 +16,41 @@ from evergreen.warehouse.connection import Connection
 NOT_JUDGED = (Status.STALE, Status.INSUFFICIENT)
 
 
-def drift(model: ModelSpec, version: str, signature: str) -> str:
-    """The incident of a drift: met again, with the same columns and champion, it is the same incident."""
-    return f"drift:{model.name}:{version}:{signature}"
+def drift(model: ModelSpec, version: str, signature: str, since: datetime) -> str:
+    """The incident of a drift: the same columns and champion in the same unbroken episode are the same incident.
+
+    Args:
+        model, version: the champion.
+        signature: reason and columns.
+        since: start of the first window of the episode; a drift that comes back after healthy windows is told again.
+    """
+    return f"drift:{model.name}:{version}:{signature}:{since.isoformat()}"
+
+
+def gave_up(model: ModelSpec, version: str, request: Decision) -> str:
+    """The incident of a drift that retraining did not help, by the first request for it: told once."""
+    return f"drift:{model.name}:{version}:gave_up:{request.id}"
 
 
 def tell_drift(
-    conn: Connection, model: ModelSpec, decision: Decision, incident: str, hits: Sequence[Judgement]
+    conn: Connection,
+    model: ModelSpec,
+    decision: Decision,
+    incident: str,
+    hits: Sequence[Judgement],
+    more: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Owe the mail of a drift; the ledger row holds the numbers. False if people know already."""
+    """Owe the mail of a drift; the ledger row holds the numbers, `more` joins the mail's context.
+
+    False if people know already.
+    """
     newest = hits[-1]
     context = {
         "judgements": [j.id for j in hits],
         "windows": [str(j.window) for j in hits],
         "window_start": newest.window_start.isoformat(),
         "violations": _violations(newest),
+        **(more or {}),
     }
     return raise_incident(conn, incident, model_subject(model.name), "drift", decision.id, context)
 

@@ -31,16 +31,17 @@ REFERENCE_PATH = "reference"
 
 @dataclass(frozen=True)
 class _Due:
-    """What one run has to do, and what it knows of the feed."""
+    """What one run has to do, what it knows of the feed, and what holds windows back, by their start."""
 
     windows: list[tuple[Window, int]]
     feed: reads.Feed
-    history: dict[datetime, Judged]
-    first_scored: datetime | None
+    held: dict[datetime, tuple[Violation, ...]]
 
 
 def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[Judgement]:
     """Judge every window of the champion that is due as of a time, and write the judgements.
+
+    The champion is the one of that time: decisions as of a later one do not count.
 
     A window is due when it is complete, ended after the champion came to office, and was not judged for this
     version, or when labels, rows or predictions came in that can change its judgement (revision + 1). A
@@ -62,18 +63,16 @@ def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[
     """
     with connect() as conn:
         # The alias is put right by those who promote, score and roll back; watching needs only the ledger.
-        champion = registry.champion(conn, model.name, repair=False)
+        champion = registry.champion(conn, model.name, repair=False, as_of=as_of)
         if champion is None:
             return []
-        reign = reign_of(conn, model, champion)
+        reign = reign_of(conn, model, champion, as_of)
     reference = Reference.read(registry.artifact_folder(champion.run_id, REFERENCE_PATH)).for_window(model)
-    due = _due(specs, model, champion, reign, as_of)
+    due = _due(specs, model, reference, champion, reign, as_of)
     done = []
     for window, revision in due.windows:
         facts = due.feed.facts.get(window.start, Facts())
-        held = gate.check(model, reference, facts, window, due.feed.newest, as_of)
-        if _not_news(due, window, held, facts):
-            continue
+        held = due.held[window.start]
         with connect() as guard:
             _lock(guard, model)
             if _judged_meanwhile(guard, model, champion, window, revision):
@@ -87,7 +86,9 @@ def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[
     return done
 
 
-def _due(specs: Specs, model: ModelSpec, champion: Champion, reign: datetime, as_of: datetime) -> _Due:
+def _due(
+    specs: Specs, model: ModelSpec, reference: Reference, champion: Champion, reign: datetime, as_of: datetime
+) -> _Due:
     length = model.monitoring.window
     first_scored = reads.first_scored(model, as_of)
     found = windows.candidates(length, reign, first_scored, as_of, model.label.delay)
@@ -100,22 +101,38 @@ def _due(specs: Specs, model: ModelSpec, champion: Champion, reign: datetime, as
             conn, model.name, champion.version, ends_after=start - length, as_of=as_of, limit=10_000
         )
     history = judgement.history(earlier)
-    due = windows.due(found, feed.facts, history, model.monitoring.performance.min_labels)
+    held = {
+        w.start: gate.check(model, reference, feed.facts.get(w.start, Facts()), w, feed.newest, as_of)
+        for w in (*found, open_window)
+    }
+
+    def news(window: Window) -> bool:
+        facts = feed.facts.get(window.start, Facts())
+        return not _repeats(window, held[window.start], history.get(window.start), facts, first_scored)
+
+    due = windows.due(found, feed.facts, history, model.monitoring.performance.min_labels, news)
     told = bool(found) and gate.stopped(model, feed.newest, found[-1].end)
-    if gate.stopped(model, feed.newest, as_of) and not told and open_window.start < as_of:
+    stopped = gate.stopped(model, feed.newest, as_of) and not told and open_window.start < as_of
+    if stopped and news(open_window):
         before = history.get(open_window.start)
         due.append((open_window, before.revision + 1 if before else 1))
-    return _Due(due, feed, history, first_scored)
+    return _Due(due, feed, held)
 
 
-def _not_news(due: _Due, window: Window, held: Sequence[Violation], facts: Facts) -> bool:
+def _repeats(
+    window: Window,
+    held: Sequence[Violation],
+    before: Judged | None,
+    facts: Facts,
+    first_scored: datetime | None,
+) -> bool:
     """Whether a window that is held back needs no judgement: it has the same already, or scoring began inside it."""
     if not held:
         return False
     kinds = frozenset(v.kind.value for v in held)
-    if windows.still_held_back(due.history.get(window.start), kinds, facts):
+    if windows.still_held_back(before, kinds, facts):
         return True
-    began_inside = due.first_scored is not None and window.start < due.first_scored
+    began_inside = first_scored is not None and window.start < first_scored
     return began_inside and kinds == {What.UNSCORED.value}
 
 

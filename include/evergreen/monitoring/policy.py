@@ -28,21 +28,29 @@ from typing import Any
 
 from evergreen import ledger, registry
 from evergreen.ledger import Decision, Kind, TriggerReason
-from evergreen.monitoring import incidents, judgement
-from evergreen.monitoring.judgement import Judgement, Status, Violation, What
+from evergreen.monitoring import episode, incidents, judgement
+from evergreen.monitoring.effects import REASONS, causes, effects
+from evergreen.monitoring.judgement import Judgement, Status, What
 from evergreen.monitoring.reign import reign_of
-from evergreen.spec import LARGER_IS_BETTER, ModelSpec, format_duration
+from evergreen.monitoring.waking import should_wake, wake
+from evergreen.spec import ModelSpec, format_duration
 from evergreen.warehouse.connection import connect
+
+__all__ = [
+    "Action",
+    "Hold",
+    "Quiet",
+    "Verdict",
+    "apply",
+    "decide",
+    "effects",
+    "should_wake",
+    "wake",
+]
 
 MOST_WINDOWS = 1000
 LONGEST_SIGNATURE = 200
-REASONS = {
-    What.PERFORMANCE: TriggerReason.PERFORMANCE,
-    What.DATA_DRIFT: TriggerReason.DATA_DRIFT,
-    What.MISSING: TriggerReason.DATA_DRIFT,
-    What.NEW_CATEGORY: TriggerReason.DATA_DRIFT,
-    What.PREDICTION_DRIFT: TriggerReason.PREDICTION_DRIFT,
-}
+MOST_REQUESTS = 2
 PRECEDENCE = (TriggerReason.PERFORMANCE, TriggerReason.DATA_DRIFT, TriggerReason.PREDICTION_DRIFT)
 READ = (Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED, Kind.PROMOTED, Kind.REJECTED, Kind.ROLLED_BACK)
 
@@ -82,7 +90,9 @@ class Verdict:
         evidence: numbers and limits, as the ledger keeps them.
         signature: reason and columns of the drift; empty for none.
         hits: the judgements in violation that fulfil the rule, oldest first.
-        covered_by: the earlier request that was about the same drift.
+        covered_by: the earlier decision that was about the same drift; its e-mail has told of this one too.
+        since: start of the first window of the unbroken episode of drift; None for none.
+        gave_up: the answered requests of a drift that retraining did not help; empty otherwise.
     """
 
     action: Action
@@ -91,6 +101,8 @@ class Verdict:
     signature: str = ""
     hits: tuple[Judgement, ...] = ()
     covered_by: Decision | None = None
+    since: datetime | None = None
+    gave_up: tuple[Decision, ...] = ()
 
 
 def decide(
@@ -98,18 +110,25 @@ def decide(
 ) -> Verdict:
     """Decide on a retraining.
 
-    Held back are, in this order: a drift while a request is open (`already_open`); a drift that a training has
+    Held back are, in this order: a drift while a request is open (`already_open`); a drift that trainings have
     answered (`already_answered`); a drift within `trigger.cooldown` of the last request (`cooldown`).
 
-    A drift is a set of causes, kind and column, and has been answered when every cause of the newest window
-    was among those of one earlier request for this champion version to which a promotion or rejection
-    answered. A cause more makes it a new drift. Fewer causes do not: part of a drift is no news. A promotion
-    makes a new version, for which everything counts afresh.
+    A drift is a set of causes, kind and column, and a request was about it when every cause of the newest window was
+    among the request's, for this champion version, in the same unbroken episode. A cause more makes it a new drift.
+    Fewer causes do not: part of a drift is no news. A window judged `ok` between the request's newest window and the
+    first one of now makes it a new drift. A promotion makes a new version, for which everything counts afresh.
+
+    A request is answered when a training was promoted for it (and later taken back), or rejected by a gate that could
+    tell: it was not better than the champion, or worse than the baseline. A rejection for another reason closes the
+    request, but the drift may be asked for again after the cool-down. So may a drift that was answered once, when
+    windows newer than the request's are in violation: they may hold enough of the new world, of which the first
+    challenger had seen little. Answered twice it stays suppressed, and a person is told once (`gave_up`).
 
     Args:
         model: the trigger's settings.
         judgements: the newest revision of each window of the present champion, oldest first.
-        requests: retrain requests, promotions, rejections and rollbacks of the model, in any order.
+        requests: retrain requests, suppressions, promotions, rejections and rollbacks of the model, in any order;
+            those with a later as-of time than `as_of` do not count.
         as_of: the time for which the decision is taken; the cool-down is measured between as-of times.
     """
     if not judgements:
@@ -126,27 +145,21 @@ def decide(
         newest = bool(effects(model, judged[-1])) if judged else False
         return Verdict(Action.NONE, Quiet.TOO_FEW_VIOLATIONS if newest else Quiet.NEWEST_WITHOUT_EFFECT)
     found = tuple(hits[start] for start in sorted(hits))
-    now = _causes(model, any_effect[-1:], tuple(REASONS)) | _causes(model, error[-1:], (What.PERFORMANCE,))
-    return _held(model, found, now, requests, as_of)
-
-
-def effects(model: ModelSpec, judged: Judgement, kinds: Sequence[What] = tuple(REASONS)) -> list[Violation]:
-    """The violations of a window that a retraining could answer: a value beyond its limit, on enough rows."""
-    if judged.status is not Status.VIOLATION or judged.rows < model.monitoring.min_rows:
-        return []
-    unreadable = {v.column for v in judged.violations if v.kind is What.UNREADABLE}
-    return [v for v in judged.violations if v.kind in kinds and v.column not in unreadable and _beyond(v)]
+    now = causes(model, any_effect[-1:]) | causes(model, error[-1:], (What.PERFORMANCE,))
+    known = [d for d in requests if d.as_of <= as_of]
+    return _held(model, judgements, found, now, known, as_of)
 
 
 def apply(model: ModelSpec, as_of: datetime, run_id: str) -> Decision | None:
     """Decide on the newest windows and write the decision with the e-mails it owes, in one transaction.
 
-    Applying again on the same judgements changes nothing. Windows that could not be judged, and columns that
+    Applying again on the same judgements changes nothing, unless a training answered their request without being
+    able to tell and the cool-down has passed: then they are asked for again. Windows that could not be judged, and columns that
     could not be read, are told whether or not there is a drift.
 
     Args:
         model: whose champion was judged.
-        as_of: the as-of time of the run; later judgements do not count.
+        as_of: the as-of time of the run; judgements and decisions of a later one do not count.
         run_id: `dag_id/run_id`.
 
     Returns:
@@ -157,30 +170,32 @@ def apply(model: ModelSpec, as_of: datetime, run_id: str) -> Decision | None:
     """
     with connect() as conn:
         ledger.lock(conn, model.name)
-        champion = registry.champion(conn, model.name, repair=False)
+        champion = registry.champion(conn, model.name, repair=False, as_of=as_of)
         if champion is None:
             return None
         judgements = judgement.newest(
             conn,
             model.name,
             champion.version,
-            ends_after=reign_of(conn, model, champion),
+            ends_after=reign_of(conn, model, champion, as_of),
             as_of=as_of,
             limit=MOST_WINDOWS,
         )
         incidents.tell_data_problems(conn, model, judgements, as_of, run_id)
-        verdict = decide(model, judgements, ledger.find(conn, ledger.model_subject(model.name), READ), as_of)
+        earlier = ledger.find(conn, ledger.model_subject(model.name), READ)
+        verdict = decide(model, judgements, earlier, as_of)
         if verdict.action is Action.NONE:
             return None
         # The judgement that was written last is the news; with late labels it need not be of the newest window.
         news = max(judgements, key=lambda j: j.id or 0)
         key = f"policy:{model.name}:{champion.version}:{news.window_start.isoformat()}:{news.revision}"
-        asked = ledger.find(conn, dedupe_key=key)
-        if asked:
-            return asked[0]
         requested = verdict.action is Action.REQUEST
-        covering = verdict.covered_by.evidence.get("incident") if verdict.covered_by else None
-        incident = covering or incidents.drift(model, champion.version, verdict.signature)
+        asked = [d for d in earlier if d.dedupe_key == key or d.dedupe_key.startswith(f"{key}:again:")]
+        if asked and not (requested and verdict.covered_by == asked[0]):
+            return asked[0]
+        if asked:
+            key = f"{key}:again:{asked[0].id}"
+        incident = _incident(model, champion.version, verdict)
         decision = ledger.append(
             conn,
             Decision(
@@ -194,7 +209,8 @@ def apply(model: ModelSpec, as_of: datetime, run_id: str) -> Decision | None:
                 version=champion.version,
             ),
         )
-        incidents.tell_drift(conn, model, decision, incident, verdict.hits)
+        more = {"gave_up": True} if verdict.gave_up else {}
+        incidents.tell_drift(conn, model, decision, incident, verdict.hits, more)
         return decision
 
 
@@ -207,69 +223,108 @@ def _fulfilled(model: ModelSpec, last: Sequence[Judgement], kinds: Sequence[What
 
 def _held(
     model: ModelSpec,
+    judgements: Sequence[Judgement],
     hits: tuple[Judgement, ...],
     now: set[str],
-    requests: Sequence[Decision],
+    decisions: Sequence[Decision],
     as_of: datetime,
 ) -> Verdict:
     trigger, version = model.monitoring.trigger, hits[-1].version
     reasons = [r for r in PRECEDENCE if any(REASONS[v.kind] is r for j in hits for v in effects(model, j))]
-    answered = {i for d in requests for i in d.answers}
-    asked = sorted(
-        (d for d in requests if d.kind is Kind.RETRAIN_REQUESTED), key=lambda d: (d.as_of, d.id or 0)
-    )
-    same = [d for d in asked if d.version == version and now <= set(d.evidence.get("drifted", ()))]
-    open_ones = [d for d in asked if d.id not in answered]
-    settled = [d for d in same if d.id in answered]
-    recent = [d for d in asked if d.as_of <= as_of and as_of - d.as_of < trigger.cooldown]
+    since = episode.since(model, judgements, hits[0])
+    asked = episode.asked(decisions, judgements, version, now, since)
+    recent = [d for d in asked.requests if as_of - d.as_of < trigger.cooldown]
+    before = asked.episode[-1] if asked.episode else None
+    signature = _signature(reasons[0], now)
     evidence: dict[str, Any] = {
-        "since": hits[0].window_start.isoformat(),
+        "since": since.isoformat(),
         "reasons": [r.value for r in reasons],
         "causes": sorted(now),
-        "drifted": sorted(_causes(model, hits, tuple(REASONS))),
+        "drifted": sorted(causes(model, hits)),
         "rule": f"{len(hits)} windows in violation, {trigger.m} of the last {trigger.n} and the newest are needed",
         "judgements": [j.id for j in hits if j.id is not None],
         "windows": [_window(model, j) for j in hits],
+        "signature": signature,
     }
-    columns = "+".join(sorted({c.partition(":")[2] for c in now}))
-    signature = f"{reasons[0].value}:{columns}"
-    if len(signature) > LONGEST_SIGNATURE:
-        signature = f"{reasons[0].value}:{hashlib.sha256(columns.encode()).hexdigest()[:32]}"
-    evidence["signature"] = signature
-    if open_ones:
-        covering = next((d for d in reversed(open_ones) if d in same), None)
-        hold, request = Hold.ALREADY_OPEN, covering or open_ones[-1]
-        message = f"request {request.id} of {request.as_of:%Y-%m-%d %H:%M} UTC is still open, its training answers this too"
-    elif settled:
-        hold, request = Hold.ALREADY_ANSWERED, settled[-1]
-        covering = request
+
+    def suppress(
+        hold: Hold,
+        request: Decision,
+        covering: Decision | None,
+        message: str,
+        gave_up: Sequence[Decision] = (),
+    ) -> Verdict:
+        told = {**evidence, "message": message, "request": request.id}
+        return Verdict(Action.SUPPRESS, hold, told, signature, hits, covering, since, tuple(gave_up))
+
+    if asked.open:
+        covering = next((d for d in reversed(asked.open) if d in asked.same), None)
+        request = covering or asked.open[-1]
+        message = f"request {_named(request)} is still open, its training answers this too"
+        return suppress(Hold.ALREADY_OPEN, request, covering, message)
+    if len(asked.settled) >= MOST_REQUESTS:
         message = (
-            f"a training answered request {request.id} of {request.as_of:%Y-%m-%d %H:%M} UTC for the same drift, "
-            f"and version {version} stayed champion"
+            f"trainings answered requests {' and '.join(map(_named, asked.settled[-MOST_REQUESTS:]))} for the same "
+            f"drift, and version {version} stayed champion: retraining on more of the same data did not help twice, "
+            "a person must look at what changed"
         )
-    elif recent:
-        hold, request, covering = Hold.COOLDOWN, recent[-1], None
+        return suppress(Hold.ALREADY_ANSWERED, asked.settled[-1], None, message, asked.settled)
+    if asked.settled and not any(j.window_end > episode.reach(asked.settled[-1]) for j in hits):
+        request = asked.settled[-1]
+        message = (
+            f"a training answered request {_named(request)} for the same drift, and version {version} stayed "
+            "champion; it is asked for once more when newer windows are in violation"
+        )
+        return suppress(Hold.ALREADY_ANSWERED, request, request, message)
+    if recent:
+        request = recent[-1]
         message = (
             f"the last request, {request.id}, was {format_duration(as_of - request.as_of)} before; "
             f"the cool-down is {format_duration(trigger.cooldown)}, until {request.as_of + trigger.cooldown:%Y-%m-%d %H:%M} UTC"
         )
-    else:
-        return Verdict(Action.REQUEST, reasons[0], evidence, signature, hits)
-    evidence |= {"message": message, "request": request.id}
-    return Verdict(Action.SUPPRESS, hold, evidence, signature, hits, covering)
+        return suppress(Hold.COOLDOWN, request, before or _told(decisions, asked, now, request), message)
+    if asked.episode:
+        evidence["asked_before"] = [d.id for d in asked.episode]
+    return Verdict(Action.REQUEST, reasons[0], evidence, signature, hits, before, since)
 
 
-def _causes(model: ModelSpec, judgements: Sequence[Judgement], kinds: Sequence[What]) -> set[str]:
-    return {f"{v.kind.value}:{v.column}" for j in judgements for v in effects(model, j, kinds)}
+def _told(
+    decisions: Sequence[Decision], asked: episode.Asked, now: set[str], request: Decision
+) -> Decision | None:
+    """The suppression of this cool-down that told of the same causes: a drift that comes and goes is one mail.
+
+    Suppressions that an earlier request's mail covered told nothing of a later episode.
+    """
+    covered = {d.evidence.get("incident") for d in asked.same}
+    found = [
+        d
+        for d in decisions
+        if (d.kind, d.reason) == (Kind.RETRAIN_SUPPRESSED, Hold.COOLDOWN.value)
+        and d.evidence.get("request") == request.id
+        and now <= set(d.evidence.get("drifted", ()))
+        and d.evidence.get("incident") not in covered
+    ]
+    return max(found, key=lambda d: (d.as_of, d.id or 0), default=None)
 
 
-def _beyond(violation: Violation) -> bool:
-    value, limit = violation.value, violation.limit
-    if value is None or limit is None:
-        return False
-    if violation.kind is What.PERFORMANCE:
-        return value < limit if violation.statistic in LARGER_IS_BETTER else value > limit
-    return value >= limit
+def _incident(model: ModelSpec, version: str, verdict: Verdict) -> str:
+    if verdict.gave_up:
+        return incidents.gave_up(model, version, verdict.gave_up[0])
+    told = verdict.covered_by.evidence.get("incident") if verdict.covered_by else None
+    begin = verdict.since or verdict.hits[0].window_start
+    return told or incidents.drift(model, version, verdict.signature, begin)
+
+
+def _signature(reason: TriggerReason, now: set[str]) -> str:
+    columns = "+".join(sorted({c.partition(":")[2] for c in now}))
+    signature = f"{reason.value}:{columns}"
+    if len(signature) > LONGEST_SIGNATURE:
+        return f"{reason.value}:{hashlib.sha256(columns.encode()).hexdigest()[:32]}"
+    return signature
+
+
+def _named(request: Decision) -> str:
+    return f"{request.id} of {request.as_of:%Y-%m-%d %H:%M} UTC"
 
 
 def _performance_judged(judged: Judgement) -> bool:

@@ -7,7 +7,7 @@ and a day a UTC day, whenever the monitoring runs. A window is complete when its
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
@@ -102,13 +102,18 @@ def due(
     facts: Mapping[datetime, Facts],
     history: Mapping[datetime, Judged],
     min_labels: float,
+    news: Callable[[Window], bool] = lambda window: True,
 ) -> list[tuple[Window, int]]:
     """The windows to judge in this run with the revision each gets, in time order, at most `MOST_PER_RUN`.
 
-    If more are due, the newest go first: they say how the model does now.
+    If more are due, the newest go first: they say how the model does now. Windows that `news` refuses, because
+    their judgement would repeat the last one, are left out before that: they must not take the place of older
+    ones whose labels have come.
     """
     found = []
     for window in windows:
+        if not news(window):
+            continue
         before = history.get(window.start)
         if before is None:
             found.append((window, 1))
@@ -122,7 +127,7 @@ def worth_judging_again(before: Judged, now: Facts, min_labels: float) -> bool:
 
     Yes when the labels now suffice for performance and did not before, when the last labels came in, or when
     rows or labels grew by at least `RELEVANT_GROWTH` of the rows. A window that was held back is looked at
-    in every run; `still_held_back` drops it again if nothing changed.
+    in every run; `still_held_back` tells whether nothing changed.
     """
     if before.held_back:
         return True

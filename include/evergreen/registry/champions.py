@@ -35,24 +35,28 @@ class Champion:
     reason: str
 
 
-def champion(conn: Connection, model_name: str, *, repair: bool = True) -> Champion | None:
-    """The champion of now, or None before the first promotion.
+def champion(
+    conn: Connection, model_name: str, *, repair: bool = True, as_of: datetime | None = None
+) -> Champion | None:
+    """The champion of now, or as of a time; None before the first promotion.
 
     Args:
         conn: the warehouse.
         model_name: name of the model.
         repair: put the alias in MLflow right if it names another version; needs MLflow. Without it MLflow is
             not asked at all.
+        as_of: changes of champion decided as of a later time do not count. The alias names the champion of now
+            and is left alone then, whatever `repair` says.
 
     Raises:
         TerminalError: MLflow has no such version (REGISTRY_MISMATCH).
         TransientError: MLflow does not answer.
     """
-    changes = ledger.champions(conn, model_name)
+    changes = ledger.champions(conn, model_name, as_of)
     if not changes:
         return None
     found = _champion(model_name, changes[0], changes)
-    if repair:
+    if repair and as_of is None:
         move_alias(model_name, "champion", found.version)
     return found
 

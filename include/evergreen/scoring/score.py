@@ -2,7 +2,8 @@
 
 Which rows those are is asked in SQL. They leave PostgreSQL as one Arrow stream, are predicted in chunks of
 `scoring.chunk_rows`, and each chunk comes back by COPY and one INSERT in a transaction of its own: a run that is
-killed leaves whole chunks, and the next one scores the rest. A key has at most one prediction by a version.
+killed leaves whole chunks, and the next one scores the rest. A key has at most one prediction by a version, and one
+that was made stays: what was served can be told later.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 from psycopg2 import sql
 
@@ -28,6 +29,8 @@ from evergreen.warehouse import arrow, features
 from evergreen.warehouse.connection import Connection, connect, fetch
 
 log = logging.getLogger(__name__)
+
+STATEMENT_TIMEOUT_S = 3 * 3600  # one query gives every row; the task that waits for it has 4 hours
 
 
 @dataclass(frozen=True)
@@ -61,14 +64,12 @@ def score(
     *,
     start: datetime | None = None,
     end: datetime | None = None,
-    rescore: bool = False,
 ) -> ScoreResult:
-    """Score with the champion of now, on the features as they were known at `as_of`.
+    """Score with the champion of `as_of`, on the features as they were known then.
 
-    Without a range: rows since the first champion's as-of that no version has scored, and rows since this
-    champion's as-of that it has not scored itself. With `start` or `end`: every row of that range that this
-    version has not scored. With `rescore`: every row of the range again; a prediction that comes out equal stays as
-    it is, one that differs is replaced and counts as made now.
+    Without a range: rows that no version has scored, since the first champion's as-of less the label's delay, and
+    rows since this champion's as-of that it has not scored itself. With `start` or `end`: every row of that range
+    that this version has not scored. A prediction that is there is never changed.
 
     Args:
         specs: all specs.
@@ -77,23 +78,25 @@ def score(
         run_id: the DAG run.
         start: first event time, included.
         end: last event time, excluded; default as_of.
-        rescore: also rows that this version has scored.
 
     Raises:
         TerminalError: no champion (NO_CHAMPION), a prediction that is not finite (BAD_METRIC), a key that the
-            feature query returns twice or a start that is not before the end (BAD_QUERY), a champion that is not
-            in MLflow as registered or needs features that are gone (REGISTRY_MISMATCH).
+            feature query returns twice in the range (nothing is written then) or a start that is not before the end
+            (BAD_QUERY), a champion that is not in MLflow as registered or needs features that are gone
+            (REGISTRY_MISMATCH).
         TransientError: warehouse or MLflow do not answer.
     """
-    with connect() as conn:
-        champion = registry.champion(conn, model.name)
+    with connect(timeout_s=STATEMENT_TIMEOUT_S) as conn:
+        champion = registry.champion(conn, model.name, as_of=as_of)
         if champion is None:
             raise TerminalError(
-                f"{model.name} has no champion yet, so nothing can be scored; run its training first",
+                f"{model.name} has no champion as of {as_of.isoformat()}, so nothing can be scored; run its training first, "
+                "or choose a later as-of",
                 Reason.NO_CHAMPION,
             )
-        chosen = start is not None or end is not None or rescore
-        first = start or ledger.champions(conn, model.name)[-1].as_of
+        chosen = start is not None or end is not None
+        # Rows whose label was not mature then were not learnt, so they are the champion's to predict.
+        first = start or ledger.champions(conn, model.name, as_of)[-1].as_of - model.label.delay
         last = end or as_of
         if start is not None and first >= last:
             raise TerminalError(
@@ -104,15 +107,21 @@ def score(
         features.open_views(conn, specs.datasets_of(model), as_of)
         query = features.feature_query(model, first, last)
         schema = arrow.feature_schema(model)
-        todo = query if rescore else _unscored(model, query, champion, (first, last), by_any=not chosen)
+        todo = _unscored(model, query, champion, (first, last), by_any=not chosen)
         # The views must outlive the first chunk's commit; they belong to the connection.
+        conn.commit()
+        with conn.cursor() as cursor:
+            # The check sees the very rows that are scored, whatever is published meanwhile.
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        _require_unique(conn, model, query)
+        waiting = rechunk(arrow.stream(conn, todo, schema), schema, model.scoring.chunk_rows)
+        # The first chunk brings the whole result out of PostgreSQL.
+        waiting = chain(list(islice(waiting, 1)), waiting)
         conn.commit()
         rows = chunks = 0
         unseen: Counter[str] = Counter()
         infinite: Counter[str] = Counter()
-        for chunk in _checked(
-            model, rechunk(arrow.stream(conn, todo, schema), schema, model.scoring.chunk_rows)
-        ):
+        for chunk in waiting:
             encoded = loaded.encode(chunk)
             predicted = loaded.predict_encoded(encoded)
             if bad := int((~np.isfinite(predicted)).sum()):
@@ -121,7 +130,7 @@ def score(
                     "chunk was not written. Roll back to the previous champion",
                     Reason.BAD_METRIC,
                 )
-            rows += _write(conn, model, champion.version, chunk, predicted, as_of, run_id, replace=rescore)
+            rows += _write(conn, model, champion.version, chunk, predicted, as_of, run_id)
             conn.commit()
             chunks += 1
             unseen.update(encoded.unseen)
@@ -189,22 +198,23 @@ def _unscored(
     )
 
 
-def _checked(model: ModelSpec, chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Refuse a key that comes twice: its rows stand next to each other, also across chunks."""
-    previous: Any = None
-    for chunk in chunks:
-        keys = chunk["_key"].combine_chunks()
-        twice = pc.any(pc.equal(keys[1:], keys[:-1])).as_py() or keys[0].as_py() == previous
-        if twice:
-            counted = pc.value_counts(keys)
-            repeated = [c["values"].as_py() for c in counted if c["counts"].as_py() > 1] or [previous]
-            raise TerminalError(
-                f"{model.name}: the feature query returns the key {repeated[0]} more than once; a key names one row. Mend "
-                f"the SQL (a join that doubles rows?) or the key in models/{model.name}.yaml",
-                Reason.BAD_QUERY,
-            )
-        previous = keys[-1].as_py()
-        yield chunk
+def _require_unique(conn: Connection, model: ModelSpec, query: sql.Composable) -> None:
+    """Refuse a query that returns a key twice, however far its rows are apart and whether or not one is scored.
+
+    PostgreSQL counts, on its disk where its memory ends. Columns that are not asked for cost it next to nothing.
+    """
+    twice = fetch(
+        conn,
+        sql.SQL("SELECT _key FROM ({}) AS f GROUP BY _key HAVING count(*) > 1 ORDER BY _key LIMIT 1").format(
+            query
+        ),
+    )
+    if twice:
+        raise TerminalError(
+            f"{model.name}: the feature query returns the key {twice[0]['_key']} more than once; a key names one row. Mend "
+            f"the SQL (a join that doubles rows?) or the key in models/{model.name}.yaml",
+            Reason.BAD_QUERY,
+        )
 
 
 def _write(
@@ -215,8 +225,6 @@ def _write(
     predicted: np.ndarray,
     as_of: datetime,
     run_id: str,
-    *,
-    replace: bool,
 ) -> int:
     text = io.BytesIO()
     pacsv.write_csv(
@@ -225,12 +233,6 @@ def _write(
         pacsv.WriteOptions(include_header=False),
     )
     text.seek(0)
-    conflict = (
-        "DO UPDATE SET prediction = excluded.prediction, event_time = excluded.event_time, as_of = excluded.as_of,"
-        " scored_at = clock_timestamp(), run_id = excluded.run_id WHERE p.prediction <> excluded.prediction"
-        if replace
-        else "DO NOTHING"
-    )
     with conn.cursor() as cursor:
         cursor.execute(
             "CREATE TEMPORARY TABLE IF NOT EXISTS _scored (key text, event_time timestamptz, prediction double precision)"
@@ -238,14 +240,18 @@ def _write(
         cursor.execute("TRUNCATE _scored")
         cursor.copy_expert("COPY _scored FROM STDIN (FORMAT csv)", text)
         cursor.execute(
-            sql.SQL(
-                "INSERT INTO evergreen.prediction AS p (model, version, key, event_time, prediction, as_of, run_id)"
-                " SELECT %s, %s, key, event_time, prediction, %s, %s FROM _scored"
-                " ON CONFLICT (model, key, version) {}"
-            ).format(sql.SQL(conflict)),
+            "INSERT INTO evergreen.prediction (model, version, key, event_time, prediction, as_of, run_id)"
+            " SELECT %s, %s, key, event_time, prediction, %s, %s FROM _scored"
+            " ON CONFLICT (model, key, version) DO NOTHING",
             (model.name, version, as_of, run_id),
         )
-        return cursor.rowcount
+        written = cursor.rowcount
+        if written < chunk.num_rows:
+            log.warning(
+                "%s: %s of %s rows keep the prediction that version %s made before, in another run or for another event time",
+                model.name, chunk.num_rows - written, chunk.num_rows, version,
+            )  # fmt: skip
+        return written
 
 
 def _any(conn: Connection, query: sql.Composable) -> bool:

@@ -16,7 +16,7 @@ ColumnType = Literal["float", "integer", "boolean", "text", "category", "timesta
 class Column(Strict):
     """One column of a dataset: its type and what a valid value is."""
 
-    type: ColumnType
+    type: ColumnType = Field(description="what every value must be readable as")
     required: bool = Field(True, description="a missing value in a row is a failed expectation")
     null_share_max: float | None = Field(
         None, ge=0, le=1, description="largest share of missing values in a batch"
@@ -24,7 +24,7 @@ class Column(Strict):
     min: float | None = Field(None, description="smallest valid value (numbers)")
     max: float | None = Field(None, description="largest valid value (numbers)")
     values: tuple[str, ...] | None = Field(None, description="the valid values (text, category)")
-    description: str = ""
+    description: str = Field("", description="what the column holds, for the reader of the file")
 
     @model_validator(mode="after")
     def _consistent(self) -> Column:
@@ -49,7 +49,9 @@ class Source(Strict):
         "*", description="which files count; .csv and .parquet are read, the ending tells which"
     )
     encoding: str = Field("utf-8", description="encoding of CSV files")
-    delimiter: str = Field(",", min_length=1, max_length=1)
+    delimiter: str = Field(
+        ",", min_length=1, max_length=1, description="the character between two values of a CSV file"
+    )
     timezone: str = Field("UTC", description="time zone of timestamps that come without one")
 
 
@@ -60,8 +62,10 @@ class Arrival(Strict):
     that is already there arrives with the run that brings it.
     """
 
-    column: str | None = None
-    delay: Duration | None = None
+    column: str | None = Field(None, description="timestamp column that says when the row became known")
+    delay: Duration | None = Field(
+        None, description="how long after event time a new row became known; a correction: when it lands"
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Arrival:
@@ -74,20 +78,26 @@ class Expectation(Strict):
     """One Great Expectations expectation, as its documentation names it."""
 
     type: str = Field(description="such as expect_column_values_to_be_between")
-    kwargs: dict[str, Any] = Field(default_factory=dict)
+    kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="its arguments, such as column, min_value and max_value"
+    )
     rows: bool = Field(False, description="a failing row can be quarantined by itself")
 
 
 class DatasetSpec(Strict):
     """A table that lands as files: columns, key, times, expectations."""
 
-    name: Name
-    description: str = ""
-    owner: str = "ml-team"
-    schedule: Cron = "30 1 * * *"
+    name: Name = Field(description="the file's name without its ending; the table in the warehouse, the DAG")
+    description: str = Field("", description="what the data is; stands on the DAG's page")
+    owner: str = Field("ml-team", description="who answers for it; shown in Airflow and in e-mails")
+    schedule: Cron = Field(
+        "30 1 * * *", description="when new files are looked for (cron, UTC); null: only by hand"
+    )
     source: Source = Source()
-    key: tuple[str, ...] = Field(min_length=1)
-    event_time: str
+    key: tuple[str, ...] = Field(
+        min_length=1, description="columns that name a row; other values for the same key are a correction"
+    )
+    event_time: str = Field(description="timestamp or date column: when what the row tells of happened")
     arrival: Arrival = Arrival()
     columns: dict[str, Column] = Field(min_length=1)
     expectations: tuple[Expectation, ...] = ()

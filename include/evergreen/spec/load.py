@@ -86,7 +86,7 @@ def _load(
         return [Problem(short, "", "", f"not readable as YAML: {' '.join(str(error).split())}")], None
     if not isinstance(content, dict):
         return [
-            Problem(short, "", "", "is empty or no mapping; start from the example in docs/specs.md")
+            Problem(short, "", "", "is empty or no mapping; start from the example in docs/your-own-table.md")
         ], None
     if "query" in content:
         return [

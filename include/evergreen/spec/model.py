@@ -20,17 +20,21 @@ LARGER_IS_BETTER = frozenset({"r2", "roc_auc", "pr_auc"})
 class Label(Strict):
     """What is predicted, and when it is known."""
 
-    column: str
+    column: str = Field(
+        description="number in the feature query that is predicted (binary: 0 or 1), null if not known"
+    )
     delay: Duration = Field(timedelta(0), description="how long after event time a label is mature")
-    min: float | None = None
-    max: float | None = None
+    min: float | None = Field(None, description="smallest valid label; a smaller one stops the training")
+    max: float | None = Field(None, description="largest valid label; a larger one stops the training")
 
 
 class Features(Strict):
     """Columns of the feature query that the model sees."""
 
-    numeric: tuple[str, ...] = ()
-    categorical: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = Field((), description="columns that are numbers to the model")
+    categorical: tuple[str, ...] = Field(
+        (), description="columns that are categories; one that the training did not see counts as missing"
+    )
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -46,14 +50,21 @@ class Training(Strict):
         timedelta(days=14), description="the newest mature part, kept for the judgement"
     )
     min_rows: int = Field(500, ge=10, description="fewer rows in the training part stop the run")
-    min_holdout_rows: int = Field(50, ge=5)
+    min_holdout_rows: int = Field(50, ge=5, description="fewer rows in the holdout stop the run")
     params: dict[str, Any] = Field(default_factory=dict, description="XGBoost parameters")
-    max_rounds: int = Field(500, ge=1, le=20000)
-    early_stopping_rounds: int = Field(30, ge=1)
+    max_rounds: int = Field(500, ge=1, le=20000, description="most boosting rounds; early stopping chooses")
+    early_stopping_rounds: int = Field(
+        30,
+        ge=1,
+        description="so many rounds without a better score on the newest 15 % of the training part stop",
+    )
     refit: bool = Field(True, description="fit again on the whole window once the gate has passed")
-    baseline: Literal["seasonal", "last_value", "class_prior"] | None = None
+    baseline: Literal["seasonal", "last_value", "class_prior"] | None = Field(
+        None,
+        description="naive prediction to compare with; default: seasonal (regression), class_prior (binary)",
+    )
     season: Duration = Field(timedelta(days=7), description="lag of the seasonal baseline")
-    seed: int = 7
+    seed: int = Field(7, description="seed of all that is random in a training")
 
 
 class Gate(Strict):
@@ -61,14 +72,18 @@ class Gate(Strict):
 
     metric: Metric | None = Field(None, description="primary metric; default rmse or roc_auc")
     margin: float = Field(0.0, ge=0, lt=1, description="share by which the champion's metric must be beaten")
-    beat_baseline: bool = True
+    beat_baseline: bool = Field(True, description="whether the naive baseline must be beaten too")
 
 
 class Volume(Strict):
     """How many rows a window must have, as shares of the reference's usual number."""
 
-    min: float = Field(0.5, ge=0)
-    max: float = Field(3.0, gt=0)
+    min: float = Field(
+        0.5, ge=0, description="a window below this share of the usual rows is not judged; it is told"
+    )
+    max: float = Field(
+        3.0, gt=0, description="a window above this share of the usual rows is not judged; it is told"
+    )
 
 
 class Drift(Strict):
@@ -81,14 +96,16 @@ class Drift(Strict):
     numeric: float = Field(0.1, gt=0, description="normalised Wasserstein distance")
     categorical: float = Field(0.1, gt=0, description="Jensen-Shannon distance")
     missing: float = Field(0.05, gt=0, description="rise of the share of missing values")
-    factor: float = Field(1.25, ge=1)
-    ignore: tuple[str, ...] = ()
+    factor: float = Field(
+        1.25, ge=1, description="times the largest value of past windows: the limit of a column, where larger"
+    )
+    ignore: tuple[str, ...] = Field((), description="columns that are measured and shown, and never violate")
 
 
 class Performance(Strict):
     """When the served error counts as worse."""
 
-    metric: Metric | None = None
+    metric: Metric | None = Field(None, description="metric of the served predictions; default: the gate's")
     max_worse: float = Field(
         0.3, gt=0, description="share by which the metric may be worse than on the holdout"
     )
@@ -98,8 +115,10 @@ class Performance(Strict):
 class Trigger(Strict):
     """When violations become a retrain request: m of the last n windows and the newest."""
 
-    m: int = Field(2, ge=1)
-    n: int = Field(3, ge=1)
+    m: int = Field(
+        2, ge=1, description="so many windows in violation, the newest among them, ask for a retraining"
+    )
+    n: int = Field(3, ge=1, description="of so many newest windows that could be judged")
     cooldown: Duration = Field(timedelta(days=7), description="least time between two requests")
 
     @model_validator(mode="after")
@@ -114,9 +133,14 @@ class Trigger(Strict):
 class Monitoring(Strict):
     """How the champion is watched."""
 
-    schedule: Cron = "0 * * * *"
-    window: Duration = timedelta(days=1)
-    min_rows: int = Field(100, ge=1)
+    schedule: Cron = Field(
+        "0 * * * *",
+        description="when the watch runs (cron, UTC), besides after each scoring; null: only then",
+    )
+    window: Duration = Field(
+        timedelta(days=1), description="length of the windows; they lie end to end from a Monday 00:00 UTC"
+    )
+    min_rows: int = Field(100, ge=1, description="a window with fewer rows is not judged; it is told")
     sample_rows: int = Field(20000, ge=100, description="most rows a side that go into one report")
     freshness: Duration = Field(timedelta(hours=36), description="oldest that the newest row may be")
     volume: Volume = Volume()
@@ -128,22 +152,39 @@ class Monitoring(Strict):
 class Scoring(Strict):
     """How batch predictions are made."""
 
-    chunk_rows: int = Field(100_000, ge=1)
+    schedule: Cron = Field(
+        "30 * * * *", description="cron (UTC) that scores what no event has told of; null: events only"
+    )
+    chunk_rows: int = Field(
+        100_000, ge=1, description="rows that are scored and written at a time; bounds the memory"
+    )
 
 
 class ModelSpec(Strict):
     """A model: features, label, windows, gate, monitoring, alerts."""
 
-    name: Name
-    description: str = ""
-    owner: str = "ml-team"
-    task: Literal["regression", "binary"]
-    datasets: tuple[Name, ...] = Field(min_length=1)
-    key: tuple[str, ...] = Field(min_length=1)
-    event_time: str
+    name: Name = Field(description="the file's name without its ending; the registered model, the DAGs")
+    description: str = Field(
+        "", description="what is predicted for whom; stands on the DAGs' pages and in MLflow"
+    )
+    owner: str = Field("ml-team", description="who answers for it; shown in Airflow and in e-mails")
+    task: Literal["regression", "binary"] = Field(
+        description="predict a number, or the probability of class 1"
+    )
+    datasets: tuple[Name, ...] = Field(
+        min_length=1, description="datasets that the feature query reads; new data in one wakes the scoring"
+    )
+    key: tuple[str, ...] = Field(
+        min_length=1, description="columns of the feature query that name a row and its prediction"
+    )
+    event_time: str = Field(
+        description="timestamp or date column of the feature query: when the row happened"
+    )
     label: Label
     features: Features
-    schedule: Cron = "0 2 * * *"
+    schedule: Cron = Field(
+        "0 2 * * *", description="when a challenger is trained (cron, UTC); null: only on drift and by hand"
+    )
     training: Training = Training()
     gate: Gate = Gate()
     scoring: Scoring = Scoring()

@@ -149,10 +149,20 @@ def _catch_mail(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> int:
     login = control.login(options.home)
     api = AirflowApi(login.airflow_url, login.user, login.airflow_password)
-    params = dict(text.partition("=")[::2] for text in options.param)
+    texts: list[str] = []
+    for (
+        part
+    ) in options.param:  # make splits a value at its spaces: what holds no name goes on with the one before
+        if "=" in part or not texts:
+            texts.append(part)
+        else:
+            texts[-1] += f" {part}"
+    if wrong := [text for text in texts if "=" not in text]:
+        raise StackError(f"{wrong[0]!r} is no Param; write name=value, such as reason=test.")
+    params = dict(text.partition("=")[::2] for text in texts)
     conf = {name: {"true": True, "false": False}.get(value, value) for name, value in params.items()}
     try:
-        api.wait_for_dags({options.dag}, 40)
+        api.wait_for_dags({options.dag}, 90)
         api.pause(options.dag, False)
         run = api.trigger(options.dag, conf)
         print(f"{login.airflow_url}/dags/{options.dag}/runs/{run}")

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ DATASET = "bike_hourly"
 MODEL = "bike_demand"
 SECOND_MODEL = "bike_rush"
 OVERRIDES = {settings.SCHEDULES.name: "off"}
+WAITING_IS_TOLD_S = 15
 KINDS = ("train", "score", "monitor", "rollback")
 
 
@@ -71,9 +72,7 @@ def tell_story(api: AirflowApi, story: Any, landing: Path, say: Callable[[str], 
     for delivery in story.deliveries:
         say(f"{delivery.as_of:%Y-%m-%d}  {delivery.note}")
         delivery.write(landing)
-        run = api.trigger(
-            f"ingest__{DATASET}", {"as_of": delivery.as_of.isoformat(), "reason": f"demo: {delivery.kind}"}
-        )
+        run = api.trigger(f"ingest__{DATASET}", {"as_of": delivery.as_of.isoformat()})
         state = api.wait(f"ingest__{DATASET}", run)
         expected = "failed" if delivery.kind == "broken" else "success"
         if state != expected:
@@ -88,6 +87,7 @@ def tell_story(api: AirflowApi, story: Any, landing: Path, say: Callable[[str], 
                 train_first(api, delivery.as_of, say)
         else:
             settle_week(api, delivery, say)
+    _wait(lambda: not api.active(ids), "the last runs of both models", api)
 
 
 def train_first(api: AirflowApi, as_of: datetime, say: Callable[[str], None]) -> None:
@@ -104,7 +104,6 @@ def train_first(api: AirflowApi, as_of: datetime, say: Callable[[str], None]) ->
                 f"{model}: no champion after run {run}; see the run in the Airflow UI", Reason.NO_CHAMPION
             )
         say(f"             {model}: version {found[0].version} is champion ({found[0].reason})")
-    api.pause(f"score__{SECOND_MODEL}", True)  # one model is enough to watch week by week
 
 
 def settle_week(api: AirflowApi, delivery: Any, say: Callable[[str], None]) -> None:
@@ -167,18 +166,21 @@ def _metric(evidence: dict[str, Any], who: str) -> float | None:
 
 def _wait(question: Callable[[], Any], what: str, api: AirflowApi, timeout_s: float = 240) -> Any:
     """Ask until the answer is not empty; a red run meanwhile ends the waiting with its name."""
-    deadline = time.monotonic() + timeout_s
+    started = time.monotonic()
+    told = started
     while not (answer := question()):
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > started + timeout_s:
             failed = [
-                f"{i} {r['dag_run_id']}"
-                for i in dag_ids()
-                if not i.startswith("ingest")
-                for r in api.runs(i, state="failed")
-            ]
+                f"{dag_id} {run['dag_run_id']}" for dag_id in dag_ids() for run in api.runs(dag_id, state="failed")
+                if not dag_id.startswith("ingest")
+            ]  # fmt: skip
             raise TransientError(
                 f"waited {timeout_s:.0f} s for {what} in vain; failed runs: {failed or 'none'}"
             )
+        if now > told + WAITING_IS_TOLD_S:
+            print(f"        still waiting for {what} ({now - started:.0f} s)", flush=True)
+            told = now
         time.sleep(0.3)
     return answer
 
@@ -191,7 +193,8 @@ def outcome(story: Any, folder: Path, say: Callable[[str], None]) -> list[str]:
     specs = load_specs(settings.SPECS.path())
     with connect() as conn:
         print("\nWhat happened, from the ledger:\n")
-        print(timeline_text(timeline_rows(conn, MODEL, [DATASET])))
+        for model, datasets in ((MODEL, [DATASET]), (SECOND_MODEL, [])):
+            print(f"{model}\n{timeline_text(timeline_rows(conn, model, datasets))}\n")
         folder.mkdir(parents=True, exist_ok=True)
         picture = folder / f"{story.name}.png"
         picture.write_bytes(timeline_png(conn, specs.models[MODEL], title=f"{MODEL} on {story.name}"))
@@ -262,14 +265,15 @@ def start_afresh(api: AirflowApi, layout: Layout) -> str | None:
             "run it in another home: EVERGREEN_HOME=.evergreen-demo make demo",
             Reason.BUSY,
         )
-    for file in (layout.home / "landing" / DATASET).glob("*"):
-        file.unlink()
-    if not subjects:
-        return None
     for dag_id in dag_ids():
         for run in [*api.runs(dag_id, state="running"), *api.runs(dag_id, state="queued")]:
             api.call("PATCH", f"dags/{dag_id}/dagRuns/{run['dag_run_id']}", json={"state": "failed"})
     _wait(lambda: not api.active(dag_ids()), "the runs of the earlier demo to end", api)
+    landing = layout.home / "landing" / DATASET
+    if landing.is_dir() and any(landing.iterdir()):
+        landing.rename(landing.with_name(f"{DATASET}_until_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}"))
+    if not subjects:
+        return None
     return Postgres(layout).set_aside("warehouse", layout.ports()["postgres"])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from evergreen import ledger, registry
@@ -20,21 +19,27 @@ CHAMPION_CHANGED = "champion_changed_meanwhile"
 
 
 def settle(
-    specs: Specs, model: ModelSpec, outcome: Outcome | Mapping[str, Any], as_of: datetime, run_id: str
+    specs: Specs,
+    model: ModelSpec,
+    outcome: Outcome | Mapping[str, Any],
+    run_id: str,
+    *,
+    because: str = "",
 ) -> Decision:
     """Promote or reject the challenger of a training, once, and owe the e-mail in the same transaction.
 
     Under the model's lock the champion must still be the one that the gate compared with; if it is not, the
     challenger is rejected (champion_changed_meanwhile) and its retrain requests stay open for the next training,
     because nothing has answered them. Called again it returns the decision that stands and moves the alias if an
-    earlier call could not.
+    earlier call could not. The decision is as of the outcome's own time: a run that is cleared as a whole may have
+    planned a newer one, and its training still returns what it had come to.
 
     Args:
         specs: all specs.
         model: the model.
         outcome: of `train`, as object or as its dictionary.
-        as_of: the training's as-of time.
         run_id: the DAG run that settles.
+        because: what the person said who started the training; part of the evidence.
 
     Returns:
         The ledger's row: PROMOTED or REJECTED.
@@ -42,28 +47,26 @@ def settle(
     Raises:
         TerminalError: MLflow has no such version, or it is another training's (REGISTRY_MISMATCH).
         TransientError: warehouse or MLflow do not answer. If the decision was already written, it stands.
-        ValueError: the outcome of a dry run, of another model or of another as-of time.
+        ValueError: the outcome of a dry run or of another model.
     """
     found = outcome if isinstance(outcome, Outcome) else Outcome.from_dict(dict(outcome))
     if found.dry_run or found.version is None:
         raise ValueError(f"{model.name}: a dry run decides nothing; settle is not called for it")
-    if found.model != model.name or found.as_of != as_of:
-        raise ValueError(
-            f"the outcome is of {found.model} as of {found.as_of.isoformat()}, asked was {model.name} as of {as_of.isoformat()}"
-        )
+    if found.model != model.name:
+        raise ValueError(f"the outcome is of {found.model}, asked was {model.name}")
     _check_version(model, found)
     with connect() as conn:
         ledger.lock(conn, model.name)
         key = f"settle:{model.name}:{found.version}"
         standing = ledger.find(conn, dedupe_key=key)
-        decision = standing[0] if standing else _decide(conn, model, found, run_id, key)
+        decision = standing[0] if standing else _decide(conn, model, found, run_id, key, because)
     if decision.kind is Kind.PROMOTED:
         with connect() as conn:
             registry.champion(conn, model.name)
     return decision
 
 
-def _decide(conn: Any, model: ModelSpec, found: Outcome, run_id: str, key: str) -> Decision:
+def _decide(conn: Any, model: ModelSpec, found: Outcome, run_id: str, key: str, because: str) -> Decision:
     ruling = registry.champion(conn, model.name, repair=False)
     changed = (ruling.decision_id if ruling else None) != found.champion_decision
     promoted = found.passed and not changed
@@ -87,6 +90,7 @@ def _decide(conn: Any, model: ModelSpec, found: Outcome, run_id: str, key: str) 
             evidence={
                 "message": message,
                 "trigger": found.trigger,
+                **({"asked_because": because} if because else {}),
                 "metric": found.metric,
                 "metrics": found.metrics,
                 "holdout": found.holdout,
@@ -106,13 +110,24 @@ def _decide(conn: Any, model: ModelSpec, found: Outcome, run_id: str, key: str) 
     )
     raise_incident(
         conn,
-        f"{'promoted' if promoted else 'rejected'}:{model.name}:{found.version}",
+        _incident(model, found, decision, ruling),
         decision.subject,
         "champion_changed" if promoted else "challenger_rejected",
         decision.id,
         {"previous_version": ruling.version if ruling else None},
     )
     return decision
+
+
+def _incident(model: ModelSpec, found: Outcome, decision: Decision, ruling: registry.Champion | None) -> str:
+    """A promotion is news each time; a rejection only if champion, reason or what it answers is another.
+
+    Otherwise a model that is good enough would be told as rejected every night.
+    """
+    if decision.kind is Kind.PROMOTED:
+        return f"promoted:{model.name}:{found.version}"
+    against = ruling.decision_id if ruling else "none"
+    return f"rejected:{model.name}:{against}:{decision.reason}:{'+'.join(map(str, found.requests)) or 'none'}"
 
 
 def _check_version(model: ModelSpec, found: Outcome) -> None:

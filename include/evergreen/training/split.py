@@ -59,12 +59,11 @@ def read(model: ModelSpec, snapshot: Snapshot) -> pa.Table:
             f"{model.name}: {snapshot.path} holds {rows.num_rows} rows, {snapshot.rows} were written; take it again",
             Reason.NO_ROWS,
         )
-    keys = rows["_key"].combine_chunks()
-    twice = pc.equal(keys[1:], keys[:-1])
-    if pc.any(twice).as_py():
-        first = keys[1:].filter(twice)[0].as_py()
+    counts = rows.select(["_key"]).group_by("_key").aggregate([([], "count_all")])
+    twice = counts.filter(pc.greater(counts["count_all"], 1))["_key"]
+    if len(twice):
         raise TerminalError(
-            f"{model.name}: the feature query returns the key {first} more than once; a key names one row. Mend the "
+            f"{model.name}: the feature query returns the key {pc.min(twice).as_py()} more than once; a key names one row. Mend the "
             f"SQL (a join that doubles rows?) or the key in models/{model.name}.yaml",
             Reason.BAD_QUERY,
         )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import psycopg2
 
 from evergreen import registry
 from evergreen.errors import EvergreenError, Reason, TransientError
@@ -57,8 +60,7 @@ def train(
         TransientError: warehouse or MLflow do not answer, or another try of the same run is still at work.
     """
     params = parameters(model)
-    with connect() as conn:
-        _hold(conn, model.name, run_id)
+    with _alone(model.name, run_id) as lock:
         done = record.earlier(model, run_id)
         if done is not None:
             log.info("%s: %s was trained already, version %s", model.name, run_id, done.version)
@@ -74,7 +76,8 @@ def train(
         }
         mlflow_run = record.begin(model, run_id, as_of, tags)
         try:
-            champion = registry.champion(conn, model.name, repair=False)
+            with connect() as conn:
+                champion = registry.champion(conn, model.name, repair=False)
             judged = evaluate(model, snapshot, as_of, run_id, champion)
             final = finalise(model, judged)
             told = {"xgb." + name: value for name, value in params.items()} | {
@@ -89,7 +92,7 @@ def train(
             version = None
             if not dry_run:
                 # Without the connection the lock is gone, and another try may be at work.
-                fetch(conn, "SELECT 1")
+                fetch(lock, "SELECT 1")
                 more = {"evergreen.gate": judged.verdict.reason.value, DIGEST_TAG: digest}
                 version = record.register(model, mlflow_run, model_id, as_of, run_id, tags | more)
             outcome = Outcome(
@@ -122,15 +125,30 @@ def train(
     return outcome
 
 
-def _hold(conn: Connection, model_name: str, run_id: str) -> None:
-    """Keep other tries of the same run out until this one's transaction ends, however it ends."""
+@contextmanager
+def _alone(model_name: str, run_id: str) -> Iterator[Connection]:
+    """Keep other tries of the same run out as long as the connection lives; it holds a lock and no transaction.
+
+    A transaction would be idle for the hours of a fit, and a server with idle_in_transaction_session_timeout ends
+    those. A connection that is lost lets the next try in, so it is asked for before what counts.
+
+    Raises:
+        TransientError: another try holds the lock (BUSY), or the warehouse does not answer.
+    """
     name = f"evergreen.train.{model_name}.{run_id}"
-    if not fetch(conn, "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0)) AS held", (name,))[0][
-        "held"
-    ]:
-        raise TransientError(
-            f"another try of {run_id} is still at work; this one is tried again", Reason.BUSY
-        )
+    with connect() as conn:
+        conn.autocommit = True
+        found = fetch(conn, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS held", (name,))
+        if not found[0]["held"]:
+            raise TransientError(
+                f"another try of {run_id} is still at work; this one is tried again", Reason.BUSY
+            )
+        try:
+            yield conn
+        finally:
+            # The server ends a closed session a moment later; the next try need not meet it.
+            with suppress(psycopg2.Error):
+                fetch(conn, "SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
 
 
 def _told(model: ModelSpec, judged: Judged, final: Final, tags: dict[str, str]) -> dict[str, Any]:

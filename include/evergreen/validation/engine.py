@@ -121,7 +121,9 @@ def _batch(typed: str) -> Iterator[Any]:
             with warnings.catch_warnings():
                 # add_postgres, which the warning recommends, refuses the URL of a Unix socket.
                 warnings.simplefilter("ignore", GxDatasourceWarning)
-                source = context.data_sources.add_sql("warehouse", connection_string=url, create_temp_table=False)
+                source = context.data_sources.add_sql(
+                    "warehouse", connection_string=url, create_temp_table=False
+                )
             # A connection that stays open in a pool may hold a lock on the table, which the decision drops.
             stack.callback(source.get_engine().dispose)
             stack.callback(source.get_execution_engine().close)
@@ -189,7 +191,9 @@ def _finding(rule: Rule, result: Any, typed: str) -> Finding:
     raised = [(str(result), "")] if isinstance(result, Exception) else _exceptions(result.exception_info)
     if raised:
         text = " ".join(raised[0][0].split())[:200]
-        return Finding(Failure(rule.type, rule.column, f"could not be judged: {text}", rule.limit, remedy=rule.remedy))
+        return Finding(
+            Failure(rule.type, rule.column, f"could not be judged: {text}", rule.limit, remedy=rule.remedy)
+        )
     found = result.result
     count = found.get("unexpected_count")
     if count is None:
@@ -208,7 +212,11 @@ def _failing_rows(rule: Rule, found: dict[str, Any], typed: str) -> sql.Composab
     # Great Expectations 1.24 writes this query for people: values in Python's notation, sometimes a cross
     # join. `confirm` uses it only where it runs and gives the right number of rows.
     query = found.get("unexpected_index_query")
-    return sql.SQL("SELECT _row FROM ({}) AS told").format(sql.SQL(query.rstrip().rstrip(";"))) if query else None
+    return (
+        sql.SQL("SELECT _row FROM ({}) AS told").format(sql.SQL(query.rstrip().rstrip(";")))
+        if query
+        else None
+    )
 
 
 def _exceptions(info: Any) -> list[tuple[str, str]]:
@@ -219,7 +227,9 @@ def _exceptions(info: Any) -> list[tuple[str, str]]:
         return [found for value in info.values() for found in _exceptions(value)]
     if not info["raised_exception"]:
         return []
-    return [(str(info.get("exception_message") or "an exception"), str(info.get("exception_traceback") or ""))]
+    return [
+        (str(info.get("exception_message") or "an exception"), str(info.get("exception_traceback") or ""))
+    ]
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg2
+
 from evergreen import ledger, settings
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
@@ -25,7 +27,7 @@ from evergreen.validation.outcome import BatchOutcome, State
 from evergreen.warehouse import landing, publish, staging
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.failure import Failure, UnreadableError
-from evergreen.warehouse.landing import LandedFile
+from evergreen.warehouse.landing import LandedFile, Stamp
 from evergreen.warehouse.staging import Finding, Staged
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,9 @@ STATEMENT_TIMEOUT_S = 3600
 KEPT_ROWS = 10_000
 EVIDENCE_FAILURES = 50
 OLDEST_SERVER = 160000  # pg_input_is_valid
+# SQLSTATE classes in which PostgreSQL refuses what a row holds: data exception, constraint, program limit.
+REFUSED = ("22", "23", "54")
+STORABLE = "rows_storable"
 
 
 @dataclass(frozen=True)
@@ -49,15 +54,18 @@ def ingest(
 ) -> list[BatchOutcome]:
     """Decide every file of a dataset that was not decided before.
 
-    Files are taken in the order of their names, each in a transaction of its own. Calling it again with the
-    same run_id, after a crash or not, gives the same outcomes again and changes nothing.
+    Files are taken in the order of their names, each in a transaction of its own. A file whose rows PostgreSQL
+    refuses is held back as `unpublishable`, and the next one is taken. Calling it again with the same run_id,
+    after a crash or not, gives the same outcomes again and changes nothing. A file that was decided and has not
+    changed since in name, size and time of its last change is not read again.
 
     Args:
         dataset: the spec.
         as_of: when the rows count as learnt where the spec names no other time; aware.
         run_id: "dag_id/run_id".
         folder: where the files are; default: the spec's folder under EVERGREEN_LANDING.
-        force: judge quarantined files again, for instance after the spec was mended. Published ones stay.
+        force: judge quarantined files again, for instance after the spec was mended. Published ones stay. One that
+            is held back again is told again.
 
     Returns:
         The outcome of every file that this run decided, sorted by file.
@@ -68,16 +76,19 @@ def ingest(
     """
     if as_of.tzinfo is None:
         raise ValueError(f"as_of {as_of} has no time zone")
-    files = landing.find(dataset, _folder(dataset, folder))
+    source = _folder(dataset, folder)
     with _alone(dataset) as conn:
         swept = staging.sweep(conn, dataset)
+        decided = _stamps(conn, dataset, force=force)
         conn.commit()
         if swept:
             log.warning("%s: swept what a crashed run left in staging: %s", dataset.name, ", ".join(swept))
-        for file in files:
+        for file in landing.find(dataset, source, decided):
             known = _known(conn, dataset, file)
             if known == "published" or (known == "quarantined" and not force):
                 log.info("%s: %s was decided before (%s)", dataset.name, file.name, known)
+                _remember(conn, dataset, file)
+                conn.commit()
                 continue
             if known and ledger.find(conn, dedupe_key=_dedupe_key(dataset, file, run_id)):
                 continue
@@ -98,12 +109,15 @@ def _alone(dataset: DatasetSpec) -> Iterator[Connection]:
     with connect(timeout_s=STATEMENT_TIMEOUT_S) as conn:
         if conn.server_version < OLDEST_SERVER:
             raise TerminalError(
-                f"the warehouse is PostgreSQL {conn.server_version // 10000}; ingest needs 16 or newer", Reason.BAD_SPEC
+                f"the warehouse is PostgreSQL {conn.server_version // 10000}; ingest needs 16 or newer",
+                Reason.BAD_SPEC,
             )
         with conn.cursor() as cursor:
             # The server then ends the work of a client that was killed, and frees its locks, within seconds.
             cursor.execute("SET client_connection_check_interval = '2s'")
-            cursor.execute("SELECT pg_advisory_lock(hashtext('evergreen.ingest'), hashtext(%s))", (dataset.name,))
+            cursor.execute(
+                "SELECT pg_advisory_lock(hashtext('evergreen.ingest'), hashtext(%s))", (dataset.name,)
+            )
         conn.commit()
         yield conn
 
@@ -115,6 +129,27 @@ def _known(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> str | No
         (dataset.name, file.checksum),
     )
     return rows[0]["state"] if rows else None
+
+
+def _stamps(conn: Connection, dataset: DatasetSpec, *, force: bool) -> set[Stamp]:
+    """The files that need not be read: decided, and not to be judged again."""
+    rows = fetch(
+        conn,
+        "SELECT file, file_size, file_mtime_ns FROM evergreen.batch WHERE dataset = %s AND file_size IS NOT NULL"
+        " AND file_mtime_ns IS NOT NULL AND (state = 'published' OR NOT %s)",
+        (dataset.name, force),
+    )
+    return {Stamp(*row.values()) for row in rows}
+
+
+def _remember(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> None:
+    """Note that a file was touched and kept its content."""
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "UPDATE evergreen.batch SET file_size = %s, file_mtime_ns = %s WHERE dataset = %s AND checksum = %s"
+            " AND file = %s",
+            (file.stamp.size, file.stamp.mtime_ns, dataset.name, file.checksum, file.name),
+        )
 
 
 def _dedupe_key(dataset: DatasetSpec, file: LandedFile, again_by: str | None = None) -> str:
@@ -136,14 +171,23 @@ def _decide(
         conn.rollback()
         log.info("%s: %s changed while it was read; the next run takes it", dataset.name, file.name)
         return
-    if staged is not None and staged.rows:
-        findings, good = staging.type_rows(conn, dataset, staged)
-        # Great Expectations has its own connection and sees committed tables only.
-        conn.commit()
-        if good:
-            rules = suite.rules(dataset, as_of, staging.table(staged.typed))
-            findings += [engine.confirm(conn, f) for f in engine.judge(dataset, rules, staged.typed)]
-    _settle(conn, dataset, file, staged, findings, as_of, run_id, again=again)
+    rows = staged.rows if staged else 0
+    try:
+        if staged is not None and rows:
+            findings, good = staging.type_rows(conn, dataset, staged)
+            # Great Expectations has its own connection and sees committed tables only.
+            conn.commit()
+            if good:
+                rules = suite.rules(dataset, as_of, staging.table(staged.typed))
+                findings += [engine.confirm(conn, f) for f in engine.judge(dataset, rules, staged.typed)]
+        _settle(conn, dataset, file, staged, rows, findings, as_of, run_id, again=again)
+    except psycopg2.Error as error:
+        if (error.pgcode or "")[:2] not in REFUSED:
+            raise
+        conn.rollback()
+        staging.sweep(conn, dataset)
+        refused = [Finding(_refused(dataset, error))]
+        _settle(conn, dataset, file, None, rows, refused, as_of, run_id, again=again)
     conn.commit()
 
 
@@ -151,6 +195,16 @@ def _no_rows() -> Failure:
     return Failure(
         "file_not_empty", None, "a header and no rows", "at least one row",
         remedy="ask the source for the rows; a file with rows is a new batch",
+    )  # fmt: skip
+
+
+def _refused(dataset: DatasetSpec, error: psycopg2.Error) -> Failure:
+    # Detail and context of the message quote rows.
+    text = " ".join((error.diag.message_primary or type(error).__name__).split())[:200]
+    return Failure(
+        STORABLE, None, f"PostgreSQL refuses a row: {text} (SQLSTATE {error.pgcode})", "rows that the warehouse can hold",
+        remedy=f"shorten or mend the value, the key ({', '.join(dataset.key)}) first: one over 2.7 kB cannot be indexed; "
+        "then deliver the file again",
     )  # fmt: skip
 
 
@@ -163,6 +217,8 @@ def judge_batch(dataset: DatasetSpec, rows: int, held: int, findings: list[Findi
         held: how many of them fail by themselves.
         findings: everything that failed; one without a query of rows is about the batch as a whole.
     """
+    if any(f.failure.expectation == STORABLE for f in findings):
+        return Verdict("quarantined", "unpublishable")
     if not rows:
         return Verdict("quarantined", "unreadable")
     if not findings:
@@ -179,6 +235,7 @@ def _settle(
     dataset: DatasetSpec,
     file: LandedFile,
     staged: Staged | None,
+    rows: int,
     findings: list[Finding],
     as_of: datetime,
     run_id: str,
@@ -187,14 +244,15 @@ def _settle(
 ) -> None:
     """The one transaction: rows, quarantine, batch, ledger, incident, and the end of the staging tables."""
     publish.prepare(conn, dataset)
-    rows = staged.rows if staged else 0
     by_row = dataset.quarantine == "rows" and all(f.rows is not None for f in findings)
     held = publish.mark_held(conn, findings, limit=None if by_row else KEPT_ROWS)
     verdict = judge_batch(dataset, rows, held, findings)
     batch = _batch_row(conn, dataset, file, as_of, verdict.state)
     new = changed = 0
     if staged and held:
-        publish.quarantine(conn, dataset, staged, batch, limit=None if verdict.state == "published" else KEPT_ROWS)
+        publish.quarantine(
+            conn, dataset, staged, batch, limit=None if verdict.state == "published" else KEPT_ROWS
+        )
     if staged and verdict.state == "published":
         done = publish.upsert(conn, dataset, staged, batch, as_of)
         new, changed = done.new, done.changed
@@ -217,6 +275,7 @@ def _settle(
     if verdict.reason == "too_many_bad_rows":
         evidence["max_bad_rows"] = dataset.max_bad_rows
     published = verdict.state == "published"
+    key = _dedupe_key(dataset, file, run_id if again else None)
     decision = ledger.append(
         conn,
         Decision(
@@ -225,7 +284,7 @@ def _settle(
             kind=Kind.BATCH_PUBLISHED if published else Kind.BATCH_QUARANTINED,
             reason=verdict.reason,
             run_id=run_id,
-            dedupe_key=_dedupe_key(dataset, file, run_id if again else None),
+            dedupe_key=key,
             evidence=evidence,
             answers=_answers(conn, dataset, file) if again else (),
         ),
@@ -235,7 +294,7 @@ def _settle(
 
         raise_incident(
             conn,
-            _dedupe_key(dataset, file),
+            key,
             ledger.dataset_subject(dataset.name),
             "batch_quarantined",
             decision.id,
@@ -244,17 +303,22 @@ def _settle(
     log.info("%s: %s %s (%s): %s", dataset.name, file.name, verdict.state, verdict.reason, numbers)
 
 
-def _batch_row(conn: Connection, dataset: DatasetSpec, file: LandedFile, as_of: datetime, state: State) -> int:
+def _batch_row(
+    conn: Connection, dataset: DatasetSpec, file: LandedFile, as_of: datetime, state: State
+) -> int:
     rows = fetch(
         conn,
-        "INSERT INTO evergreen.batch AS b (dataset, checksum, file, as_of, state, rows_read, rows_new, rows_changed,"
-        " rows_held) VALUES (%s, %s, %s, %s, %s, 0, 0, 0, 0) ON CONFLICT (dataset, checksum) DO UPDATE"
-        " SET file = excluded.file, as_of = excluded.as_of, state = excluded.state, decided_at = clock_timestamp()"
-        " WHERE b.state = 'quarantined' RETURNING id",
-        (dataset.name, file.checksum, file.name, as_of, state),
+        "INSERT INTO evergreen.batch AS b (dataset, checksum, file, file_size, file_mtime_ns, as_of, state, rows_read,"
+        " rows_new, rows_changed, rows_held) VALUES (%s, %s, %s, %s, %s, %s, %s, 0, 0, 0, 0)"
+        " ON CONFLICT (dataset, checksum) DO UPDATE SET file = excluded.file, file_size = excluded.file_size,"
+        " file_mtime_ns = excluded.file_mtime_ns, as_of = excluded.as_of, state = excluded.state,"
+        " decided_at = clock_timestamp() WHERE b.state = 'quarantined' RETURNING id",
+        (dataset.name, file.checksum, *file.stamp, as_of, state),
     )
     if not rows:
-        raise TransientError(f"{file.name} was published by another run meanwhile; this one starts again", Reason.BUSY)
+        raise TransientError(
+            f"{file.name} was published by another run meanwhile; this one starts again", Reason.BUSY
+        )
     return int(rows[0]["id"])
 
 

@@ -57,7 +57,8 @@ def rules(dataset: DatasetSpec, as_of: datetime, typed: sql.Composable) -> tuple
             item.type,
             dict(item.kwargs),
             _named(item.kwargs),
-            ", ".join(f"{k} {v}" for k, v in item.kwargs.items() if not k.startswith("column"))[:200] or "true",
+            ", ".join(f"{k} {v}" for k, v in item.kwargs.items() if not k.startswith("column"))[:200]
+            or "true",
             f"mend the data, or the expectation in datasets/{dataset.name}.yaml and run with force",
             item.rows,
         )
@@ -135,5 +136,10 @@ def _not_later(dataset: DatasetSpec, as_of: datetime) -> Iterator[Rule]:
 
 
 def _named(kwargs: dict[str, Any]) -> str | None:
-    names = [kwargs.get("column"), kwargs.get("column_A"), kwargs.get("column_B"), *(kwargs.get("column_list") or ())]
+    names = [
+        kwargs.get("column"),
+        kwargs.get("column_A"),
+        kwargs.get("column_B"),
+        *(kwargs.get("column_list") or ()),
+    ]
     return ", ".join(str(n) for n in names if n) or None

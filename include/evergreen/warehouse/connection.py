@@ -24,12 +24,18 @@ def connect(url: str | None = None, *, timeout_s: int = 600) -> Iterator[Connect
         timeout_s: the server ends a statement that runs longer.
 
     Raises:
-        TransientError: the server cannot be reached or went away.
+        TransientError: the server cannot be reached or went away, another run holds a lock, or a statement took
+            longer than `timeout_s` (BUSY).
     """
     try:
         conn = psycopg2.connect(
             url or settings.WAREHOUSE.read(),
             connect_timeout=10,
+            # A server that vanished without a word is noticed after two minutes, not after two hours.
+            keepalives=1,
+            keepalives_idle=60,
+            keepalives_interval=15,
+            keepalives_count=4,
             application_name="evergreen",
             options=f"-c TimeZone=UTC -c statement_timeout={timeout_s * 1000} -c lock_timeout=60000",
         )
@@ -42,6 +48,13 @@ def connect(url: str | None = None, *, timeout_s: int = 600) -> Iterator[Connect
         conn.rollback()
         raise TransientError(
             f"another run holds the lock: {_line(error)}; it is tried again", Reason.BUSY
+        ) from error
+    except psycopg2.errors.QueryCanceled as error:
+        conn.rollback()
+        raise TransientError(
+            f"the warehouse ended a statement ({_line(error)}); its limit is {timeout_s} s. The step is tried again; if "
+            "it stays, choose a smaller window or chunk, add an index that the query can use, or allow a longer time-out",
+            Reason.BUSY,
         ) from error
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
         if (

@@ -12,11 +12,11 @@ import csv
 import hashlib
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -35,6 +35,23 @@ SUFFIXES = (".csv", ".parquet")
 UNFINISHED = (".part", ".tmp")
 
 
+class Version(NamedTuple):
+    """What tells a file from its earlier self without reading it."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+class Stamp(NamedTuple):
+    """What is remembered of a file that was decided: name in the folder, bytes, time of its last change."""
+
+    name: str
+    size: int
+    mtime_ns: int
+
+
 @dataclass(frozen=True)
 class LandedFile:
     """A file that stood still while it was hashed."""
@@ -42,7 +59,12 @@ class LandedFile:
     path: Path
     name: str
     checksum: str
-    version: tuple[int, ...]
+    version: Version
+
+    @property
+    def stamp(self) -> Stamp:
+        """What to remember of it."""
+        return Stamp(self.name, self.version.size, self.version.mtime_ns)
 
 
 @dataclass(frozen=True)
@@ -60,17 +82,23 @@ class Feed:
     failure: Callable[[], BaseException | None]
 
 
-def find(dataset: DatasetSpec, folder: Path) -> list[LandedFile]:
+def find(dataset: DatasetSpec, folder: Path, decided: Collection[Stamp] = frozenset()) -> list[LandedFile]:
     """The files of a dataset in a folder, sorted by name, one for each content.
 
     Hidden files and *.part and *.tmp are somebody's unfinished work; a file that changes while it is hashed
     is left for the next run; of two files with the same content the first by name counts.
+
+    Args:
+        dataset: whose files.
+        folder: where they are.
+        decided: files that are left out unread as long as name, size and time of the last change are these.
 
     Raises:
         TerminalError: a pattern that cannot be used.
         TransientError: a file that may not be read.
     """
     found: dict[str, LandedFile] = {}
+    names = {stamp.name for stamp in decided}
     try:
         paths = sorted(folder.glob(dataset.source.pattern))
     except (NotImplementedError, ValueError) as error:
@@ -88,7 +116,10 @@ def find(dataset: DatasetSpec, folder: Path) -> list[LandedFile]:
         if path.suffix.lower() not in SUFFIXES:
             log.warning("%s: %s is ignored; files end in %s", dataset.name, relative, " or ".join(SUFFIXES))
             continue
-        file = _hashed(path, str(relative))
+        name = str(relative)
+        if name in names and _stamp(path, name) in decided:
+            continue
+        file = _hashed(path, name)
         if file is None:
             log.info("%s: %s is still changing; the next run takes it", dataset.name, relative)
         else:
@@ -114,7 +145,10 @@ def feed(dataset: DatasetSpec, file: LandedFile) -> Iterator[Feed]:
     if file.path.stat().st_size == 0:
         raise UnreadableError(
             Failure(
-                "file_not_empty", None, "0 bytes", "a header and at least one row",
+                "file_not_empty",
+                None,
+                "0 bytes",
+                "a header and at least one row",
                 remedy="deliver the file again, whole",
             )
         )
@@ -124,8 +158,12 @@ def feed(dataset: DatasetSpec, file: LandedFile) -> Iterator[Feed]:
         if twice:
             raise UnreadableError(
                 Failure(
-                    "expect_table_columns_to_match_set", ", ".join(twice)[:200], "named twice in the header",
-                    "each column once", sample=sample_of(twice), remedy="rename or remove the second one",
+                    "expect_table_columns_to_match_set",
+                    ", ".join(twice)[:200],
+                    "named twice in the header",
+                    "each column once",
+                    sample=sample_of(twice),
+                    remedy="rename or remove the second one",
                 )
             )
         yield result
@@ -148,9 +186,17 @@ def _hashed(path: Path, name: str) -> LandedFile | None:
     return LandedFile(path, name, digest.hexdigest(), after) if before == after else None
 
 
-def _version(path: Path) -> tuple[int, ...]:
+def _version(path: Path) -> Version:
     stat = path.stat()
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    return Version(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def _stamp(path: Path, name: str) -> Stamp | None:
+    try:
+        version = _version(path)
+    except FileNotFoundError:
+        return None
+    return Stamp(name, version.size, version.mtime_ns)
 
 
 @contextmanager
@@ -189,7 +235,10 @@ def _csv(dataset: DatasetSpec, path: Path) -> Iterator[Feed]:
         except csv.Error as error:
             raise UnreadableError(
                 Failure(
-                    "file_readable", None, f"header: {error}", "one line of column names",
+                    "file_readable",
+                    None,
+                    f"header: {error}",
+                    "one line of column names",
                     remedy="mend the header and deliver the file again",
                 )
             ) from error

@@ -37,7 +37,9 @@ def prepare(conn: Connection, dataset: DatasetSpec) -> None:
         TerminalError: a column changed its type, or the key changed, since the tables were made.
     """
     with conn.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('evergreen.publish'), hashtext(%s))", (dataset.name,))
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtext('evergreen.publish'), hashtext(%s))", (dataset.name,)
+        )
     ensure_dataset(conn, dataset)
     name = f"data.{dataset.name}"
     rows = fetch(
@@ -74,14 +76,16 @@ def mark_held(conn: Connection, findings: list[Finding], limit: int | None = Non
     """
     with conn.cursor() as cursor:
         cursor.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(HELD))
-        cursor.execute("CREATE TEMPORARY TABLE _held (_row bigint NOT NULL, reason text NOT NULL) ON COMMIT DROP")
+        cursor.execute(
+            "CREATE TEMPORARY TABLE _held (_row bigint NOT NULL, reason text NOT NULL) ON COMMIT DROP"
+        )
         for finding in findings:
             if finding.rows is None:
                 continue
             cursor.execute(
-                sql.SQL("INSERT INTO {} SELECT DISTINCT _row, {} FROM ({}) AS failing ORDER BY _row LIMIT {}").format(
-                    HELD, sql.Literal(finding.failure.of_row), finding.rows, sql.Literal(limit)
-                )
+                sql.SQL(
+                    "INSERT INTO {} SELECT DISTINCT _row, {} FROM ({}) AS failing ORDER BY _row LIMIT {}"
+                ).format(HELD, sql.Literal(finding.failure.of_row), finding.rows, sql.Literal(limit))
             )
         cursor.execute(sql.SQL("ANALYZE {}").format(HELD))
         cursor.execute(sql.SQL("SELECT count(DISTINCT _row) FROM {}").format(HELD))

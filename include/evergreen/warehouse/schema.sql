@@ -44,6 +44,9 @@ CREATE TABLE IF NOT EXISTS evergreen.batch (
     failures    jsonb NOT NULL DEFAULT '[]',
     UNIQUE (dataset, checksum)
 );
+-- The file as it was when it was last hashed: one that is still so is not hashed again.
+ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS file_size bigint;
+ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS file_mtime_ns bigint;
 
 -- Batch predictions. The row with the smallest scored_at of a key is the one that was served.
 CREATE TABLE IF NOT EXISTS evergreen.prediction (

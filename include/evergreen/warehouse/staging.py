@@ -89,7 +89,9 @@ def load(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> Staged:
         columns = sql.SQL(", ").join(map(sql.Identifier, feed.columns))
         with conn.cursor() as cursor:
             cursor.execute(
-                sql.SQL("CREATE UNLOGGED TABLE {} (_row bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000), {})").format(
+                sql.SQL(
+                    "CREATE UNLOGGED TABLE {} (_row bigint GENERATED ALWAYS AS IDENTITY (CACHE 1000), {})"
+                ).format(
                     table(raw),
                     sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(c)) for c in dataset.columns),
                 )
@@ -115,17 +117,25 @@ def _require_columns(dataset: DatasetSpec, feed: Feed) -> None:
     if not missing and not extra:
         return
     found = "; ".join(
-        f"{what} {', '.join(names)}"[:200] for what, names in (("missing", missing), ("unknown", extra)) if names
+        f"{what} {', '.join(names)}"[:200]
+        for what, names in (("missing", missing), ("unknown", extra))
+        if names
     )
-    remedy = f"deliver the columns that datasets/{dataset.name}.yaml names, or change the spec and run with force"
+    remedy = (
+        f"deliver the columns that datasets/{dataset.name}.yaml names, or change the spec and run with force"
+    )
     if len(feed.columns) == 1 and len(dataset.columns) > 1:
         remedy = f"is {feed.delimiter!r} the delimiter (source.delimiter)? Else {remedy}"
     elif any(c.strip().lower() in (m.lower() for m in missing) for c in extra):
         remedy = f"spaces and capital letters count in a column's name; {remedy}"
     raise UnreadableError(
         Failure(
-            "expect_table_columns_to_match_set", ", ".join([*missing, *extra])[:200], found,
-            f"{', '.join(dataset.columns)}"[:300], sample=sample_of([*missing, *extra]), remedy=remedy,
+            "expect_table_columns_to_match_set",
+            ", ".join([*missing, *extra])[:200],
+            found,
+            f"{', '.join(dataset.columns)}"[:300],
+            sample=sample_of([*missing, *extra]),
+            remedy=remedy,
         )
     )
 
@@ -215,11 +225,13 @@ def _check(conn: Connection, dataset: DatasetSpec, staged: Staged, *, converted:
 
 def _make_typed(conn: Connection, dataset: DatasetSpec, staged: Staged, findings: list[Finding]) -> int:
     casts = [
-        sql.SQL("{0}::{1} AS {0}").format(sql.Identifier(n), sql.SQL(TYPES[c.type])) for n, c in dataset.columns.items()
+        sql.SQL("{0}::{1} AS {0}").format(sql.Identifier(n), sql.SQL(TYPES[c.type]))
+        for n, c in dataset.columns.items()
     ]
     if len(dataset.key) > 1:
         parts = (
-            sql.SQL("{}::{}").format(sql.Identifier(k), sql.SQL(TYPES[dataset.columns[k].type])) for k in dataset.key
+            sql.SQL("{}::{}").format(sql.Identifier(k), sql.SQL(TYPES[dataset.columns[k].type]))
+            for k in dataset.key
         )
         casts.append(sql.SQL("ROW({})::text AS _key").format(sql.SQL(", ").join(parts)))
     bad = {f.failure.column: dataset.columns[f.failure.column] for f in findings if f.failure.column}

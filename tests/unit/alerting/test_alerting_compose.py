@@ -190,6 +190,36 @@ def test_a_held_back_retraining_says_why(mail: Callable[..., EmailMessage], life
     assert "is woken" not in text
 
 
+def test_a_drift_that_retraining_did_not_help_asks_for_a_person(
+    mail: Callable[..., EmailMessage], life: list[int]
+) -> None:
+    message = mail(
+        "drift", Kind.RETRAIN_SUPPRESSED, reason="already_answered", version="1",
+        evidence={"judgements": life[11:13], "message": "two trainings answered it"}, context={"gave_up": True},
+    )  # fmt: skip
+    text, page = parts(message)
+    text = " ".join(text.split())
+    lead, _, steps = text.partition("What happens next")
+    assert "Retraining did not help twice: a person must look." in lead
+    assert "needs a person" in message["Subject"]
+    for said in ("No further retraining is asked", "two trainings answered it", "train__bike_demand by hand"):
+        assert said in steps, said
+    assert "a person must look" in " ".join(page.text.split())
+    assert "gave_up" not in text
+
+
+def test_a_drift_that_is_not_given_up_asks_for_nobody(
+    mail: Callable[..., EmailMessage], life: list[int]
+) -> None:
+    message = mail(
+        "drift", Kind.RETRAIN_REQUESTED, reason="data_drift", version="1", context={"gave_up": False}
+    )
+    text, _ = parts(message)
+    assert "person" not in text
+    assert "is woken for it" in " ".join(text.split())
+    assert "gave_up" not in text
+
+
 def test_drift_without_judgements_in_the_evidence_finds_the_newest_as_of_the_decision(
     mail: Callable[..., EmailMessage], judge: Callable[..., int], life: list[int]
 ) -> None:
@@ -277,6 +307,27 @@ def test_a_rejected_challenger_is_told_with_the_check_that_failed(
     for said in ("Version 1 stays champion", "95.5", "94.08", "failed", "the nightly run"):
         assert said in text, said
     assert "rows in the holdout" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("mail_kind", "kind"),
+    [("champion_changed", Kind.PROMOTED), ("challenger_rejected", Kind.REJECTED)],
+    ids=["promoted", "rejected"],
+)
+def test_what_a_person_said_who_started_the_training_is_a_fact(
+    mail: Callable[..., EmailMessage], mail_kind: str, kind: Kind
+) -> None:
+    evidence = {**EVIDENCE, "trigger": "manual"}
+    asked, _ = parts(
+        mail(mail_kind, kind, reason="first_champion", version="3",
+             evidence={**evidence, "asked_because": "new price zones"})
+    )  # fmt: skip
+    assert "Asked by hand because: new price zones" in asked
+    assert "asked_because" not in asked
+    silent, _ = parts(
+        mail(mail_kind, kind, reason="first_champion", version="3", evidence=evidence, incident="i")
+    )
+    assert "by hand because" not in silent
 
 
 def test_a_rollback_is_told_with_from_to_and_why(mail: Callable[..., EmailMessage]) -> None:

@@ -22,10 +22,11 @@ def fail(
     task: str = "fit",
     error: str = "MLflow does not answer (attempt 3 of 7)",
     attempt: int = 1,
+    as_of: datetime | None = None,
 ) -> None:
     failures.record(
         "model/bike_demand", f"train__bike_demand/scheduled__2026-03-{day:02}", task, attempt, error,
-        "http://127.0.0.1:8080/log", AS_OF + timedelta(days=day),
+        "http://127.0.0.1:8080/log", as_of or AS_OF + timedelta(days=day),
     )  # fmt: skip
 
 
@@ -76,6 +77,42 @@ def test_a_failure_after_something_had_worked_is_a_new_incident(
     assert (recorded(), owed()) == (4, 2)
 
 
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (Kind.RETRAIN_SUPPRESSED, "cooldown"),
+        (Kind.RETRAIN_REQUESTED, "data_drift"),
+        (Kind.MAIL_FAILED, "mail"),
+    ],
+    ids=["suppressed retraining", "requested retraining", "failed mail"],
+)
+def test_a_decision_that_shows_nothing_working_makes_no_new_incident(
+    warehouse_url: str, decide: Callable[..., Decision], conn: Connection, kind: Kind, reason: str
+) -> None:
+    fail(1)
+    decide(kind, reason, version="1")
+    conn.commit()
+    fail(2)
+    assert (recorded(), owed()) == (2, 1)
+
+
+def test_an_outage_is_told_again_in_the_next_week_of_utc(warehouse_url: str) -> None:
+    fail(1)  # a Monday
+    fail(7)
+    assert (recorded(), owed()) == (2, 1)
+    fail(8)
+    fail(9)
+    assert (recorded(), owed()) == (4, 2)
+
+
+def test_the_week_is_that_of_utc_and_of_its_year(warehouse_url: str) -> None:
+    fail(1, as_of=datetime(2026, 3, 9, 1, tzinfo=timezone(timedelta(hours=5))))  # Sunday evening in UTC
+    fail(2, as_of=datetime(2026, 3, 8, tzinfo=timezone.utc))
+    assert owed() == 1
+    fail(3, as_of=datetime(2027, 3, 8, tzinfo=timezone.utc))
+    assert owed() == 2
+
+
 def test_the_mail_names_dag_task_error_and_log_and_no_password(warehouse_url: str, specs: Specs) -> None:
     fail(1, error="cannot reach postgresql://me:hunter2@db/x")
     sent: list = []
@@ -84,6 +121,7 @@ def test_the_mail_names_dag_task_error_and_log_and_no_password(warehouse_url: st
     assert sent[0]["Subject"] == "[Evergreen] bike_demand: train__bike_demand failed in fit"
     for said in ("cannot reach postgresql://***@db/x", "http://127.0.0.1:8080/log", "Try: 1"):
         assert said in text
+    assert "until the next week" in " ".join(text.split())
     assert "hunter2" not in str(sent[0])
     with connect() as conn:
         assert "hunter2" not in str(find(conn, kinds=(Kind.RUN_FAILED,))[0].evidence)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
 import psycopg2
 import pytest
@@ -74,6 +75,20 @@ def test_champions_newest_first(conn: Connection) -> None:
     ):
         ledger.append(conn, decision(kind, key, version=version))
     assert [d.version for d in ledger.champions(conn, "m")] == ["1", "2", "1"]
+
+
+def test_champions_as_of_a_time_leave_out_later_decisions(conn: Connection) -> None:
+    for key, kind, version, days in (
+        ("a", Kind.PROMOTED, "1", 0),
+        ("b", Kind.PROMOTED, "2", 2),
+        ("c", Kind.ROLLED_BACK, "1", 4),
+    ):
+        ledger.append(conn, replace(decision(kind, key, version=version), as_of=AS_OF + timedelta(days=days)))
+    seen = {
+        days: [d.version for d in ledger.champions(conn, "m", AS_OF + timedelta(days=days))]
+        for days in (-1, 0, 2, 3, 4)
+    }
+    assert seen == {-1: [], 0: ["1"], 2: ["2", "1"], 3: ["2", "1"], 4: ["1", "2", "1"]}
 
 
 def test_the_lock_serialises_two_changes(warehouse_url: str) -> None:

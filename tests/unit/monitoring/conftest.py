@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import mlflow
 import pytest
 from mlflow import MlflowClient
 from monitoring_scene import Scene, model
@@ -28,5 +27,4 @@ def scene(
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("EVERGREEN_HOME", str(tmp_path / "home"))
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     return lambda **monitoring: Scene(model(**monitoring), tmp_path)

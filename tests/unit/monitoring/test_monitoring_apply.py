@@ -73,7 +73,7 @@ def test_a_drift_is_requested_once_and_mailed_once(champion):
     assert made.dedupe_key == f"policy:watched:1:{(CUTOFF + WEEK).isoformat()}:1"
     assert made.evidence["since"] == CUTOFF.isoformat()
     assert apply(SPEC, at(2), "monitor/3") == made
-    assert mails() == [("drift", "drift:watched:1:data_drift:amount")]
+    assert mails() == [("drift", f"drift:watched:1:data_drift:amount:{CUTOFF.isoformat()}")]
     with connect() as conn:
         assert [d.id for d in open_requests(conn, "watched")] == [made.id]
         context = fetch(conn, "SELECT decision_id, context FROM evergreen.mail")[0]
@@ -94,7 +94,7 @@ def test_the_same_drift_is_held_back_without_a_second_mail_until_something_is_ne
     )
     promote("2", at(3), (request.id,), Kind.REJECTED)
     judged(3, AMOUNT)
-    assert apply(SPEC, at(4), "monitor/3").reason == "already_answered"
+    assert apply(SPEC, at(4) - timedelta(hours=1), "monitor/3").reason == "cooldown"
     assert len(mails()) == 1
     judged(4, AMOUNT, KIND)
     again = apply(SPEC, at(5), "monitor/4")
@@ -103,9 +103,89 @@ def test_the_same_drift_is_held_back_without_a_second_mail_until_something_is_ne
         ["data_drift:amount", "new_category:kind"],
     )
     assert [i for _, i in mails()] == [
-        "drift:watched:1:data_drift:amount",
-        "drift:watched:1:data_drift:amount+kind",
+        f"drift:watched:1:data_drift:amount:{CUTOFF.isoformat()}",
+        f"drift:watched:1:data_drift:amount+kind:{CUTOFF.isoformat()}",
     ]
+
+
+def reject(request: Decision, as_of: datetime, reason: str = "not_better_than_champion") -> None:
+    with connect() as conn:
+        append(
+            conn,
+            Decision(as_of, "model/watched", Kind.REJECTED, reason, "t/1", f"reject:{request.id}", {}, "2", (request.id,)),
+        )  # fmt: skip
+
+
+def test_a_drift_that_retraining_does_not_help_is_asked_for_twice_and_then_told_once_as_given_up(champion):
+    judged(0, AMOUNT)
+    judged(1, AMOUNT)
+    first = apply(SPEC, at(2), "monitor/1")
+    reject(first, at(2.1))
+    judged(2, AMOUNT)
+    judged(3, AMOUNT)
+    second = apply(SPEC, at(4), "monitor/2")
+    assert (second.kind, second.evidence["asked_before"]) == (Kind.RETRAIN_REQUESTED, [first.id])
+    assert len(mails()) == 1, "the drift was told with the first request"
+    reject(second, at(4.1))
+    for number in (4, 5, 6, 7):
+        judged(number, AMOUNT)
+        held = apply(SPEC, at(number + 1), f"monitor/{number}")
+        assert (held.kind, held.reason) == (Kind.RETRAIN_SUPPRESSED, "already_answered")
+        assert "a person must look" in held.evidence["message"]
+    assert [i for _, i in mails()][1:] == [f"drift:watched:1:gave_up:{first.id}"]
+    with connect() as conn:
+        mail = fetch(conn, "SELECT context, kind FROM evergreen.mail ORDER BY id")[1]
+    assert (mail["kind"], mail["context"]["gave_up"]) == ("drift", True)
+
+
+def test_a_drift_that_comes_back_after_healthy_windows_is_asked_for_and_told_again(champion):
+    judged(0, AMOUNT)
+    judged(1, AMOUNT)
+    reject(apply(SPEC, at(2), "monitor/1"), at(2.1))
+    for number in range(2, 50):
+        judged(number)
+    judged(50, AMOUNT)
+    judged(51, AMOUNT)
+    again = apply(SPEC, at(52), "monitor/2")
+    assert again.kind is Kind.RETRAIN_REQUESTED
+    assert [i for _, i in mails()] == [
+        f"drift:watched:1:data_drift:amount:{(CUTOFF + n * WEEK).isoformat()}" for n in (0, 50)
+    ]
+
+
+def test_a_drift_that_comes_and_goes_within_a_cool_down_is_one_mail_more(champion):
+    judged(0, AMOUNT)
+    judged(1, AMOUNT)
+    slow = model(trigger={"m": 2, "n": 3, "cooldown": "200d"})
+    reject(apply(slow, at(2), "monitor/1"), at(2.1))
+    for number in range(2, 20):
+        judged(number, *([AMOUNT] if number % 3 else []))
+        apply(slow, at(number + 1), f"monitor/{number}")
+    assert len(mails()) == 2
+    with connect() as conn:
+        assert {d.reason for d in find(conn, kinds=(Kind.RETRAIN_SUPPRESSED,))} == {"cooldown"}
+
+
+def test_a_training_that_could_not_tell_is_asked_for_again_on_the_same_windows_after_the_cool_down(champion):
+    judged(0, AMOUNT)
+    judged(1, AMOUNT)
+    first = apply(SPEC, at(2), "monitor/1")
+    reject(first, at(2.1), "champion_unavailable")
+    assert apply(SPEC, at(3), "monitor/2") == first
+    second = apply(SPEC, at(4), "monitor/3")
+    assert (second.kind, second.id > first.id) == (Kind.RETRAIN_REQUESTED, True)
+    assert apply(SPEC, at(4), "monitor/4") == second
+    with connect() as conn:
+        assert [d.id for d in open_requests(conn, "watched")] == [second.id]
+    assert len(mails()) == 1
+
+
+def test_a_run_as_of_an_earlier_time_sees_the_champion_and_decisions_of_that_time(champion):
+    judged(0, AMOUNT)
+    judged(1, AMOUNT)
+    promote("2", at(10))
+    made = apply(SPEC, at(2), "monitor/1")
+    assert (made.kind, made.version) == (Kind.RETRAIN_REQUESTED, "1")
 
 
 def test_a_drift_within_the_cool_down_is_told_and_asked_for_after_it(champion):

@@ -149,6 +149,38 @@ def test_late_labels_are_not_yet_judged_and_judged_when_they_are_in(scene):
     assert [(r["revision"], r["labelled"]) for r in world.judgements()] == [(1, 0), (2, ROWS)]
 
 
+def test_an_outage_does_not_keep_windows_whose_labels_came_from_being_judged(scene):
+    world = scene(window="12h", freshness="60d", min_rows=5)
+    world.spec = world.spec.model_copy(
+        update={"label": world.spec.label.model_copy(update={"delay": timedelta(days=4)})}
+    )
+    world.champion()
+    frame = week(0).head(48)
+    world.land(frame, labels=False)
+    world.score(CUTOFF, CUTOFF + timedelta(days=2))
+    outage = CUTOFF + timedelta(days=8)
+    first = run(world, outage)
+    assert {j.status for j in first} == {Status.INSUFFICIENT}
+    assert len(first) == 12
+    second = run(world, outage, "monitor/2")
+    assert [(j.window_start, j.status) for j in second] == [
+        (CUTOFF + i * timedelta(hours=12), Status.OK) for i in range(4)
+    ]
+    world.labels(frame, outage + timedelta(minutes=30))
+    late = run(world, outage + timedelta(hours=1), "monitor/3")
+    assert [(j.window_start, j.revision, j.labelled) for j in late] == [
+        (CUTOFF + i * timedelta(hours=12), 2, 12) for i in range(4)
+    ]
+
+
+def test_a_run_as_of_an_earlier_time_judges_the_champion_of_that_time(scene):
+    world = scene()
+    world.champion("1")
+    world.live(2)
+    world.champion("2", as_of=at(5))
+    assert [j.version for j in run(world, at(2))] == ["1", "1"]
+
+
 def test_labels_and_predictions_that_came_after_as_of_do_not_count(scene):
     world = scene()
     world.champion()

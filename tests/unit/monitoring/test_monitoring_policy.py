@@ -51,26 +51,25 @@ def end(number: int) -> datetime:
     return CUTOFF + number * WEEK
 
 
-def asked(number: int, when: datetime, *drifted: str, version: str = "3") -> Decision:
+def asked(number: int, when: datetime, *drifted: str, version: str = "3", newest: int = 1) -> Decision:
+    """A request about the windows up to the one numbered `newest`."""
+    evidence = {"drifted": list(drifted), "windows": [{"end": end(newest + 1).isoformat()}]}
     return Decision(
         when, "model/watched", Kind.RETRAIN_REQUESTED, "data_drift", "m/1", f"policy:{number}",
-        {"drifted": list(drifted)}, version, id=number,
+        evidence, version, id=number,
     )  # fmt: skip
 
 
-def answer(number: int, request: int, kind: Kind = Kind.REJECTED) -> Decision:
+def answer(
+    number: int,
+    request: int,
+    kind: Kind = Kind.REJECTED,
+    reason: str = "not_better_than_champion",
+    when: datetime = CUTOFF,
+) -> Decision:
     return Decision(
-        CUTOFF,
-        "model/watched",
-        kind,
-        "not_better_than_champion",
-        "t/1",
-        f"train:{number}",
-        {},
-        "4",
-        (request,),
-        number,
-    )
+        when, "model/watched", kind, reason, "t/1", f"train:{number}", {}, "4", (request,), number
+    )  # fmt: skip
 
 
 OK, STALE, FEW = Status.OK, Status.STALE, Status.INSUFFICIENT
@@ -134,6 +133,96 @@ def test_what_holds_a_request_back(judgements, requests, reason):
     assert verdict.action is (Action.SUPPRESS if held else Action.REQUEST)
     assert verdict.reason.value == (reason.value if held else reason)
     assert bool(verdict.evidence.get("message")) is held
+
+
+DRIFT = "data_drift:amount"
+BAD = "performance:rmse"
+ONCE = [asked(1, end(2), DRIFT), answer(2, 1)]
+LATER = end(4) + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("reason", "after", "held"),
+    [
+        pytest.param("not_better_than_champion", 15, Hold.ALREADY_ANSWERED, id="not better is an answer"),
+        pytest.param("worse_than_baseline", 15, Hold.ALREADY_ANSWERED, id="worse than the baseline is one"),
+        pytest.param("champion_unavailable", 15, None, id="a champion that did not load is none"),
+        pytest.param("champion_metric_missing", 15, None, id="a missing metric is none"),
+        pytest.param("challenger_metric_missing", 15, None, id="of the challenger neither"),
+        pytest.param("older_than_champion", 15, None, id="older data is none"),
+        pytest.param("stale_evaluation", 15, None, id="a stale evaluation is none"),
+        pytest.param("too_few_rows", 15, None, id="too few rows are none"),
+        pytest.param("champion_unavailable", 13, Hold.COOLDOWN, id="but the cool-down holds"),
+    ],
+)
+def test_only_a_gate_that_could_tell_answers_a_drift(reason, after, held):
+    when = end(2) + timedelta(days=after)
+    verdict = decide(RULE, TWICE, [asked(1, end(2), DRIFT), answer(2, 1, reason=reason)], when)
+    assert (verdict.reason if held else verdict.action) is (held or Action.REQUEST)
+
+
+def test_rejections_that_could_not_tell_never_add_up_to_giving_up():
+    earlier = [asked(n, end(2), DRIFT) for n in (1, 3, 5)]
+    earlier += [answer(n + 1, n, reason="champion_unavailable") for n in (1, 3, 5)]
+    assert decide(RULE, TWICE, earlier, LATER).action is Action.REQUEST
+
+
+@pytest.mark.parametrize(
+    ("judgements", "action"),
+    [
+        pytest.param(windows(AMOUNT, AMOUNT, OK, AMOUNT, AMOUNT), Action.REQUEST, id="a healthy window ends it"),
+        pytest.param(windows(AMOUNT, AMOUNT, *[OK] * 48, AMOUNT, AMOUNT), Action.REQUEST, id="forty-eight do"),
+        pytest.param(windows(AMOUNT, AMOUNT, FEW, STALE, AMOUNT, AMOUNT), Action.SUPPRESS, id="windows nobody could judge do not"),
+        pytest.param(windows(AMOUNT, AMOUNT, BROKEN, BROKEN, AMOUNT, AMOUNT), Action.SUPPRESS, id="unreadable ones do not"),
+        pytest.param(windows(OK, AMOUNT, AMOUNT, AMOUNT, AMOUNT), Action.SUPPRESS, id="a healthy one before the request does not"),
+        pytest.param(windows(AMOUNT, AMOUNT, AMOUNT, OK, AMOUNT), Action.SUPPRESS, id="nor one between its own windows"),
+    ],
+)  # fmt: skip
+def test_a_drift_is_the_same_only_in_one_unbroken_episode(judgements, action):
+    twice = [asked(1, end(2), DRIFT), answer(2, 1), asked(3, end(2), DRIFT, newest=2), answer(4, 3)]
+    verdict = decide(RULE, judgements, twice, end(80))
+    assert verdict.action is action
+    assert bool(verdict.gave_up) is (action is Action.SUPPRESS)
+
+
+def test_an_error_far_worse_after_good_weeks_is_asked_for_though_the_first_was_answered():
+    worse = replace(ERROR, value=30.0)
+    found = labelled(windows(ERROR, ERROR, *[OK] * 48, worse, worse), *range(52))
+    verdict = decide(RULE, found, [asked(1, end(2), BAD), answer(2, 1)], end(52))
+    assert (verdict.action, verdict.reason.value, verdict.since) == (Action.REQUEST, "performance", end(50))
+    assert verdict.covered_by is None
+
+
+@pytest.mark.parametrize(
+    ("judgements", "earlier", "when", "expected"),
+    [
+        pytest.param(windows(*[AMOUNT] * 4), ONCE, LATER, "data_drift", id="newer windows after the cool-down"),
+        pytest.param(windows(*[AMOUNT] * 4), ONCE, end(4) - timedelta(hours=1), Hold.COOLDOWN, id="not before its end"),
+        pytest.param(windows(AMOUNT, AMOUNT), ONCE, LATER, Hold.ALREADY_ANSWERED, id="not on the same windows"),
+        pytest.param(windows(*[AMOUNT] * 4), [*ONCE, asked(3, end(3), DRIFT)], LATER, Hold.ALREADY_OPEN, id="not while the second is open"),
+        pytest.param(windows(*[AMOUNT] * 9), [*ONCE, asked(3, end(4), DRIFT, newest=3), answer(4, 3)], end(9), Hold.ALREADY_ANSWERED, id="not a third time"),
+        pytest.param(windows(*[AMOUNT] * 9), [*ONCE, asked(3, end(4), DRIFT, newest=3), answer(4, 3, reason="champion_unavailable")], end(9), "data_drift", id="the second could not tell"),
+    ],
+)  # fmt: skip
+def test_one_more_request_in_the_same_episode(judgements, earlier, when, expected):
+    verdict = decide(RULE, judgements, earlier, when)
+    assert verdict.reason.value == getattr(expected, "value", expected)
+    assert verdict.since == CUTOFF
+
+
+def test_giving_up_says_that_a_person_must_look():
+    earlier = [*ONCE, asked(3, end(4), DRIFT, newest=3), answer(4, 3)]
+    verdict = decide(RULE, windows(*[AMOUNT] * 9), earlier, end(9))
+    assert [d.id for d in verdict.gave_up] == [1, 3]
+    assert "did not help twice" in verdict.evidence["message"]
+    assert "a person must look" in verdict.evidence["message"]
+
+
+def test_decisions_as_of_a_later_time_are_not_seen():
+    later = NOW + timedelta(minutes=1)
+    assert decide(RULE, TWICE, [asked(1, later, DRIFT)], NOW).action is Action.REQUEST
+    answered_later = [asked(1, OLD, DRIFT), answer(2, 1, when=later)]
+    assert decide(RULE, TWICE, answered_later, NOW).reason is Hold.ALREADY_OPEN
 
 
 def test_the_evidence_names_values_limits_windows_and_since():

@@ -9,7 +9,7 @@ import pytest
 from evergreen.monitoring import windows
 from evergreen.monitoring.windows import Facts, Judged, Window
 
-DAY, WEEK = timedelta(days=1), timedelta(days=7)
+HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
 
 
 def utc(text: str) -> datetime:
@@ -81,6 +81,17 @@ def test_held_back_for_the_same_reason_is_no_news():
     assert not windows.still_held_back(before, frozenset({"stale"}), Facts(3, 3, 0))
     assert not windows.still_held_back(before, frozenset({"volume"}), Facts(4, 4, 0))
     assert not windows.still_held_back(None, frozenset({"volume"}), Facts(3, 3, 0))
+
+
+def test_windows_without_news_do_not_take_the_place_of_those_whose_labels_came():
+    found = windows.complete(HOUR, utc("2024-01-01"), utc("2024-01-03T12:00"))
+    outage = {w.start for w in found[-12:]}
+    empty = Judged(1, 0, 0, False, frozenset({"volume"}))
+    history = {w.start: empty if w.start in outage else Judged(1, 60, 0, False) for w in found}
+    facts = {w.start: Facts() if w.start in outage else Facts(60, 60, 60) for w in found}
+    due = windows.due(found, facts, history, 0.8, lambda w: w.start not in outage)
+    assert [w for w, _ in due] == found[-24:-12]
+    assert {revision for _, revision in due} == {2}
 
 
 def test_due_windows_are_bounded_with_the_newest_in_time_order():

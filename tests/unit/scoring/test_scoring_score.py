@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 
@@ -18,8 +19,8 @@ from evergreen.warehouse.connection import connect, fetch
 
 @pytest.fixture
 def champion(world, mlflow_url, start):
-    """Thirty days of rows, and a champion as of their end."""
-    world.land(start, 30)
+    """A champion as of day 30, with rows up to the last one whose label was mature then."""
+    world.land(start, 30 - 1 / 24)
     world.promote(start + timedelta(days=30), "dag/first")
     return world
 
@@ -39,13 +40,20 @@ def test_rows_since_the_champion_are_scored_once(champion, start):
     result = run(champion, day + timedelta(days=2))
     # The newest hour has not arrived: rows arrive an hour after their event.
     assert (result.version, result.rows, result.chunks, result.state) == ("1", 48, 1, "scored")
-    assert json.loads(json.dumps(result.to_dict()))["start"] == day.isoformat()
+    assert json.loads(json.dumps(result.to_dict()))["start"] == (day - timedelta(hours=1)).isoformat()
     rows = stored()
     again = run(champion, day + timedelta(days=2))
     assert (again.rows, again.state) == (0, "up_to_date")
     assert stored() == rows
     champion.land(day + timedelta(days=2), 1, seed=3)
     assert run(champion, day + timedelta(days=3)).rows == 24
+
+
+def test_a_row_whose_label_was_not_mature_for_the_first_champion_is_scored(champion, start):
+    day = start + timedelta(days=30)
+    champion.land(day - timedelta(hours=1), 2 / 24, seed=2)
+    run(champion, day + timedelta(hours=1))
+    assert [r["event_time"] for r in stored()] == [day - timedelta(hours=1), day]
 
 
 def test_a_late_row_is_scored_when_it_arrives(champion, start):
@@ -56,18 +64,21 @@ def test_a_late_row_is_scored_when_it_arrives(champion, start):
     assert run(champion, day + timedelta(days=3)).rows == 24
 
 
-def test_predictions_are_those_of_the_features_known_at_as_of(champion, start):
+@pytest.mark.parametrize(
+    ("later", "x"), [pytest.param(1, 1.0, id="before-it-arrived"), pytest.param(6, 40.0, id="after-it-arrived")]
+)
+def test_predictions_are_those_of_the_features_known_at_as_of(champion, start, later, x):
     day = start + timedelta(days=30)
-    champion.land(day, 1, seed=2)
-    champion.correct(day + timedelta(hours=3), day + timedelta(days=5), x=40.0)
-    run(champion, day + timedelta(days=1))
-    before = stored()
-    rescored = run(champion, day + timedelta(days=6), rescore=True)
-    assert rescored.rows == 1  # only the corrected one comes out different
-    changed = [(a, b) for a, b in zip(before, stored(), strict=True) if a != b]
-    assert len(changed) == 1
-    assert changed[0][0]["event_time"] == day + timedelta(hours=3)
-    assert changed[0][1]["scored_at"] > changed[0][0]["scored_at"]
+    moment = day + timedelta(hours=3)
+    champion.land(day, 1, seed=2, edit=lambda row: row.update(x=1.0, kind="wet"))
+    champion.correct(moment, day + timedelta(days=5), x=40.0)
+    run(champion, day + timedelta(days=later))
+    loaded = registry.load(champion.model, "1")
+    wanted = {
+        value: loaded.predict(pa.table({"hour": [3.0], "x": [value], "kind": ["wet"]}))[0] for value in (1.0, 40.0)
+    }
+    assert wanted[1.0] != wanted[40.0]
+    assert [r["prediction"] for r in stored() if r["event_time"] == moment] == [wanted[x]]
 
 
 def test_a_new_champion_scores_from_its_own_as_of_on(champion, start):
@@ -91,6 +102,59 @@ def test_a_range_by_hand_is_scored_by_the_champion_of_now(champion, start):
         run(champion, start + timedelta(days=30), start=high, end=low)
 
 
+def test_a_range_by_hand_adds_what_this_version_lacks_and_changes_nothing(champion, start):
+    day = start + timedelta(days=30)
+    champion.land(day, 6, seed=2)
+    run(champion, day + timedelta(days=4))
+    champion.promote(day + timedelta(days=4), "dag/second")
+    later = day + timedelta(days=5)
+    run(champion, later, "dag/daily")
+    champion.correct(day + timedelta(days=4, hours=3), later, x=40.0)
+    served = stored()
+    low, high = day + timedelta(days=2), later
+    result = run(champion, later, "dag/by-hand", start=low, end=high)
+    by_hand = [r for r in stored() if r["run_id"] == "dag/by-hand"]
+    assert [r for r in stored() if r["run_id"] != "dag/by-hand"] == served
+    lacking = {low + timedelta(hours=h) for h in range(72)} - {
+        r["event_time"] for r in served if r["version"] == "2"
+    }
+    assert {r["event_time"] for r in by_hand} == lacking
+    assert {r["version"] for r in by_hand} == {"2"}
+    assert result.rows == len(by_hand) == len(lacking) > 24
+
+
+def test_a_run_for_an_earlier_time_has_the_champion_of_that_time(champion, start):
+    day = start + timedelta(days=30)
+    champion.land(day, 4, seed=2)
+    champion.promote(day + timedelta(days=3), "dag/second")
+    assert run(champion, day + timedelta(days=2)).version == "1"
+    assert {r["version"] for r in stored()} == {"1"}
+    assert run(champion, day + timedelta(days=4)).version == "2"
+    with pytest.raises(TerminalError, match="no champion as of") as caught:
+        run(champion, start + timedelta(days=29))
+    assert caught.value.reason is Reason.NO_CHAMPION
+
+
+def test_a_binary_model_gives_probabilities_of_class_1(world, wetness, mlflow_url, start):
+    day = start + timedelta(days=30)
+    wet = world.with_model(wetness)
+    wet.land(start, 32)
+    wet.promote(day, "dag/first")
+    result = run(wet, day + timedelta(days=2), start=day)
+    found = np.array([r["prediction"] for r in stored()])
+    assert (result.version, result.rows, len(found)) == ("1", 48, 48)
+    assert (found > 0).all()
+    assert (found < 1).all()
+    with connect() as conn:
+        rows = fetch(
+            conn,
+            "SELECT (x + sin(extract(epoch FROM ts)) > 0) AS wet FROM data.rides_hourly WHERE ts >= %s ORDER BY ts",
+            (day,),
+        )
+    truth = np.array([r["wet"] for r in rows])
+    assert found[truth].mean() > found[~truth].mean() + 0.2
+
+
 def test_chunks_are_bounded_and_hold_every_row_once(champion, start):
     day = start + timedelta(days=30)
     champion.land(day, 2, seed=2)
@@ -104,8 +168,6 @@ def test_chunks_are_bounded_and_hold_every_row_once(champion, start):
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 9, 100])
 def test_rechunk(rows):
-    import pyarrow as pa
-
     schema = pa.schema([("n", pa.int64())])
     batches = [pa.record_batch([list(range(a, b))], schema) for a, b in ((0, 4), (4, 4), (4, 5), (5, 9))]
     tables = list(rechunk(batches, schema, rows))
@@ -187,14 +249,32 @@ def test_a_prediction_that_is_not_finite_is_not_written(champion, start, monkeyp
     assert stored() == []
 
 
+AGAIN = {
+    "beside-it": "",
+    "in-another-hour": " + interval '5 hours'",
+    "where-all-is-scored": " - interval '12 hours'",
+}
+
+
+@pytest.mark.parametrize("where", AGAIN)
 @pytest.mark.parametrize("chunk_rows", [1, 1000], ids=["across-chunks", "in-one-chunk"])
-def test_a_key_that_comes_twice(champion, start, chunk_rows):
-    champion.land(start + timedelta(days=30), 1, seed=2)
-    query = champion.model.query + " UNION ALL " + champion.model.query
-    twice = champion.with_model(query=query, scoring={"chunk_rows": chunk_rows})
-    with pytest.raises(TerminalError, match="more than once") as caught:
-        run(twice, start + timedelta(days=31))
-    assert caught.value.reason is Reason.BAD_QUERY
+def test_a_key_that_comes_twice_stops_every_run_and_nothing_is_written(champion, start, chunk_rows, where):
+    day = start + timedelta(days=30)
+    champion.land(day, 1, seed=2)
+    run(champion, day + timedelta(hours=13))
+    before = stored()
+    query = (
+        "SELECT ts, at, extract(hour FROM ts)::int AS hour, x, kind, demand FROM rides_hourly,"
+        f" LATERAL (VALUES (ts), (CASE WHEN ts = '{(day + timedelta(hours=15)).isoformat()}' THEN ts{AGAIN[where]} END))"
+        " AS other (at) WHERE at IS NOT NULL"
+    )
+    twice = champion.with_model(query=query, event_time="at", scoring={"chunk_rows": chunk_rows})
+    for _ in range(2):
+        with pytest.raises(TerminalError, match="more than once") as caught:
+            run(twice, day + timedelta(days=1))
+        assert caught.value.reason is Reason.BAD_QUERY
+        assert json.dumps((day + timedelta(hours=15)).isoformat()) in str(caught.value)
+        assert stored() == before
 
 
 def test_a_feature_that_left_the_spec(champion, start):

@@ -13,6 +13,7 @@ from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
 from evergreen.training.gate import GateReason, Verdict
 from evergreen.training.outcome import Outcome
+from evergreen.training.promote import settle
 from evergreen.warehouse.connection import connect, fetch
 
 
@@ -59,7 +60,8 @@ def test_rejection_answers_the_request_and_leaves_the_champion(landed, start):
     decision = landed.settle(rejected)
     assert (decision.kind, decision.reason) == (Kind.REJECTED, "not_better_than_champion")
     assert registry.aliases("rides") == {"champion": "1", "challenger": "2"}
-    assert mails()[-1] == ("challenger_rejected", "rejected:rides:2")
+    incident = f"rejected:rides:1:not_better_than_champion:{outcome.requests[0]}"
+    assert mails() == [("champion_changed", "promoted:rides:1"), ("challenger_rejected", incident)]
     with connect() as conn:
         assert ledger.open_requests(conn, "rides") == []
 
@@ -106,7 +108,42 @@ def test_a_version_that_is_gone_or_of_another_run_is_not_promoted(landed, start)
         assert ledger.find(conn) == []
 
 
-def test_an_outcome_of_another_model_or_time_is_refused(landed, start):
+def test_nightly_rejections_owe_one_mail_for_each_reason_and_champion(landed, start):
+    worse, same = (
+        Verdict(False, r) for r in (GateReason.WORSE_THAN_BASELINE, GateReason.NOT_BETTER_THAN_CHAMPION)
+    )
+    champion = landed.promote(start + timedelta(days=30), "dag/first")
+    for night, verdict in enumerate((same, same, worse, same)):
+        outcome = landed.train(start + timedelta(days=40 + night), f"dag/{night}")
+        assert landed.settle(replace(outcome, verdict=verdict)).kind is Kind.REJECTED
+    told = [incident for kind, incident in mails() if kind == "challenger_rejected"]
+    assert told == [
+        f"rejected:rides:{champion.id}:not_better_than_champion:none",
+        f"rejected:rides:{champion.id}:worse_than_baseline:none",
+    ]
+    other = landed.promote(start + timedelta(days=44), "dag/other")
+    outcome = landed.train(start + timedelta(days=44), "dag/after")
+    landed.settle(replace(outcome, verdict=same))
+    assert mails()[-1][1] == f"rejected:rides:{other.id}:not_better_than_champion:none"
+
+
+def test_a_run_that_is_cleared_after_a_newer_request_settles_what_it_had_trained(landed, start):
+    as_of, newer = start + timedelta(days=40), start + timedelta(days=41)
+    older = request(as_of)
+    trained = landed.train(as_of, "dag/run", requests=(older,))
+    with connect() as conn:
+        wish = Decision(newer, "model/rides", Kind.RETRAIN_REQUESTED, "performance", "watch", "another wish")
+        later = ledger.append(conn, wish).id
+    again = landed.train(newer, "dag/run", requests=(older, later))
+    assert again == trained
+    decision = settle(landed.specs, landed.model, again.to_dict(), "dag/run", because="cleared")
+    assert (decision.kind, decision.as_of, decision.answers) == (Kind.PROMOTED, as_of, (older,))
+    assert decision.evidence["asked_because"] == "cleared"
+    with connect() as conn:
+        assert [r.id for r in ledger.open_requests(conn, "rides")] == [later]
+
+
+def test_an_outcome_of_another_model_is_refused(landed, start):
     outcome = landed.train(start + timedelta(days=40), "dag/run")
-    with pytest.raises(ValueError, match="as of"):
+    with pytest.raises(ValueError, match="of other, asked was rides"):
         landed.settle(replace(outcome, model="other"))

@@ -90,13 +90,15 @@ def test_bad_label_is_named_with_its_key(request, rows, change, tmp_path, name, 
     assert table["_key"][40].as_py() in str(caught.value)
 
 
-def test_a_key_that_comes_twice_is_refused(rides, rows, tmp_path):
+@pytest.mark.parametrize("other", [pytest.param(5, id="neighbour"), pytest.param(9, id="far-apart")])
+def test_a_key_that_comes_twice_is_refused(rides, rows, tmp_path, other):
     table = rows(10)
     keys = table["_key"].to_pylist()
-    keys[5] = keys[4]
+    keys[other] = keys[4]
     with pytest.raises(TerminalError, match="more than once") as caught:
         read(rides, written(tmp_path, table.set_column(0, "_key", [keys])))
     assert caught.value.reason is Reason.BAD_QUERY
+    assert keys[4] in str(caught.value)
 
 
 def test_a_snapshot_that_is_gone_or_cut_is_refused(rides, rows, tmp_path):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from importlib import metadata
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from evergreen import ledger, registry
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.registry.models import DIGEST_TAG
-from evergreen.training import record
+from evergreen.training import record, train
 from evergreen.training.gate import GateReason
 from evergreen.training.outcome import Outcome
-from evergreen.warehouse.connection import connect
+from evergreen.training.provenance import git_commit
+from evergreen.warehouse.connection import connect, fetch
 
 
 @pytest.fixture
@@ -60,6 +63,7 @@ def test_what_a_training_leaves_in_mlflow(landed, start, tmp_path):
     assert run.data.params["xgb.max_depth"] == "3"
     assert "lib.xgboost-cpu" in run.data.params or "lib.xgboost" in run.data.params
     assert run.data.tags["evergreen.run_id"] == "dag/it's a run"
+    assert run.data.tags["evergreen.git_commit"] == run.data.params["git_commit"] == (git_commit() or "none")
     files = {f.path for f in client.list_artifacts(outcome.mlflow_run)}
     assert files >= {
         "gate.json",
@@ -72,12 +76,24 @@ def test_what_a_training_leaves_in_mlflow(landed, start, tmp_path):
 
     version = client.get_model_version("rides", outcome.version)
     assert version.tags["evergreen.gate"] == "first_champion"
+    assert version.tags["evergreen.git_commit"] == run.data.tags["evergreen.git_commit"]
     assert registry.aliases("rides") == {"challenger": outcome.version}
     loaded = registry.load(landed.model, outcome.version)
     assert loaded.categories == {"kind": ("dry", "wet")}
     assert sorted(p.name for p in loaded.folder.iterdir() if p.suffix in (".pkl", ".pickle")) == []
+    assert (loaded.folder / "model.ubj").stat().st_size > 0
+    signature = yaml.safe_load((loaded.folder / "MLmodel").read_text())["signature"]
+    assert [(c["name"], c["type"], c["required"]) for c in json.loads(signature["inputs"])] == [
+        ("hour", "double", False),
+        ("x", "double", False),
+        ("kind", "double", False),
+    ]
+    assert [c["type"] for c in json.loads(signature["outputs"])] == ["double"]
+    installed = {d.metadata["Name"] for d in metadata.distributions()}
+    booster = "xgboost-cpu" if "xgboost-cpu" in installed else "xgboost"
+    wanted = ["mlflow", booster, "numpy", "pandas", "scikit-learn"]
     requirements = (loaded.folder / "requirements.txt").read_text().splitlines()
-    assert all("==" in line for line in requirements if line.startswith("xgboost"))
+    assert sorted(requirements) == sorted(f"{name}=={metadata.version(name)}" for name in wanted)
 
 
 def test_a_correction_that_arrives_after_as_of_changes_nothing(landed, start):
@@ -144,6 +160,71 @@ def test_two_tries_of_one_run_do_not_overlap(landed, start):
         with pytest.raises(TransientError, match="still at work") as caught:
             landed.train(as_of, "dag/run")
     assert caught.value.reason is Reason.BUSY
+    assert landed.train(as_of, "dag/run").version == "1"
+
+
+def while_fitting(monkeypatch, act):
+    """Do something in the middle of a training, where the hours go."""
+    evaluate = train.evaluate
+
+    def between(*args):
+        judged = evaluate(*args)
+        act()
+        return judged
+
+    monkeypatch.setattr(train, "evaluate", between)
+
+
+def test_no_transaction_is_open_while_a_training_fits(landed, start, monkeypatch):
+    seen = []
+
+    def look():
+        with connect() as conn:
+            seen.extend(
+                fetch(
+                    conn,
+                    "SELECT state, xact_start FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND pid <> pg_backend_pid() AND application_name = 'evergreen'",
+                )
+            )
+
+    while_fitting(monkeypatch, look)
+    landed.train(start + timedelta(days=40), "dag/run")
+    assert seen == [{"state": "idle", "xact_start": None}]
+
+
+def test_another_try_is_kept_out_while_the_first_fits_and_let_in_after(landed, start, monkeypatch):
+    as_of, refused = start + timedelta(days=40), []
+
+    def try_again():
+        with pytest.raises(TransientError, match="still at work") as caught:
+            landed.train(as_of, "dag/run")
+        refused.append(caught.value.reason)
+
+    while_fitting(monkeypatch, try_again)
+    first = landed.train(as_of, "dag/run")
+    assert refused == [Reason.BUSY]
+    assert landed.train(as_of, "dag/run") == first
+
+
+def test_a_training_that_lost_its_lock_registers_nothing(landed, start, monkeypatch):
+    as_of = start + timedelta(days=40)
+
+    def cut():
+        with connect() as conn:
+            cut_off = fetch(
+                conn,
+                "SELECT pg_terminate_backend(pid, 5000) AS done FROM pg_locks WHERE locktype = 'advisory'"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            )
+        assert cut_off == [{"done": True}]
+
+    with monkeypatch.context() as patch:
+        while_fitting(patch, cut)
+        with pytest.raises(TransientError) as caught:
+            landed.train(as_of, "dag/run")
+    assert caught.value.reason is Reason.UNREACHABLE
+    assert versions() == []
     assert landed.train(as_of, "dag/run").version == "1"
 
 

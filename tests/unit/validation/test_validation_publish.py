@@ -232,7 +232,20 @@ def test_force_judges_a_quarantined_batch_again_and_answers_it(room: Room) -> No
         decision = ledger.find(conn, "dataset/readings")[0]
     assert decision.answers == (held.decision_id, still.decision_id)
     assert len(room.rows("SELECT 1 FROM evergreen.batch")) == 1
-    assert len(room.rows("SELECT 1 FROM evergreen.mail")) == 1
+    mails = room.rows("SELECT incident, decision_id FROM evergreen.mail ORDER BY id")
+    assert [m["decision_id"] for m in mails] == [held.decision_id, still.decision_id]
+    assert mails[1]["incident"] == f"batch:readings:{held.checksum}:again:ingest/3"
+
+
+def test_force_that_publishes_with_held_rows_owes_a_mail_of_its_own(room: Room) -> None:
+    room.land("x.csv", [reading(0, value=1000), *map(reading, range(1, 30))])
+    held = room.one(spec())
+    partly = room.one(spec(quarantine="rows"), force=True, run_id="dag/forced")
+    assert (held.state, partly.state, partly.rows_held) == ("quarantined", "published", 1)
+    mails = room.rows("SELECT decision_id FROM evergreen.mail ORDER BY id")
+    assert [m["decision_id"] for m in mails] == [held.decision_id, partly.decision_id]
+    assert room.ingest(spec(quarantine="rows"), force=True, run_id="dag/forced") == [partly]
+    assert len(room.rows("SELECT 1 FROM evergreen.mail")) == 2
 
 
 def test_same_run_gives_the_same_outcomes_again(room: Room) -> None:
