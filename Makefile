@@ -14,6 +14,8 @@ STACK := $(RUN) evergreen.stack
 # The machine's certificates, as pip takes them: a company's own authority may be among them.
 CERTIFICATES := $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt)
 UV := UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=$(if $(CERTIFICATES),true,false) $(BIN)/uv
+# On a terminal uv draws its progress; elsewhere it would list three hundred packages.
+QUIET := $(if $(shell [ -t 2 ] && echo tty),,--quiet)
 COMPILE := pip compile --quiet --universal --python-version 3.10 --generate-hashes --custom-compile-command "make lock"
 DATA ?= simulated
 IS_SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
@@ -65,7 +67,7 @@ test: lint ## lint, types and all tests; ARGS=... goes to pytest
 ifdef ARGS
 	$(RUN) pytest $(ARGS)
 else
-	$(RUN) pytest tests/unit tests/dags
+	$(RUN) pytest -n 2 --dist loadfile tests/unit tests/dags
 	$(RUN) pytest tests/e2e
 endif
 
@@ -89,10 +91,11 @@ $(BIN)/uv:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/uv
-	@$(UV) pip install --python $(BIN)/python --require-hashes --requirement requirements.txt
-	@$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@echo "Installing the locked requirements; the first time this downloads some 400 MB"
+	@$(UV) pip install $(QUIET) --python $(BIN)/python --require-hashes --requirement requirements.txt
+	@$(UV) pip install $(QUIET) --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	@$(UV) pip install --python $(BIN)/python --require-hashes --requirement requirements-dev.txt
+	@$(UV) pip install $(QUIET) --python $(BIN)/python --require-hashes --requirement requirements-dev.txt
 	@touch $@

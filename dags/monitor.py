@@ -51,7 +51,9 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             as_of = wiring.as_of(context)
             with connect() as conn:
                 if not ledger.champions(conn, model.name, as_of):
-                    raise AirflowSkipException(f"{model.name} has no champion yet; run train__{model.name} first")
+                    raise AirflowSkipException(
+                        f"{model.name} has no champion yet; run train__{model.name} first"
+                    )
             judged = judge_windows(found, model, as_of, wiring.run_id(context))
             return {
                 "as_of": as_of.isoformat(),
@@ -77,7 +79,10 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             }
 
         decided = decide(judge())
-        wiring.announce(wiring.drift_asset(spec.name), unless="no retrain request is open, or its training has just failed")(decided)
+        wiring.announce(
+            wiring.drift_asset(spec.name),
+            unless="no retrain request is open, or its training has just failed",
+        )(decided)
         decided >> wiring.notify(f"model/{spec.name}")
     return dag
 

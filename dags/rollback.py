@@ -43,7 +43,6 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 type=["null", "string"],
                 title="To version",
                 description="A version that was champion once. Empty: the one before the present champion.",
-                section="What",
             ),
             "as_of": wiring.as_of_param(),
             "dry_run": wiring.flag_param(

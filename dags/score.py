@@ -35,7 +35,6 @@ def _time_param(title: str, description: str) -> Param:
         format="date-time",
         title=title,
         description=description,
-        section="Range",
     )
 
 

@@ -114,7 +114,6 @@ def as_of_param() -> Param:
         format="date-time",
         title="As of",
         description="Only what was known by then is used (ISO time, UTC where no zone is given). Empty: now.",
-        section="When",
     )
 
 
@@ -125,13 +124,12 @@ def reason_param(required: bool = False) -> Param:
         type="string" if not required else ["null", "string"],
         title="Reason",
         description="Why this run is started by hand; it goes to the ledger and into the e-mail.",
-        section="Why",
     )
 
 
 def flag_param(title: str, description: str) -> Param:
     """A switch in the trigger form, off by default."""
-    return Param(False, type="boolean", title=title, description=description, section="How")
+    return Param(False, type="boolean", title=title, description=description)
 
 
 def as_of(context: dict[str, Any]) -> datetime:

@@ -34,6 +34,7 @@ REASONS = {
     "snapshot_mismatch": "an evaluation is from another snapshot",
     "bad_batch": "expectations failed",
     "too_many_bad_rows": "more bad rows than the spec allows",
+    "unpublishable": "the database refuses its rows",
     "task_failed": "a task failed",
     "already_open": "a request is open already",
     "already_answered": "a training has answered this drift already",
