@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from monitoring_scene import CUTOFF, ROWS, as_table, learnt, model, rows, week
 
-from evergreen.monitoring import measure, performance, report
+from evergreen.monitoring import judge, measure, performance, report
 from evergreen.monitoring.judgement import Judgement, Status, What
 from evergreen.monitoring.reference import build
 from evergreen.monitoring.windows import Facts
@@ -132,6 +132,10 @@ def test_a_column_that_only_the_report_refuses_is_named(reference):
     columns = measure.columns(model(), frame, reference, labels=False)
     frame["amount"] = "words"
     assert set(report.refused(columns, frame, reference)) == {"amount"}
+    told = {c.column: c for c in judge._without(columns, {"amount": "KeyError: x"}) if c.kind is What.UNREADABLE}
+    assert set(told) == {"amount"}
+    assert told["amount"].violated, "a column that Evidently refuses is a finding, never healthy"
+    assert told["amount"].value is None
 
 
 def _binary(metric: str) -> ModelSpec:
