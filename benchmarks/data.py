@@ -29,14 +29,16 @@ PARAMS = {"max_depth": 6, "learning_rate": 0.1}
 BLOCK = 500_000
 
 
-def table(rows: int, *, seed: int = 7, start: datetime = START, days: float = DAYS, first_id: int = 0) -> pa.Table:
+def table(
+    rows: int, *, seed: int = 7, start: datetime = START, days: float = DAYS, first_id: int = 0
+) -> pa.Table:
     """Rows in the order of their time: `id`, `ts`, 14 numeric and 3 categorical features, and the label `y`.
 
     Two numeric features have 3 % missing values; the label follows from eight features and noise.
     """
     rng = np.random.default_rng(seed)
     micros = np.sort(rng.integers(0, int(days * 86_400e6), rows)) + int(start.timestamp() * 1e6)
-    numbers = {name: rng.normal(size=rows) for name in NUMERIC[:9]}
+    numbers: dict[str, np.ndarray] = {name: rng.normal(size=rows) for name in NUMERIC[:9]}
     numbers |= {name: rng.gamma(2.0, 1.0, rows) for name in NUMERIC[9:12]}
     numbers |= {name: rng.integers(0, 50, rows).astype(float) for name in NUMERIC[12:]}
     codes = {name: rng.integers(0, n, rows) for name, n in zip(CATEGORICAL, (24, 8, 3), strict=True)}

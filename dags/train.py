@@ -80,12 +80,10 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
 
             from evergreen import settings
             from evergreen.warehouse import snapshot as snapshots
-            from evergreen.warehouse.connection import connect
 
             found, model = wiring.model_and_specs(spec.name)
-            with connect(timeout_s=1500) as conn:
-                as_of = datetime.fromisoformat(plan["as_of"])
-                return asdict(snapshots.take(conn, found, model, as_of, settings.SNAPSHOTS.path()))
+            as_of = datetime.fromisoformat(plan["as_of"])
+            return asdict(snapshots.take(found, model, as_of, settings.SNAPSHOTS.path()))
 
         @task(execution_timeout=timedelta(hours=4))
         def fit(plan: dict[str, Any], snapshot: dict[str, Any], **context: Any) -> dict[str, Any]:

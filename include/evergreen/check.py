@@ -46,9 +46,13 @@ def check_history(conn: Connection, specs: Specs, model: ModelSpec) -> list[Prob
 
     from evergreen.warehouse import features
     from evergreen.warehouse.connection import fetch
+    from evergreen.warehouse.migrate import ensure_dataset
 
-    features.open_views(conn, specs.datasets_of(model), datetime(9999, 1, 1, tzinfo=timezone.utc))
-    query = features.feature_query(model, None, None)
+    for dataset in specs.datasets_of(model):
+        ensure_dataset(conn, dataset)
+    query = features.feature_query(
+        specs, model, datetime(9999, 1, 1, tzinfo=timezone.utc), None, None, ordered=False
+    )
     try:
         found = fetch(
             conn, sql.SQL("SELECT min(_time) AS first, max(_time) AS last FROM ({}) AS _rows").format(query)

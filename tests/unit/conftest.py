@@ -117,8 +117,7 @@ class World:
 
     def snapshot(self, as_of: datetime) -> snapshot.Snapshot:
         """Take the model's snapshot."""
-        with connect() as conn:
-            return snapshot.take(conn, self.specs, self.model, as_of, self.folder)
+        return snapshot.take(self.specs, self.model, as_of, self.folder)
 
     def train(self, as_of: datetime, run_id: str, **more: Any) -> Any:
         """Train as of a time."""

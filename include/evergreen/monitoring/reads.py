@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import psycopg2
 import pyarrow as pa
 from psycopg2 import sql
 
-from evergreen.errors import Reason, TerminalError
 from evergreen.monitoring.windows import ANCHOR, Facts, Window, window_at
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse import arrow, features
@@ -35,25 +33,21 @@ def feed(specs: Specs, model: ModelSpec, as_of: datetime, start: datetime) -> Fe
     """
     length = model.monitoring.window
     query = sql.SQL(
-        "SELECT floor(extract(epoch FROM f._time - {anchor}) / {length})::bigint, count(*), count(f._label),"
-        " count(p.prediction), max(f._time)"
+        "SELECT floor(extract(epoch FROM f._time - {anchor}) / {length})::bigint AS number, count(*) AS rows,"
+        " count(f._label) AS labelled, count(p.prediction) AS scored, max(f._time) AS newest"
         " FROM ({rows}) AS f LEFT JOIN ({served}) AS p ON p.key = f._key GROUP BY 1"
     ).format(
         anchor=sql.Literal(ANCHOR),
         length=sql.Literal(length.total_seconds()),
-        rows=features.feature_query(model, start, as_of + timedelta(microseconds=1)),
+        rows=features.feature_query(
+            specs, model, as_of, start, as_of + timedelta(microseconds=1), ordered=False
+        ),
         served=_served(model, start, as_of + timedelta(microseconds=1), as_of),
     )
-    try:
-        with connect() as conn:
-            features.open_views(conn, specs.datasets_of(model), as_of)
-            with conn.cursor() as cursor:
-                cursor.execute(query)
-                rows = cursor.fetchall()
-    except (psycopg2.errors.DataError, psycopg2.ProgrammingError) as error:
-        raise _does_not_run(model, error) from error
-    facts = {window_at(int(r[0]), length).start: Facts(r[1], r[2], r[3]) for r in rows}
-    return Feed(facts, max((r[4] for r in rows), default=None))
+    with arrow.reading(specs.datasets_of(model)) as reader:
+        rows = reader.rows(query)
+    facts = {window_at(r["number"], length).start: Facts(r["rows"], r["labelled"], r["scored"]) for r in rows}
+    return Feed(facts, max((r["newest"] for r in rows), default=None))
 
 
 def first_scored(model: ModelSpec, as_of: datetime) -> datetime | None:
@@ -83,16 +77,12 @@ def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window) -> p
         "SELECT f.*, p.prediction AS _prediction, p.version AS _version"
         " FROM ({rows}) AS f LEFT JOIN ({served}) AS p ON p.key = f._key ORDER BY md5(f._key) LIMIT {limit}"
     ).format(
-        rows=features.feature_query(model, window.start, window.end),
+        rows=features.feature_query(specs, model, as_of, window.start, window.end, ordered=False),
         served=_served(model, window.start, window.end, as_of),
         limit=sql.Literal(model.monitoring.sample_rows),
     )
-    try:
-        with connect() as conn:
-            features.open_views(conn, specs.datasets_of(model), as_of)
-            return arrow.table(conn, query, schema).sort_by([("_time", "ascending"), ("_key", "ascending")])
-    except (psycopg2.errors.DataError, psycopg2.ProgrammingError) as error:
-        raise _does_not_run(model, error) from error
+    with arrow.reading(specs.datasets_of(model)) as reader:
+        return reader.table(query, schema).sort_by([("_time", "ascending"), ("_key", "ascending")])
 
 
 def _served(model: ModelSpec, start: datetime, end: datetime, as_of: datetime) -> sql.Composable:
@@ -105,13 +95,4 @@ def _served(model: ModelSpec, start: datetime, end: datetime, as_of: datetime) -
         start=sql.Literal(start),
         end=sql.Literal(end),
         as_of=sql.Literal(as_of),
-    )
-
-
-def _does_not_run(model: ModelSpec, error: psycopg2.Error) -> TerminalError:
-    text = " ".join(str(error.diag.message_primary or error).split())
-    return TerminalError(
-        f"models/{model.name}.sql does not run on the data of now: {text}; mend the query or the dataset, "
-        "then run the monitoring again: the windows are still due",
-        Reason.BAD_QUERY,
     )

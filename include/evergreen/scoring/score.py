@@ -12,9 +12,9 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from evergreen import ledger, registry
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse import arrow, features
-from evergreen.warehouse.connection import Connection, connect, fetch
+from evergreen.warehouse.connection import Connection, connect
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,8 @@ def score(
             (REGISTRY_MISMATCH).
         TransientError: warehouse or MLflow do not answer.
     """
-    with connect(timeout_s=STATEMENT_TIMEOUT_S) as conn:
+    with ExitStack() as stack:
+        conn = stack.enter_context(connect(timeout_s=STATEMENT_TIMEOUT_S))
         champion = registry.champion(conn, model.name, as_of=as_of)
         if champion is None:
             raise TerminalError(
@@ -104,20 +105,15 @@ def score(
                 Reason.BAD_QUERY,
             )
         loaded = registry.load(model, champion.version)
-        features.open_views(conn, specs.datasets_of(model), as_of)
-        query = features.feature_query(model, first, last)
+        query = features.feature_query(specs, model, as_of, first, last)
         schema = arrow.feature_schema(model)
         todo = _unscored(model, query, champion, (first, last), by_any=not chosen)
-        # The views must outlive the first chunk's commit; they belong to the connection.
         conn.commit()
-        with conn.cursor() as cursor:
-            # The check sees the very rows that are scored, whatever is published meanwhile.
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-        _require_unique(conn, model, query)
-        waiting = rechunk(arrow.stream(conn, todo, schema), schema, model.scoring.chunk_rows)
-        # The first chunk brings the whole result out of PostgreSQL.
-        waiting = chain(list(islice(waiting, 1)), waiting)
-        conn.commit()
+        reader = stack.enter_context(
+            arrow.reading(specs.datasets_of(model), timeout_s=STATEMENT_TIMEOUT_S)
+        )
+        _require_unique(reader, model, query)
+        waiting = rechunk(reader.stream(todo, schema), schema, model.scoring.chunk_rows)
         rows = chunks = 0
         unseen: Counter[str] = Counter()
         infinite: Counter[str] = Counter()
@@ -135,7 +131,7 @@ def score(
             chunks += 1
             unseen.update(encoded.unseen)
             infinite.update(encoded.infinite)
-        state = "scored" if rows else "up_to_date" if chunks or _any(conn, query) else "no_rows"
+        state = "scored" if rows else "up_to_date" if chunks or _any(reader, query) else "no_rows"
     if state == "no_rows":
         log.warning(
             "%s: the feature query returns no row for %s to %s as of %s", model.name, first, last, as_of
@@ -198,16 +194,15 @@ def _unscored(
     )
 
 
-def _require_unique(conn: Connection, model: ModelSpec, query: sql.Composable) -> None:
+def _require_unique(reader: arrow.Reader, model: ModelSpec, query: sql.Composable) -> None:
     """Refuse a query that returns a key twice, however far its rows are apart and whether or not one is scored.
 
     PostgreSQL counts, on its disk where its memory ends. Columns that are not asked for cost it next to nothing.
     """
-    twice = fetch(
-        conn,
+    twice = reader.rows(
         sql.SQL("SELECT _key FROM ({}) AS f GROUP BY _key HAVING count(*) > 1 ORDER BY _key LIMIT 1").format(
             query
-        ),
+        )
     )
     if twice:
         raise TerminalError(
@@ -254,5 +249,5 @@ def _write(
         return written
 
 
-def _any(conn: Connection, query: sql.Composable) -> bool:
-    return bool(fetch(conn, sql.SQL("SELECT 1 FROM ({}) AS f LIMIT 1").format(query)))
+def _any(reader: arrow.Reader, query: sql.Composable) -> bool:
+    return bool(reader.rows(sql.SQL("SELECT 1 AS found FROM ({}) AS f LIMIT 1").format(query)))

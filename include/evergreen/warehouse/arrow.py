@@ -1,28 +1,41 @@
-"""Query results as Arrow, in batches whose size is a setting: COPY out of PostgreSQL, Arrow's own CSV reader."""
+"""Query results as Arrow, in batches of bounded size, straight from PostgreSQL's binary COPY (ADBC).
+
+Read here is what the feature query returns. It runs on a connection of its own in one read-only transaction, so that
+all queries of a reader see the same rows, whatever is published meanwhile.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
+import adbc_driver_manager
+import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
-import pyarrow.csv as pacsv
 from psycopg2 import sql
+from psycopg2.extensions import make_dsn, parse_dsn
 
-from evergreen.spec import ModelSpec
-from evergreen.warehouse.connection import Connection
+from evergreen import settings
+from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.spec import DatasetSpec, ModelSpec
+from evergreen.warehouse.connection import Connection, connect
+from evergreen.warehouse.migrate import ensure_dataset
 
-BLOCK_BYTES = 8 << 20
-SPOOL_BYTES = 64 << 20
+BATCH_BYTES = 16 << 20
+# SQLSTATEs of a query that could not be served now: connection, resources, intervention, locks.
+_BUSY = ("53", "55", "40")
+_LOST = ("08", "57P")
+_CANCELLED = "57014"
 
 
-def feature_schema(model: ModelSpec) -> pa.Schema:
+def feature_schema(model: ModelSpec, *, entity: bool = False) -> pa.Schema:
     """The Arrow schema of `features.feature_query`: times are microseconds in UTC."""
     return pa.schema(
-        [("_key", pa.string()), ("_time", pa.timestamp("us", "UTC"))]
+        [("_key", pa.string()), ("_hash", pa.int64()), ("_time", pa.timestamp("us", "UTC"))]
+        + ([("_entity", pa.int64())] if entity else [])
         + [(n, pa.float64()) for n in model.features.numeric]
         + [(n, pa.string()) for n in model.features.categorical]
         + [("_label", pa.float64())]
@@ -30,51 +43,126 @@ def feature_schema(model: ModelSpec) -> pa.Schema:
 
 
 @dataclass
-class _Hashing:
-    """A file that hashes what is written to it."""
+class Reader:
+    """One read-only transaction of the warehouse."""
 
-    file: IO[bytes]
-    digest: Any
+    conn: Connection
+    cursor: Any
+    timeout_s: int
 
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        return self.file.write(data)
+    def stream(self, query: sql.Composable, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a query as record batches of about `BATCH_BYTES`; one query at a time.
 
+        Args:
+            query: a SELECT without parameters.
+            schema: names and types of its columns, in order.
 
-def stream(
-    conn: Connection, query: sql.Composable, schema: pa.Schema, digest: Any = None
-) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of a query as record batches of about 8 MB of text each.
+        Raises:
+            TerminalError: the query does not run on these rows (BAD_QUERY).
+            TransientError: the warehouse went away, or the query took too long (BUSY).
+        """
+        started = time.monotonic()
+        with self._told(started):
+            self.cursor.execute(query.as_string(self.conn))
+            reader = self.cursor.fetch_record_batch()
+        while True:
+            with self._told(started):
+                try:
+                    batch = reader.read_next_batch()
+                except StopIteration:
+                    return
+            if batch.num_rows:
+                yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
-    Args:
-        conn: an open connection.
-        query: a SELECT; may hold no parameters.
-        schema: names and types of its columns, in order.
-        digest: a hashlib object that is fed the rows as PostgreSQL writes them (CSV), for a fingerprint.
-    """
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
-        with conn.cursor() as cursor:
-            text = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv)").format(query).as_string(conn)
-            cursor.copy_expert(text, _Hashing(file, digest or hashlib.sha256()))
-        if file.tell() == 0:
-            return
-        file.seek(0)
-        yield from pacsv.open_csv(
-            file,
-            read_options=pacsv.ReadOptions(column_names=schema.names, block_size=BLOCK_BYTES),
-            parse_options=pacsv.ParseOptions(newlines_in_values=True),
-            convert_options=pacsv.ConvertOptions(
-                column_types=schema,
-                null_values=[""],
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-                true_values=["t"],
-                false_values=["f"],
-                timestamp_parsers=["%Y-%m-%d %H:%M:%S%z", pacsv.ISO8601],
-            ),
+    def table(self, query: sql.Composable, schema: pa.Schema) -> pa.Table:
+        """The whole result of a query that is known to be small enough."""
+        return pa.Table.from_batches(list(self.stream(query, schema)), schema=schema)
+
+    def rows(self, query: sql.Composable) -> list[dict[str, Any]]:
+        """The rows of a query as dictionaries; for small results."""
+        with self._told(time.monotonic()):
+            self.cursor.execute(query.as_string(self.conn))
+            found: pa.Table = self.cursor.fetch_arrow_table()
+            return found.to_pylist()
+
+    @contextmanager
+    def _told(self, started: float) -> Iterator[None]:
+        try:
+            yield
+        except (adbc_driver_manager.Error, OSError, pa.ArrowException) as error:
+            raise self._error(error, time.monotonic() - started) from error
+
+    def _error(self, error: Exception, took_s: float) -> Exception:
+        code, line = getattr(error, "sqlstate", None) or "", _line(error)
+        # A failure in the middle of the rows comes without its SQLSTATE.
+        if code.startswith(_LOST) or not (code or self._alive()):
+            return lost(error)
+        if code == _CANCELLED or (not code and took_s >= self.timeout_s):
+            return TransientError(
+                f"the warehouse ended a query after its limit of {self.timeout_s} s ({line}). The step is tried again; if it "
+                "stays, choose a smaller window, or add an index that the query can use",
+                Reason.BUSY,
+            )
+        if code.startswith(_BUSY):
+            return TransientError(f"the warehouse is busy ({line}); the step is tried again", Reason.BUSY)
+        return TerminalError(
+            f"the feature query does not run on the rows that have landed: {line}; mend the query or the data, then run "
+            "again",
+            Reason.BAD_QUERY,
         )
 
+    def _alive(self) -> bool:
+        try:
+            self.cursor.connection.rollback()
+            self.cursor.execute("SELECT 1")
+            self.cursor.fetchall()
+        except (adbc_driver_manager.Error, OSError, pa.ArrowException):
+            return False
+        return True
 
-def table(conn: Connection, query: sql.Composable, schema: pa.Schema) -> pa.Table:
-    """The whole result of a query that is known to be small enough."""
-    return pa.Table.from_batches(list(stream(conn, query, schema)), schema=schema)
+
+@contextmanager
+def reading(datasets: Iterable[DatasetSpec], *, timeout_s: int = 600) -> Iterator[Reader]:
+    """Open a reader on datasets; one that never landed is an empty table.
+
+    Args:
+        datasets: what the queries read.
+        timeout_s: the server ends a statement that runs longer.
+
+    Raises:
+        TransientError: the warehouse cannot be reached.
+    """
+    with connect(timeout_s=timeout_s) as conn:
+        for dataset in datasets:
+            ensure_dataset(conn, dataset)
+        conn.commit()
+        given = parse_dsn(settings.WAREHOUSE.read())
+        options = f"{given.pop('options', '')} -c TimeZone=UTC -c statement_timeout={timeout_s * 1000} -c lock_timeout=60000"
+        given.setdefault("connect_timeout", "10")
+        try:
+            opened = adbc.connect(make_dsn(**{**given, "application_name": "evergreen", "options": options}))
+        except (adbc_driver_manager.Error, OSError) as error:
+            raise lost(error) from error
+        try:
+            cursor = opened.cursor(
+                adbc_stmt_kwargs={"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)}
+            )
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield Reader(conn, cursor, timeout_s)
+            cursor.close()
+        finally:
+            # Closing a connection that was lost says so once more.
+            with suppress(adbc_driver_manager.Error, OSError):
+                opened.close()
+
+
+def lost(error: Exception) -> TransientError:
+    """What a lost connection is to a task."""
+    return TransientError(
+        f"the warehouse does not answer ({_line(error)}); the step is tried again. If it stays: `make status`",
+        Reason.UNREACHABLE,
+    )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).partition("Query was:")[0].split())[:300]

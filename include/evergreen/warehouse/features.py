@@ -1,7 +1,7 @@
-"""Runs a model's feature query on the datasets as they were known at an as-of time.
+"""A model's feature query on the datasets as they were known at an as-of time.
 
-Each dataset becomes a temporary view of its own name that shows, for every key, the version that had arrived
-by then. The feature query is plain SQL on those names, the same for training, scoring and monitoring.
+Each dataset's name stands for a view that shows, for every key, the version that had arrived by then. The feature
+query is plain SQL on those names, the same for training, scoring and monitoring.
 """
 
 from __future__ import annotations
@@ -15,61 +15,74 @@ from psycopg2 import sql
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import DatasetSpec, ModelSpec, Problem, Specs
 from evergreen.warehouse.connection import Connection, fetch
-from evergreen.warehouse.migrate import TYPES, ensure_dataset
+from evergreen.warehouse.migrate import TYPES
 
 NUMERIC = ("int2", "int4", "int8", "float4", "float8", "numeric", "bool")
 TEXTUAL = ("text", "varchar", "bpchar", "bool", "int2", "int4", "int8")
 TIMES = ("timestamptz", "timestamp", "date")
 
 
-def open_views(conn: Connection, datasets: Iterable[DatasetSpec], as_of: datetime) -> None:
-    """Make the temporary views of this connection show what was known at `as_of` (aware, UTC).
+def as_known(datasets: Iterable[DatasetSpec], as_of: datetime) -> sql.Composable:
+    """A WITH clause in which each dataset's name is a view of its rows as they were known at a time.
 
-    The views end with the transaction's connection. A dataset that never landed is an empty table.
+    PostgreSQL plans each view as if it were written in place, so indexes and parallel workers serve it.
+
+    Args:
+        datasets: whose tables exist (`migrate.ensure_dataset`).
+        as_of: the time, aware.
     """
     if as_of.tzinfo is None:
         raise ValueError(f"as_of {as_of} has no time zone")
-    with conn.cursor() as cursor:
-        for dataset in datasets:
-            ensure_dataset(conn, dataset)
-            columns = sql.SQL(", ").join(map(sql.Identifier, dataset.columns))
-            cursor.execute(
-                sql.SQL("DROP VIEW IF EXISTS {} CASCADE").format(sql.Identifier("pg_temp", dataset.name))
+    views = []
+    for dataset in datasets:
+        views.append(
+            sql.SQL(
+                "{view} AS NOT MATERIALIZED (SELECT {columns}, _arrived_at FROM {current} WHERE _arrived_at <= {t}"
+                " UNION ALL"
+                " SELECT {columns}, _arrived_at FROM {history} WHERE _arrived_at <= {t} AND _superseded_at > {t})"
+            ).format(
+                view=sql.Identifier(dataset.name),
+                columns=sql.SQL(", ").join(map(sql.Identifier, dataset.columns)),
+                current=sql.Identifier("data", dataset.name),
+                history=sql.Identifier("data", f"{dataset.name}__history"),
+                t=sql.Literal(as_of),
             )
-            cursor.execute(
-                sql.SQL(
-                    "CREATE TEMPORARY VIEW {view} AS"
-                    " SELECT {columns}, _arrived_at FROM {current} WHERE _arrived_at <= {t}"
-                    " UNION ALL"
-                    " SELECT {columns}, _arrived_at FROM {history} WHERE _arrived_at <= {t} AND _superseded_at > {t}"
-                ).format(
-                    view=sql.Identifier(dataset.name),
-                    columns=columns,
-                    current=sql.Identifier("data", dataset.name),
-                    history=sql.Identifier("data", f"{dataset.name}__history"),
-                    t=sql.Literal(as_of),
-                )
-            )
+        )
+    return sql.SQL("WITH {} ").format(sql.SQL(", ").join(views))
 
 
-def key_expression(model: ModelSpec) -> sql.Composable:
-    """The key of a feature row as one text, as `evergreen.prediction.key` holds it."""
-    return sql.SQL("jsonb_build_array({})::text").format(sql.SQL(", ").join(map(sql.Identifier, model.key)))
+def key_expression(columns: Iterable[str]) -> sql.Composable:
+    """Key columns of a feature row as one text, as `evergreen.prediction.key` holds it."""
+    return sql.SQL("jsonb_build_array({})::text").format(sql.SQL(", ").join(map(sql.Identifier, columns)))
 
 
 def feature_query(
-    model: ModelSpec, start: datetime | None, end: datetime | None, *, mature_at: datetime | None = None
+    specs: Specs,
+    model: ModelSpec,
+    as_of: datetime,
+    start: datetime | None,
+    end: datetime | None,
+    *,
+    mature_at: datetime | None = None,
+    ordered: bool = True,
+    entity: bool = False,
 ) -> sql.Composable:
-    """The feature rows of an event-time range, ordered by event time and key.
+    """The feature rows of an event-time range as they were known at a time, as one SELECT.
 
-    To be run without parameters (a % in the SQL stands for itself). Columns: `_key` (text), `_time` (timestamptz), the features, `_label` (double precision, NULL where the
-    label is not in). Needs `open_views` on the same connection.
+    To be run without parameters (a % in the SQL stands for itself). Columns: `_key` (text), `_hash` (a bigint that
+    follows from the key: the smallest ones are a sample that is the same whenever it is drawn), `_time` (timestamptz),
+    the features, `_label` (double precision, NULL where the label is not in).
 
     Args:
+        specs: all specs.
         model: whose query is run.
+        as_of: what had arrived by then is seen; aware.
         start: first event time, included; None for no limit.
         end: last event time, excluded; None for no limit.
         mature_at: leave out rows whose label is missing or was not mature by then.
+        ordered: by event time and key; a query that only counts need not be.
+        entity: also `_entity` (bigint, after `_time`): equal for rows whose key differs in the event time only; 0
+            where nothing but the event time makes the key, or the event time is no part of it.
     """
     time = sql.Identifier(model.event_time)
     label = sql.Identifier(model.label.column)
@@ -81,26 +94,36 @@ def feature_query(
     if mature_at is not None:
         where.append(sql.SQL("{} <= {}").format(time, sql.Literal(mature_at - model.label.delay)))
         where.append(sql.SQL("{} IS NOT NULL").format(label))
-    features = [
+    columns = [
         sql.SQL("{}::double precision AS {}").format(sql.Identifier(n), sql.Identifier(n))
         for n in model.features.numeric
     ]
-
-    features += [
+    columns += [
         sql.SQL("{}::text AS {}").format(sql.Identifier(n), sql.Identifier(n))
         for n in model.features.categorical
     ]
+    if entity:
+        columns.insert(0, sql.SQL("{} AS _entity").format(_entity(model)))
     return sql.SQL(
-        "SELECT {key} AS _key, {time}::timestamptz AS _time, {features}, {label}::double precision AS _label"
-        " FROM ({query}) AS _features WHERE {where} ORDER BY _time, _key"
+        "{known}SELECT {key} AS _key, hashtextextended({key}, 0) AS _hash, {time}::timestamptz AS _time, {columns},"
+        " {label}::double precision AS _label FROM ({query}) AS _features WHERE {where}{order}"
     ).format(
-        key=key_expression(model),
+        known=as_known(specs.datasets_of(model), as_of),
+        key=key_expression(model.key),
         time=time,
-        features=sql.SQL(", ").join(features),
+        columns=sql.SQL(", ").join(columns),
         label=label,
         query=sql.SQL(model.query.rstrip().rstrip(";") + "\n"),
         where=sql.SQL(" AND ").join(where),
+        order=sql.SQL(" ORDER BY _time, _key" if ordered else ""),
     )
+
+
+def _entity(model: ModelSpec) -> sql.Composable:
+    others = [name for name in model.key if name != model.event_time]
+    if model.event_time not in model.key or not others:
+        return sql.SQL("0::bigint")
+    return sql.SQL("hashtextextended({}, 0)").format(key_expression(others))
 
 
 def check(conn: Connection, specs: Specs, model: ModelSpec) -> list[Problem]:

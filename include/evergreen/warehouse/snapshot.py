@@ -11,13 +11,16 @@ import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse import arrow, features
-from evergreen.warehouse.connection import Connection
 
 
 @dataclass(frozen=True)
@@ -31,36 +34,43 @@ class Snapshot:
     end: str
 
 
-def take(conn: Connection, specs: Specs, model: ModelSpec, as_of: datetime, folder: Path) -> Snapshot:
+def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeout_s: int = 1500) -> Snapshot:
     """Write the snapshot of a model as of a time and return its reference.
 
     Rows have event time in [as_of - training.window, as_of), features and label arrived by as_of, and a
-    label that was mature by then (event time + label.delay <= as_of). The file appears whole or not at all.
+    label that was mature by then (event time + label.delay <= as_of). The file appears whole or not at all. The
+    memory it takes does not depend on the number of rows.
 
     Args:
-        conn: a warehouse connection.
         specs: all specs (the model's datasets are among them).
         model: whose rows are taken.
         as_of: the cut-off, aware.
         folder: the snapshots' folder; the file goes to `folder/MODEL/`.
+        timeout_s: the server ends a statement that runs longer.
 
     Raises:
-        TerminalError: no row qualifies.
+        TerminalError: no row qualifies (NO_ROWS), or the feature query does not run (BAD_QUERY).
+        TransientError: the warehouse does not answer.
     """
     window = model.training.window
     start = None if window == "all" else as_of - window
-    features.open_views(conn, specs.datasets_of(model), as_of)
-    query = features.feature_query(model, start, as_of, mature_at=as_of)
-    schema = arrow.feature_schema(model)
+    query = features.feature_query(specs, model, as_of, start, as_of, mature_at=as_of, entity=True)
+    schema = arrow.feature_schema(model, entity=True)
     target = folder / model.name
     target.mkdir(parents=True, exist_ok=True)
     part = target / f".{os.getpid()}.part"
-    digest = hashlib.sha256(str(schema).encode())
+    fingerprint = Fingerprint(schema)
     rows, first, last = 0, None, None
     try:
-        with pq.ParquetWriter(part, schema, compression="zstd") as writer:
-            for batch in arrow.stream(conn, query, schema, digest):
+        with (
+            arrow.reading(specs.datasets_of(model), timeout_s=timeout_s) as reader,
+            pq.ParquetWriter(
+                part, schema, compression="lz4", use_dictionary=list(model.features.categorical)
+            ) as writer,
+        ):
+            for batch in reader.stream(query, schema):
                 writer.write_batch(batch)
+                fingerprint.update(batch)
                 rows += batch.num_rows
                 first = first or batch.column("_time")[0].as_py()
                 last = batch.column("_time")[-1].as_py()
@@ -71,11 +81,47 @@ def take(conn: Connection, specs: Specs, model: ModelSpec, as_of: datetime, fold
                 f"(label delay {model.label.delay}); land data for that time, or choose another as-of",
                 Reason.NO_ROWS,
             )
-        fingerprint = digest.hexdigest()
-        path = target / f"{as_of:%Y%m%dT%H%M%SZ}-{fingerprint[:16]}.parquet"
+        digest = fingerprint.hexdigest()
+        path = target / f"{as_of:%Y%m%dT%H%M%SZ}-{digest[:16]}.parquet"
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
     return Snapshot(
-        str(path), fingerprint, rows, first.isoformat(), (last + timedelta(microseconds=1)).isoformat()
+        str(path), digest, rows, first.isoformat(), (last + timedelta(microseconds=1)).isoformat()
     )
+
+
+class Fingerprint:
+    """A SHA-256 of rows in their order, whatever batches they come in and whatever file they go to."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        """Begin; rows have to come with this schema."""
+        self._schema = schema
+        # Of each column: which values are there, how long they are, and the values. One after the other in a single
+        # hash would follow the batches.
+        self._parts: list[tuple[Any, Any, Any]] = [
+            (hashlib.sha256(), hashlib.sha256(), hashlib.sha256()) for _ in schema
+        ]
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Take in the next rows."""
+        for column, (valid, lengths, values) in zip(batch.columns, self._parts, strict=True):
+            valid.update(pc.is_valid(column).to_numpy(zero_copy_only=False))
+            if pa.types.is_string(column.type):
+                filled = pc.fill_null(column, "")
+                lengths.update(pc.binary_length(filled).to_numpy())
+                offsets = np.frombuffer(filled.buffers()[1], dtype=np.int32)[filled.offset :][
+                    : len(filled) + 1
+                ]
+                values.update(memoryview(filled.buffers()[2] or b"")[offsets[0] : offsets[-1]])
+            else:
+                plain = column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+                values.update(pc.fill_null(plain, 0).to_numpy())
+
+    def hexdigest(self) -> str:
+        """The fingerprint of the rows so far."""
+        whole = hashlib.sha256(str(self._schema).encode())
+        for parts in self._parts:
+            for part in parts:
+                whole.update(part.digest())
+        return whole.hexdigest()

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable
 
 import pytest
+from psycopg2 import sql
 from validation_room import AS_OF, Room, reading, spec
 
 from evergreen.errors import TransientError
 from evergreen.validation import ingest as module
 from evergreen.warehouse.connection import connect, fetch
-from evergreen.warehouse.features import open_views
+from evergreen.warehouse.features import as_known
 
 SLEEP = """
 CREATE OR REPLACE FUNCTION evergreen.nap() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -118,8 +119,8 @@ def test_long_reader_and_publishing_do_not_wait_for_each_other(room: Room) -> No
     room.ingest(spec())
     room.land("b.csv", [reading(0, value=2), reading(1)])
     with connect() as reader:
-        open_views(reader, [spec()], AS_OF)
-        assert len(fetch(reader, "SELECT * FROM readings")) == 1
+        query = sql.SQL("{}SELECT * FROM readings").format(as_known([spec()], AS_OF))
+        assert len(fetch(reader, query)) == 1
         started = time.monotonic()
         assert room.one(spec()).rows_new == 1
         assert time.monotonic() - started < 30

@@ -14,7 +14,8 @@ from evergreen.spec import DatasetSpec
 from evergreen.validation.ingest import ingest
 from evergreen.validation.outcome import BatchOutcome
 from evergreen.warehouse.connection import connect, fetch
-from evergreen.warehouse.features import open_views
+from evergreen.warehouse.features import as_known
+from evergreen.warehouse.migrate import ensure_dataset
 
 AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
 HEADER = ("at", "sensor", "value", "count", "ok", "kind")
@@ -85,8 +86,9 @@ class Room:
     def seen(self, dataset: DatasetSpec, as_of: datetime) -> set[tuple[Any, ...]]:
         """The rows of the dataset as they were known at a time."""
         with connect() as conn:
-            open_views(conn, [dataset], as_of)
-            rows = fetch(conn, sql.SQL("SELECT * FROM {}").format(sql.Identifier(dataset.name)))
+            ensure_dataset(conn, dataset)
+            known, name = as_known([dataset], as_of), sql.Identifier(dataset.name)
+            rows = fetch(conn, sql.SQL("{}SELECT * FROM {}").format(known, name))
         seen = [tuple(row[c] for c in dataset.columns) for row in rows]
         assert len(seen) == len(set(seen))
         return set(seen)

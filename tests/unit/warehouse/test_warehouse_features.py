@@ -13,7 +13,7 @@ from evergreen.errors import TerminalError, TransientError
 from evergreen.spec import Specs, load_specs
 from evergreen.warehouse import arrow, features, snapshot
 from evergreen.warehouse.connection import Connection, connect, fetch
-from evergreen.warehouse.migrate import migrate
+from evergreen.warehouse.migrate import ensure_dataset, migrate
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -28,13 +28,15 @@ def specs() -> Specs:
 @pytest.fixture
 def landed(conn: Connection, specs: Specs) -> Connection:
     """A month of hours, each arrived one hour after it happened."""
-    features.open_views(conn, specs.datasets.values(), END)
+    for dataset in specs.datasets.values():
+        ensure_dataset(conn, dataset)
     with conn.cursor() as cursor:
         cursor.execute(
             "INSERT INTO data.bike_hourly SELECT t, false, true, 'clear', 10, 50, 3, 1, extract(hour FROM t), t + interval '1h', 1"
             " FROM generate_series(%s::timestamptz, %s::timestamptz - interval '1h', '1h') AS t",
             (START, END),
         )
+    conn.commit()
     return conn
 
 
@@ -48,23 +50,24 @@ def correct(conn: Connection, at: datetime, arrived: datetime, demand: int) -> N
         cursor.execute(
             "UPDATE data.bike_hourly SET demand = %s, _arrived_at = %s WHERE ts = %s", (demand, arrived, at)
         )
+    conn.commit()
 
 
 def test_a_later_correction_does_not_leak_into_an_earlier_as_of(
     landed: Connection, specs: Specs, tmp_path: Path
 ) -> None:
     model, as_of = specs.models["bike_demand"], START + timedelta(days=20)
-    before = snapshot.take(landed, specs, model, as_of, tmp_path)
+    before = snapshot.take(specs, model, as_of, tmp_path)
     correct(landed, START + timedelta(days=3), as_of + timedelta(hours=1), 9999)
-    assert snapshot.take(landed, specs, model, as_of, tmp_path) == before
-    later = snapshot.take(landed, specs, model, as_of + timedelta(hours=1), tmp_path)
+    assert snapshot.take(specs, model, as_of, tmp_path) == before
+    later = snapshot.take(specs, model, as_of + timedelta(hours=1), tmp_path)
     assert later.fingerprint != before.fingerprint
     assert max(pq.read_table(later.path).column("_label").to_pylist()) == 9999
 
 
 def test_rows_that_had_not_arrived_are_not_there(landed: Connection, specs: Specs, tmp_path: Path) -> None:
     as_of = START + timedelta(days=10)
-    taken = snapshot.take(landed, specs, specs.models["bike_demand"], as_of, tmp_path)
+    taken = snapshot.take(specs, specs.models["bike_demand"], as_of, tmp_path)
     times = pq.read_table(taken.path).column("_time").to_pylist()
     assert max(times) == as_of - timedelta(hours=1)
     assert taken.rows == 240
@@ -75,7 +78,7 @@ def test_immature_labels_are_left_out(landed: Connection, specs: Specs, tmp_path
     late = model.model_copy(update={"label": model.label.model_copy(update={"delay": timedelta(days=2)})})
     as_of = START + timedelta(days=10)
     times = (
-        pq.read_table(snapshot.take(landed, specs, late, as_of, tmp_path).path).column("_time").to_pylist()
+        pq.read_table(snapshot.take(specs, late, as_of, tmp_path).path).column("_time").to_pylist()
     )
     assert max(times) == as_of - timedelta(days=2)
 
@@ -84,7 +87,7 @@ def test_no_row_stops_with_a_reason_and_leaves_no_file(
     conn: Connection, specs: Specs, tmp_path: Path
 ) -> None:
     with pytest.raises(TerminalError, match="no row with a mature label") as caught:
-        snapshot.take(conn, specs, specs.models["bike_demand"], START, tmp_path)
+        snapshot.take(specs, specs.models["bike_demand"], START, tmp_path)
     assert caught.value.reason.value == "no_rows"
     assert list(tmp_path.rglob("*.part")) == list(tmp_path.rglob("*.parquet")) == []
 
@@ -100,10 +103,11 @@ def test_odd_values_survive_the_way_to_arrow(landed: Connection, specs: Specs) -
             "UPDATE data.bike_hourly SET weather = '', temperature = 'infinity' WHERE ts = %s",
             (START + timedelta(hours=1),),
         )
+    landed.commit()
     model = specs.models["bike_demand"]
-    features.open_views(landed, specs.datasets.values(), END)
-    query = features.feature_query(model, START, START + timedelta(hours=3))
-    first, second, third = arrow.table(landed, query, arrow.feature_schema(model)).to_pylist()
+    query = features.feature_query(specs, model, END, START, START + timedelta(hours=3))
+    with arrow.reading(specs.datasets_of(model)) as reader:
+        first, second, third = reader.table(query, arrow.feature_schema(model)).to_pylist()
     assert first["weather"] == odd
     assert first["temperature"] != first["temperature"]
     assert first["humidity"] is None
@@ -117,8 +121,9 @@ def test_a_percent_sign_in_the_query_stands_for_itself(landed: Connection, specs
     model = model.model_copy(
         update={"query": model.query + " WHERE weather LIKE 'cl%' AND extract(hour FROM ts)::int % 2 = 0"}
     )
-    query = features.feature_query(model, START, START + timedelta(hours=4))
-    assert arrow.table(landed, query, arrow.feature_schema(model)).num_rows == 2
+    query = features.feature_query(specs, model, END, START, START + timedelta(hours=4))
+    with arrow.reading(specs.datasets_of(model)) as reader:
+        assert reader.table(query, arrow.feature_schema(model)).num_rows == 2
     assert len(fetch(landed, query)) == 2
 
 
