@@ -20,10 +20,10 @@ COMPILE := pip compile --quiet --universal --python-version 3.10 --generate-hash
 DATA ?= simulated
 IS_SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help run venv up down status mail logs clean demo check test lint lock
+.PHONY: help run venv up down status mail logs clean demo check test lint bench bench-large lock
 
 help: ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 venv: $(VENV)/.installed ## make .venv and install the locked requirements
 
@@ -70,6 +70,13 @@ else
 	$(RUN) pytest -n 2 --dist loadfile tests/unit tests/dags
 	$(RUN) pytest tests/e2e
 endif
+
+bench: $(VENV)/.installed-dev ## measure against plain scripts; writes benchmarks/RESULTS.md (15 minutes)
+	$(RUN) benchmarks $(PARTS)
+	$(RUN) benchmarks.answers
+
+bench-large: $(VENV)/.installed-dev ## the same with ten million rows; 12 GB of disk
+	$(RUN) benchmarks --large $(PARTS)
 
 lock: $(BIN)/uv ## renew requirements.txt and requirements-dev.txt
 	$(UV) $(COMPILE) requirements.in --output-file requirements.txt

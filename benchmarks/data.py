@@ -23,7 +23,8 @@ NEWEST = START + timedelta(days=90)
 """Where the newest tenth of the rows begins: trained as of here, scored and watched afterwards."""
 END = START + timedelta(days=DAYS)
 NUMERIC = tuple(f"n{i:02d}" for i in range(14))
-CATEGORICAL = ("region", "channel", "plan")
+CATEGORICAL = {"region": 24, "channel": 8, "plan": 3}
+"""The categorical features and how many values each has."""
 ROUNDS = 100
 PARAMS = {"max_depth": 6, "learning_rate": 0.1}
 BLOCK = 500_000
@@ -41,7 +42,7 @@ def table(
     numbers: dict[str, np.ndarray] = {name: rng.normal(size=rows) for name in NUMERIC[:9]}
     numbers |= {name: rng.gamma(2.0, 1.0, rows) for name in NUMERIC[9:12]}
     numbers |= {name: rng.integers(0, 50, rows).astype(float) for name in NUMERIC[12:]}
-    codes = {name: rng.integers(0, n, rows) for name, n in zip(CATEGORICAL, (24, 8, 3), strict=True)}
+    codes = {name: rng.integers(0, n, rows) for name, n in CATEGORICAL.items()}
     y = (
         3 * numbers["n00"]
         + np.sin(2 * numbers["n01"]) * numbers["n02"]
@@ -55,48 +56,78 @@ def table(
         "id": pa.array(np.arange(first_id, first_id + rows)),
         "ts": pa.array(micros, pa.timestamp("us", "UTC")),
     }
-    for index, (name, values) in enumerate(numbers.items()):
+    for index, (name, number) in enumerate(numbers.items()):
         missing = rng.random(rows) < 0.03 if index in (4, 10) else None
-        columns[name] = pa.array(np.round(values, 5), mask=missing)
-    for name, values in codes.items():
-        columns[name] = pa.DictionaryArray.from_arrays(
-            pa.array(values, pa.int32()), [f"{name}_{i:02d}" for i in range(values.max() + 1)]
-        ).cast(pa.string())
+        columns[name] = pa.array(np.round(number, 5), mask=missing)
+    for name, found in codes.items():
+        columns[name] = pa.DictionaryArray.from_arrays(pa.array(found, pa.int32()), values(name)).cast(
+            pa.string()
+        )
     columns["y"] = pa.array(np.round(y, 5))
     return pa.table(columns)
 
 
-def write_csv(path: Path, rows: int) -> None:
-    """Write the rows of a size to a CSV file, a block at a time: ten million need no more memory than one."""
+def values(name: str) -> list[str]:
+    """The values of a categorical feature."""
+    return [f"{name}_{i:02d}" for i in range(CATEGORICAL[name])]
+
+
+def write_csv(
+    path: Path, rows: int, *, seed: int = 7, start: datetime = START, days: float = DAYS, first_id: int = 0
+) -> None:
+    """Write rows to a CSV file, a block at a time: ten million need no more memory than one."""
     blocks = max(1, -(-rows // BLOCK))
-    first = 0
+    first = first_id
     with path.open("wb") as file:
         for number in range(blocks):
             count = rows * (number + 1) // blocks - rows * number // blocks
             part = table(
                 count,
-                seed=7 + number,
-                start=START + timedelta(days=DAYS) * number / blocks,
-                days=DAYS / blocks,
+                seed=seed + number,
+                start=start + timedelta(days=days) * number / blocks,
+                days=days / blocks,
                 first_id=first,
             )
             first += count
             pacsv.write_csv(part, file, pacsv.WriteOptions(include_header=number == 0))
 
 
-def write_specs(folder: Path, names: tuple[str, ...] = (MODEL,)) -> None:
-    """Write the dataset's spec and a model spec of each name into a specs folder."""
+def write_part(path: Path, whole: Path, before: datetime) -> int:
+    """Write the rows of a CSV file of `write_csv` that are older than a time to another one; returns how many."""
+    limit = f"{before:%Y-%m-%d %H:%M:%S}".encode()
+    rows = 0
+    with whole.open("rb") as source, path.open("wb") as target:
+        target.write(source.readline())
+        for line in source:
+            if line.split(b",", 2)[1].strip(b'"') >= limit:
+                break
+            target.write(line)
+            rows += 1
+    return rows
+
+
+def write_specs(
+    folder: Path, models: tuple[str, ...] = (MODEL,), dataset: str = DATASET, window: str = "all"
+) -> None:
+    """Write a dataset's spec, and a spec for each model that reads it, into a specs folder.
+
+    Args:
+        folder: for `datasets/` and `models/`.
+        models: names of the models.
+        dataset: the dataset's name.
+        window: `training.window` of the models.
+    """
     for sub in ("datasets", "models"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
-    numeric = "\n".join(f"          {n}: {{type: float, required: false}}" for n in NUMERIC)
-    categorical = "\n".join(f"          {n}: {{type: category}}" for n in CATEGORICAL)
-    ranges = "\n".join(
-        f"          - {{type: expect_column_values_to_be_between, kwargs: {{column: {n}, min_value: -100, max_value: 1000}}}}"
-        for n in NUMERIC[:7]
+    numeric = "\n".join(
+        f"          {n}: {{type: float, required: false, min: -100, max: 1000}}" for n in NUMERIC
     )
-    (folder / "datasets" / f"{DATASET}.yaml").write_text(
+    categorical = "\n".join(
+        f"          {n}: {{type: category, values: [{', '.join(values(n))}]}}" for n in CATEGORICAL
+    )
+    (folder / "datasets" / f"{dataset}.yaml").write_text(
         dedent(f"""\
-        name: {DATASET}
+        name: {dataset}
         description: Rows for the benchmarks.
         key: [id]
         event_time: ts
@@ -109,15 +140,14 @@ def write_specs(folder: Path, names: tuple[str, ...] = (MODEL,)) -> None:
           y: {{type: float, required: false}}
         expectations:
           - {{type: expect_table_row_count_to_be_between, kwargs: {{min_value: 1}}}}
-{ranges}
         """)
     )
-    for name in names:
+    for name in models:
         (folder / "models" / f"{name}.yaml").write_text(
             dedent(f"""\
             name: {name}
             task: regression
-            datasets: [{DATASET}]
+            datasets: [{dataset}]
             key: [id]
             event_time: ts
             label: {{column: y, delay: 1h}}
@@ -126,7 +156,7 @@ def write_specs(folder: Path, names: tuple[str, ...] = (MODEL,)) -> None:
               categorical: [{", ".join(CATEGORICAL)}]
             schedule: null
             training:
-              window: all
+              window: {window}
               holdout: 10d
               max_rounds: {ROUNDS}
               baseline: last_value
@@ -135,4 +165,4 @@ def write_specs(folder: Path, names: tuple[str, ...] = (MODEL,)) -> None:
             monitoring: {{schedule: null, window: 10d}}
             """)
         )
-        (folder / "models" / f"{name}.sql").write_text(f"SELECT * FROM {DATASET}\n")
+        (folder / "models" / f"{name}.sql").write_text(f"SELECT * FROM {dataset}\n")

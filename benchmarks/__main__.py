@@ -1,0 +1,137 @@
+"""Measures what Evergreen costs and writes the table: `make bench`, or `make bench-large` for ten million rows.
+
+    python -m benchmarks [--large] [PART ...]
+
+Parts: reading, landing, scoring, watch, parsing, cycle, night. Each of the first five runs in a fresh process with an
+empty warehouse of its own; the last two run through the scheduler. Without --large the sizes are a million rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.table import Row, commit, machine, markdown
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+KEPT = Path(__file__).with_name("results.json")
+MILLION = 1_000_000
+ALONE = ("reading", "landing", "scoring", "watch", "parsing")
+LARGE = ("landing", "watch", "cycle")
+PARTS = (*ALONE, "cycle", "night")
+
+
+def main() -> int:
+    """Run the parts that were asked for, print and write the table; 0 if every row is met."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"of {', '.join(PARTS)}"
+    )
+    parser.add_argument("--large", action="store_true", help="ten million rows, where that means something")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.alone:
+        return _alone(arguments.alone, arguments.large)
+    parts = arguments.parts or (LARGE if arguments.large else PARTS)
+    started = time.monotonic()
+    found: dict[str, list[Row]] = {}
+    from benchmarks.place import place
+
+    with place() as here:
+        for part in parts:
+            began = time.monotonic()
+            print(f"{part} ...", file=sys.stderr, flush=True)
+            if part in ALONE:
+                found[part] = _in_a_process(here, part, large=arguments.large)
+            elif part == "cycle":
+                from benchmarks import cycle
+
+                found[part] = cycle.measure(here, MILLION, large=10 * MILLION if arguments.large else None)
+            else:
+                from benchmarks import night
+
+                found[part] = night.measure(here)
+            print(f"{part} took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            print(markdown(found[part]), file=sys.stderr, flush=True)
+    minutes = (time.monotonic() - started) / 60
+    _write(found, large=arguments.large, minutes=minutes)
+    rows = [row for part in found.values() for row in part]
+    print(markdown(rows))
+    missed = [row.what for row in rows if not row.met]
+    print(
+        f"\n{len(rows) - len(missed)} of {len(rows)} rows are met; {minutes:.0f} minutes. Written to {RESULTS}."
+    )
+    return 1 if missed else 0
+
+
+def _in_a_process(here: object, part: str, *, large: bool) -> list[Row]:
+    from benchmarks.place import Place, database
+
+    assert isinstance(here, Place)
+    with database(here.layout, f"bench_{part}") as url:
+        command = [sys.executable, "-m", "benchmarks", "--alone", part, *(["--large"] if large else [])]
+        done = subprocess.run(
+            command,
+            env={**os.environ, "EVERGREEN_WAREHOUSE_URL": url},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    if done.returncode:
+        raise SystemExit(f"{part} failed; see above")
+    return [Row(**row) for row in json.loads(done.stdout.strip().splitlines()[-1])]
+
+
+def _alone(part: str, large: bool) -> int:
+    module = import_module(f"benchmarks.{part}")
+    rows = module.measure() if part == "parsing" else module.measure(10 * MILLION if large else MILLION)
+    print(json.dumps([asdict(row) for row in rows]))
+    return 0
+
+
+def _write(found: dict[str, list[Row]], *, large: bool, minutes: float) -> None:
+    """Keep the newest figures of each part and draw the file from all that are kept."""
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    about = {
+        "at": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "commit": commit(),
+        "command": "make bench-large" if large else "make bench",
+        "machine": machine(),
+    }
+    for part, rows in found.items():
+        kept[f"{part}{' large' if large else ''}"] = {**about, "rows": [asdict(row) for row in rows]}
+    KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    lines = [
+        "# What Evergreen costs",
+        "",
+        "Each figure of ours stands beside its baseline, measured in the same run. `make bench` writes this file; it takes",
+        "about a quarter of an hour on two cores. `make bench-large` adds ten million rows. What was measured when is in",
+        "`results.json`.",
+    ]
+    for name, title in (("", "One million rows"), (" large", "Ten million rows")):
+        parts = {k: v for k, v in kept.items() if k.endswith(" large") == bool(name)}
+        if not parts:
+            continue
+        newest = max(parts.values(), key=lambda p: p["at"])
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            f"`{newest['command']}`, {newest['at']}, commit {newest['commit']}. {newest['machine']}",
+        ]
+        lines += [
+            "",
+            markdown([Row(**row) for part in PARTS for row in parts.get(part + name, {}).get("rows", [])]),
+        ]
+    RESULTS.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""One night of one model through the real scheduler, against the plain script, and against its own steps bare.
+
+The source delivers its whole table again (a full export); nine tenths are known already, and yesterday's champion was
+trained on them. The night validates all rows and publishes the new tenth, scores it and judges it as a window, trains
+a challenger on all rows as of now, and settles. The bare run does the same steps, in the same order and with the same
+overlap, in two warm processes without Airflow, on a dataset and a model of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import bare, data, memory
+from benchmarks.place import Place
+from benchmarks.table import Row
+from evergreen import ledger
+from evergreen.warehouse.connection import connect, fetch
+
+PLAIN = Path(__file__).with_name("plain_script.py")
+TWIN, TWIN_MODEL = "bench_bare", "bench_value_bare"
+MOST_WALL, MOST_MEMORY, MOST_SHARE = 0.5, 0.5, 0.25
+MOST_GROWTH, MOST_MB = 8.0, 3000.0
+
+
+@dataclass(frozen=True)
+class Night:
+    """What a night took: seconds, the largest process, and the seconds of each DAG run in it."""
+
+    seconds: float
+    process: str
+    peak_mb: float
+    runs: dict[str, float]
+
+
+def measure(place: Place, rows: int, *, large: int | None = None) -> list[Row]:
+    """The rows of the table about the cycle; with `large`, also the cycle of so many rows."""
+    night, bare_seconds = _cycle(place, rows, "", twin=True)
+    plain = _plain(place)
+    found = [
+        Row(
+            f"nightly cycle through the scheduler, {rows:,} rows: wall time",
+            f"{night.seconds:.1f} s",
+            f"plain script {plain['seconds']:.1f} s",
+            night.seconds / plain["seconds"],
+            f"≤ {MOST_WALL} ×",
+            night.seconds <= MOST_WALL * plain["seconds"],
+            "ours: " + ", ".join(f"{n} {s:.1f}" for n, s in night.runs.items())
+            + "; plain: " + ", ".join(f"{n} {s:.1f}" for n, s in plain["parts"].items()),
+        ),
+        Row(
+            "the same: peak memory of the largest process",
+            f"{night.peak_mb:.0f} MB ({night.process})",
+            f"{plain['peak_mb']:.0f} MB",
+            night.peak_mb / plain["peak_mb"],
+            f"≤ {MOST_MEMORY} ×",
+            night.peak_mb <= MOST_MEMORY * plain["peak_mb"],
+        ),
+    ]  # fmt: skip
+    if bare_seconds is not None:
+        share = 1 - bare_seconds / night.seconds
+        found.append(
+            Row(
+                "the same: Airflow's share (waiting, process start, imports)",
+                f"{night.seconds:.1f} s",
+                f"the same steps bare, in two warm processes, {bare_seconds:.1f} s",
+                share,
+                f"≤ {MOST_SHARE:.0%} of the wall time",
+                share <= MOST_SHARE,
+            )
+        )
+    if large:
+        big, _ = _cycle(place, large, "_large", twin=False)
+        growth = big.seconds / night.seconds
+        found += [
+            Row(
+                f"the same at {large:,} rows: wall time",
+                f"{big.seconds:.1f} s",
+                f"{rows:,} rows {night.seconds:.1f} s",
+                growth,
+                f"≤ {MOST_GROWTH:.0f} ×",
+                growth <= MOST_GROWTH,
+                "ours: " + ", ".join(f"{n} {s:.1f}" for n, s in big.runs.items()),
+            ),
+            Row(
+                "the same: peak memory of the largest process",
+                f"{big.peak_mb:.0f} MB ({big.process})",
+                "",
+                None,
+                f"≤ {MOST_MB / 1000:.0f} GB",
+                big.peak_mb <= MOST_MB,
+            ),
+        ]
+    return found
+
+
+def _cycle(place: Place, rows: int, suffix: str, *, twin: bool) -> tuple[Night, float | None]:
+    dataset, model = data.DATASET + suffix, data.MODEL + suffix
+    pairs = [(dataset, model)] + ([(TWIN, TWIN_MODEL)] if twin else [])
+    for name, its_model in pairs:
+        data.write_specs(place.specs, (its_model,), name)
+    with tempfile.TemporaryDirectory() as folder:
+        whole, older = Path(folder) / "whole.csv", Path(folder) / "older.csv"
+        data.write_csv(whole, rows)
+        newest = rows - data.write_part(older, whole, data.NEWEST)
+        workers = (bare.Worker(), bare.Worker()) if twin else (bare.Worker(),)
+        try:
+            for name, its_model in pairs:
+                _before(place, workers[0], name, its_model, older)
+            dags = [f"ingest__{dataset}", *(f"{kind}__{model}" for kind in ("score", "monitor", "train"))]
+            place.api.wait_for_dags(set(dags))
+            for dag in dags:
+                place.api.pause(dag, False)
+            _land(place, dataset, whole)
+            with memory.watched([_supervisor(place)]) as peaks:
+                seconds, runs = _night(place, dags)
+            _verify(model, newest)
+            process, peak = peaks.largest
+            bare_seconds = None
+            if twin:
+                _land(place, TWIN, whole)
+                bare_seconds = _bare(workers)
+                _verify(TWIN_MODEL, newest)
+        finally:
+            for worker in workers:
+                worker.stop()
+    return Night(seconds, process.split()[0].rpartition("/")[2], peak, runs), bare_seconds
+
+
+def _before(place: Place, worker: bare.Worker, dataset: str, model: str, file: Path) -> None:
+    """Yesterday: the older rows are published, and the champion learnt from them."""
+    _land(place, dataset, file)
+    worker.run("ingest", dataset, data.NEWEST, "before")
+    settled = worker.run("train", model, data.NEWEST, "before")["result"]
+    assert settled["decision"] == "promoted", settled
+    worker.run("score", model, data.NEWEST, "before")
+
+
+def _land(place: Place, dataset: str, file: Path) -> None:
+    folder = place.landing / dataset
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(file, folder / f".{file.name}")
+    (folder / f".{file.name}").rename(folder / file.name)
+
+
+def _night(place: Place, dags: list[str]) -> tuple[float, dict[str, float]]:
+    """Trigger the ingest, then the training when it is done, as two crons would; wait for all that follows."""
+    ingest, score, monitor, train = dags
+    conf = {"as_of": data.END.isoformat()}
+    before = {dag: {run["dag_run_id"] for run in place.api.runs(dag)} for dag in dags}
+    started = time.monotonic()
+    first = place.api.trigger(ingest, conf)
+    _ended(place, ingest, first)
+    trained = place.api.trigger(train, conf)
+    own: dict[str, dict[str, Any]] = {}
+    while len(own) < 2 or place.api.active(dags):
+        for dag in (score, monitor):
+            fresh = [r for r in place.api.runs(dag) if r["dag_run_id"] not in before[dag]]
+            if fresh:
+                own[dag] = fresh[-1]
+        if time.monotonic() - started > 3000:
+            raise TimeoutError(f"the night does not end; active: {place.api.active(dags)}")
+        time.sleep(0.2)
+    seconds = time.monotonic() - started
+    chosen = {
+        ingest: first,
+        train: trained,
+        **{dag: str(run["dag_run_id"]) for dag, run in own.items()},
+    }
+    took = {}
+    for dag, run_id in chosen.items():
+        run = place.api.run(dag, run_id)
+        assert run["state"] == "success", (dag, run, place.api.tasks(dag, run_id))
+        took[dag.partition("__")[0]] = float(run["duration"])
+    return seconds, took
+
+
+def _ended(place: Place, dag: str, run_id: str) -> None:
+    state = place.api.wait(dag, run_id, timeout_s=2000)
+    assert state == "success", place.api.tasks(dag, run_id)
+
+
+def _bare(workers: tuple[bare.Worker, ...]) -> float:
+    started = time.monotonic()
+    workers[0].run("ingest", TWIN, data.END, "night")
+    workers[1].start("train", TWIN_MODEL, data.END, "night")
+    workers[0].run("score", TWIN_MODEL, data.END, "night")
+    workers[0].run("watch", TWIN_MODEL, data.END, "night")
+    workers[1].answer()
+    return time.monotonic() - started
+
+
+def _verify(model: str, newest: int) -> None:
+    """The night did what it is measured for."""
+    with connect() as conn:
+        scored = fetch(
+            conn,
+            "SELECT count(*) AS n FROM evergreen.prediction WHERE model = %s AND event_time >= %s",
+            (model, data.NEWEST),
+        )[0]["n"]
+        judged = fetch(
+            conn,
+            "SELECT status, row_count FROM evergreen.window_judgement WHERE model = %s AND window_start = %s",
+            (model, data.NEWEST),
+        )
+        settled = ledger.find(conn, ledger.model_subject(model))
+    assert scored == newest, f"{scored} of {newest} rows were scored"
+    assert [(j["status"], j["row_count"]) for j in judged] == [("ok", newest)], judged
+    assert settled[0].as_of == data.END, settled[0]
+    assert settled[0].kind.value in ("promoted", "rejected"), settled[0]
+
+
+def _plain(place: Place) -> dict[str, Any]:
+    url = os.environ["EVERGREEN_WAREHOUSE_URL"].replace("postgresql:", "postgresql+psycopg2:", 1)
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [
+                sys.executable, str(PLAIN), url, data.DATASET, os.environ["MLFLOW_TRACKING_URI"], f"{folder}/drift.html",
+            ],
+            check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=folder,
+        )  # fmt: skip
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def _supervisor(place: Place) -> int:
+    return int(place.layout.state()["supervisor"]["pid"])

@@ -1,0 +1,138 @@
+"""A night of many small models: through the scheduler, against the same cycles in a bare loop.
+
+Each model has a dataset and a champion of its own. In each night a file with the newest tenth lands for every model;
+it is ingested, scored and watched, and a challenger is trained on 10,000 rows. First night: two warm processes share
+the models and do the steps one after another. Second night: Airflow does the same with files of the same size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+from benchmarks import bare, data
+from benchmarks.place import Place
+from benchmarks.table import Row
+from evergreen.warehouse.connection import connect, fetch
+
+MODELS = 50
+ROWS = 10_000
+MOST = 1.5
+STEP = timedelta(days=10)
+LONGEST_S = 1500
+
+
+def measure(place: Place, models: int = MODELS) -> list[Row]:
+    """The row of the table about many models."""
+    names = [f"small_{i:02d}" for i in range(models)]
+    for name in names:
+        data.write_specs(place.specs, (_model(name),), name, window="100d")
+    first, second = data.END + STEP, data.END + 2 * STEP
+    workers = [bare.Worker(), bare.Worker()]
+    try:
+        _land(place, names, "history", data.START, data.END, ROWS)
+        _shared(workers, names, data.END, "history", ("ingest", "train", "score"))
+        _land(place, names, "first", data.END, first, ROWS // 10)
+        started = time.monotonic()
+        _shared(workers, names, first, "first", ("ingest", "score", "watch", "train"))
+        bare_seconds = time.monotonic() - started
+    finally:
+        for worker in workers:
+            worker.stop()
+    _require(names, first)
+    kinds = ("score", "monitor", "train")
+    dags = [f"ingest__{n}" for n in names] + [f"{k}__{_model(n)}" for n in names for k in kinds]
+    place.api.wait_for_dags(set(dags), timeout_s=300)
+    for dag in dags:
+        place.api.pause(dag, False)
+    _land(place, names, "second", first, second, ROWS // 10)
+    seconds = _airflow(place, names, dags, second)
+    _require(names, second)
+    ratio = seconds / bare_seconds
+    return [
+        Row(
+            f"a night of {models} models of {ROWS:,} rows",
+            f"{seconds:.0f} s",
+            f"the same cycles by a bare loop in two warm processes {bare_seconds:.0f} s",
+            ratio,
+            f"≤ {MOST} ×",
+            ratio <= MOST,
+        )
+    ]
+
+
+def _model(dataset: str) -> str:
+    return f"{dataset}_value"
+
+
+def _land(place: Place, names: Sequence[str], night: str, start: datetime, end: datetime, rows: int) -> None:
+    """Put a file with rows of a time into each dataset's folder."""
+    days = (end - start) / timedelta(days=1)
+    for index, name in enumerate(names):
+        folder = place.landing / name
+        folder.mkdir(parents=True, exist_ok=True)
+        # Keys and values differ between the nights and the models.
+        offset = (start - data.START) // STEP
+        part = folder / f".{night}.csv"
+        data.write_csv(part, rows, seed=1000 * offset + index, start=start, days=days, first_id=offset * ROWS)
+        part.rename(folder / f"{night}.csv")
+
+
+def _shared(
+    workers: Sequence[bare.Worker], names: Sequence[str], as_of: datetime, run_id: str, steps: Sequence[str]
+) -> None:
+    """Do the steps of every model; each worker takes the next model as soon as it is free."""
+    waiting = iter(names)
+
+    def work(worker: bare.Worker) -> None:
+        for name in waiting:
+            for step in steps:
+                worker.run(step, name if step == "ingest" else _model(name), as_of, run_id)
+
+    with ThreadPoolExecutor(len(workers)) as pool:
+        list(pool.map(work, workers))
+
+
+def _airflow(place: Place, names: Sequence[str], dags: list[str], as_of: datetime) -> float:
+    """Trigger every ingest, and each training when its ingest is done; wait until nothing is left to do."""
+    conf = {"as_of": as_of.isoformat()}
+    started = time.monotonic()
+    for name in names:
+        place.api.trigger(f"ingest__{name}", conf)
+    waiting = set(names)
+    while waiting or len(_done(names, as_of)) < len(names) or place.api.active(dags):
+        for name in waiting & _published(as_of):
+            place.api.trigger(f"train__{_model(name)}", conf)
+            waiting.discard(name)
+        if time.monotonic() - started > LONGEST_S:
+            raise TimeoutError(f"the night does not end; active: {place.api.active(dags)}")
+        time.sleep(0.5)
+    return time.monotonic() - started
+
+
+def _published(as_of: datetime) -> set[str]:
+    with connect() as conn:
+        rows = fetch(
+            conn, "SELECT dataset FROM evergreen.batch WHERE as_of = %s AND state = 'published'", (as_of,)
+        )
+    return {row["dataset"] for row in rows}
+
+
+def _done(names: Sequence[str], as_of: datetime) -> set[str]:
+    """The models whose newest window is scored and judged, and whose challenger is settled."""
+    with connect() as conn:
+        rows = fetch(
+            conn,
+            "SELECT model FROM evergreen.window_judgement AS w WHERE window_end = %(t)s AND model = ANY(%(models)s)"
+            " AND EXISTS (SELECT 1 FROM evergreen.decision AS d WHERE d.subject = 'model/' || w.model AND d.as_of = %(t)s"
+            " AND d.kind IN ('promoted', 'rejected'))",
+            {"t": as_of, "models": [_model(n) for n in names]},
+        )
+    return {row["model"] for row in rows}
+
+
+def _require(names: Sequence[str], as_of: datetime) -> None:
+    missing = {_model(n) for n in names} - _done(names, as_of)
+    assert not missing, f"not done as of {as_of}: {sorted(missing)}"
