@@ -31,6 +31,7 @@ from evergreen.spec import DatasetSpec
 
 def build(dag_id: str, spec: DatasetSpec) -> DAG:
     """Build the ingest DAG of a dataset."""
+    subject = f"dataset/{spec.name}"
     with DAG(
         dag_id,
         description=f"Validate and publish new files of {spec.name}",
@@ -50,7 +51,7 @@ def build(dag_id: str, spec: DatasetSpec) -> DAG:
 
         @task(execution_timeout=timedelta(hours=2))
         def land(**context: Any) -> dict[str, Any]:
-            """Load, validate and publish (or quarantine) every new file."""
+            """Load, validate and publish (or quarantine) every new file; skip what then has nothing to do."""
             from evergreen.validation.ingest import ingest
 
             as_of = wiring.as_of(context)
@@ -60,13 +61,20 @@ def build(dag_id: str, spec: DatasetSpec) -> DAG:
                 wiring.run_id(context),
                 force=context["params"]["force"],
             )
-            published = [o for o in outcomes if o.state == "published"]
-            return {
-                "announce": bool(published),
-                "as_of": as_of.isoformat(),
-                "published": [o.file for o in published],
-                "quarantined": [o.file for o in outcomes if o.state == "quarantined"],
-            }
+            published = [o.file for o in outcomes if o.state == "published"]
+            quarantined = [o.file for o in outcomes if o.state == "quarantined"]
+            return wiring.hand_on(
+                context,
+                {
+                    "announce": bool(published),
+                    "as_of": as_of.isoformat(),
+                    "published": published,
+                    "quarantined": quarantined,
+                },
+                announce=bool(published),
+                notify=wiring.mails_wait(subject),
+                verdict=bool(quarantined),
+            )
 
         @task(retries=0, on_failure_callback=None)
         def verdict(news: dict[str, Any]) -> None:
@@ -78,7 +86,7 @@ def build(dag_id: str, spec: DatasetSpec) -> DAG:
 
         news = land()
         wiring.announce(wiring.dataset_asset(spec.name), unless="no file was published")(news)
-        news >> wiring.notify(f"dataset/{spec.name}")
+        news >> wiring.notify(subject)
         verdict(news)
     return dag
 

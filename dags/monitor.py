@@ -10,7 +10,8 @@ policy may then open a retrain request.
 
 **Params.** *As of*: windows that were complete by then are judged.
 
-**Then.** An open request emits the drift asset, which wakes the training; a mail goes out, one per incident.
+**Then.** An open request emits the drift asset, which wakes the training; a mail goes out, one per incident. Without
+one `announce` and `notify` are skipped.
 
 **How to recover.** Clear the failed task; a window that was judged is not judged twice. "Stale" or "insufficient" is
 never "healthy": look at the data first (`ingest__DATASET`), a retraining does not help there.
@@ -29,6 +30,7 @@ from evergreen.spec import ModelSpec
 
 def build(dag_id: str, spec: ModelSpec) -> DAG:
     """Build the monitoring DAG of a model."""
+    subject = f"model/{spec.name}"
     with DAG(
         dag_id,
         description=f"Freshness, drift and performance of {spec.name}",
@@ -42,9 +44,13 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
 
         @task
         def judge(**context: Any) -> dict[str, Any]:
-            """Judge every complete window that was not judged with these labels."""
+            """Judge every complete window that was not judged with these labels, then apply the trigger policy.
+
+            The decision is a ledger row; announce and notify are skipped where there is nothing for them to do.
+            """
             from evergreen import ledger
             from evergreen.monitoring.judge import judge as judge_windows
+            from evergreen.monitoring.policy import apply, wake
             from evergreen.warehouse.connection import connect
 
             found, model = wiring.model_and_specs(spec.name)
@@ -55,35 +61,27 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                         f"{model.name} has no champion yet; run train__{model.name} first"
                     )
             judged = judge_windows(found, model, as_of, wiring.run_id(context))
-            return {
-                "as_of": as_of.isoformat(),
-                "windows": [f"{j.window_start:%Y-%m-%d %H:%M} {j.status}" for j in judged],
-            }
-
-        @task
-        def decide(judged: dict[str, Any], **context: Any) -> dict[str, Any]:
-            """Apply the trigger policy to the newest windows; the decision is a ledger row."""
-            from datetime import datetime
-
-            from evergreen.monitoring.policy import apply, wake
-
-            _, model = wiring.model_and_specs(spec.name)
-            as_of = datetime.fromisoformat(judged["as_of"])
             decision = apply(model, as_of, wiring.run_id(context))
             announce, request = wake(model, decision, as_of)
-            return {
-                "announce": announce,
-                "as_of": judged["as_of"],
-                "decision": decision.kind.value if decision else None,
-                "request": request,
-            }
+            return wiring.hand_on(
+                context,
+                {
+                    "announce": announce,
+                    "as_of": as_of.isoformat(),
+                    "windows": [f"{j.window_start:%Y-%m-%d %H:%M} {j.status}" for j in judged],
+                    "decision": decision.kind.value if decision else None,
+                    "request": request,
+                },
+                announce=announce,
+                notify=wiring.mails_wait(subject),
+            )
 
-        decided = decide(judge())
+        judged = judge()
         wiring.announce(
             wiring.drift_asset(spec.name),
             unless="no retrain request is open, or its training has just failed",
-        )(decided)
-        decided >> wiring.notify(f"model/{spec.name}")
+        )(judged)
+        judged >> wiring.notify(subject)
     return dag
 
 

@@ -10,7 +10,8 @@ would have told), and by hand for a range.
 **Params.** *As of*: what was known by then is scored. *From*, *To*: score every row of this event-time range with
 the present champion, also rows that have predictions of earlier versions (those are kept; what was served stays).
 
-**Then.** An event of the predictions' asset wakes the monitor.
+**Then.** An event of the predictions' asset wakes the monitor. Where every row has its prediction, the task is skipped
+and there is no event.
 
 **How to recover.** Clear the task; it goes on with the rows that are still missing. Without a champion the run is
 skipped: run `train__MODEL` first.
@@ -40,6 +41,7 @@ def _time_param(title: str, description: str) -> Param:
 
 def build(dag_id: str, spec: ModelSpec) -> DAG:
     """Build the scoring DAG of a model."""
+    predictions = wiring.predictions_asset(spec.name)
     with DAG(
         dag_id,
         description=f"Batch predictions of {spec.name}",
@@ -57,9 +59,9 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         **wiring.MODEL_DAG,
     ) as dag:
 
-        @task(execution_timeout=timedelta(hours=4))
+        @task(execution_timeout=timedelta(hours=4), outlets=[predictions])
         def score(**context: Any) -> dict[str, Any]:
-            """Write the champion's predictions for every row that lacks one."""
+            """Write the champion's predictions for every row that lacks one; skipped where none does."""
             from evergreen import ledger
             from evergreen.scoring.score import score as score_rows
             from evergreen.warehouse.connection import connect
@@ -72,15 +74,19 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 raise AirflowSkipException(f"{model.name} has no champion yet; run train__{model.name} first")
             start, end = (wiring.parse_time(context["params"][n]) for n in ("from", "to"))
             result = score_rows(found, model, as_of, wiring.run_id(context), start=start, end=end)
-            return {
-                "announce": result.rows > 0,
+            # An earlier try that was killed may have written some; a skipped task emits no event.
+            if not result.rows and context["ti"].try_number == 1:
+                raise AirflowSkipException(f"every row has its prediction ({result.state})")
+            news = {
                 "as_of": as_of.isoformat(),
                 "rows": result.rows,
                 "version": result.version,
                 "unseen": result.unseen,
             }
+            context["outlet_events"][predictions].extra = news
+            return news
 
-        wiring.announce(wiring.predictions_asset(spec.name), unless="every row had its prediction")(score())
+        score()
     return dag
 
 

@@ -9,8 +9,8 @@ from airflow.sdk import get_parsing_context
 
 import wiring
 
-_problems = wiring.specs().problems
-if _problems and get_parsing_context().dag_id is None:
+_problems = wiring.specs().problems if get_parsing_context().dag_id is None else ()
+if _problems:
     raise ValueError(
         "some specs are unusable, and their DAGs are switched off:\n" + "\n".join(str(p) for p in _problems)
     )

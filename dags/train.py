@@ -11,7 +11,8 @@ DAG, the request itself is a ledger row, so none is lost); and by hand. One trai
 
 **Params.** *As of*: the cut-off. *Reason*: why, for a run by hand. *Dry run*: fit and evaluate, register and decide nothing.
 
-**Then.** A promotion emits the model's asset, which wakes the scoring; the e-mail names the numbers.
+**Then.** A promotion emits the model's asset, which wakes the scoring; the e-mail names the numbers. `announce` is
+skipped where nothing was promoted, `notify` where no e-mail waits.
 
 **How to recover.** Clear the failed task: each step finds what an earlier try left and never registers or promotes
 twice. A bad promotion is undone by the DAG `rollback__MODEL`. Backfills work over past intervals; a challenger that
@@ -32,6 +33,7 @@ from evergreen.spec import ModelSpec
 
 def build(dag_id: str, spec: ModelSpec) -> DAG:
     """Build the training DAG of a model."""
+    subject = f"model/{spec.name}"
     with DAG(
         dag_id,
         description=f"Train, judge and promote {spec.name}",
@@ -48,11 +50,18 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
     ) as dag:
 
         @task
-        def plan(**context: Any) -> dict[str, Any]:
-            """Find out why this run is here, which requests it answers, and whether the spec fits the warehouse."""
-            from evergreen import ledger
+        def snapshot(**context: Any) -> dict[str, Any]:
+            """Find out why this run is here and which requests it answers, then write the training rows to a file.
+
+            Before that the spec is held against the warehouse. The rows as of the cut-off become one Parquet file
+            with a fingerprint.
+            """
+            from dataclasses import asdict
+
+            from evergreen import ledger, settings
             from evergreen.training.plan import plan_run
             from evergreen.warehouse import features
+            from evergreen.warehouse import snapshot as snapshots
             from evergreen.warehouse.connection import connect
 
             found, model = wiring.model_and_specs(spec.name)
@@ -64,29 +73,18 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             )
             if planned is None:
                 raise AirflowSkipException("the retrain request that woke this run is answered already")
+            taken = snapshots.take(found, model, planned.as_of, settings.SNAPSHOTS.path())
             return {
                 "as_of": planned.as_of.isoformat(),
                 "trigger": planned.trigger,
                 "reason": wiring.because(context),
                 "requests": list(planned.requests),
                 "dry_run": context["params"]["dry_run"],
+                "snapshot": asdict(taken),
             }
 
-        @task
-        def snapshot(plan: dict[str, Any]) -> dict[str, Any]:
-            """Write the training rows as of the cut-off to one Parquet file, with a fingerprint."""
-            from dataclasses import asdict
-            from datetime import datetime
-
-            from evergreen import settings
-            from evergreen.warehouse import snapshot as snapshots
-
-            found, model = wiring.model_and_specs(spec.name)
-            as_of = datetime.fromisoformat(plan["as_of"])
-            return asdict(snapshots.take(found, model, as_of, settings.SNAPSHOTS.path()))
-
         @task(execution_timeout=timedelta(hours=4))
-        def fit(plan: dict[str, Any], snapshot: dict[str, Any], **context: Any) -> dict[str, Any]:
+        def fit(plan: dict[str, Any], **context: Any) -> dict[str, Any]:
             """Fit the challenger, judge it against champion and baseline, register it with its evidence."""
             from datetime import datetime
 
@@ -97,7 +95,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             outcome = train(
                 found,
                 model,
-                Snapshot(**snapshot),
+                Snapshot(**plan["snapshot"]),
                 datetime.fromisoformat(plan["as_of"]),
                 wiring.run_id(context),
                 trigger=plan["trigger"],
@@ -108,8 +106,10 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
 
         @task
         def settle(plan: dict[str, Any], outcome: dict[str, Any], **context: Any) -> dict[str, Any]:
-            """Promote or reject: one row in the ledger, then the aliases in MLflow."""
+            """Promote or reject: one row in the ledger, then the aliases in MLflow.
 
+            Then announce is skipped unless it promoted, and notify unless e-mails wait.
+            """
             from evergreen.training.promote import settle as settle_outcome
 
             if plan["dry_run"]:
@@ -122,18 +122,24 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 wiring.run_id(context),
                 because=plan["reason"],
             )
-            return {
-                "announce": decision.kind.value == "promoted",
-                "as_of": plan["as_of"],
-                "decision": decision.kind.value,
-                "decision_id": decision.id,
-                "version": decision.version,
-            }
+            promoted = decision.kind.value == "promoted"
+            return wiring.hand_on(
+                context,
+                {
+                    "announce": promoted,
+                    "as_of": plan["as_of"],
+                    "decision": decision.kind.value,
+                    "decision_id": decision.id,
+                    "version": decision.version,
+                },
+                announce=promoted,
+                notify=wiring.mails_wait(subject),
+            )
 
-        planned = plan()
-        settled = settle(planned, fit(planned, snapshot(planned)))
+        planned = snapshot()
+        settled = settle(planned, fit(planned))
         wiring.announce(wiring.model_asset(spec.name), unless="the challenger was rejected")(settled)
-        settled >> wiring.notify(f"model/{spec.name}")
+        settled >> wiring.notify(subject)
     return dag
 
 

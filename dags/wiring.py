@@ -26,10 +26,11 @@ from airflow.sdk.exceptions import (
     AirflowNotFoundException,
     AirflowSkipException,
     AirflowTaskTimeout,
+    DownstreamTasksSkipped,
 )
 
 from evergreen import settings
-from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_specs
+from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_dataset, load_model, load_specs
 
 log = logging.getLogger("evergreen")
 
@@ -45,26 +46,34 @@ AS_OF_AHEAD = timedelta(minutes=5)
 
 
 def specs() -> Specs:
-    """Read the specs; cheap enough for every parse, and always what the files say now."""
+    """Read all specs, as the files are now: for the DAG processor. A task reads only its own."""
     return load_specs(settings.SPECS.path())
+
+
+def specs_of(subject: str) -> Specs:
+    """Read the specs that a subject (`model/NAME` or `dataset/NAME`) needs, as the files are now."""
+    kind, _, name = subject.partition("/")
+    return (load_model if kind == "model" else load_dataset)(settings.SPECS.path(), name)
 
 
 def wanted(kind: str) -> Iterator[tuple[str, ModelSpec]]:
     """The models whose `kind` DAG is to be built: all, or the only one that a starting task needs."""
-    current = get_parsing_context().dag_id
-    for spec in specs().models.values():
-        dag_id = f"{kind}__{spec.name}"
-        if current in (None, dag_id):
-            yield dag_id, spec
+    for spec in _wanted(kind, "model").models.values():
+        yield f"{kind}__{spec.name}", spec
 
 
 def wanted_datasets(kind: str) -> Iterator[tuple[str, DatasetSpec]]:
     """The datasets whose `kind` DAG is to be built."""
+    for spec in _wanted(kind, "dataset").datasets.values():
+        yield f"{kind}__{spec.name}", spec
+
+
+def _wanted(kind: str, of: str) -> Specs:
     current = get_parsing_context().dag_id
-    for spec in specs().datasets.values():
-        dag_id = f"{kind}__{spec.name}"
-        if current in (None, dag_id):
-            yield dag_id, spec
+    if current is None:
+        return specs()
+    this, _, name = current.partition("__")
+    return specs_of(f"{of}/{name}") if this == kind else Specs()
 
 
 # ------------------------------------------------------------------ the asset graph
@@ -192,12 +201,12 @@ def _parse(value: str) -> datetime:
 
 
 def model_and_specs(name: str) -> tuple[Specs, ModelSpec]:
-    """The specs as they are now, and one model of them.
+    """A model and the datasets that it reads, as their files are now.
 
     Raises:
         AirflowFailException: the model's spec has become unusable since the DAG was built.
     """
-    found = specs()
+    found = specs_of(f"model/{name}")
     if name not in found.models:
         raise AirflowFailException("\n".join(str(p) for p in found.problems) or f"models/{name}.yaml is gone")
     return found, found.models[name]
@@ -205,7 +214,7 @@ def model_and_specs(name: str) -> tuple[Specs, ModelSpec]:
 
 def dataset_spec(name: str) -> DatasetSpec:
     """The spec of a dataset as it is now; see `model_and_specs`."""
-    found = specs()
+    found = specs_of(f"dataset/{name}")
     if name not in found.datasets:
         raise AirflowFailException(
             "\n".join(str(p) for p in found.problems) or f"datasets/{name}.yaml is gone"
@@ -309,13 +318,43 @@ def deliver(subject: str) -> None:
     from evergreen.alerting.outbox import deliver as deliver_outbox
     from evergreen.errors import TransientError
 
-    result = deliver_outbox(specs(), send, subject=subject)
+    result = deliver_outbox(specs_of(subject), send, subject=subject)
     log.info("e-mails of %s: %s", subject, result)
     if result.failed:
         raise TransientError(
             f"{result.failed} e-mail(s) of {subject} could not be sent ({'; '.join(result.errors)}); decisions stand, the mails wait "
             "in evergreen.mail and are tried again. Check the Airflow connection evergreen_smtp (or smtp_default)"
         )
+
+
+def mails_wait(subject: str) -> bool:
+    """Whether e-mails of a subject wait, be it that an earlier run could not send them."""
+    from evergreen.alerting.outbox import waiting
+    from evergreen.warehouse.connection import connect
+
+    with connect() as conn:
+        return waiting(conn, subject) > 0
+
+
+def hand_on(context: dict[str, Any], news: dict[str, Any], **due: bool) -> dict[str, Any]:
+    """End a task with its result, and skip those tasks after it that have nothing to do.
+
+    What is skipped here needs no process of its own to find that out.
+
+    Args:
+        context: the task's.
+        news: the result; the XCom that the tasks after it and people read.
+        due: by the id of a task directly after this one, whether it has something to do.
+
+    Raises:
+        DownstreamTasksSkipped: how Airflow is told; the task succeeds.
+    """
+    idle = [task_id for task_id, has_work in due.items() if not has_work]
+    if not idle:
+        return news
+    log.info("nothing to do for %s", ", ".join(idle))
+    context["ti"].xcom_push(key="return_value", value=news)  # a task that raises returns nothing
+    raise DownstreamTasksSkipped(tasks=idle)
 
 
 def notify(subject: str) -> Any:
@@ -330,11 +369,12 @@ def notify(subject: str) -> Any:
 
 
 def announce(asset: Asset, *, unless: str) -> Any:
-    """The task that emits an asset event with the as-of time, or is skipped when there is nothing to say.
+    """The task that emits an asset event with the as-of time.
 
     Args:
         asset: whose event it is.
-        unless: why there may be nothing to announce; shown where it is skipped.
+        unless: why there may be nothing to announce. The task before has it skipped then, see `hand_on`; a person
+            who clears it nonetheless is told this.
     """
 
     @task(task_id="announce", outlets=[asset])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from typing import Any
 import psycopg2
 import pytest
 import requests
-from airflow.sdk.exceptions import AirflowTaskTimeout
+from airflow.sdk.exceptions import AirflowTaskTimeout, DownstreamTasksSkipped
 
 from evergreen import ledger
 from evergreen.errors import Reason, TerminalError, TransientError
@@ -74,6 +76,137 @@ def test_params_of_each_kind(dagbag: Any) -> None:
         "monitor": {"as_of"},
         "rollback": {"as_of", "reason", "to_version", "dry_run"},
     }
+
+
+def test_tasks_of_each_kind(dagbag: Any) -> None:
+    """Each costs a process; what mostly has nothing to do comes last and is skipped without one."""
+    tasks = {
+        dag_id.partition("__")[0]: [t.task_id for t in dag.topological_sort()]
+        for dag_id, dag in dagbag.dags.items()
+    }
+    assert tasks == {
+        "ingest": ["land", "announce", "notify", "verdict"],
+        "train": ["snapshot", "fit", "settle", "announce", "notify"],
+        "score": ["score"],
+        "monitor": ["judge", "announce", "notify"],
+        "rollback": ["roll_back", "announce", "notify"],
+    }
+
+
+def test_what_emits_which_asset(dagbag: Any) -> None:
+    outlets = {
+        f"{dag_id.partition('__')[0]}.{t.task_id}": [a.name for a in t.outlets]
+        for dag_id, dag in dagbag.dags.items()
+        if not dag_id.endswith("bike_rush")
+        for t in dag.tasks
+        if t.outlets
+    }
+    assert outlets == {
+        "ingest.announce": ["dataset_bike_hourly"],
+        "train.announce": ["model_bike_demand"],
+        "score.score": ["predictions_bike_demand"],
+        "monitor.announce": ["drift_bike_demand"],
+        "rollback.announce": ["model_bike_demand"],
+    }
+
+
+class Pushed:
+    """The part of a task instance that `hand_on` uses."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.values[key] = value
+
+
+def test_what_has_nothing_to_do_is_skipped_and_the_result_is_kept() -> None:
+    import wiring
+
+    ti, news = Pushed(), {"announce": False, "version": "7"}
+    with pytest.raises(DownstreamTasksSkipped) as caught:
+        wiring.hand_on({"ti": ti}, news, announce=False, notify=True, verdict=False)
+    assert caught.value.tasks == ["announce", "verdict"]
+    assert ti.values == {"return_value": news}
+    assert wiring.hand_on({"ti": ti}, news, announce=True, notify=True) is news
+
+
+READS = """
+import sys
+read = []
+sys.addaudithook(lambda event, args: read.append(str(args[0])) if event == "open" else None)
+sys.path[:0] = ["dags", "include"]
+from airflow.sdk.definitions._internal.dag_parsing_context import _airflow_parsing_context_manager
+with _airflow_parsing_context_manager(dag_id={dag_id!r}, task_id="x"):
+    import {file} as parsed
+import wiring
+{then}
+print(sorted(k for k in vars(parsed) if "__" in k and not k.startswith("_")))
+print(sorted({{p.rpartition("/")[2] for p in read if "/include/" in p and p.endswith((".yaml", ".sql"))}}))
+"""
+OWN = {
+    "train": ("train__bike_demand", ["bike_demand.sql", "bike_demand.yaml", "bike_hourly.yaml"]),
+    "monitor": ("monitor__bike_rush", ["bike_hourly.yaml", "bike_rush.sql", "bike_rush.yaml"]),
+    "ingest": ("ingest__bike_hourly", ["bike_hourly.yaml"]),
+}
+
+
+@pytest.mark.parametrize(("file", "dag_id", "own"), [(f, *v) for f, v in OWN.items()], ids=OWN.keys())
+def test_a_task_builds_its_own_dag_and_reads_its_own_specs(file: str, dag_id: str, own: list[str]) -> None:
+    name = dag_id.partition("__")[2]
+    then = f"wiring.dataset_spec({name!r})" if file == "ingest" else f"wiring.model_and_specs({name!r})"
+    code = READS.format(dag_id=dag_id, file=file, then=then)
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.strip().splitlines()[-2:] == [str([dag_id]), str(own)]
+
+
+def test_a_task_of_another_file_builds_nothing_here() -> None:
+    code = READS.format(dag_id="train__bike_demand", file="score", then="")
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.strip().splitlines()[-2:] == ["[]", "[]"]
+
+
+FORKED = """
+import os, sys, evergreen.stack.preload
+threads = [t for t in os.listdir("/proc/self/task") if int(t) != os.getpid()]
+print(sorted({{open(f"/proc/self/task/{{t}}/comm").read().strip() for t in threads}} - {{"jemalloc_bg_thd"}}))
+print(sorted({wanted!r} - set(sys.modules)))
+sys.stdout.flush()
+if not os.fork():
+    import numpy, xgboost
+    rows = numpy.arange(2000.0).reshape(-1, 2)
+    xgboost.train({{"nthread": 2}}, xgboost.DMatrix(rows, rows[:, 0]), 3)
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+def test_what_tasks_import_is_imported_before_the_fork_and_nothing_is_started() -> None:
+    """A thread would be missing in the tasks, and a pool that had run would make their trainings hang.
+
+    The allocator's own thread (of pyarrow's jemalloc) minds forks itself.
+    """
+    wanted = {
+        node.module
+        for path in (REPOSITORY / "dags").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.col_offset and node.module
+    }
+    assert "evergreen.training.train" in wanted
+    shown = subprocess.run(
+        [sys.executable, "-c", FORKED.format(wanted=wanted)],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "2", "PYTHONPATH": "include"},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert shown.stdout.strip().splitlines()[-2:] == ["[]", "[]"]
 
 
 RETRIES = {

@@ -121,6 +121,30 @@ def test_what_woke_the_runs(stack: Any, told: Any) -> None:
     assert {r["run_type"] for r in stack.api.runs(f"train__{MODEL}")} == {"manual", "asset_triggered"}
 
 
+def test_tasks_with_nothing_to_do_were_skipped_and_the_facts_are_kept(stack: Any, told: Any) -> None:
+    """A quiet window wakes nobody; the run that trained the first champion told the next DAG and the people."""
+    asked = {d.run_id.partition("/")[2] for d in stack.decisions(f"model/{MODEL}", Kind.RETRAIN_REQUESTED)}
+    runs = [r["dag_run_id"] for r in stack.api.runs(f"monitor__{MODEL}")]
+    states = {run: stack.api.tasks(f"monitor__{MODEL}", run) for run in runs}
+    assert set(asked) <= set(runs)
+    assert all(states[run]["announce"] == "success" for run in asked)
+    judged = {run: facts(stack, "monitor", run, "judge") for run in runs if states[run]["judge"] == "success"}
+    for run, found in judged.items():
+        assert states[run]["announce"] == ("success" if found["announce"] else "skipped")
+    assert {s["announce"] for s in states.values()} == {"success", "skipped"}
+    first = stack.decisions(f"model/{MODEL}", Kind.PROMOTED)[-1]
+    run = first.run_id.partition("/")[2]
+    assert set(stack.api.tasks(f"train__{MODEL}", run).values()) == {"success"}
+    assert facts(stack, "train", run, "settle")["version"] == first.version
+
+
+def facts(stack: Any, kind: str, run: str, task: str) -> dict[str, Any]:
+    """What a task handed on."""
+    path = f"dags/{kind}__{MODEL}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
+    found: dict[str, Any] = stack.api.call("GET", path, params={"deserialize": True})["value"]
+    return found
+
+
 def test_every_row_has_one_served_prediction(stack: Any, told: Any) -> None:
     first = stack.decisions(f"model/{MODEL}", Kind.PROMOTED)[-1]
     missing = stack.rows(

@@ -211,7 +211,7 @@ def test_a_query_that_does_not_run_fails_the_training_once_and_is_mailed_once(st
             run = stack.run(
                 f"train__{MODEL}", {"as_of": told.deliveries[-1].as_of.isoformat()}, expect="failed"
             )
-            tries = stack.api.call("GET", f"dags/train__{MODEL}/dagRuns/{run}/taskInstances/plan")[
+            tries = stack.api.call("GET", f"dags/train__{MODEL}/dagRuns/{run}/taskInstances/snapshot")[
                 "try_number"
             ]
             assert tries == 1, "trying again cannot help"
@@ -219,7 +219,7 @@ def test_a_query_that_does_not_run_fails_the_training_once_and_is_mailed_once(st
         stack.edit(f"models/{MODEL}.sql", "humidty,", "humidity,")
     failed = stack.decisions(f"model/{MODEL}", Kind.RUN_FAILED)
     assert len([d for d in failed if 'column "humidty" does not exist' in d.evidence["error"]]) == 2
-    assert len([m for m in stack.mails(f"failed:train__{MODEL}.plan") if "humidty" in m.read_text()]) == 1
+    assert len([m for m in stack.mails(f"failed:train__{MODEL}.snapshot") if "humidty" in m.read_text()]) == 1
 
 
 def test_another_story_does_not_wipe_what_is_the_users(stack: Any) -> None:

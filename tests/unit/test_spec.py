@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from evergreen.spec import ModelSpec, format_duration, json_schema, load_specs, parse_duration
+from evergreen.spec import (
+    ModelSpec,
+    Specs,
+    format_duration,
+    json_schema,
+    load_dataset,
+    load_model,
+    load_specs,
+    parse_duration,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -151,6 +160,32 @@ def test_semicolons_in_comments_and_text_are_fine(folder: Path) -> None:
 def test_durations(text: str, value: timedelta) -> None:
     assert parse_duration(text) == value
     assert parse_duration(format_duration(value)) == value
+
+
+def test_one_model_is_read_with_its_datasets_and_nothing_else(folder: Path) -> None:
+    (folder / "models" / "bike_rush.yaml").write_text("name: [")
+    (folder / "datasets" / "other.yaml").write_text("name: [")
+    found, whole = load_model(folder, "bike_demand"), load_specs(folder)
+    assert found.problems == (), "no neighbour was read"
+    assert found.models == whole.models, "and what was read is the same"
+    assert set(found.datasets) == {"bike_hourly"}
+    assert load_dataset(folder, "bike_hourly").datasets == whole.datasets
+    assert load_dataset(folder, "bike_hourly").models == {}
+
+
+def test_one_model_has_its_own_problems_and_those_of_its_datasets(folder: Path) -> None:
+    edit(folder / "datasets" / "bike_hourly.yaml", "key: [ts]", "key: [tss]")
+    edit(folder / "models" / "bike_rush.yaml", "name: bike_rush", "name: rush")
+    found = load_model(folder, "bike_demand")
+    assert (found.models, found.datasets) == ({}, {})
+    assert [p.file for p in found.problems] == ["datasets/bike_hourly.yaml", "models/bike_demand.yaml"]
+    assert "no usable dataset of that name; add or mend datasets/bike_hourly.yaml" in str(found.problems[1])
+    assert [p.field for p in load_model(folder, "bike_rush").problems] == ["name"]
+
+
+@pytest.mark.parametrize("name", ["gone", "bike_*", "../models/bike_demand", ""])
+def test_a_model_that_is_not_there_is_no_problem_and_no_model(folder: Path, name: str) -> None:
+    assert load_model(folder, name) == load_dataset(folder, name) == Specs()
 
 
 def test_exported_schema_knows_the_fields_but_not_the_query() -> None:

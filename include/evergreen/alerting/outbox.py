@@ -115,13 +115,19 @@ def deliver(specs: Specs, send: Callable[[EmailMessage], None], *, subject: str 
                 sent += 1
                 _execute(conn, "UPDATE evergreen.mail SET sent_at = clock_timestamp() WHERE id = %s", (last,))
     with connect() as conn:
-        pending = fetch(
-            conn,
-            "SELECT count(*)::int AS n FROM evergreen.mail WHERE sent_at IS NULL"
-            " AND (%(subject)s IS NULL OR subject = %(subject)s)",
-            {"subject": subject},
-        )[0]["n"]
+        pending = waiting(conn, subject)
     return Delivery(sent, len(errors), pending, tuple(errors))
+
+
+def waiting(conn: Connection, subject: str | None = None) -> int:
+    """How many mails are owed and not sent yet: of this model or dataset, or of all."""
+    found = fetch(
+        conn,
+        "SELECT count(*)::int AS n FROM evergreen.mail WHERE sent_at IS NULL"
+        " AND (%(subject)s IS NULL OR subject = %(subject)s)",
+        {"subject": subject},
+    )
+    return int(found[0]["n"])
 
 
 def one_line(error: BaseException) -> str:

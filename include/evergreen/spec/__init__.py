@@ -2,17 +2,19 @@
 
 `load_specs` reads a folder (`datasets/*.yaml`, `models/*.yaml`, `models/*.sql`) and returns what is good and
 what is not: a bad file disables itself, never its neighbours. Every mistake of a file is reported at once,
-each with file, field, value and remedy. What only the database can tell (a column that the feature query does
-not return, SQL that does not run) is checked by `evergreen.warehouse.features.check`.
+each with file, field, value and remedy. `load_model` and `load_dataset` read only the files of one. What only the
+database can tell (a column that the feature query does not return, SQL that does not run) is checked by
+`evergreen.warehouse.features.check`.
 """
 
 from evergreen.spec.dataset import Column, ColumnType, DatasetSpec, Expectation
-from evergreen.spec.load import Problem, Specs, json_schema, load_specs
+from evergreen.spec.load import Problem, Specs, json_schema, load_dataset, load_model, load_specs
 from evergreen.spec.model import LARGER_IS_BETTER, METRICS, Drift, ModelSpec, Monitoring
 from evergreen.spec.types import RESERVED_COLUMNS, format_duration, parse_duration
 
 __all__ = [
     "LARGER_IS_BETTER", "METRICS", "RESERVED_COLUMNS", "Column", "ColumnType", "DatasetSpec", "Drift", "Expectation", "ModelSpec",
     "Monitoring",
-    "Problem", "Specs", "format_duration", "json_schema", "load_specs", "parse_duration",
+    "Problem", "Specs", "format_duration", "json_schema", "load_dataset", "load_model", "load_specs",
+    "parse_duration",
 ]  # fmt: skip

@@ -53,27 +53,77 @@ def load_specs(folder: Path) -> Specs:
     Args:
         folder: holds `datasets/` and `models/`.
     """
-    problems: list[Problem] = []
+    datasets, wrong = _load_datasets(_files(folder / "datasets"))
+    models, problems = _load_models(_files(folder / "models"))
+    return _joined(datasets, models, [*wrong, *problems], known=datasets)
+
+
+def load_model(folder: Path, name: str) -> Specs:
+    """Read one model and the datasets that it names, and no other file.
+
+    Args:
+        folder: holds `datasets/` and `models/`.
+        name: of the model; without a file of that name the result is empty.
+
+    Returns:
+        What `load_specs` says about them; the model is missing if it, or one of its datasets, has a problem.
+    """
+    models, problems = _load_models(_files(folder / "models", name))
+    named = sorted({dataset for _, model in models for dataset in model.datasets})
+    datasets, wrong = _load_datasets([path for n in named for path in _files(folder / "datasets", n)])
+    known = [path.stem for path in _files(folder / "datasets")]
+    return _joined(datasets, models, [*wrong, *problems], known=known)
+
+
+def load_dataset(folder: Path, name: str) -> Specs:
+    """Read one dataset and no other file; see `load_model`."""
+    datasets, problems = _load_datasets(_files(folder / "datasets", name))
+    return Specs(datasets, {}, tuple(problems))
+
+
+def _files(folder: Path, name: str | None = None) -> list[Path]:
+    return sorted(path for path in folder.glob("*.y*ml") if name in (None, path.stem))
+
+
+def _load_datasets(paths: Iterable[Path]) -> tuple[dict[str, DatasetSpec], list[Problem]]:
     datasets: dict[str, DatasetSpec] = {}
-    for path in sorted((folder / "datasets").glob("*.y*ml")):
+    problems: list[Problem] = []
+    for path in paths:
         found, dataset = _load(path, DatasetSpec, {})
         problems += found
         if isinstance(dataset, DatasetSpec):
             datasets[dataset.name] = dataset
-    models: dict[str, ModelSpec] = {}
-    for path in sorted((folder / "models").glob("*.y*ml")):
+    return datasets, problems
+
+
+def _load_models(paths: Iterable[Path]) -> tuple[list[tuple[Path, ModelSpec]], list[Problem]]:
+    models: list[tuple[Path, ModelSpec]] = []
+    problems: list[Problem] = []
+    for path in paths:
         sql = path.with_suffix(".sql")
-        found, model = _load(
-            path, ModelSpec, {"query": sql.read_text(encoding="utf-8") if sql.is_file() else ""}
-        )
+        query = sql.read_text(encoding="utf-8") if sql.is_file() else ""
+        found, model = _load(path, ModelSpec, {"query": query})
         problems += found
-        if not isinstance(model, ModelSpec):
-            continue
+        if isinstance(model, ModelSpec):
+            models.append((path, model))
+    return models, problems
+
+
+def _joined(
+    datasets: dict[str, DatasetSpec],
+    models: Iterable[tuple[Path, ModelSpec]],
+    problems: list[Problem],
+    *,
+    known: Iterable[str],
+) -> Specs:
+    """The specs, less the models whose datasets are not all usable."""
+    whole: dict[str, ModelSpec] = {}
+    for path, model in models:
         missing = [n for n in model.datasets if n not in datasets]
-        problems += [Problem(_short(path), "datasets", n, _unknown_dataset(n, datasets)) for n in missing]
+        problems += [Problem(_short(path), "datasets", n, _unknown_dataset(n, known)) for n in missing]
         if not missing:
-            models[model.name] = model
-    return Specs(datasets, models, tuple(problems))
+            whole[model.name] = model
+    return Specs(datasets, whole, tuple(problems))
 
 
 def _load(
@@ -153,7 +203,7 @@ def _misspelt(location: tuple[Any, ...], kind: type[BaseModel]) -> str:
 
 
 def _unknown_dataset(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = difflib.get_close_matches(name, [n for n in known if n != name], n=1)
     return f"no usable dataset of that name; {f'did you mean {close[0]}?' if close else 'add or mend datasets/' + name + '.yaml'}"
 
 
@@ -161,8 +211,12 @@ def _short(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """A SafeLoader to which a key written twice is a mistake: YAML would silently keep the last one."""
+# libyaml's parser takes a fifth of the time; a PyYAML that was built without it has none.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _UniqueKeys(_Loader):  # type: ignore[misc]
+    """A safe loader to which a key written twice is a mistake: YAML would silently keep the last one."""
 
 
 def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:

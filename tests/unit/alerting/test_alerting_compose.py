@@ -97,7 +97,9 @@ class Page(HTMLParser):
 
 def parsed(message: EmailMessage) -> EmailMessage:
     """The message as a mail program reads it."""
-    back = message_from_bytes(message.as_bytes(policy=message.policy.clone(linesep="\r\n")), policy=policy.default)
+    back = message_from_bytes(
+        message.as_bytes(policy=message.policy.clone(linesep="\r\n")), policy=policy.default
+    )
     assert isinstance(back, EmailMessage)
     assert not back.defects
     return back
@@ -126,7 +128,9 @@ def mail(conn: Connection, specs: Specs, decide: Callable[..., Decision]) -> Cal
     ) -> EmailMessage:
         made = decide(kind, subject=subject, **decision) if kind else None
         assert raise_incident(conn, incident, subject, mail_kind, made.id if made else None, context or {})
-        row = fetch(conn, "SELECT *, clock_timestamp() AS now FROM evergreen.mail ORDER BY id DESC LIMIT 1")[0]
+        row = fetch(conn, "SELECT *, clock_timestamp() AS now FROM evergreen.mail ORDER BY id DESC LIMIT 1")[
+            0
+        ]
         return parsed(compose(conn, specs, row))
 
     return make
@@ -392,9 +396,7 @@ def test_an_address_that_is_no_web_address_is_no_link(mail: Callable[..., EmailM
     assert all(a.startswith("http") for a in page.addresses)
 
 
-def test_hostile_column_names_are_drawn(
-    mail: Callable[..., EmailMessage], judge: Callable[..., int]
-) -> None:
+def test_hostile_column_names_are_drawn(mail: Callable[..., EmailMessage], judge: Callable[..., int]) -> None:
     judged = judge(1, columns=(("$\\frac{$ <b> 温度", "data_drift", "wasserstein", 0.9, 0.1),))
     message = mail("drift", Kind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": [judged]})
     assert any(p.get_content_type() == "image/png" for p in message.walk())

@@ -63,8 +63,14 @@ def test_reasons_come_with_what_drifted_failed_or_was_said(
     conn: Connection, decide: Callable[..., Decision]
 ) -> None:
     failures = [{"column": "humidity", "observed": "168 rows outside", "limit": "0 to 100"}, {}]
-    decide(Kind.RETRAIN_REQUESTED, "data_drift", evidence={"drifted": ["data_drift:temperature", "missing:price"]})
-    decide(Kind.BATCH_QUARANTINED, "bad_batch", subject="dataset/bike_hourly", evidence={"failures": failures})
+    decide(
+        Kind.RETRAIN_REQUESTED,
+        "data_drift",
+        evidence={"drifted": ["data_drift:temperature", "missing:price"]},
+    )
+    decide(
+        Kind.BATCH_QUARANTINED, "bad_batch", subject="dataset/bike_hourly", evidence={"failures": failures}
+    )
     decide(Kind.PROMOTED, "first_champion", evidence={"message": "first champion: rmse 41"}, version="1")
     assert [r.why for r in timeline_rows(conn, "bike_demand", ["bike_hourly"])] == [
         "the input data drifted: temperature, price",
@@ -177,7 +183,9 @@ def test_two_tasks_draw_at_once(warehouse_url: str, conn: Connection, specs: Spe
         "no report", "no MLflow",
     ],
 )  # fmt: skip
-def test_addresses(monkeypatch: pytest.MonkeyPatch, found: Callable[[], str | None], expected: str | None) -> None:
+def test_addresses(
+    monkeypatch: pytest.MonkeyPatch, found: Callable[[], str | None], expected: str | None
+) -> None:
     monkeypatch.delenv("EVERGREEN_MLFLOW_URL", raising=False)
     assert found() == expected
 

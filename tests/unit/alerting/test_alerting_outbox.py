@@ -19,7 +19,7 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from evergreen.alerting import compose
-from evergreen.alerting.outbox import deliver, one_line, raise_incident, storable
+from evergreen.alerting.outbox import deliver, one_line, raise_incident, storable, waiting
 from evergreen.ledger import Decision, Kind, find
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
@@ -28,7 +28,9 @@ from evergreen.warehouse.connection import Connection, connect, fetch
 def owe(number: int = 1, *, subject: str = "model/bike_demand", kind: str = "run_failed") -> None:
     with connect() as conn:
         for index in range(number):
-            assert raise_incident(conn, f"incident:{subject}:{index}", subject, kind, None, {"error": "no disk"})
+            assert raise_incident(
+                conn, f"incident:{subject}:{index}", subject, kind, None, {"error": "no disk"}
+            )
 
 
 def mails() -> list[dict]:
@@ -44,12 +46,29 @@ def test_the_same_incident_is_owed_one_mail(warehouse_url: str, specs: Specs) ->
     sent: list[EmailMessage] = []
     owe()
     with connect() as conn:
-        assert not raise_incident(conn, "incident:model/bike_demand:0", "model/bike_demand", "drift", None, {})
+        assert not raise_incident(
+            conn, "incident:model/bike_demand:0", "model/bike_demand", "drift", None, {}
+        )
     assert deliver(specs, sent.append).sent == 1
     with connect() as conn:
-        assert not raise_incident(conn, "incident:model/bike_demand:0", "model/bike_demand", "drift", None, {})
+        assert not raise_incident(
+            conn, "incident:model/bike_demand:0", "model/bike_demand", "drift", None, {}
+        )
     assert deliver(specs, sent.append).sent == 0
     assert len(sent) == 1
+
+
+def test_what_waits_is_counted_by_subject_until_it_went_out(warehouse_url: str, specs: Specs) -> None:
+    owe(2)
+    owe(1, subject="dataset/bike_hourly")
+    with connect() as conn:
+        assert [waiting(conn, s) for s in ("model/bike_demand", "model/bike_rush", None)] == [2, 0, 3]
+    deliver(specs, refuse, subject="model/bike_demand")
+    with connect() as conn:
+        assert waiting(conn, "model/bike_demand") == 2, "a mail that could not be sent waits for a later run"
+    deliver(specs, [].append, subject="model/bike_demand")
+    with connect() as conn:
+        assert [waiting(conn, s) for s in ("model/bike_demand", None)] == [0, 1]
 
 
 def test_a_rolled_back_decision_owes_no_mail(warehouse_url: str, specs: Specs) -> None:
@@ -168,7 +187,7 @@ def test_a_mail_that_cannot_be_laid_out_goes_out_as_raw_facts(
     owe(1, kind="drift")
     owe(1, kind="run_failed", subject="dataset/bike_hourly")
     sent: list[EmailMessage] = []
-    assert deliver(specs, sent.append) .sent == 2
+    assert deliver(specs, sent.append).sent == 2
     text = sent[0].get_content()
     assert "could not be laid out (DivisionByZero: division by zero" in text
     assert "no disk" in text
