@@ -24,7 +24,7 @@ from evergreen.ledger import Decision, Kind
 from evergreen.spec import DatasetSpec
 from evergreen.validation import engine, suite
 from evergreen.validation.outcome import BatchOutcome, State
-from evergreen.warehouse import landing, publish, staging
+from evergreen.warehouse import bulk, landing, publish, staging
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.failure import Failure, UnreadableError
 from evergreen.warehouse.landing import LandedFile, Stamp
@@ -160,6 +160,8 @@ def _dedupe_key(dataset: DatasetSpec, file: LandedFile, again_by: str | None = N
 def _decide(
     conn: Connection, dataset: DatasetSpec, file: LandedFile, as_of: datetime, run_id: str, *, again: bool
 ) -> None:
+    if _published_at_once(conn, dataset, file, as_of, run_id, again=again) or _changed(dataset, file):
+        return
     staged: Staged | None = None
     try:
         staged = staging.load(conn, dataset, file)
@@ -167,9 +169,8 @@ def _decide(
     except UnreadableError as error:
         conn.rollback()
         findings = [Finding(error.failure)]
-    if not landing.unchanged(file):
+    if _changed(dataset, file):
         conn.rollback()
-        log.info("%s: %s changed while it was read; the next run takes it", dataset.name, file.name)
         return
     rows = staged.rows if staged else 0
     try:
@@ -178,8 +179,7 @@ def _decide(
             # Great Expectations has its own connection and sees committed tables only.
             conn.commit()
             if good:
-                rules = suite.rules(dataset, as_of, staging.table(staged.typed))
-                findings += [engine.confirm(conn, f) for f in engine.judge(dataset, rules, staged.typed)]
+                findings += [engine.confirm(conn, f) for f in _judge(dataset, staged, as_of)]
         _settle(conn, dataset, file, staged, rows, findings, as_of, run_id, again=again)
     except psycopg2.Error as error:
         if (error.pgcode or "")[:2] not in REFUSED:
@@ -189,6 +189,41 @@ def _decide(
         refused = [Finding(_refused(dataset, error))]
         _settle(conn, dataset, file, None, rows, refused, as_of, run_id, again=again)
     conn.commit()
+
+
+def _published_at_once(
+    conn: Connection, dataset: DatasetSpec, file: LandedFile, as_of: datetime, run_id: str, *, again: bool
+) -> bool:
+    """Publish a file that is beyond doubt; False, and nothing is left of it, where anything is wrong with it.
+
+    What is wrong, and the rows as the file has them, only the long way tells.
+    """
+    staged = bulk.load(conn, dataset, file, timeout_s=STATEMENT_TIMEOUT_S)
+    if staged is None:
+        return False
+    try:
+        if not _judge(dataset, staged, as_of):
+            _settle(conn, dataset, file, staged, staged.rows, [], as_of, run_id, again=again)
+            conn.commit()
+            return True
+    except psycopg2.Error as error:
+        if (error.pgcode or "")[:2] not in REFUSED:
+            raise
+        conn.rollback()
+    staging.drop(conn, (staged.typed,))
+    conn.commit()
+    return False
+
+
+def _changed(dataset: DatasetSpec, file: LandedFile) -> bool:
+    if landing.unchanged(file):
+        return False
+    log.info("%s: %s changed while it was read; the next run takes it", dataset.name, file.name)
+    return True
+
+
+def _judge(dataset: DatasetSpec, staged: Staged, as_of: datetime) -> list[Finding]:
+    return engine.judge(dataset, suite.rules(dataset, as_of, staging.table(staged.typed)), staged.typed)
 
 
 def _no_rows() -> Failure:

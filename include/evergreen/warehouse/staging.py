@@ -37,7 +37,7 @@ _REMEDY = {
 
 @dataclass(frozen=True)
 class Staged:
-    """The tables of one batch and what they hold."""
+    """The tables of one batch and what they hold; a batch that `bulk` loaded has no raw table."""
 
     raw: str
     typed: str
@@ -75,6 +75,12 @@ def table(name: str) -> sql.Identifier:
     return sql.Identifier("staging", name)
 
 
+def names(dataset: DatasetSpec, file: LandedFile) -> tuple[str, str]:
+    """The names of a batch's raw and typed table."""
+    raw = f"{dataset.name}_{file.checksum[:12]}"
+    return raw, f"{raw}_t"
+
+
 def load(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> Staged:
     """COPY a file into its raw table: the spec's columns as text, and `_row`, 1 for the first row.
 
@@ -83,9 +89,9 @@ def load(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> Staged:
     Raises:
         UnreadableError: columns are missing or unknown, or COPY cannot make rows of the file.
     """
-    raw = f"{dataset.name}_{file.checksum[:12]}"
+    raw, typed = names(dataset, file)
     with landing.feed(dataset, file) as feed:
-        _require_columns(dataset, feed)
+        require_columns(dataset, feed)
         columns = sql.SQL(", ").join(map(sql.Identifier, feed.columns))
         with conn.cursor() as cursor:
             cursor.execute(
@@ -108,10 +114,15 @@ def load(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> Staged:
                 if (error.pgcode or "")[:2] not in ("22", "54"):
                     raise
                 raise UnreadableError(_unreadable(error, feed)) from error
-            return Staged(raw, f"{raw}_t", cursor.rowcount)
+            return Staged(raw, typed, cursor.rowcount)
 
 
-def _require_columns(dataset: DatasetSpec, feed: Feed) -> None:
+def require_columns(dataset: DatasetSpec, feed: Feed) -> None:
+    """Refuse a file that has not exactly the columns of the spec.
+
+    Raises:
+        UnreadableError: columns are missing or unknown.
+    """
     missing = [c for c in dataset.columns if c not in feed.columns]
     extra = [c for c in feed.columns if c not in dataset.columns]
     if not missing and not extra:

@@ -35,7 +35,9 @@ def room(validation_warehouse: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with connect(validation_warehouse) as conn, conn.cursor() as cursor:
         # The ledger refuses to be emptied, as it should; only a superuser's replica gets around that.
         cursor.execute("SET LOCAL session_replication_role = replica")
-        cursor.execute("TRUNCATE evergreen.decision, evergreen.batch, evergreen.mail RESTART IDENTITY CASCADE")
+        cursor.execute(
+            "TRUNCATE evergreen.decision, evergreen.batch, evergreen.mail RESTART IDENTITY CASCADE"
+        )
         cursor.execute("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables"
                        " WHERE schemaname IN ('data', 'staging', 'quarantine')")  # fmt: skip
         for (name,) in cursor.fetchall():

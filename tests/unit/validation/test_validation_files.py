@@ -126,7 +126,10 @@ PARQUET = {
     "nested-column": (lambda p: parquet(p, kind=pa.array([["cold"]] * 3)), "file_readable"),
     "missing-column": (lambda p: pq.write_table(pq.read_table(p).drop(["kind"]), p), "columns_to_match_set"),
     "nan": (lambda p: parquet(p, value=pa.array([1.0, float("nan"), 2.0])), "to_be_finite"),
-    "no-rows": (lambda p: parquet(p, rows=1) and pq.write_table(pq.read_table(p).slice(1), p), "file_not_empty"),
+    "no-rows": (
+        lambda p: parquet(p, rows=1) and pq.write_table(pq.read_table(p).slice(1), p),
+        "file_not_empty",
+    ),
 }
 
 
@@ -218,7 +221,11 @@ MISTAKES = {
     "absolute-pattern": (dict(source={"pattern": "/tmp/*.csv"}), "source.pattern '/tmp/*.csv'"),
     "expectation": (dict(expectations=[{"type": "expect_wonders"}]), "expect_wonders"),
     "expectation-argument": (
-        dict(expectations=[{"type": "expect_column_values_to_be_between", "kwargs": {"column": "value", "mostly": 7}}]),
+        dict(
+            expectations=[
+                {"type": "expect_column_values_to_be_between", "kwargs": {"column": "value", "mostly": 7}}
+            ]
+        ),
         "expect_column_values_to_be_between",
     ),
 }
@@ -240,7 +247,9 @@ def test_folder_by_hand_must_exist(room: Room) -> None:
         ingest(spec(), AS_OF, "r", folder=room.folder / "nowhere")
 
 
-def test_default_folder_is_the_landing_folder_of_the_dataset(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_folder_is_the_landing_folder_of_the_dataset(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EVERGREEN_LANDING", str(room.folder))
     assert ingest(spec(), AS_OF, "r/0") == []
     (room.folder / "readings").mkdir()

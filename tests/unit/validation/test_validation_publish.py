@@ -18,7 +18,11 @@ from evergreen.warehouse.connection import connect
 
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
-COLUMN = {"columns": {"told": {"type": "timestamp"}}, "arrival": {"column": "told"}, "future_tolerance": "3650d"}
+COLUMN = {
+    "columns": {"told": {"type": "timestamp"}},
+    "arrival": {"column": "told"},
+    "future_tolerance": "3650d",
+}
 HEADER_TOLD = (*HEADER, "told")
 
 
@@ -33,8 +37,8 @@ def test_upsert_counts_new_changed_and_nothing_for_identical(room: Room) -> None
     assert (first.rows_new, first.rows_changed) == (5, 0)
     assert (second.rows_new, second.rows_changed) == (2, 2)
     assert room.published() == 7
-    assert room.rows('SELECT value FROM data.readings__history') == [{"value": 1.5}, {"value": 1.5}]
-    batches = room.rows('SELECT _batch, count(*) AS n FROM data.readings GROUP BY 1 ORDER BY 1')
+    assert room.rows("SELECT value FROM data.readings__history") == [{"value": 1.5}, {"value": 1.5}]
+    batches = room.rows("SELECT _batch, count(*) AS n FROM data.readings GROUP BY 1 ORDER BY 1")
     assert [b["n"] for b in batches] == [3, 4]
 
 
@@ -148,11 +152,16 @@ def test_order_of_files_does_not_matter_where_the_arrival_column_decides(room: R
         for row in sorted(itertools.chain(*files), key=lambda r: r["told"]):
             if datetime.fromisoformat(row["told"]) <= moment:
                 known[row["at"]] = row
-        expected = {(datetime.fromisoformat(r["at"]), float(r["value"]), datetime.fromisoformat(r["told"])) for r in known.values()}
+        expected = {
+            (datetime.fromisoformat(r["at"]), float(r["value"]), datetime.fromisoformat(r["told"]))
+            for r in known.values()
+        }
         assert {(s[0], s[2], s[-1]) for s in room.seen(dataset, moment)} == expected, (order, moment)
 
 
-@pytest.mark.parametrize("arrival", [{}, {"delay": "3h"}, {"delay": "400d"}], ids=["as-of", "delay", "long-delay"])
+@pytest.mark.parametrize(
+    "arrival", [{}, {"delay": "3h"}, {"delay": "400d"}], ids=["as-of", "delay", "long-delay"]
+)
 @pytest.mark.parametrize("seed", range(2))
 def test_every_as_of_time_keeps_seeing_what_it_saw(room: Room, arrival: dict[str, str], seed: int) -> None:
     """Against a model of the rules in plain Python, after every file and at every moment."""
@@ -169,7 +178,12 @@ def test_every_as_of_time_keeps_seeing_what_it_saw(room: Room, arrival: dict[str
             known = versions.setdefault(row["at"], [])
             delay = dataset.arrival.delay
             if not known:
-                known.append((as_of if delay is None else datetime.fromisoformat(row["at"]) + delay, float(row["value"])))
+                known.append(
+                    (
+                        as_of if delay is None else datetime.fromisoformat(row["at"]) + delay,
+                        float(row["value"]),
+                    )
+                )
             elif known[-1][1] != row["value"]:
                 known.append((max(as_of, known[-1][0]), float(row["value"])))
         if step % 2:
@@ -197,7 +211,11 @@ def test_quarantine_is_in_the_ledger_and_owes_a_mail(room: Room) -> None:
     outcome = room.one(spec())
     with connect() as conn:
         decision = ledger.find(conn, "dataset/readings")[0]
-    assert (decision.id, decision.kind, decision.as_of) == (outcome.decision_id, Kind.BATCH_QUARANTINED, AS_OF)
+    assert (decision.id, decision.kind, decision.as_of) == (
+        outcome.decision_id,
+        Kind.BATCH_QUARANTINED,
+        AS_OF,
+    )
     assert decision.dedupe_key == f"batch:readings:{outcome.checksum}"
     assert decision.evidence["file"] == "x.csv"
     assert decision.evidence["failures"][0]["sample"] == ["1000.0"]
@@ -213,7 +231,11 @@ def test_published_batch_is_in_the_ledger_and_owes_no_mail(room: Room) -> None:
     outcome = room.one(spec())
     with connect() as conn:
         decision = ledger.find(conn, "dataset/readings")[0]
-    assert (decision.kind, decision.reason, decision.evidence["rows_new"]) == (Kind.BATCH_PUBLISHED, "passed", 1)
+    assert (decision.kind, decision.reason, decision.evidence["rows_new"]) == (
+        Kind.BATCH_PUBLISHED,
+        "passed",
+        1,
+    )
     assert decision.id == outcome.decision_id
     assert room.rows("SELECT * FROM evergreen.mail") == []
 
@@ -301,7 +323,9 @@ def test_date_as_event_time(room: Room) -> None:
 
 
 def test_arrival_time_must_be_there_and_not_in_the_future(room: Room) -> None:
-    dataset = spec(**{**COLUMN, "columns": {"told": {"type": "timestamp", "required": False}}, "future_tolerance": "1h"})
+    dataset = spec(
+        **{**COLUMN, "columns": {"told": {"type": "timestamp", "required": False}}, "future_tolerance": "1h"}
+    )
     room.land("a.csv", [reading(0, told="")], header=HEADER_TOLD)
     room.land("b.csv", [reading(0, told="9999-01-01")], header=HEADER_TOLD)
     outcomes = room.ingest(dataset)

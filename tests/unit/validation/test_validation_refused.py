@@ -34,7 +34,9 @@ def test_long_key_is_held_and_the_next_file_is_taken(room: Room) -> None:
     with connect() as conn:
         decision = ledger.find(conn, ids=(first.decision_id,))[0]
     assert decision.reason == "unpublishable"
-    assert [m["decision_id"] for m in room.rows("SELECT decision_id FROM evergreen.mail")] == [first.decision_id]
+    assert [m["decision_id"] for m in room.rows("SELECT decision_id FROM evergreen.mail")] == [
+        first.decision_id
+    ]
     assert room.ingest(spec()) == []
 
 
@@ -79,20 +81,22 @@ def test_a_server_that_is_in_trouble_blames_no_file(room: Room) -> None:
     assert len(room.rows("SELECT 1 FROM evergreen.batch")) == 1
 
 
-def test_the_dataset_stays_locked_while_the_next_file_is_taken(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dataset_stays_locked_while_the_next_file_is_taken(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
     room.land("a.csv", [reading(0, sensor=LONG)])
     room.land("b.csv", [reading(1)])
-    seen, load = [], ingesting.staging.load
+    seen, load = [], ingesting.bulk.load
 
-    def loads(*args):  # type: ignore[no-untyped-def]
+    def loads(*args, **limits):  # type: ignore[no-untyped-def]
         if args[2].name == "b.csv":
             with pytest.raises(TransientError), connect() as other, other.cursor() as cursor:
                 cursor.execute("SET LOCAL lock_timeout = 50")
                 cursor.execute("SELECT pg_advisory_lock(hashtext('evergreen.ingest'), hashtext('readings'))")
             seen.append("locked")
-        return load(*args)
+        return load(*args, **limits)
 
-    monkeypatch.setattr(ingesting.staging, "load", loads)
+    monkeypatch.setattr(ingesting.bulk, "load", loads)
     room.ingest(spec())
     assert seen == ["locked"]
 

@@ -49,7 +49,9 @@ def test_bad_value_is_found_and_its_row_held(room: Room, case: str) -> None:
     assert (failure.column, failure.failed_rows, len(outcome.failures)) == (column, 1, 1)
     assert failure.expectation.endswith(expectation)
     assert (outcome.state, outcome.rows_held, room.published()) == ("published", 1, 30)
-    assert [m["kind"] for m in room.rows("SELECT kind FROM evergreen.mail")] == ["batch_quarantined"], "held rows are told"
+    assert [m["kind"] for m in room.rows("SELECT kind FROM evergreen.mail")] == ["batch_quarantined"], (
+        "held rows are told"
+    )
     held = room.rows("SELECT batch, row_number, row, reasons FROM quarantine.readings")
     assert [(h["row_number"], len(h["reasons"])) for h in held] == [(31, 1)]
     given = next(iter(changes.values())).strip('"')
@@ -76,7 +78,11 @@ GOOD_VALUES: dict[str, tuple[dict[str, Any], str, str]] = {
     "zone-of-its-own": ({"at": "2024-02-10 10:00:00+02"}, "at", "2024-02-10 08:00:00+00"),
     "letter-z": ({"at": "2024-02-10T10:00:00Z"}, "at", "2024-02-10 10:00:00+00"),
     "day-only": ({"at": "2024-02-10"}, "at", "2024-02-10 00:00:00+00"),
-    "as-late-as-tolerated": ({"at": (AS_OF + timedelta(hours=24)).isoformat()}, "at", "2024-03-02 00:00:00+00"),
+    "as-late-as-tolerated": (
+        {"at": (AS_OF + timedelta(hours=24)).isoformat()},
+        "at",
+        "2024-03-02 00:00:00+00",
+    ),
 }
 
 
@@ -103,7 +109,10 @@ def test_doubled_key_holds_every_row_of_it(room: Room) -> None:
     outcome = room.one(spec(quarantine="rows"))
     assert (outcome.rows_new, outcome.rows_held) == (59, 2)
     assert outcome.failures[0].column == "at, sensor"
-    assert [r["row_number"] for r in room.rows("SELECT row_number FROM quarantine.readings ORDER BY 1")] == [2, 3]
+    assert [r["row_number"] for r in room.rows("SELECT row_number FROM quarantine.readings ORDER BY 1")] == [
+        2,
+        3,
+    ]
 
 
 def test_key_of_one_column_must_be_unique_too(room: Room) -> None:

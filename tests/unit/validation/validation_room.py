@@ -100,4 +100,6 @@ class Room:
 
     def staging(self) -> list[str]:
         """The tables in the schema staging."""
-        return [r["tablename"] for r in self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'staging'")]
+        return [
+            r["tablename"] for r in self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'staging'")
+        ]
