@@ -67,6 +67,7 @@ def database(layout: Layout, name: str) -> Iterator[str]:
     )
     with closing(admin) as conn, conn.cursor() as cursor:
         conn.autocommit = True
+        cursor.execute("GRANT pg_checkpoint TO warehouse")
         cursor.execute(sql.SQL("CREATE DATABASE {} OWNER warehouse").format(sql.Identifier(name)))
         url = Postgres(layout).url("warehouse", port).rpartition("/")[0] + f"/{name}"
         try:

@@ -93,9 +93,9 @@ def _due(
     first_scored = reads.first_scored(model, as_of)
     found = windows.candidates(length, reign, first_scored, as_of, model.label.delay)
     open_window = windows.window_of(as_of, length)
+    start = found[0].start if found else open_window.start
     # Far enough back to see the newest row of a feed that has just become stale.
-    start = min(found[0].start if found else open_window.start, as_of - model.monitoring.freshness - length)
-    feed = reads.feed(specs, model, as_of, windows.window_of(start, length).start)
+    feed = reads.feed(specs, model, as_of, start, min(start, as_of - model.monitoring.freshness - length))
     with connect() as conn:
         earlier = judgement.newest(
             conn, model.name, champion.version, ends_after=start - length, as_of=as_of, limit=10_000
@@ -144,7 +144,7 @@ def _held_back(found: Judgement, held: Sequence[Violation]) -> Judgement:
 def _measured(
     specs: Specs, model: ModelSpec, reference: Reference, found: Judgement, facts: Facts
 ) -> Judgement:
-    rows = measure.frame(reads.sample(specs, model, found.as_of, found.window))
+    rows = measure.frame(reads.sample(specs, model, found.as_of, found.window, facts))
     labels = performance.enough_labels(model, facts)
     columns = measure.columns(model, rows, reference, labels=labels)
     metrics, worse = performance.judge(model, rows, reference, facts)

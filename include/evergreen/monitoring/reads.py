@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg2 import sql
 
-from evergreen.monitoring.windows import ANCHOR, Facts, Window, window_at
+from evergreen.monitoring.windows import ANCHOR, Facts, Window, window_of
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse import arrow, features
 from evergreen.warehouse.connection import connect, fetch
+
+# The top ten bits of a key's hash are its bucket; the index `prediction_sample` holds the lowest ones.
+BUCKETS, LOWEST, INDEXED = 1024, -512, 64
+# Types that come back from JSON text as they were.
+READ_BACK = frozenset({
+    "bigint", "integer", "smallint", "numeric", "boolean", "text", "character varying", "uuid", "date",
+    "timestamp with time zone", "timestamp without time zone",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,32 +32,45 @@ class Feed:
     newest: datetime | None
 
 
-def feed(specs: Specs, model: ModelSpec, as_of: datetime, start: datetime) -> Feed:
+def feed(specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, look_back: datetime) -> Feed:
     """Count the rows, labels and served predictions of every window from `start` to as-of.
 
-    A transaction of its own: the views that show the data as of a time lock tables, which must not last.
+    Rows and predictions are counted each for itself, joined is nothing: a key that was scored is one that the feature
+    query returned in its window then. Where it has vanished or moved to another window since, it still counts as
+    scored here, at most as many as there are rows.
+
+    Args:
+        specs: all specs.
+        model: whose windows.
+        as_of: the cut-off, aware.
+        start: of the first window.
+        look_back: how far back the newest row is looked for if there is none from `start` on.
 
     Raises:
         TerminalError: the feature query does not run.
         TransientError: the warehouse does not answer.
     """
     length = model.monitoring.window
+    end = as_of + timedelta(microseconds=1)
     query = sql.SQL(
-        "SELECT floor(extract(epoch FROM f._time - {anchor}) / {length})::bigint AS number, count(*) AS rows,"
-        " count(f._label) AS labelled, count(p.prediction) AS scored, max(f._time) AS newest"
-        " FROM ({rows}) AS f LEFT JOIN ({served}) AS p ON p.key = f._key GROUP BY 1"
+        "SELECT date_bin({length}, f._time, {anchor}) AS start, count(*) AS rows, count(f._label) AS labelled,"
+        " max(f._time) AS newest FROM ({rows}) AS f GROUP BY 1"
     ).format(
+        length=sql.Literal(length),
         anchor=sql.Literal(ANCHOR),
-        length=sql.Literal(length.total_seconds()),
-        rows=features.feature_query(
-            specs, model, as_of, start, as_of + timedelta(microseconds=1), ordered=False
-        ),
-        served=_served(model, start, as_of + timedelta(microseconds=1), as_of),
+        rows=features.feature_query(specs, model, as_of, start, end, ordered=False),
     )
     with arrow.reading(specs.datasets_of(model)) as reader:
         rows = reader.rows(query)
-    facts = {window_at(r["number"], length).start: Facts(r["rows"], r["labelled"], r["scored"]) for r in rows}
-    return Feed(facts, max((r["newest"] for r in rows), default=None))
+        newest = max((r["newest"] for r in rows), default=None)
+        if newest is None:
+            newest = _newest(reader, specs, model, as_of, look_back, start)
+        facts = {}
+        for row in rows:
+            window = window_of(row["start"], length)
+            scored = _scored(reader, _made(model, window.start, min(window.end, end), as_of))
+            facts[window.start] = Facts(row["rows"], row["labelled"], min(scored, row["rows"]))
+    return Feed(facts, newest)
 
 
 def first_scored(model: ModelSpec, as_of: datetime) -> datetime | None:
@@ -60,8 +83,19 @@ def first_scored(model: ModelSpec, as_of: datetime) -> datetime | None:
         )[0]["first"]
 
 
-def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window) -> pa.Table:
-    """At most `monitoring.sample_rows` rows of a window, those whose key has the smallest MD5.
+def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window, facts: Facts) -> pa.Table:
+    """At most `monitoring.sample_rows` rows of a window: those whose key has the smallest hash, ties by key.
+
+    The same rows on every re-run, and those that the champion's reference would choose. From a window with very many
+    predictions they are drawn by an index: then only rows with a prediction are candidates, and nothing is read
+    but them. Everywhere else rows without one are candidates too, and what fits into `sample_rows` is taken whole.
+
+    Args:
+        specs: all specs.
+        model: whose rows.
+        as_of: the cut-off, aware.
+        window: which rows.
+        facts: the window's counts; the number of predictions says how much of the index is to be read.
 
     Returns:
         The columns of `arrow.feature_schema` and `_prediction` (float64) and `_version` (text), as they were
@@ -73,26 +107,129 @@ def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window) -> p
     """
     schema = arrow.feature_schema(model)
     schema = schema.append(pa.field("_prediction", pa.float64())).append(pa.field("_version", pa.string()))
-    query = sql.SQL(
+    with arrow.reading(specs.datasets_of(model)) as reader:
+        buckets = _buckets(facts.scored, model.monitoring.sample_rows)
+        types = features.key_types(reader.conn, specs, model, as_of) if buckets <= INDEXED else []
+        if types and set(types) <= READ_BACK:
+            rows = _drawn(reader, specs, model, as_of, window, buckets, types)
+        else:
+            rows = reader.table(_sorted(specs, model, as_of, window), schema)
+        return rows.select(schema.names).sort_by([("_time", "ascending"), ("_key", "ascending")])
+
+
+def _sorted(specs: Specs, model: ModelSpec, as_of: datetime, window: Window) -> sql.Composable:
+    """The sample out of every row of the window."""
+    return sql.SQL(
         "SELECT f.*, p.prediction AS _prediction, p.version AS _version"
-        " FROM ({rows}) AS f LEFT JOIN ({served}) AS p ON p.key = f._key ORDER BY md5(f._key) LIMIT {limit}"
+        " FROM ({rows}) AS f LEFT JOIN ({served}) AS p ON p.key = f._key ORDER BY f._hash, f._key LIMIT {limit}"
     ).format(
         rows=features.feature_query(specs, model, as_of, window.start, window.end, ordered=False),
-        served=_served(model, window.start, window.end, as_of),
+        served=_served(_made(model, window.start, window.end, as_of)),
         limit=sql.Literal(model.monitoring.sample_rows),
     )
-    with arrow.reading(specs.datasets_of(model)) as reader:
-        return reader.table(query, schema).sort_by([("_time", "ascending"), ("_key", "ascending")])
 
 
-def _served(model: ModelSpec, start: datetime, end: datetime, as_of: datetime) -> sql.Composable:
-    """The prediction that was served for each key: the first one, of whatever version."""
+def _drawn(
+    reader: arrow.Reader,
+    specs: Specs,
+    model: ModelSpec,
+    as_of: datetime,
+    window: Window,
+    buckets: int,
+    types: list[str],
+) -> pa.Table:
+    """The sample out of the window's predictions, found in the lowest buckets of the index `prediction_sample`."""
+    bucket = sql.SQL("(hashtextextended(key, 0) >> 54)")
+    in_buckets = sql.SQL("{made} AND {bucket} = ANY ({wanted}::bigint[]) AND {bucket} < {end}").format(
+        made=_made(model, window.start, window.end, as_of),
+        bucket=bucket,
+        wanted=sql.Literal(list(range(LOWEST, LOWEST + buckets))),
+        end=sql.Literal(LOWEST + INDEXED),
+    )
+    parts = [f"_key_{place}" for place in range(len(types))]
+    served = reader.table(
+        sql.SQL(
+            "SELECT key, prediction, version, {parts} FROM ({served}) AS served"
+            " ORDER BY hashtextextended(key, 0), key LIMIT {limit}"
+        ).format(
+            parts=sql.SQL(", ").join(
+                sql.SQL("key::jsonb ->> {}").format(sql.Literal(n)) for n in range(len(types))
+            ),
+            served=_served(in_buckets),
+            limit=sql.Literal(model.monitoring.sample_rows),
+        ),
+        pa.schema(
+            [("_key", pa.string()), ("_prediction", pa.float64()), ("_version", pa.string())]
+            + [(name, pa.string()) for name in parts]
+        ),
+    )
+    # So few rows are looked up by their key: the default is of disks that had to move an arm.
+    reader.rows(sql.SQL("SELECT set_config('random_page_cost', '1.1', true) AS cost"))
+    among = {
+        column: _array(pc.drop_null(pc.unique(served[part])), type_)
+        for column, part, type_ in zip(model.key, parts, types, strict=True)
+    }
+    rows = reader.table(
+        sql.SQL("SELECT f.* FROM ({rows}) AS f WHERE f._key = ANY ({keys})").format(
+            rows=features.feature_query(
+                specs, model, as_of, window.start, window.end, ordered=False, among=among
+            ),
+            keys=_array(served["_key"], "text"),
+        ),
+        arrow.feature_schema(model),
+    )
+    return rows.join(served.drop_columns(parts), "_key", join_type="inner")
+
+
+def _array(values: pa.ChunkedArray | pa.Array, type_: str) -> sql.Composable:
+    return sql.SQL("{}::{}[]").format(sql.Literal(values.to_pylist()), sql.SQL(type_))
+
+
+def _buckets(scored: int, wanted: int) -> int:
+    """How many of the 1,024 buckets of the hash surely hold `wanted` of `scored` keys."""
+    # A bucket count varies by the root of what is expected; six times that is never seen.
+    return math.ceil(BUCKETS * (wanted + 6 * math.sqrt(wanted) + 36) / max(scored, 1))
+
+
+def _newest(
+    reader: arrow.Reader, specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, end: datetime
+) -> datetime | None:
+    rows = features.feature_query(specs, model, as_of, start, end, ordered=False)
+    found: datetime | None = reader.rows(sql.SQL("SELECT max(_time) AS newest FROM ({}) AS f").format(rows))[
+        0
+    ]["newest"]
+    return found
+
+
+def _scored(reader: arrow.Reader, made: sql.Composable) -> int:
+    """How many keys have a prediction: as many as predictions, where one version made them all."""
+    # A query for each window: what PostgreSQL expects of it lets it use its parallel workers.
+    by_version = reader.rows(
+        sql.SQL("SELECT version, count(*) AS made FROM ({}) AS made GROUP BY 1").format(made)
+    )
+    if len(by_version) < 2:
+        return sum(row["made"] for row in by_version)
+    each = sql.SQL("SELECT count(*) AS keys FROM (SELECT key FROM ({}) AS made GROUP BY key) AS each").format(
+        made
+    )
+    return int(reader.rows(each)[0]["keys"])
+
+
+def _made(model: ModelSpec, start: datetime, end: datetime, as_of: datetime) -> sql.Composable:
+    """Every prediction of a range that counts as of a time."""
     return sql.SQL(
-        "SELECT DISTINCT ON (key) key, prediction, version FROM evergreen.prediction WHERE model = {model}"
-        " AND event_time >= {start} AND event_time < {end} AND as_of <= {as_of} ORDER BY key, scored_at, version"
+        "SELECT key, version, event_time, prediction, scored_at FROM evergreen.prediction WHERE model = {model}"
+        " AND event_time >= {start} AND event_time < {end} AND as_of <= {as_of}"
     ).format(
         model=sql.Literal(model.name),
         start=sql.Literal(start),
         end=sql.Literal(end),
         as_of=sql.Literal(as_of),
     )
+
+
+def _served(made: sql.Composable) -> sql.Composable:
+    """The prediction that was served for each key: the first one, of whatever version."""
+    return sql.SQL(
+        "SELECT DISTINCT ON (key) key, prediction, version FROM ({}) AS made ORDER BY key, scored_at, version"
+    ).format(made)

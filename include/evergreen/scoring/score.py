@@ -1,25 +1,28 @@
 """Batch predictions: the champion scores the rows that it has not scored yet, into `evergreen.prediction`.
 
-Which rows those are is asked in SQL. They leave PostgreSQL as one Arrow stream, are predicted in chunks of
-`scoring.chunk_rows`, and each chunk comes back by COPY and one INSERT in a transaction of its own: a run that is
-killed leaves whole chunks, and the next one scores the rest. A key has at most one prediction by a version, and one
-that was made stays: what was served can be told later.
+Which rows those are is asked in SQL. They leave PostgreSQL as one Arrow stream, in whatever order it gives them, are
+predicted in chunks of `scoring.chunk_rows`, and each chunk comes back by COPY in a transaction of its own, while the
+next one is read and predicted: a run that is killed leaves whole chunks, and the next one scores the rest. A key has at
+most one prediction by a version, and one that was made stays: what was served can be told later.
 """
 
 from __future__ import annotations
 
 import io
 import logging
+import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
+import psycopg2
 import pyarrow as pa
-import pyarrow.csv as pacsv
+import pyarrow.compute as pc
 from psycopg2 import sql
 
 from evergreen import ledger, registry
@@ -31,6 +34,8 @@ from evergreen.warehouse.connection import Connection, connect
 log = logging.getLogger(__name__)
 
 STATEMENT_TIMEOUT_S = 3 * 3600  # one query gives every row; the task that waits for it has 4 hours
+COLUMNS = ("model", "version", "as_of", "run_id", "event_time", "prediction", "key")
+EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)  # of PostgreSQL's times
 
 
 @dataclass(frozen=True)
@@ -105,16 +110,15 @@ def score(
                 Reason.BAD_QUERY,
             )
         loaded = registry.load(model, champion.version)
-        query = features.feature_query(specs, model, as_of, first, last)
-        schema = arrow.feature_schema(model)
-        todo = _unscored(model, query, champion, (first, last), by_any=not chosen)
+        query = features.feature_query(specs, model, as_of, first, last, ordered=False)
+        schema = pa.schema([f for f in arrow.feature_schema(model) if f.name not in ("_hash", "_label")])
+        todo = _unscored(model, query, schema, champion, (first, last), by_any=not chosen)
         conn.commit()
-        reader = stack.enter_context(
-            arrow.reading(specs.datasets_of(model), timeout_s=STATEMENT_TIMEOUT_S)
-        )
+        reader = stack.enter_context(arrow.reading(specs.datasets_of(model), timeout_s=STATEMENT_TIMEOUT_S))
         _require_unique(reader, model, query)
         waiting = rechunk(reader.stream(todo, schema), schema, model.scoring.chunk_rows)
-        rows = chunks = 0
+        writer = stack.enter_context(_Writer(conn, model, champion.version, as_of, run_id))
+        chunks = 0
         unseen: Counter[str] = Counter()
         infinite: Counter[str] = Counter()
         for chunk in waiting:
@@ -126,11 +130,11 @@ def score(
                     "chunk was not written. Roll back to the previous champion",
                     Reason.BAD_METRIC,
                 )
-            rows += _write(conn, model, champion.version, chunk, predicted, as_of, run_id)
-            conn.commit()
+            writer.write(chunk, predicted)
             chunks += 1
             unseen.update(encoded.unseen)
             infinite.update(encoded.infinite)
+        rows = writer.finish()
         state = "scored" if rows else "up_to_date" if chunks or _any(reader, query) else "no_rows"
     if state == "no_rows":
         log.warning(
@@ -168,6 +172,7 @@ def rechunk(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> 
 def _unscored(
     model: ModelSpec,
     query: sql.Composable,
+    schema: pa.Schema,
     champion: registry.Champion,
     span: tuple[datetime, datetime],
     *,
@@ -178,12 +183,12 @@ def _unscored(
     One hash join, however many rows there are; a lookup for each row would be slower from a few thousand on.
     """
     return sql.SQL(
-        "SELECT f.* FROM ({query}) AS f LEFT JOIN ("
+        "SELECT {columns} FROM ({query}) AS f LEFT JOIN ("
         " SELECT key, bool_or(version = {version}) AS mine FROM evergreen.prediction"
         " WHERE model = {model} AND event_time >= {first} AND event_time < {last} GROUP BY key"
         ") AS p ON p.key = f._key WHERE p.key IS NULL OR (NOT p.mine AND ({all} OR f._time >= {rules_since}))"
-        " ORDER BY _time, _key"
     ).format(
+        columns=sql.SQL(", ").join(sql.Identifier("f", name) for name in schema.names),
         query=query,
         version=sql.Literal(champion.version),
         model=sql.Literal(model.name),
@@ -212,6 +217,64 @@ def _require_unique(reader: arrow.Reader, model: ModelSpec, query: sql.Composabl
         )
 
 
+class _Writer:
+    """Writes one chunk in a thread of its own while the next one is made; an error in either ends both.
+
+    At most one chunk is under way: nothing is begun before it is known that the one before is in the warehouse.
+    """
+
+    def __init__(
+        self, conn: Connection, model: ModelSpec, version: str, as_of: datetime, run_id: str
+    ) -> None:
+        """Begin; `conn` must be used by nobody else until the end."""
+        self._about = (conn, model, version, as_of, run_id)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="evergreen-score")
+        self._under_way: Future[int] | None = None
+        self._rows = 0
+
+    def __enter__(self) -> _Writer:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the chunk under way: it is in the warehouse whole, or not at all."""
+        self._pool.shutdown()
+
+    def write(self, chunk: pa.Table, predicted: np.ndarray) -> None:
+        """Hand over a chunk.
+
+        Raises:
+            Exception: what the writing of the chunk before raised; this one is not written then.
+        """
+        self.finish()
+        self._under_way = self._pool.submit(_write_whole, *self._about, chunk, predicted)
+
+    def finish(self) -> int:
+        """Wait for the chunk under way and return how many predictions were written in all.
+
+        Raises:
+            Exception: what its writing raised.
+        """
+        if self._under_way is not None:
+            self._rows += self._under_way.result()
+            self._under_way = None
+        return self._rows
+
+
+def _write_whole(
+    conn: Connection,
+    model: ModelSpec,
+    version: str,
+    as_of: datetime,
+    run_id: str,
+    chunk: pa.Table,
+    predicted: np.ndarray,
+) -> int:
+    written = _write(conn, model, version, chunk, predicted, as_of, run_id)
+    conn.commit()
+    return written
+
+
 def _write(
     conn: Connection,
     model: ModelSpec,
@@ -221,32 +284,77 @@ def _write(
     as_of: datetime,
     run_id: str,
 ) -> int:
-    text = io.BytesIO()
-    pacsv.write_csv(
-        pa.table({"key": chunk["_key"], "event_time": chunk["_time"], "prediction": pa.array(predicted)}),
-        text,
-        pacsv.WriteOptions(include_header=False),
-    )
-    text.seek(0)
+    """Write a chunk's predictions in the open transaction and return how many are new.
+
+    Straight into the table, which is right unless some of the keys were scored since the rows were asked for: then
+    once more, around them.
+    """
+    file = _binary(chunk, predicted, (model.name, version, as_of, run_id))
     with conn.cursor() as cursor:
+        cursor.execute("SAVEPOINT evergreen_chunk")
+        try:
+            _copy(cursor, "evergreen.prediction", file)
+            return chunk.num_rows
+        except psycopg2.errors.UniqueViolation:
+            cursor.execute("ROLLBACK TO SAVEPOINT evergreen_chunk")
         cursor.execute(
-            "CREATE TEMPORARY TABLE IF NOT EXISTS _scored (key text, event_time timestamptz, prediction double precision)"
+            "CREATE TEMPORARY TABLE IF NOT EXISTS _scored (LIKE evergreen.prediction INCLUDING DEFAULTS)"
         )
         cursor.execute("TRUNCATE _scored")
-        cursor.copy_expert("COPY _scored FROM STDIN (FORMAT csv)", text)
+        _copy(cursor, "_scored", file)
         cursor.execute(
-            "INSERT INTO evergreen.prediction (model, version, key, event_time, prediction, as_of, run_id)"
-            " SELECT %s, %s, key, event_time, prediction, %s, %s FROM _scored"
-            " ON CONFLICT (model, key, version) DO NOTHING",
-            (model.name, version, as_of, run_id),
+            "INSERT INTO evergreen.prediction SELECT * FROM _scored ON CONFLICT (model, key, version) DO NOTHING"
         )
-        written = cursor.rowcount
-        if written < chunk.num_rows:
-            log.warning(
-                "%s: %s of %s rows keep the prediction that version %s made before, in another run or for another event time",
-                model.name, chunk.num_rows - written, chunk.num_rows, version,
-            )  # fmt: skip
-        return written
+        written = int(cursor.rowcount)
+    log.warning(
+        "%s: %s of %s rows keep the prediction that version %s made before, in another run or for another event time",
+        model.name, chunk.num_rows - written, chunk.num_rows, version,
+    )  # fmt: skip
+    return written
+
+
+def _binary(chunk: pa.Table, predicted: np.ndarray, constants: tuple[str | datetime, ...]) -> io.BytesIO:
+    """A chunk as PostgreSQL's binary COPY reads it, with `COLUMNS` as its columns; `constants` are the first of them.
+
+    Each row is a part of fixed length and then its key: two arrays, which joined are all rows.
+    """
+    rows = pa.table({"key": chunk["_key"], "time": chunk["_time"], "prediction": pa.array(predicted)})
+    # Two runs at once meet each key in the same order and so wait for each other in one direction only.
+    rows = rows.sort_by([("time", "ascending"), ("key", "ascending")]).combine_chunks()
+    keys = rows["key"].combine_chunks().cast(pa.large_binary())
+    same = struct.pack(">h", len(COLUMNS)) + b"".join(map(_field, constants))
+    fixed = np.empty(
+        len(keys),
+        [
+            ("same", f"V{len(same)}"), ("time_size", ">i4"), ("time", ">i8"),
+            ("prediction_size", ">i4"), ("prediction", ">f8"), ("key_size", ">i4"),
+        ],
+    )  # fmt: skip
+    fixed["same"] = np.void(same)
+    fixed["time_size"] = fixed["prediction_size"] = 8
+    fixed["time"] = rows["time"].cast(pa.int64()).to_numpy() - int(EPOCH.timestamp()) * 1_000_000
+    fixed["prediction"] = rows["prediction"].to_numpy()
+    fixed["key_size"] = pc.binary_length(keys).to_numpy()
+    ends = pa.py_buffer(np.arange(len(keys) + 1, dtype=np.int64) * fixed.itemsize)
+    parts = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(keys), [None, ends, pa.py_buffer(fixed)])
+    joined = pc.binary_join_element_wise(parts, keys, pa.scalar(b"", pa.large_binary()))
+    file = io.BytesIO()
+    file.write(b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0))
+    file.write(joined.buffers()[2])
+    file.write(struct.pack(">h", -1))
+    return file
+
+
+def _field(value: str | datetime) -> bytes:
+    if isinstance(value, datetime):
+        return struct.pack(">iq", 8, (value - EPOCH) // timedelta(microseconds=1))
+    text = value.encode()
+    return struct.pack(">i", len(text)) + text
+
+
+def _copy(cursor: Any, table: str, file: io.BytesIO) -> None:
+    file.seek(0)
+    cursor.copy_expert(f"COPY {table} ({', '.join(COLUMNS)}) FROM STDIN (FORMAT binary)", file, size=1 << 20)
 
 
 def _any(reader: arrow.Reader, query: sql.Composable) -> bool:

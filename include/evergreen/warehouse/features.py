@@ -6,7 +6,7 @@ query is plain SQL on those names, the same for training, scoring and monitoring
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 import psycopg2
@@ -66,6 +66,7 @@ def feature_query(
     mature_at: datetime | None = None,
     ordered: bool = True,
     entity: bool = False,
+    among: Mapping[str, sql.Composable] | None = None,
 ) -> sql.Composable:
     """The feature rows of an event-time range as they were known at a time, as one SELECT.
 
@@ -83,6 +84,8 @@ def feature_query(
         ordered: by event time and key; a query that only counts need not be.
         entity: also `_entity` (bigint, after `_time`): equal for rows whose key differs in the event time only; 0
             where nothing but the event time makes the key, or the event time is no part of it.
+        among: by column of the query an array of its type: only rows whose values are in all of them. PostgreSQL
+            finds few of them by the datasets' indexes, through views and unions, which no join with a table gets.
     """
     time = sql.Identifier(model.event_time)
     label = sql.Identifier(model.label.column)
@@ -94,6 +97,8 @@ def feature_query(
     if mature_at is not None:
         where.append(sql.SQL("{} <= {}").format(time, sql.Literal(mature_at - model.label.delay)))
         where.append(sql.SQL("{} IS NOT NULL").format(label))
+    for name, values in (among or {}).items():
+        where.append(sql.SQL("{} = ANY ({})").format(sql.Identifier(name), values))
     columns = [
         sql.SQL("{}::double precision AS {}").format(sql.Identifier(n), sql.Identifier(n))
         for n in model.features.numeric
@@ -117,6 +122,28 @@ def feature_query(
         where=sql.SQL(" AND ").join(where),
         order=sql.SQL(" ORDER BY _time, _key" if ordered else ""),
     )
+
+
+def key_types(conn: Connection, specs: Specs, model: ModelSpec, as_of: datetime) -> list[str]:
+    """The SQL types of the key columns as the feature query returns them; reads no row.
+
+    Raises:
+        psycopg2.Error: the query does not run.
+    """
+    with conn.cursor() as cursor:
+        cursor.execute(
+            sql.SQL("{known}SELECT {key} FROM ({query}) AS _features LIMIT 0").format(
+                known=as_known(specs.datasets_of(model), as_of),
+                key=sql.SQL(", ").join(map(sql.Identifier, model.key)),
+                query=sql.SQL(model.query.rstrip().rstrip(";") + "\n"),
+            )
+        )
+        oids = [column.type_code for column in cursor.description or ()]
+        cursor.execute(
+            "SELECT format_type(t, NULL) FROM unnest(%s::oid[]) WITH ORDINALITY AS o (t, n) ORDER BY n",
+            (oids,),
+        )
+        return [name for (name,) in cursor.fetchall()]
 
 
 def _entity(model: ModelSpec) -> sql.Composable:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import numpy as np
+import psycopg2
 import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
@@ -65,7 +67,8 @@ def test_a_late_row_is_scored_when_it_arrives(champion, start):
 
 
 @pytest.mark.parametrize(
-    ("later", "x"), [pytest.param(1, 1.0, id="before-it-arrived"), pytest.param(6, 40.0, id="after-it-arrived")]
+    ("later", "x"),
+    [pytest.param(1, 1.0, id="before-it-arrived"), pytest.param(6, 40.0, id="after-it-arrived")],
 )
 def test_predictions_are_those_of_the_features_known_at_as_of(champion, start, later, x):
     day = start + timedelta(days=30)
@@ -75,7 +78,8 @@ def test_predictions_are_those_of_the_features_known_at_as_of(champion, start, l
     run(champion, day + timedelta(days=later))
     loaded = registry.load(champion.model, "1")
     wanted = {
-        value: loaded.predict(pa.table({"hour": [3.0], "x": [value], "kind": ["wet"]}))[0] for value in (1.0, 40.0)
+        value: loaded.predict(pa.table({"hour": [3.0], "x": [value], "kind": ["wet"]}))[0]
+        for value in (1.0, 40.0)
     }
     assert wanted[1.0] != wanted[40.0]
     assert [r["prediction"] for r in stored() if r["event_time"] == moment] == [wanted[x]]
@@ -283,3 +287,97 @@ def test_a_feature_that_left_the_spec(champion, start):
     with pytest.raises(TerminalError, match="needs the features x") as caught:
         run(fewer, start + timedelta(days=31))
     assert caught.value.reason is Reason.REGISTRY_MISMATCH
+
+
+def test_a_chunk_that_cannot_be_written_stops_the_run_with_its_own_error(champion, start, monkeypatch):
+    day = start + timedelta(days=30)
+    champion.land(day, 2, seed=2)
+    small = champion.with_model(scoring={"chunk_rows": 10})
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute(
+            "ALTER TABLE evergreen.prediction ADD CONSTRAINT refused CHECK (event_time <> %s)",
+            (day + timedelta(hours=25),),
+        )
+    made, predict = [], registry.LoadedModel.predict_encoded
+    monkeypatch.setattr(
+        registry.LoadedModel,
+        "predict_encoded",
+        lambda self, e: made.append(len(e.matrix)) or predict(self, e),
+    )
+    with pytest.raises(psycopg2.errors.CheckViolation):
+        run(small, day + timedelta(days=2))
+    # Hours 0 to 19 went in; the chunk after the refused one was made at most, and not written.
+    assert len(stored()) == 20
+    assert len(made) <= 4
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("ALTER TABLE evergreen.prediction DROP CONSTRAINT refused")
+    assert run(small, day + timedelta(days=2)).rows == 28
+
+
+def test_a_prediction_that_is_not_finite_leaves_the_chunks_before_it(champion, start, monkeypatch):
+    day = start + timedelta(days=30)
+    champion.land(day, 2, seed=2)
+    calls, predict = [], registry.LoadedModel.predict_encoded
+
+    def third_is_broken(self, encoded):
+        calls.append(1)
+        found = predict(self, encoded)
+        return found if len(calls) < 3 else np.full(len(found), np.inf)
+
+    monkeypatch.setattr(registry.LoadedModel, "predict_encoded", third_is_broken)
+    with pytest.raises(TerminalError) as caught:
+        run(champion.with_model(scoring={"chunk_rows": 10}), day + timedelta(days=2))
+    assert caught.value.reason is Reason.BAD_METRIC
+    assert len(stored()) == 20
+
+
+def test_two_runs_at_once_score_each_row_once_and_what_was_made_first_stays(champion, start):
+    day = start + timedelta(days=30)
+    champion.land(day, 8, seed=2)
+    small = champion.with_model(scoring={"chunk_rows": 7})
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda n: run(small, day + timedelta(days=8), f"score/{n}"), range(2)))
+    assert sum(r.rows for r in results) == len(stored()) == len({r["key"] for r in stored()}) == 192
+
+
+def test_a_chunk_keeps_what_another_run_wrote_since_the_rows_were_asked_for(champion, start, monkeypatch):
+    day = start + timedelta(days=30)
+    champion.land(day, 1, seed=2)
+    taken = day + timedelta(hours=5)
+    write = scoring._write
+
+    def after_the_other_run(*args):
+        with connect() as conn, conn.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO evergreen.prediction (model, version, key, event_time, prediction, as_of, run_id)"
+                " VALUES ('rides', '1', %s, %s, -1, %s, 'other')",
+                (json.dumps([taken.isoformat()]), taken, taken),
+            )
+        return write(*args)
+
+    monkeypatch.setattr(scoring, "_write", after_the_other_run)
+    assert run(champion, day + timedelta(days=1)).rows == 23
+    rows = stored()
+    assert len(rows) == 24
+    assert [(r["prediction"], r["run_id"]) for r in rows if r["event_time"] == taken] == [(-1.0, "other")]
+
+
+def test_what_is_written_is_what_was_predicted(champion, start):
+    day = start + timedelta(days=30)
+    as_of = day + timedelta(days=1, microseconds=7)
+    champion.land(day, 1, seed=2)
+    run(champion, as_of, "dag/läuft")
+    with connect() as conn:
+        known = fetch(conn, "SELECT ts, x, kind FROM data.rides_hourly WHERE ts >= %s ORDER BY ts", (day,))
+    features = pa.table({
+        "hour": [float(r["ts"].hour) for r in known], "x": [r["x"] for r in known], "kind": [r["kind"] for r in known],
+    })  # fmt: skip
+    wanted = registry.load(champion.model, "1").predict(features)
+    rows = stored()
+    assert [r["event_time"] for r in rows] == [r["ts"] for r in known]
+    assert [r["key"] for r in rows] == [json.dumps([r["ts"].isoformat()]) for r in known]
+    assert [r["prediction"] for r in rows] == list(wanted)
+    assert {(r["model"], r["version"], r["as_of"], r["run_id"]) for r in rows} == {
+        ("rides", "1", as_of, "dag/läuft")
+    }
+    assert all(r["scored_at"] > day for r in rows)

@@ -1,0 +1,151 @@
+"""Counts of windows and the sample of a large one, against the plain way to ask for them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from monitoring_scene import BEGIN, SENSOR, WEEK, model, specs
+
+from evergreen.monitoring import reads
+from evergreen.monitoring.windows import Facts, window_of
+from evergreen.warehouse import arrow
+from evergreen.warehouse.connection import connect, fetch
+from evergreen.warehouse.migrate import ensure_dataset
+
+ROWS = 30_000
+SAMPLE = 100
+WINDOW = window_of(BEGIN, WEEK)
+AS_OF = WINDOW.end + timedelta(hours=2)
+
+
+@pytest.fixture
+def busy(warehouse_url):
+    """A week with a row every twenty seconds; each has arrived, and a prediction by version 1."""
+    with connect() as conn, conn.cursor() as cursor:
+        ensure_dataset(conn, SENSOR)
+        cursor.execute(
+            "INSERT INTO data.sensor (ts, amount, pressure, level, kind, y, guess, _arrived_at, _batch)"
+            " SELECT t, n, n, 4, 'a', CASE WHEN n %% 2 = 0 THEN n END, n, t, 1"
+            " FROM generate_series(0, %s) AS n, LATERAL (SELECT %s + n * interval '20 s' AS t) AS at",
+            (ROWS - 1, BEGIN),
+        )
+    predict("1")
+
+
+def predict(version: str, where: str = "true") -> None:
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO evergreen.prediction (model, version, key, event_time, prediction, as_of, run_id)"
+            f" SELECT 'watched', %s, jsonb_build_array(ts)::text, ts, guess, %s, 'score/1' FROM data.sensor WHERE {where}",
+            (version, WINDOW.end),
+        )
+
+
+def smallest(count: int) -> list[str]:
+    """The keys of the served rows with the smallest hashes, sorted."""
+    with connect() as conn:
+        rows = fetch(
+            conn,
+            "SELECT key FROM (SELECT DISTINCT key FROM evergreen.prediction) AS k"
+            " ORDER BY hashtextextended(key, 0), key LIMIT %s",
+            (count,),
+        )
+    return sorted(r["key"] for r in rows)
+
+
+def watched(**monitoring):
+    spec = model(**{"sample_rows": SAMPLE, **monitoring})
+    return specs(spec), spec
+
+
+def facts_of(given, spec):
+    return reads.feed(given, spec, AS_OF, WINDOW.start, WINDOW.start).facts.get(WINDOW.start, Facts())
+
+
+@pytest.mark.parametrize(
+    ("sample", "by_index"),
+    [pytest.param(SAMPLE, True, id="by-index"), pytest.param(5_000, False, id="by-sorting")],
+)
+def test_the_sample_is_the_served_rows_with_the_smallest_hashes(busy, sample, by_index, monkeypatch):
+    given, spec = watched(sample_rows=sample)
+    asked = []
+    monkeypatch.setattr(reads, "_drawn", lambda *a, whole=reads._drawn: asked.append(1) or whole(*a))
+    found = reads.sample(given, spec, AS_OF, WINDOW, facts_of(given, spec))
+    assert bool(asked) is by_index
+    assert sorted(found["_key"].to_pylist()) == smallest(sample)
+    assert found["_time"].to_pylist() == sorted(found["_time"].to_pylist())
+    assert found.schema.names == [*arrow.feature_schema(spec).names, "_prediction", "_version"]
+    assert found["_prediction"].to_pylist() == found["amount"].to_pylist()
+    assert reads.sample(given, spec, AS_OF, WINDOW, facts_of(given, spec)).equals(found)
+
+
+def test_both_ways_choose_the_same_rows(busy):
+    given, spec = watched()
+    by_index = reads.sample(given, spec, AS_OF, WINDOW, Facts(ROWS, 0, ROWS))
+    by_sorting = reads.sample(given, spec, AS_OF, WINDOW, Facts(ROWS, 0, 0))
+    assert by_index.to_pydict() == by_sorting.to_pydict()
+
+
+def test_a_key_of_two_columns_and_a_query_that_changes_it(busy):
+    given, spec = watched()
+    spec = spec.model_copy(
+        update={"key": ("kind", "ts"), "query": "SELECT ts, kind, amount, pressure, level, y FROM sensor"}
+    )
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("UPDATE evergreen.prediction SET key = jsonb_build_array('a', event_time)::text")
+    found = reads.sample(given, spec, AS_OF, WINDOW, Facts(ROWS, 0, ROWS))
+    assert sorted(found["_key"].to_pylist()) == smallest(SAMPLE)
+
+
+def test_a_key_that_json_does_not_give_back_is_sampled_by_sorting(busy):
+    given, spec = watched()
+    spec = spec.model_copy(
+        update={
+            "query": "SELECT ARRAY[ts] AS ts_list, ts, kind, amount, pressure, level, y FROM sensor",
+            "key": ("ts_list",),
+        }
+    )
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("UPDATE evergreen.prediction SET key = jsonb_build_array(ARRAY[event_time])::text")
+    found = reads.sample(given, spec, AS_OF, WINDOW, Facts(ROWS, 0, ROWS))
+    assert sorted(found["_key"].to_pylist()) == smallest(SAMPLE)
+    assert None not in found["_prediction"].to_pylist()
+
+
+def test_served_first_counts_in_a_sample_by_index_too(busy):
+    given, spec = watched()
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("UPDATE data.sensor SET guess = guess + 7")
+    predict("2")
+    facts = facts_of(given, spec)
+    assert (facts.rows, facts.labelled, facts.scored) == (ROWS, ROWS // 2, ROWS)
+    found = reads.sample(given, spec, AS_OF, WINDOW, facts)
+    assert set(found["_version"].to_pylist()) == {"1"}
+    assert found["_prediction"].to_pylist() == found["amount"].to_pylist()
+
+
+def test_rows_without_a_prediction_and_predictions_made_later_are_not_counted_as_scored(busy):
+    given, spec = watched()
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("DELETE FROM evergreen.prediction WHERE event_time < %s", (BEGIN + timedelta(days=1),))
+        cursor.execute(
+            "UPDATE evergreen.prediction SET as_of = %s WHERE event_time < %s",
+            (AS_OF + timedelta(seconds=1), BEGIN + timedelta(days=2)),
+        )
+    left = ROWS - 2 * 24 * 180
+    facts = facts_of(given, spec)
+    assert (facts.rows, facts.scored) == (ROWS, left)
+    found = reads.sample(given, spec, AS_OF, WINDOW, facts)
+    assert found.num_rows == SAMPLE
+    assert min(found["_time"].to_pylist()) >= BEGIN + timedelta(days=2)
+
+
+def test_the_newest_row_is_looked_for_before_the_first_window_if_need_be(busy):
+    given, spec = watched()
+    later = WINDOW.end + 2 * WEEK
+    newest = BEGIN + (ROWS - 1) * timedelta(seconds=20)
+    seen = reads.feed(given, spec, later, WINDOW.end, WINDOW.start)
+    assert (seen.facts, seen.newest) == ({}, newest)
+    assert reads.feed(given, spec, later, WINDOW.end, WINDOW.end).newest is None
+    assert reads.feed(given, spec, later, WINDOW.start, WINDOW.start).newest == newest
