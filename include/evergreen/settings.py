@@ -62,6 +62,17 @@ DATA_DIR = Variable(
     "EVERGREEN_DATA_DIR", "", "folder with real data sets (bike_sharing/hour.csv), instead of a download"
 )
 THREADS = Variable("EVERGREEN_THREADS", "2", "threads that one XGBoost fit or prediction may use")
+TRAINING_MEMORY_MB = Variable(
+    "EVERGREEN_TRAINING_MEMORY_MB",
+    "1024",
+    "most megabytes that a fit's rows may take in memory, as XGBoost keeps them (2 to 5 bytes a value); beyond, they lie in "
+    "files beside the snapshot while the fit runs",
+)
+DASK_SCHEDULER = Variable(
+    "EVERGREEN_DASK_SCHEDULER",
+    None,
+    "address of the Dask scheduler, such as tcp://host:8786, for models with training.engine: dask",
+)
 SCHEDULES = Variable(
     "EVERGREEN_SCHEDULES", "on", "off: DAGs run on events and by hand only, for data that ended in the past"
 )
@@ -79,5 +90,7 @@ ALL = (
     MLFLOW_URL,
     DATA_DIR,
     THREADS,
+    TRAINING_MEMORY_MB,
+    DASK_SCHEDULER,
     SCHEDULES,
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -35,15 +33,16 @@ class PastWindows:
     whole: int
 
 
-def sample_of(keys: Sequence[str], limit: int) -> Rows:
-    """Positions of at most `limit` rows, those whose key has the smallest MD5, in row order.
+def sample_of(hashes: npt.NDArray[np.int64], limit: int) -> Rows:
+    """Positions of at most `limit` rows, those with the smallest hash of their key, in row order.
 
-    The judged window is sampled in SQL by the same rule (`ORDER BY md5(_key)`).
+    The judged window is sampled in SQL by the same rule (`ORDER BY _hash, _key`).
     """
-    if len(keys) <= limit:
-        return np.arange(len(keys), dtype=np.intp)
-    digests = np.array([hashlib.md5(k.encode(), usedforsecurity=False).digest() for k in keys], dtype="S16")
-    return np.sort(np.argsort(digests, kind="stable")[:limit])
+    if len(hashes) <= limit:
+        return np.arange(len(hashes), dtype=np.intp)
+    largest = np.partition(hashes, limit - 1)[limit - 1]
+    below, equal = np.flatnonzero(hashes < largest), np.flatnonzero(hashes == largest)
+    return np.sort(np.concatenate([below, equal[: limit - len(below)]]))
 
 
 def split(times: npt.NDArray[np.int64], monitoring: Monitoring, seed: int) -> PastWindows:

@@ -34,7 +34,7 @@ class ColumnProfile:
         missing, largest_missing_rise: share of missing values, and its largest rise in a past window.
         categories: every category that the champion learnt; None for numbers.
         largest_unseen: share of a past window's rows with a category that is nowhere else.
-        least_distinct: the smallest number of different values in a past window.
+        least_distinct: the smallest number of different values in a past window's sample.
         unreadable: why nothing can be measured; empty if all is well.
     """
 
@@ -108,7 +108,7 @@ def describe(
         name, role: see `ColumnProfile`.
         numeric: whether the column is to be read as numbers.
         sample: the rows of the reference's sample.
-        past: the past windows, whole: for the different values.
+        past: the past windows, whole: for categories that occur nowhere else.
         windows: the samples of those windows, as judged windows are sampled.
     """
     statistic = statistics.NUMERIC if numeric else statistics.CATEGORICAL
@@ -123,14 +123,14 @@ def describe(
     if values is not None:
         missing = ~np.isfinite(values)
         distances = statistics.numeric(values, sample, windows)
-        distinct = [len(np.unique(values[rows][~missing[rows]])) for rows in past.rows]
+        distinct = [len(np.unique(values[rows][~missing[rows]])) for rows in windows]
         unseen = 0.0
     else:
         assert codes is not None
         assert categories is not None
         missing = codes < 0
         distances = statistics.categorical(codes, len(categories), sample, windows)
-        distinct = [len(np.unique(codes[rows][~missing[rows]])) for rows in past.rows]
+        distinct = [len(np.unique(codes[rows][~missing[rows]])) for rows in windows]
         unseen = float(statistics.unseen(codes, len(categories), past.rows).max(initial=0.0))
     rise = float(statistics.missing_rise(missing, sample, windows).max(initial=0.0))
     known = distances[np.isfinite(distances)]

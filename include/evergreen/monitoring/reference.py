@@ -6,17 +6,18 @@ judged against it. Limits come from the reference's own past: a season that the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evergreen.errors import Reason, TerminalError
@@ -34,7 +35,7 @@ class Reference:
     """The sample and the profile of the rows that a champion learnt from.
 
     Attributes:
-        sample: `_key`, `_time`, the features, `_label`, `_prediction`; at most `monitoring.sample_rows` rows.
+        sample: `_key`, `_hash` (not in those of earlier versions), `_time`, the features, `_label`, `_prediction`; at most `monitoring.sample_rows` rows.
         columns: a profile for each feature, `_prediction` and `_label`.
         rows: how many rows the champion learnt from.
         start, end: first and last event time among them, UTC.
@@ -121,28 +122,89 @@ class Reference:
             raise _unusable(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
 
 
-def build(model: ModelSpec, frame: pa.Table, holdout_metrics: Mapping[str, float]) -> Reference:
+class Frame(Protocol):
+    """Rows that a champion learnt from, by event time; columns are read one at a time.
+
+    `times` are microseconds since 1970 (UTC), `hashes` numbers that follow from the key alone.
+    """
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+
+    @property
+    def times(self) -> npt.NDArray[np.int64]:
+        """Event times."""
+
+    @property
+    def hashes(self) -> npt.NDArray[np.int64]:
+        """What the rows are sampled by."""
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of all rows."""
+
+    def take(self, positions: npt.NDArray[np.intp], columns: Sequence[str]) -> pa.Table:
+        """Some columns of the rows at ascending positions."""
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """A table as a `Frame`."""
+
+    table: pa.Table
+    times: npt.NDArray[np.int64]
+    hashes: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> InMemory:
+        """Order a table by event time and key; keys are hashed here if it has no `_hash`."""
+        table = table.sort_by([("_time", "ascending"), ("_key", "ascending")])
+        times = table["_time"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
+        if "_hash" in table.column_names:
+            return cls(table, times, table["_hash"].to_numpy())
+        digests = (hashlib.blake2b(k.encode(), digest_size=8).digest() for k in table["_key"].to_pylist())
+        return cls(table, times, np.frombuffer(b"".join(digests), dtype="<i8"))
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return list(self.table.column_names)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of all rows."""
+        return self.table[name]
+
+    def take(self, positions: npt.NDArray[np.intp], columns: Sequence[str]) -> pa.Table:
+        """Some columns of the rows at ascending positions."""
+        return self.table.select(columns).take(pa.array(positions))
+
+
+def build(model: ModelSpec, rows: pa.Table | Frame, holdout_metrics: Mapping[str, float]) -> Reference:
     """Make the reference of a champion from the rows it learnt from.
 
-    Deterministic: the same rows give the same reference, in whatever order they come.
+    Deterministic: the same rows give the same reference, in whatever order a table has them. Memory is one column.
 
     Args:
         model: names the features and the monitoring settings.
-        frame: `_key` (text), `_time` (timestamp with time zone), the features, `_label` and `_prediction`
-            (numbers), a row for each row that the champion learnt from.
+        rows: `_key` (text), `_time` (timestamp with time zone), the features, `_label` and `_prediction`
+            (numbers), a row for each row that the champion learnt from; with `_hash` (int64), that of the feature
+            query, the sample is drawn as the warehouse draws a window's.
         holdout_metrics: the metrics of the champion on its holdout.
 
     Raises:
         TerminalError: no rows, a column is absent, or the watched metric is missing or not a number.
     """
-    wanted = ("_key", "_time", *model.features.all, "_label", "_prediction")
-    absent = [n for n in wanted if n not in frame.column_names]
+    wanted = ["_key", "_time", *model.features.all, "_label", "_prediction"]
+    names = rows.column_names if isinstance(rows, pa.Table) else rows.names
+    absent = [n for n in wanted if n not in names]
     if absent:
         raise TerminalError(
             f"{model.name}: the reference needs the columns {', '.join(absent)}; give the snapshot with predictions",
             Reason.BAD_QUERY,
         )
-    if not frame.num_rows:
+    frame = InMemory.of(rows) if isinstance(rows, pa.Table) else rows
+    times, hashes = frame.times, frame.hashes
+    if not len(times):
         raise TerminalError(
             f"{model.name}: 0 rows for the reference, at least 1 is needed; land data", Reason.NO_ROWS
         )
@@ -153,41 +215,37 @@ def build(model: ModelSpec, frame: pa.Table, holdout_metrics: Mapping[str, float
             f"evaluate the challenger on {model.performance_metric}, or watch another metric",
             Reason.BAD_METRIC,
         )
-    frame = frame.select(wanted).sort_by([("_time", "ascending"), ("_key", "ascending")])
-    keys = frame["_key"].to_pylist()
-    times = frame["_time"].cast(pa.timestamp("us", "UTC"))
-    microseconds = times.cast(pa.int64()).to_numpy()
     monitoring = model.monitoring
-    past = past_windows.split(microseconds, monitoring, model.training.seed)
-    chosen = past_windows.sample_of(keys, monitoring.sample_rows)
-    sample = np.zeros(frame.num_rows, dtype=bool)
+    past = past_windows.split(times, monitoring, model.training.seed)
+    chosen = past_windows.sample_of(hashes, monitoring.sample_rows)
+    sample = np.zeros(len(times), dtype=bool)
     sample[chosen] = True
-    windows = tuple(
-        rows[past_windows.sample_of([keys[r] for r in rows], monitoring.sample_rows)]
-        if len(rows) > monitoring.sample_rows
-        else rows
-        for rows in past.rows
-    )
+    windows = tuple(w[past_windows.sample_of(hashes[w], monitoring.sample_rows)] for w in past.rows)
     roles = [(n, "feature", True) for n in model.features.numeric]
     roles += [(n, "feature", False) for n in model.features.categorical]
     roles += [("_prediction", "prediction", True), ("_label", "label", True)]
     columns = {
-        name: describe(frame[name], name, role, numeric, sample, past, windows)
+        name: describe(frame.column(name), name, role, numeric, sample, past, windows)
         for name, role, numeric in roles
     }
-    span = pc.min_max(times).as_py()
+    if "_hash" in frame.names:
+        wanted.insert(1, "_hash")
     return Reference(
-        sample=frame.take(pa.array(chosen)),
+        sample=frame.take(chosen, wanted),
         columns=columns,
-        rows=frame.num_rows,
-        start=span["min"],
-        end=span["max"],
+        rows=len(times),
+        start=_moment(times.min()),
+        end=_moment(times.max()),
         usual_rows=past.usual_rows,
         window_s=monitoring.window.total_seconds(),
         windows=len(past.rows),
         basis=past.basis,
         holdout_metrics={k: float(v) for k, v in holdout_metrics.items() if math.isfinite(v)},
     )
+
+
+def _moment(micros: np.int64) -> datetime:
+    return datetime.fromtimestamp(0, timezone.utc) + timedelta(microseconds=int(micros))
 
 
 def _unusable(what: str) -> TerminalError:

@@ -60,7 +60,8 @@ def predict(booster: xgb.Booster, matrix: np.ndarray) -> np.ndarray:
     """Predict with every tree of a booster on encoded rows (float32, a column a feature)."""
     if not len(matrix):
         return np.empty(0)
-    booster.set_param({"nthread": int(settings.THREADS.read())})
+    # A booster that was fitted on a GPU would warn about numbers that lie elsewhere.
+    booster.set_param({"nthread": int(settings.THREADS.read()), "device": "cpu"})
     return np.asarray(booster.inplace_predict(matrix, validate_features=False), dtype=np.float64)
 
 

@@ -65,6 +65,14 @@ class Training(Strict):
     )
     season: Duration = Field(timedelta(days=7), description="lag of the seasonal baseline")
     seed: int = Field(7, description="seed of all that is random in a training")
+    engine: Literal["local", "dask"] = Field(
+        "local",
+        description="where fits run: in the training's own process, or on the workers of EVERGREEN_DASK_SCHEDULER",
+    )
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu",
+        description="cuda: fit on a GPU where XGBoost can use one; where it cannot, on the CPU, and the run says so",
+    )
 
 
 class Gate(Strict):

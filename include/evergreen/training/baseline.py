@@ -11,67 +11,62 @@ Rows of different entities (the key without the event time, such as a store) do 
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from evergreen.spec import ModelSpec
-from evergreen.training.split import Split, in_micros, labels, micros
+from evergreen.training.rows import Rows
+from evergreen.training.split import Split, in_micros
 
 SEASONS_BACK = 8
 
 
 def predict(model: ModelSpec, split: Split) -> np.ndarray:
     """The baseline's predictions (float64) for the holdout rows, in their order."""
-    mean = float(labels(split.training).mean())
+    mean = float(split.training.labels.mean())
     if model.baseline == "class_prior":
-        return np.full(split.holdout.num_rows, mean)
-    known = _frame(model, split.rows)
-    asked = _frame(model, split.holdout)
-    found = np.full(len(asked), np.nan)
+        return np.full(len(split.holdout), mean)
+    found = np.full(len(split.holdout), np.nan)
     if model.baseline == "seasonal":
-        found = _seasonal(model, known, asked)
+        found = _seasonal(model, split.rows, split.holdout)
     gaps = np.isnan(found)
     if gaps.any():
-        found[gaps] = _last_value(model, known, asked[gaps])
+        found[gaps] = _last_value(model, split.rows, split.holdout)[gaps]
     return np.where(np.isnan(found), mean, found)
 
 
-def _seasonal(model: ModelSpec, known: pd.DataFrame, asked: pd.DataFrame) -> np.ndarray:
+def _seasonal(model: ModelSpec, known: Rows, asked: Rows) -> np.ndarray:
     season, delay = in_micros(model.training.season), in_micros(model.label.delay)
-    by_slot = known.groupby(["entity", "time"], sort=False)["label"].mean()
     nearest = max(1, -(-delay // season))
     found = np.full(len(asked), np.nan)
     for back in range(nearest, nearest + SEASONS_BACK):
         gaps = np.flatnonzero(np.isnan(found))
         if not len(gaps):
             break
-        slots = pd.MultiIndex.from_arrays(
-            [asked["entity"].iloc[gaps], asked["time"].iloc[gaps] - back * season]
-        )
+        times = asked.times[gaps] - back * season
+        # Rows lie in the order of time, so those that can answer lie together.
+        first = int(np.searchsorted(known.times, times[0], "left"))
+        last = int(np.searchsorted(known.times, times[-1], "right"))
+        by_slot = _frame(known.part(first, last)).groupby(["entity", "time"], sort=False)["label"].mean()
+        slots = pd.MultiIndex.from_arrays([asked.entities[gaps], times])
         found[gaps] = by_slot.reindex(slots).to_numpy()
     return found
 
 
-def _last_value(model: ModelSpec, known: pd.DataFrame, asked: pd.DataFrame) -> np.ndarray:
+def _last_value(model: ModelSpec, known: Rows, asked: Rows) -> np.ndarray:
     # A row's own label, and those of its own moment, are never among the mature ones, even with a delay of zero.
     delay = max(in_micros(model.label.delay), 1)
+    if not known.entities.any():
+        before = np.searchsorted(known.times, asked.times - delay, "right") - 1
+        return np.where(before < 0, np.nan, known.labels[before])
     merged = pd.merge_asof(
-        asked[["entity", "time"]].assign(order=np.arange(len(asked))),
-        known.assign(time=known["time"] + delay),
+        pd.DataFrame({"entity": asked.entities, "time": asked.times}),
+        _frame(known, delay),
         on="time",
         by="entity",
     )
-    return merged.sort_values("order")["label"].to_numpy()
+    return merged["label"].to_numpy()
 
 
-def _frame(model: ModelSpec, rows: pa.Table) -> pd.DataFrame:
-    entity: list[str] | str = ""
-    others = [i for i, name in enumerate(model.key) if name != model.event_time]
-    # Without the event time in the key, each key is met once and names no entity that comes back.
-    if model.event_time in model.key and others:
-        keys = json.loads("[" + ",".join(rows["_key"].to_pylist()) + "]")
-        entity = [json.dumps([key[i] for i in others]) for key in keys]
-    return pd.DataFrame({"entity": entity, "time": micros(rows), "label": labels(rows)})
+def _frame(rows: Rows, later: int = 0) -> pd.DataFrame:
+    return pd.DataFrame({"entity": rows.entities, "time": rows.times + later, "label": rows.labels})

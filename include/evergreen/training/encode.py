@@ -7,6 +7,8 @@ rows; a category that was not among them becomes missing. Both are counted, so t
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +39,13 @@ class Encoding:
         """XGBoost's feature types of the columns."""
         return ["float"] * len(self.numeric) + ["c"] * len(self.categorical)
 
+    def with_more(self, other: Encoding) -> Encoding:
+        """This encoding with the categories of another one of the same model too."""
+        return Encoding(
+            self.numeric,
+            {n: tuple(sorted({*c, *other.categorical[n]})) for n, c in self.categorical.items()},
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON keeps it, with the model's version."""
         return {
@@ -59,13 +68,36 @@ class Encoded:
     infinite: dict[str, int]
 
 
-def learn(model: ModelSpec, table: pa.Table) -> Encoding:
-    """The encoding of a model: its features, and the categories that occur in the training rows, sorted."""
-    categorical = {
-        name: tuple(sorted(pc.drop_null(pc.unique(table[name])).to_pylist()))
-        for name in model.features.categorical
-    }
-    return Encoding(model.features.numeric, categorical)
+@dataclass(frozen=True)
+class Survey:
+    """What there is in rows: the encoding that they teach, and the features that have one value in all of them."""
+
+    encoding: Encoding
+    constant: tuple[str, ...]
+
+
+def survey(model: ModelSpec, batches: Iterable[pa.RecordBatch]) -> Survey:
+    """Look through rows for the encoding of a model: its features, and the categories that occur, sorted."""
+    categories: dict[str, set[str]] = {name: set() for name in model.features.categorical}
+    lows = dict.fromkeys(model.features.numeric, math.inf)
+    highs = dict.fromkeys(model.features.numeric, -math.inf)
+    rows, missing = 0, dict.fromkeys(model.features.all, 0)
+    for batch in batches:
+        rows += batch.num_rows
+        for name in model.features.all:
+            missing[name] += batch.column(name).null_count
+        for name, found in categories.items():
+            found.update(pc.drop_null(pc.unique(batch.column(name))).to_pylist())
+        for name in model.features.numeric:
+            span = pc.min_max(batch.column(name)).as_py()
+            if span["min"] is not None:
+                lows[name] = min(lows[name], span["min"])
+                highs[name] = max(highs[name], span["max"])
+    one_value = {n for n in model.features.numeric if lows[n] == highs[n]}
+    one_value |= {n for n, found in categories.items() if len(found) == 1}
+    constant = (n for n in model.features.all if missing[n] == rows or (not missing[n] and n in one_value))
+    encoding = Encoding(model.features.numeric, {n: tuple(sorted(c)) for n, c in categories.items()})
+    return Survey(encoding, tuple(constant))
 
 
 def encode(encoding: Encoding, table: pa.Table) -> Encoded:

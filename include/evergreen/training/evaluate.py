@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,15 @@ import pyarrow as pa
 
 from evergreen import registry
 from evergreen.errors import TerminalError
-from evergreen.registry.models import predict
 from evergreen.spec import ModelSpec
 from evergreen.training import baseline, gate, metrics
-from evergreen.training.encode import Encoding, encode, learn
+from evergreen.training.encode import Encoding, survey
 from evergreen.training.fit import Fitted, fit
-from evergreen.training.split import Split, in_micros, labels, micros, moment, read, split
+from evergreen.training.local import Labelled
+from evergreen.training.machine import Machine
+from evergreen.training.matrix import Matrix, write
+from evergreen.training.rows import Rows
+from evergreen.training.split import Split, in_micros, moment, read, split
 from evergreen.warehouse.snapshot import Snapshot
 
 
@@ -30,13 +34,15 @@ from evergreen.warehouse.snapshot import Snapshot
 class Judged:
     """The challenger as the gate saw it.
 
-    `prediction` are its predictions for the whole holdout, `holdout` its metrics there; `metrics` those of
+    `matrix` holds all rows, encoded by `encoding`; `machine` is where it was fitted. `prediction` are its predictions for the whole holdout, `holdout` its metrics there; `metrics` those of
     challenger, baseline and champion on the judged rows; `rows` the number of rows of each part; `notes` what a
     person may want to know and no rule asks for.
     """
 
     split: Split
     encoding: Encoding
+    matrix: Matrix
+    machine: Machine
     fitted: Fitted
     prediction: np.ndarray
     holdout: dict[str, float]
@@ -47,7 +53,13 @@ class Judged:
 
 
 def evaluate(
-    model: ModelSpec, snapshot: Snapshot, as_of: datetime, run_id: str, champion: registry.Champion | None
+    model: ModelSpec,
+    snapshot: Snapshot,
+    as_of: datetime,
+    run_id: str,
+    champion: registry.Champion | None,
+    machine: Machine,
+    work: Path,
 ) -> Judged:
     """Fit a challenger on the training part of a snapshot and ask the gate about it.
 
@@ -57,31 +69,40 @@ def evaluate(
         as_of: the training's as-of time.
         run_id: the training.
         champion: of now; None if there is none yet.
+        machine: where the challenger is fitted.
+        work: a folder for the encoded rows, which are read until the training ends.
 
     Raises:
         TerminalError: rows, labels or parameters that cannot be used; a challenger whose predictions are not
             finite. A champion that cannot be loaded or cannot score the rows is no error: the gate fails closed.
-        TransientError: MLflow does not answer.
+        TransientError: MLflow, or the cluster that the spec asks for, does not answer.
     """
     parts = split(model, read(model, snapshot))
-    encoding = learn(model, parts.training)
-    known = encode(encoding, parts.training)
-    fitted = fit(model, encoding, known.matrix, labels(parts.training), micros(parts.training))
-    held = encode(encoding, parts.holdout)
+    learnt = survey(model, parts.training.batches(model.features.all))
+    encoding = learnt.encoding
+    matrix, (known, _, held) = write(
+        encoding, (parts.training, parts.between, parts.holdout), work / "judged.f32"
+    )
+    training = len(parts.training)
+    fitted = fit(
+        model,
+        encoding,
+        Labelled(matrix.part(0, training), parts.training.labels),
+        parts.training.times,
+        machine,
+    )
     predictions = {
-        "challenger": predict(fitted.booster, held.matrix),
+        "challenger": matrix.part(len(matrix) - len(parts.holdout)).predict(fitted.booster),
         "baseline": baseline.predict(model, parts),
     }
     problems: dict[str, str] = {}
     if champion is not None:
         try:
-            predictions["champion"] = registry.load(model, champion.version).predict(parts.holdout)
+            predictions["champion"] = _predict(registry.load(model, champion.version), parts.holdout)
         except TerminalError as error:
             problems["champion"] = str(error)
-    y, judged = labels(parts.holdout), judged_rows(model, parts, champion)
-    keys = hashlib.sha256(
-        "\n".join(parts.holdout.filter(pa.array(judged))["_key"].to_pylist()).encode()
-    ).hexdigest()
+    y, judged = parts.holdout.labels, judged_rows(model, parts, champion)
+    keys = _digest(parts.holdout, judged)
     found: dict[str, dict[str, float]] = {}
     evaluations: dict[str, gate.Evaluation] = {}
     for who in ("challenger", "baseline", *(("champion",) if champion else ())):
@@ -109,24 +130,27 @@ def evaluate(
     return Judged(
         split=parts,
         encoding=encoding,
+        matrix=matrix,
+        machine=machine,
         fitted=fitted,
         prediction=predictions["challenger"],
         holdout=metrics.compute(model.task, y, predictions["challenger"]),
         metrics=found,
         rows={
-            "all": parts.rows.num_rows,
-            "training": parts.training.num_rows,
+            "all": len(parts.rows),
+            "training": training,
             "purged": parts.purged,
-            "holdout": parts.holdout.num_rows,
+            "holdout": len(parts.holdout),
             "judged": int(judged.sum()),
         },
         notes={
             "holdout_start": parts.boundary.isoformat(),
-            "constant_features": list(parts.constant),
+            "constant_features": list(learnt.constant),
             "infinite": known.infinite,
             "holdout_unseen": held.unseen,
             "holdout_infinite": held.infinite,
             "problems": problems,
+            **({"device": machine.note} if machine.note else {}),
         },
         verdict=verdict,
     )
@@ -134,12 +158,33 @@ def evaluate(
 
 def judged_rows(model: ModelSpec, parts: Split, champion: registry.Champion | None) -> np.ndarray:
     """Which holdout rows are judged (booleans): those that the champion has not learnt, if they are enough."""
-    every = np.ones(parts.holdout.num_rows, dtype=bool)
+    every = np.ones(len(parts.holdout), dtype=bool)
     if champion is None:
         return every
-    fresh = micros(parts.holdout) >= in_micros(champion.trained_until - moment(0))
+    fresh = parts.holdout.times >= in_micros(champion.trained_until - moment(0))
     if int(fresh.sum()) < model.training.min_holdout_rows:
         return every
-    if model.task == "binary" and len(np.unique(labels(parts.holdout)[fresh])) < 2:
+    if model.task == "binary" and len(np.unique(parts.holdout.labels[fresh])) < 2:
         return every
     return fresh
+
+
+def _predict(version: registry.LoadedModel, rows: Rows) -> np.ndarray:
+    there = set(rows.names)
+    found, at = np.empty(len(rows)), 0
+    for batch in rows.batches([name for name in version.encoding.features if name in there]):
+        found[at : at + batch.num_rows] = version.predict(pa.Table.from_batches([batch]))
+        at += batch.num_rows
+    return found
+
+
+def _digest(rows: Rows, chosen: np.ndarray) -> str:
+    """SHA-256 of the chosen rows' keys, a line each."""
+    digest, at, between = hashlib.sha256(), 0, ""
+    for batch in rows.batches(["_key"]):
+        keys = batch.column(0).filter(pa.array(chosen[at : at + batch.num_rows])).to_pylist()
+        if keys:
+            digest.update((between + "\n".join(keys)).encode())
+            between = "\n"
+        at += batch.num_rows
+    return digest.hexdigest()

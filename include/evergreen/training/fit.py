@@ -17,7 +17,10 @@ import xgboost as xgb
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import ModelSpec
+from evergreen.training import local
 from evergreen.training.encode import Encoding
+from evergreen.training.local import Boosted, Labelled
+from evergreen.training.machine import Machine
 
 EARLY_STOPPING_SHARE = 0.15
 OBJECTIVES = {
@@ -39,14 +42,15 @@ REFUSED = {
     **dict.fromkeys(("seed", "random_state", "seed_per_iteration"), "write training.seed"),
     **dict.fromkeys(("num_boost_round", "n_estimators", "num_rounds"), "write training.max_rounds"),
     "early_stopping_rounds": "write training.early_stopping_rounds",
-    **dict.fromkeys(("device", "gpu_id", "tree_method", "updater", "predictor"), "fits are hist on the CPU, so that the same "
-                    "snapshot gives the same model"),
+    **dict.fromkeys(("device", "gpu_id"), "write training.device (cpu or cuda)"),
+    **dict.fromkeys(("tree_method", "updater", "predictor"), "fits are hist, so that the same snapshot gives the same model"),
     **dict.fromkeys(("booster", "process_type", "refresh_leaf"), "models are gbtree, each fitted from nothing"),
     **dict.fromkeys(("enable_categorical", "feature_types", "feature_names", "missing"), "the spec's features say it"),
     **dict.fromkeys(("num_class", "num_target", "multi_strategy"), "a model predicts one number"),
     **dict.fromkeys(("verbosity", "verbose_eval", "validate_parameters", "disable_default_eval_metric", "callbacks"),
                     "the training sets it"),
 }  # fmt: skip
+HERE = Machine()
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,8 @@ class Fitted:
     stopping_score: float
 
 
-def parameters(model: ModelSpec) -> dict[str, Any]:
-    """The full parameters of a fit: the defaults, what the spec says, and what it may not change.
+def parameters(model: ModelSpec, device: str = "cpu") -> dict[str, Any]:
+    """The full parameters of a fit on a device: the defaults, what the spec says, and what it may not change.
 
     Raises:
         TerminalError: a parameter that is unknown, or that would break determinism or the training's logic
@@ -84,7 +88,7 @@ def parameters(model: ModelSpec) -> dict[str, Any]:
         "objective": OBJECTIVES[model.task][0],
         **model.training.params,
         "tree_method": "hist",
-        "device": "cpu",
+        "device": device,
         "booster": "gbtree",
         "seed": model.training.seed,
         "nthread": int(settings.THREADS.read()),
@@ -92,21 +96,23 @@ def parameters(model: ModelSpec) -> dict[str, Any]:
     }
 
 
-def fit(model: ModelSpec, encoding: Encoding, matrix: np.ndarray, y: np.ndarray, times: np.ndarray) -> Fitted:
+def fit(
+    model: ModelSpec, encoding: Encoding, data: Labelled, times: np.ndarray, machine: Machine = HERE
+) -> Fitted:
     """Find the number of rounds, then fit on all the rows.
 
     Args:
         model: its training section counts.
-        encoding: of the matrix.
-        matrix: encoded training rows, oldest first.
-        y: their labels.
+        encoding: of the rows.
+        data: the training rows, oldest first.
         times: their event times (any integer unit), so that rows of one moment stay together.
+        machine: where it runs.
 
     Raises:
         TerminalError: parameters (BAD_SPEC), no two moments to split (TOO_FEW_ROWS), a score that is not
             finite (BAD_METRIC).
+        TransientError: the cluster that the spec asks for does not answer.
     """
-    params = parameters(model)
     cut = int(np.searchsorted(times, times[int(len(times) * (1 - EARLY_STOPPING_SHARE))], "left"))
     if not 0 < cut < len(times):
         raise TerminalError(
@@ -114,31 +120,27 @@ def fit(model: ModelSpec, encoding: Encoding, matrix: np.ndarray, y: np.ndarray,
             "15 % aside for early stopping; land more history",
             Reason.TOO_FEW_ROWS,
         )
-    older = _matrix(model, params, encoding, matrix[:cut], y[:cut])
-    newer = _matrix(model, params, encoding, matrix[cut:], y[cut:], older)
-    log: dict[str, Any] = {}
-    probe = _train(
-        model, params, older, model.training.max_rounds,
-        evals=[(newer, "newest")], early_stopping_rounds=model.training.early_stopping_rounds, evals_result=log,
+    spec = model.training
+    probe = _boost(
+        model, encoding, data.part(0, cut), spec.max_rounds, machine, data.part(cut), spec.early_stopping_rounds
     )  # fmt: skip
-    metric = list(log["newest"])[-1]
-    score = float(probe.best_score)
+    metric = list(probe.scores)[-1]
+    score = float(probe.booster.best_score)
     if not np.isfinite(score):
         raise TerminalError(
             f"{model.name}: {metric} of early stopping is {score}; with one class in the newest 15 % of the training part "
             "an AUC does not exist. Remove training.params.eval_metric, or make training.window longer",
             Reason.BAD_METRIC,
         )
-    rounds = probe.best_iteration + 1
-    return Fitted(refit(model, encoding, matrix, y, rounds), rounds, metric, score)
+    rounds = probe.booster.best_iteration + 1
+    return Fitted(refit(model, encoding, data, rounds, machine), rounds, metric, score)
 
 
 def refit(
-    model: ModelSpec, encoding: Encoding, matrix: np.ndarray, y: np.ndarray, rounds: int
+    model: ModelSpec, encoding: Encoding, data: Labelled, rounds: int, machine: Machine = HERE
 ) -> xgb.Booster:
-    """Fit on encoded rows with a number of rounds that is already known."""
-    params = parameters(model)
-    return _train(model, params, _matrix(model, params, encoding, matrix, y), rounds)
+    """Fit on encoded rows with a number of rounds that is already known; raises as `fit` does."""
+    return _boost(model, encoding, data, rounds, machine).booster
 
 
 def gains(booster: xgb.Booster, encoding: Encoding) -> dict[str, float]:
@@ -148,34 +150,23 @@ def gains(booster: xgb.Booster, encoding: Encoding) -> dict[str, float]:
     return dict(sorted(values.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _matrix(
+def _boost(
     model: ModelSpec,
-    params: dict[str, Any],
     encoding: Encoding,
-    matrix: np.ndarray,
-    y: np.ndarray,
-    reference: xgb.DMatrix | None = None,
-) -> xgb.QuantileDMatrix:
-    try:
-        return xgb.QuantileDMatrix(
-            matrix,
-            y,
-            feature_names=encoding.features,
-            feature_types=encoding.types,
-            enable_categorical=True,
-            max_bin=params.get("max_bin", 256),
-            nthread=params["nthread"],
-            ref=reference,
-        )
-    except (xgb.core.XGBoostError, ValueError, TypeError) as error:
-        raise _refused(error, model.name) from error
+    data: Labelled,
+    rounds: int,
+    machine: Machine,
+    watched: Labelled | None = None,
+    patience: int | None = None,
+) -> Boosted:
+    boost = local.boost
+    if machine.engine == "dask":
+        # Dask is imported only where a spec asks for it.
+        from evergreen.training import cluster
 
-
-def _train(
-    model: ModelSpec, params: dict[str, Any], data: xgb.DMatrix, rounds: int, **more: Any
-) -> xgb.Booster:
+        boost = cluster.boost
     try:
-        return xgb.train(params, data, rounds, verbose_eval=False, **more)
+        return boost(parameters(model, machine.device), encoding, data, rounds, watched, patience)
     except (xgb.core.XGBoostError, ValueError, TypeError) as error:
         raise _refused(error, model.name) from error
 

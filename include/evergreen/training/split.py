@@ -13,12 +13,12 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import ModelSpec, format_duration
+from evergreen.training.rows import Rows, opened
 from evergreen.warehouse.snapshot import Snapshot
 
 # XGBoost squares gradients in float32; larger labels overflow there without an error.
@@ -29,19 +29,26 @@ HUGE = 1e15
 class Split:
     """The rows of a snapshot by their part; `boundary` is the first event time of the holdout (UTC).
 
-    `purged` rows lie between the parts: their labels were not mature at the boundary. `constant` features have one
-    value in the training part; they teach nothing, which is noted and stops nobody.
+    `purged` rows lie between the parts: their labels were not mature at the boundary.
     """
 
-    rows: pa.Table
-    training: pa.Table
-    holdout: pa.Table
+    rows: Rows
+    training: Rows
+    holdout: Rows
     boundary: datetime
-    purged: int
-    constant: tuple[str, ...]
+
+    @property
+    def between(self) -> Rows:
+        """The purged rows."""
+        return self.rows.part(len(self.training), len(self.rows) - len(self.holdout))
+
+    @property
+    def purged(self) -> int:
+        """How many rows are purged."""
+        return len(self.between)
 
 
-def read(model: ModelSpec, snapshot: Snapshot) -> pa.Table:
+def read(model: ModelSpec, snapshot: Snapshot) -> Rows:
     """The rows of a snapshot, ordered by event time and key, with usable labels.
 
     Raises:
@@ -53,25 +60,19 @@ def read(model: ModelSpec, snapshot: Snapshot) -> pa.Table:
             f"{model.name}: the snapshot {snapshot.path} is gone; run the training from its first task again",
             Reason.NO_ROWS,
         )
-    rows = pq.read_table(snapshot.path)
-    if rows.num_rows != snapshot.rows:
+    count = pq.read_metadata(snapshot.path).num_rows
+    if count != snapshot.rows:
         raise TerminalError(
-            f"{model.name}: {snapshot.path} holds {rows.num_rows} rows, {snapshot.rows} were written; take it again",
+            f"{model.name}: {snapshot.path} holds {count} rows, {snapshot.rows} were written; take it again",
             Reason.NO_ROWS,
         )
-    counts = rows.select(["_key"]).group_by("_key").aggregate([([], "count_all")])
-    twice = counts.filter(pc.greater(counts["count_all"], 1))["_key"]
-    if len(twice):
-        raise TerminalError(
-            f"{model.name}: the feature query returns the key {pc.min(twice).as_py()} more than once; a key names one row. Mend the "
-            f"SQL (a join that doubles rows?) or the key in models/{model.name}.yaml",
-            Reason.BAD_QUERY,
-        )
+    rows = opened(Path(snapshot.path))
+    _check_keys(model, rows)
     _check_labels(model, rows)
     return rows
 
 
-def split(model: ModelSpec, rows: pa.Table) -> Split:
+def split(model: ModelSpec, rows: Rows) -> Split:
     """Split rows by time.
 
     Args:
@@ -82,43 +83,32 @@ def split(model: ModelSpec, rows: pa.Table) -> Split:
         TerminalError: a part is too small (TOO_FEW_ROWS), or has one class only (ONE_CLASS).
     """
     spec = model.training
-    times = micros(rows)
+    times = rows.times
     begin = int(np.searchsorted(times, int(times[-1]) - in_micros(spec.holdout), "right"))
     boundary = int(times[begin])
     end = min(begin, int(np.searchsorted(times, boundary - in_micros(model.label.delay), "right")))
-    training, holdout = rows.slice(0, end), rows.slice(begin)
+    training, holdout = rows.part(0, end), rows.part(begin)
     for part, found, least, name in (
-        ("training part", training.num_rows, spec.min_rows, "min_rows"),
-        ("holdout", holdout.num_rows, spec.min_holdout_rows, "min_holdout_rows"),
+        ("training part", len(training), spec.min_rows, "min_rows"),
+        ("holdout", len(holdout), spec.min_holdout_rows, "min_holdout_rows"),
     ):
         if found < least:
             raise TerminalError(
                 f"{model.name}: the {part} has {found} rows, training.{name} is {least} (holdout "
-                f"{format_duration(spec.holdout)}, {rows.num_rows} mature rows in all); land more history, make "
+                f"{format_duration(spec.holdout)}, {len(rows)} mature rows in all); land more history, make "
                 "training.window longer, or lower the limit",
                 Reason.TOO_FEW_ROWS,
             )
     if model.task == "binary":
-        for part, table in (("training part", training), ("holdout", holdout)):
-            classes = pc.unique(table["_label"]).to_pylist()
+        for part, rows_of in (("training part", training), ("holdout", holdout)):
+            classes = np.unique(rows_of.labels)
             if len(classes) < 2:
                 raise TerminalError(
-                    f"{model.name}: every label of the {part} ({table.num_rows} rows) is {classes[0]:g}, two classes "
+                    f"{model.name}: every label of the {part} ({len(rows_of)} rows) is {classes[0]:g}, two classes "
                     "are needed; look at the label in the SQL, or make training.holdout longer",
                     Reason.ONE_CLASS,
                 )
-    constant = tuple(n for n in model.features.all if _constant(training[n]))
-    return Split(rows, training, holdout, moment(boundary), begin - end, constant)
-
-
-def micros(rows: pa.Table) -> np.ndarray:
-    """Event times as microseconds since 1970 (UTC)."""
-    return rows["_time"].cast(pa.int64()).to_numpy()
-
-
-def labels(rows: pa.Table) -> np.ndarray:
-    """Labels as float64."""
-    return rows["_label"].to_numpy()
+    return Split(rows, training, holdout, moment(boundary))
 
 
 def in_micros(length: timedelta) -> int:
@@ -131,13 +121,24 @@ def moment(micro: int) -> datetime:
     return datetime.fromtimestamp(0, timezone.utc) + timedelta(microseconds=micro)
 
 
-def _constant(column: pa.ChunkedArray) -> bool:
-    found = pc.min_max(column).as_py()
-    return column.null_count == len(column) or (column.null_count == 0 and found["min"] == found["max"])
+def _check_keys(model: ModelSpec, rows: Rows) -> None:
+    ordered = np.sort(rows.hashes)
+    suspects = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(suspects):
+        return
+    keys = rows.take(np.flatnonzero(np.isin(rows.hashes, suspects)), ["_key"])["_key"]
+    counts = pc.value_counts(keys.combine_chunks())
+    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    if len(twice):
+        raise TerminalError(
+            f"{model.name}: the feature query returns the key {pc.min(twice).as_py()} more than once; a key names one row. Mend the "
+            f"SQL (a join that doubles rows?) or the key in models/{model.name}.yaml",
+            Reason.BAD_QUERY,
+        )
 
 
-def _check_labels(model: ModelSpec, rows: pa.Table) -> None:
-    y = rows["_label"].to_numpy()
+def _check_labels(model: ModelSpec, rows: Rows) -> None:
+    y = rows.labels
     low, high = model.label.min, model.label.max
     wrong = ~np.isfinite(y) | (np.abs(y) > HUGE)
     wanted = f"finite and at most {HUGE:g}"
@@ -154,6 +155,6 @@ def _check_labels(model: ModelSpec, rows: pa.Table) -> None:
         first = int(np.argmax(wrong))
         raise TerminalError(
             f"{model.name}: {count} of {len(y)} labels are not {wanted}; the first is {y[first]:g} at key "
-            f"{rows['_key'][first].as_py()}. Mend the label in the data or the SQL, or label.min and label.max in the spec",
+            f"{rows.take(np.array([first]), ['_key'])['_key'][0].as_py()}. Mend the label in the data or the SQL, or label.min and label.max in the spec",
             Reason.BAD_LABEL,
         )

@@ -17,7 +17,7 @@ from evergreen import registry
 from evergreen.errors import EvergreenError, Reason, TransientError
 from evergreen.registry.models import DIGEST_TAG, MODEL_FILE
 from evergreen.spec import ModelSpec, Specs
-from evergreen.training import record
+from evergreen.training import machine, record, scratch
 from evergreen.training.evaluate import Judged, evaluate
 from evergreen.training.fit import parameters
 from evergreen.training.outcome import Outcome
@@ -57,9 +57,10 @@ def train(
 
     Raises:
         TerminalError: data, labels, parameters or predictions that cannot be used; the reason says which.
-        TransientError: warehouse or MLflow do not answer, or another try of the same run is still at work.
+        TransientError: warehouse, MLflow or the spec's Dask cluster do not answer, or another try of the same run is
+            still at work.
     """
-    params = parameters(model)
+    parameters(model)  # those that are refused stop it before anything is written
     with _alone(model.name, run_id) as lock:
         done = record.earlier(model, run_id)
         if done is not None:
@@ -78,9 +79,14 @@ def train(
         try:
             with connect() as conn:
                 champion = registry.champion(conn, model.name, repair=False)
-            judged = evaluate(model, snapshot, as_of, run_id, champion)
-            final = finalise(model, judged)
+            where = machine.choose(model)
+            with scratch.folder(Path(snapshot.path).parent) as work:
+                judged = evaluate(model, snapshot, as_of, run_id, champion, where, work)
+                final = finalise(model, judged)
+            params = parameters(model, where.device)
             told = {"xgb." + name: value for name, value in params.items()} | {
+                "engine": where.engine,
+                "device": where.device,
                 "snapshot.fingerprint": snapshot.fingerprint,
                 "snapshot.rows": snapshot.rows,
                 "snapshot.start": snapshot.start,
@@ -116,6 +122,7 @@ def train(
                 spec_hash=tags["evergreen.spec_hash"],
                 champion_version=champion.version if champion else None,
                 champion_decision=champion.decision_id if champion else None,
+                note=where.note,
             )
             record.finish(mlflow_run, outcome)
         except Exception as error:

@@ -8,6 +8,7 @@ come from rows it did not learn. The probe keeps the final model's own predictio
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,12 +22,15 @@ import yaml
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.monitoring import reference
-from evergreen.registry.models import ENCODING_FILE, PROBE_FILE, predict
+from evergreen.registry.models import ENCODING_FILE, PROBE_FILE
 from evergreen.spec import ModelSpec
-from evergreen.training.encode import Encoding, encode, learn
+from evergreen.training.encode import Encoding, survey
 from evergreen.training.evaluate import Judged
 from evergreen.training.fit import gains, refit
-from evergreen.training.split import labels, micros, moment
+from evergreen.training.local import Labelled
+from evergreen.training.matrix import write
+from evergreen.training.rows import Rows
+from evergreen.training.split import moment
 
 PROBE_ROWS = 200
 
@@ -45,6 +49,43 @@ class Final:
     prediction: np.ndarray
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """A snapshot's rows with a prediction each, as `reference.build` reads them."""
+
+    rows: Rows
+    prediction: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return [*self.rows.names, "_prediction"]
+
+    @property
+    def times(self) -> np.ndarray:
+        """Event times, microseconds since 1970 (UTC), ascending."""
+        return self.rows.times
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """What the keys are sampled by."""
+        return self.rows.hashes
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of all rows."""
+        if name == "_prediction":
+            return pa.chunked_array([pa.array(self.prediction)])
+        return self.rows.column(name)
+
+    def take(self, positions: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """Some columns of the rows at ascending positions."""
+        found = self.rows.take(positions, [n for n in columns if n != "_prediction"])
+        return found.append_column("_prediction", pa.array(self.prediction[positions])).select(columns)
+
+
 def finalise(model: ModelSpec, judged: Judged) -> Final:
     """Fit on all rows if the gate passed and the spec says so; else the judged model is the final one.
 
@@ -54,19 +95,22 @@ def finalise(model: ModelSpec, judged: Judged) -> Final:
     parts = judged.split
     again = judged.verdict.passed and model.training.refit
     learnt = parts.rows if again else parts.training
-    encoding = learn(model, learnt) if again else judged.encoding
-    matrix = encode(encoding, parts.rows).matrix
-    booster = judged.fitted.booster
+    encoding, matrix, booster = judged.encoding, judged.matrix, judged.fitted.booster
     if again:
-        booster = refit(model, encoding, matrix, labels(parts.rows), judged.fitted.rounds)
-    predicted = predict(booster, matrix)
+        rest = parts.rows.part(len(parts.training))
+        encoding = encoding.with_more(survey(model, rest.batches(model.features.all)).encoding)
+        if encoding != judged.encoding:
+            matrix, _ = write(encoding, [parts.rows], matrix.path.with_name("final.f32"))
+        data = Labelled(matrix, parts.rows.labels)
+        booster = refit(model, encoding, data, judged.fitted.rounds, judged.machine)
+    predicted = matrix.predict(booster)
     if bad := int((~np.isfinite(predicted)).sum()):
         raise TerminalError(
             f"{model.name}: {bad} of {len(predicted)} predictions of the final model are not finite; look at "
             "training.params (learning_rate, max_delta_step) and at the label's range",
             Reason.BAD_METRIC,
         )
-    return Final(booster, encoding, again, moment(int(micros(learnt)[-1]) + 1), predicted)
+    return Final(booster, encoding, again, moment(int(learnt.times[-1]) + 1), predicted)
 
 
 def write_run_files(
@@ -81,16 +125,15 @@ def write_run_files(
     (folder / "spec.yaml").write_text(text, encoding="utf-8")
     honest = final.prediction.copy()
     honest[len(honest) - len(judged.prediction) :] = judged.prediction
-    frame = judged.split.rows.append_column("_prediction", pa.array(honest))
-    reference.build(model, frame, judged.holdout).write(folder / "reference")
+    reference.build(model, Predicted(judged.split.rows, honest), judged.holdout).write(folder / "reference")
 
 
 def write_model_files(judged: Judged, final: Final, folder: Path) -> list[Path]:
     """Write what travels with the model itself: its encoding, and rows to probe it with, spread over the snapshot."""
     rows = judged.split.rows
-    chosen = np.unique(np.linspace(0, rows.num_rows - 1, min(PROBE_ROWS, rows.num_rows)).astype(np.int64))
-    probe = rows.take(pa.array(chosen)).append_column("_prediction", pa.array(final.prediction[chosen]))
-    pq.write_table(probe, folder / PROBE_FILE)
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(PROBE_ROWS, len(rows))).astype(np.int64))
+    found = Predicted(rows, final.prediction)
+    pq.write_table(found.take(chosen, found.names), folder / PROBE_FILE)
     _json(folder / ENCODING_FILE, final.encoding.to_dict())
     return [folder / ENCODING_FILE, folder / PROBE_FILE]
 

@@ -132,7 +132,9 @@ def test_a_column_that_only_the_report_refuses_is_named(reference):
     columns = measure.columns(model(), frame, reference, labels=False)
     frame["amount"] = "words"
     assert set(report.refused(columns, frame, reference)) == {"amount"}
-    told = {c.column: c for c in judge._without(columns, {"amount": "KeyError: x"}) if c.kind is What.UNREADABLE}
+    told = {
+        c.column: c for c in judge._without(columns, {"amount": "KeyError: x"}) if c.kind is What.UNREADABLE
+    }
     assert set(told) == {"amount"}
     assert told["amount"].violated, "a column that Evidently refuses is a finding, never healthy"
     assert told["amount"].value is None

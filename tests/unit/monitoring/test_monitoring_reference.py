@@ -30,8 +30,42 @@ def test_the_same_rows_make_the_same_reference_in_any_order():
 
 def test_the_sample_is_the_one_that_the_warehouse_takes(conn):
     keys = [f'["2024-01-{d:02d}T00:00:00+00:00"]' for d in range(1, 29)]
-    found = fetch(conn, "SELECT key FROM unnest(%s) AS key ORDER BY md5(key) LIMIT 10", (keys,))
-    assert {keys[i] for i in past.sample_of(keys, 10)} == {r["key"] for r in found}
+    query = "SELECT key, hashtextextended(key, 0) AS hash FROM unnest(%s) AS key"
+    hashes = np.array([r["hash"] for r in fetch(conn, query, (keys,))])
+    found = fetch(conn, f"{query} ORDER BY hash, key LIMIT 10", (keys,))
+    assert {keys[i] for i in past.sample_of(hashes, 10)} == {r["key"] for r in found}
+    assert len(past.sample_of(np.zeros(20, int), 7)) == 7
+
+
+def test_a_sample_keeps_its_hashes_so_that_a_smaller_one_of_it_is_the_same():
+    hashes = np.random.default_rng(0).permutation(20 * 168)
+    frame = learnt().append_column("_hash", pa.array(hashes, pa.int64()))
+    made = build(model(sample_rows=500), frame, METRICS)
+    assert sorted(made.sample["_hash"].to_pylist()) == list(range(500))
+    again = made.for_window(model(window="1d", min_rows=1, sample_rows=100))
+    assert sorted(again.sample["_hash"].to_pylist()) == list(range(100))
+
+
+def test_a_reference_of_an_earlier_version_has_no_hashes_and_still_serves(tmp_path):
+    made = build(model(sample_rows=500), learnt(), METRICS)
+    assert "_hash" not in made.sample.column_names
+    made.write(tmp_path)
+    daily = model(window="1d", min_rows=1, sample_rows=100)
+    one, other = (Reference.read(tmp_path).for_window(daily) for _ in range(2))
+    assert one.sample.num_rows == 100
+    assert one.sample.equals(other.sample)
+
+
+def test_large_windows_are_measured_by_their_samples():
+    frame = learnt()
+    hashes = pa.array(np.random.default_rng(0).permutation(frame.num_rows), pa.int64())
+    whole = build(model(), frame.append_column("_hash", hashes), METRICS)
+    small = build(model(sample_rows=100), frame.append_column("_hash", hashes), METRICS)
+    assert whole.columns["amount"].least_distinct == 168
+    assert small.columns["amount"].least_distinct == 100
+    # What is counted over all rows does not follow the sample.
+    assert small.columns["kind"].categories == whole.columns["kind"].categories
+    assert small.columns["pressure"].missing == whole.columns["pressure"].missing
 
 
 def test_it_is_bounded_and_states_what_it_is_made_of():

@@ -24,7 +24,9 @@ def port(layout: Layout) -> Iterator[int]:
     port = next(number for number in range(47400, 47500) if is_free(number))
     write_private(layout.ports_file, f'{{"mail": {port}}}')
     command = [sys.executable, "-m", "evergreen.stack", "--home", str(layout.home), "catch-mail"]
-    catcher = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": "include"}, stdout=subprocess.DEVNULL)
+    catcher = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": "include"}, stdout=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 20
     while not health.mail(port):
         assert time.monotonic() < deadline
@@ -38,7 +40,11 @@ def test_a_message_is_kept_listed_and_shown(
     layout: Layout, port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = EmailMessage()
-    message["Subject"], message["From"], message["To"] = "Drift in bike_demand: größer", "a@localhost", "b@localhost"
+    message["Subject"], message["From"], message["To"] = (
+        "Drift in bike_demand: größer",
+        "a@localhost",
+        "b@localhost",
+    )
     message.set_content("The sensor's unit changed.\nSee the report.")
     message.add_alternative("<p>The sensor's unit changed.</p>", subtype="html")
     with smtplib.SMTP("127.0.0.1", port) as client:

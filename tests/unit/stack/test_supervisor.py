@@ -84,7 +84,9 @@ def test_a_crashed_service_is_restarted(layout: Layout, run: Callable[[str], Any
     assert service(layout, "steady")["restarts"] == 1
 
 
-def test_one_that_always_fails_is_given_up_and_its_log_is_shown(layout: Layout, run: Callable[[str], Any]) -> None:
+def test_one_that_always_fails_is_given_up_and_its_log_is_shown(
+    layout: Layout, run: Callable[[str], Any]
+) -> None:
     run('sh("broken", "echo no such column; exit 3"), sh("steady", "exec sleep 60")')
     failed = wait_for(is_in(layout, "broken", "failed"), "give up")
     assert failed["message"] == "broken ended with exit code 3 5 times in a row."
@@ -102,7 +104,9 @@ def test_a_failed_service_is_tried_again_on_request(layout: Layout, run: Callabl
     wait_for(is_in(layout, "needy", "running"), "second try")
 
 
-def test_services_start_in_order_and_not_after_a_failed_step(layout: Layout, run: Callable[[str], Any]) -> None:
+def test_services_start_in_order_and_not_after_a_failed_step(
+    layout: Layout, run: Callable[[str], Any]
+) -> None:
     run(
         """
         sh("good", "sleep 0.2; date >> $0.order", kind=Kind.STEP), sh("second", "exec sleep 60", after=("good",)),
@@ -116,7 +120,9 @@ def test_services_start_in_order_and_not_after_a_failed_step(layout: Layout, run
 
 
 def test_down_stops_all_and_waits(layout: Layout, run: Callable[[str], Any]) -> None:
-    process = run('sh("tree", "sleep 61 & sleep 62"), sh("deaf", "trap true TERM; while :; do sleep 0.1; done", grace=0.5)')
+    process = run(
+        'sh("tree", "sleep 61 & sleep 62"), sh("deaf", "trap true TERM; while :; do sleep 0.1; done", grace=0.5)'
+    )
     wait_for(is_in(layout, "deaf", "running"), "start")
     control.down(layout.home, say=lambda line: None)
     assert process.wait(10) == 0

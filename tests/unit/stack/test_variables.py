@@ -35,7 +35,9 @@ def test_no_secret_is_on_a_command_line(layout: Layout) -> None:
 
 
 def test_it_joins_the_parts(layout: Layout) -> None:
-    layout.ports_file.write_text(json.dumps({"api-server": 8081, "mlflow": 5001, "mail": 1026, "postgres": 5434}))
+    layout.ports_file.write_text(
+        json.dumps({"api-server": 8081, "mlflow": 5001, "mail": 1026, "postgres": 5434})
+    )
     found = environment(layout.home)
     assert found["EVERGREEN_HOME"] == str(layout.home)
     assert found["EVERGREEN_WAREHOUSE_URL"].endswith("@127.0.0.1:5434/warehouse")
@@ -58,7 +60,13 @@ def test_what_the_user_set_wins(layout: Layout, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     "name",
-    ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW_HOME", "MLFLOW_TRACKING_URI", "PGHOST", "MLFLOW_BACKEND_STORE_URI"],
+    [
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+        "AIRFLOW_HOME",
+        "MLFLOW_TRACKING_URI",
+        "PGHOST",
+        "MLFLOW_BACKEND_STORE_URI",
+    ],
 )
 def test_variables_of_another_installation_do_not_reach_it(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, name: str

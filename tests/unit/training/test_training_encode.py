@@ -9,7 +9,11 @@ import pyarrow as pa
 import pytest
 
 from evergreen.errors import Reason, TerminalError
-from evergreen.training.encode import Encoding, encode, learn
+from evergreen.training.encode import Encoding, encode, survey
+
+
+def learn(model, table):
+    return survey(model, table.to_batches(max_chunksize=7)).encoding
 
 
 def test_categories_are_learnt_sorted_and_survive_json(rides, rows):
@@ -48,3 +52,20 @@ def test_a_feature_that_is_gone_is_named(rides, rows):
     with pytest.raises(TerminalError, match="features kind") as caught:
         encode(learn(rides, table), table.drop_columns(["kind"]))
     assert caught.value.reason is Reason.REGISTRY_MISMATCH
+
+
+def test_constant_and_empty_features_are_noted_and_stop_nobody(rides, rows):
+    def constant(**columns):
+        return survey(rides, rows(20, **columns).to_batches(max_chunksize=7)).constant
+
+    assert constant() == ()
+    assert constant(x=[3.0] * 20, kind=["dry"] * 20) == ("x", "kind")
+    assert constant(x=pa.nulls(20, pa.float64()), kind=pa.nulls(20, pa.string())) == ("x", "kind")
+    # A value that is there or not does tell something.
+    assert constant(x=pa.array([3.0, None] * 10), kind=["dry", None] * 10) == ()
+
+
+def test_categories_of_further_rows_are_added(rides, rows):
+    one, more = learn(rides, rows(2, kind=["wet", "dry"])), learn(rides, rows(2, kind=["snow", "dry"]))
+    assert one.with_more(more).categorical == {"kind": ("dry", "snow", "wet")}
+    assert one.with_more(one) == one

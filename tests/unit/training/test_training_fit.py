@@ -8,11 +8,18 @@ import pytest
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.registry.models import predict
-from evergreen.training.encode import encode, learn
+from evergreen.training.encode import Encoding, encode, survey
 from evergreen.training.fit import fit, gains, parameters
+from evergreen.training.local import Labelled
 
 
-def fitted(model, count=600, **columns):
+@pytest.fixture
+def fitted(in_file):
+    """Fit a model to rows that it can learn; returns what was fitted, the encoding and the encoded rows."""
+    return lambda model, count=600, **columns: _fitted(in_file, model, count, **columns)
+
+
+def _fitted(in_file, model, count, **columns):
     rng = np.random.default_rng(3)
     x = rng.normal(size=count)
     kind = rng.integers(0, 2, count)
@@ -22,9 +29,9 @@ def fitted(model, count=600, **columns):
     table = pa.table({
         "hour": np.arange(count) % 24.0, "x": x, "kind": np.array(["dry", "wet"])[kind], **columns,
     })  # fmt: skip
-    encoding = learn(model, table)
+    encoding = survey(model, table.to_batches()).encoding
     matrix = encode(encoding, table).matrix
-    return fit(model, encoding, matrix, y, np.arange(count)), encoding, matrix
+    return fit(model, encoding, Labelled(in_file(matrix), y), np.arange(count)), encoding, matrix
 
 
 @pytest.mark.parametrize(
@@ -35,7 +42,7 @@ def fitted(model, count=600, **columns):
         pytest.param({"n_estimators": 10}, "training.max_rounds", id="rounds"),
         pytest.param({"early_stopping_rounds": 3}, "training.early_stopping_rounds", id="early-stopping"),
         pytest.param({"tree_method": "exact"}, "same snapshot", id="tree-method"),
-        pytest.param({"device": "cuda"}, "same snapshot", id="device"),
+        pytest.param({"device": "cuda"}, "training.device", id="device"),
         pytest.param({"booster": "gblinear"}, "gbtree", id="booster"),
         pytest.param({"max_dept": 3}, "did you mean max_depth", id="misspelt"),
         pytest.param({"objective": "binary:logistic"}, "does not fit regression", id="objective"),
@@ -44,7 +51,7 @@ def fitted(model, count=600, **columns):
         pytest.param({"eval_metric": "accuracy"}, "XGBoost refuses", id="metric"),
     ],
 )
-def test_parameters_that_are_refused(rides, change, params, told):
+def test_parameters_that_are_refused(rides, change, fitted, params, told):
     with pytest.raises(TerminalError, match=told) as caught:
         fitted(change(rides, training={"params": params}))
     assert caught.value.reason is Reason.BAD_SPEC
@@ -57,7 +64,7 @@ def test_every_refused_parameter_is_named_at_once(rides, change):
     assert len(str(caught.value).splitlines()) == 2
 
 
-def test_the_same_rows_give_the_same_model(rides, change):
+def test_the_same_rows_give_the_same_model(rides, change, fitted):
     model = change(rides, training={"params": {"subsample": 0.7, "colsample_bytree": 0.7}})
     first, second = fitted(model)[0], fitted(model)[0]
     assert first.rounds == second.rounds
@@ -66,14 +73,14 @@ def test_the_same_rows_give_the_same_model(rides, change):
     assert other.booster.save_raw() != first.booster.save_raw()
 
 
-def test_early_stopping_ends_before_the_last_round_and_the_model_has_as_many(rides, change):
+def test_early_stopping_ends_before_the_last_round_and_the_model_has_as_many(rides, change, fitted):
     model = change(rides, training={"max_rounds": 500, "early_stopping_rounds": 3})
     found, _, _ = fitted(model)
     assert 1 <= found.rounds < 500
     assert found.booster.num_boosted_rounds() == found.rounds
 
 
-def test_probabilities_and_a_feature_that_is_all_missing(wetness):
+def test_probabilities_and_a_feature_that_is_all_missing(wetness, fitted):
     found, encoding, matrix = fitted(wetness, hour=np.full(600, np.nan))
     p = predict(found.booster, matrix)
     assert ((p > 0) & (p < 1)).all()
@@ -81,23 +88,17 @@ def test_probabilities_and_a_feature_that_is_all_missing(wetness):
     assert next(iter(gains(found.booster, encoding))) == "x"
 
 
-def test_one_moment_only_cannot_be_split(rides):
-    encoding = learn(rides, pa.table({"kind": ["a"]}))
+def test_one_moment_only_cannot_be_split(rides, in_file):
+    encoding = Encoding(rides.features.numeric, {"kind": ("a",)})
     with pytest.raises(TerminalError) as caught:
-        fit(rides, encoding, np.zeros((50, 3), "float32"), np.arange(50.0), np.zeros(50, int))
+        fit(rides, encoding, Labelled(in_file(np.zeros((50, 3))), np.arange(50.0)), np.zeros(50, int))
     assert caught.value.reason is Reason.TOO_FEW_ROWS
 
 
-def test_an_auc_that_does_not_exist_stops_the_fit(wetness, change):
+def test_an_auc_that_does_not_exist_stops_the_fit(wetness, change, in_file):
     model = change(wetness, training={"params": {"eval_metric": "auc"}})
-    encoding = learn(model, pa.table({}))
     y = np.r_[np.arange(80) % 2, np.ones(20)].astype(float)
+    rows = Labelled(in_file(np.random.default_rng(1).normal(size=(100, 2))), y)
     with pytest.raises(TerminalError) as caught:
-        fit(
-            model,
-            encoding,
-            np.random.default_rng(1).normal(size=(100, 2)).astype("float32"),
-            y,
-            np.arange(100),
-        )
+        fit(model, Encoding(model.features.numeric, {}), rows, np.arange(100))
     assert caught.value.reason is Reason.BAD_METRIC

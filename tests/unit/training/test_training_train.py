@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import yaml
@@ -12,6 +13,7 @@ from mlflow import MlflowClient
 
 from evergreen import ledger, registry
 from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.monitoring.reference import Reference
 from evergreen.registry.models import DIGEST_TAG
 from evergreen.training import record, train
 from evergreen.training.gate import GateReason
@@ -61,6 +63,8 @@ def test_what_a_training_leaves_in_mlflow(landed, start, tmp_path):
     assert run.data.metrics["holdout_rmse"] == outcome.holdout["rmse"]
     assert run.data.params["snapshot.fingerprint"] == outcome.fingerprint
     assert run.data.params["xgb.max_depth"] == "3"
+    assert (run.data.params["engine"], run.data.params["device"], outcome.note) == ("local", "cpu", "")
+    assert [p.suffix for p in (landed.folder / "rides").iterdir()] == [".parquet"]  # working files are gone
     assert "lib.xgboost-cpu" in run.data.params or "lib.xgboost" in run.data.params
     assert run.data.tags["evergreen.run_id"] == "dag/it's a run"
     assert run.data.tags["evergreen.git_commit"] == run.data.params["git_commit"] == (git_commit() or "none")
@@ -267,6 +271,36 @@ def test_a_binary_model_all_the_way(world, mlflow_url, wetness, start):
     assert decision.kind is ledger.Kind.PROMOTED
     assert set(decision.evidence["metrics"]["challenger"]) == {"roc_auc", "pr_auc", "log_loss", "brier"}
     assert decision.evidence["metrics"]["baseline"]["roc_auc"] == 0.5
+
+
+def test_a_gpu_that_cannot_be_used_is_told_and_the_model_is_the_same(landed, start, monkeypatch):
+    as_of = start + timedelta(days=40)
+    plain = landed.train(as_of, "dag/cpu")
+    monkeypatch.setattr("evergreen.training.machine.why_no_cuda", lambda: "no GPU is visible to XGBoost")
+    asked = landed.with_model(training={"device": "cuda"}).train(as_of, "dag/cuda")
+    assert asked.metrics == plain.metrics
+    assert asked.note == "device: cuda asked for, none usable: no GPU is visible to XGBoost"
+    client = MlflowClient()
+    params = client.get_run(asked.mlflow_run).data.params
+    assert (params["device"], params["xgb.device"]) == ("cpu", "cpu")
+    notes = Path(client.download_artifacts(asked.mlflow_run, "notes.json")).read_text()
+    assert json.loads(notes)["device"] == asked.note
+
+
+def test_a_window_of_many_batches_and_files_trains_the_same_all_the_way(landed, start, monkeypatch):
+    as_of = start + timedelta(days=40)
+    once = landed.train(as_of, "dag/once")
+    monkeypatch.setattr("evergreen.training.rows.BATCH_ROWS", 100)
+    monkeypatch.setattr("evergreen.training.matrix.BATCH_BYTES", 4096)
+    monkeypatch.setenv("EVERGREEN_TRAINING_MEMORY_MB", "0")
+    parts = landed.train(as_of, "dag/parts")
+    assert parts.rows == once.rows
+    assert parts.metrics["baseline"] == once.metrics["baseline"]
+    # The bins are cut from a sketch of each batch of 170 rows.
+    assert parts.metrics["challenger"]["rmse"] == pytest.approx(once.metrics["challenger"]["rmse"], rel=0.05)
+    one, other = (Reference.read(registry.artifact_folder(o.mlflow_run, "reference")) for o in (once, parts))
+    assert one.sample.drop_columns(["_prediction"]).equals(other.sample.drop_columns(["_prediction"]))
+    assert one.columns["kind"] == other.columns["kind"]
 
 
 def test_a_failed_training_says_why_in_mlflow_and_registers_nothing(landed, start):

@@ -77,9 +77,7 @@ def test_immature_labels_are_left_out(landed: Connection, specs: Specs, tmp_path
     model = specs.models["bike_demand"]
     late = model.model_copy(update={"label": model.label.model_copy(update={"delay": timedelta(days=2)})})
     as_of = START + timedelta(days=10)
-    times = (
-        pq.read_table(snapshot.take(specs, late, as_of, tmp_path).path).column("_time").to_pylist()
-    )
+    times = pq.read_table(snapshot.take(specs, late, as_of, tmp_path).path).column("_time").to_pylist()
     assert max(times) == as_of - timedelta(days=2)
 
 
