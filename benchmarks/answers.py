@@ -89,7 +89,7 @@ def _story(here: Place) -> Iterator[dict[str, Any]]:
 
 
 def _rows(here: Place) -> Iterator[dict[str, Any]]:
-    data.write_specs(here.specs)
+    data.write_specs(here.specs, defaults=True)
     specs = load_specs(here.specs)
     folder = here.landing / data.DATASET
     folder.mkdir(parents=True)

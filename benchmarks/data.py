@@ -92,22 +92,30 @@ def write_csv(
             pacsv.write_csv(part, file, pacsv.WriteOptions(include_header=number == 0))
 
 
-def write_part(path: Path, whole: Path, before: datetime) -> int:
-    """Write the rows of a CSV file of `write_csv` that are older than a time to another one; returns how many."""
-    limit = f"{before:%Y-%m-%d %H:%M:%S}".encode()
-    rows = 0
-    with whole.open("rb") as source, path.open("wb") as target:
-        target.write(source.readline())
+def split_csv(whole: Path, at: datetime, older: Path, newer: Path) -> int:
+    """Write the rows of a file of `write_csv` from before a time, and those since, to files; returns how many since."""
+    limit = f"{at:%Y-%m-%d %H:%M:%S}".encode()
+    since = 0
+    with whole.open("rb") as source, older.open("wb") as before, newer.open("wb") as after:
+        header = source.readline()
+        before.write(header)
+        after.write(header)
         for line in source:
-            if line.split(b",", 2)[1].strip(b'"') >= limit:
-                break
-            target.write(line)
-            rows += 1
-    return rows
+            if since or line.split(b",", 2)[1].strip(b'"') >= limit:
+                after.write(line)
+                since += 1
+            else:
+                before.write(line)
+    return since
 
 
 def write_specs(
-    folder: Path, models: tuple[str, ...] = (MODEL,), dataset: str = DATASET, window: str = "all"
+    folder: Path,
+    models: tuple[str, ...] = (MODEL,),
+    dataset: str = DATASET,
+    window: str = "all",
+    *,
+    defaults: bool = False,
 ) -> None:
     """Write a dataset's spec, and a spec for each model that reads it, into a specs folder.
 
@@ -116,9 +124,12 @@ def write_specs(
         models: names of the models.
         dataset: the dataset's name.
         window: `training.window` of the models.
+        defaults: search the number of rounds and fit again on all rows, as Evergreen does unless told otherwise; else
+            one fit of a fixed number of rounds, as the plain script does.
     """
     for sub in ("datasets", "models"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
+    fits = "refit: true" if defaults else "early_stopping_rounds: null\n              refit: false"
     numeric = "\n".join(
         f"          {n}: {{type: float, required: false, min: -100, max: 1000}}" for n in NUMERIC
     )
@@ -159,6 +170,7 @@ def write_specs(
               window: {window}
               holdout: 10d
               max_rounds: {ROUNDS}
+              {fits}
               baseline: last_value
               params: {{max_depth: {PARAMS["max_depth"]}, learning_rate: {PARAMS["learning_rate"]}}}
             scoring: {{schedule: null}}

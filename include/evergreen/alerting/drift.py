@@ -64,7 +64,7 @@ def drifted(conn: Connection, known: Known) -> Letter:
             ("Reason", ", and ".join(map(words.reason, codes)) or words.MISSING),
             ("Since", since),
             ("Newest window", window_of(judgement, known)),
-            ("Rows in it", (judgement or {}).get("row_count")),
+            ("Rows in it", _rows(judgement or {})),
             ("Rule", rule if isinstance(rule, str) else _rule(known)),
         ),
         tables=violation_table(violations, "What left its limits, in the newest window"),
@@ -76,6 +76,13 @@ def drifted(conn: Connection, known: Known) -> Letter:
             ("Monitoring run", airflow_run_url(known.run_id)),
             ("Training DAG", airflow_dag_url(f"train__{model}")),
         ),
+    )
+
+
+def _rows(judgement: dict[str, Any]) -> str | int | None:
+    rows, measured = judgement.get("row_count"), judgement.get("sampled_rows")
+    return (
+        f"{rows}; drift was measured on {measured} of them" if rows and measured and measured < rows else rows
     )
 
 

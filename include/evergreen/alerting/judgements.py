@@ -13,8 +13,8 @@ from evergreen.warehouse.connection import Connection, fetch
 MOST_ROWS = 12
 MOST_NAMES = 3
 _JUDGEMENT = (
-    "SELECT id, version, window_start, window_end, as_of, row_count, labelled, status, violations, metrics, report,"
-    " mlflow_run FROM evergreen.window_judgement"
+    "SELECT id, version, window_start, window_end, as_of, row_count, sampled_rows, labelled, status, violations, metrics,"
+    " report, mlflow_run FROM evergreen.window_judgement"
 )
 
 

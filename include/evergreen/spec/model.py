@@ -53,10 +53,11 @@ class Training(Strict):
     min_holdout_rows: int = Field(50, ge=5, description="fewer rows in the holdout stop the run")
     params: dict[str, Any] = Field(default_factory=dict, description="XGBoost parameters")
     max_rounds: int = Field(500, ge=1, le=20000, description="most boosting rounds; early stopping chooses")
-    early_stopping_rounds: int = Field(
+    early_stopping_rounds: int | None = Field(
         30,
         ge=1,
-        description="so many rounds without a better score on the newest 15 % of the training part stop",
+        description="so many rounds without a better score on the newest 15 % of the training part stop; null: always "
+        "max_rounds, which saves a fit",
     )
     refit: bool = Field(True, description="fit again on the whole window once the gate has passed")
     baseline: Literal["seasonal", "last_value", "class_prior"] | None = Field(

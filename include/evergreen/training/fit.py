@@ -59,8 +59,8 @@ class Fitted:
 
     booster: xgb.Booster
     rounds: int
-    stopping_metric: str
-    stopping_score: float
+    stopping_metric: str | None
+    stopping_score: float | None
 
 
 def parameters(model: ModelSpec, device: str = "cpu") -> dict[str, Any]:
@@ -99,7 +99,7 @@ def parameters(model: ModelSpec, device: str = "cpu") -> dict[str, Any]:
 def fit(
     model: ModelSpec, encoding: Encoding, data: Labelled, times: np.ndarray, machine: Machine = HERE
 ) -> Fitted:
-    """Find the number of rounds, then fit on all the rows.
+    """Find the number of rounds, then fit on all the rows; without early stopping the number is `max_rounds`.
 
     Args:
         model: its training section counts.
@@ -113,6 +113,9 @@ def fit(
             finite (BAD_METRIC).
         TransientError: the cluster that the spec asks for does not answer.
     """
+    spec = model.training
+    if spec.early_stopping_rounds is None:
+        return Fitted(refit(model, encoding, data, spec.max_rounds, machine), spec.max_rounds, None, None)
     cut = int(np.searchsorted(times, times[int(len(times) * (1 - EARLY_STOPPING_SHARE))], "left"))
     if not 0 < cut < len(times):
         raise TerminalError(
@@ -120,7 +123,6 @@ def fit(
             "15 % aside for early stopping; land more history",
             Reason.TOO_FEW_ROWS,
         )
-    spec = model.training
     probe = _boost(
         model, encoding, data.part(0, cut), spec.max_rounds, machine, data.part(cut), spec.early_stopping_rounds
     )  # fmt: skip

@@ -177,7 +177,8 @@ def _measured(judged: Judged) -> dict[str, float]:
     found = {f"{who}_{name}": v for who, values in judged.metrics.items() for name, v in values.items()}
     found |= {f"holdout_{name}": v for name, v in judged.holdout.items()}
     found |= {f"rows_{name}": float(v) for name, v in judged.rows.items()}
-    return found | {"early_stopping_score": judged.fitted.stopping_score}
+    score = judged.fitted.stopping_score
+    return found if score is None else found | {"early_stopping_score": score}
 
 
 def _log_files(

@@ -158,6 +158,18 @@ def test_drift_says_what_by_how_much_since_when_and_what_follows(
     assert "weather" not in text
 
 
+def test_drift_measured_on_a_sample_says_so(
+    conn: Connection, mail: Callable[..., EmailMessage], life: list[int]
+) -> None:
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "UPDATE evergreen.window_judgement SET row_count = 1000000, sampled_rows = 20000 WHERE id = %s",
+            (life[12],),
+        )
+    message = mail("drift", Kind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": life[12:13]})
+    assert "1000000; drift was measured on 20000 of them" in " ".join(parts(message)[0].split())
+
+
 def test_the_picture_is_inline_and_nothing_is_loaded_from_outside(
     mail: Callable[..., EmailMessage], life: list[int]
 ) -> None:

@@ -80,6 +80,12 @@ def test_early_stopping_ends_before_the_last_round_and_the_model_has_as_many(rid
     assert found.booster.num_boosted_rounds() == found.rounds
 
 
+def test_without_early_stopping_every_round_is_fitted_and_no_row_is_set_aside(rides, change, fitted):
+    found, _, _ = fitted(change(rides, training={"max_rounds": 9, "early_stopping_rounds": None}))
+    assert found.rounds == found.booster.num_boosted_rounds() == 9
+    assert (found.stopping_metric, found.stopping_score) == (None, None)
+
+
 def test_probabilities_and_a_feature_that_is_all_missing(wetness, fitted):
     found, encoding, matrix = fitted(wetness, hour=np.full(600, np.nan))
     p = predict(found.booster, matrix)
