@@ -50,7 +50,7 @@ def calibration(
         confidence: of the bound.
         seed: of the resampling.
     """
-    where = compare.cells(times)
+    where, moments = compare.cells(times)
     new, old = (_gaps(y, p, where) for p in (challenger, champion))
     rows = np.bincount(where).astype(np.float64)
 
@@ -60,7 +60,7 @@ def calibration(
     def difference(weights: np.ndarray) -> np.ndarray:
         return error(new, weights) - error(old, weights)
 
-    low, *_ = compare.bounds(difference, where, confidence=confidence, seed=seed)
+    low, *_ = compare.bounds(difference, where, moments, confidence=confidence, seed=seed)
     once = np.ones((1, len(rows)))
     return Calibration(float(error(new, once)[0]), float(error(old, once)[0]), low)
 

@@ -7,7 +7,7 @@ Politis and Romano 1992, so that the first and the last rows count as often as t
 1. The moments are put in order into at most CELLS cells of about as many rows; rows of one moment share a cell.
 2. A block is so many cells long as Politis and White (2004, Econometric Reviews 23, corrected by Patton, Politis and
    White 2009) find best for the mean of each cell's influence on the improvement; at least three times the cube root of
-   the number of cells, because a short holdout hides dependence, and short enough for FEWEST_BLOCKS blocks.
+   the number of moments, because a short holdout hides dependence, and short enough for FEWEST_BLOCKS blocks.
 3. Bounds are percentiles of the resampled improvement, at levels widened for the number of blocks (the expanded
    percentile interval: Hesterberg 2015, The American Statistician 69), since few blocks vary less than the truth.
 
@@ -84,22 +84,29 @@ def improvement(
         ValueError: lengths differ, a value is not finite, or the metric is not known.
     """
     _check(y, times, challenger, champion)
-    where = cells(times)
+    where, moments = cells(times)
     statistic, value = _statistic(metric, where, y, challenger, champion)
     if value is None:
         return Improvement(None, None, None, None, 0, len(y))
-    found = bounds(statistic, where, confidence=confidence, seed=seed, resamples=resamples)
+    found = bounds(statistic, where, moments, confidence=confidence, seed=seed, resamples=resamples)
     return Improvement(value, *found, len(y))
 
 
 def bounds(
-    statistic: Statistic, where: np.ndarray, *, confidence: float, seed: int, resamples: int = RESAMPLES
+    statistic: Statistic,
+    where: np.ndarray,
+    moments: int,
+    *,
+    confidence: float,
+    seed: int,
+    resamples: int = RESAMPLES,
 ) -> tuple[float | None, float | None, float | None, int]:
     """Bounds of a statistic by resampling blocks of cells.
 
     Args:
         statistic: of how often each cell is drawn: (resamples, cells) to (resamples,); NaN where not defined.
         where: the cell of each row, see `cells`.
+        moments: how many different times the rows have.
         confidence: of each bound alone.
         seed: of the resampling.
         resamples: how many.
@@ -110,7 +117,7 @@ def bounds(
     count = int(where.max()) + 1
     if count < FEWEST_CELLS:
         return None, None, None, count
-    length = _block_length(_influence(statistic, count))
+    length = _block_length(_influence(statistic, count), moments)
     blocks = count // length
     drawn = statistic(_weights(count, length, resamples, seed))
     # A resample without both classes has no AUC; where that is common, the rows say too little.
@@ -228,12 +235,12 @@ def _average_precision(up: np.ndarray, down: np.ndarray, weights: np.ndarray) ->
         return (won * precision).sum(axis=0) / won.sum(axis=0)
 
 
-def cells(times: np.ndarray) -> np.ndarray:
-    """The cell of each row, 0 for the oldest; rows of one moment share a cell."""
+def cells(times: np.ndarray) -> tuple[np.ndarray, int]:
+    """The cell of each row, 0 for the oldest, and the number of moments; rows of one moment share a cell."""
     _, moment, rows = np.unique(times, return_inverse=True, return_counts=True)
     middle = np.cumsum(rows) - rows / 2
     place = (middle * (min(len(rows), CELLS) / len(times))).astype(np.int64)
-    return np.unique(place, return_inverse=True)[1][moment]
+    return np.unique(place, return_inverse=True)[1][moment], len(rows)
 
 
 def _influence(statistic: Statistic, count: int) -> np.ndarray:
@@ -243,10 +250,10 @@ def _influence(statistic: Statistic, count: int) -> np.ndarray:
     return np.where(np.isfinite(found), found, 0.0)
 
 
-def _block_length(series: np.ndarray) -> int:
+def _block_length(series: np.ndarray, moments: int) -> int:
     """Cells of a block: Politis and White's choice within the bounds that the module's text gives."""
     count = len(series)
-    least = math.ceil(3 * count ** (1 / 3))
+    least = math.ceil(3 * moments ** (1 / 3) * count / moments)
     return max(1, min(max(least, math.ceil(_politis_white(series))), count // FEWEST_BLOCKS))
 
 
