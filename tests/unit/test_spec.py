@@ -58,6 +58,12 @@ MODEL_MISTAKES = {
         "metric: roc_auc",
         "gate.metric: roc_auc is not a metric of regression",
     ),
+    "slice-of-no-category": (
+        "margin: 0.02",
+        "slices: [wether, day_kind=holiday, hour]",
+        "gate.slices: no column 'wether'; did you mean weather?",
+    ),
+    "slice-of-a-number": ("margin: 0.02", "slices: [hour]", "gate.slices: no column 'hour'; known: weather"),
     "holdout-eats-window": ("holdout: 7d", "holdout: 3000d", "training.holdout: 3000d leaves nothing"),
     "m-over-n": ("m: 2, n: 3", "m: 4, n: 3", "monitoring.trigger: m 4 is larger than n 3"),
     "unknown-dataset": (

@@ -80,8 +80,64 @@ class Gate(Strict):
     """What a challenger must show before it becomes champion."""
 
     metric: Metric | None = Field(None, description="primary metric; default rmse or roc_auc")
-    margin: float = Field(0.0, ge=0, lt=1, description="share by which the champion's metric must be beaten")
     beat_baseline: bool = Field(True, description="whether the naive baseline must be beaten too")
+    on_drift: Literal["not_worse", "better"] = Field(
+        "not_worse", description="what a challenger that answers retrain requests must surely be"
+    )
+    otherwise: Literal["not_worse", "better"] = Field(
+        "better", description="what every other challenger must surely be"
+    )
+    confidence: float = Field(
+        0.95, ge=0.5, le=0.999, description="how sure each comparison with the champion must be"
+    )
+    margin: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="better: the lower bound of the improvement, a share of the champion's distance from perfect, must exceed this",
+    )
+    tolerance: float = Field(
+        0.01, ge=0, lt=1, description="not_worse: the lower bound of the improvement may be so far below zero"
+    )
+    slices: tuple[str, ...] = Field(
+        (),
+        description="categorical features (each of their values) or FEATURE=VALUE that must be there and not be worse",
+    )
+    search_slices: bool = Field(
+        True, description="whether the worst of all values of all categorical features is looked for too"
+    )
+    slice_max_worse: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="a slice that is surely worse than the champion by more than this share stops",
+    )
+    slice_min_rows: int = Field(
+        100, ge=20, description="smaller slices are not searched; a named one that is smaller stops"
+    )
+    calibration_max_worse: float = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description="binary: probabilities that are surely further off than the champion's by more than this stop",
+    )
+    range_slack: float = Field(
+        0.1,
+        ge=0,
+        description="share of the labels' range by which predictions may leave label.min and label.max",
+    )
+    max_predict_ms: float | None = Field(
+        None, gt=0, description="most milliseconds to predict 1,000 rows; null: not limited"
+    )
+    max_size_mb: float | None = Field(
+        None, gt=0, description="largest model file, in 10^6 bytes; null: not limited"
+    )
+    stability: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="fit again with another seed; the metric's distance from perfect may differ by this share; null: do not",
+    )
 
 
 class Volume(Strict):
@@ -257,6 +313,12 @@ class ModelSpec(Strict):
                 f"training.baseline: {self.training.baseline} does not fit {self.task}; "
                 f"use {'class_prior' if self.task == 'binary' else 'seasonal or last_value'}"
             )
+        categorical = self.features.categorical
+        problems += [
+            unknown("gate.slices", n.partition("=")[0], categorical)
+            for n in self.gate.slices
+            if n.partition("=")[0] not in categorical
+        ]
         known = {*features, self.label.column}
         problems += [
             unknown("monitoring.drift.ignore", n, known)

@@ -1,7 +1,8 @@
-"""The gate: may a challenger become champion? A pure function of three evaluations on the same holdout rows.
+"""The gate: may a challenger become champion? A pure function of evaluations and evidence on the same holdout rows.
 
-Every check is recorded with its value and limit, passed or not; the first that failed is the reason. What is
-missing, stale or not comparable fails: it is never taken for good.
+Every check is recorded with its value, limit and a sentence, passed or not; the first that failed is the reason. What
+is missing, stale or not comparable fails: it is never taken for good. Against the champion the bound of the improvement
+counts and not its point, so that a lucky week promotes nobody.
 """
 
 from __future__ import annotations
@@ -10,9 +11,15 @@ import math
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from evergreen.spec import LARGER_IS_BETTER, ModelSpec
+
+if TYPE_CHECKING:
+    from evergreen.training.evidence import Evidence
+
+# Metrics and evidence come from the same predictions, by two ways of summing.
+ROUNDING = 1e-6
 
 
 class GateReason(str, Enum):
@@ -20,17 +27,41 @@ class GateReason(str, Enum):
 
     FIRST_CHAMPION = "first_champion"
     BETTER_THAN_CHAMPION = "better_than_champion"
+    NOT_WORSE_THAN_CHAMPION = "not_worse_than_champion"
     STALE_EVALUATION = "stale_evaluation"
     SNAPSHOT_MISMATCH = "snapshot_mismatch"
     DIFFERENT_ROWS = "different_rows"
     TOO_FEW_ROWS = "too_few_rows"
+    LEAKED_HOLDOUT = "leaked_holdout"
+    PREDICTIONS_NOT_FINITE = "predictions_not_finite"
+    PREDICTIONS_OUT_OF_RANGE = "predictions_out_of_range"
     CHALLENGER_METRIC_MISSING = "challenger_metric_missing"
+    METRIC_MISMATCH = "metric_mismatch"
     BASELINE_METRIC_MISSING = "baseline_metric_missing"
     WORSE_THAN_BASELINE = "worse_than_baseline"
     CHAMPION_UNAVAILABLE = "champion_unavailable"
     CHAMPION_METRIC_MISSING = "champion_metric_missing"
     OLDER_THAN_CHAMPION = "older_than_champion"
+    NOT_COMPARABLE = "not_comparable"
     NOT_BETTER_THAN_CHAMPION = "not_better_than_champion"
+    PERHAPS_WORSE_THAN_CHAMPION = "perhaps_worse_than_champion"
+    SLICE_ABSENT = "slice_absent"
+    SLICE_TOO_SMALL = "slice_too_small"
+    SLICE_WORSE = "slice_worse"
+    CALIBRATION_WORSE = "calibration_worse"
+    TOO_SLOW = "too_slow"
+    TOO_LARGE = "too_large"
+    UNSTABLE = "unstable"
+
+
+# The gate could tell that the challenger is no improvement; every other rejection says that something is broken.
+COULD_TELL = (
+    GateReason.WORSE_THAN_BASELINE,
+    GateReason.NOT_BETTER_THAN_CHAMPION,
+    GateReason.PERHAPS_WORSE_THAN_CHAMPION,
+    GateReason.SLICE_WORSE,
+    GateReason.CALIBRATION_WORSE,
+)
 
 
 @dataclass(frozen=True)
@@ -58,12 +89,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Check:
-    """One rule: what was found, what the limit is."""
+    """One rule: what was found, what the limit is, the reason code if it fails, and the same as a sentence."""
 
     check: str
     value: float | str | None
     limit: float | str | None
     passed: bool
+    code: str = ""
+    sentence: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +129,8 @@ def judge(
     baseline: Evaluation,
     champion: Evaluation | None,
     *,
+    evidence: Evidence,
+    answers_drift: bool,
     champion_as_of: datetime | None,
     run_id: str,
     as_of: datetime,
@@ -104,79 +139,230 @@ def judge(
     """Judge a challenger.
 
     Args:
-        model: its gate section: primary metric, margin, beat_baseline.
+        model: its gate section, metric and label.
         challenger: on the holdout.
         baseline: on the same rows.
         champion: on the same rows; None only where there is no champion yet.
+        evidence: from the same predictions, see `evidence.gather`.
+        answers_drift: whether the training answers retrain requests, so that gate.on_drift holds.
         champion_as_of: training cut-off of the champion; None only where there is no champion yet.
         run_id: the training that asks.
         as_of: its as-of time.
         fingerprint: its snapshot's.
     """
-    metric = model.gate_metric
     judged = [("challenger", challenger), ("baseline", baseline)]
-    if champion is not None or champion_as_of is not None:
+    ruled = champion is not None or champion_as_of is not None
+    if ruled:
         judged.append(("champion", champion or _absent(challenger)))
-    failed: list[GateReason] = []
-    checks: list[Check] = []
-
-    def check(name: str, value: Any, limit: Any, passed: bool, reason: GateReason) -> bool:
-        checks.append(Check(name, _plain(value), _plain(limit), bool(passed)))
-        if not passed:
-            failed.append(reason)
-        return passed
-
+    asked = _Asked(model)
     for who, found in judged:
-        check(f"{who}_run", found.run_id, run_id, found.run_id == run_id, GateReason.STALE_EVALUATION)
-        check(f"{who}_as_of", found.as_of, as_of, found.as_of == as_of, GateReason.STALE_EVALUATION)
-        check(f"{who}_snapshot", found.fingerprint[:16], fingerprint[:16], found.fingerprint == fingerprint,
-              GateReason.SNAPSHOT_MISMATCH)  # fmt: skip
-        same = found.rows == challenger.rows and found.keys == challenger.keys
-        check(f"{who}_rows", found.rows, challenger.rows, same, GateReason.DIFFERENT_ROWS)
+        asked.provenance(who, found, challenger, run_id, as_of, fingerprint)
     least = model.training.min_holdout_rows
-    check("holdout_rows", challenger.rows, least, challenger.rows >= least, GateReason.TOO_FEW_ROWS)
-    value = _number(challenger.metrics.get(metric))
-    check(f"challenger_{metric}", value, "finite", value is not None, GateReason.CHALLENGER_METRIC_MISSING)
-
+    asked.check("holdout_rows", challenger.rows, least, challenger.rows >= least, GateReason.TOO_FEW_ROWS,
+                f"{challenger.rows} rows are judged, at least {least} are needed")  # fmt: skip
+    asked.predictions(evidence)
+    asked.metric(challenger, baseline, judged[2][1] if ruled else None, evidence)
     if model.gate.beat_baseline:
-        bar = _number(baseline.metrics.get(metric))
-        if check(f"baseline_{metric}", bar, "finite", bar is not None, GateReason.BASELINE_METRIC_MISSING):
-            better = value is not None and bar is not None and _beats(metric, value, bar, bar)
-            check("beats_baseline", value, bar, better, GateReason.WORSE_THAN_BASELINE)
-
-    if len(judged) == 3:
-        known = champion is not None and champion.problem is None
-        problem = champion.problem if champion is not None else "it was not evaluated"
-        check("champion_available", problem or "yes", "yes", known, GateReason.CHAMPION_UNAVAILABLE)
-        ruling = None if champion is None else _number(champion.metrics.get(metric))
-        check(f"champion_{metric}", ruling, "finite", ruling is not None, GateReason.CHAMPION_METRIC_MISSING)
-        check("not_older", as_of, champion_as_of, champion_as_of is not None and as_of >= champion_as_of,
-              GateReason.OLDER_THAN_CHAMPION)  # fmt: skip
-        if ruling is not None:
-            limit = limit_of(metric, ruling, model.gate.margin)
-            better = value is not None and _beats(metric, value, ruling, limit)
-            check("beats_champion", value, limit, better, GateReason.NOT_BETTER_THAN_CHAMPION)
-
-    won = GateReason.BETTER_THAN_CHAMPION if len(judged) == 3 else GateReason.FIRST_CHAMPION
-    return Verdict(not failed, failed[0] if failed else won, tuple(checks))
+        asked.baseline(challenger, baseline)
+    if ruled:
+        asked.champion(judged[2][1], as_of, champion_as_of)
+        asked.improvement(evidence, model.gate.on_drift if answers_drift else model.gate.otherwise)
+        if model.task == "binary":
+            asked.calibration(evidence)
+    asked.slices(evidence)
+    asked.cost(evidence)
+    asked.stability(challenger, evidence)
+    return asked.verdict(evidence, ruled)
 
 
-def limit_of(metric: str, champion: float, margin: float) -> float:
-    """The value a challenger must reach: the champion's distance from perfect, smaller by the share `margin`.
+class _Asked:
+    """The checks so far; each method asks about one thing."""
 
-    Perfect is 0 for errors and 1 for r2, roc_auc and pr_auc, so that 2 % mean the same effort at an AUC of 0.6
-    and of 0.98, and an r2 below zero is no special case.
-    """
-    if metric in LARGER_IS_BETTER:
-        return 1.0 - (1.0 - champion) * (1.0 - margin)
-    return champion * (1.0 - margin)
+    def __init__(self, model: ModelSpec) -> None:
+        self.model, self.gate, self.name = model, model.gate, model.gate_metric
+        self.checks: list[Check] = []
+
+    def check(
+        self, name: str, value: Any, limit: Any, passed: bool, reason: GateReason, sentence: str
+    ) -> bool:
+        """Record a rule; returns whether it holds."""
+        self.checks.append(Check(name, _plain(value), _plain(limit), bool(passed), reason.value, sentence))
+        return bool(passed)
+
+    def verdict(self, evidence: Evidence, ruled: bool) -> Verdict:
+        """All rules together; the first that does not hold is the reason."""
+        failed = next((c for c in self.checks if not c.passed), None)
+        if failed is not None:
+            return Verdict(False, GateReason(failed.code), tuple(self.checks))
+        won = GateReason.FIRST_CHAMPION
+        if ruled:
+            low = evidence.over_champion.low if evidence.over_champion else None
+            better = low is not None and low > self.gate.margin
+            won = GateReason.BETTER_THAN_CHAMPION if better else GateReason.NOT_WORSE_THAN_CHAMPION
+        return Verdict(True, won, tuple(self.checks))
+
+    def provenance(
+        self, who: str, found: Evaluation, like: Evaluation, run_id: str, as_of: datetime, fingerprint: str
+    ) -> None:
+        """The evaluation is this training's, on this snapshot, on the same rows as the challenger's."""
+        self.check(f"{who}_run", found.run_id, run_id, found.run_id == run_id, GateReason.STALE_EVALUATION,
+                   f"the {who} was evaluated by {found.run_id}, this training is {run_id}")  # fmt: skip
+        self.check(f"{who}_as_of", found.as_of, as_of, found.as_of == as_of, GateReason.STALE_EVALUATION,
+                   f"the {who} was evaluated as of {found.as_of.isoformat()}, this training is as of {as_of.isoformat()}")  # fmt: skip
+        self.check(f"{who}_snapshot", found.fingerprint[:16], fingerprint[:16], found.fingerprint == fingerprint,
+                   GateReason.SNAPSHOT_MISMATCH,
+                   f"the {who} was evaluated on snapshot {found.fingerprint[:16]}, this training's is {fingerprint[:16]}")  # fmt: skip
+        self.check(f"{who}_rows", found.rows, like.rows, found.rows == like.rows and found.keys == like.keys,
+                   GateReason.DIFFERENT_ROWS,
+                   f"the {who} was judged on {found.rows} rows ({found.keys[:8]}), the challenger on {like.rows} ({like.keys[:8]})")  # fmt: skip
+
+    def predictions(self, evidence: Evidence) -> None:
+        """The challenger has not learnt the judged rows, and predicts what a label can be."""
+        self.check("holdout_not_learnt", evidence.learnt_until, evidence.holdout_start,
+                   evidence.learnt_until < evidence.holdout_start, GateReason.LEAKED_HOLDOUT,
+                   f"the challenger was fitted on rows up to {evidence.learnt_until.isoformat()}, the judged rows begin at "
+                   f"{evidence.holdout_start.isoformat()}")  # fmt: skip
+        self.check("predictions_finite", evidence.not_finite, 0, evidence.not_finite == 0 and evidence.predictions is not None,
+                   GateReason.PREDICTIONS_NOT_FINITE,
+                   f"{evidence.not_finite} of the challenger's predictions are not finite")  # fmt: skip
+        lower, upper = self._range(evidence)
+        for name, limit, side in (("smallest", lower, 0), ("largest", upper, 1)):
+            if limit is None or evidence.predictions is None:
+                continue
+            value = evidence.predictions[side]
+            inside = value >= limit if side == 0 else value <= limit
+            self.check(f"{name}_prediction", value, limit, inside, GateReason.PREDICTIONS_OUT_OF_RANGE,
+                       f"the {name} prediction is {value:.4g}, the limit for labels with slack is {limit:.4g}")  # fmt: skip
+
+    def _range(self, evidence: Evidence) -> tuple[float | None, float | None]:
+        if self.model.task == "binary":
+            return 0.0, 1.0
+        low, high = self.model.label.min, self.model.label.max
+        span = (evidence.labels[1] if high is None else high) - (evidence.labels[0] if low is None else low)
+        slack = self.gate.range_slack * span
+        return None if low is None else low - slack, None if high is None else high + slack
+
+    def metric(
+        self, challenger: Evaluation, baseline: Evaluation, champion: Evaluation | None, evidence: Evidence
+    ) -> None:
+        """The challenger has a metric, and the metrics are those of the predictions that the evidence is from."""
+        value = _number(challenger.metrics.get(self.name))
+        self.check(f"challenger_{self.name}", value, "finite", value is not None, GateReason.CHALLENGER_METRIC_MISSING,
+                   f"the challenger's {self.name} is {_told(value)}")  # fmt: skip
+        over = evidence.over_champion.point if evidence.over_champion else None
+        for who, other, told in (
+            ("baseline", baseline, evidence.over_baseline),
+            ("champion", champion, over),
+        ):
+            bar = _number(other.metrics.get(self.name)) if other is not None else None
+            if value is None or bar is None or _loss(self.name, bar) <= ROUNDING:
+                continue
+            says = 1.0 - _loss(self.name, value) / _loss(self.name, bar)
+            same = told is not None and abs(says - told) <= ROUNDING * max(1.0, abs(says))
+            self.check(f"{who}_metric_agrees", says, told, same, GateReason.METRIC_MISMATCH,
+                       f"by the metrics the improvement over the {who} is {_share(says)}, by the predictions {_share(told)}")  # fmt: skip
+
+    def baseline(self, challenger: Evaluation, baseline: Evaluation) -> None:
+        """The challenger beats the naive prediction."""
+        value, bar = (_number(e.metrics.get(self.name)) for e in (challenger, baseline))
+        if self.check(f"baseline_{self.name}", bar, "finite", bar is not None, GateReason.BASELINE_METRIC_MISSING,
+                      f"the baseline's {self.name} is {_told(bar)}"):  # fmt: skip
+            better = value is not None and bar is not None and _loss(self.name, value) < _loss(self.name, bar)
+            self.check("beats_baseline", value, bar, better, GateReason.WORSE_THAN_BASELINE,
+                       f"{self.name} of the challenger is {_told(value)}, of the baseline {_told(bar)}")  # fmt: skip
+
+    def champion(self, champion: Evaluation, as_of: datetime, champion_as_of: datetime | None) -> None:
+        """There is a champion to compare with, and it is not of a later time than the challenger."""
+        self.check("champion_available", champion.problem or "yes", "yes", champion.problem is None,
+                   GateReason.CHAMPION_UNAVAILABLE, f"the champion: {champion.problem or 'could be evaluated'}")  # fmt: skip
+        ruling = _number(champion.metrics.get(self.name))
+        self.check(f"champion_{self.name}", ruling, "finite", ruling is not None, GateReason.CHAMPION_METRIC_MISSING,
+                   f"the champion's {self.name} is {_told(ruling)}")  # fmt: skip
+        known = champion_as_of.isoformat() if champion_as_of else "an unknown time"
+        self.check("not_older", as_of, champion_as_of, champion_as_of is not None and as_of >= champion_as_of,
+                   GateReason.OLDER_THAN_CHAMPION,
+                   f"the challenger is as of {as_of.isoformat()}, the champion of {known}")  # fmt: skip
+
+    def improvement(self, evidence: Evidence, wanted: str) -> None:
+        """The challenger is better, or not worse, beyond the doubt that the spec allows."""
+        found = evidence.over_champion
+        low = _number(found.low) if found is not None else None
+        if found is None or low is None:
+            self.check("comparable", None, "an interval", False, GateReason.NOT_COMPARABLE,
+                       "challenger and champion cannot be compared on these rows: too few moments, or one class only; "
+                       "make training.holdout longer")  # fmt: skip
+            return
+        sure = f"is {_share(found.point)}, with {self.gate.confidence:.0%} confidence at least {_share(low)}"
+        if wanted == "better":
+            self.check("beats_champion", low, self.gate.margin, low > self.gate.margin, GateReason.NOT_BETTER_THAN_CHAMPION,
+                       f"the improvement over the champion {sure}; it must be more than {_share(self.gate.margin)}")  # fmt: skip
+        else:
+            limit = -self.gate.tolerance
+            self.check("not_worse_than_champion", low, limit, low >= limit, GateReason.PERHAPS_WORSE_THAN_CHAMPION,
+                       f"the improvement over the champion {sure}; {_share(limit)} is allowed")  # fmt: skip
+
+    def slices(self, evidence: Evidence) -> None:
+        """No named slice is absent, too small or worse; neither is the worst that was found."""
+        found, limit, least = evidence.slices, -self.gate.slice_max_worse, self.gate.slice_min_rows
+        for name in self.gate.slices:
+            parts = found.named.get(name, ()) if found else ()
+            if not self.check(f"slice_{name}", len(parts), 1, bool(parts), GateReason.SLICE_ABSENT,
+                              f"the judged rows have {'' if parts else 'no '}rows of {name} that can be judged"):  # fmt: skip
+                continue
+            for part in parts:
+                if part.rows < least or part.point is None:
+                    self.check(f"slice_{part.name}_rows", part.rows, least, False, GateReason.SLICE_TOO_SMALL,
+                               f"{part.name} has {part.rows} rows; {least} are needed, for a binary model of both classes")  # fmt: skip
+                else:
+                    self._slice(part, limit)
+        if found is not None and found.worst is not None:
+            self._slice(found.worst, limit, f", the worst of {found.searched}")
+
+    def _slice(self, part: Any, limit: float, more: str = "") -> None:
+        value = part.point if part.high is None else part.high
+        sure = f", surely below {_share(part.high)}" if part.high is not None else ""
+        self.check(f"slice_{part.name}", value, limit, not part.worse, GateReason.SLICE_WORSE,
+                   f"the improvement in {part.name} ({part.rows} rows{more}) is {_share(part.point)}{sure}; {_share(limit)} is "
+                   "allowed")  # fmt: skip
+
+    def calibration(self, evidence: Evidence) -> None:
+        """The probabilities are not further off than the champion's."""
+        found, limit = evidence.calibration, self.gate.calibration_max_worse
+        value = _number(found.worse_by) if found is not None else None
+        told = f"{found.challenger:.3f}, the champion's {found.champion:.3f}" if found else "unknown"
+        self.check("calibration", value, limit, value is not None and value <= limit, GateReason.CALIBRATION_WORSE,
+                   f"the challenger's calibration error is {told}; it is larger by at least {_told(value)}, {limit:.3g} is allowed")  # fmt: skip
+
+    def cost(self, evidence: Evidence) -> None:
+        """The challenger predicts fast enough and its file is small enough, where the spec says what is enough."""
+        spent = evidence.cost
+        for name, limit, value, unit, reason in (
+            ("predict_ms", self.gate.max_predict_ms, spent and spent.predict_ms, "ms for 1,000 rows", GateReason.TOO_SLOW),
+            ("size_mb", self.gate.max_size_mb, spent and spent.bytes / 1e6, "MB", GateReason.TOO_LARGE),
+        ):  # fmt: skip
+            if limit is not None:
+                known = _number(value)
+                self.check(name, known, limit, known is not None and known <= limit, reason,
+                           f"the challenger takes {_told(known)} {unit}, {limit:.4g} are allowed")  # fmt: skip
+
+    def stability(self, challenger: Evaluation, evidence: Evidence) -> None:
+        """Another seed gives about the same metric, where the spec asks."""
+        limit = self.gate.stability
+        if limit is None:
+            return
+        value, other = (_number((m or {}).get(self.name)) for m in (challenger.metrics, evidence.other_seed))
+        moved = None
+        if value is not None and other is not None:
+            larger = max(_loss(self.name, value), _loss(self.name, other))
+            moved = abs(_loss(self.name, value) - _loss(self.name, other)) / larger if larger > 0 else 0.0
+        self.check("stability", moved, limit, moved is not None and moved <= limit, GateReason.UNSTABLE,
+                   f"{self.name} is {_told(value)}, with another seed {_told(other)}: {_share(moved)} apart, {_share(limit)} is "
+                   "allowed")  # fmt: skip
 
 
-def _beats(metric: str, value: float, other: float, limit: float) -> bool:
-    """Strictly better than the other, and at least at the limit."""
-    if metric in LARGER_IS_BETTER:
-        return value > other and value >= limit
-    return value < other and value <= limit
+def _loss(metric: str, value: float) -> float:
+    """The distance from perfect: 0 for errors, 1 for r2 and areas."""
+    return 1.0 - value if metric in LARGER_IS_BETTER else value
 
 
 def _absent(like: Evaluation) -> Evaluation:
@@ -187,6 +373,14 @@ def _absent(like: Evaluation) -> Evaluation:
 
 def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _told(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"
+
+
+def _share(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:.2f} %"
 
 
 def _plain(value: Any) -> float | str | None:

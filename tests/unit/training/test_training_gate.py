@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from evergreen.training.gate import Evaluation, GateReason, Verdict, judge, limit_of
+from evergreen.training import metrics
+from evergreen.training.calibration import Calibration
+from evergreen.training.compare import Improvement
+from evergreen.training.evidence import Cost, Evidence, gather, measure_cost
+from evergreen.training.gate import COULD_TELL, Check, Evaluation, GateReason, Verdict, judge
+from evergreen.training.slices import Slice, Slices
 
 AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
 GOOD = Evaluation({"rmse": 1.0}, 100, "keys", "print", "run", AS_OF)
 CHAMPION = replace(GOOD, metrics={"rmse": 2.0})
 BASELINE = replace(GOOD, metrics={"rmse": 3.0})
+BETTER = Improvement(0.5, 0.4, 0.6, 0.05, 12, 100)
+EVIDENCE = Evidence(
+    learnt_until=AS_OF - timedelta(days=8),
+    holdout_start=AS_OF - timedelta(days=7),
+    not_finite=0,
+    predictions=(0.0, 9.0),
+    labels=(0.0, 10.0),
+    over_baseline=2 / 3,
+    over_champion=BETTER,
+    slices=Slices({}, None, 0),
+)
 
 
 def ask(
-    model, challenger=GOOD, baseline=BASELINE, champion=CHAMPION, champion_as_of=AS_OF - timedelta(days=1)
-):
+    model, challenger=GOOD, baseline=BASELINE, champion=CHAMPION, champion_as_of=AS_OF - timedelta(days=1),
+    answers_drift=False, **evidence,
+):  # fmt: skip
     return judge(
-        model, challenger, baseline, champion,
+        model, challenger, baseline, champion, evidence=replace(EVIDENCE, **evidence), answers_drift=answers_drift,
         champion_as_of=champion_as_of, run_id="run", as_of=AS_OF, fingerprint="print",
     )  # fmt: skip
+
+
+def bounds(low, high=0.9):
+    return {"over_champion": Improvement(0.5, low, high, 0.05, 12, 100)}
 
 
 def test_better_than_champion_and_baseline(rides):
@@ -35,7 +60,8 @@ def test_better_than_champion_and_baseline(rides):
 def test_without_a_champion_only_the_baseline_counts(rides):
     verdict = ask(rides, champion=None, champion_as_of=None)
     assert (verdict.passed, verdict.reason) == (True, GateReason.FIRST_CHAMPION)
-    verdict = ask(rides, challenger=replace(GOOD, metrics={"rmse": 3.5}), champion=None, champion_as_of=None)
+    worse = replace(GOOD, metrics={"rmse": 3.6})
+    verdict = ask(rides, challenger=worse, champion=None, champion_as_of=None, over_baseline=-0.2)
     assert (verdict.passed, verdict.reason) == (False, GateReason.WORSE_THAN_BASELINE)
 
 
@@ -55,23 +81,38 @@ def test_without_a_champion_only_the_baseline_counts(rides):
         pytest.param({"challenger": replace(GOOD, metrics={"rmse": float("nan")})}, "CHALLENGER_METRIC_MISSING", id="nan"),
         pytest.param({"challenger": replace(GOOD, metrics={"rmse": float("-inf")})}, "CHALLENGER_METRIC_MISSING", id="inf"),
         pytest.param({"baseline": replace(BASELINE, metrics={})}, "BASELINE_METRIC_MISSING", id="no-baseline"),
-        pytest.param({"baseline": replace(BASELINE, metrics={"rmse": 0.9})}, "WORSE_THAN_BASELINE", id="baseline-better"),
-        pytest.param({"baseline": replace(BASELINE, metrics={"rmse": 1.0})}, "WORSE_THAN_BASELINE", id="baseline-equal"),
+        pytest.param({"baseline": replace(BASELINE, metrics={"rmse": 0.8}), "over_baseline": -0.25}, "WORSE_THAN_BASELINE", id="baseline-better"),
+        pytest.param({"baseline": replace(BASELINE, metrics={"rmse": 1.0}), "over_baseline": 0.0}, "WORSE_THAN_BASELINE", id="baseline-equal"),
         pytest.param({"champion": replace(CHAMPION, metrics={}, problem="gone")}, "CHAMPION_UNAVAILABLE", id="champion-gone"),
         pytest.param({"champion": None}, "CHAMPION_UNAVAILABLE", id="champion-not-evaluated"),
         pytest.param({"champion": replace(CHAMPION, metrics={"mae": 1.0})}, "CHAMPION_METRIC_MISSING", id="champion-metric"),
         pytest.param({"champion": replace(CHAMPION, metrics={"rmse": float("nan")})}, "CHAMPION_METRIC_MISSING", id="champion-nan"),
         pytest.param({"champion_as_of": AS_OF + timedelta(hours=1)}, "OLDER_THAN_CHAMPION", id="backfill"),
         pytest.param({"champion_as_of": None}, "OLDER_THAN_CHAMPION", id="champion-of-unknown-age"),
-        pytest.param({"champion": replace(CHAMPION, metrics={"rmse": 1.0})}, "NOT_BETTER_THAN_CHAMPION", id="equal"),
-        pytest.param({"champion": replace(CHAMPION, metrics={"rmse": 0.5})}, "NOT_BETTER_THAN_CHAMPION", id="worse"),
+        pytest.param({"learnt_until": EVIDENCE.holdout_start}, "LEAKED_HOLDOUT", id="learnt-the-first-judged-row"),
+        pytest.param({"learnt_until": AS_OF}, "LEAKED_HOLDOUT", id="learnt-all-judged-rows"),
+        pytest.param({"not_finite": 1}, "PREDICTIONS_NOT_FINITE", id="one-nan-prediction"),
+        pytest.param({"not_finite": 100, "predictions": None}, "PREDICTIONS_NOT_FINITE", id="no-prediction"),
+        pytest.param({"challenger": replace(GOOD, metrics={"rmse": 0.9})}, "METRIC_MISMATCH", id="another-days-challenger-metric"),
+        pytest.param({"champion": replace(CHAMPION, metrics={"rmse": 9.0})}, "METRIC_MISMATCH", id="another-days-champion-metric"),
+        pytest.param({"over_baseline": None}, "METRIC_MISMATCH", id="baseline-without-predictions"),
+        pytest.param({"over_champion": None}, "METRIC_MISMATCH", id="champion-without-predictions"),
+        pytest.param({"over_champion": Improvement(0.5, None, None, None, 3, 100)}, "NOT_COMPARABLE", id="too-few-moments"),
+        pytest.param({"over_champion": replace(BETTER, low=float("nan"))}, "NOT_COMPARABLE", id="bound-is-nan"),
+        pytest.param(bounds(0.0), "NOT_BETTER_THAN_CHAMPION", id="bound-at-the-margin"),
+        pytest.param(bounds(-0.1), "NOT_BETTER_THAN_CHAMPION", id="better-by-luck"),
+        pytest.param({"answers_drift": True, **bounds(-0.011)}, "PERHAPS_WORSE_THAN_CHAMPION", id="after-drift-perhaps-worse"),
+        pytest.param({"slices": Slices({}, Slice("kind=dry", 200, -0.3, -0.1, True), 5)}, "SLICE_WORSE", id="worst-slice"),
     ],
 )  # fmt: skip
 def test_each_rule_fails_closed(rides, broken, reason):
     verdict = ask(rides, **broken)
     assert not verdict.passed
     assert verdict.reason is GateReason[reason]
-    assert any(not c.passed for c in verdict.checks)
+    failed = next(c for c in verdict.checks if not c.passed)
+    assert failed.code == verdict.reason.value
+    assert failed.sentence
+    assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict(), allow_nan=False))) == verdict
 
 
 def test_too_small_a_holdout(rides, change):
@@ -87,36 +128,223 @@ def test_the_baseline_may_be_left_out(rides, change):
     assert ask(model, baseline=replace(BASELINE, metrics={})).passed
 
 
+def test_a_champion_that_was_not_evaluated_has_no_evidence_either(rides):
+    verdict = ask(rides, champion=replace(CHAMPION, metrics={}, problem="gone"), over_champion=None)
+    assert verdict.reason is GateReason.CHAMPION_UNAVAILABLE
+
+
 @pytest.mark.parametrize(
-    ("metric", "champion", "just_enough", "not_enough"),
+    ("gate", "answers_drift", "low", "reason"),
     [
-        pytest.param("rmse", 2.0, 1.9, 1.9001, id="error"),
-        pytest.param("r2", -0.5, -0.4249, -0.43, id="negative-r2"),
-        pytest.param("r2", 0.0, 0.0501, 0.049, id="zero-r2"),
-        pytest.param("r2", 0.98, 0.98101, 0.9809, id="nearly-perfect"),
-        pytest.param("mae", 1e-9, 0.95e-9, 0.96e-9, id="nearly-zero"),
+        pytest.param({}, True, 0.02, "BETTER_THAN_CHAMPION", id="drift-better"),
+        pytest.param({}, True, -0.01, "NOT_WORSE_THAN_CHAMPION", id="drift-within-tolerance"),
+        pytest.param({"tolerance": 0.0}, True, -0.005, "PERHAPS_WORSE_THAN_CHAMPION", id="no-tolerance"),
+        pytest.param(
+            {"on_drift": "better"}, True, -0.005, "NOT_BETTER_THAN_CHAMPION", id="drift-asks-for-better"
+        ),
+        pytest.param(
+            {"otherwise": "not_worse"}, False, -0.005, "NOT_WORSE_THAN_CHAMPION", id="always-not-worse"
+        ),
+        pytest.param({"margin": 0.05}, False, 0.05, "NOT_BETTER_THAN_CHAMPION", id="at-the-margin"),
+        pytest.param({"margin": 0.05}, False, 0.051, "BETTER_THAN_CHAMPION", id="beyond-the-margin"),
     ],
 )
-def test_the_margin_is_a_share_of_the_distance_from_perfect(
-    rides, change, metric, champion, just_enough, not_enough
-):
-    model = change(rides, gate={"metric": metric, "margin": 0.05, "beat_baseline": False})
-    for value, passed in ((just_enough, True), (not_enough, False)):
-        verdict = ask(
-            model, replace(GOOD, metrics={metric: value}), champion=replace(GOOD, metrics={metric: champion})
-        )
-        assert verdict.passed is passed, limit_of(metric, champion, 0.05)
+def test_what_is_asked_of_the_bound(rides, change, gate, answers_drift, low, reason):
+    verdict = ask(change(rides, gate=gate), answers_drift=answers_drift, **bounds(low))
+    assert verdict.reason is GateReason[reason]
+    assert verdict.passed is (reason in ("BETTER_THAN_CHAMPION", "NOT_WORSE_THAN_CHAMPION"))
+
+
+FINE = Slice("kind=dry", 200, 0.1, None, False)
+
+
+@pytest.mark.parametrize(
+    ("named", "reason"),
+    [
+        pytest.param({}, "SLICE_ABSENT", id="never-looked-for"),
+        pytest.param({"kind": ()}, "SLICE_ABSENT", id="absent"),
+        pytest.param({"kind": (FINE, replace(FINE, rows=99))}, "SLICE_TOO_SMALL", id="too-small"),
+        pytest.param({"kind": (replace(FINE, point=None),)}, "SLICE_TOO_SMALL", id="one-class"),
+        pytest.param({"kind": (FINE, replace(FINE, point=-0.3, high=-0.1, worse=True))}, "SLICE_WORSE", id="worse"),
+        pytest.param({"kind": (FINE,)}, "BETTER_THAN_CHAMPION", id="fine"),
+    ],
+)  # fmt: skip
+def test_named_slices(rides, change, named, reason):
+    model = change(rides, gate={"slices": ("kind",)})
+    assert ask(model, slices=Slices(named, None, 0)).reason is GateReason[reason]
+    if reason == "SLICE_ABSENT":
+        first = ask(model, champion=None, champion_as_of=None, slices=Slices(named, None, 0))
+        assert first.reason is GateReason.SLICE_ABSENT, "the first champion needs the slice too"
+
+
+@pytest.mark.parametrize(
+    ("label", "predictions", "passed"),
+    [
+        pytest.param({}, (-1e9, 1e9), True, id="no-range"),
+        pytest.param({"min": 0.0}, (-1.0, 1e9), True, id="within-slack"),
+        pytest.param({"min": 0.0}, (-1.01, 9.0), False, id="too-small"),
+        pytest.param({"min": 0.0, "max": 20.0}, (0.0, 22.0), True, id="slack-of-the-range"),
+        pytest.param({"min": 0.0, "max": 20.0}, (0.0, 22.1), False, id="too-large"),
+    ],
+)
+def test_predictions_lie_in_the_labels_range(rides, change, label, predictions, passed):
+    verdict = ask(change(rides, label=label), predictions=predictions)
+    assert verdict.passed is passed
+    if not passed:
+        assert verdict.reason is GateReason.PREDICTIONS_OUT_OF_RANGE
+
+
+@pytest.mark.parametrize(
+    ("gate", "evidence", "reason"),
+    [
+        pytest.param({"max_predict_ms": 5.0}, {"cost": Cost(5.1, 10)}, "TOO_SLOW", id="slow"),
+        pytest.param({"max_predict_ms": 5.0}, {}, "TOO_SLOW", id="not-timed"),
+        pytest.param({"max_size_mb": 1.0}, {"cost": Cost(1.0, 1_000_001)}, "TOO_LARGE", id="large"),
+        pytest.param({"max_size_mb": 1.0}, {}, "TOO_LARGE", id="not-weighed"),
+        pytest.param({"stability": 0.02}, {"other_seed": {"rmse": 1.03}}, "UNSTABLE", id="another-seed-differs"),
+        pytest.param({"stability": 0.02}, {"other_seed": {"mae": 1.0}}, "UNSTABLE", id="another-metric"),
+        pytest.param({"stability": 0.02}, {}, "UNSTABLE", id="not-fitted-again"),
+        pytest.param({"max_predict_ms": 5.0, "max_size_mb": 1.0, "stability": 0.02},
+                     {"cost": Cost(5.0, 1_000_000), "other_seed": {"rmse": 1.02}}, "BETTER_THAN_CHAMPION", id="at-the-limits"),
+    ],
+)  # fmt: skip
+def test_limits_that_a_spec_may_set(rides, change, gate, evidence, reason):
+    assert ask(change(rides, gate=gate), **evidence).reason is GateReason[reason]
+    assert ask(rides, **evidence).passed, "without a limit nothing is asked"
+
+
+def auc(value):
+    return replace(GOOD, metrics={"roc_auc": value})
+
+
+WELL = {"predictions": (0.0, 1.0), "calibration": Calibration(0.02, 0.03, -0.02)}
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        pytest.param({}, "BETTER_THAN_CHAMPION", id="good"),
+        pytest.param({"predictions": (-0.01, 1.0)}, "PREDICTIONS_OUT_OF_RANGE", id="no-probability"),
+        pytest.param({"predictions": (0.0, 1.01)}, "PREDICTIONS_OUT_OF_RANGE", id="more-than-one"),
+        pytest.param({"calibration": Calibration(0.2, 0.03, 0.021)}, "CALIBRATION_WORSE", id="calibration-worse"),
+        pytest.param({"calibration": Calibration(0.2, 0.03, None)}, "CALIBRATION_WORSE", id="calibration-not-told"),
+        pytest.param({"calibration": None}, "CALIBRATION_WORSE", id="calibration-not-measured"),
+        pytest.param({"over_baseline": -0.25, "baseline": auc(0.84)}, "WORSE_THAN_BASELINE", id="baseline-better"),
+    ],
+)  # fmt: skip
+def test_a_binary_model(wetness, more, reason):
+    asked = {
+        "baseline": auc(0.5),
+        "over_baseline": 0.6,
+        "over_champion": replace(BETTER, point=1 / 3),
+        **WELL,
+        **more,
+    }
+    assert ask(wetness, auc(0.8), champion=auc(0.7), **asked).reason is GateReason[reason]
 
 
 def test_a_perfect_champion_cannot_be_beaten(rides):
     zero = replace(GOOD, metrics={"rmse": 0.0})
-    assert ask(rides, challenger=zero, champion=zero).reason is GateReason.NOT_BETTER_THAN_CHAMPION
+    equal = Improvement(0.0, 0.0, 0.0, 0.0, 12, 100)
+    verdict = ask(rides, challenger=zero, champion=zero, over_champion=equal, over_baseline=1.0)
+    assert verdict.reason is GateReason.NOT_BETTER_THAN_CHAMPION
 
 
-def test_larger_is_better_for_an_auc(wetness):
-    def auc(value):
-        return replace(GOOD, metrics={"roc_auc": value})
+def test_every_reason_is_met_by_a_test_here():
+    text = Path(__file__).read_text(encoding="utf-8")
+    assert [r.name for r in GateReason if r.name not in text] == []
+    assert set(COULD_TELL) <= set(GateReason)
 
-    assert ask(wetness, auc(0.8), auc(0.5), auc(0.7)).passed
-    assert ask(wetness, auc(0.7), auc(0.5), auc(0.8)).reason is GateReason.NOT_BETTER_THAN_CHAMPION
-    assert ask(wetness, auc(0.4), auc(0.5), auc(0.3)).reason is GateReason.WORSE_THAN_BASELINE
+
+def test_checks_of_earlier_decisions_can_still_be_read():
+    old = {"check": "beats_champion", "value": 1.0, "limit": 2.0, "passed": True}
+    verdict = Verdict.from_dict({"passed": True, "reason": "first_champion", "checks": [old]})
+    assert verdict.checks == (Check("beats_champion", 1.0, 2.0, True),)
+
+
+HOUR = 3_600_000_000
+
+
+def through(model, y, predictions, *, answers_drift=True, kinds=None, learnt_until=-1):
+    """Evaluate and judge as a training does."""
+    times = np.arange(len(y)) * HOUR
+    columns = {"kind": pa.array(kinds if kinds is not None else ["dry", "wet"] * (len(y) // 2))}
+    found = {
+        who: replace(
+            GOOD, rows=len(y), metrics=metrics.compute(model.task, y, p) if np.isfinite(p).all() else {}
+        )
+        for who, p in predictions.items()
+    }
+    evidence = gather(model, times, y, predictions, columns, learnt_until=learnt_until)
+    json.dumps(evidence.to_dict(), allow_nan=False)
+    return judge(
+        model, found["challenger"], found["baseline"], found.get("champion"), evidence=evidence,
+        answers_drift=answers_drift, champion_as_of=AS_OF if "champion" in found else None, run_id="run", as_of=AS_OF,
+        fingerprint="print",
+    )  # fmt: skip
+
+
+def week(n=168, seed=0):
+    """Hourly demand with a daily rhythm, and errors that last for hours."""
+    rng = np.random.default_rng(seed)
+    noise = np.convolve(rng.normal(size=n + 5), np.ones(6) / np.sqrt(6), "valid")
+    return 60 + 40 * np.sin(np.arange(n) / 24 * 2 * np.pi), noise
+
+
+@pytest.mark.parametrize("answers_drift", [True, False], ids=["drift", "nightly"])
+def test_a_week_of_hours_promotes_a_challenger_that_is_far_better(rides, change, answers_drift):
+    model = change(rides, gate={"margin": 0.02}, label={"min": 0.0})
+    for seed in range(5):
+        truth, noise = week(seed=seed)
+        old = truth * 1.2 + 8 * week(seed=100 + seed)[1]
+        predictions = {
+            "challenger": truth + 3 * noise,
+            "champion": old,
+            "baseline": np.full(168, truth.mean()),
+        }
+        verdict = through(model, truth + 5 * noise, predictions, answers_drift=answers_drift)
+        assert verdict.reason is GateReason.BETTER_THAN_CHAMPION, [
+            c.sentence for c in verdict.checks if not c.passed
+        ]
+
+
+def test_a_week_of_hours_promotes_no_challenger_that_is_worse(rides):
+    for seed in range(5):
+        truth, noise = week(seed=seed)
+        predictions = {"challenger": truth * 1.2, "champion": truth, "baseline": np.zeros(168)}
+        assert through(rides, truth + 5 * noise, predictions).reason is GateReason.PERHAPS_WORSE_THAN_CHAMPION
+
+
+def test_evidence_from_predictions(rides, wetness):
+    truth, noise = week(1000)
+    good = {"challenger": truth, "champion": truth + 5, "baseline": np.zeros(1000)}
+    y = truth + noise
+    assert through(rides, y, good).passed
+    assert (
+        through(rides, y, {**good, "challenger": np.where(truth > 90, np.nan, truth)}).reason
+        is GateReason.PREDICTIONS_NOT_FINITE
+    )
+    assert through(rides, y, good, learnt_until=0).reason is GateReason.LEAKED_HOLDOUT
+    assert (
+        through(rides, y, {k: p for k, p in good.items() if k != "champion"}).reason
+        is GateReason.FIRST_CHAMPION
+    )
+    kinds = np.array(["dry"] * 1000, dtype=object)
+    kinds[::8] = "snow"
+    broken = {**good, "challenger": np.where(kinds == "snow", truth + 12, truth)}
+    assert through(rides, y, broken, kinds=kinds).reason is GateReason.SLICE_WORSE
+    rng = np.random.default_rng(1)
+    p = rng.random(2000)
+    label = (rng.random(2000) < p).astype(float)
+    dull = np.clip(p + 0.2 * rng.normal(size=2000), 0, 1)
+    sharp = {"challenger": p, "champion": dull, "baseline": np.full(2000, 0.5)}
+    assert through(wetness, label, sharp).passed
+    assert through(wetness, label, {**sharp, "challenger": p**3}).reason is GateReason.CALIBRATION_WORSE
+
+
+def test_a_models_cost_is_of_a_thousand_rows():
+    shapes = []
+    cost = measure_cost(lambda rows: shapes.append(rows.shape), np.zeros((3, 4), dtype=np.float32), 123)
+    assert set(shapes) == {(1000, 4)}
+    assert cost.bytes == 123
+    assert cost.predict_ms >= 0
