@@ -165,7 +165,9 @@ def check_table(known: Known, *, only_failed: bool) -> tuple[Table, ...]:
         chosen = [c for c in checks if c.get("passed") is not True]
     else:
         chosen = [
-            c for c in checks if str(c.get("check")).startswith("beats_") or c.get("check") == "holdout_rows"
+            c
+            for c in checks
+            if str(c.get("check")).startswith(("beats_", "not_worse_")) or c.get("check") == "holdout_rows"
         ]
     rows = tuple(
         (words.reason(c.get("check")), words.num(c.get("value")), words.num(c.get("limit")),

@@ -14,10 +14,10 @@ from evergreen.ledger import Decision, Kind
 from evergreen.monitoring.effects import effects
 from evergreen.monitoring.judgement import Judgement, Status
 from evergreen.spec import ModelSpec
-from evergreen.training.gate import GateReason
+from evergreen.training import gate
 
 # Every other reason says that the gate could not compare: the champion did not load, a metric was missing, ...
-COULD_TELL = (GateReason.NOT_BETTER_THAN_CHAMPION.value, GateReason.WORSE_THAN_BASELINE.value)
+COULD_TELL = tuple(reason.value for reason in gate.COULD_TELL)
 
 
 @dataclass(frozen=True)

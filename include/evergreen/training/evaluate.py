@@ -18,10 +18,11 @@ import pyarrow as pa
 
 from evergreen import registry
 from evergreen.errors import TerminalError
+from evergreen.registry.models import predict
 from evergreen.spec import ModelSpec
-from evergreen.training import baseline, gate, metrics
+from evergreen.training import baseline, evidence, gate, metrics
 from evergreen.training.encode import Encoding, survey
-from evergreen.training.fit import Fitted, fit
+from evergreen.training.fit import Fitted, fit, refit
 from evergreen.training.local import Labelled
 from evergreen.training.machine import Machine
 from evergreen.training.matrix import Matrix, write
@@ -34,9 +35,9 @@ from evergreen.warehouse.snapshot import Snapshot
 class Judged:
     """The challenger as the gate saw it.
 
-    `matrix` holds all rows, encoded by `encoding`; `machine` is where it was fitted. `prediction` are its predictions for the whole holdout, `holdout` its metrics there; `metrics` those of
-    challenger, baseline and champion on the judged rows; `rows` the number of rows of each part; `notes` what a
-    person may want to know and no rule asks for.
+    `matrix` holds all rows, encoded by `encoding`; `machine` is where it was fitted. `prediction` are its predictions
+    for the whole holdout, `holdout` its metrics there; `metrics` those of challenger, baseline and champion on the
+    judged rows; `rows` the number of rows of each part; `notes` what a person may want to know and no rule asks for.
     """
 
     split: Split
@@ -60,6 +61,7 @@ def evaluate(
     champion: registry.Champion | None,
     machine: Machine,
     work: Path,
+    answers_drift: bool,
 ) -> Judged:
     """Fit a challenger on the training part of a snapshot and ask the gate about it.
 
@@ -71,6 +73,7 @@ def evaluate(
         champion: of now; None if there is none yet.
         machine: where the challenger is fitted.
         work: a folder for the encoded rows, which are read until the training ends.
+        answers_drift: whether the training answers retrain requests.
 
     Raises:
         TerminalError: rows, labels or parameters that cannot be used; a challenger whose predictions are not
@@ -117,11 +120,23 @@ def evaluate(
         evaluations[who] = gate.Evaluation(
             found[who], int(judged.sum()), keys, snapshot.fingerprint, run_id, as_of, problems.get(who)
         )
+    weighed = evidence.gather(
+        model,
+        parts.holdout.times[judged],
+        y[judged],
+        {who: p[judged] for who, p in predictions.items()},
+        _categories(model, parts.holdout, judged),
+        learnt_until=int(parts.training.times.max()),
+        cost=_cost(model, fitted, matrix),
+        other_seed=_other_seed(model, parts, matrix, encoding, fitted, machine, judged),
+    )
     verdict = gate.judge(
         model,
         evaluations["challenger"],
         evaluations["baseline"],
         evaluations.get("champion"),
+        evidence=weighed,
+        answers_drift=answers_drift,
         champion_as_of=champion.as_of if champion else None,
         run_id=run_id,
         as_of=as_of,
@@ -156,6 +171,36 @@ def evaluate(
     )
 
 
+def _cost(model: ModelSpec, fitted: Fitted, matrix: Matrix) -> evidence.Cost | None:
+    """What a prediction costs, where the spec limits it."""
+    if model.gate.max_predict_ms is None and model.gate.max_size_mb is None:
+        return None
+    head = next(matrix.part(0, min(len(matrix), evidence.TIMED_ROWS)).batches())
+    size = len(fitted.booster.save_raw("ubj"))
+    return evidence.measure_cost(lambda rows: predict(fitted.booster, rows), head, size)
+
+
+def _other_seed(
+    model: ModelSpec,
+    parts: Split,
+    matrix: Matrix,
+    encoding: Encoding,
+    fitted: Fitted,
+    machine: Machine,
+    judged: np.ndarray,
+) -> dict[str, float] | None:
+    """Metrics of the same fit with another seed, where the spec asks how much they move."""
+    if model.gate.stability is None:
+        return None
+    other = model.model_copy(
+        update={"training": model.training.model_copy(update={"seed": model.training.seed + 1})}
+    )
+    learnt = Labelled(matrix.part(0, len(parts.training)), parts.training.labels)
+    booster = refit(other, encoding, learnt, fitted.rounds, machine)
+    held = matrix.part(len(matrix) - len(parts.holdout)).predict(booster)
+    return metrics.compute(model.task, parts.holdout.labels[judged], held[judged])
+
+
 def judged_rows(model: ModelSpec, parts: Split, champion: registry.Champion | None) -> np.ndarray:
     """Which holdout rows are judged (booleans): those that the champion has not learnt, if they are enough."""
     every = np.ones(len(parts.holdout), dtype=bool)
@@ -167,6 +212,15 @@ def judged_rows(model: ModelSpec, parts: Split, champion: registry.Champion | No
     if model.task == "binary" and len(np.unique(parts.holdout.labels[fresh])) < 2:
         return every
     return fresh
+
+
+def _categories(model: ModelSpec, rows: Rows, chosen: np.ndarray) -> dict[str, pa.ChunkedArray]:
+    """The categorical features of the chosen rows."""
+    names = list(model.features.categorical)
+    if not names:
+        return {}
+    table = pa.Table.from_batches(list(rows.batches(names))).filter(pa.array(chosen))
+    return {name: table[name] for name in names}
 
 
 def _predict(version: registry.LoadedModel, rows: Rows) -> np.ndarray:

@@ -81,7 +81,7 @@ def train(
                 champion = registry.champion(conn, model.name, repair=False)
             where = machine.choose(model)
             with scratch.folder(Path(snapshot.path).parent) as work:
-                judged = evaluate(model, snapshot, as_of, run_id, champion, where, work)
+                judged = evaluate(model, snapshot, as_of, run_id, champion, where, work, bool(requests))
                 final = finalise(model, judged)
             params = parameters(model, where.device)
             told = {"xgb." + name: value for name, value in params.items()} | {
