@@ -59,8 +59,10 @@ def test_drift_is_mailed_answered_and_mended(stack: Any, told: Any) -> None:
     assert answering, "no promotion answers an alarm"
     for promotion in answering:
         checks = {c["check"]: c for c in promotion.evidence["checks"]}
-        assert checks["beats_champion"]["passed"]
-        assert checks["beats_champion"]["value"] < checks["champion_rmse"]["value"]
+        assert checks["not_worse_than_champion"]["passed"], "the bound of the improvement, answering a drift"
+        assert checks["not_worse_than_champion"]["value"] >= checks["not_worse_than_champion"]["limit"]
+        metrics = promotion.evidence["metrics"]
+        assert metrics["challenger"]["rmse"] < metrics["champion"]["rmse"]
     first = min(requests, key=lambda r: r.id)
     after = min((p for p in answering if first.id in p.answers), key=lambda p: p.id)
     errors = stack.rows(
