@@ -2,15 +2,14 @@
 
     python -m benchmarks [--large] [PART ...]
 
-Parts: reading, landing, scoring, watch, parsing, cycle, night. Each of the first five runs in a fresh process with an
-empty warehouse of its own; the last two run through the scheduler. Without --large the sizes are a million rows.
+Parts: reading, landing, scoring, watch, parsing, cycle, night. Each of the first five runs in a fresh process beside an
+empty PostgreSQL of its own and nothing else; the last two run through the scheduler of a whole stack. Without --large the sizes are a million rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -19,6 +18,8 @@ from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
 
+from benchmarks import cycle, night
+from benchmarks.place import place, warehouse
 from benchmarks.table import Row, commit, machine, markdown
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -43,24 +44,21 @@ def main() -> int:
     parts = arguments.parts or (LARGE if arguments.large else PARTS)
     started = time.monotonic()
     found: dict[str, list[Row]] = {}
-    from benchmarks.place import place
-
-    with place() as here:
-        for part in parts:
-            began = time.monotonic()
-            print(f"{part} ...", file=sys.stderr, flush=True)
-            if part in ALONE:
-                found[part] = _in_a_process(here, part, large=arguments.large)
-            elif part == "cycle":
-                from benchmarks import cycle
-
-                found[part] = cycle.measure(here, MILLION, large=10 * MILLION if arguments.large else None)
-            else:
-                from benchmarks import night
-
-                found[part] = night.measure(here)
-            print(f"{part} took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-            print(markdown(found[part]), file=sys.stderr, flush=True)
+    for part in parts:
+        began = time.monotonic()
+        print(f"{part} ...", file=sys.stderr, flush=True)
+        if part in ALONE:
+            found[part] = _in_a_process(part, large=arguments.large)
+        else:
+            with place() as here:
+                if part == "cycle":
+                    found[part] = cycle.measure(
+                        here, MILLION, large=10 * MILLION if arguments.large else None
+                    )
+                else:
+                    found[part] = night.measure(here)
+        print(f"{part} took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        print(markdown(found[part]), file=sys.stderr, flush=True)
     minutes = (time.monotonic() - started) / 60
     _write(found, large=arguments.large, minutes=minutes)
     rows = [row for part in found.values() for row in part]
@@ -72,18 +70,10 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def _in_a_process(here: object, part: str, *, large: bool) -> list[Row]:
-    from benchmarks.place import Place, database
-
-    assert isinstance(here, Place)
-    with database(here.layout, f"bench_{part}") as url:
-        command = [sys.executable, "-m", "benchmarks", "--alone", part, *(["--large"] if large else [])]
-        done = subprocess.run(
-            command,
-            env={**os.environ, "EVERGREEN_WAREHOUSE_URL": url},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+def _in_a_process(part: str, *, large: bool) -> list[Row]:
+    command = [sys.executable, "-m", "benchmarks", "--alone", part, *(["--large"] if large else [])]
+    with warehouse():
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"{part} failed; see above")
     return [Row(**row) for row in json.loads(done.stdout.strip().splitlines()[-1])]

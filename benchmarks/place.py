@@ -1,17 +1,20 @@
-"""Where the benchmarks run: a stack of their own with its own specs, and an empty database for each part."""
+"""Where the benchmarks run: a stack of their own with its own specs, or its PostgreSQL by itself."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
+import socket
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg2
-from psycopg2 import sql
 
 from evergreen.stack import control
 from evergreen.stack.airflow_api import AirflowApi
@@ -39,6 +42,51 @@ class Place:
 @contextmanager
 def place() -> Iterator[Place]:
     """Start a stack below a temporary folder and remove it at the end; its variables are in the environment."""
+    with _home() as layout:
+        try:
+            login = control.up(layout.home, say=lambda text: None)
+            os.environ.update(environment(layout.home))
+            api = AirflowApi(login.airflow_url, login.user, login.airflow_password)
+            yield Place(layout, Path(os.environ["EVERGREEN_SPECS"]), api)
+        finally:
+            control.down(layout.home, say=lambda text: None)
+
+
+@contextmanager
+def warehouse() -> Iterator[str]:
+    """Start a stack's PostgreSQL by itself: what runs beside it would take part in the measurement.
+
+    Yields:
+        URL of an empty, migrated warehouse; it and the stack's other variables are in the environment.
+    """
+    with _home() as layout, socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+        free.close()
+        layout.create()
+        postgres = Postgres(layout)
+        postgres.prepare()
+        with layout.log("postgres").open("wb") as log, subprocess.Popen(
+            postgres.command(port), stdout=log, stderr=log, preexec_fn=postgres.become(), cwd="/"
+        ) as server:  # fmt: skip
+            try:
+                while not postgres.is_ready(port):
+                    if server.poll() is not None:
+                        raise RuntimeError(f"PostgreSQL ended: {layout.log('postgres').read_text()[-1000:]}")
+                    time.sleep(0.1)
+                postgres.create_databases(port)
+                url = postgres.url("warehouse", port)
+                os.environ.update({**environment(layout.home), "EVERGREEN_WAREHOUSE_URL": url})
+                with connect(url) as conn:
+                    migrate(conn)
+                _may_checkpoint(layout, port)
+                yield url
+            finally:
+                server.send_signal(signal.SIGINT)
+                server.wait(60)
+
+
+@contextmanager
+def _home() -> Iterator[Layout]:
     base = Path(tempfile.mkdtemp(prefix="evergreen-bench-"))
     base.chmod(0o755)
     (base / "specs" / "datasets").mkdir(parents=True)
@@ -46,33 +94,19 @@ def place() -> Iterator[Place]:
     before = dict(os.environ)
     os.environ["EVERGREEN_HOME"] = str(base / "home")
     os.environ["EVERGREEN_SPECS"] = str(base / "specs")
-    layout = Layout.of()
     try:
-        login = control.up(layout.home, say=lambda text: None)
-        os.environ.update(environment(layout.home))
-        yield Place(layout, base / "specs", AirflowApi(login.airflow_url, login.user, login.airflow_password))
+        yield Layout.of()
     finally:
-        control.down(layout.home, say=lambda text: None)
         os.environ.clear()
         os.environ.update(before)
         shutil.rmtree(base, ignore_errors=True)
 
 
-@contextmanager
-def database(layout: Layout, name: str) -> Iterator[str]:
-    """An empty, migrated warehouse of its own in the stack's PostgreSQL; dropped at the end."""
-    port = layout.ports()["postgres"]
+def _may_checkpoint(layout: Layout, port: int) -> None:
+    """Landing measures from a checkpoint on, so that neither way pays for what the other wrote."""
     admin = psycopg2.connect(
         host="127.0.0.1", port=port, user="postgres", password=layout.secrets["postgres"], dbname="postgres"
     )
     with closing(admin) as conn, conn.cursor() as cursor:
-        conn.autocommit = True
         cursor.execute("GRANT pg_checkpoint TO warehouse")
-        cursor.execute(sql.SQL("CREATE DATABASE {} OWNER warehouse").format(sql.Identifier(name)))
-        url = Postgres(layout).url("warehouse", port).rpartition("/")[0] + f"/{name}"
-        try:
-            with connect(url) as warehouse:
-                migrate(warehouse)
-            yield url
-        finally:
-            cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        conn.commit()

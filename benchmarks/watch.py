@@ -115,7 +115,7 @@ def _window(specs: Specs, model: ModelSpec, number: int, rows: int) -> None:
         assert found is not None
         cursor.execute(
             "INSERT INTO evergreen.prediction (model, version, key, event_time, prediction, as_of, run_id)"
-            f" SELECT %s, %s, jsonb_build_array(id)::text, ts, 0.97 * y, %s, 'bench/score' FROM data.{data.DATASET}"
+            f" SELECT %s, %s, json_build_array(id)::text, ts, 0.97 * y, %s, 'bench/score' FROM data.{data.DATASET}"
             " WHERE ts >= %s AND ts < %s",
             (model.name, found.version, window.end, window.start, window.end),
         )

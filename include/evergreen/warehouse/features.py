@@ -25,7 +25,9 @@ TIMES = ("timestamptz", "timestamp", "date")
 def as_known(datasets: Iterable[DatasetSpec], as_of: datetime) -> sql.Composable:
     """A WITH clause in which each dataset's name is a view of its rows as they were known at a time.
 
-    PostgreSQL plans each view as if it were written in place, so indexes and parallel workers serve it.
+    PostgreSQL plans each view as if it were written in place, so indexes and parallel workers serve it. The conditions
+    stand outside of the union: with conditions of its own an arm would be planned by itself, without the order that an
+    index gives.
 
     Args:
         datasets: whose tables exist (`migrate.ensure_dataset`).
@@ -37,9 +39,10 @@ def as_known(datasets: Iterable[DatasetSpec], as_of: datetime) -> sql.Composable
     for dataset in datasets:
         views.append(
             sql.SQL(
-                "{view} AS NOT MATERIALIZED (SELECT {columns}, _arrived_at FROM {current} WHERE _arrived_at <= {t}"
-                " UNION ALL"
-                " SELECT {columns}, _arrived_at FROM {history} WHERE _arrived_at <= {t} AND _superseded_at > {t})"
+                "{view} AS NOT MATERIALIZED (SELECT {columns}, _arrived_at FROM ("
+                "SELECT {columns}, _arrived_at, 'infinity'::timestamptz AS _superseded_at FROM {current}"
+                " UNION ALL SELECT {columns}, _arrived_at, _superseded_at FROM {history}"
+                ") AS _versions WHERE _arrived_at <= {t} AND _superseded_at > {t})"
             ).format(
                 view=sql.Identifier(dataset.name),
                 columns=sql.SQL(", ").join(map(sql.Identifier, dataset.columns)),
@@ -53,7 +56,7 @@ def as_known(datasets: Iterable[DatasetSpec], as_of: datetime) -> sql.Composable
 
 def key_expression(columns: Iterable[str]) -> sql.Composable:
     """Key columns of a feature row as one text, as `evergreen.prediction.key` holds it."""
-    return sql.SQL("jsonb_build_array({})::text").format(sql.SQL(", ").join(map(sql.Identifier, columns)))
+    return sql.SQL("json_build_array({})::text").format(sql.SQL(", ").join(map(sql.Identifier, columns)))
 
 
 def feature_query(
@@ -109,18 +112,24 @@ def feature_query(
     ]
     if entity:
         columns.insert(0, sql.SQL("{} AS _entity").format(_entity(model)))
+    names = [*(["_entity"] if entity else []), *model.features.numeric, *model.features.categorical]
+    # The key is made once, for the order and the hash: the OFFSET keeps the inner query as it stands. Its order comes
+    # from the index of the event time where the rows lie in that order, and then they stream without a sort.
+    order = sql.SQL(" ORDER BY _time, _key" if ordered else "")
     return sql.SQL(
-        "{known}SELECT {key} AS _key, hashtextextended({key}, 0) AS _hash, {time}::timestamptz AS _time, {columns},"
-        " {label}::double precision AS _label FROM ({query}) AS _features WHERE {where}{order}"
+        "{known}SELECT _key, hashtextextended(_key, 0) AS _hash, _time, {names}, _label FROM ("
+        "SELECT {key} AS _key, {time}::timestamptz AS _time, {columns}, {label}::double precision AS _label"
+        " FROM ({query}) AS _features WHERE {where}{order} OFFSET 0) AS _rows{order}"
     ).format(
         known=as_known(specs.datasets_of(model), as_of),
+        names=sql.SQL(", ").join(map(sql.Identifier, names)),
         key=key_expression(model.key),
         time=time,
         columns=sql.SQL(", ").join(columns),
         label=label,
         query=sql.SQL(model.query.rstrip().rstrip(";") + "\n"),
         where=sql.SQL(" AND ").join(where),
-        order=sql.SQL(" ORDER BY _time, _key" if ordered else ""),
+        order=order,
     )
 
 

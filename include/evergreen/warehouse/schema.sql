@@ -52,7 +52,7 @@ ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS file_mtime_ns bigint;
 CREATE TABLE IF NOT EXISTS evergreen.prediction (
     model       text NOT NULL,
     version     text NOT NULL,
-    key         text NOT NULL,             -- jsonb_build_array of the model's key columns, as text
+    key         text NOT NULL,             -- json_build_array of the model's key columns, as text
     event_time  timestamptz NOT NULL,
     prediction  double precision NOT NULL,
     as_of       timestamptz NOT NULL,

@@ -183,7 +183,7 @@ class Scene:
         with connect() as conn, conn.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO evergreen.prediction (model, version, key, event_time, prediction, as_of, run_id)"
-                " SELECT 'watched', %s, jsonb_build_array(ts)::text, ts, guess, %s, 'score/1' FROM data.sensor"
+                " SELECT 'watched', %s, json_build_array(ts)::text, ts, guess, %s, 'score/1' FROM data.sensor"
                 " WHERE ts >= %s AND ts < %s ON CONFLICT DO NOTHING",
                 (version, as_of or end, start, end),
             )

@@ -37,7 +37,7 @@ def predict(version: str, where: str = "true") -> None:
     with connect() as conn, conn.cursor() as cursor:
         cursor.execute(
             "INSERT INTO evergreen.prediction (model, version, key, event_time, prediction, as_of, run_id)"
-            f" SELECT 'watched', %s, jsonb_build_array(ts)::text, ts, guess, %s, 'score/1' FROM data.sensor WHERE {where}",
+            f" SELECT 'watched', %s, json_build_array(ts)::text, ts, guess, %s, 'score/1' FROM data.sensor WHERE {where}",
             (version, WINDOW.end),
         )
 
@@ -93,7 +93,7 @@ def test_a_key_of_two_columns_and_a_query_that_changes_it(busy):
         update={"key": ("kind", "ts"), "query": "SELECT ts, kind, amount, pressure, level, y FROM sensor"}
     )
     with connect() as conn, conn.cursor() as cursor:
-        cursor.execute("UPDATE evergreen.prediction SET key = jsonb_build_array('a', event_time)::text")
+        cursor.execute("UPDATE evergreen.prediction SET key = json_build_array('a', event_time)::text")
     found = reads.sample(given, spec, AS_OF, WINDOW, Facts(ROWS, 0, ROWS))
     assert sorted(found["_key"].to_pylist()) == smallest(SAMPLE)
 
@@ -107,7 +107,7 @@ def test_a_key_that_json_does_not_give_back_is_sampled_by_sorting(busy):
         }
     )
     with connect() as conn, conn.cursor() as cursor:
-        cursor.execute("UPDATE evergreen.prediction SET key = jsonb_build_array(ARRAY[event_time])::text")
+        cursor.execute("UPDATE evergreen.prediction SET key = json_build_array(ARRAY[event_time])::text")
     found = reads.sample(given, spec, AS_OF, WINDOW, Facts(ROWS, 0, ROWS))
     assert sorted(found["_key"].to_pylist()) == smallest(SAMPLE)
     assert None not in found["_prediction"].to_pylist()
