@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from benchmarks import cycle, night
 from benchmarks.place import place, warehouse
 from benchmarks.table import Row, commit, machine, markdown
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("RESULTS.md")
 KEPT = Path(__file__).with_name("results.json")
 MILLION = 1_000_000
@@ -73,7 +75,12 @@ def main() -> int:
 def _in_a_process(part: str, *, large: bool) -> list[Row]:
     command = [sys.executable, "-m", "benchmarks", "--alone", part, *(["--large"] if large else [])]
     with warehouse():
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        home = Path(os.environ["EVERGREEN_HOME"])
+        # Without a server MLflow keeps its models below the working directory.
+        there = {"MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}", "PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(
+            command, cwd=home, env={**os.environ, **there}, stdout=subprocess.PIPE, text=True
+        )
     if done.returncode:
         raise SystemExit(f"{part} failed; see above")
     return [Row(**row) for row in json.loads(done.stdout.strip().splitlines()[-1])]

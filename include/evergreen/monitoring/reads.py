@@ -17,6 +17,8 @@ from evergreen.warehouse.connection import connect, fetch
 
 # The top ten bits of a key's hash are its bucket; the index `prediction_sample` holds the lowest ones.
 BUCKETS, LOWEST, INDEXED = 1024, -512, 64
+# From so many predictions on their number is estimated, from so many buckets.
+EXACT, ESTIMATED = 3_000_000, 16
 # Types that come back from JSON text as they were.
 READ_BACK = frozenset({
     "bigint", "integer", "smallint", "numeric", "boolean", "text", "character varying", "uuid", "date",
@@ -37,7 +39,7 @@ def feed(specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, look_
 
     Rows and predictions are counted each for itself, joined is nothing: a key that was scored is one that the feature
     query returned in its window then. Where it has vanished or moved to another window since, it still counts as
-    scored here, at most as many as there are rows.
+    scored here, at most as many as there are rows. The number of very many predictions is an estimate.
 
     Args:
         specs: all specs.
@@ -58,7 +60,7 @@ def feed(specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, look_
     ).format(
         length=sql.Literal(length),
         anchor=sql.Literal(ANCHOR),
-        rows=features.feature_query(specs, model, as_of, start, end, ordered=False),
+        rows=features.event_query(specs, model, as_of, start, end),
     )
     with arrow.reading(specs.datasets_of(model)) as reader:
         rows = reader.rows(query)
@@ -139,13 +141,7 @@ def _drawn(
     types: list[str],
 ) -> pa.Table:
     """The sample out of the window's predictions, found in the lowest buckets of the index `prediction_sample`."""
-    bucket = sql.SQL("(hashtextextended(key, 0) >> 54)")
-    in_buckets = sql.SQL("{made} AND {bucket} = ANY ({wanted}::bigint[]) AND {bucket} < {end}").format(
-        made=_made(model, window.start, window.end, as_of),
-        bucket=bucket,
-        wanted=sql.Literal(list(range(LOWEST, LOWEST + buckets))),
-        end=sql.Literal(LOWEST + INDEXED),
-    )
+    in_buckets = _lowest(_made(model, window.start, window.end, as_of), buckets)
     parts = [f"_key_{place}" for place in range(len(types))]
     served = reader.table(
         sql.SQL(
@@ -194,7 +190,7 @@ def _buckets(scored: int, wanted: int) -> int:
 def _newest(
     reader: arrow.Reader, specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, end: datetime
 ) -> datetime | None:
-    rows = features.feature_query(specs, model, as_of, start, end, ordered=False)
+    rows = features.event_query(specs, model, as_of, start, end)
     found: datetime | None = reader.rows(sql.SQL("SELECT max(_time) AS newest FROM ({}) AS f").format(rows))[
         0
     ]["newest"]
@@ -202,7 +198,19 @@ def _newest(
 
 
 def _scored(reader: arrow.Reader, made: sql.Composable) -> int:
-    """How many keys have a prediction: as many as predictions, where one version made them all."""
+    """How many keys have a prediction; of very many, an estimate from a sixty-fourth of them.
+
+    The index holds the keys by buckets of their hash. As many keys as `EXACT` are estimated within half a percent, more
+    of them better (one standard error, a bucket's count varies by its root).
+    """
+    few = _keys(reader, _lowest(made, 1)) * BUCKETS
+    if few < EXACT:
+        return _keys(reader, made)
+    return _keys(reader, _lowest(made, ESTIMATED)) * (BUCKETS // ESTIMATED)
+
+
+def _keys(reader: arrow.Reader, made: sql.Composable) -> int:
+    """How many keys there are: as many as predictions, where one version made them all."""
     # A query for each window: what PostgreSQL expects of it lets it use its parallel workers.
     by_version = reader.rows(
         sql.SQL("SELECT version, count(*) AS made FROM ({}) AS made GROUP BY 1").format(made)
@@ -213,6 +221,16 @@ def _scored(reader: arrow.Reader, made: sql.Composable) -> int:
         made
     )
     return int(reader.rows(each)[0]["keys"])
+
+
+def _lowest(made: sql.Composable, buckets: int) -> sql.Composable:
+    """The predictions in the lowest buckets of the hash of their key, at most `INDEXED`: found by `prediction_sample`."""
+    return sql.SQL("{made} AND {bucket} = ANY ({wanted}::bigint[]) AND {bucket} < {end}").format(
+        made=made,
+        bucket=sql.SQL("(hashtextextended(key, 0) >> 54)"),
+        wanted=sql.Literal(list(range(LOWEST, LOWEST + buckets))),
+        end=sql.Literal(LOWEST + INDEXED),
+    )
 
 
 def _made(model: ModelSpec, start: datetime, end: datetime, as_of: datetime) -> sql.Composable:

@@ -90,13 +90,8 @@ def feature_query(
         among: by column of the query an array of its type: only rows whose values are in all of them. PostgreSQL
             finds few of them by the datasets' indexes, through views and unions, which no join with a table gets.
     """
-    time = sql.Identifier(model.event_time)
-    label = sql.Identifier(model.label.column)
-    where = [sql.SQL("{} IS NOT NULL").format(time)]
-    if start is not None:
-        where.append(sql.SQL("{} >= {}").format(time, sql.Literal(start)))
-    if end is not None:
-        where.append(sql.SQL("{} < {}").format(time, sql.Literal(end)))
+    time, label = sql.Identifier(model.event_time), sql.Identifier(model.label.column)
+    where = _range(model, start, end)
     if mature_at is not None:
         where.append(sql.SQL("{} <= {}").format(time, sql.Literal(mature_at - model.label.delay)))
         where.append(sql.SQL("{} IS NOT NULL").format(label))
@@ -113,13 +108,14 @@ def feature_query(
     if entity:
         columns.insert(0, sql.SQL("{} AS _entity").format(_entity(model)))
     names = [*(["_entity"] if entity else []), *model.features.numeric, *model.features.categorical]
-    # The key is made once, for the order and the hash: the OFFSET keeps the inner query as it stands. Its order comes
-    # from the index of the event time where the rows lie in that order, and then they stream without a sort.
-    order = sql.SQL(" ORDER BY _time, _key" if ordered else "")
+    # Ordered, the key is made once for order and hash, as the OFFSET keeps the inner query as it stands; its order comes
+    # from the index of the event time where the rows lie in that order, and then they stream without a sort. Without
+    # an order nothing is kept apart: what only counts rows makes no keys, and does it in parallel.
+    order, fence = (sql.SQL(" ORDER BY _time, _key"), sql.SQL(" OFFSET 0")) if ordered else [sql.SQL("")] * 2
     return sql.SQL(
         "{known}SELECT _key, hashtextextended(_key, 0) AS _hash, _time, {names}, _label FROM ("
         "SELECT {key} AS _key, {time}::timestamptz AS _time, {columns}, {label}::double precision AS _label"
-        " FROM ({query}) AS _features WHERE {where}{order} OFFSET 0) AS _rows{order}"
+        " FROM ({query}) AS _features WHERE {where}{order}{fence}) AS _rows{order}"
     ).format(
         known=as_known(specs.datasets_of(model), as_of),
         names=sql.SQL(", ").join(map(sql.Identifier, names)),
@@ -130,7 +126,34 @@ def feature_query(
         query=sql.SQL(model.query.rstrip().rstrip(";") + "\n"),
         where=sql.SQL(" AND ").join(where),
         order=order,
+        fence=fence,
     )
+
+
+def event_query(
+    specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, end: datetime
+) -> sql.Composable:
+    """`_time` and `_label` of the rows of `feature_query`, in no order: what counting needs, and not a column more."""
+    return sql.SQL(
+        "{known}SELECT {time}::timestamptz AS _time, {label}::double precision AS _label FROM ({query}) AS _features"
+        " WHERE {where}"
+    ).format(
+        known=as_known(specs.datasets_of(model), as_of),
+        time=sql.Identifier(model.event_time),
+        label=sql.Identifier(model.label.column),
+        query=sql.SQL(model.query.rstrip().rstrip(";") + "\n"),
+        where=sql.SQL(" AND ").join(_range(model, start, end)),
+    )
+
+
+def _range(model: ModelSpec, start: datetime | None, end: datetime | None) -> list[sql.Composable]:
+    time = sql.Identifier(model.event_time)
+    where: list[sql.Composable] = [sql.SQL("{} IS NOT NULL").format(time)]
+    if start is not None:
+        where.append(sql.SQL("{} >= {}").format(time, sql.Literal(start)))
+    if end is not None:
+        where.append(sql.SQL("{} < {}").format(time, sql.Literal(end)))
+    return where
 
 
 def key_types(conn: Connection, specs: Specs, model: ModelSpec, as_of: datetime) -> list[str]:

@@ -141,6 +141,18 @@ def test_rows_without_a_prediction_and_predictions_made_later_are_not_counted_as
     assert min(found["_time"].to_pylist()) >= BEGIN + timedelta(days=2)
 
 
+def test_of_very_many_predictions_the_number_of_keys_is_estimated_from_an_index(busy, monkeypatch):
+    given, spec = watched()
+    predict("2", "extract(day FROM ts)::int % 2 = 0")
+    exact = facts_of(given, spec).scored
+    assert exact == ROWS
+    monkeypatch.setattr(reads, "EXACT", 1000)
+    estimated = facts_of(given, spec).scored
+    expected = ROWS * reads.ESTIMATED / reads.BUCKETS
+    assert estimated % (reads.BUCKETS // reads.ESTIMATED) == 0, "not the count of all"
+    assert abs(estimated - exact) < 5 * exact / expected**0.5
+
+
 def test_the_newest_row_is_looked_for_before_the_first_window_if_need_be(busy):
     given, spec = watched()
     later = WINDOW.end + 2 * WEEK
