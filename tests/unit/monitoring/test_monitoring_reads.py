@@ -143,7 +143,7 @@ def test_rows_without_a_prediction_and_predictions_made_later_are_not_counted_as
 
 def test_of_very_many_predictions_the_number_of_keys_is_estimated_from_an_index(busy, monkeypatch):
     given, spec = watched()
-    predict("2", "extract(day FROM ts)::int % 2 = 0")
+    predict("2", "extract(day FROM ts)::int %% 2 = 0")
     exact = facts_of(given, spec).scored
     assert exact == ROWS
     monkeypatch.setattr(reads, "EXACT", 1000)
