@@ -61,7 +61,7 @@ class AirflowApi:
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            known = {dag["dag_id"] for dag in self.call("GET", "dags", params={"limit": 500})["dags"]}
+            known = self._dag_ids()
             if dag_ids <= known:
                 return
             if time.monotonic() > deadline:
@@ -70,6 +70,14 @@ class AirflowApi:
                     f"Airflow does not show {sorted(dag_ids - known)}; import errors: {problems or 'none'}"
                 )
             time.sleep(0.5)
+
+    def _dag_ids(self) -> set[str]:
+        found: list[str] = []
+        while True:  # a page has at most `[api] maximum_page_limit` entries, whatever is asked for
+            page = self.call("GET", "dags", params={"limit": 100, "offset": len(found), "order_by": "dag_id"})
+            found += [dag["dag_id"] for dag in page["dags"]]
+            if not page["dags"] or len(found) >= page["total_entries"]:
+                return set(found)
 
     def pause(self, dag_id: str, paused: bool) -> None:
         """Pause or unpause a DAG."""
