@@ -2,7 +2,7 @@
 
     python -m benchmarks [--large] [PART ...]
 
-Parts: reading, landing, scoring, watch, parsing, cycle, night. Each of the first five runs in a fresh process beside an
+Parts: reading, landing, scoring, watch, parsing, knobs, cycle, night. Each of the first six runs in a fresh process beside an
 empty PostgreSQL of its own and nothing else; the last two run through the scheduler of a whole stack. Without --large the sizes are a million rows.
 """
 
@@ -27,8 +27,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("RESULTS.md")
 KEPT = Path(__file__).with_name("results.json")
 MILLION = 1_000_000
-ALONE = ("reading", "landing", "scoring", "watch", "parsing")
-LARGE = ("landing", "watch", "cycle")
+ALONE = ("reading", "landing", "scoring", "watch", "parsing", "knobs")
+LARGE = ("watch", "cycle")
 PARTS = (*ALONE, "cycle", "night")
 
 
@@ -52,7 +52,7 @@ def main() -> int:
         if part in ALONE:
             found[part] = _in_a_process(part, large=arguments.large)
         else:
-            with place() as here:
+            with place(night.write_specs if part == "night" else None) as here:
                 if part == "cycle":
                     found[part] = cycle.measure(
                         here, MILLION, large=10 * MILLION if arguments.large else None

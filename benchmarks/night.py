@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from benchmarks import bare, data
 from benchmarks.place import Place
@@ -24,11 +25,18 @@ STEP = timedelta(days=10)
 LONGEST_S = 1500
 
 
-def measure(place: Place, models: int = MODELS) -> list[Row]:
-    """The row of the table about many models."""
-    names = [f"small_{i:02d}" for i in range(models)]
-    for name in names:
-        data.write_specs(place.specs, (_model(name),), name, window="100d")
+NAMES = [f"small_{i:02d}" for i in range(MODELS)]
+
+
+def write_specs(folder: Path) -> None:
+    """A dataset and a model for each name."""
+    for name in NAMES:
+        data.write_specs(folder, (_model(name),), name, window="100d")
+
+
+def measure(place: Place) -> list[Row]:
+    """The row of the table about many models; their specs were there when the stack started."""
+    names = NAMES
     first, second = data.END + STEP, data.END + 2 * STEP
     workers = [bare.Worker(), bare.Worker()]
     try:
@@ -53,7 +61,7 @@ def measure(place: Place, models: int = MODELS) -> list[Row]:
     ratio = seconds / bare_seconds
     return [
         Row(
-            f"a night of {models} models of {ROWS:,} rows",
+            f"a night of {MODELS} models of {ROWS:,} rows",
             f"{seconds:.0f} s",
             f"the same cycles by a bare loop in two warm processes {bare_seconds:.0f} s",
             ratio,
@@ -121,13 +129,13 @@ def _published(as_of: datetime) -> set[str]:
 
 
 def _done(names: Sequence[str], as_of: datetime) -> set[str]:
-    """The models whose newest window is scored and judged, and whose challenger is settled."""
+    """The models whose challenger is settled and whose newest window is judged; a champion of tonight judges none yet."""
     with connect() as conn:
         rows = fetch(
             conn,
-            "SELECT model FROM evergreen.window_judgement AS w WHERE window_end = %(t)s AND model = ANY(%(models)s)"
-            " AND EXISTS (SELECT 1 FROM evergreen.decision AS d WHERE d.subject = 'model/' || w.model AND d.as_of = %(t)s"
-            " AND d.kind IN ('promoted', 'rejected'))",
+            "SELECT model FROM (SELECT substr(subject, 7) AS model, kind FROM evergreen.decision WHERE as_of = %(t)s"
+            " AND kind IN ('promoted', 'rejected')) AS d WHERE model = ANY(%(models)s) AND (kind = 'promoted'"
+            " OR model IN (SELECT model FROM evergreen.window_judgement WHERE window_end = %(t)s))",
             {"t": as_of, "models": [_model(n) for n in names]},
         )
     return {row["model"] for row in rows}

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +40,15 @@ class Place:
 
 
 @contextmanager
-def place() -> Iterator[Place]:
-    """Start a stack below a temporary folder and remove it at the end; its variables are in the environment."""
+def place(write_specs: Callable[[Path], None] | None = None) -> Iterator[Place]:
+    """Start a stack below a temporary folder and remove it at the end; its variables are in the environment.
+
+    Args:
+        write_specs: puts specs into the stack's folder before it starts.
+    """
     with _home() as layout:
+        if write_specs:
+            write_specs(Path(os.environ["EVERGREEN_SPECS"]))
         try:
             login = control.up(layout.home, say=lambda text: None)
             os.environ.update(environment(layout.home))

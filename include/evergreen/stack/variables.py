@@ -96,15 +96,20 @@ def _defaults(layout: Layout) -> dict[str, str]:
         "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
         "AIRFLOW__SCHEDULER__MP_START_METHOD": "forkserver",
         "AIRFLOW__SCHEDULER__MP_FORKSERVER_PRELOAD": PRELOADED,
-        # A new spec changes what a DAG file makes, not the file itself.
-        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "20",
+        # A new spec changes what a DAG file makes, not the file itself, so all are parsed again and again. A model costs
+        # some 0.15 s each time; two seconds a model keep that below a tenth of a core.
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(max(20, 2 * _models())),
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "20",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "OMP_NUM_THREADS": threads,
-        # Threads that wait sleep instead of spinning: two trainings on the same cores are otherwise 30 times slower.
+        # Threads that wait sleep instead of spinning: trainings at once on the same cores otherwise take each other's time.
         "OMP_WAIT_POLICY": "PASSIVE",
         "OPENBLAS_NUM_THREADS": threads,
     }
+
+
+def _models() -> int:
+    return sum(1 for _ in (settings.SPECS.path() / "models").glob("*.yaml"))
 
 
 def _owned(layout: Layout) -> dict[str, str]:
