@@ -97,9 +97,11 @@ def _write(found: dict[str, list[Row]], *, large: bool, minutes: float) -> None:
     """Keep the newest figures of each part and draw the file from all that are kept."""
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     about = {
-        "at": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "at": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}",
         "commit": commit(),
-        "command": "make bench-large" if large else "make bench",
+        "command": "make bench-large"
+        if large
+        else "make bench",  # or the parts by themselves: `python -m benchmarks PART`
         "machine": machine(),
     }
     for part, rows in found.items():
@@ -109,21 +111,26 @@ def _write(found: dict[str, list[Row]], *, large: bool, minutes: float) -> None:
         "# What Evergreen costs",
         "",
         "Each figure of ours stands beside its baseline, measured in the same run. `make bench` writes this file; it takes",
-        "about a quarter of an hour on two cores. `make bench-large` adds ten million rows. What was measured when is in",
-        "`results.json`.",
+        "about half an hour on two cores; `python -m benchmarks PART` does a part of it, and keeps what is known of the others.",
+        "`make bench-large` adds ten million rows.",
     ]
     for name, title in (("", "One million rows"), (" large", "Ten million rows")):
         parts = {k: v for k, v in kept.items() if k.endswith(" large") == bool(name)}
         if not parts:
             continue
         newest = max(parts.values(), key=lambda p: p["at"])
+        measured = "; ".join(
+            f"{part} {parts[part + name]['at']} at {parts[part + name]['commit']}"
+            for part in PARTS
+            if part + name in parts
+        )
         lines += [
             "",
             f"## {title}",
             "",
-            f"`{newest['command']}`, {newest['at']}, commit {newest['commit']}. {newest['machine']}",
-        ]
-        lines += [
+            f"`{newest['command']}`. {newest['machine']}",
+            "",
+            f"Measured, in UTC and at which commit: {measured}.",
             "",
             markdown([Row(**row) for part in PARTS for row in parts.get(part + name, {}).get("rows", [])]),
         ]
