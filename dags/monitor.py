@@ -3,18 +3,22 @@
 
 **What.** Judges each complete window once, and again when late labels arrive: freshness and volume first, then input
 drift, prediction drift and, where labels are in, the served error, each against the champion's own reference.
-Evidently computes and draws; the report is kept with the model in MLflow, its numbers in PostgreSQL. The trigger
-policy may then open a retrain request.
+Evidently computes and draws; the report is kept with the model in MLflow, its numbers in PostgreSQL. A champion that was
+promoted within the spec's `watch.period` is compared with the one before it, on the rows that both have predicted and
+whose label is in; where it is surely worse by more than `watch.margin`, the one before it is champion again, and the same
+challenger is not promoted twice. The trigger policy may then open a retrain request.
 
 **When.** On the spec's schedule, after scoring, and by hand.
 
 **Params.** *As of*: windows that were complete by then are judged.
 
-**Then.** An open request emits the drift asset, which wakes the training; a mail goes out, one per incident. Without
-one `announce` and `notify` are skipped.
+**Then.** An open request emits the drift asset, which wakes the training; a rollback emits the model's asset, which wakes
+the scoring; a mail goes out, one per incident. What has nothing to tell of `announce`, `announce_rollback` and `notify`
+is skipped.
 
 **How to recover.** Clear the failed task; a window that was judged is not judged twice. "Stale" or "insufficient" is
-never "healthy": look at the data first (`ingest__DATASET`), a retraining does not help there.
+never "healthy": look at the data first (`ingest__DATASET`), a retraining does not help there. A rollback that fails
+because the earlier champion cannot be loaded or fails its probe leaves the new one: name another with `rollback__MODEL`.
 """
 
 from __future__ import annotations
@@ -44,11 +48,12 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
 
         @task
         def judge(**context: Any) -> dict[str, Any]:
-            """Judge every complete window that was not judged with these labels, then apply the trigger policy.
+            """Judge every window that is due, compare a new champion with the last one, then apply the trigger policy.
 
-            The decision is a ledger row; announce and notify are skipped where there is nothing for them to do.
+            Decisions are ledger rows; the tasks after this one are skipped where there is nothing for them to do.
             """
             from evergreen import ledger
+            from evergreen.monitoring.after_promotion import watch
             from evergreen.monitoring.judge import judge as judge_windows
             from evergreen.monitoring.policy import apply, wake
             from evergreen.warehouse.connection import connect
@@ -61,18 +66,25 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                         f"{model.name} has no champion yet; run train__{model.name} first"
                     )
             judged = judge_windows(found, model, as_of, wiring.run_id(context))
-            decision = apply(model, as_of, wiring.run_id(context))
+            try:
+                watched = watch(found, model, as_of, wiring.run_id(context))
+            finally:  # a rollback that cannot be done must not keep a retraining from being asked for
+                decision = apply(model, as_of, wiring.run_id(context))
+            rolled_back = watched is not None and watched.kind is ledger.Kind.ROLLED_BACK
             announce, request = wake(model, decision, as_of)
             return wiring.hand_on(
                 context,
                 {
                     "announce": announce,
+                    "announce_rollback": rolled_back,
                     "as_of": as_of.isoformat(),
                     "windows": [f"{j.window_start:%Y-%m-%d %H:%M} {j.status}" for j in judged],
+                    "watch": watched.reason if watched else None,
                     "decision": decision.kind.value if decision else None,
                     "request": request,
                 },
                 announce=announce,
+                announce_rollback=rolled_back,
                 notify=wiring.mails_wait(subject),
             )
 
@@ -80,6 +92,9 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         wiring.announce(
             wiring.drift_asset(spec.name),
             unless="no retrain request is open, or its training has just failed",
+        )(judged)
+        wiring.announce(
+            wiring.model_asset(spec.name), unless="nothing was rolled back", task_id="announce_rollback"
         )(judged)
         judged >> wiring.notify(subject)
     return dag

@@ -5,7 +5,8 @@
 predict a probe from its own reference and compares, and only then moves the alias. The decision, its reason and who
 asked are a row of the ledger.
 
-**When.** By hand.
+**When.** By hand. The monitor does the same by itself when a new champion is worse than the one before it; only then the
+challenger is blocked, a rollback by hand blocks nothing.
 
 **Params.** *Reason*: required. *To version*: another version that was champion once. *Dry run*: say what would be
 done.

@@ -2,7 +2,9 @@
 ### Score: the champion predicts the rows that have no prediction yet
 
 **What.** Runs the feature query as of a time and writes the champion's predictions to `evergreen.prediction`, with
-key, event time and the version that made them, in chunks of bounded size. Doing it again changes nothing.
+key, event time and the version that made them, in chunks of bounded size. Doing it again changes nothing. For the spec's
+`watch.period` after a promotion the previous champion predicts the same rows into `evergreen.shadow_prediction`: it is
+never served, the monitor compares the two.
 
 **When.** After new data, after a change of champion, on the spec's schedule (which finds what an event that got lost
 would have told), and by hand for a range.
@@ -14,7 +16,8 @@ the present champion, also rows that have predictions of earlier versions (those
 and there is no event.
 
 **How to recover.** Clear the task; it goes on with the rows that are still missing. Without a champion the run is
-skipped: run `train__MODEL` first.
+skipped: run `train__MODEL` first. A previous champion that cannot be loaded does not stop the scoring; the log and the
+result (`shadow`) say why it has no shadow.
 """
 
 from __future__ import annotations
@@ -75,13 +78,15 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             start, end = (wiring.parse_time(context["params"][n]) for n in ("from", "to"))
             result = score_rows(found, model, as_of, wiring.run_id(context), start=start, end=end)
             # An earlier try that was killed may have written some; a skipped task emits no event.
-            if not result.rows and context["ti"].try_number == 1:
+            shadowed = result.shadow.rows if result.shadow else 0
+            if not (result.rows or shadowed) and context["ti"].try_number == 1:
                 raise AirflowSkipException(f"every row has its prediction ({result.state})")
             news = {
                 "as_of": as_of.isoformat(),
                 "rows": result.rows,
                 "version": result.version,
                 "unseen": result.unseen,
+                "shadow": result.to_dict()["shadow"],
             }
             context["outlet_events"][predictions].extra = news
             return news

@@ -15,8 +15,9 @@ DAG, the request itself is a ledger row, so none is lost); and by hand. One trai
 skipped where nothing was promoted, `notify` where no e-mail waits.
 
 **How to recover.** Clear the failed task: each step finds what an earlier try left and never registers or promotes
-twice. A bad promotion is undone by the DAG `rollback__MODEL`. Backfills work over past intervals; a challenger that
-is older than the champion is evaluated, but not promoted.
+twice. A bad promotion is undone by the monitor's watch, or by hand by the DAG `rollback__MODEL`. What the watch took
+back is not promoted again on the same rows and spec (`blocked_after_rollback`). Backfills work over past intervals; a
+challenger that is older than the champion is evaluated, but not promoted.
 """
 
 from __future__ import annotations

@@ -368,21 +368,22 @@ def notify(subject: str) -> Any:
     return send_waiting()
 
 
-def announce(asset: Asset, *, unless: str) -> Any:
+def announce(asset: Asset, *, unless: str, task_id: str = "announce") -> Any:
     """The task that emits an asset event with the as-of time.
 
     Args:
         asset: whose event it is.
+        task_id: its own, and the key under which the task before it says whether there is something to announce.
         unless: why there may be nothing to announce. The task before has it skipped then, see `hand_on`; a person
             who clears it nonetheless is told this.
     """
 
-    @task(task_id="announce", outlets=[asset])
+    @task(task_id=task_id, outlets=[asset])
     def emit(news: dict[str, Any], outlet_events: Any = None) -> None:
         """Tell the next DAG of the loop, through its asset."""
-        if not news.get("announce"):
+        if not news.get(task_id):
             raise AirflowSkipException(unless)
-        outlet_events[asset].extra = {k: v for k, v in news.items() if k != "announce"}
+        outlet_events[asset].extra = {k: v for k, v in news.items() if not k.startswith("announce")}
 
     return emit
 

@@ -88,7 +88,7 @@ def test_tasks_of_each_kind(dagbag: Any) -> None:
         "ingest": ["land", "announce", "notify", "verdict"],
         "train": ["snapshot", "fit", "settle", "announce", "notify"],
         "score": ["score"],
-        "monitor": ["judge", "announce", "notify"],
+        "monitor": ["judge", "announce", "announce_rollback", "notify"],
         "rollback": ["roll_back", "announce", "notify"],
     }
 
@@ -106,6 +106,7 @@ def test_what_emits_which_asset(dagbag: Any) -> None:
         "train.announce": ["model_bike_demand"],
         "score.score": ["predictions_bike_demand"],
         "monitor.announce": ["drift_bike_demand"],
+        "monitor.announce_rollback": ["model_bike_demand"],
         "rollback.announce": ["model_bike_demand"],
     }
 

@@ -195,13 +195,13 @@ def test_nightly_run_by_its_cron(stack: Any) -> None:
 
 
 def test_a_bad_spec_is_shown_and_switches_off_only_its_own_dags(stack: Any) -> None:
-    stack.edit(f"models/{SECOND_MODEL}.yaml", "metric: roc_auc", "metrik: roc_auc")
+    stack.edit(f"models/{SECOND_MODEL}.yaml", "metric: log_loss", "metrik: log_loss")
     try:
         found = until(lambda: stack.api.call("GET", "importErrors")["import_errors"], "the import error", 90)
         assert "gate.metrik: unknown field; did you mean metric?" in str(found)
         stack.run(f"monitor__{MODEL}", {"as_of": "2012-01-01T00:00:00Z"})
     finally:
-        stack.edit(f"models/{SECOND_MODEL}.yaml", "metrik: roc_auc", "metric: roc_auc")
+        stack.edit(f"models/{SECOND_MODEL}.yaml", "metrik: log_loss", "metric: log_loss")
     until(lambda: not stack.api.call("GET", "importErrors")["import_errors"], "the spec to be good again", 90)
 
 

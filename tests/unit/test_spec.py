@@ -58,6 +58,11 @@ MODEL_MISTAKES = {
         "metric: roc_auc",
         "gate.metric: roc_auc is not a metric of regression",
     ),
+    "watch-without-unit": (
+        "monitoring:",
+        "watch: {period: 7}\nmonitoring:",
+        "watch.period: 7 is not a duration",
+    ),
     "slice-of-no-category": (
         "margin: 0.02",
         "slices: [wether, day_kind=holiday, hour]",

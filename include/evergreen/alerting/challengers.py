@@ -15,7 +15,7 @@ from evergreen.alerting.links import (
     mlflow_report_url,
     mlflow_version_url,
 )
-from evergreen.ledger import Kind, champions, find
+from evergreen.ledger import Decision, Kind, champions, find
 from evergreen.spec import LARGER_IS_BETTER, METRICS
 from evergreen.warehouse.connection import Connection
 
@@ -109,8 +109,10 @@ def rolled_back(conn: Connection, known: Known) -> Letter:
             ("As of", words.when(known.as_of)),
             ("Probe", known.get("probe", "probe_rows")),
         ),
+        tables=_watch_table(known),
         steps=(
             f"Version {target or '?'} scores from the next run on; predictions already made keep their version.",
+            *_blocked(known.decision),
             f"A later training may promote a new version; pause train__{known.name} if that must not happen.",
             f"To undo the rollback, start rollback__{known.name} with the version to return to.",
         ),
@@ -231,6 +233,40 @@ def _asked(known: Known) -> tuple[tuple[str, Any], ...]:
 def _holdout(known: Known) -> tuple[tuple[str, Any], ...]:
     rows = known.get("rows.judged", "holdout_rows", "holdout.rows", "rows.holdout", "challenger.rows")
     return (("Holdout rows judged", rows), ("Data as of", words.when(known.as_of)))
+
+
+def _watch_table(known: Known) -> tuple[Table, ...]:
+    """What the watch after a promotion measured, where it asked for the rollback."""
+    told = known.mapping("watch")
+    known.told |= {"watch", "blocked"}
+    if not told:
+        return ()
+    metric = told.get("metric")
+    rows = tuple(
+        (f"version {told.get(version) or words.MISSING}", words.num(told.get(value)))
+        for version, value in (("version", "value"), ("previous", "previous_value"))
+    )
+    note = (
+        f"{words.num(told.get('rows'))} rows since {words.when(told.get('since'))}; the improvement (share of the distance from "
+        f"perfect) is {_share(told, 'improvement')}, surely below {_share(told, 'at_most')}; {_share(told, 'margin')} worse is "
+        f"allowed. Look {words.num(told.get('look'))} of {words.num(told.get('looks'))}."
+    )
+    return (
+        Table("On the same new rows", ("Champion", words.metric_name(metric)), rows, (True, False), note),
+    )
+
+
+def _share(told: Mapping[str, Any], name: str) -> str:
+    found = number(dict(told), name)
+    return words.MISSING if found is None else f"{found:.1%}"
+
+
+def _blocked(decision: Decision | None) -> tuple[str, ...]:
+    if decision is None or not isinstance(decision.evidence, Mapping) or not decision.evidence.get("blocked"):
+        return ()
+    return (
+        "A training on the same rows with the same spec is not promoted again; one on newer rows may be.",
+    )
 
 
 def _rejected_steps(known: Known, champion: Any) -> tuple[str, ...]:

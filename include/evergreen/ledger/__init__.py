@@ -26,6 +26,8 @@ class Kind(str, Enum):
     PROMOTED = "promoted"
     REJECTED = "rejected"
     ROLLED_BACK = "rolled_back"
+    WATCHED = "watched"
+    WATCH_ENDED = "watch_ended"
     RUN_FAILED = "run_failed"
     MAIL_FAILED = "mail_failed"
 

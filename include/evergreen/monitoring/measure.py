@@ -16,13 +16,14 @@ from evidently.legacy.calculations.stattests import get_stattest
 from evidently.legacy.core import ColumnType
 
 from evergreen.monitoring.judgement import ColumnResult, What
-from evergreen.monitoring.profile import ColumnProfile, widening
+from evergreen.monitoring.limits import limits
+from evergreen.monitoring.profile import DRIFT, MISSING, UNSEEN, ColumnProfile
 from evergreen.monitoring.reference import Reference
 from evergreen.spec import ModelSpec
 
 # A number that took at least this many values in every past window and takes one now is a stuck sensor.
 STUCK_FROM = 5
-DRIFT = {"feature": What.DATA_DRIFT, "label": What.DATA_DRIFT, "prediction": What.PREDICTION_DRIFT}
+DRIFT_OF = {"feature": What.DATA_DRIFT, "label": What.DATA_DRIFT, "prediction": What.PREDICTION_DRIFT}
 
 
 def columns(
@@ -41,14 +42,14 @@ def columns(
         labels: whether the labels are in.
     """
     before = frame(reference.sample)
-    widen = widening(min(reference.usual_rows, model.monitoring.sample_rows), len(window))
+    known = limits(reference.columns, reference.family, model.monitoring.drift, len(window))
     found: list[ColumnResult] = []
     for name in (*model.features.all, "_prediction", *(("_label",) if labels else ())):
         shown_only = name == "_label" or name in model.monitoring.drift.ignore
         profile = reference.columns.get(name)
         numeric = name in (*model.features.numeric, "_prediction", "_label")
         results = (
-            _guarded(model, window[name], before[name], profile, widen)
+            _guarded(window[name], before[name], profile, {kind: known[name, kind] for kind in profile.kinds})
             if profile is not None and profile.numeric == numeric
             else [
                 _unreadable(
@@ -85,29 +86,26 @@ def drift(profile: ColumnProfile, before: pd.Series, now: pd.Series, limit: floa
 
 
 def _guarded(
-    model: ModelSpec, now: pd.Series, before: pd.Series, profile: ColumnProfile, widen: float
+    now: pd.Series, before: pd.Series, profile: ColumnProfile, limit_of: dict[str, float]
 ) -> list[ColumnResult]:
     try:
-        return _column(model, now, before, profile, widen)
+        return _column(now, before, profile, limit_of)
     # Whatever a strange column makes pandas or Evidently raise is its own finding, not the report's end.
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        return [
-            _unreadable(profile.name, profile.statistic, profile.drift_limit(model.monitoring.drift), reason)
-        ]
+        return [_unreadable(profile.name, profile.statistic, limit_of[DRIFT], reason)]
 
 
 def _column(
-    model: ModelSpec, now: pd.Series, before: pd.Series, profile: ColumnProfile, widen: float
+    now: pd.Series, before: pd.Series, profile: ColumnProfile, limit_of: dict[str, float]
 ) -> list[ColumnResult]:
-    settings = model.monitoring.drift
-    name, limit = profile.name, profile.drift_limit(settings, widen)
+    name, limit = profile.name, limit_of[DRIFT]
     found: list[ColumnResult] = []
     if profile.role == "feature":
         rise = float(now.isna().mean()) - profile.missing
         found.append(
             _result(
-                name, What.MISSING, "missing_rise", rise, profile.missing_limit(settings),
+                name, What.MISSING, "missing_rise", rise, limit_of[MISSING],
                 f"missing {now.isna().mean():.1%} (reference {profile.missing:.1%})",
             )
         )  # fmt: skip
@@ -135,7 +133,7 @@ def _column(
         names = ", ".join(map(str, values[fresh].value_counts().index[:5]))
         found.append(
             _result(
-                name, What.NEW_CATEGORY, "unseen_share", float(fresh.sum()) / len(now), profile.unseen_limit(settings),
+                name, What.NEW_CATEGORY, "unseen_share", float(fresh.sum()) / len(now), limit_of[UNSEEN],
                 f"never seen: {names}" if names else "",
             )
         )  # fmt: skip
@@ -143,7 +141,7 @@ def _column(
     describe: Callable[[pd.Series, pd.Series], str] = _numbers if profile.numeric else _shares
     return [
         *found,
-        _result(name, DRIFT[profile.role], profile.statistic, value, limit, describe(values, old)),
+        _result(name, DRIFT_OF[profile.role], profile.statistic, value, limit, describe(values, old)),
     ]
 
 

@@ -14,6 +14,8 @@ from evergreen.spec import Monitoring
 LEAST_WINDOWS = 4
 RESAMPLES = 20
 EDGE_GAP = 0.1
+# More past windows say little more, and each costs a pass over the sample; seeded ones of all times of day are taken.
+MOST_WINDOWS = 400
 
 Rows = npt.NDArray[np.intp]
 
@@ -65,11 +67,15 @@ def split(times: npt.NDArray[np.int64], monitoring: Monitoring, seed: int) -> Pa
     counts = np.diff(edges)
     usual = float(np.median(counts)) if len(counts) else _rate(ordered, length)
     least = max(monitoring.min_rows, monitoring.volume.min * usual, 1)
-    rows = [np.sort(order[a:b]) for a, b in pairwise(edges) if b - a >= least]
+    rng = np.random.default_rng(seed)
+    whole = [(a, b) for a, b in pairwise(edges) if b - a >= least]
+    if len(whole) > MOST_WINDOWS:
+        whole = [whole[i] for i in np.sort(rng.choice(len(whole), MOST_WINDOWS, replace=False))]
+    rows = [np.sort(order[a:b]) for a, b in whole]
     if len(rows) >= LEAST_WINDOWS and len(times) - max(map(len, rows)) > 0:
         return PastWindows(tuple(rows), "history", usual, len(counts))
     size = int(min(max(usual, 1), max(len(times) // 2, 1)))
-    starts = np.random.default_rng(seed).integers(0, len(times) - size + 1, RESAMPLES)
+    starts = rng.integers(0, len(times) - size + 1, RESAMPLES)
     return PastWindows(tuple(np.sort(order[s : s + size]) for s in starts), "resampled", usual, len(counts))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,28 +13,46 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evergreen.monitoring import statistics
+from evergreen.monitoring.noise import Resamples
 from evergreen.monitoring.past import PastWindows, Rows
-from evergreen.spec import Drift
 
+Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+
+
+DRIFT, MISSING, UNSEEN = "drift", "missing", "unseen"
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """How a statistic of a column moves where nothing has changed.
+
+    Attributes:
+        past: its value in each past window against the rest of the reference, in time order; None where it has none.
+        mean, spread: of its transformed value in resamples, for each of the reference's sizes.
+    """
+
+    past: tuple[float | None, ...]
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class ColumnProfile:
     """One column of the reference.
 
-    The past is kept, not the limits: those follow from the spec as it is when a window is judged. Each is the
-    larger of the spec's floor and `monitoring.drift.factor` times the largest value that the statistic took
-    between a past window and the rest of the reference. Shares are of rows, 0 to 1.
+    What was learnt is kept, not the limits: those follow from the spec as it is when a window is judged (`limits.py`).
+    Shares are of rows, 0 to 1.
 
     Attributes:
         name: the column; `_prediction` and `_label` besides the features.
         role: feature, prediction or label.
         statistic: Evidently's name of the drift statistic, `wasserstein` or `jensenshannon`.
-        largest_past: of the drift statistic; None where the column is unreadable.
-        missing, largest_missing_rise: share of missing values, and its largest rise in a past window.
+        missing: share of missing values.
+        learnt: by kind of statistic: `drift`; for features also `missing` (rise of the share of missing values), for
+            categories `unseen` (share of rows with a category that is nowhere else). Empty where unreadable.
+        gain: the feature's share of the champion's gain; None where it is not known.
         categories: every category that the champion learnt; None for numbers.
-        largest_unseen: share of a past window's rows with a category that is nowhere else.
         least_distinct: the smallest number of different values in a past window's sample.
         unreadable: why nothing can be measured; empty if all is well.
     """
@@ -41,11 +60,10 @@ class ColumnProfile:
     name: str
     role: str
     statistic: str
-    largest_past: float | None
     missing: float
-    largest_missing_rise: float
+    learnt: Mapping[str, Learnt] = field(default_factory=dict)
+    gain: float | None = None
     categories: tuple[str, ...] | None = None
-    largest_unseen: float = 0.0
     least_distinct: int = 0
     unreadable: str = ""
 
@@ -57,39 +75,46 @@ class ColumnProfile:
     def from_dict(cls, values: dict[str, Any]) -> ColumnProfile:
         """The reverse of `to_dict`."""
         categories = values.get("categories")
-        return cls(**{**values, "categories": None if categories is None else tuple(categories)})
-
-    def drift_limit(self, drift: Drift, widen: float = 1.0) -> float:
-        """From where on the drift statistic counts.
-
-        Args:
-            drift: the spec's floors and factor.
-            widen: by how much more the statistic varies by chance than in the past windows (`widening`).
-        """
-        floor = drift.numeric if self.numeric else drift.categorical
-        return max(floor, drift.factor * widen * (self.largest_past or 0.0))
-
-    def missing_limit(self, drift: Drift) -> float:
-        """From where on a rise of the share of missing values counts."""
-        return max(drift.missing, drift.factor * self.largest_missing_rise)
-
-    def unseen_limit(self, drift: Drift) -> float:
-        """From where on the share of rows with an unknown category counts; to a model they are as good as missing."""
-        return max(drift.missing, drift.factor * self.largest_unseen)
+        learnt = {
+            kind: Learnt(**{name: tuple(found) for name, found in told.items()})
+            for kind, told in values["learnt"].items()
+        }
+        return cls(
+            **{**values, "learnt": learnt, "categories": None if categories is None else tuple(categories)}
+        )
 
     @property
     def numeric(self) -> bool:
         """Whether the column holds numbers."""
         return self.statistic == statistics.NUMERIC
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of statistic that are measured of it."""
+        if self.role != "feature":
+            return (DRIFT,)
+        return (DRIFT, MISSING) if self.numeric else (DRIFT, MISSING, UNSEEN)
 
-def widening(usual_rows: float, rows: int) -> float:
-    """How much more a distance varies by chance in a window with fewer rows than usual: with the root of their ratio.
 
-    Both statistics shrink with the root of the sample size where nothing has changed, and the limits were learnt on
-    windows of the usual size. Never below 1.
+def transformed(kind: str, values: Floats, missing: float) -> Floats:
+    """A statistic on the scale on which it is near normal: the root of a drift distance, the arcsine of a share's root.
+
+    Args:
+        kind: of the statistic.
+        values: NaN stays NaN.
+        missing: the reference's share of missing values, to which a rise is added.
     """
-    return math.sqrt(max(1.0, usual_rows / max(rows, 1)))
+    if kind == DRIFT:
+        return np.sqrt(np.maximum(values, 0))
+    return np.arcsin(np.sqrt(np.clip(values + (missing if kind == MISSING else 0.0), 0, 1)))
+
+
+def restored(kind: str, value: float, missing: float) -> float:
+    """The reverse of `transformed`; never below 0."""
+    if kind == DRIFT:
+        return max(value, 0.0) ** 2
+    share = math.sin(min(max(value, 0.0), math.pi / 2)) ** 2
+    return max(share - (missing if kind == MISSING else 0.0), 0.0)
 
 
 def describe(
@@ -97,19 +122,25 @@ def describe(
     name: str,
     role: str,
     numeric: bool,
+    gain: float | None,
     sample: Flags,
     past: PastWindows,
     windows: tuple[Rows, ...],
-) -> ColumnProfile:
+    resamples: Resamples,
+) -> tuple[ColumnProfile, dict[str, Floats]]:
     """Profile one column.
 
     Args:
         column: the values of every row that the champion learnt from.
-        name, role: see `ColumnProfile`.
+        name, role, gain: see `ColumnProfile`.
         numeric: whether the column is to be read as numbers.
         sample: the rows of the reference's sample.
         past: the past windows, whole: for categories that occur nowhere else.
         windows: the samples of those windows, as judged windows are sampled.
+        resamples: what shows how the column moves by chance.
+
+    Returns:
+        The profile, and by kind of statistic its transformed values by size and resample.
     """
     statistic = statistics.NUMERIC if numeric else statistics.CATEGORICAL
     try:
@@ -119,35 +150,56 @@ def describe(
         reason = (
             f"type {column.type} is not readable as {'numbers' if numeric else 'text'}: {str(error)[:120]}"
         )
-        return ColumnProfile(name, role, statistic, None, 1.0, 0.0, unreadable=reason)
+        return ColumnProfile(name, role, statistic, 1.0, gain=gain, unreadable=reason), {}
+    seen, moves = {}, {}
     if values is not None:
         missing = ~np.isfinite(values)
-        distances = statistics.numeric(values, sample, windows)
+        seen[DRIFT] = statistics.numeric(values, sample, windows)
+        moves[DRIFT] = resamples.numeric(values[resamples.rows])
         distinct = [len(np.unique(values[rows][~missing[rows]])) for rows in windows]
-        unseen = 0.0
     else:
         assert codes is not None
         assert categories is not None
         missing = codes < 0
-        distances = statistics.categorical(codes, len(categories), sample, windows)
+        seen[DRIFT] = statistics.categorical(codes, len(categories), sample, windows)
+        moves[DRIFT] = resamples.categorical(codes[resamples.rows])
         distinct = [len(np.unique(codes[rows][~missing[rows]])) for rows in windows]
-        unseen = float(statistics.unseen(codes, len(categories), past.rows).max(initial=0.0))
-    rise = float(statistics.missing_rise(missing, sample, windows).max(initial=0.0))
-    known = distances[np.isfinite(distances)]
-    largest = float(known.max()) if len(known) else None
-    readable = largest is not None and bool((~missing[sample]).any())
+        if role == "feature":
+            seen[UNSEEN] = statistics.unseen(codes, len(categories), past.rows)
+            # A new row is of an unseen category about as often as a known one is alone in its category (Good 1953).
+            alone = statistics.alone(codes, len(categories))
+            moves[UNSEEN] = resamples.share(alone[resamples.rows])
+    if role == "feature":
+        seen[MISSING] = statistics.missing_rise(missing, sample, windows)
+        moves[MISSING] = resamples.rise(missing[resamples.rows])
+    share = float(missing.mean())
+    moves = {kind: transformed(kind, found, share) for kind, found in moves.items()}
+    readable = bool(np.isfinite(seen[DRIFT]).any() and (~missing[sample]).any())
     return ColumnProfile(
         name=name,
         role=role,
         statistic=statistic,
-        largest_past=largest,
-        missing=float(missing.mean()),
-        largest_missing_rise=rise,
+        missing=share,
+        learnt={kind: _learnt(seen[kind], moves[kind]) for kind in seen},
+        gain=gain,
         categories=None if categories is None else tuple(categories),
-        largest_unseen=unseen,
         least_distinct=min(distinct, default=0),
         unreadable="" if readable else "no value in the rows that the champion learnt from",
+    ), moves
+
+
+def _learnt(seen: Floats, moves: Floats) -> Learnt:
+    mean, spread = moves.mean(axis=1), moves.std(axis=1)
+    return Learnt(
+        tuple(_short(v) if np.isfinite(v) else None for v in seen),
+        tuple(_short(v) if np.isfinite(v) else 0.0 for v in mean),
+        tuple(_short(v) if np.isfinite(v) else 0.0 for v in spread),
     )
+
+
+def _short(value: float) -> float:
+    """Six digits: what is learnt is not known better, and a profile of many windows stays small."""
+    return float(f"{value:.6g}")
 
 
 def as_numbers(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:

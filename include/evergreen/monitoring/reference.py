@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,10 +22,12 @@ import pyarrow.parquet as pq
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.monitoring import past as past_windows
+from evergreen.monitoring.limits import Family, p_values, weights
+from evergreen.monitoring.noise import RESAMPLES, Resamples
 from evergreen.monitoring.profile import ColumnProfile, describe
 from evergreen.spec import ModelSpec
 
-FORMAT = 1
+FORMAT = 2
 SAMPLE_FILE = "reference.parquet"
 PROFILE_FILE = "profile.json"
 
@@ -43,6 +45,7 @@ class Reference:
         window_s: the window's length in seconds when the reference was made.
         windows: how many past windows the limits come from.
         basis: `history`, or `resampled` where the history has fewer than four whole windows.
+        family: what the columns' statistics have in common.
         holdout_metrics: the champion's metrics on its holdout.
     """
 
@@ -55,6 +58,7 @@ class Reference:
     window_s: float
     windows: int
     basis: str
+    family: Family
     holdout_metrics: Mapping[str, float]
 
     def write(self, folder: Path) -> None:
@@ -71,6 +75,7 @@ class Reference:
             "window_s": self.window_s,
             "windows": self.windows,
             "basis": self.basis,
+            "family": asdict(self.family),
             "holdout_metrics": dict(self.holdout_metrics),
             "columns": [c.to_dict() for c in self.columns.values()],
         }
@@ -81,7 +86,8 @@ class Reference:
         """This reference for the spec's window of now: made again from the sample if the length was changed."""
         if model.monitoring.window.total_seconds() == self.window_s:
             return self
-        again = build(model, self.sample, self.holdout_metrics)
+        gains = {c.name: c.gain for c in self.columns.values() if c.gain is not None}
+        again = build(model, self.sample, self.holdout_metrics, gains)
         return replace(again, rows=self.rows, usual_rows=again.usual_rows * self.rows / self.sample.num_rows)
 
     @classmethod
@@ -95,7 +101,8 @@ class Reference:
             profile = json.loads((folder / PROFILE_FILE).read_text(encoding="utf-8"))
             if profile.get("format") != FORMAT:
                 raise _unusable(
-                    f"{PROFILE_FILE} has format {profile.get('format')!r}, this version reads {FORMAT}"
+                    f"{PROFILE_FILE} has format {profile.get('format')!r}, this version reads {FORMAT} (limits learnt "
+                    "for a rate of false alarms)"
                 )
             sample = pq.read_table(folder / SAMPLE_FILE)
             if sample.num_rows != profile["sample_rows"] or not sample.num_rows:
@@ -116,6 +123,7 @@ class Reference:
                 window_s=float(profile["window_s"]),
                 windows=int(profile["windows"]),
                 basis=str(profile["basis"]),
+                family=_family(profile["family"]),
                 holdout_metrics={k: float(v) for k, v in profile["holdout_metrics"].items()},
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
@@ -179,7 +187,12 @@ class InMemory:
         return self.table.select(columns).take(pa.array(positions))
 
 
-def build(model: ModelSpec, rows: pa.Table | Frame, holdout_metrics: Mapping[str, float]) -> Reference:
+def build(
+    model: ModelSpec,
+    rows: pa.Table | Frame,
+    holdout_metrics: Mapping[str, float],
+    gains: Mapping[str, float] | None = None,
+) -> Reference:
     """Make the reference of a champion from the rows it learnt from.
 
     Deterministic: the same rows give the same reference, in whatever order a table has them. Memory is one column.
@@ -190,6 +203,7 @@ def build(model: ModelSpec, rows: pa.Table | Frame, holdout_metrics: Mapping[str
             (numbers), a row for each row that the champion learnt from; with `_hash` (int64), that of the feature
             query, the sample is drawn as the warehouse draws a window's.
         holdout_metrics: the metrics of the champion on its holdout.
+        gains: each feature's share of the champion's gain, 0 for one that is not named; none: all count the same.
 
     Raises:
         TerminalError: no rows, a column is absent, or the watched metric is missing or not a number.
@@ -221,13 +235,21 @@ def build(model: ModelSpec, rows: pa.Table | Frame, holdout_metrics: Mapping[str
     sample = np.zeros(len(times), dtype=bool)
     sample[chosen] = True
     windows = tuple(w[past_windows.sample_of(hashes[w], monitoring.sample_rows)] for w in past.rows)
+    window_rows = float(np.median([len(w) for w in windows]))
+    resamples = Resamples.draw(chosen, window_rows, monitoring.sample_rows, model.training.seed)
+    share = {n: (gains.get(n, 0.0) if gains else None) for n in model.features.all}
+    weighted = weights(share)
     roles = [(n, "feature", True) for n in model.features.numeric]
     roles += [(n, "feature", False) for n in model.features.categorical]
     roles += [("_prediction", "prediction", True), ("_label", "label", True)]
-    columns = {
-        name: describe(frame.column(name), name, role, numeric, sample, past, windows)
-        for name, role, numeric in roles
-    }
+    columns = {}
+    smallest = np.ones((len(resamples.sizes), RESAMPLES))
+    for name, role, numeric in roles:
+        columns[name], moves = describe(
+            frame.column(name), name, role, numeric, share.get(name), sample, past, windows, resamples
+        )
+        for values in moves.values() if role != "label" else ():
+            smallest = np.minimum(smallest, p_values(values, weighted.get(name, 1.0)))
     if "_hash" in frame.names:
         wanted.insert(1, "_hash")
     return Reference(
@@ -240,8 +262,19 @@ def build(model: ModelSpec, rows: pa.Table | Frame, holdout_metrics: Mapping[str
         window_s=monitoring.window.total_seconds(),
         windows=len(past.rows),
         basis=past.basis,
+        family=Family(
+            sizes=resamples.sizes,
+            smallest=tuple(tuple(float(f"{p:.4g}") for p in np.sort(found)) for found in smallest),
+            window_rows=window_rows,
+            basis=past.basis,
+        ),
         holdout_metrics={k: float(v) for k, v in holdout_metrics.items() if math.isfinite(v)},
     )
+
+
+def _family(told: dict[str, Any]) -> Family:
+    smallest = tuple(tuple(map(float, found)) for found in told["smallest"])
+    return Family(tuple(map(int, told["sizes"])), smallest, float(told["window_rows"]), str(told["basis"]))
 
 
 def _moment(micros: np.int64) -> datetime:

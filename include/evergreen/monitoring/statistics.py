@@ -94,6 +94,12 @@ def unseen(codes: npt.NDArray[np.int64], categories: int, windows: Sequence[Rows
     return found
 
 
+def alone(codes: npt.NDArray[np.int64], categories: int) -> Flags:
+    """The rows that are alone in their category."""
+    lone = np.append(_counts(codes, categories) == 1, False)
+    return lone[codes]
+
+
 def missing_rise(missing: Flags, sample: Flags, windows: Sequence[Rows]) -> Floats:
     """The share of missing values in each window less that of the sampled rows outside it."""
     found = np.zeros(len(windows))

@@ -1,4 +1,4 @@
-"""Returns to an earlier champion: by hand, or when a promotion turns out badly.
+"""Returns to an earlier champion: by hand, or when the watch after a promotion found it worse than the one before.
 
 The way back is the ledger's line of champions, never "version minus one": a rejected challenger has a number too.
 A second rollback goes one further back.
@@ -7,23 +7,44 @@ A second rollback goes one further back.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from evergreen import ledger
 from evergreen.alerting.outbox import raise_incident
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
 from evergreen.registry.champions import champion, succession
 from evergreen.registry.models import PROBE_FILE, LoadedModel, load
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse.connection import connect
+from evergreen.warehouse.connection import Connection, connect
 
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Why a rollback is done without a person.
+
+    Attributes:
+        code: the reason code.
+        promotion: id of the decision that made the champion which is left; if it is not the newest change of champion
+            any more, nothing is done.
+        key: names the decision itself, see `ledger.Decision`.
+        evidence: the numbers; they join the decision's.
+    """
+
+    code: str
+    promotion: int
+    key: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 def rollback(
@@ -35,10 +56,11 @@ def rollback(
     to_version: str | None = None,
     reason: str,
     dry_run: bool = False,
+    finding: Finding | None = None,
 ) -> Decision:
     """Make an earlier champion the champion again, after it was loaded and gave its own predictions again.
 
-    Called again with the same `run_id` it returns the decision that stands.
+    Called again with the same `run_id` it returns the decision that stands; with a finding, with the same one.
 
     Args:
         specs: all specs.
@@ -46,8 +68,10 @@ def rollback(
         as_of: the run's as-of time.
         run_id: the DAG run, the same in all its tries.
         to_version: a version that was champion once; default: the one before the present one.
-        reason: why, in the words of the person; kept in the ledger and told in the e-mail.
+        reason: why, in the words of the person or of the finding; kept in the ledger and told in the e-mail.
         dry_run: load and probe, decide nothing.
+        finding: what made it necessary, where no person asks. Then it also answers the open retrain requests about the
+            version that is left: what they ask for is another model than that one.
 
     Returns:
         The ledger's row; for a dry run the row that would be written, without an id.
@@ -55,9 +79,9 @@ def rollback(
     Raises:
         TerminalError: there is none to return to (NO_PREVIOUS_CHAMPION), it is not in MLflow as it was
             registered (REGISTRY_MISMATCH), or it predicts otherwise than it did (PROBE_FAILED).
-        TransientError: warehouse or MLflow do not answer.
+        TransientError: warehouse or MLflow do not answer, or the champion changed since the finding (BUSY).
     """
-    key = f"rollback:{model.name}:{run_id}"
+    key = finding.key if finding else f"rollback:{model.name}:{run_id}"
     with connect() as conn:
         ledger.lock(conn, model.name)
         standing = ledger.find(conn, dedupe_key=key)
@@ -66,18 +90,26 @@ def rollback(
         else:
             changes = ledger.champions(conn, model.name)
             present = changes[0].version if changes else None
+            if finding and (not changes or changes[0].id != finding.promotion):
+                raise TransientError(
+                    f"{model.name}: the champion changed while it was compared with the one before, it is version {present} "
+                    "now; the step is tried again",
+                    Reason.BUSY,
+                )
             target = _target(model, changes, to_version)
             tried = probe(load(model, target))
             decision = Decision(
                 as_of=as_of,
                 subject=ledger.model_subject(model.name),
                 kind=Kind.ROLLED_BACK,
-                reason="manual",
+                reason=finding.code if finding else "manual",
                 run_id=run_id,
                 dedupe_key=key,
                 version=target,
+                answers=_about(conn, model, present, as_of) if finding else (),
                 evidence={
                     "message": reason,
+                    **(finding.evidence if finding else {}),
                     "previous_version": present,
                     "asked_version": to_version,
                     "probe_rows": int(tried["rows"]),
@@ -99,6 +131,12 @@ def rollback(
     with connect() as conn:
         champion(conn, model.name)
     return decision
+
+
+def _about(conn: Connection, model: ModelSpec, version: str | None, as_of: datetime) -> tuple[int, ...]:
+    """The open retrain requests that windows of a version opened."""
+    waiting = ledger.open_requests(conn, model.name)
+    return tuple(d.id for d in waiting if d.id is not None and d.version == version and d.as_of <= as_of)
 
 
 def probe(loaded: LoadedModel) -> dict[str, float]:

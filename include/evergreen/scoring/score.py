@@ -4,6 +4,10 @@ Which rows those are is asked in SQL. They leave PostgreSQL as one Arrow stream,
 predicted in chunks of `scoring.chunk_rows`, and each chunk comes back by COPY in a transaction of its own, while the
 next one is read and predicted: a run that is killed leaves whole chunks, and the next one scores the rest. A key has at
 most one prediction by a version, and one that was made stays: what was served can be told later.
+
+While a new champion is watched the previous one predicts the same rows, out of the same read, into
+`evergreen.shadow_prediction`, in the transaction of the champion's chunk. What stands there was never served and never
+counts as scored.
 """
 
 from __future__ import annotations
@@ -27,6 +31,9 @@ from psycopg2 import sql
 
 from evergreen import ledger, registry
 from evergreen.errors import Reason, TerminalError
+from evergreen.registry.watched import watched
+from evergreen.scoring import shadow
+from evergreen.scoring.shadow import Shadow, Shadowed
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse import arrow, features
 from evergreen.warehouse.connection import Connection, connect
@@ -35,6 +42,8 @@ log = logging.getLogger(__name__)
 
 STATEMENT_TIMEOUT_S = 3 * 3600  # one query gives every row; the task that waits for it has 4 hours
 COLUMNS = ("model", "version", "as_of", "run_id", "event_time", "prediction", "key")
+SERVED = "evergreen.prediction"
+MINE, ITS = "_mine", "_its"  # whether a row is the champion's to predict, and the previous champion's
 EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)  # of PostgreSQL's times
 
 
@@ -45,6 +54,7 @@ class ScoreResult:
     `rows` predictions were written in `chunks` transactions, for event times in [start, end) (ISO, UTC). `unseen`
     and `infinite` count values by feature that the model does not know and took as missing. `state` is `scored`,
     `up_to_date` (every row has its prediction) or `no_rows` (the feature query returns nothing for the range).
+    `shadow` is what the previous champion did beside it; None where the champion is not watched.
     """
 
     version: str
@@ -55,6 +65,7 @@ class ScoreResult:
     end: str
     infinite: dict[str, int]
     state: str
+    shadow: Shadowed | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -75,6 +86,9 @@ def score(
     Without a range: rows that no version has scored, since the first champion's as-of less the label's delay, and
     rows since this champion's as-of that it has not scored itself. With `start` or `end`: every row of that range
     that this version has not scored. A prediction that is there is never changed.
+
+    Within the watch period of a promotion the previous champion predicts every row since the champion's last label that
+    the champion has scored or scores now. Where it cannot, the champion's scoring goes on and the result says why.
 
     Args:
         specs: all specs.
@@ -101,8 +115,9 @@ def score(
                 Reason.NO_CHAMPION,
             )
         chosen = start is not None or end is not None
+        changes = ledger.champions(conn, model.name, as_of)
         # Rows whose label was not mature then were not learnt, so they are the champion's to predict.
-        first = start or ledger.champions(conn, model.name, as_of)[-1].as_of - model.label.delay
+        first = start or changes[-1].as_of - model.label.delay
         last = end or as_of
         if start is not None and first >= last:
             raise TerminalError(
@@ -112,29 +127,44 @@ def score(
         loaded = registry.load(model, champion.version)
         query = features.feature_query(specs, model, as_of, first, last, ordered=False)
         schema = pa.schema([f for f in arrow.feature_schema(model) if f.name not in ("_hash", "_label")])
-        todo = _unscored(model, query, schema, champion, (first, last), by_any=not chosen)
+        under = watched(model, changes)
+        beside = Shadow(model, under, schema.names) if under and shadow.active(under, as_of) else None
+        previous = beside.version if beside and beside.there else None
+        todo = _unscored(model, query, schema, champion, previous, (first, last), by_any=not chosen)
+        if previous is not None:
+            schema = schema.append(pa.field(MINE, pa.bool_())).append(pa.field(ITS, pa.bool_()))
         conn.commit()
         reader = stack.enter_context(arrow.reading(specs.datasets_of(model), timeout_s=STATEMENT_TIMEOUT_S))
         _require_unique(reader, model, query)
         waiting = rechunk(reader.stream(todo, schema), schema, model.scoring.chunk_rows)
-        writer = stack.enter_context(_Writer(conn, model, champion.version, as_of, run_id))
+        writer = stack.enter_context(_Writer(conn, model, as_of, run_id))
         chunks = 0
         unseen: Counter[str] = Counter()
         infinite: Counter[str] = Counter()
         for chunk in waiting:
-            encoded = loaded.encode(chunk)
-            predicted = loaded.predict_encoded(encoded)
-            if bad := int((~np.isfinite(predicted)).sum()):
-                raise TerminalError(
-                    f"{model.name} version {champion.version}: {bad} of {len(predicted)} predictions are not finite; this "
-                    "chunk was not written. Roll back to the previous champion",
-                    Reason.BAD_METRIC,
-                )
-            writer.write(chunk, predicted)
+            parts = []
+            mine = chunk if previous is None else chunk.filter(chunk[MINE])
+            if mine.num_rows:
+                encoded = loaded.encode(mine)
+                predicted = loaded.predict_encoded(encoded)
+                if bad := int((~np.isfinite(predicted)).sum()):
+                    raise TerminalError(
+                        f"{model.name} version {champion.version}: {bad} of {len(predicted)} predictions are not finite; "
+                        "this chunk was not written. Roll back to the previous champion",
+                        Reason.BAD_METRIC,
+                    )
+                parts.append(_Part(SERVED, champion.version, mine, predicted))
+                unseen.update(encoded.unseen)
+                infinite.update(encoded.infinite)
+            if beside is not None and previous is not None:
+                its = chunk.filter(chunk[ITS])
+                shadowed = beside.predict(its) if its.num_rows else None
+                if shadowed is not None:
+                    parts.append(_Part(shadow.TABLE, previous, its, shadowed))
+            writer.write(parts)
             chunks += 1
-            unseen.update(encoded.unseen)
-            infinite.update(encoded.infinite)
-        rows = writer.finish()
+        written = writer.finish()
+        rows = written[SERVED]
         state = "scored" if rows else "up_to_date" if chunks or _any(reader, query) else "no_rows"
     if state == "no_rows":
         log.warning(
@@ -149,6 +179,7 @@ def score(
         last.isoformat(),
         dict(infinite),
         state,
+        beside.result(written[shadow.TABLE]) if beside else None,
     )
 
 
@@ -174,28 +205,55 @@ def _unscored(
     query: sql.Composable,
     schema: pa.Schema,
     champion: registry.Champion,
+    previous: str | None,
     span: tuple[datetime, datetime],
     *,
     by_any: bool,
 ) -> sql.Composable:
     """The rows of the query without a prediction: by the champion where it rules or was asked, else by anyone.
 
-    One hash join, however many rows there are; a lookup for each row would be slower from a few thousand on.
+    With a previous champion also the rows that the champion has predicted, or will, and it has not; two more columns say
+    whose a row is. One hash join, however many rows there are; a lookup for each row would be slower from a few
+    thousand on.
     """
-    return sql.SQL(
-        "SELECT {columns} FROM ({query}) AS f LEFT JOIN ("
+    wanted = sql.SQL("(p.key IS NULL OR (NOT p.mine AND ({all} OR f._time >= {rules_since})))").format(
+        all=sql.Literal(not by_any), rules_since=sql.Literal(champion.as_of)
+    )
+    columns = sql.SQL(", ").join(sql.Identifier("f", name) for name in schema.names)
+    joined = sql.SQL(
+        "({query}) AS f LEFT JOIN ("
         " SELECT key, bool_or(version = {version}) AS mine FROM evergreen.prediction"
         " WHERE model = {model} AND event_time >= {first} AND event_time < {last} GROUP BY key"
-        ") AS p ON p.key = f._key WHERE p.key IS NULL OR (NOT p.mine AND ({all} OR f._time >= {rules_since}))"
+        ") AS p ON p.key = f._key"
     ).format(
-        columns=sql.SQL(", ").join(sql.Identifier("f", name) for name in schema.names),
         query=query,
         version=sql.Literal(champion.version),
         model=sql.Literal(model.name),
         first=sql.Literal(span[0]),
         last=sql.Literal(span[1]),
-        all=sql.Literal(not by_any),
-        rules_since=sql.Literal(champion.as_of),
+    )
+    if previous is None:
+        return sql.SQL("SELECT {} FROM {} WHERE {}").format(columns, joined, wanted)
+    # Rows that the champion has learnt say nothing about which of the two is better.
+    shadowed = sql.SQL("(s.key IS NULL AND f._time >= {learnt} AND ({wanted} OR p.mine))").format(
+        learnt=sql.Literal(champion.trained_until), wanted=wanted
+    )
+    return sql.SQL(
+        "SELECT {columns}, {wanted} AS {mine}, {shadowed} AS {its} FROM {joined} LEFT JOIN ("
+        " SELECT key FROM evergreen.shadow_prediction"
+        " WHERE model = {model} AND version = {previous} AND event_time >= {first} AND event_time < {last}"
+        ") AS s ON s.key = f._key WHERE {wanted} OR {shadowed}"
+    ).format(
+        columns=columns,
+        wanted=wanted,
+        mine=sql.Identifier(MINE),
+        shadowed=shadowed,
+        its=sql.Identifier(ITS),
+        joined=joined,
+        model=sql.Literal(model.name),
+        previous=sql.Literal(previous),
+        first=sql.Literal(max(span[0], champion.trained_until)),
+        last=sql.Literal(span[1]),
     )
 
 
@@ -217,20 +275,28 @@ def _require_unique(reader: arrow.Reader, model: ModelSpec, query: sql.Composabl
         )
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What one version predicted of a chunk's rows, and the table where that goes."""
+
+    table: str
+    version: str
+    rows: pa.Table
+    predicted: np.ndarray
+
+
 class _Writer:
     """Writes one chunk in a thread of its own while the next one is made; an error in either ends both.
 
     At most one chunk is under way: nothing is begun before it is known that the one before is in the warehouse.
     """
 
-    def __init__(
-        self, conn: Connection, model: ModelSpec, version: str, as_of: datetime, run_id: str
-    ) -> None:
+    def __init__(self, conn: Connection, model: ModelSpec, as_of: datetime, run_id: str) -> None:
         """Begin; `conn` must be used by nobody else until the end."""
-        self._about = (conn, model, version, as_of, run_id)
+        self._about = (conn, model, as_of, run_id)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="evergreen-score")
-        self._under_way: Future[int] | None = None
-        self._rows = 0
+        self._under_way: Future[Counter[str]] | None = None
+        self._rows: Counter[str] = Counter()
 
     def __enter__(self) -> _Writer:
         """Return itself."""
@@ -240,37 +306,33 @@ class _Writer:
         """Wait for the chunk under way: it is in the warehouse whole, or not at all."""
         self._pool.shutdown()
 
-    def write(self, chunk: pa.Table, predicted: np.ndarray) -> None:
+    def write(self, parts: list[_Part]) -> None:
         """Hand over a chunk.
 
         Raises:
             Exception: what the writing of the chunk before raised; this one is not written then.
         """
         self.finish()
-        self._under_way = self._pool.submit(_write_whole, *self._about, chunk, predicted)
+        self._under_way = self._pool.submit(_write_whole, *self._about, parts)
 
-    def finish(self) -> int:
-        """Wait for the chunk under way and return how many predictions were written in all.
+    def finish(self) -> Counter[str]:
+        """Wait for the chunk under way and return how many predictions were written in all, by table.
 
         Raises:
             Exception: what its writing raised.
         """
         if self._under_way is not None:
-            self._rows += self._under_way.result()
+            self._rows.update(self._under_way.result())
             self._under_way = None
         return self._rows
 
 
 def _write_whole(
-    conn: Connection,
-    model: ModelSpec,
-    version: str,
-    as_of: datetime,
-    run_id: str,
-    chunk: pa.Table,
-    predicted: np.ndarray,
-) -> int:
-    written = _write(conn, model, version, chunk, predicted, as_of, run_id)
+    conn: Connection, model: ModelSpec, as_of: datetime, run_id: str, parts: list[_Part]
+) -> Counter[str]:
+    written = Counter({
+        p.table: _write(conn, model, p.version, p.rows, p.predicted, as_of, run_id, p.table) for p in parts
+    })  # fmt: skip
     conn.commit()
     return written
 
@@ -283,8 +345,9 @@ def _write(
     predicted: np.ndarray,
     as_of: datetime,
     run_id: str,
+    table: str,
 ) -> int:
-    """Write a chunk's predictions in the open transaction and return how many are new.
+    """Write a chunk's predictions into a table in the open transaction and return how many are new.
 
     Straight into the table, which is right unless some of the keys were scored since the rows were asked for: then
     once more, around them.
@@ -293,7 +356,7 @@ def _write(
     with conn.cursor() as cursor:
         cursor.execute("SAVEPOINT evergreen_chunk")
         try:
-            _copy(cursor, "evergreen.prediction", file)
+            _copy(cursor, table, file)
             return chunk.num_rows
         except psycopg2.errors.UniqueViolation:
             cursor.execute("ROLLBACK TO SAVEPOINT evergreen_chunk")
@@ -303,7 +366,9 @@ def _write(
         cursor.execute("TRUNCATE _scored")
         _copy(cursor, "_scored", file)
         cursor.execute(
-            "INSERT INTO evergreen.prediction SELECT * FROM _scored ON CONFLICT (model, key, version) DO NOTHING"
+            sql.SQL(
+                "INSERT INTO {} SELECT * FROM _scored ON CONFLICT (model, key, version) DO NOTHING"
+            ).format(sql.Identifier(*table.split(".")))
         )
         written = int(cursor.rowcount)
     log.warning(

@@ -152,17 +152,21 @@ class Volume(Strict):
 
 
 class Drift(Strict):
-    """Limits of the drift statistics (effect sizes, not p-values).
+    """When a column counts as drifted (effect sizes against learnt limits, not p-values).
 
-    A column's limit is the larger of `numeric`/`categorical` here and `factor` times the largest value
-    that the statistic took between past windows and the champion's own reference.
+    A column's limit is learnt with the champion from its own past, for a rate of false alarms that all columns of a
+    check share; it is never below the smallest effect that is given here.
     """
 
-    numeric: float = Field(0.1, gt=0, description="normalised Wasserstein distance")
-    categorical: float = Field(0.1, gt=0, description="Jensen-Shannon distance")
-    missing: float = Field(0.05, gt=0, description="rise of the share of missing values")
-    factor: float = Field(
-        1.25, ge=1, description="times the largest value of past windows: the limit of a column, where larger"
+    false_alarms: float = Field(
+        0.01, gt=0, le=0.2, description="probability that a check of an unchanged window alarms in any column"
+    )
+    numeric: float = Field(
+        0.1, gt=0, description="smallest Wasserstein distance, in standard deviations, that counts"
+    )
+    categorical: float = Field(0.05, gt=0, description="smallest Jensen-Shannon distance that counts")
+    missing: float = Field(
+        0.02, gt=0, description="smallest rise of missing values or share of unknown categories that counts"
     )
     ignore: tuple[str, ...] = Field((), description="columns that are measured and shown, and never violate")
 
@@ -225,6 +229,30 @@ class Scoring(Strict):
     )
 
 
+class Watch(Strict):
+    """How a new champion is compared with the previous one, which goes on predicting beside it, unserved."""
+
+    period: Duration | None = Field(
+        timedelta(days=7),
+        description="how long after a promotion the previous champion predicts the same rows in the shadow; the comparison "
+        "ends when their labels are mature; null: no shadow, no comparison",
+    )
+    margin: float = Field(
+        0.02,
+        ge=0,
+        description="a new champion whose distance from perfect is surely larger by more than this share is rolled back; "
+        "keep it above gate.tolerance, or what the gate lets through on a drift comes back",
+    )
+    confidence: float = Field(
+        0.95, ge=0.5, le=0.999, description="how sure that must be, over all looks of the period together"
+    )
+    min_rows: int = Field(
+        100,
+        ge=20,
+        description="with fewer rows that both predicted and whose label is mature, nothing is decided",
+    )
+
+
 class ModelSpec(Strict):
     """A model: features, label, windows, gate, monitoring, alerts."""
 
@@ -253,6 +281,7 @@ class ModelSpec(Strict):
     training: Training = Training()
     gate: Gate = Gate()
     scoring: Scoring = Scoring()
+    watch: Watch = Watch()
     monitoring: Monitoring = Monitoring()
     alerts: tuple[str, ...] = Field((), description="recipients; default: EVERGREEN_MAIL_TO")
     query: str = Field("", description="the feature query: filled from models/NAME.sql, not written here")

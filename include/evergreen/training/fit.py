@@ -152,6 +152,14 @@ def gains(booster: xgb.Booster, encoding: Encoding) -> dict[str, float]:
     return dict(sorted(values.items(), key=lambda item: (-item[1], item[0])))
 
 
+def gain_shares(booster: xgb.Booster, encoding: Encoding) -> dict[str, float]:
+    """Each feature's share of the gain of all splits; empty for a model without a split."""
+    found = booster.get_score(importance_type="total_gain")
+    values = {name: float(np.sum(found.get(name, 0.0))) for name in encoding.features}
+    total = sum(values.values())
+    return {name: value / total for name, value in values.items()} if total > 0 else {}
+
+
 def _boost(
     model: ModelSpec,
     encoding: Encoding,

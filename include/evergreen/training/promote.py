@@ -16,6 +16,7 @@ from evergreen.training.record import KEY_TAG, run_key
 from evergreen.warehouse.connection import connect
 
 CHAMPION_CHANGED = "champion_changed_meanwhile"
+BLOCKED = "blocked_after_rollback"
 
 
 def settle(
@@ -30,7 +31,8 @@ def settle(
 
     Under the model's lock the champion must still be the one that the gate compared with; if it is not, the
     challenger is rejected (champion_changed_meanwhile) and its retrain requests stay open for the next training,
-    because nothing has answered them. Called again it returns the decision that stands and moves the alias if an
+    because nothing has answered them. A challenger that the watch after its promotion took back, or one that was made
+    of the same rows by the same spec, is rejected (blocked_after_rollback) whatever the gate says. Called again it returns the decision that stands and moves the alias if an
     earlier call could not. The decision is as of the outcome's own time: a run that is cleared as a whole may have
     planned a newer one, and its training still returns what it had come to.
 
@@ -69,8 +71,15 @@ def settle(
 def _decide(conn: Any, model: ModelSpec, found: Outcome, run_id: str, key: str, because: str) -> Decision:
     ruling = registry.champion(conn, model.name, repair=False)
     changed = (ruling.decision_id if ruling else None) != found.champion_decision
-    promoted = found.passed and not changed
+    blocking = None if changed else _blocking(conn, model, found)
+    promoted = found.passed and not changed and blocking is None
     message = found.sentence()
+    if blocking is not None:
+        message = (
+            f"the watch took back {_version(blocking.evidence['blocked'].get('version'))}, made of the same rows by the same "
+            f"spec (decision {blocking.id}); a training on newer rows may be promoted. By hand: rollback__{model.name} with "
+            "To version"
+        )
     if changed:
         message = (
             f"the gate compared with {_version(found.champion_version)}, champion is now "
@@ -82,7 +91,7 @@ def _decide(conn: Any, model: ModelSpec, found: Outcome, run_id: str, key: str, 
             as_of=found.as_of,
             subject=ledger.model_subject(model.name),
             kind=Kind.PROMOTED if promoted else Kind.REJECTED,
-            reason=CHAMPION_CHANGED if changed else found.verdict.reason.value,
+            reason=CHAMPION_CHANGED if changed else BLOCKED if blocking else found.verdict.reason.value,
             run_id=run_id,
             dedupe_key=key,
             version=found.version,
@@ -117,6 +126,22 @@ def _decide(conn: Any, model: ModelSpec, found: Outcome, run_id: str, key: str, 
         {"previous_version": ruling.version if ruling else None},
     )
     return decision
+
+
+def _blocking(conn: Any, model: ModelSpec, found: Outcome) -> Decision | None:
+    """The rollback that took back the same challenger, or one of the same rows and the same spec.
+
+    Only the watch blocks. A person who rolled back may have had a reason that lies outside of the model.
+    """
+    for decision in ledger.find(conn, ledger.model_subject(model.name), (Kind.ROLLED_BACK,)):
+        blocked = decision.evidence.get("blocked") or {}
+        same_rows = (blocked.get("fingerprint"), blocked.get("spec_hash")) == (
+            found.fingerprint,
+            found.spec_hash,
+        )
+        if blocked and (same_rows or blocked.get("version") == found.version):
+            return decision
+    return None
 
 
 def _incident(model: ModelSpec, found: Outcome, decision: Decision, ruling: registry.Champion | None) -> str:

@@ -26,7 +26,7 @@ from evergreen.registry.models import ENCODING_FILE, PROBE_FILE
 from evergreen.spec import ModelSpec
 from evergreen.training.encode import Encoding, survey
 from evergreen.training.evaluate import Judged
-from evergreen.training.fit import gains, refit
+from evergreen.training.fit import gain_shares, gains, refit
 from evergreen.training.local import Labelled
 from evergreen.training.matrix import write
 from evergreen.training.rows import Rows
@@ -125,7 +125,9 @@ def write_run_files(
     (folder / "spec.yaml").write_text(text, encoding="utf-8")
     honest = final.prediction.copy()
     honest[len(honest) - len(judged.prediction) :] = judged.prediction
-    reference.build(model, Predicted(judged.split.rows, honest), judged.holdout).write(folder / "reference")
+    shares = gain_shares(final.booster, final.encoding)
+    made = reference.build(model, Predicted(judged.split.rows, honest), judged.holdout, shares)
+    made.write(folder / "reference")
 
 
 def write_model_files(judged: Judged, final: Final, folder: Path) -> list[Path]:

@@ -65,6 +65,20 @@ CREATE INDEX IF NOT EXISTS prediction_time ON evergreen.prediction (model, event
 CREATE INDEX IF NOT EXISTS prediction_sample ON evergreen.prediction
     (model, (hashtextextended(key, 0) >> 54), event_time) WHERE (hashtextextended(key, 0) >> 54) < -448;
 
+-- What the previous champion predicts of the rows that a new champion scores while it is watched. Served was none of it.
+CREATE TABLE IF NOT EXISTS evergreen.shadow_prediction (
+    model       text NOT NULL,
+    version     text NOT NULL,             -- the previous champion
+    key         text NOT NULL,
+    event_time  timestamptz NOT NULL,
+    prediction  double precision NOT NULL,
+    as_of       timestamptz NOT NULL,
+    scored_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    run_id      text NOT NULL,
+    PRIMARY KEY (model, key, version)
+);
+CREATE INDEX IF NOT EXISTS shadow_prediction_time ON evergreen.shadow_prediction (model, event_time);
+
 -- One row per judged window; judged again (revision + 1) when more labels are in.
 CREATE TABLE IF NOT EXISTS evergreen.window_judgement (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

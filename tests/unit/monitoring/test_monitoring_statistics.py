@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evergreen.monitoring import measure, statistics
+from evergreen.monitoring import measure, noise, statistics
 from evergreen.monitoring.profile import ColumnProfile
 
 ROWS = 600
@@ -14,7 +14,7 @@ WINDOWS = [np.arange(a, a + 90) for a in (0, 200, 510)]
 
 
 def evidently(name: str, values: np.ndarray, sample: np.ndarray) -> list[float]:
-    profile = ColumnProfile("x", "feature", name, 0.1, 0.0, 0.0)
+    profile = ColumnProfile("x", "feature", name, 0.0)
     column = pd.Series(values)
     if name == statistics.NUMERIC:
         column = column.replace([np.inf, -np.inf], np.nan)
@@ -69,3 +69,46 @@ def test_missing_values_and_lone_categories_are_shares_of_rows():
     codes = np.zeros(ROWS, dtype=np.int64)
     codes[200:209] = 1
     assert statistics.unseen(codes, 2, WINDOWS) == pytest.approx([0.0, 0.1, 0.0])
+    assert statistics.alone(np.array([0, 1, -1, 1, 2]), 3).tolist() == [True, False, False, False, True]
+
+
+@pytest.mark.parametrize("kind", ["numbers", "categories"])
+def test_a_resample_is_measured_as_evidently_does(kind):
+    rng = np.random.default_rng(5)
+    drawn = noise.Resamples.draw(np.arange(100, 700), 40, 500, 7)
+    assert drawn.sizes == (20, 58, 171, 500)
+    assert drawn.rows.min() >= 100
+    if kind == "numbers":
+        values = rng.gamma(2.0, 3.0, len(drawn.rows))
+        values[rng.integers(0, len(values), 40)] = np.nan
+        found, column, name = drawn.numeric(values), pd.Series(values), statistics.NUMERIC
+    else:
+        codes = rng.choice([-1, 0, 1, 2], len(drawn.rows), p=[0.1, 0.6, 0.2, 0.1])
+        column = pd.Series(np.array([*"abc", None], dtype=object)[codes])
+        found, name = drawn.categorical(codes), statistics.CATEGORICAL
+    profile = ColumnProfile("x", "feature", name, 0.0)
+    for size, resample in ((0, 0), (1, 7), (3, 399)):
+        before, now = (
+            column.repeat(counts[:, resample].astype(int)).dropna()
+            for counts in (drawn.reference, drawn.windows[size])
+        )
+        assert found[size, resample] == pytest.approx(
+            measure.drift(profile, before, now, 0.1), rel=1e-4, abs=1e-4
+        )
+
+
+def test_shares_in_resamples_are_those_of_the_drawn_rows():
+    drawn = noise.Resamples.draw(np.arange(50), 40, 500, 7)
+    flags = np.arange(50) < 10
+    assert drawn.windows[0].sum(0) == pytest.approx(drawn.sizes[0])
+    assert drawn.reference.sum(0) == pytest.approx(50)
+    assert drawn.share(flags)[1, 3] == pytest.approx(drawn.windows[1][:10, 3].sum() / drawn.sizes[1])
+    assert drawn.rise(flags)[1, 3] == pytest.approx(
+        drawn.share(flags)[1, 3] - drawn.reference[:10, 3].sum() / 50
+    )
+
+
+@pytest.mark.parametrize("values", [np.full(50, np.nan), np.full(50, 4.0)], ids=["nothing", "a constant"])
+def test_resamples_of_a_column_that_says_nothing(values):
+    found = noise.Resamples.draw(np.arange(50), 40, 500, 7).numeric(values)
+    assert np.isnan(found).all() if np.isnan(values).all() else (found == 0).all()

@@ -62,6 +62,10 @@ def test_the_reference_comes_back_as_the_watch_reads_it(trained):
     reference = Reference.read(registry.artifact_folder(outcome.mlflow_run, "reference"))
     assert reference.rows == outcome.rows["all"]
     assert reference.holdout_metrics["rmse"] == outcome.holdout["rmse"]
+    gains = {c.name: c.gain for c in reference.columns.values() if c.role == "feature"}
+    assert set(gains) == {"hour", "x", "kind"}
+    assert sum(gains.values()) == pytest.approx(1)
+    assert gains["hour"] > gains["kind"], "the share of all gain, not the gain of a split"
 
 
 def test_the_holdout_in_the_reference_has_out_of_sample_predictions(trained):

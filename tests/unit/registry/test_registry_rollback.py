@@ -8,10 +8,10 @@ import pytest
 from mlflow import MlflowClient
 
 from evergreen import ledger, registry
-from evergreen.errors import Reason, TerminalError
-from evergreen.ledger import Kind
+from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.ledger import Decision, Kind
 from evergreen.registry.models import LoadedModel
-from evergreen.registry.rollback import rollback
+from evergreen.registry.rollback import Finding, rollback
 from evergreen.warehouse.connection import connect, fetch
 
 
@@ -112,6 +112,39 @@ def test_a_version_that_predicts_otherwise_fails_its_probe(two, start, monkeypat
     assert caught.value.reason is Reason.PROBE_FAILED
     with connect() as conn:
         assert registry.champion(conn, "rides").version == "2"
+
+
+def finding(decision, **more):
+    return Finding("worse_than_previous", decision, "watch:rides", {"blocked": {"version": "2"}, **more})
+
+
+def test_a_rollback_that_the_watch_asked_for(two, start):
+    """It has its own reason and evidence, is done once whichever run asks, and closes requests about what it leaves."""
+    as_of = start + timedelta(days=33)
+    with connect() as conn:
+        promotion = ledger.champions(conn, "rides")[0]
+        wishes = [
+            ledger.append(conn, Decision(at, "model/rides", Kind.RETRAIN_REQUESTED, "performance", "m", f"{v}{at}", version=v))
+            for v, at in (("2", as_of), ("1", as_of), ("2", as_of + timedelta(days=1)))
+        ]  # fmt: skip
+    done = back(two, start, "monitor/1", to_version="1", finding=finding(promotion.id, rows=120))
+    assert (done.kind, done.reason, done.version) == (Kind.ROLLED_BACK, "worse_than_previous", "1")
+    assert done.answers == (wishes[0].id,)
+    assert (done.evidence["rows"], done.evidence["blocked"]) == (120, {"version": "2"})
+    assert done.evidence["probe_rows"] > 0
+    assert back(two, start, "monitor/2", to_version="1", finding=finding(promotion.id)) == done
+    assert registry.aliases("rides")["champion"] == "1"
+
+
+def test_a_finding_about_a_champion_that_is_gone(two, start):
+    with connect() as conn:
+        promotion = ledger.champions(conn, "rides")[0]
+    two.promote(start + timedelta(days=32), "dag/c")
+    with pytest.raises(TransientError, match="version 3 now") as caught:
+        back(two, start, "monitor/1", to_version="1", finding=finding(promotion.id))
+    assert caught.value.reason is Reason.BUSY
+    with connect() as conn:
+        assert registry.champion(conn, "rides").version == "3"
 
 
 def test_nothing_to_return_to(world, mlflow_url, start):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from mlflow import MlflowClient
@@ -11,10 +11,13 @@ from mlflow import MlflowClient
 from evergreen import ledger, registry
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
+from evergreen.training import promote
 from evergreen.training.gate import GateReason, Verdict
 from evergreen.training.outcome import Outcome
 from evergreen.training.promote import settle
 from evergreen.warehouse.connection import connect, fetch
+
+LATER = datetime(2024, 2, 20, tzinfo=timezone.utc)
 
 
 @pytest.fixture
@@ -141,6 +144,64 @@ def test_a_run_that_is_cleared_after_a_newer_request_settles_what_it_had_trained
     assert decision.evidence["asked_because"] == "cleared"
     with connect() as conn:
         assert [r.id for r in ledger.open_requests(conn, "rides")] == [later]
+
+
+def taken_back(version, blocked, *, reason="worse_than_previous"):
+    """The row of a rollback."""
+    evidence = {"blocked": blocked} if blocked else {}
+    with connect() as conn:
+        row = Decision(
+            LATER, "model/rides", Kind.ROLLED_BACK, reason, "monitor", f"back:{version}", evidence, version
+        )
+        return ledger.append(conn, row)
+
+
+def test_what_the_watch_took_back_is_not_promoted_again_on_the_same_rows(landed, start):
+    first, bad_at = landed.promote(start + timedelta(days=30), "dag/first"), start + timedelta(days=40)
+    bad = landed.promote(bad_at, "dag/bad")
+    blocked = {"version": "2", **{n: bad.evidence[n] for n in ("fingerprint", "spec_hash")}}
+    back = taken_back(first.version, blocked)
+    passed = Verdict(True, GateReason.BETTER_THAN_CHAMPION)
+
+    wish = request(bad_at)
+    again = landed.settle(replace(landed.train(bad_at, "dag/again", requests=(wish,)), verdict=passed))
+    assert (again.kind, again.reason, again.answers) == (Kind.REJECTED, "blocked_after_rollback", (wish,))
+    assert f"decision {back.id}" in again.evidence["message"]
+    assert "took back version 2" in again.evidence["message"]
+    assert mails()[-1][0] == "challenger_rejected"
+    with connect() as conn:
+        assert registry.champion(conn, "rides").version == "1"
+    # The training that is settled once more is not champion again either.
+    landed.settle(landed.train(bad_at, "dag/bad"))
+    assert registry.aliases("rides")["champion"] == "1"
+
+    other = landed.with_model(training={"max_rounds": 14})
+    assert other.settle(replace(other.train(bad_at, "dag/other-spec"), verdict=passed)).kind is Kind.PROMOTED
+    newer = landed.train(bad_at + timedelta(days=1), "dag/newer")
+    assert landed.settle(replace(newer, verdict=passed)).kind is Kind.PROMOTED
+
+
+def test_the_very_version_is_blocked_whatever_is_known_of_its_rows(landed, start):
+    outcome = landed.train(start + timedelta(days=40), "dag/run")
+    taken_back("1", {"version": outcome.version, "fingerprint": None, "spec_hash": None})
+    # By the ledger version 1 is champion by nothing but that rollback.
+    with connect() as conn:
+        changes = ledger.champions(conn, "rides")
+    assert _blocking_of(landed, outcome).id == changes[0].id
+    assert _blocking_of(landed, replace(outcome, version="7")) is None
+
+
+def test_a_rollback_by_hand_blocks_nothing(landed, start):
+    first, bad_at = landed.promote(start + timedelta(days=30), "dag/first"), start + timedelta(days=40)
+    landed.promote(bad_at, "dag/bad")
+    taken_back(first.version, None, reason="manual")
+    again = replace(landed.train(bad_at, "dag/again"), verdict=Verdict(True, GateReason.BETTER_THAN_CHAMPION))
+    assert landed.settle(again).kind is Kind.PROMOTED
+
+
+def _blocking_of(world, outcome):
+    with connect() as conn:
+        return promote._blocking(conn, world.model, outcome)
 
 
 def test_an_outcome_of_another_model_is_refused(landed, start):

@@ -1,0 +1,55 @@
+"""Which promotion is under watch: the newest, against the champion that really was before it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from evergreen.ledger import Decision, Kind
+from evergreen.registry.watched import watched
+
+DAY = timedelta(days=1)
+
+
+def line(start, *changes):
+    """Changes of champion a day apart, newest first; `+2` promotes version 2, `<1` rolls back to version 1."""
+    kinds = {"+": Kind.PROMOTED, "<": Kind.ROLLED_BACK}
+    found = [
+        Decision(start + n * DAY, "model/rides", kinds[c[0]], "x", "run", f"{n}", version=c[1:], id=n)
+        for n, c in enumerate(changes, 1)
+    ]
+    return found[::-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "previous"),
+    [
+        (["+1"], None),
+        (["+1", "+2"], "1"),
+        (["+1", "+3", "+4"], "3"),
+        # 4 was taken back: what 5 replaced was 3 again.
+        (["+1", "+3", "+4", "<3", "+5"], "3"),
+        (["+1", "+2", "+3", "<1", "+4"], "1"),
+    ],
+    ids=["first", "second", "numbers-with-gaps", "after-a-rollback", "after-a-long-rollback"],
+)
+def test_the_one_before(rides, start, changes, previous):
+    found = watched(rides, line(start, *changes))
+    assert (found.previous, found.promotion.version) == (previous, changes[-1][1:])
+
+
+def test_the_period_and_the_labels_after_it(change, rides, start):
+    late = change(rides, label={"delay": "2d"}, watch={"period": "3d"})
+    found = watched(late, line(start, "+1"))
+    assert found.shadowed_until == start + 4 * DAY
+    assert found.judged_until == start + 6 * DAY
+
+
+@pytest.mark.parametrize(
+    ("changes", "period"),
+    [([], "7d"), (["+1", "+2", "<1"], "7d"), (["+1", "+2"], None), (["+1", "+2"], "0d")],
+    ids=["nothing", "rolled-back", "switched-off", "no-time"],
+)
+def test_no_watch(change, rides, start, changes, period):
+    assert watched(change(rides, watch={"period": period}), line(start, *changes)) is None
