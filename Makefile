@@ -71,7 +71,7 @@ else
 	$(RUN) pytest tests/e2e
 endif
 
-bench: $(VENV)/.installed-dev ## measure against plain scripts; writes benchmarks/RESULTS.md (15 minutes)
+bench: $(VENV)/.installed-dev ## measure against plain scripts; writes benchmarks/RESULTS.md (half an hour)
 	$(RUN) benchmarks $(PARTS)
 	$(RUN) benchmarks.answers
 
