@@ -21,8 +21,6 @@ from evergreen.spec import ModelSpec
 
 log = logging.getLogger(__name__)
 
-TABLE = "evergreen.shadow_prediction"
-
 
 @dataclass(frozen=True)
 class Shadowed:

@@ -66,15 +66,9 @@ CREATE INDEX IF NOT EXISTS prediction_sample ON evergreen.prediction
     (model, (hashtextextended(key, 0) >> 54), event_time) WHERE (hashtextextended(key, 0) >> 54) < -448;
 
 -- What the previous champion predicts of the rows that a new champion scores while it is watched. Served was none of it.
+-- `version` is the previous champion's.
 CREATE TABLE IF NOT EXISTS evergreen.shadow_prediction (
-    model       text NOT NULL,
-    version     text NOT NULL,             -- the previous champion
-    key         text NOT NULL,
-    event_time  timestamptz NOT NULL,
-    prediction  double precision NOT NULL,
-    as_of       timestamptz NOT NULL,
-    scored_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
-    run_id      text NOT NULL,
+    LIKE evergreen.prediction INCLUDING DEFAULTS,
     PRIMARY KEY (model, key, version)
 );
 CREATE INDEX IF NOT EXISTS shadow_prediction_time ON evergreen.shadow_prediction (model, event_time);

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 from evergreen import registry
 from evergreen.errors import Reason, TerminalError
-from evergreen.scoring import score as scoring
+from evergreen.scoring import writer
 from evergreen.scoring.score import rechunk, score
 from evergreen.warehouse.connection import connect, fetch
 
@@ -187,7 +187,7 @@ def test_a_run_that_dies_leaves_whole_chunks_and_the_next_one_finishes(champion,
     day = start + timedelta(days=30)
     champion.land(day, 2, seed=2)
     small = champion.with_model(scoring={"chunk_rows": 10})
-    whole, calls = scoring._write, []
+    whole, calls = writer._write, []
 
     def dies(*args, **more):
         calls.append(whole(*args, **more))
@@ -195,7 +195,7 @@ def test_a_run_that_dies_leaves_whole_chunks_and_the_next_one_finishes(champion,
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "_write", lambda *a, **m: dies(*a, **m) or calls[-1])
+        patch.setattr(writer, "_write", lambda *a, **m: dies(*a, **m) or calls[-1])
         with pytest.raises(Killed):
             run(small, day + timedelta(days=2))
     assert len(stored()) == 20
@@ -344,7 +344,7 @@ def test_a_chunk_keeps_what_another_run_wrote_since_the_rows_were_asked_for(cham
     day = start + timedelta(days=30)
     champion.land(day, 1, seed=2)
     taken = day + timedelta(hours=5)
-    write = scoring._write
+    write = writer._write
 
     def after_the_other_run(*args):
         with connect() as conn, conn.cursor() as cursor:
@@ -355,7 +355,7 @@ def test_a_chunk_keeps_what_another_run_wrote_since_the_rows_were_asked_for(cham
             )
         return write(*args)
 
-    monkeypatch.setattr(scoring, "_write", after_the_other_run)
+    monkeypatch.setattr(writer, "_write", after_the_other_run)
     assert run(champion, day + timedelta(days=1)).rows == 23
     rows = stored()
     assert len(rows) == 24

@@ -15,8 +15,7 @@ from evergreen.errors import TransientError
 from evergreen.monitoring import reads
 from evergreen.monitoring.windows import window_of
 from evergreen.registry.rollback import rollback
-from evergreen.scoring import score as scoring
-from evergreen.scoring import shadow
+from evergreen.scoring import writer
 from evergreen.scoring.score import score
 from evergreen.warehouse.connection import connect, fetch
 
@@ -200,17 +199,17 @@ def test_a_run_that_dies_between_the_two_leaves_neither_and_the_next_one_finishe
     day = start + 31 * DAY
     two.land(day, 2, seed=3)
     small = two.with_model(scoring={"chunk_rows": 10})
-    whole, calls = scoring._write, []
+    whole, calls = writer._write, []
 
     def dies(*args):
-        if args[-1] == shadow.TABLE:
+        if args[-1] == writer.SHADOW:
             calls.append(1)
             if len(calls) == 3:
                 raise Killed
         return whole(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "_write", dies)
+        patch.setattr(writer, "_write", dies)
         with pytest.raises(Killed):
             run(small, day + 2 * DAY)
     assert 0 < len(keys("prediction", "2", start)) < 73
