@@ -72,8 +72,7 @@ def _main() -> None:
     import traceback
 
     from evergreen import ledger, settings
-    from evergreen.monitoring.judge import judge
-    from evergreen.monitoring.policy import apply
+    from evergreen.monitoring.monitor import monitor
     from evergreen.scoring.score import score
     from evergreen.spec import load_specs
     from evergreen.training.promote import settle
@@ -96,9 +95,8 @@ def _main() -> None:
             return {"decision": decision.kind.value, "reason": decision.reason, "metrics": outcome.metrics}
         if step == "score":
             return score(specs, model, as_of, run_id).to_dict()
-        judged = judge(specs, model, as_of, run_id)
-        apply(model, as_of, run_id)
-        return [{"status": j.status.value, "rows": j.rows} for j in judged]
+        watched = monitor(specs, model, as_of, run_id)
+        return [{"status": j.status.value, "rows": j.rows} for j in (watched.judged if watched else ())]
 
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:

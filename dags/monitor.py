@@ -52,39 +52,26 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
 
             Decisions are ledger rows; the tasks after this one are skipped where there is nothing for them to do.
             """
-            from evergreen import ledger
-            from evergreen.monitoring.after_promotion import watch
-            from evergreen.monitoring.judge import judge as judge_windows
-            from evergreen.monitoring.policy import apply, wake
-            from evergreen.warehouse.connection import connect
+            from evergreen.monitoring.monitor import monitor
 
             found, model = wiring.model_and_specs(spec.name)
             as_of = wiring.as_of(context)
-            with connect() as conn:
-                if not ledger.champions(conn, model.name, as_of):
-                    raise AirflowSkipException(
-                        f"{model.name} has no champion yet; run train__{model.name} first"
-                    )
-            judged = judge_windows(found, model, as_of, wiring.run_id(context))
-            try:
-                watched = watch(found, model, as_of, wiring.run_id(context))
-            finally:  # a rollback that cannot be done must not keep a retraining from being asked for
-                decision = apply(model, as_of, wiring.run_id(context))
-            rolled_back = watched is not None and watched.kind is ledger.Kind.ROLLED_BACK
-            announce, request = wake(model, decision, as_of)
+            run = monitor(found, model, as_of, wiring.run_id(context))
+            if run is None:
+                raise AirflowSkipException(f"{model.name} has no champion yet; run train__{model.name} first")
             return wiring.hand_on(
                 context,
                 {
-                    "announce": announce,
-                    "announce_rollback": rolled_back,
+                    "announce": run.announce,
+                    "announce_rollback": run.rolled_back,
                     "as_of": as_of.isoformat(),
-                    "windows": [f"{j.window_start:%Y-%m-%d %H:%M} {j.status}" for j in judged],
-                    "watch": watched.reason if watched else None,
-                    "decision": decision.kind.value if decision else None,
-                    "request": request,
+                    "windows": [f"{j.window_start:%Y-%m-%d %H:%M} {j.status}" for j in run.judged],
+                    "watch": run.watched.reason if run.watched else None,
+                    "decision": run.decision.kind.value if run.decision else None,
+                    "request": run.request,
                 },
-                announce=announce,
-                announce_rollback=rolled_back,
+                announce=run.announce,
+                announce_rollback=run.rolled_back,
                 notify=wiring.mails_wait(subject),
             )
 

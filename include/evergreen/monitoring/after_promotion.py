@@ -13,7 +13,7 @@ Each look is a row of the ledger, so a second run of the same part does not look
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -35,6 +35,8 @@ from evergreen.warehouse.connection import Connection, connect, fetch
 log = logging.getLogger(__name__)
 
 LOOKS = 7
+# A shadow that stopped early has seen only the first days; what it did not see may be where the new champion fails.
+LEAST_COVERAGE = 0.5
 # Those with the smallest hashes of their keys, where there are more; 16 MB of numbers.
 MOST_ROWS = 500_000
 SCHEMA = pa.schema([
@@ -103,13 +105,20 @@ def watch(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Decis
         if taken := ledger.find(conn, dedupe_key=key):
             return taken[0] if taken[0].as_of <= as_of else None
         problem = _incomparable(conn, model, found, champion, as_of)
+        coverage = _coverage(conn, model, found, champion, as_of)
     seen = (
         Seen(0, problem=problem, comparable=False) if problem else _look(specs, model, champion, found, as_of)
     )
     reason = _reason(model, seen, ended)
     if reason is None:
         return None
-    evidence = _evidence(model, found, champion, seen, look, as_of)
+    if reason is Reason.PASSED and coverage < LEAST_COVERAGE:
+        problem = (
+            f"version {found.previous} has predicted {coverage:.0%} of the rows that version {champion.version} scored in the "
+            f"watch period, {LEAST_COVERAGE:.0%} are needed; the log of score__{model.name} says why it stopped"
+        )
+        reason, seen = Reason.INCONCLUSIVE, replace(seen, problem=problem)
+    evidence = _evidence(model, found, champion, seen, coverage, look, as_of)
     if reason is Reason.WORSE:
         return _roll_back(specs, model, champion, found, as_of, run_id, key, evidence)
     decision = Decision(
@@ -190,6 +199,25 @@ def _incomparable(
     )
 
 
+def _coverage(
+    conn: Connection, model: ModelSpec, found: Watched, champion: registry.Champion, as_of: datetime
+) -> float:
+    """The share of the rows that the champion scored in the watch period which the previous one predicted too."""
+    return float(
+        fetch(
+            conn,
+            "SELECT coalesce(count(o.key)::float8 / nullif(count(*), 0), 0) AS share FROM evergreen.prediction AS n"
+            " LEFT JOIN evergreen.shadow_prediction AS o"
+            " ON o.model = n.model AND o.key = n.key AND o.version = %s AND o.as_of <= %s"
+            " WHERE n.model = %s AND n.version = %s AND n.event_time >= %s AND n.as_of <= %s",
+            (
+                found.previous, as_of, model.name, champion.version, champion.trained_until,
+                min(as_of, found.shadowed_until),
+            ),
+        )[0]["share"]
+    )  # fmt: skip
+
+
 def _look(
     specs: Specs, model: ModelSpec, champion: registry.Champion, found: Watched, as_of: datetime
 ) -> Seen:
@@ -260,7 +288,13 @@ def _reason(model: ModelSpec, seen: Seen, ended: bool) -> Reason | None:
 
 
 def _evidence(
-    model: ModelSpec, found: Watched, champion: registry.Champion, seen: Seen, look: int, as_of: datetime
+    model: ModelSpec,
+    found: Watched,
+    champion: registry.Champion,
+    seen: Seen,
+    coverage: float,
+    look: int,
+    as_of: datetime,
 ) -> dict[str, Any]:
     how, watching = seen.improvement, model.watch
     return {
@@ -277,6 +311,7 @@ def _evidence(
             "margin": watching.margin,
             "confidence": watching.confidence,
             "rows": seen.rows,
+            "coverage": coverage,
             "blocks": how.blocks if how else 0,
             "look": look,
             "looks": LOOKS,
@@ -290,8 +325,8 @@ def _evidence(
 
 def _message(model: ModelSpec, found: Watched, champion: registry.Champion, seen: Seen) -> str:
     how, watching = seen.improvement, model.watch
-    if how is None or how.high is None or how.point is None:
-        return f"version {champion.version} could not be compared: {seen.problem}"
+    if seen.problem or how is None or how.high is None or how.point is None:
+        return seen.problem
     surely = (
         f"worse by {-how.point:.1%}, with {watching.confidence:.0%} confidence over {LOOKS} looks by more than {-how.high:.1%}; "
         f"allowed are {watching.margin:.1%}"

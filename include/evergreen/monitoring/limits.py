@@ -98,11 +98,15 @@ def limits(
     asked = [(c, kind) for c in columns.values() for kind in c.learnt]
     weight = np.array([weighted.get(c.name, 1.0) for c, _ in asked])
     judged = np.array([c.role != "label" for c, _ in asked])
-    now, usual = (_chance(asked, weight, family, drift.false_alarms, n) for n in (rows, family.window_rows))
+    with np.errstate(invalid="ignore"):  # an endless quantile of a column that does not move
+        now, usual = (
+            _chance(asked, weight, family, drift.false_alarms, n) for n in (rows, family.window_rows)
+        )
     past = _past(asked, weight, judged, family, drift.false_alarms)
     lasting = np.maximum(past**2 - usual**2, 0) * max(1.0, family.window_rows / max(rows, 1))
     value = np.sqrt(now**2 + lasting) * (RESAMPLED_WIDENING if family.basis == "resampled" else 1.0)
-    found = {(c.name, kind): float(v) for (c, kind), v in zip(asked, value, strict=True)}
+    # What no limit can be learnt for alarms from the smallest effect on; an endless limit would never alarm.
+    found = {(c.name, kind): float(v) for (c, kind), v in zip(asked, value, strict=True) if np.isfinite(v)}
     return {
         (c.name, kind): max(floor(c, kind, drift), found.get((c.name, kind), 0.0))
         for c in columns.values()

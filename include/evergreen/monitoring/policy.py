@@ -32,7 +32,6 @@ from evergreen.monitoring import episode, incidents, judgement
 from evergreen.monitoring.effects import REASONS, causes, effects
 from evergreen.monitoring.judgement import Judgement, Status, What
 from evergreen.monitoring.reign import reign_of
-from evergreen.monitoring.waking import should_wake, wake
 from evergreen.spec import ModelSpec, format_duration
 from evergreen.warehouse.connection import connect
 
@@ -44,8 +43,6 @@ __all__ = [
     "apply",
     "decide",
     "effects",
-    "should_wake",
-    "wake",
 ]
 
 MOST_WINDOWS = 1000

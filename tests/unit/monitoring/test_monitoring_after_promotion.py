@@ -191,6 +191,27 @@ def test_too_few_rows_are_nothing_yet_and_inconclusive_at_the_end(told, start):
     assert champion_now() == "2"
 
 
+def test_a_shadow_that_stopped_midway_does_not_let_the_champion_pass(told, start):
+    """The first days, when both were as good, are no evidence for the days that only the new one has predicted."""
+    day = start + 31 * DAY
+    predicted("2", 2.0, day, day + 14 * DAY)
+    predicted("1", 2.5, day, day + 3 * DAY)
+    end = day + 7 * DAY + 2 * HOUR
+    decision = look(told.with_model(watch={"min_rows": 50}), end)
+    assert (decision.kind, decision.reason) == (Kind.WATCH_ENDED, "watch_inconclusive")
+    assert decision.evidence["watch"]["rows"] >= 72
+    assert decision.evidence["watch"]["coverage"] == pytest.approx(72 / 168, abs=0.01)
+    assert "43% of the rows" in decision.evidence["message"]
+
+
+def test_a_shadow_of_more_than_half_of_the_rows_is_enough(told, start):
+    day = start + 31 * DAY
+    predicted("2", 2.0, day, day + 14 * DAY)
+    predicted("1", 2.5, day, day + 4 * DAY)
+    decision = look(told.with_model(watch={"min_rows": 50}), day + 7 * DAY + 2 * HOUR)
+    assert decision.reason == "watch_passed"
+
+
 def test_labels_that_are_not_mature_do_not_count(told, start):
     both(start, 2.0, 2.5)
     late = told.with_model(label={"delay": "5d"}, watch={"min_rows": 30})

@@ -131,6 +131,14 @@ def test_the_smallest_effect_that_counts_is_the_specs(made, name, kind, floor):
     assert limit(made, name, kind, **{floor: 0.7}) == 0.7
 
 
+def test_a_limit_that_cannot_be_learnt_is_the_smallest_effect_and_not_endless(made):
+    """A share of the budget of zero asks for an endless quantile; a limit like that would never alarm."""
+    spoilt = replace(made.family, smallest=tuple(np.zeros_like(least) for least in made.family.smallest))
+    found = limits(made.columns, spoilt, spec(numeric=0.1).monitoring.drift, 300)
+    assert all(np.isfinite(value) for value in found.values())
+    assert found["n0", "drift"] == 0.1
+
+
 def test_four_past_windows_learn_from_each_other_how_wide_columns_move():
     # Alone, Student's t of three degrees of freedom would ask for ten times the spread.
     few, many = champion(4, 300, 2), champion(40, 300, 2)

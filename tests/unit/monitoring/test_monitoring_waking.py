@@ -9,7 +9,7 @@ from monitoring_scene import CUTOFF, model
 
 from evergreen.alerting.failures import record
 from evergreen.ledger import Decision, Kind, append
-from evergreen.monitoring.policy import should_wake, wake
+from evergreen.monitoring.waking import should_wake, wake
 from evergreen.warehouse.connection import connect
 
 NOW = CUTOFF + timedelta(days=30)
