@@ -20,7 +20,7 @@ COMPILE := pip compile --quiet --universal --python-version 3.10 --generate-hash
 DATA ?= simulated
 IS_SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help run venv up down status mail logs clean demo check test lint bench bench-large lock
+.PHONY: help run venv up down status mail logs clean demo check test lint bench bench-large decisions lock
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -77,6 +77,9 @@ bench: $(VENV)/.installed-dev ## measure against plain scripts; writes benchmark
 
 bench-large: $(VENV)/.installed-dev ## the same with ten million rows; 12 GB of disk
 	$(RUN) benchmarks --large $(PARTS)
+
+decisions: $(VENV)/.installed-dev ## are alarms and promotions right? writes benchmarks/DECISIONS.md
+	$(RUN) benchmarks.decisions $(PARTS)
 
 lock: $(BIN)/uv ## renew requirements.txt and requirements-dev.txt
 	$(UV) $(COMPILE) requirements.in --output-file requirements.txt

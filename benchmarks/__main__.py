@@ -16,18 +16,19 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
-from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
 
 from benchmarks import cycle, night
+from benchmarks.kept import keep, section
 from benchmarks.place import place, warehouse
-from benchmarks.table import Row, commit, machine, markdown
+from benchmarks.table import Row, markdown
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("RESULTS.md")
 KEPT = Path(__file__).with_name("results.json")
 MILLION = 1_000_000
+LARGE_SUFFIX = " large"
 ALONE = ("reading", "landing", "scoring", "watch", "parsing", "knobs")
 LARGE = ("watch", "cycle")
 PARTS = (*ALONE, "cycle", "night")
@@ -65,7 +66,7 @@ def main() -> int:
         print(f"{part} took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         print(markdown(found[part]), file=sys.stderr, flush=True)
     minutes = (time.monotonic() - started) / 60
-    _write(found, large=arguments.large, minutes=minutes)
+    _write(found, large=arguments.large)
     rows = [row for part in found.values() for row in part]
     print(markdown(rows))
     missed = [row.what for row in rows if not row.met]
@@ -96,20 +97,15 @@ def _alone(part: str, large: bool) -> int:
     return 0
 
 
-def _write(found: dict[str, list[Row]], *, large: bool, minutes: float) -> None:
+def _write(found: dict[str, list[Row]], *, large: bool) -> None:
     """Keep the newest figures of each part and draw the file from all that are kept."""
-    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
-    about = {
-        "at": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}",
-        "commit": commit(),
-        "command": "make bench-large"
+    kept = keep(
+        KEPT,
+        {f"{part}{LARGE_SUFFIX if large else ''}": rows for part, rows in found.items()},
+        "make bench-large"
         if large
         else "make bench",  # or the parts by themselves: `python -m benchmarks PART`
-        "machine": machine(),
-    }
-    for part, rows in found.items():
-        kept[f"{part}{' large' if large else ''}"] = {**about, "rows": [asdict(row) for row in rows]}
-    KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    )
     lines = [
         "# What Evergreen costs",
         "",
@@ -117,26 +113,9 @@ def _write(found: dict[str, list[Row]], *, large: bool, minutes: float) -> None:
         "about half an hour on two cores; `python -m benchmarks PART` does a part of it, and keeps what is known of the others.",
         "`make bench-large` adds ten million rows.",
     ]
-    for name, title in (("", "One million rows"), (" large", "Ten million rows")):
-        parts = {k: v for k, v in kept.items() if k.endswith(" large") == bool(name)}
-        if not parts:
-            continue
-        newest = max(parts.values(), key=lambda p: p["at"])
-        measured = "; ".join(
-            f"{part} {parts[part + name]['at']} at {parts[part + name]['commit']}"
-            for part in PARTS
-            if part + name in parts
-        )
-        lines += [
-            "",
-            f"## {title}",
-            "",
-            f"`{newest['command']}`. {newest['machine']}",
-            "",
-            f"Measured, in UTC and at which commit: {measured}.",
-            "",
-            markdown([Row(**row) for part in PARTS for row in parts.get(part + name, {}).get("rows", [])]),
-        ]
+    for suffix, title in (("", "One million rows"), (LARGE_SUFFIX, "Ten million rows")):
+        body = section(kept, [part + suffix for part in PARTS], lambda part: part.removesuffix(LARGE_SUFFIX))
+        lines += ["", f"## {title}", "", *body] if body else []
     RESULTS.write_text("\n".join(lines) + "\n")
 
 

@@ -38,7 +38,7 @@ from evidently.presets import DataDriftPreset
 
 from benchmarks.table import Row, markdown
 from evergreen.feeds import bike_sharing
-from evergreen.monitoring import measure
+from evergreen.monitoring import measure as watch
 from evergreen.monitoring.judgement import What
 from evergreen.monitoring.reference import Reference, build
 from evergreen.monitoring.windows import ANCHOR
@@ -101,7 +101,7 @@ class Stream:
 
     def window(self, number: int) -> pd.DataFrame:
         """A window as the watch measures it."""
-        return measure.frame(real().take(pa.array(self.draw(number))))
+        return watch.frame(real().take(pa.array(self.draw(number))))
 
     def _chance(self, number: int) -> npt.NDArray[np.float64] | None:
         if self.kind != "seasonal":
@@ -157,7 +157,7 @@ def champion(stream: Stream) -> Reference:
 
 def alarms(reference: Reference, window: pd.DataFrame) -> set[tuple[str, What]]:
     """What our check finds."""
-    return {(c.column, c.kind) for c in measure.columns(spec(), window, reference, labels=True) if c.violated}
+    return {(c.column, c.kind) for c in watch.columns(spec(), window, reference, labels=True) if c.violated}
 
 
 def evidently_default(reference: Reference, window: pd.DataFrame) -> tuple[int, float]:
@@ -165,7 +165,7 @@ def evidently_default(reference: Reference, window: pd.DataFrame) -> tuple[int, 
     numeric = [*NUMERIC, "_prediction"]
     definition = DataDefinition(numerical_columns=numeric, categorical_columns=list(CATEGORICAL))
     names = [*numeric, *CATEGORICAL]
-    before = measure.frame(reference.sample)[names]
+    before = watch.frame(reference.sample)[names]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         snapshot = Report([DataDriftPreset()]).run(
@@ -245,7 +245,7 @@ def found(seeds: Sequence[int]) -> list[tuple[str, str, bool]]:
     return told
 
 
-def measure_all(checks: int = CHECKS, cases: int = CASES) -> list[Row]:
+def measure(checks: int = CHECKS, cases: int = CASES) -> list[Row]:
     """The rows of the table."""
     each, theirs = -(-checks // CHAMPIONS), -(-EVIDENTLY // CHAMPIONS)
     # A champion's luck is in all its checks; where they cost little, there are twice as many champions.
@@ -292,7 +292,7 @@ def _quiet_row(kind: str, told: str, cells: Sequence[Cell]) -> Row:
 
 if __name__ == "__main__":
     began = time.monotonic()
-    result = measure_all(*(int(a) for a in sys.argv[1:3]))
+    result = measure(*(int(a) for a in sys.argv[1:3]))
     print(markdown(result))
     print(f"\n{time.monotonic() - began:.0f} s")
     sys.exit(0 if all(row.met for row in result) else 1)

@@ -1,0 +1,61 @@
+"""Are the decisions right? Runs the parts below and writes benchmarks/DECISIONS.md: `make decisions`.
+
+    python -m benchmarks.decisions [PART ...]
+
+Parts: drift, gate. Each can be run by itself as `python -m benchmarks.decisions_PART`; what is known of the
+others is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.kept import keep, section
+from benchmarks.table import Row, markdown
+
+PAGE = Path(__file__).with_name("DECISIONS.md")
+KEPT = Path(__file__).with_name("decisions.json")
+PARTS = ("drift", "gate")
+
+
+def main() -> int:
+    """Run the parts that were asked for, print and write the table; 0 if every row is met."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.decisions", description=__doc__)
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"of {', '.join(PARTS)}"
+    )
+    found: dict[str, list[Row]] = {}
+    for part in parser.parse_args().parts or PARTS:
+        began = time.monotonic()
+        print(f"{part} ...", file=sys.stderr, flush=True)
+        found[part] = import_module(f"benchmarks.decisions_{part}").measure()
+        print(f"{part} took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        print(markdown(found[part]), file=sys.stderr, flush=True)
+        _write({part: found[part]})
+    rows = [row for part in found.values() for row in part]
+    print(markdown(rows))
+    missed = [row.what for row in rows if not row.met]
+    print(f"\n{len(rows) - len(missed)} of {len(rows)} rows are met. Written to {PAGE}.")
+    return 1 if missed else 0
+
+
+def _write(found: dict[str, list[Row]]) -> None:
+    kept = keep(KEPT, found, "make decisions")
+    lines = [
+        "# Are the decisions right?",
+        "",
+        "False alarms, changes that must be found, challengers that must not be promoted, and what retraining on drift is",
+        "worth. `make decisions` writes this file, `python -m benchmarks.decisions PART` a part of it. What each part does is",
+        "said at the head of `benchmarks/decisions_PART.py`.",
+        "",
+        *section(kept, PARTS),
+    ]
+    PAGE.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
