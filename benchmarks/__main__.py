@@ -81,7 +81,8 @@ def _in_a_process(part: str, *, large: bool) -> list[Row]:
     with warehouse():
         home = Path(os.environ["EVERGREEN_HOME"])
         # Without a server MLflow keeps its models below the working directory.
-        there = {"MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}", "PYTHONPATH": str(REPOSITORY)}
+        paths = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+        there = {"MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}", "PYTHONPATH": paths}
         done = subprocess.run(
             command, cwd=home, env={**os.environ, **there}, stdout=subprocess.PIPE, text=True
         )

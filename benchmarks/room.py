@@ -114,13 +114,16 @@ def champion(specs: Specs, model: ModelSpec) -> None:
 
 
 def aside(call: str, *arguments: object) -> dict[str, Any]:
-    """Run `benchmarks.MODULE.FUNCTION` with texts as arguments in a fresh process and return the JSON it prints last."""
+    """Run `benchmarks.MODULE.FUNCTION` with texts as arguments in a fresh process and return the JSON it prints last.
+
+    It works in this process's folder: without a server MLflow keeps its models below it.
+    """
     module, _, function = call.rpartition(".")
     root = Path(__file__).resolve().parents[1]
     code = f"import sys; from {module} import {function}; {function}(*sys.argv[1:])"
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], cwd=root, check=True, stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        [sys.executable, "-c", code, *map(str, arguments)], check=True, stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))},
     )  # fmt: skip
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
