@@ -6,8 +6,9 @@ then), fits XGBoost, evaluates challenger, champion and a naive baseline on the 
 challenger in MLflow, and promotes it only if it passes the gate. Every decision is a row of the ledger with its
 numbers and limits.
 
-**When.** Nightly on the spec's schedule; when the monitor has opened a retrain request (the drift asset wakes this
-DAG, the request itself is a ledger row, so none is lost); and by hand. One training of a model at a time.
+**When.** Nightly on the spec's schedule; when the monitor has opened a retrain request, because of a drift or without
+one (the drift asset wakes this DAG, the request itself is a ledger row, so none is lost); and by hand. One training of a
+model at a time.
 
 **Params.** *As of*: the cut-off. *Reason*: why, for a run by hand. *Dry run*: fit and evaluate, register and decide nothing.
 

@@ -15,7 +15,7 @@ from evergreen.alerting.links import (
     mlflow_report_url,
     mlflow_version_url,
 )
-from evergreen.ledger import Decision, Kind, champions, find
+from evergreen.ledger import WITHOUT_DRIFT, Decision, Kind, champions, find
 from evergreen.spec import LARGER_IS_BETTER, METRICS
 from evergreen.warehouse.connection import Connection
 
@@ -272,7 +272,11 @@ def _blocked(decision: Decision | None) -> tuple[str, ...]:
 def _rejected_steps(known: Known, champion: Any) -> tuple[str, ...]:
     steps = []
     requested = known.decision is not None and known.decision.answers
-    if requested:
+    if requested and known.evidence.get("trigger") in WITHOUT_DRIFT:
+        steps.append(
+            "The request above is answered by this; it asks again only when as much has changed once more."
+        )
+    elif requested:
         steps.append(
             "The retrain requests above are answered by this; the same drift does not ask again, a new one does."
         )

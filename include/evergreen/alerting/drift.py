@@ -32,7 +32,7 @@ WHAT = {
     "prediction_drift": "prediction drift",
 }
 
-GAVE_UP = "Retraining did not help twice: a person must look."
+GAVE_UP = "Retraining did not help twice: a person must look. More of the same data does not mend this."
 
 
 def drifted(conn: Connection, known: Known) -> Letter:
@@ -52,7 +52,7 @@ def drifted(conn: Connection, known: Known) -> Letter:
     rule = known.get("rule")
     known.told |= {
         "judgements", "judgement", "windows", "window", "violations", "signature", "window_start", "causes",
-        "drifted", "message", "request", "incident",
+        "drifted", "message", "request", "incident", "alternates", "budget", "spent", "next_free", "new_rows", "needed",
     }  # fmt: skip
     return Letter(
         headline=headline,

@@ -40,6 +40,13 @@ class TriggerReason(str, Enum):
     DATA_DRIFT = "data_drift"
     PREDICTION_DRIFT = "prediction_drift"
     PERFORMANCE = "performance"
+    STALENESS = "staleness"
+    NEW_DATA = "new_data"
+    CODE_CHANGE = "code_change"
+
+
+# What the policy asks for though nothing drifted: the champion is all right, so only a better one takes its place.
+WITHOUT_DRIFT = frozenset({"staleness", "new_data", "code_change"})
 
 
 @dataclass(frozen=True)

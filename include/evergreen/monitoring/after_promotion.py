@@ -24,6 +24,7 @@ from psycopg2 import sql
 from evergreen import ledger, registry
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision, Kind
+from evergreen.monitoring import superseded
 from evergreen.registry.rollback import Finding, rollback
 from evergreen.registry.watched import Watched, watched
 from evergreen.spec import ModelSpec, Specs
@@ -74,7 +75,8 @@ def watch(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Decis
 
     The ledger gets a row for each look: `watched` where the watch goes on, `rolled_back`, or at the end `watch_ended`,
     which says whether it passed, too little was known, or nothing could be compared. With fewer rows than
-    `watch.min_rows` there is no look and no row before the end.
+    `watch.min_rows` there is no look and no row before the end. A watch that another change of champion ended gets its
+    last row too, `superseded`.
 
     Args:
         specs: all specs.
@@ -92,6 +94,7 @@ def watch(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Decis
     """
     with connect() as conn:
         changes = ledger.champions(conn, model.name, as_of)
+        superseded.close(conn, model, changes, Reason.WORSE.value, run_id)
         if changes and changes[0].reason == Reason.WORSE.value:
             return _again(conn, model, changes[0], as_of)
         found = watched(model, changes)

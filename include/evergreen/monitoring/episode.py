@@ -2,13 +2,16 @@
 
 An episode of drift is unbroken: it ends with a window that was judged `ok`, whether or not its labels were in.
 Windows that could not be judged do not end it, since "could not tell" is never healthy.
+
+A drift that comes and goes has healthy windows between those in violation, so that it is a new episode each time. It
+is one chain nonetheless, across champions too, until it has been away for n windows: see `chain`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from evergreen.ledger import Decision, Kind
 from evergreen.monitoring.effects import effects
@@ -75,18 +78,55 @@ def asked(
     requests = sorted(
         (d for d in decisions if d.kind is Kind.RETRAIN_REQUESTED), key=lambda d: (d.as_of, d.id or 0)
     )
-    answered = {i for d in decisions for i in d.answers}
-    told = {i for d in decisions if _could_tell(d) for i in d.answers}
+    closed = {i for d in decisions for i in d.answers}
     same = [d for d in requests if d.version == version and causes <= set(d.evidence.get("drifted", ()))]
     healthy = [j for j in judgements if j.status is Status.OK and j.window_start < start]
     episode = [d for d in same if not any(j.window_end > reach(d) for j in healthy)]
     return Asked(
         requests=tuple(requests),
-        open=tuple(d for d in requests if d.id not in answered),
+        open=tuple(d for d in requests if d.id not in closed),
         same=tuple(same),
         episode=tuple(episode),
-        settled=tuple(d for d in episode if d.id in told),
+        settled=tuple(answered(episode, decisions)),
     )
+
+
+def chain(
+    decisions: Sequence[Decision], causes: set[str], start: datetime, longest_gap: timedelta
+) -> list[Decision]:
+    """The requests and suppressions of a drift that comes and goes, newest first, back to its first one.
+
+    Each was about windows between which the drift was away (`alternates` in its evidence), had all of this drift's
+    causes, and lies no further before the next one than `longest_gap`. Only the first one may be a request for a drift
+    that had not gone yet. Of which champion does not matter: a promotion that the drift outlives does not end it.
+
+    Args:
+        decisions: of the policy, in any order.
+        causes: of the drift, as `kind:column`.
+        start: of the first of its present windows.
+        longest_gap: from the end of one's windows to the start of the next one's.
+    """
+    links: list[Decision] = []
+    for decision in sorted(decisions, key=lambda d: (d.as_of, d.id or 0), reverse=True):
+        goes_on = bool(decision.evidence.get("alternates"))
+        if not causes <= set(decision.evidence.get("drifted", ())):
+            continue
+        if not goes_on and decision.kind is not Kind.RETRAIN_REQUESTED:
+            continue
+        if start - reach(decision) > longest_gap:
+            break
+        links.append(decision)
+        if not goes_on:
+            break
+        start = min([start, *(datetime.fromisoformat(w["start"]) for w in decision.evidence["windows"])])
+    return links
+
+
+def answered(requests: Sequence[Decision], decisions: Sequence[Decision]) -> list[Decision]:
+    """Those of some requests that a training answered whose gate could tell, oldest first."""
+    told = {i for d in decisions if could_tell(d) for i in d.answers}
+    found = (d for d in requests if d.kind is Kind.RETRAIN_REQUESTED and d.id in told)
+    return sorted(found, key=lambda d: (d.as_of, d.id or 0))
 
 
 def reach(request: Decision) -> datetime:
@@ -95,5 +135,6 @@ def reach(request: Decision) -> datetime:
     return max(ends, default=request.as_of)
 
 
-def _could_tell(answer: Decision) -> bool:
+def could_tell(answer: Decision) -> bool:
+    """Whether a decision is the answer of a training: a promotion, or a rejection by a gate that could compare."""
     return answer.kind is Kind.PROMOTED or (answer.kind is Kind.REJECTED and answer.reason in COULD_TELL)

@@ -66,6 +66,6 @@ def monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run
     try:
         watched = after_promotion.watch(specs, model, as_of, run_id)
     finally:  # a rollback that cannot be done must not keep a retraining from being asked for
-        decision = policy.apply(model, as_of, run_id)
+        decision = policy.apply(model, as_of, run_id, specs)
     announce, request = wake(model, decision, as_of)
     return Run(tuple(judged), watched, decision, announce, request)

@@ -82,7 +82,8 @@ class Gate(Strict):
     metric: Metric | None = Field(None, description="primary metric; default rmse or roc_auc")
     beat_baseline: bool = Field(True, description="whether the naive baseline must be beaten too")
     on_drift: Literal["not_worse", "better"] = Field(
-        "not_worse", description="what a challenger that answers retrain requests must surely be"
+        "not_worse",
+        description="what a challenger that answers a drift, or a person's request, must surely be",
     )
     otherwise: Literal["not_worse", "better"] = Field(
         "better", description="what every other challenger must surely be"
@@ -182,13 +183,33 @@ class Performance(Strict):
 
 
 class Trigger(Strict):
-    """When violations become a retrain request: m of the last n windows and the newest."""
+    """What asks for a retraining: violations (m of the last n windows and the newest), new rows, age, another spec."""
 
     m: int = Field(
         2, ge=1, description="so many windows in violation, the newest among them, ask for a retraining"
     )
     n: int = Field(3, ge=1, description="of so many newest windows that could be judged")
     cooldown: Duration = Field(timedelta(days=7), description="least time between two requests")
+    budget: int = Field(2, ge=1, description="most requests of the policy in any 7 days")
+    min_new_rows: float = Field(
+        0.0,
+        ge=0,
+        description="a drift or an old model asks only when so many labelled rows, as a share of those that the champion's "
+        "training knew, have come since; at least one in any case",
+    )
+    new_rows: float | None = Field(
+        None,
+        gt=0,
+        description="ask when so many labelled rows (the same share) have come since the newest training; null: do not",
+    )
+    max_age: Duration | None = Field(
+        None, description="ask when the newest training is older than this; null: do not"
+    )
+    on_change: bool | None = Field(
+        None,
+        description="ask once when features, label, query, columns or training of the spec changed since the champion was "
+        "made; null: only where schedule is null, as otherwise the next run takes the change up",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Trigger:

@@ -73,7 +73,7 @@ def evaluate(
         champion: of now; None if there is none yet.
         machine: where the challenger is fitted.
         work: a folder for the encoded rows, which are read until the training ends.
-        answers_drift: whether the training answers retrain requests.
+        answers_drift: whether the training answers a drift, see `plan.answers_drift`.
 
     Raises:
         TerminalError: rows, labels or parameters that cannot be used; a challenger whose predictions are not

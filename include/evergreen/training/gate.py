@@ -144,7 +144,7 @@ def judge(
         baseline: on the same rows.
         champion: on the same rows; None only where there is no champion yet.
         evidence: from the same predictions, see `evidence.gather`.
-        answers_drift: whether the training answers retrain requests, so that gate.on_drift holds.
+        answers_drift: whether the training answers a drift or a person's request, so that gate.on_drift holds.
         champion_as_of: training cut-off of the champion; None only where there is no champion yet.
         run_id: the training that asks.
         as_of: its as-of time.

@@ -19,6 +19,7 @@ class Outcome:
     ledger row that made the champion which the gate compared with (None: there was none), so that a change of
     champion meanwhile is seen. `metrics` holds challenger, baseline and champion on the judged rows; `holdout` the
     challenger on the whole holdout. `trained_until`: the final model saw labels of event times before it (UTC).
+    `training_hash`: of what of the spec shapes a model, see `provenance`.
     `note`: what the spec asked for and the machine could not give, a sentence; mostly empty.
     """
 
@@ -43,6 +44,7 @@ class Outcome:
     champion_version: str | None
     champion_decision: int | None
     note: str = ""
+    training_hash: str = ""
 
     @property
     def passed(self) -> bool:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from evergreen import ledger
 from evergreen.ledger import Decision, TriggerReason
+from evergreen.warehouse.connection import Connection
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,14 @@ def plan_run(run_type: str, as_of: datetime, requests: Sequence[Decision], *, wo
         return None if woken else Plan(as_of, TriggerReason.SCHEDULE.value, ())
     newest = max([as_of, *(r.as_of for r in requests)])
     return Plan(newest, requests[-1].reason, tuple(r.id for r in requests if r.id is not None))
+
+
+def answers_drift(conn: Connection, requests: Sequence[int]) -> bool:
+    """Whether a training answers a request that a drift or a person opened: then `gate.on_drift` says what must be shown.
+
+    Args:
+        conn: the warehouse.
+        requests: ids of the requests that the training answers; one that the ledger does not hold counts.
+    """
+    asked = {d.id: d.reason for d in ledger.find(conn, ids=requests)} if requests else {}
+    return any(asked.get(i) not in ledger.WITHOUT_DRIFT for i in requests)

@@ -114,6 +114,7 @@ def _decide(conn: Any, model: ModelSpec, found: Outcome, run_id: str, key: str, 
                 "refitted": found.refitted,
                 "fingerprint": found.fingerprint,
                 "spec_hash": found.spec_hash,
+                "training_hash": found.training_hash,
             },
         ),
     )

@@ -21,7 +21,14 @@ from evergreen.training import machine, record, scratch
 from evergreen.training.evaluate import Judged, evaluate
 from evergreen.training.fit import parameters
 from evergreen.training.outcome import Outcome
-from evergreen.training.provenance import git_commit, library_versions, spec_document, spec_hash
+from evergreen.training.plan import answers_drift
+from evergreen.training.provenance import (
+    git_commit,
+    library_versions,
+    spec_document,
+    spec_hash,
+    training_hash,
+)
 from evergreen.training.version import Final, finalise, write_model_files, write_run_files
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.snapshot import Snapshot
@@ -79,9 +86,10 @@ def train(
         try:
             with connect() as conn:
                 champion = registry.champion(conn, model.name, repair=False)
+                drifted = answers_drift(conn, requests)
             where = machine.choose(model)
             with scratch.folder(Path(snapshot.path).parent) as work:
-                judged = evaluate(model, snapshot, as_of, run_id, champion, where, work, bool(requests))
+                judged = evaluate(model, snapshot, as_of, run_id, champion, where, work, drifted)
                 final = finalise(model, judged)
             params = parameters(model, where.device)
             told = {"xgb." + name: value for name, value in params.items()} | {
@@ -123,6 +131,7 @@ def train(
                 champion_version=champion.version if champion else None,
                 champion_decision=champion.decision_id if champion else None,
                 note=where.note,
+                training_hash=training_hash(specs, model),
             )
             record.finish(mlflow_run, outcome)
         except Exception as error:

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from evergreen import ledger
 from evergreen.ledger import Decision, Kind
-from evergreen.training.plan import Plan, plan_run
+from evergreen.training.plan import Plan, answers_drift, plan_run
 
 NOW = datetime(2026, 5, 20, 2, tzinfo=timezone.utc)
 DAY = timedelta(days=1)
@@ -32,6 +33,20 @@ CASES = {
     "woken-but-answered": ("asset_triggered", NOW, (), True, None),
     "by-hand": ("manual", NOW, OPEN, False, Plan(NOW, "manual", (1, 2))),
     "by-hand-in-the-past": ("manual", NOW - 2 * DAY, OPEN, False, Plan(NOW - 2 * DAY, "manual", (1,))),
+    "woken-by-what-is-no-drift": (
+        "asset_triggered",
+        NOW,
+        (request(3, NOW, "staleness"),),
+        True,
+        Plan(NOW, "staleness", (3,)),
+    ),
+    "nightly-sweeps-a-changed-spec": (
+        "scheduled",
+        NOW,
+        (request(3, NOW - DAY, "code_change"),),
+        False,
+        Plan(NOW, "code_change", (3,)),
+    ),
     "backfill-answers-nothing": ("backfill", NOW - 9 * DAY, OPEN, False, Plan(NOW - 9 * DAY, "schedule", ())),
 }
 
@@ -43,3 +58,26 @@ def test_plans(
     run_type: str, as_of: datetime, requests: tuple[Decision, ...], woken: bool, expected: Plan | None
 ) -> None:
     assert plan_run(run_type, as_of, requests, woken=woken) == expected
+
+
+@pytest.mark.parametrize(
+    ("reasons", "drift"),
+    [
+        ((), False),
+        (("data_drift",), True),
+        (("staleness",), False),
+        (("new_data", "code_change"), False),
+        (("staleness", "performance"), True),
+        (("manual",), True),
+    ],
+)
+def test_only_a_drift_or_a_person_asks_for_a_champion_that_is_no_better(conn, reasons, drift) -> None:
+    asked = [
+        ledger.append(conn, Decision(NOW, "model/m", Kind.RETRAIN_REQUESTED, r, "monitor__m/r", f"k{n}"))
+        for n, r in enumerate(reasons)
+    ]
+    assert answers_drift(conn, [d.id for d in asked if d.id]) is drift
+
+
+def test_a_request_that_the_ledger_does_not_hold_counts_as_a_drift(conn) -> None:
+    assert answers_drift(conn, [7])

@@ -15,6 +15,7 @@ from evergreen.training import promote
 from evergreen.training.gate import GateReason, Verdict
 from evergreen.training.outcome import Outcome
 from evergreen.training.promote import settle
+from evergreen.training.provenance import training_hash
 from evergreen.warehouse.connection import connect, fetch
 
 LATER = datetime(2024, 2, 20, tzinfo=timezone.utc)
@@ -208,3 +209,33 @@ def test_an_outcome_of_another_model_is_refused(landed, start):
     outcome = landed.train(start + timedelta(days=40), "dag/run")
     with pytest.raises(ValueError, match="of other, asked was rides"):
         landed.settle(replace(outcome, model="other"))
+
+
+def test_the_row_says_which_spec_made_the_model(landed, start):
+    promoted = landed.promote(start + timedelta(days=40), "dag/first")
+    assert promoted.evidence["training_hash"] == training_hash(landed.specs, landed.model)
+    older = landed.train(start + timedelta(days=41), "dag/second").to_dict()
+    del older["training_hash"]
+    assert Outcome.from_dict(older).training_hash == "", "an outcome from before there was one"
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("data_drift", "not_worse_than_champion"),
+        ("staleness", "not_better_than_champion"),
+        ("code_change", "not_better_than_champion"),
+    ],
+)
+def test_a_champion_that_is_all_right_gives_way_to_a_better_one_only(landed, start, reason, expected):
+    """The same rows and settings give the same model, which is not worse and not better."""
+    world = landed.with_model(training={"refit": False})
+    as_of = start + timedelta(days=40)
+    world.promote(as_of, "dag/first")
+    with connect() as conn:
+        wish = Decision(as_of, "model/rides", Kind.RETRAIN_REQUESTED, reason, "watch", "wish")
+        asked = ledger.append(conn, wish).id
+    outcome = world.train(as_of, "dag/second", trigger=reason, requests=(asked,))
+    assert outcome.verdict.reason.value == expected
+    decision = world.settle(outcome)
+    assert (decision.answers, decision.evidence["trigger"]) == ((asked,), reason)

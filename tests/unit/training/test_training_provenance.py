@@ -6,8 +6,14 @@ import re
 
 import pytest
 
-from evergreen.spec import Specs
-from evergreen.training.provenance import git_commit, requirements, spec_document, spec_hash
+from evergreen.spec import DatasetSpec, Specs
+from evergreen.training.provenance import (
+    git_commit,
+    requirements,
+    spec_document,
+    spec_hash,
+    training_hash,
+)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -57,6 +63,66 @@ def test_the_spec_hash_changes_with_the_sql_and_with_nothing_else(world, change)
     again = spec_document(Specs(dict(world.specs.datasets), {}), change(world.model))
     other = spec_document(world.specs, change(world.model, query=world.model.query + " WHERE x > 0"))
     assert spec_hash(document) == spec_hash(again) != spec_hash(other)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"query": "SELECT ts, extract(hour FROM ts)::int AS hour, x, kind, gone, demand FROM rides_hourly WHERE x > 0"},
+        {"features": {"numeric": ["hour"]}},
+        {"label": {"delay": "2h"}},
+        {"training": {"max_rounds": 16}},
+        {"training": {"params": {"max_depth": 4}}},
+        {"training": {"holdout": "6d"}},
+        {"key": ["ts", "kind"]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_training_hash_changes_with_what_shapes_a_model(world, change, edit):
+    assert training_hash(world.specs, change(world.model, **edit)) != training_hash(world.specs, world.model)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"description": "another"},
+        {"owner": "others"},
+        {"alerts": ["a@b.c"]},
+        {"schedule": None},
+        {"monitoring": {"min_rows": 7, "trigger": {"m": 1}}},
+        {"gate": {"margin": 0.5}},
+        {"scoring": {"chunk_rows": 7}},
+        {"watch": {"margin": 0.5}},
+        {"training": {"engine": "dask", "device": "cuda"}},
+        {"training": {"refit": True, "seed": 7}},
+        {"query": "SELECT ts, extract(hour FROM ts)::int AS hour,\n  x, kind, gone, -- what is gone\n demand /* told */\nFROM rides_hourly;\n"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_training_hash_does_not_change_with_anything_else(world, change, edit):
+    assert training_hash(world.specs, change(world.model, **edit)) == training_hash(world.specs, world.model)
+
+
+def test_the_training_hash_reads_texts_of_the_query_as_they_are(world, change):
+    texts = ("WHERE kind = 'a  b'", "WHERE kind = 'a b'", "WHERE kind = 'a -- b'", "WHERE kind = 'a'")
+    found = {
+        training_hash(world.specs, change(world.model, query=world.model.query + f" {t}")) for t in texts
+    }
+    assert len(found) == len(texts)
+
+
+def test_the_training_hash_changes_with_the_columns_that_land(world, change):
+    (dataset,) = world.specs.datasets.values()
+    content = dataset.model_dump()
+
+    def hashed(**columns: object) -> str:
+        changed = DatasetSpec.model_validate({**content, "columns": {**content["columns"], **columns}})
+        return training_hash(Specs({changed.name: changed}, {}), world.model)
+
+    same = training_hash(world.specs, world.model)
+    assert hashed(x={"type": "float", "required": False, "min": 0, "description": "told"}) == same
+    assert hashed(x={"type": "integer"}) != same
+    assert hashed(more={"type": "float"}) != same
 
 
 def test_requirements_are_pinned():

@@ -1,0 +1,170 @@
+"""A drift in every second window: how often it retrains, and how many e-mails people get for it.
+
+    python -m benchmarks.decisions_flapping
+
+Thirty windows, of which every second one has a drift, go through the real policy, ledger and outbox on a PostgreSQL of
+its own. Each request is answered at once, as `settle` writes it: by rejections; by a promotion and rejections from then
+on; or by promotions only, where every new champion meets the same stream. The windows are days or weeks; for days also
+with a cool-down of one day, so that nothing but the budget spaces the requests. The rule is the default one, 2 of the last 3.
+Every mail of the stream counts: of the drift, of each training that it asked for, of giving up.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from email.message import EmailMessage
+
+from benchmarks.place import warehouse
+from benchmarks.table import Row, markdown
+from evergreen import ledger
+from evergreen.alerting.outbox import deliver, raise_incident
+from evergreen.ledger import Decision, Kind
+from evergreen.monitoring import judgement
+from evergreen.monitoring.holds import BUDGET_PERIOD
+from evergreen.monitoring.judgement import Judgement, Status, Violation, What
+from evergreen.monitoring.policy import apply
+from evergreen.spec import ModelSpec, Specs
+from evergreen.warehouse.connection import connect
+
+START = datetime(2026, 1, 5, tzinfo=timezone.utc)
+WINDOWS, MOST_MAILS, ROWS = 30, 4, 1000
+SOON = timedelta(hours=2)
+DRIFT = Violation(What.DATA_DRIFT, "temperature", "wasserstein", 0.9, 0.2)
+RULES: dict[str, dict[str, object]] = {
+    "windows of a week": {"window": "7d"},
+    "windows of a day": {"window": "1d"},
+    "windows of a day, cool-down 1d": {"window": "1d", "trigger": {"cooldown": "1d"}},
+}
+ANSWERS = {
+    "rejected": (Kind.REJECTED,),
+    "promoted, then rejected": (Kind.PROMOTED, Kind.REJECTED),
+    "promoted": (Kind.PROMOTED,),
+}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What a stream came to: when it asked for trainings, what was mailed, and why nothing was asked."""
+
+    requests: tuple[datetime, ...]
+    mails: tuple[str, ...]
+    holds: dict[str, int]
+
+    @property
+    def most_in_a_week(self) -> int:
+        """The most requests in any 7 days."""
+        return max((sum(a <= b < a + BUDGET_PERIOD for b in self.requests) for a in self.requests), default=0)
+
+
+def spec(name: str, monitoring: dict[str, object]) -> ModelSpec:
+    """A model that is watched with the default settings but those given."""
+    return ModelSpec.model_validate({
+        "name": name, "task": "regression", "datasets": ["bikes"], "key": ["ts"], "event_time": "ts",
+        "label": {"column": "cnt"}, "features": {"numeric": ["temperature"]}, "query": "SELECT 1",
+        "monitoring": {"min_rows": 50, **monitoring},
+    })  # fmt: skip
+
+
+def stream(model: ModelSpec, answers: tuple[Kind, ...]) -> Stream:
+    """Drive the windows through the policy; the last of the answers is repeated."""
+    _settle(model, "1", Kind.PROMOTED, START, ())
+    version, trained = 1, 1
+    for number in range(WINDOWS):
+        as_of = START + (number + 1) * model.monitoring.window + SOON
+        _judge(model, str(version), number, as_of)
+        apply(model, as_of, f"monitor/{number}")
+        with connect() as conn:
+            requests = ledger.open_requests(conn, model.name)
+        if requests:
+            answer = answers[min(trained, len(answers)) - 1]
+            trained += 1
+            _settle(model, str(trained), answer, as_of, tuple(d.id for d in requests if d.id), version)
+            version = trained if answer is Kind.PROMOTED else version
+    sent: list[EmailMessage] = []
+    deliver(Specs({}, {model.name: model}), sent.append, subject=ledger.model_subject(model.name))
+    with connect() as conn:
+        found = ledger.find(
+            conn, ledger.model_subject(model.name), (Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED)
+        )
+    holds = [d.reason for d in found if d.kind is Kind.RETRAIN_SUPPRESSED]
+    return Stream(
+        tuple(d.as_of for d in reversed(found) if d.kind is Kind.RETRAIN_REQUESTED),
+        tuple(str(message["Subject"]) for message in sent),
+        {hold: holds.count(hold) for hold in sorted(set(holds))},
+    )
+
+
+def measure() -> list[Row]:
+    """The rows of the table."""
+    rows: list[Row] = []
+    with warehouse():
+        for rule, monitoring in RULES.items():
+            for told, answers in ANSWERS.items():
+                model = spec(f"flapping_{len(rows)}", monitoring)
+                found, budget = stream(model, answers), model.monitoring.trigger.budget
+                print(rule, told, *found.mails, sep="\n  ", file=sys.stderr)
+                held = ", ".join(f"{hold} {count}" for hold, count in found.holds.items())
+                rows.append(
+                    Row(
+                        f"drift in every second of {WINDOWS} windows: {rule}; challengers {told}",
+                        f"{len(found.requests)} retrains, {found.most_in_a_week} in 7 days at most; {len(found.mails)} mails",
+                        "",
+                        None,
+                        f"≤ {budget} in 7 days; ≤ {MOST_MAILS} mails",
+                        found.most_in_a_week <= budget and len(found.mails) <= MOST_MAILS,
+                        f"held back: {held}",
+                    )
+                )
+    return rows
+
+
+def _judge(model: ModelSpec, version: str, number: int, as_of: datetime) -> None:
+    start = START + number * model.monitoring.window
+    drifted = number % 2 == 0
+    with connect() as conn:
+        judgement.insert(
+            conn,
+            Judgement(
+                model.name, version, start, start + model.monitoring.window, 1, as_of,
+                Status.VIOLATION if drifted else Status.OK, ROWS, ROWS, ROWS, violations=(DRIFT,) if drifted else (),
+            ),
+        )  # fmt: skip
+
+
+def _settle(
+    model: ModelSpec, version: str, kind: Kind, as_of: datetime, answers: tuple[int, ...], champion: int = 0
+) -> None:
+    """The row of a training that was settled, with its mail; the first champion's is not of the stream."""
+    promoted = kind is Kind.PROMOTED
+    reason = "not_worse_than_champion" if promoted else "not_better_than_champion"
+    subject = ledger.model_subject(model.name)
+    with connect() as conn:
+        decision = ledger.append(
+            conn,
+            Decision(
+                as_of, subject, kind, reason, "train/1", f"settle:{model.name}:{version}",
+                {"mlflow_run": "none", "trained_until": as_of.isoformat()}, version, answers,
+            ),
+        )  # fmt: skip
+        if champion:
+            incident = (
+                f"promoted:{model.name}:{version}"
+                if promoted
+                else f"rejected:{model.name}:{champion}:{reason}:{'+'.join(map(str, answers))}"
+            )
+            raise_incident(
+                conn,
+                incident,
+                subject,
+                "champion_changed" if promoted else "challenger_rejected",
+                decision.id,
+                {},
+            )
+
+
+if __name__ == "__main__":
+    result = measure()
+    print(markdown(result))
+    sys.exit(0 if all(row.met for row in result) else 1)

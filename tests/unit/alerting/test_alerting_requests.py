@@ -1,0 +1,61 @@
+"""Every reason for a training, from the ledger's row to what the mail of its outcome and the time line say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from evergreen.alerting import words
+from evergreen.alerting.compose import compose
+from evergreen.alerting.history import timeline_rows
+from evergreen.alerting.outbox import raise_incident
+from evergreen.ledger import WITHOUT_DRIFT, Decision, Kind, TriggerReason
+from evergreen.monitoring.verdict import Hold
+from evergreen.spec import Specs
+from evergreen.warehouse.connection import Connection, fetch
+
+
+@pytest.mark.parametrize("code", [*TriggerReason, *Hold], ids=lambda c: c.value)
+def test_each_reason_has_words_of_its_own(code):
+    assert words.reason(code.value) != code.value.replace("_", " ")
+
+
+def test_what_asks_without_a_drift_are_reasons_of_a_training():
+    assert {r.value for r in TriggerReason} > WITHOUT_DRIFT
+
+
+@pytest.mark.parametrize("kind", [Kind.PROMOTED, Kind.REJECTED], ids=lambda k: k.value)
+@pytest.mark.parametrize("reason", ["staleness", "new_data", "code_change", "data_drift"])
+def test_the_mail_of_the_outcome_says_what_asked_for_it(
+    conn: Connection, specs: Specs, decide: Callable[..., Decision], kind: Kind, reason: str
+) -> None:
+    decide(Kind.PROMOTED, "first_champion", version="1")
+    request = decide(Kind.RETRAIN_REQUESTED, reason, version="1", evidence={"message": "it is time"})
+    assert request.id
+    code = "better_than_champion" if kind is Kind.PROMOTED else "not_better_than_champion"
+    outcome = decide(kind, code, version="2", answers=(request.id,), evidence={"trigger": reason})
+    name = "champion_changed" if kind is Kind.PROMOTED else "challenger_rejected"
+    raise_incident(conn, f"{name}:2", outcome.subject, name, outcome.id, {})
+    (row,) = fetch(conn, "SELECT * FROM evergreen.mail")
+    body = compose(conn, specs, row).get_body(("plain",))
+    assert body is not None
+    text = " ".join(body.get_content().split())  # type: ignore[attr-defined]
+    assert f"{words.reason(reason)} (request {request.id})" in text
+    if kind is Kind.REJECTED:
+        assert ("as much has changed once more" in text) is (reason != "data_drift")
+        assert ("same drift does not ask again" in text) is (reason == "data_drift")
+
+
+def test_the_time_line_says_what_was_asked_and_what_held_it_back(
+    conn: Connection, decide: Callable[..., Decision]
+) -> None:
+    decide(Kind.RETRAIN_REQUESTED, "staleness", evidence={"message": "the newest training was as of May"})
+    decide(
+        Kind.RETRAIN_SUPPRESSED,
+        "budget_spent",
+        evidence={"message": "2 requests within 7d", "asks": "staleness"},
+    )
+    asked, held = timeline_rows(conn, "bike_demand", [])
+    assert asked.why == "the model is old: the newest training was as of May"
+    assert held.why == "the budget of requests is spent: 2 requests within 7d"

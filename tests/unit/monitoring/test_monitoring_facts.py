@@ -1,0 +1,188 @@
+"""The facts of the policy: what the ledger tells of the champion's training, and new rows counted as of a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from evergreen import ledger
+from evergreen.errors import TerminalError
+from evergreen.ledger import Decision, Kind
+from evergreen.monitoring import facts as facts_of
+from evergreen.monitoring.facts import Facts
+from evergreen.monitoring.policy import apply
+from evergreen.training.provenance import training_hash
+from evergreen.warehouse.connection import connect
+
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+
+
+def settled(version, as_of, kind=Kind.PROMOTED, reason="better_than_champion", **evidence):
+    """A settled training in the ledger; it knew the label of an hour before its cut-off, and none after."""
+    until = as_of - HOUR + timedelta(microseconds=1)
+    told = {
+        "mlflow_run": "x",
+        "rows": {"all": 100},
+        "trained_until": until.isoformat(),
+        "refitted": True,
+    }
+    with connect() as conn:
+        return ledger.append(
+            conn,
+            Decision(
+                as_of,
+                "model/rides",
+                kind,
+                reason,
+                "train/1",
+                f"settle:rides:{version}",
+                {**told, **evidence},
+                version,
+            ),
+        )
+
+
+def counted(world, as_of, *, least=10_000):
+    with connect() as conn:
+        decisions = ledger.find(conn, "model/rides")
+    known = facts_of.known(world.specs, world.model, "1", decisions)
+    return facts_of.counted(world.specs, world.model, known, "1", decisions, as_of, least=least)
+
+
+def asking(world, **trigger):
+    return world.with_model(monitoring={"trigger": trigger})
+
+
+def test_the_ledger_tells_of_the_training(world, start):
+    settled("1", start, training_hash="abc")
+    with connect() as conn:
+        decisions = ledger.find(conn, "model/rides")
+    known = facts_of.known(world.specs, world.model, "1", decisions)
+    now = training_hash(world.specs, world.model)
+    assert known == Facts(trained_as_of=start, trained_rows=100, trained_hash="abc", spec_hash=now)
+    assert facts_of.known(world.specs, world.model, "9", decisions) == Facts()
+
+
+def test_rows_are_new_when_their_labels_are_mature_and_no_training_knew_them(world, start):
+    world.land(start, 10)
+    settled("1", start + 5 * DAY)
+    # Labels mature an hour after the event; the training's reached to an hour before its cut-off.
+    assert counted(world, start + 5 * DAY).new_rows == 0
+    assert counted(world, start + 6 * DAY).new_rows == 24
+    assert counted(world, start + 6 * DAY, least=7).new_rows == 7, "no further than the number that decides"
+
+
+def test_rows_without_a_label_and_rows_that_have_not_arrived_are_not_new(world, start):
+    world.land(start, 5)
+    settled("1", start + 5 * DAY)
+    world.land(start + 5 * DAY, 1, edit=lambda row: row.update(demand=None))
+    world.land(start + 6 * DAY, 1, arrived=start + 20 * DAY)
+    assert counted(world, start + 10 * DAY).new_rows == 0
+    assert counted(world, start + 20 * DAY).new_rows == 24
+
+
+def test_a_training_that_was_not_refitted_knew_what_was_mature_at_its_cut_off(world, start):
+    world.land(start, 10)
+    settled("1", start + 5 * DAY, refitted=False, trained_until=start.isoformat())
+    assert counted(world, start + 6 * DAY).new_rows == 24
+
+
+def test_rows_since_the_newest_training_are_counted_only_where_they_are_asked_for(world, start):
+    world.land(start, 10)
+    settled("1", start + 5 * DAY)
+    settled("2", start + 7 * DAY, Kind.REJECTED, "not_better_than_champion", refitted=False)
+    settled("3", start + 8 * DAY, Kind.REJECTED, "champion_unavailable", refitted=False)
+    assert counted(world, start + 8 * DAY).rows_since_training is None
+    found = counted(asking(world, new_rows=0.5), start + 8 * DAY)
+    assert (found.new_rows, found.rows_since_training) == (72, 24), "the third could not tell"
+
+
+def test_a_query_that_does_not_run_is_no_answer(world, start):
+    world.land(start, 2)
+    settled("1", start)
+    broken = world.with_model(query="SELECT nothing FROM rides_hourly")
+    with pytest.raises(TerminalError):
+        counted(broken, start + DAY)
+
+
+def test_an_old_model_is_asked_for_once_and_again_after_as_long(world, start):
+    """From the spec to the ledger: request, its second run, the rejection, and the next request."""
+    old = asking(world, max_age="3d")
+    world.land(start, 15)
+    settled("1", start + 2 * DAY)
+    assert apply(old.model, start + 4 * DAY, "monitor/1", old.specs) is None
+    request = apply(old.model, start + 5 * DAY, "monitor/2", old.specs)
+    assert (request.kind, request.reason, request.version) == (Kind.RETRAIN_REQUESTED, "staleness", "1")
+    assert "3 days before; monitoring.trigger.max_age is 3d" in request.evidence["message"]
+    assert apply(old.model, start + 5 * DAY + HOUR, "monitor/3", old.specs) == request
+    with connect() as conn:
+        ledger.append(conn, replace(request, kind=Kind.REJECTED, reason="not_better_than_champion", dedupe_key="x",
+                                    as_of=start + 6 * DAY, version="2", answers=(request.id,)))  # fmt: skip
+    assert apply(old.model, start + 8 * DAY, "monitor/4", old.specs) is None
+    held = apply(old.model, start + 9 * DAY, "monitor/5", old.specs)
+    assert (held.kind, held.reason) == (Kind.RETRAIN_SUPPRESSED, "cooldown")
+    assert apply(old.model, start + 9 * DAY + HOUR, "monitor/6", old.specs) == held, "told once"
+    again = apply(old.model, start + 12 * DAY, "monitor/7", old.specs)
+    assert (again.kind, again.reason, again.id > request.id) == (Kind.RETRAIN_REQUESTED, "staleness", True)
+    with connect() as conn:
+        assert [d.id for d in ledger.open_requests(conn, "rides")] == [again.id]
+        assert ledger.find(conn, kinds=(Kind.MAIL_FAILED,)) == []
+
+
+def test_a_training_that_could_not_tell_is_asked_for_again_on_the_same_basis(world, start):
+    old = asking(world, max_age="3d", cooldown="1d")
+    world.land(start, 15)
+    settled("1", start + 2 * DAY)
+    request = apply(old.model, start + 5 * DAY, "monitor/1", old.specs)
+    settled("2", start + 5 * DAY, Kind.REJECTED, "champion_unavailable")
+    with connect() as conn:
+        ledger.append(conn, replace(request, kind=Kind.REJECTED, reason="champion_unavailable", dedupe_key="x",
+                                    version="3", answers=(request.id,)))  # fmt: skip
+    again = apply(old.model, start + 6 * DAY, "monitor/2", old.specs)
+    assert (again.kind, again.dedupe_key) == (
+        Kind.RETRAIN_REQUESTED,
+        f"{request.dedupe_key}:again:{request.id}",
+    )
+
+
+def test_an_old_model_without_new_rows_is_not_asked_for(world, start):
+    old = asking(world, max_age="3d")
+    world.land(start, 2)
+    settled("1", start + 2 * DAY)
+    held = apply(old.model, start + 5 * DAY, "monitor/1", old.specs)
+    assert (held.kind, held.reason, held.evidence["new_rows"]) == (
+        Kind.RETRAIN_SUPPRESSED,
+        "too_little_new_data",
+        0,
+    )
+
+
+def test_new_rows_ask_and_the_training_that_takes_them_up_answers(world, start):
+    grown = asking(world, new_rows=0.5, cooldown="1d")
+    world.land(start, 15)
+    settled("1", start + 2 * DAY)
+    assert apply(grown.model, start + 4 * DAY, "monitor/1", grown.specs) is None, "48 rows, 50 are needed"
+    request = apply(grown.model, start + 4 * DAY + 2 * HOUR, "monitor/2", grown.specs)
+    assert (request.reason, request.evidence["new_rows"]) == ("new_data", 50)
+    with connect() as conn:
+        ledger.append(conn, replace(request, kind=Kind.REJECTED, reason="not_better_than_champion", dedupe_key="x",
+                                    as_of=request.as_of, version="2", answers=(request.id,)))  # fmt: skip
+    assert apply(grown.model, start + 6 * DAY, "monitor/3", grown.specs) is None
+    assert apply(grown.model, start + 6 * DAY + 4 * HOUR, "monitor/4", grown.specs).reason == "new_data"
+
+
+def test_another_spec_asks_once(world, start):
+    made = training_hash(world.specs, world.model)
+    settled("1", start, training_hash=made)
+    same = asking(world, on_change=True)
+    assert apply(same.model, start + DAY, "monitor/1", same.specs) is None
+    edited = same.with_model(query=same.model.query + " WHERE x > -9")
+    request = apply(edited.model, start + DAY, "monitor/2", edited.specs)
+    assert (request.kind, request.reason) == (Kind.RETRAIN_REQUESTED, "code_change")
+    now = training_hash(edited.specs, edited.model)
+    with connect() as conn:
+        ledger.append(conn, replace(request, kind=Kind.REJECTED, reason="not_better_than_champion", dedupe_key="x",
+                                    evidence={"training_hash": now}, version="2", answers=(request.id,)))  # fmt: skip
+    assert apply(edited.model, start + 60 * DAY, "monitor/3", edited.specs) is None

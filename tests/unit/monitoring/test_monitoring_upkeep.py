@@ -1,0 +1,193 @@
+"""What asks for a training though nothing drifted: age, new rows, another spec; and what answers each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+from monitoring_scene import CUTOFF, WEEK, model
+
+from evergreen.ledger import Decision, Kind
+from evergreen.monitoring.facts import Facts
+from evergreen.monitoring.judgement import Judgement, Status, Violation, What
+from evergreen.monitoring.policy import Action, Hold, Quiet, decide
+from evergreen.spec import ModelSpec
+
+DAY = timedelta(days=1)
+AMOUNT = Violation(What.DATA_DRIFT, "amount", "wasserstein", 0.9, 0.2)
+FACTS = Facts(trained_as_of=CUTOFF, trained_rows=1000, new_rows=400, rows_since_training=400, trained_hash="a", spec_hash="a")  # fmt: skip
+OLD = model(trigger={"max_age": "60d"})
+GROWN = model(trigger={"new_rows": 0.5})
+CHANGED = model(trigger={"on_change": True})
+
+
+def settled(
+    number: int, when: datetime, reason: str = "not_better_than_champion", kind: Kind = Kind.REJECTED, **evidence: object
+) -> Decision:  # fmt: skip
+    return Decision(
+        when,
+        "model/watched",
+        kind,
+        reason,
+        "t/1",
+        f"train:{number}",
+        evidence,
+        f"{number}",
+        (number - 100,),
+        number,
+    )
+
+
+def asked(number: int, when: datetime, reason: str, basis: str = "") -> Decision:
+    evidence = {"basis": basis}
+    return Decision(
+        when,
+        "model/watched",
+        Kind.RETRAIN_REQUESTED,
+        reason,
+        "m/1",
+        f"policy:{number}",
+        evidence,
+        "3",
+        id=number,
+    )
+
+
+def windows(*violations: Violation) -> list[Judgement]:
+    """Two windows, both with these violations."""
+    status = Status.VIOLATION if violations else Status.OK
+    return [
+        Judgement(
+            "watched", "3", start, start + WEEK, 1, start + WEEK, status, 168, 168, 168, violations=violations,
+            id=number,
+        )
+        for number, start in enumerate((CUTOFF, CUTOFF + WEEK))
+    ]  # fmt: skip
+
+
+DEFAULT = {"trigger": {}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "facts", "age", "reason"),
+    [
+        pytest.param(OLD, FACTS, 60 * DAY, "staleness", id="as old as allowed"),
+        pytest.param(OLD, FACTS, 60 * DAY - timedelta(minutes=1), None, id="a minute younger"),
+        pytest.param(model(), FACTS, 6000 * DAY, None, id="age is off by default"),
+        pytest.param(GROWN, replace(FACTS, rows_since_training=500), DAY, "new_data", id="half of the rows are new"),
+        pytest.param(GROWN, replace(FACTS, rows_since_training=499), DAY, None, id="one less"),
+        pytest.param(GROWN, replace(FACTS, rows_since_training=None), DAY, None, id="not counted"),
+        pytest.param(GROWN, replace(FACTS, rows_since_training=500, trained_rows=None), DAY, None, id="half of nobody knows what"),
+        pytest.param(model(), replace(FACTS, rows_since_training=9999), DAY, None, id="new rows are off by default"),
+        pytest.param(CHANGED, replace(FACTS, spec_hash="b"), DAY, "code_change", id="another spec"),
+        pytest.param(CHANGED, FACTS, DAY, None, id="the same spec"),
+        pytest.param(CHANGED, replace(FACTS, spec_hash="b", trained_hash=None), DAY, None, id="a champion from before the hash"),
+        pytest.param(model(), replace(FACTS, spec_hash="b"), DAY, None, id="a model with a schedule waits for it"),
+        pytest.param(model(trigger={"max_age": "1d", "new_rows": 0.1, "on_change": True}), replace(FACTS, spec_hash="b"), DAY, "code_change", id="the spec before all"),
+        pytest.param(model(trigger={"max_age": "1d", "new_rows": 0.1}), FACTS, DAY, "new_data", id="rows before age"),
+        pytest.param(OLD, Facts(), 6000 * DAY, None, id="nothing known, nothing asked"),
+    ],
+)  # fmt: skip
+def test_what_asks(spec, facts, age, reason):
+    verdict = decide(spec, [], [], CUTOFF + age, facts)
+    assert verdict.action is (Action.REQUEST if reason else Action.NONE)
+    assert verdict.reason.value == (reason or Quiet.NO_WINDOWS.value)
+    assert bool(verdict.evidence.get("message")) is bool(reason)
+
+
+def test_a_model_without_a_schedule_is_asked_for_when_its_spec_changes():
+    unscheduled = ModelSpec.model_validate({**model().model_dump(), "schedule": None})
+    never = ModelSpec.model_validate({**model(trigger={"on_change": False}).model_dump(), "schedule": None})
+    other = replace(FACTS, spec_hash="b")
+    assert decide(unscheduled, [], [], CUTOFF + DAY, other).reason.value == "code_change"
+    assert decide(never, [], [], CUTOFF + DAY, other).action is Action.NONE
+
+
+LATER = CUTOFF + 30 * DAY
+
+
+@pytest.mark.parametrize(
+    ("earlier", "age", "asks"),
+    [
+        pytest.param([settled(101, LATER)], 60, False, id="a rejection answers it"),
+        pytest.param([settled(101, LATER)], 89, False, id="for as long again"),
+        pytest.param([settled(101, LATER)], 90, True, id="counted from that training"),
+        pytest.param([settled(101, LATER, "champion_unavailable")], 60, True, id="not one that could not tell"),
+        pytest.param([settled(101, CUTOFF - DAY)], 60, True, id="not one from before the champion"),
+        pytest.param([settled(101, LATER, "better_than_champion", Kind.PROMOTED)], 60, False, id="a champion that was taken back does"),
+    ],
+)  # fmt: skip
+def test_age_counts_from_the_newest_training_that_came_to_an_answer(earlier, age, asks):
+    verdict = decide(OLD, [], earlier, CUTOFF + age * DAY, FACTS)
+    assert verdict.action is (Action.REQUEST if asks else Action.NONE)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "asks"),
+    [
+        pytest.param([settled(101, LATER, training_hash="b")], False, id="a training of this spec was rejected"),
+        pytest.param([settled(101, LATER, training_hash="a")], True, id="one of the old spec was"),
+        pytest.param([settled(101, LATER)], True, id="one that does not say"),
+        pytest.param([settled(101, LATER, "too_few_rows", training_hash="b")], True, id="one that could not tell"),
+        pytest.param([settled(101, LATER, "first_champion", Kind.PROMOTED, training_hash="b")], False, id="it was promoted and taken back"),
+        pytest.param([settled(101, CUTOFF - DAY, "x", Kind.PROMOTED, training_hash="b")], True, id="an earlier champion had it: the spec was changed back"),
+    ],
+)  # fmt: skip
+def test_a_changed_spec_is_answered_by_a_training_of_it(earlier, asks):
+    verdict = decide(CHANGED, [], earlier, CUTOFF + 40 * DAY, replace(FACTS, spec_hash="b"))
+    assert verdict.action is (Action.REQUEST if asks else Action.NONE)
+
+
+NOW = CUTOFF + 100 * DAY
+CLOSED = settled(101, NOW - 100 * DAY, "champion_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("earlier", "facts", "hold"),
+    [
+        pytest.param(
+            [asked(1, NOW - DAY, "data_drift")], FACTS, Hold.ALREADY_OPEN, id="another request is open"
+        ),
+        pytest.param([asked(1, NOW - DAY, "manual"), CLOSED], FACTS, Hold.COOLDOWN, id="the cool-down"),
+        pytest.param([], replace(FACTS, new_rows=0), Hold.TOO_LITTLE_NEW_DATA, id="no new row"),
+    ],
+)
+def test_what_holds_it_back(earlier, facts, hold):
+    verdict = decide(OLD, [], earlier, NOW, facts)
+    assert (verdict.action, verdict.reason, verdict.evidence["asks"]) == (Action.SUPPRESS, hold, "staleness")
+
+
+def test_the_budget_holds_it_back_too():
+    quick = model(trigger={"max_age": "60d", "cooldown": "1h", "budget": 1})
+    verdict = decide(quick, [], [asked(1, NOW - DAY, "staleness"), CLOSED], NOW, FACTS)
+    assert (verdict.reason, verdict.evidence["spent"]) == (Hold.BUDGET_SPENT, [1])
+
+
+def test_the_rows_of_a_changed_spec_need_not_be_new():
+    facts = replace(FACTS, spec_hash="b", new_rows=0)
+    assert decide(CHANGED, [], [], NOW, facts).action is Action.REQUEST
+
+
+def test_its_own_open_request_is_the_answer_not_another_row():
+    request = asked(1, NOW - DAY, "staleness", CUTOFF.isoformat())
+    verdict = decide(OLD, [], [request], NOW, FACTS)
+    assert (verdict.reason, verdict.covered_by) == (Hold.ALREADY_OPEN, request)
+
+
+def test_a_drift_comes_first_and_a_drift_that_is_held_back_hides_nothing():
+    both = replace(FACTS, spec_hash="b")
+    now = CUTOFF + 2 * WEEK
+    assert decide(CHANGED, windows(AMOUNT), [], now, both).reason.value == "data_drift"
+    assert decide(CHANGED, windows(), [], now, both).reason.value == "code_change"
+    spent = [
+        Decision(
+            CUTOFF + n * DAY, "model/watched", Kind.RETRAIN_REQUESTED, "data_drift", "m/1", f"policy:{n}",
+            {"drifted": ["data_drift:amount"], "windows": [{"start": CUTOFF.isoformat(), "end": now.isoformat()}]}, "3", id=n,
+        )
+        for n in (1, 2)
+    ]  # fmt: skip
+    given_up = [*spent, settled(101, CUTOFF + DAY), settled(102, CUTOFF + 2 * DAY)]
+    after = now + 2 * WEEK
+    assert decide(CHANGED, windows(AMOUNT), given_up, after, FACTS).reason is Hold.ALREADY_ANSWERED
+    assert decide(CHANGED, windows(AMOUNT), given_up, after, both).reason.value == "code_change"
