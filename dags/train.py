@@ -2,7 +2,7 @@
 ### Train: a challenger is made, judged on the same rows as the champion, and promoted or rejected
 
 **What.** Takes the snapshot of the feature query as of a time (only rows whose features and label had arrived by
-then), fits XGBoost, evaluates challenger, champion and a naive baseline on the same holdout rows, registers the
+then), chooses window and parameters where the spec leaves them open, fits XGBoost, evaluates challenger, champion and a naive baseline on the same holdout rows, registers the
 challenger in MLflow, and promotes it only if it passes the gate. Every decision is a row of the ledger with its
 numbers and limits.
 

@@ -80,8 +80,21 @@ def check_history(conn: Connection, specs: Specs, model: ModelSpec) -> list[Prob
                     f"is longer than the history of {history.days} days; shorten it",
                 )
             )
-    window = model.training.window
-    if window != "all" and window > history:
+    training = model.training
+    needed = training.holdout + training.folds * training.fold_length
+    if training.validates and training.holdout < history <= needed:
+        problems.append(
+            Problem(
+                file,
+                "training.folds",
+                str(training.folds),
+                f"holdout and folds together take {format_duration(needed)}, the history has {history.days} days; take "
+                "fewer or shorter ones",
+            )
+        )
+    window = training.window
+    # Of several windows, one that is too long for now does as well as all the history.
+    if training.windows is None and window != "all" and window > history:
         problems.append(
             Problem(
                 file,

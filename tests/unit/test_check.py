@@ -102,6 +102,22 @@ def test_every_window_that_is_longer_than_the_history_is_found(
     assert "3 problem(s)" in out
 
 
+def test_folds_that_leave_nothing_of_the_history_are_found(
+    world: Any, folder: Path, run: Any, start: Any, change: Any
+) -> None:
+    world.land(start, 16)
+    windows = {"windows": ("all", "300d"), "holdout": "4d", "folds": 3}
+    write(folder, world.specs, change(world.model, training=windows))
+    status, _, err = run()
+    assert status == 1
+    assert err.splitlines() == [
+        "models/rides.yaml: training.folds: holdout and folds together take 16d, the history has 15 days; take fewer or "
+        "shorter ones (value: 3)"
+    ]
+    write(folder, world.specs, change(world.model, training={**windows, "folds": 2}))
+    assert run()[0] == 0
+
+
 def test_a_dataset_that_has_not_landed_is_a_note_and_no_problem(world: Any, folder: Path, run: Any) -> None:
     write(folder, world.specs, world.model)
     status, out, err = run()

@@ -69,6 +69,30 @@ MODEL_MISTAKES = {
         "gate.slices: no column 'wether'; did you mean weather?",
     ),
     "slice-of-a-number": ("margin: 0.02", "slices: [hour]", "gate.slices: no column 'hour'; known: weather"),
+    "fold-eats-window": (
+        "window: 210d",
+        "windows: [all, 20d]\n  fold: 30d",
+        "training.fold: 30d leaves nothing of the window of 20d to train on; make it shorter",
+    ),
+    "folds-eat-windows": (
+        "window: 210d",
+        "windows: [30d, 20d]\n  folds: 4",
+        "training.folds: a holdout of 7d and 4 folds of 7d leave nothing of the longest window, 30d, to train on",
+    ),
+    "holdout-eats-one-of-the-windows": (
+        "window: 210d",
+        "windows: [all, 5d]",
+        "training.holdout: 7d leaves nothing of the window of 5d",
+    ),
+    "window-twice": ("window: 210d", "windows: [all, 60d, 60d]", "training.windows: a window stands there twice"),
+    "window-beside-windows": (
+        "window: 210d",
+        "window: 210d\n  windows: [all, 60d]",
+        "training.window: 210d is not among training.windows, which stand in its place",
+    ),
+    "no-window": ("window: 210d", "windows: []", "training.windows"),
+    "tune-nothing": ("window: 210d", "tune: {trials: 0}", "training.tune.trials"),
+    "unknown-learner": ("window: 210d", "compare_with: [prophet]", "training.compare_with.0"),
     "holdout-eats-window": ("holdout: 7d", "holdout: 3000d", "training.holdout: 3000d leaves nothing"),
     "m-over-n": ("m: 2, n: 3", "m: 4, n: 3", "monitoring.trigger: m 4 is larger than n 3"),
     "unknown-dataset": (

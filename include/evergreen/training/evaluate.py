@@ -1,4 +1,4 @@
-"""Evaluates a training's challenger: split, fit, then challenger, baseline and champion on the same holdout rows.
+"""Evaluates a training's challenger: split, choose, fit, then challenger, baseline and champion on the same holdout rows.
 
 A champion that was fitted again on all its rows has learnt part of the holdout of the trainings that follow soon;
 on those rows it would look better than it is. So the rows that the champion has not learnt are judged, where they
@@ -21,6 +21,7 @@ from evergreen.errors import TerminalError
 from evergreen.registry.models import predict
 from evergreen.spec import ModelSpec
 from evergreen.training import baseline, evidence, gate, metrics
+from evergreen.training.choose import Choice, choose
 from evergreen.training.encode import Encoding, survey
 from evergreen.training.fit import Fitted, fit, refit
 from evergreen.training.local import Labelled
@@ -35,7 +36,8 @@ from evergreen.warehouse.snapshot import Snapshot
 class Judged:
     """The challenger as the gate saw it.
 
-    `matrix` holds all rows, encoded by `encoding`; `machine` is where it was fitted. `prediction` are its predictions
+    `split` and `matrix` hold the rows of the window that was chosen, `choice` says what else it was trained with. `matrix`
+    is encoded by `encoding`; `machine` is where it was fitted. `prediction` are its predictions
     for the whole holdout, `holdout` its metrics there; `metrics` those of challenger, baseline and champion on the
     judged rows; `rows` the number of rows of each part; `notes` what a person may want to know and no rule asks for.
     """
@@ -44,6 +46,7 @@ class Judged:
     encoding: Encoding
     matrix: Matrix
     machine: Machine
+    choice: Choice
     fitted: Fitted
     prediction: np.ndarray
     holdout: dict[str, float]
@@ -63,7 +66,7 @@ def evaluate(
     work: Path,
     answers_drift: bool,
 ) -> Judged:
-    """Fit a challenger on the training part of a snapshot and ask the gate about it.
+    """Choose window and parameters, fit a challenger on the training part of a snapshot, and ask the gate about it.
 
     Args:
         model: the spec.
@@ -80,15 +83,17 @@ def evaluate(
             finite. A champion that cannot be loaded or cannot score the rows is no error: the gate fails closed.
         TransientError: MLflow, or the cluster that the spec asks for, does not answer.
     """
-    parts = split(model, read(model, snapshot))
-    learnt = survey(model, parts.training.batches(model.features.all))
+    whole = split(model, read(model, snapshot))
+    learnt = survey(model, whole.training.batches(model.features.all))
     encoding = learnt.encoding
     matrix, (known, _, held) = write(
-        encoding, (parts.training, parts.between, parts.holdout), work / "judged.f32"
+        encoding, (whole.training, whole.between, whole.holdout), work / "judged.f32"
     )
+    choice = choose(model, whole, encoding, matrix, as_of, run_id, snapshot.fingerprint, champion, machine)
+    parts, matrix = whole.since(choice.first), matrix.part(choice.first)
     training = len(parts.training)
     fitted = fit(
-        model,
+        choice.model,
         encoding,
         Labelled(matrix.part(0, training), parts.training.labels),
         parts.training.times,
@@ -96,7 +101,7 @@ def evaluate(
     )
     predictions = {
         "challenger": matrix.part(len(matrix) - len(parts.holdout)).predict(fitted.booster),
-        "baseline": baseline.predict(model, parts),
+        "baseline": baseline.predict(model, whole),
     }
     problems: dict[str, str] = {}
     if champion is not None:
@@ -128,7 +133,7 @@ def evaluate(
         _categories(model, parts.holdout, judged),
         learnt_until=int(parts.training.times.max()),
         cost=_cost(model, fitted, matrix),
-        other_seed=_other_seed(model, parts, matrix, encoding, fitted, machine, judged),
+        other_seed=_other_seed(choice.model, parts, matrix, encoding, fitted, machine, judged),
     )
     verdict = gate.judge(
         model,
@@ -147,6 +152,7 @@ def evaluate(
         encoding=encoding,
         matrix=matrix,
         machine=machine,
+        choice=choice,
         fitted=fitted,
         prediction=predictions["challenger"],
         holdout=metrics.compute(model.task, y, predictions["challenger"]),

@@ -20,6 +20,7 @@ class Outcome:
     champion meanwhile is seen. `metrics` holds challenger, baseline and champion on the judged rows; `holdout` the
     challenger on the whole holdout. `trained_until`: the final model saw labels of event times before it (UTC).
     `training_hash`: of what of the spec shapes a model, see `provenance`.
+    `choice`: window and parameters that the validation chose, see `choose.Choice`; None where nothing was open.
     `note`: what the spec asked for and the machine could not give, a sentence; mostly empty.
     """
 
@@ -45,6 +46,7 @@ class Outcome:
     champion_decision: int | None
     note: str = ""
     training_hash: str = ""
+    choice: dict[str, Any] | None = None
 
     @property
     def passed(self) -> bool:

@@ -115,6 +115,7 @@ def _decide(conn: Any, model: ModelSpec, found: Outcome, run_id: str, key: str, 
                 "fingerprint": found.fingerprint,
                 "spec_hash": found.spec_hash,
                 "training_hash": found.training_hash,
+                **({"choice": found.choice} if found.choice else {}),
             },
         ),
     )

@@ -16,7 +16,17 @@ from evergreen.spec import ModelSpec, Specs
 # A string or a quoted name stays; a comment and any run of spaces is one space.
 SQL_TOKEN = re.compile(r"""('(?:''|[^'])*'|"(?:""|[^"])*")|(?:--[^\n]*|/\*.*?\*/|\s)+""", re.DOTALL)
 
-LIBRARIES = ("xgboost-cpu", "xgboost", "mlflow", "numpy", "pandas", "pyarrow", "scikit-learn", "evergreen")
+LIBRARIES = (
+    "xgboost-cpu",
+    "xgboost",
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "optuna",
+    "evergreen",
+)
 
 
 def spec_document(specs: Specs, model: ModelSpec) -> dict[str, Any]:

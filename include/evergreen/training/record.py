@@ -32,6 +32,7 @@ from evergreen.training.provenance import requirements
 
 KEY_TAG = "evergreen.run_key"
 DONE_TAG = "evergreen.complete"
+TABLES_TAG = "mlflow.loggedArtifacts"
 OUTCOME_FILE = "outcome.json"
 
 
@@ -93,6 +94,12 @@ def numbers(mlflow_run: str, params: dict[str, Any], metrics: dict[str, float]) 
             metrics=[Metric(name, value, 0, 0) for name, value in metrics.items()],
             params=[Param(name, str(value)[:5000]) for name, value in params.items()],
         )
+
+
+def show_table(mlflow_run: str, path: str) -> None:
+    """Have MLflow's page of the run show an artifact as a table, as `mlflow.log_table` does."""
+    with guarded(f"write into MLflow run {mlflow_run}"):
+        client().set_tag(mlflow_run, TABLES_TAG, json.dumps([{"path": path, "type": "table"}]))
 
 
 def model_files(mlflow_run: str, booster: xgb.Booster, encoding: Encoding, extra: list[Path]) -> str:

@@ -47,6 +47,10 @@ class Split:
         """How many rows are purged."""
         return len(self.between)
 
+    def since(self, first: int) -> Split:
+        """The same split without the rows before one of the training part."""
+        return Split(self.rows.part(first), self.training.part(first), self.holdout, self.boundary)
+
 
 def read(model: ModelSpec, snapshot: Snapshot) -> Rows:
     """The rows of a snapshot, ordered by event time and key, with usable labels.

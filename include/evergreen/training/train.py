@@ -20,6 +20,7 @@ from evergreen.spec import ModelSpec, Specs
 from evergreen.training import machine, record, scratch
 from evergreen.training.evaluate import Judged, evaluate
 from evergreen.training.fit import parameters
+from evergreen.training.leaderboard import TABLE_FILE
 from evergreen.training.outcome import Outcome
 from evergreen.training.plan import answers_drift
 from evergreen.training.provenance import (
@@ -91,7 +92,7 @@ def train(
             with scratch.folder(Path(snapshot.path).parent) as work:
                 judged = evaluate(model, snapshot, as_of, run_id, champion, where, work, drifted)
                 final = finalise(model, judged)
-            params = parameters(model, where.device)
+            params = parameters(judged.choice.model, where.device)
             told = {"xgb." + name: value for name, value in params.items()} | {
                 "engine": where.engine,
                 "device": where.device,
@@ -132,6 +133,7 @@ def train(
                 champion_decision=champion.decision_id if champion else None,
                 note=where.note,
                 training_hash=training_hash(specs, model),
+                choice=judged.choice.summary(),
             )
             record.finish(mlflow_run, outcome)
         except Exception as error:
@@ -178,6 +180,7 @@ def _told(model: ModelSpec, judged: Judged, final: Final, tags: dict[str, str]) 
         "holdout_start": judged.notes["holdout_start"],
         "spec_hash": tags["evergreen.spec_hash"],
         "git_commit": tags["evergreen.git_commit"],
+        **({"window": judged.choice.window} if judged.choice.sentence else {}),
         **{f"lib.{name}": version for name, version in library_versions().items()},
     }
 
@@ -186,6 +189,8 @@ def _measured(judged: Judged) -> dict[str, float]:
     found = {f"{who}_{name}": v for who, values in judged.metrics.items() for name, v in values.items()}
     found |= {f"holdout_{name}": v for name, v in judged.holdout.items()}
     found |= {f"rows_{name}": float(v) for name, v in judged.rows.items()}
+    if judged.choice.board is not None:
+        found |= judged.choice.board.measured()
     score = judged.fitted.stopping_score
     return found if score is None else found | {"early_stopping_score": score}
 
@@ -200,6 +205,8 @@ def _log_files(
         model_files.mkdir()
         write_run_files(model, judged, final, document, run_files)
         registry.log_files(mlflow_run, run_files)
+        if judged.choice.board is not None:
+            record.show_table(mlflow_run, TABLE_FILE)
         model_id = record.model_files(
             mlflow_run, final.booster, final.encoding, write_model_files(judged, final, model_files)
         )

@@ -24,6 +24,7 @@ from evergreen.errors import Reason, TerminalError
 from evergreen.monitoring import reference
 from evergreen.registry.models import ENCODING_FILE, PROBE_FILE
 from evergreen.spec import ModelSpec
+from evergreen.training import leaderboard
 from evergreen.training.encode import Encoding, survey
 from evergreen.training.evaluate import Judged
 from evergreen.training.fit import gain_shares, gains, refit
@@ -102,7 +103,7 @@ def finalise(model: ModelSpec, judged: Judged) -> Final:
         if encoding != judged.encoding:
             matrix, _ = write(encoding, [parts.rows], matrix.path.with_name("final.f32"))
         data = Labelled(matrix, parts.rows.labels)
-        booster = refit(model, encoding, data, judged.fitted.rounds, judged.machine)
+        booster = refit(judged.choice.model, encoding, data, judged.fitted.rounds, judged.machine)
     predicted = matrix.predict(booster)
     if bad := int((~np.isfinite(predicted)).sum()):
         raise TerminalError(
@@ -116,8 +117,10 @@ def finalise(model: ModelSpec, judged: Judged) -> Final:
 def write_run_files(
     model: ModelSpec, judged: Judged, final: Final, document: dict[str, Any], folder: Path
 ) -> None:
-    """Write what the MLflow run keeps: spec, verdict, notes, importance, encoding and `reference/`."""
+    """Write what the MLflow run keeps: spec, verdict, leaderboard, notes, importance, encoding and `reference/`."""
     _json(folder / "gate.json", judged.verdict.to_dict())
+    if judged.choice.board is not None:
+        leaderboard.write(judged.choice.board, folder)
     _json(folder / "notes.json", judged.notes)
     _json(folder / "importance.json", gains(final.booster, final.encoding))
     _json(folder / ENCODING_FILE, final.encoding.to_dict())

@@ -37,7 +37,7 @@ class Snapshot:
 def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeout_s: int = 1500) -> Snapshot:
     """Write the snapshot of a model as of a time and return its reference.
 
-    Rows have event time in [as_of - training.window, as_of), features and label arrived by as_of, and a
+    Rows have event time in [as_of - the longest window, as_of), features and label arrived by as_of, and a
     label that was mature by then (event time + label.delay <= as_of). The file appears whole or not at all. The
     memory it takes does not depend on the number of rows.
 
@@ -52,7 +52,7 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
         TerminalError: no row qualifies (NO_ROWS), or the feature query does not run (BAD_QUERY).
         TransientError: the warehouse does not answer.
     """
-    window = model.training.window
+    window = model.training.lengths[0]
     start = None if window == "all" else as_of - window
     query = features.feature_query(specs, model, as_of, start, as_of, mature_at=as_of, entity=True)
     schema = arrow.feature_schema(model, entity=True)
