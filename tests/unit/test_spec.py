@@ -84,7 +84,11 @@ MODEL_MISTAKES = {
         "windows: [all, 5d]",
         "training.holdout: 7d leaves nothing of the window of 5d",
     ),
-    "window-twice": ("window: 210d", "windows: [all, 60d, 60d]", "training.windows: a window stands there twice"),
+    "window-twice": (
+        "window: 210d",
+        "windows: [all, 60d, 60d]",
+        "training.windows: a window stands there twice",
+    ),
     "window-beside-windows": (
         "window: 210d",
         "window: 210d\n  windows: [all, 60d]",

@@ -96,7 +96,7 @@ class Training(Strict):
     season: Duration = Field(timedelta(days=7), description="lag of the seasonal baseline")
     seed: int = Field(7, description="seed of all that is random in a training")
     folds: int = Field(
-        3, ge=1, le=20, description="validation folds before the holdout, for windows, tune and compare_with"
+        4, ge=1, le=20, description="validation folds before the holdout, for windows, tune and compare_with"
     )
     fold: Duration | None = Field(None, description="length of a fold; default: holdout")
     tune: Tune = Tune()

@@ -30,6 +30,7 @@ def model(rides, change, tmp_path, monkeypatch):
         training={
             "windows": ("all", "40d", "15d"),
             "holdout": f"{HOLDOUT}d",
+            "folds": 3,
             "min_rows": 100,
             "min_holdout_rows": 24,
         },
