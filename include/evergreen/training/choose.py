@@ -233,12 +233,11 @@ def _tuned(
         told = f"None of {len(trials)} trials is surely better than the spec's parameters."
     else:
         gain = 1 - validation.relative(chosen.values, base)
-        name = (
-            f"the {chosen.candidate.source}'s"
-            if chosen.candidate.source == "champion"
-            else chosen.candidate.source
+        source = chosen.candidate.source
+        told = (
+            f"Of {len(trials)} trials and their starting points, the parameters of {'the ' * (source == 'champion')}{source} are "
+            f"better than the spec's by {100 * gain:.1f} %."
         )
-        told = f"Of {len(trials)} trials and their starting points, {name} parameters are better than the spec's by {gain:.1%}."
     return chosen, tried, told
 
 
@@ -266,7 +265,7 @@ def _on_windows(validation: Validation, usable: Sequence[Scored], chosen: Scored
         return f"Window {chosen.candidate.window_text} of {names}: no shorter one is surely better."
     gain = 1 - validation.relative(chosen.values, usable[0])
     return (
-        f"Window {chosen.candidate.window_text} of {names}: its error is {gain:.1%} smaller than that of "
+        f"Window {chosen.candidate.window_text} of {names}: its error is {100 * gain:.1f} % smaller than that of "
         f"{usable[0].candidate.window_text}."
     )
 
@@ -278,10 +277,10 @@ def _on_other(validation: Validation, other: Scored, chosen: Scored) -> str:
     share = validation.relative(other.values, chosen)
     if low is not None and low > 0:
         return (
-            f"{other.candidate.kind} is better than XGBoost by {1 - share:.1%} on the validation folds: look at the features "
+            f"{other.candidate.kind} is better than XGBoost by {100 * (1 - share):.1f} % on the validation folds: look at the features "
             "and at training.params."
         )
-    return f"{other.candidate.kind} has {share:.2f} of XGBoost's error."
+    return f"{other.candidate.kind} has {share:.2f} times XGBoost's error."
 
 
 def _named(validation: Validation) -> tuple[str, ...]:
