@@ -232,11 +232,10 @@ def _tuned(
     if chosen is base:
         told = f"None of {len(trials)} trials is surely better than the spec's parameters."
     else:
-        gain = 1 - validation.relative(chosen.values, base)
         source = chosen.candidate.source
         told = (
             f"Of {len(trials)} trials and their starting points, the parameters of {'the ' * (source == 'champion')}{source} are "
-            f"better than the spec's by {100 * gain:.1f} %."
+            f"better than the spec's by {_gain(validation, chosen, base)}."
         )
     return chosen, tried, told
 
@@ -263,9 +262,8 @@ def _on_windows(validation: Validation, usable: Sequence[Scored], chosen: Scored
     names = ", ".join(s.candidate.window_text for s in usable)
     if chosen is usable[0]:
         return f"Window {chosen.candidate.window_text} of {names}: no shorter one is surely better."
-    gain = 1 - validation.relative(chosen.values, usable[0])
     return (
-        f"Window {chosen.candidate.window_text} of {names}: its error is {100 * gain:.1f} % smaller than that of "
+        f"Window {chosen.candidate.window_text} of {names}: its error is {_gain(validation, chosen, usable[0])} smaller than that of "
         f"{usable[0].candidate.window_text}."
     )
 
@@ -274,13 +272,19 @@ def _on_other(validation: Validation, other: Scored, chosen: Scored) -> str:
     if other.problem:
         return f"{other.candidate.kind} could not be compared: {other.problem}."
     low = validation.improvement(other, chosen, CONFIDENCE).low
-    share = validation.relative(other.values, chosen)
     if low is not None and low > 0:
         return (
-            f"{other.candidate.kind} is better than XGBoost by {100 * (1 - share):.1f} % on the validation folds: look at the features "
+            f"{other.candidate.kind} is better than XGBoost by {_gain(validation, other, chosen)} on the validation folds: look at the features "
             "and at training.params."
         )
-    return f"{other.candidate.kind} has {share:.2f} times XGBoost's error."
+    return (
+        f"{other.candidate.kind} has {validation.relative(other.values, chosen):.2f} times XGBoost's error."
+    )
+
+
+def _gain(validation: Validation, one: Scored, other: Scored) -> str:
+    """By how much the error on all rows of the folds is smaller: the number that decided."""
+    return f"{100 * (validation.improvement(one, other, CONFIDENCE).point or 0.0):.1f} %"
 
 
 def _named(validation: Validation) -> tuple[str, ...]:
