@@ -76,7 +76,7 @@ class Leaderboard:
         return found
 
     def table(self) -> dict[str, Any]:
-        """As `mlflow.log_table` writes it, so that MLflow shows it as a table and `mlflow.load_table` reads it."""
+        """As `mlflow.log_table` writes it, so that MLflow shows it as a table and `MlflowClient.load_table` reads it."""
         rows = self.rows()
         return {"columns": list(rows[0]), "data": [list(row.values()) for row in rows]}
 

@@ -6,7 +6,6 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
-import mlflow
 import pytest
 from mlflow import MlflowClient
 
@@ -35,6 +34,12 @@ def as_of(start):
 
 def digest(outcome):
     return MlflowClient().get_model_version("rides", outcome.version).tags[DIGEST_TAG]
+
+
+def leaderboard(outcome):
+    client = MlflowClient()
+    place = client.get_experiment_by_name("rides").experiment_id
+    return client.load_table(place, "leaderboard.json", [outcome.mlflow_run])
 
 
 def test_the_chosen_window_gives_the_model_that_this_window_alone_gives(turned, as_of):
@@ -69,7 +74,7 @@ def test_what_mlflow_and_the_ledger_keep_of_a_choice(turned, as_of):
     outcome = world.train(as_of, "dag/run")
     client = MlflowClient()
     run = client.get_run(outcome.mlflow_run)
-    table = mlflow.load_table("leaderboard.json", run_ids=[outcome.mlflow_run])
+    table = leaderboard(outcome)
     assert len(table) == 2 + 3 + 2
     line = table[table["chosen"]].iloc[0]
     assert (line["learner"], line["window"]) == ("xgboost", "20d")
@@ -97,7 +102,7 @@ def test_a_search_begins_with_the_parameters_of_the_champion(turned, as_of):
     found = choose._champions_params(turned.model, champion)
     assert (found["max_depth"], found["eta"]) == (2, 0.11)
     outcome = turned.with_model(training={"tune": {"trials": 1}}).train(as_of, "dag/second")
-    table = mlflow.load_table("leaderboard.json", run_ids=[outcome.mlflow_run])
+    table = leaderboard(outcome)
     theirs = json.loads(table[table["source"] == "champion"].iloc[0]["parameters"])
     assert (theirs["max_depth"], theirs["learning_rate"]) == (2, 0.11)
 
