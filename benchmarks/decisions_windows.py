@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -146,11 +147,8 @@ def lines(name: str, tables: list[pd.DataFrame]) -> list[Row]:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="evergreen-windows-") as folder:
             stream = Stream(table, model, Path(folder))
-            kept, validate.fit = validate.fit, stream.fit
-            try:
+            with patch.object(validate, "fit", stream.fit):
                 errors, often = history(stream, lambda text, what=what: _say(f"{what} {text}"))
-            finally:
-                validate.fit = kept
         fixed = {window: errors[window] for window in WINDOWS}
         best = min(fixed, key=lambda window: fixed[window])
         ratio = errors["chosen"] / fixed[best]
