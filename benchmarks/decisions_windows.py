@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -70,7 +71,7 @@ class Stream:
         x = np.column_stack([np.asarray(columns[name], float) for name in self.encoding.features])
         path = folder / "rows.f32"
         x.astype(np.float32).tofile(path)
-        self.matrix = Matrix(path, 0, *x.shape, dense=not np.isnan(x).any())
+        self.matrix = Matrix(path, 0, x.shape[0], x.shape[1], dense=not np.isnan(x).any())
         micros = times.as_unit("us").asi8
         zeros = np.zeros(len(micros), np.int64)
         self.rows = Rows(path, 0, micros, table["demand"].to_numpy(float), zeros, zeros)
@@ -135,6 +136,10 @@ def history(stream: Stream, say: Callable[[str], None]) -> tuple[dict[str, float
     return {name: float(np.sqrt(np.mean(np.concatenate(e) ** 2))) for name, e in wrong.items()}, often
 
 
+def _say_of(what: str, text: str) -> None:
+    _say(f"{what} {text}")
+
+
 def lines(name: str, tables: list[pd.DataFrame]) -> list[Row]:
     """One line for each table."""
     specs = load_specs(settings.REPOSITORY / "include")
@@ -148,7 +153,7 @@ def lines(name: str, tables: list[pd.DataFrame]) -> list[Row]:
         with tempfile.TemporaryDirectory(prefix="evergreen-windows-") as folder:
             stream = Stream(table, model, Path(folder))
             with patch.object(validate, "fit", stream.fit):
-                errors, often = history(stream, lambda text, what=what: _say(f"{what} {text}"))
+                errors, often = history(stream, partial(_say_of, what))
         fixed = {window: errors[window] for window in WINDOWS}
         best = min(fixed, key=lambda window: fixed[window])
         ratio = errors["chosen"] / fixed[best]
