@@ -27,11 +27,13 @@ from evergreen.warehouse.connection import Connection
 
 JUDGED = (Status.OK, Status.VIOLATION)
 LATELY_WINDOWS = 30
+FEWEST_WINDOWS = 6
 
 
 def relapse(model: ModelSpec) -> timedelta:
     """How soon after its end a drift or data problem that comes back is the same incident."""
-    return max(model.monitoring.trigger.cooldown, 2 * model.monitoring.trigger.n * model.monitoring.window)
+    windows = max(2 * model.monitoring.trigger.n, FEWEST_WINDOWS)
+    return max(model.monitoring.trigger.cooldown, windows * model.monitoring.window)
 
 
 def end_drift(
