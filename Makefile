@@ -20,7 +20,7 @@ COMPILE := pip compile --quiet --universal --python-version 3.10 --generate-hash
 DATA ?= simulated
 IS_SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help run venv up down status mail logs clean demo check test lint bench bench-large decisions lock
+.PHONY: help run venv up down status mail silence logs clean demo check test lint bench bench-large decisions lock
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -52,6 +52,14 @@ status: ## what is up; exit code 0 only if all is
 
 mail: ## list the caught e-mails; N=3 prints the third
 	$(call existing,mail $(N))
+
+# What a person writes may hold any character, so it goes through the environment and no shell reads it.
+silence: export EVERGREEN_SILENCE_MODEL = $(value MODEL)
+silence: export EVERGREEN_SILENCE_DATASET = $(value DATASET)
+silence: export EVERGREEN_SILENCE_UNTIL = $(value UNTIL)
+silence: export EVERGREEN_SILENCE_REASON = $(value REASON)
+silence: ## keep alerts back; MODEL=bike_demand UNTIL=3d REASON="sensor is moved"; UNTIL=now ends it
+	$(call existing,silence --model "$$EVERGREEN_SILENCE_MODEL" --dataset "$$EVERGREEN_SILENCE_DATASET" --until "$$EVERGREEN_SILENCE_UNTIL" --reason "$$EVERGREEN_SILENCE_REASON")
 
 logs: ## list the logs; NAME=scheduler prints the end of one
 	$(call existing,logs $(NAME))

@@ -71,6 +71,7 @@ def stream(model: ModelSpec, answers: tuple[Kind, ...]) -> Stream:
     """Drive the windows through the policy; the last of the answers is repeated."""
     _settle(model, "1", Kind.PROMOTED, START, ())
     version, trained = 1, 1
+    sent: list[EmailMessage] = []
     for number in range(WINDOWS):
         as_of = START + (number + 1) * model.monitoring.window + SOON
         _judge(model, str(version), number, as_of)
@@ -82,8 +83,8 @@ def stream(model: ModelSpec, answers: tuple[Kind, ...]) -> Stream:
             trained += 1
             _settle(model, str(trained), answer, as_of, tuple(d.id for d in requests if d.id), version)
             version = trained if answer is Kind.PROMOTED else version
-    sent: list[EmailMessage] = []
-    deliver(Specs({}, {model.name: model}), sent.append, subject=ledger.model_subject(model.name))
+        # After each run, as the DAGs do: what waits together is one letter.
+        deliver(Specs({}, {model.name: model}), sent.append, subject=ledger.model_subject(model.name))
     with connect() as conn:
         found = ledger.find(
             conn, ledger.model_subject(model.name), (Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED)

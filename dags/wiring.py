@@ -23,16 +23,17 @@ from airflow.sdk import (
 )
 from airflow.sdk.exceptions import (
     AirflowFailException,
-    AirflowNotFoundException,
     AirflowSkipException,
     AirflowTaskTimeout,
     DownstreamTasksSkipped,
 )
 
+import mailing
 from evergreen import settings
 from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_dataset, load_model, load_specs
 
 log = logging.getLogger("evergreen")
+mails_wait, notify = mailing.mails_wait, mailing.notify
 
 TRANSIENT = [
     "evergreen.errors.TransientError",
@@ -246,6 +247,7 @@ def default_args(owner: str) -> dict[str, Any]:
         ),
         "execution_timeout": timedelta(minutes=30),
         "on_failure_callback": report_failure,
+        "on_success_callback": report_success,
     }
 
 
@@ -261,6 +263,20 @@ def report_failure(context: dict[str, Any]) -> None:
         cut_off = run.run_after
     error = str(context.get("exception") or "the task's process ended without a message")
     _report(run_id(context), ti.task_id, ti.try_number, error, ti.log_url, cut_off)
+
+
+def report_success(context: dict[str, Any]) -> None:
+    """Where this task had failed before, tell that it runs again. The task has succeeded whatever happens here."""
+    from evergreen.alerting import failures
+
+    run = run_id(context)
+    try:
+        if failures.worked(_subject(run), run, context["ti"].task_id, as_of(context)):
+            mailing.deliver(_subject(run))
+    except Exception:
+        log.exception(
+            "that the task runs again could not be told; its next success or the DAG mail tries again"
+        )
 
 
 def report_timeout(context: dict[str, Any]) -> None:
@@ -280,60 +296,24 @@ def report_timeout(context: dict[str, Any]) -> None:
 
 
 def _report(run: str, task_id: str, try_number: int, error: str, url: str, cut_off: datetime) -> None:
-    kind, _, name = run.partition("/")[0].partition("__")
-    subject = f"{'dataset' if kind == 'ingest' else 'model'}/{name}"
+    subject = _subject(run)
     from evergreen.alerting import failures
 
+    if subject.endswith("/"):  # a DAG of no model and no dataset; the ledger has no subject for it
+        mailing.send(failures.bare_message(run.partition("/")[0], run, task_id, error, url))
+        return
     try:
         failures.record(subject, run, task_id, try_number, error, url, cut_off)
     except Exception as second:
         log.exception("the failure could not be recorded; mailing it directly")
-        send(failures.bare_message(subject, run, task_id, error, url, second))
+        mailing.send(failures.bare_message(subject, run, task_id, error, url, second))
         return
-    deliver(subject)  # what cannot be sent now waits in evergreen.mail for the next run
+    mailing.deliver(subject)  # what cannot be sent now waits in evergreen.mail for the next run
 
 
-def send(message: Any) -> None:
-    """Send one e-mail through the Airflow connection `evergreen_smtp`, or `smtp_default` where there is none."""
-    from airflow.providers.smtp.hooks.smtp import SmtpHook
-    from airflow.sdk import BaseHook
-
-    conn_id = "evergreen_smtp"
-    try:
-        BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException:
-        conn_id = "smtp_default"
-    with SmtpHook(smtp_conn_id=conn_id) as hook:
-        refused = hook._smtp_client.send_message(message)
-    if refused:  # the others have got it; sending again would double theirs
-        log.error("the mail server refused %s for %r", ", ".join(refused), message["Subject"])
-
-
-def deliver(subject: str) -> None:
-    """Send the e-mails of a subject that wait.
-
-    Raises:
-        TransientError: some could not be sent; they wait in `evergreen.mail`, and the next run tries again.
-    """
-    from evergreen.alerting.outbox import deliver as deliver_outbox
-    from evergreen.errors import TransientError
-
-    result = deliver_outbox(specs_of(subject), send, subject=subject)
-    log.info("e-mails of %s: %s", subject, result)
-    if result.failed:
-        raise TransientError(
-            f"{result.failed} e-mail(s) of {subject} could not be sent ({'; '.join(result.errors)}); decisions stand, the mails wait "
-            "in evergreen.mail and are tried again. Check the Airflow connection evergreen_smtp (or smtp_default)"
-        )
-
-
-def mails_wait(subject: str) -> bool:
-    """Whether e-mails of a subject wait, be it that an earlier run could not send them."""
-    from evergreen.alerting.outbox import waiting
-    from evergreen.warehouse.connection import connect
-
-    with connect() as conn:
-        return waiting(conn, subject) > 0
+def _subject(run: str) -> str:
+    kind, _, name = run.partition("/")[0].partition("__")
+    return f"{'dataset' if kind == 'ingest' else 'model'}/{name}"
 
 
 def hand_on(context: dict[str, Any], news: dict[str, Any], **due: bool) -> dict[str, Any]:
@@ -355,17 +335,6 @@ def hand_on(context: dict[str, Any], news: dict[str, Any], **due: bool) -> dict[
     log.info("nothing to do for %s", ", ".join(idle))
     context["ti"].xcom_push(key="return_value", value=news)  # a task that raises returns nothing
     raise DownstreamTasksSkipped(tasks=idle)
-
-
-def notify(subject: str) -> Any:
-    """The task that sends what waits for a subject; a failing mail server turns it red, and only it."""
-
-    @task(task_id="notify", on_failure_callback=None, retries=3)
-    def send_waiting() -> None:
-        """Send the e-mails that wait for this subject."""
-        deliver(subject)
-
-    return send_waiting()
 
 
 def announce(asset: Asset, *, unless: str, task_id: str = "announce") -> Any:

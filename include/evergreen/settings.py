@@ -76,6 +76,11 @@ DASK_SCHEDULER = Variable(
 SCHEDULES = Variable(
     "EVERGREEN_SCHEDULES", "on", "off: DAGs run on events and by hand only, for data that ended in the past"
 )
+DIGEST = Variable(
+    "EVERGREEN_DIGEST",
+    "0 6 * * 1",
+    "cron (UTC) of the digest, which tells of the seven days before it; off: none",
+)
 
 ALL = (
     HOME,
@@ -93,4 +98,5 @@ ALL = (
     TRAINING_MEMORY_MB,
     DASK_SCHEDULER,
     SCHEDULES,
+    DIGEST,
 )

@@ -28,6 +28,10 @@ EXPECTED = {
     "score.py": {"score__bike_demand", "score__bike_rush"},
     "monitor.py": {"monitor__bike_demand", "monitor__bike_rush"},
     "rollback.py": {"rollback__bike_demand", "rollback__bike_rush"},
+    "mail.py": {"mail"},
+    "digest.py": {"digest"},
+    "silence.py": {"silence"},
+    "mailing.py": set(),
     "specs.py": set(),
     "wiring.py": set(),
 }
@@ -75,6 +79,9 @@ def test_params_of_each_kind(dagbag: Any) -> None:
         "score": {"as_of", "from", "to"},
         "monitor": {"as_of"},
         "rollback": {"as_of", "reason", "to_version", "dry_run"},
+        "mail": set(),
+        "digest": {"as_of"},
+        "silence": {"subject", "until", "reason"},
     }
 
 
@@ -90,6 +97,9 @@ def test_tasks_of_each_kind(dagbag: Any) -> None:
         "score": ["score"],
         "monitor": ["judge", "announce", "announce_rollback", "notify"],
         "rollback": ["roll_back", "announce", "notify"],
+        "mail": ["send_waiting"],
+        "digest": ["owe", "send_digests"],
+        "silence": ["silence"],
     }
 
 
@@ -232,10 +242,10 @@ def test_a_run_that_hits_its_limit_is_told(
     dagbag: Any, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow skips its tasks and calls back the DAG alone, with no more than this context."""
-    import wiring
+    import mailing
 
     sent: list[Any] = []
-    monkeypatch.setattr(wiring, "send", sent.append)
+    monkeypatch.setattr(mailing, "send", sent.append)
     dag = dagbag.dags["train__bike_demand"]
     for reason in ("task_failure", "timed_out"):
         dag.on_failure_callback({"dag": dag, "run_id": "manual__x", "reason": reason})
@@ -254,7 +264,7 @@ def test_nightly_on_drift_and_by_hand(dagbag: Any) -> None:
 
 def test_parsing_imports_nothing_heavy() -> None:
     code = (
-        "import sys; sys.path[:0] = ['dags', 'include']; import wiring, ingest, train, score, monitor, rollback, specs;"
+        "import sys; sys.path[:0] = ['dags', 'include']; import wiring, ingest, train, score, monitor, rollback, specs, mail, digest, silence;"
         "heavy = {'pandas', 'numpy', 'xgboost', 'mlflow', 'evidently', 'great_expectations', 'sklearn', 'matplotlib', 'pyarrow'};"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -41,11 +41,12 @@ class Stack:
         return self.layout.home / "landing" / DATASET
 
     def mails(self, incident: str) -> list[Path]:
-        """The caught mails of the incidents that begin so."""
+        """The caught mails of the incidents that begin so; a letter can tell of several."""
         found = []
         for path in sorted(self.layout.mail.glob("*.eml")):
             message = email.message_from_bytes(path.read_bytes())
-            if str(message["X-Evergreen-Incident"] or "").startswith(incident):
+            told = message.get_all("X-Evergreen-Incident") or ()
+            if any(str(name).startswith(incident) for name in told):
                 found.append(path)
         return found
 

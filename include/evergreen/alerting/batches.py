@@ -34,7 +34,7 @@ def quarantined(conn: Connection, known: Known) -> Letter:
         lead=(
             f"The file {file} does not meet what {name} expects"
             + (", so its bad rows were held back and the good ones published." if partly
-               else ", so nothing of it was published."),
+               else ", so nothing of it was published.") + " Mend the file and land it again.",
         ),
         tone="bad",
         facts=facts(

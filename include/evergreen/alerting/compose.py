@@ -1,7 +1,8 @@
-"""Makes an e-mail from a row of the outbox: gathers what is known, lets the incident's kind say it, lays it out.
+"""Makes an e-mail from rows of the outbox: gathers what is known, lets each incident's kind say it, lays it out.
 
-The message has a plain-text part and an HTML part with the picture inline; both come from one `Letter`. Its
-Message-ID is the same in every attempt, so that a mail that was sent twice can be told.
+The message has a plain-text part and an HTML part with the pictures inline; both come from the same `Letter`s, one for
+each row. Its Message-ID is the same in every attempt, so that a mail that was sent twice can be told; In-Reply-To and
+References name the earlier mails of the same incidents, so that mail programs show them together.
 """
 
 from __future__ import annotations
@@ -9,24 +10,43 @@ from __future__ import annotations
 import hashlib
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 
 from evergreen import settings
-from evergreen.alerting import batches, challengers, data_problems, drift, failures, words
+from evergreen.alerting import (
+    batches,
+    bundle,
+    challengers,
+    data_problems,
+    digest,
+    drift,
+    failures,
+    recovered,
+    words,
+)
 from evergreen.alerting.letter import Known, Letter, Table, facts, known_links, show
 from evergreen.alerting.links import airflow_run_url
 from evergreen.ledger import find
 from evergreen.spec import Specs
-from evergreen.warehouse.connection import Connection
+from evergreen.warehouse.connection import Connection, fetch
 
 LONGEST_SUBJECT = 140
 TEXT_WIDTH = 76
 LONG_WORD = 20
+
+
+class _Section(NamedTuple):
+    """A letter with what is recorded beside it, and the content id of its picture."""
+
+    letter: Letter
+    leftovers: list[tuple[str, str]]
+    cid: str | None
 
 
 def other(conn: Connection, known: Known) -> Letter:
@@ -50,74 +70,132 @@ KINDS: dict[str, Callable[[Connection, Known], Letter]] = {
     "challenger_rejected": challengers.rejected,
     "rolled_back": challengers.rolled_back,
     "run_failed": failures.run_failed,
+    "recovered": recovered.recovered,
+    "digest": digest.digest,
 }
+# What `evergreen.alerting.threads` keeps in the context for itself.
+OWN_CONTEXT = frozenset({"classes", "details", "update_of"})
+MOST_REFERENCES = 10
 
 
 def compose(conn: Connection, specs: Specs, row: dict[str, Any]) -> EmailMessage:
-    """The e-mail of an outbox row.
+    """The e-mail of one outbox row; see `letter`."""
+    return letter(conn, specs, [row])
+
+
+def letter(conn: Connection, specs: Specs, rows: Sequence[dict[str, Any]]) -> EmailMessage:
+    """The e-mail of outbox rows of one subject.
 
     Args:
         conn: reads the ledger and the judgements.
         specs: name the recipients and the owner; a subject whose spec is bad or gone gets the default ones.
-        row: of `evergreen.mail`.
+        rows: of `evergreen.mail`, oldest first; one letter with a section for each where they are several.
     """
-    known = gather(conn, specs, row)
-    letter = KINDS.get(row["kind"], other)(conn, known)
-    message = envelope(specs, row, letter.summary)
+    known = [gather(conn, specs, row) for row in rows]
+    letters = [_said(conn, one) for one in known]
+    cover = bundle.cover(conn, known, letters, rows)
+    shown = letters if cover is None else letters[: bundle.MOST_SECTIONS]
+    message = envelope(specs, rows, (cover or letters[0]).summary)
+    _thread(message, earlier(conn, rows, known))
     message_id = message["Message-ID"].strip("<>")
-    cid = f"picture.{message_id}" if letter.picture else None
-    footer = _footer(known)
-    leftovers = known.leftovers()
-    parts = {"letter": letter, "footer": footer, "leftovers": leftovers, "cid": cid}
+    sections = [
+        _Section(one, what.leftovers(), f"picture{index or ''}.{message_id}" if one.picture else None)
+        for index, (one, what) in enumerate(zip(shown, known, strict=False))
+    ]
+    parts = {
+        "cover": cover,
+        "sections": sections,
+        "title": (cover or letters[0]).headline,
+        "footer": _footer(known),
+    }
     message.set_content(_templates().get_template("letter.txt").render(**parts), cte="quoted-printable")
     html = _templates().get_template("letter.html").render(**parts)
     message.add_alternative(html, subtype="html", cte="quoted-printable")
-    if letter.picture:
-        page = message.get_body(("html",))
-        assert isinstance(page, EmailMessage)
-        page.add_related(
-            letter.picture.png,
-            "image",
-            "png",
-            cid=f"<{cid}>",
-            filename=f"{known.kind}.png",
-            disposition="inline",
-        )
+    page = message.get_body(("html",))
+    assert isinstance(page, EmailMessage)
+    for section, what in zip(sections, known, strict=False):
+        if section.letter.picture:
+            page.add_related(
+                section.letter.picture.png,
+                "image",
+                "png",
+                cid=f"<{section.cid}>",
+                filename=f"{what.kind}.png",
+                disposition="inline",
+            )
     return _sealed(message)
 
 
-def plain(specs: Specs, row: dict[str, Any], error: str) -> EmailMessage:
-    """The raw facts of an outbox row as text, for when it could not be laid out; needs no database."""
-    summary = f"{row['subject'].partition('/')[2] or row['subject']}: {row['kind'].replace('_', ' ')}"
-    message = envelope(specs, row, summary)
-    lines = [
-        summary,
-        "",
-        f"This e-mail could not be laid out ({error}); these are its raw facts.",
-        "",
-        *(f"{label}: {show(row.get(key))}" for label, key in (
+def plain(specs: Specs, rows: Sequence[dict[str, Any]], error: str) -> EmailMessage:
+    """The raw facts of outbox rows as text, for when they could not be laid out; needs no database."""
+    first = rows[0]
+    what = ", ".join(dict.fromkeys(row["kind"].replace("_", " ") for row in rows))
+    summary = f"{first['subject'].partition('/')[2] or first['subject']}: {what}"
+    message = envelope(specs, rows, summary)
+    lines = [summary, "", f"This e-mail could not be laid out ({error}); these are its raw facts."]
+    for row in rows:
+        lines += ["", *(f"{label}: {show(row.get(key))}" for label, key in (
             ("subject", "subject"), ("kind", "kind"), ("incident", "incident"),
             ("ledger decision", "decision_id"), ("raised", "created_at"), ("context", "context"),
-        )),
-    ]  # fmt: skip
+        ))]  # fmt: skip
     message.set_content("\n".join(lines) + "\n", cte="quoted-printable")
     return _sealed(message)
 
 
-def envelope(specs: Specs, row: dict[str, Any], summary: str) -> EmailMessage:
+def envelope(specs: Specs, rows: Sequence[dict[str, Any]], summary: str) -> EmailMessage:
     """A message with its headers and no content yet."""
     message = EmailMessage()
     sender = settings.MAIL_FROM.read()
-    identity = hashlib.sha256(f"{row['incident']}|{row['created_at'].isoformat()}".encode()).hexdigest()[:32]
+    names = "|".join(f"{row['incident']}|{row['created_at'].isoformat()}" for row in rows)
+    identity = hashlib.sha256(names.encode()).hexdigest()[:32]
     domain = parseaddr(sender)[1].rpartition("@")[2] or "localhost"
     message["From"] = _line(sender)
-    message["To"] = ", ".join(recipients(specs, row["subject"]))
+    message["To"] = ", ".join(_to(specs, rows[0]))
     message["Subject"] = _line(f"[Evergreen] {summary}", LONGEST_SUBJECT)
-    message["Date"] = format_datetime(row.get("now") or row["created_at"])
+    message["Date"] = format_datetime(rows[0].get("now") or rows[0]["created_at"])
     message["Message-ID"] = f"<{identity}@{domain}>"
     message["Auto-Submitted"] = "auto-generated"
-    message["X-Evergreen-Incident"] = _line(row["incident"], 200)
+    for row in rows:
+        message["X-Evergreen-Incident"] = _line(row["incident"], 200)
     return message
+
+
+def earlier(conn: Connection, rows: Sequence[dict[str, Any]], known: Sequence[Known]) -> list[str]:
+    """The Message-IDs of the mails that a letter answers, the first ones first: those of the same incidents that went out,
+    and those of the drift that a new champion or a rejected challenger answers.
+    """
+    answered = [i for one in known if one.decision for i in one.decision.answers]
+    incidents = [str(d.evidence.get("incident")) for d in find(conn, ids=answered)] if answered else []
+    found = fetch(
+        conn,
+        "SELECT message_id FROM evergreen.mail WHERE message_id IS NOT NULL AND coalesce(thread, incident) IN"
+        " (SELECT coalesce(thread, incident) FROM evergreen.mail WHERE incident = ANY(%s) UNION SELECT unnest(%s::text[]))"
+        " GROUP BY message_id ORDER BY min(sent_at), message_id LIMIT %s",
+        (incidents, [row["thread"] for row in rows if row.get("thread")], MOST_REFERENCES),
+    )
+    return [row["message_id"] for row in found]
+
+
+def _thread(message: EmailMessage, ids: Sequence[str]) -> None:
+    if ids:
+        message["In-Reply-To"] = ids[0]
+        message["References"] = " ".join(ids)
+
+
+def _said(conn: Connection, known: Known) -> Letter:
+    said = KINDS.get(known.kind, other)(conn, known)
+    opened = known.context.get("update_of")
+    if not opened:
+        return said
+    return replace(
+        said, lead=(f"An update: the first mail about this was as of {words.when(opened)}.", *said.lead)
+    )
+
+
+def _to(specs: Specs, row: dict[str, Any]) -> list[str]:
+    context = row.get("context")
+    named = context.get("to") if isinstance(context, dict) and row["kind"] == "digest" else None
+    return list(map(_line, map(str, named))) if named else recipients(specs, row["subject"])
 
 
 def recipients(specs: Specs, subject: str) -> list[str]:
@@ -141,6 +219,8 @@ def gather(conn: Connection, specs: Specs, row: dict[str, Any]) -> Known:
         decision=told[0] if told else None,
         evidence=told[0].evidence if told and isinstance(told[0].evidence, dict) else {},
         context=context if isinstance(context, dict) else {"context": context},
+        told=set(OWN_CONTEXT),
+        thread=row.get("thread"),
     )
 
 
@@ -152,9 +232,11 @@ def _sealed(message: EmailMessage) -> EmailMessage:
     return message
 
 
-def _footer(known: Known) -> str:
-    ledger = f"ledger decision {known.number}" if known.decision else "no ledger decision"
-    return f"Evergreen · {known.subject} · owner {known.owner} · {ledger} · incident {known.incident}"
+def _footer(known: Sequence[Known]) -> str:
+    first = known[0]
+    decisions = [one.number for one in known if one.decision]
+    ledger = f"ledger decision {', '.join(decisions)}" if decisions else "no ledger decision"
+    return f"Evergreen · {first.subject} · owner {first.owner} · {ledger} · incident {', '.join(o.incident for o in known)}"
 
 
 def _line(text: str, longest: int | None = None) -> str:

@@ -49,7 +49,7 @@ def data_problem(conn: Connection, known: Known) -> Letter:
         summary=f"{known.name}: {what}",
         lead=(
             f"The monitor could not tell whether {known.name} is still right: {what}. "
-            "That is not taken for healthy, and no drift is claimed either.",
+            "That is not taken for healthy, and no drift is claimed either. Look at the data first.",
         ),
         tone="bad",
         facts=facts(

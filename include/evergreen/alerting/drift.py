@@ -57,7 +57,7 @@ def drifted(conn: Connection, known: Known) -> Letter:
     return Letter(
         headline=headline,
         summary=headline,
-        lead=(_lead(known, codes, names, version), *((GAVE_UP,) if gave_up else ())),
+        lead=(f"{_lead(known, codes, names, version)} {_to_do(known, gave_up)}".strip(),),
         tone="bad",
         facts=facts(
             ("Model", f"{model}, version {version or words.MISSING}"),
@@ -138,6 +138,15 @@ def _lead(known: Known, codes: Sequence[str], names: str, version: str | None) -
         moved = f": {names} moved beyond the limit." if names else "."
         said.append(f"{seen} no longer like what version {version or '?'} was trained on{moved}")
     return " ".join(said)
+
+
+def _to_do(known: Known, gave_up: bool) -> str:
+    if gave_up:
+        return GAVE_UP
+    kind = known.decision.kind if known.decision else None
+    if kind is Kind.RETRAIN_REQUESTED:
+        return "Nothing needs to be done now: a retraining is requested."
+    return "No retraining is started; why stands below." if kind is Kind.RETRAIN_SUPPRESSED else ""
 
 
 def _next_steps(known: Known) -> tuple[str, ...]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
 
 from evergreen import settings
-from evergreen.alerting import words
+from evergreen.alerting import threads, words
 from evergreen.alerting.letter import Known, Letter, facts, known_links
 from evergreen.alerting.links import airflow_dag_url, airflow_run_url
 from evergreen.alerting.outbox import raise_incident, redact
@@ -17,7 +17,14 @@ from evergreen.ledger import Decision, Kind, append
 from evergreen.warehouse.connection import Connection, connect, fetch
 
 # Decisions that tell of trouble, or of a drift that was seen: after them nothing has worked that had failed.
-NOTHING_WORKED = (Kind.RUN_FAILED, Kind.MAIL_FAILED, Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED)
+NOTHING_WORKED = (
+    Kind.RUN_FAILED, Kind.MAIL_FAILED, Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED, Kind.RECOVERED, Kind.SILENCED,
+)  # fmt: skip
+# A task that fails again so soon after it was told to run again is the same trouble.
+RELAPSE = timedelta(hours=24)
+
+# The task of each kind of DAG whose success shows that a run which hit its time limit can end.
+MAIN = {"ingest": "land", "train": "settle", "score": "score", "monitor": "judge", "rollback": "roll_back"}
 
 _VARIABLE = re.compile(r"0x[0-9a-f]+|[0-9a-f]{12,}|\d+", re.IGNORECASE)
 
@@ -30,7 +37,8 @@ def record(
     Equal failures of a task in one ISO week (UTC) of their as-of times are one incident until a decision about the
     subject shows that something works: a DAG that fails every hour is told once, and told again when something had
     worked in between, when it fails differently, and at latest in the next week. Without the week an outage would
-    be silent if an equal one was told months before and nothing was decided since.
+    be silent if an equal one was told months before and nothing was decided since. Until the task has succeeded (see
+    `worked`) its mails are one thread; a failure within RELAPSE of that success is not mailed.
 
     Args:
         subject: `model/NAME` or `dataset/NAME`.
@@ -63,18 +71,47 @@ def record(
                 },
             ),
         )  # fmt: skip
+        prefix = f"failed:{dag_id}.{task_id}:"
+        known = threads.newest(conn, subject, "run_failed", prefix=prefix)
+        ended = known.end if known else None
+        if ended is not None and timedelta(0) <= as_of - ended.as_of < RELAPSE:
+            return decision
         settled = fetch(
             conn,
-            "SELECT coalesce(max(id), 0) AS id FROM evergreen.decision WHERE subject = %s AND kind <> ALL(%s)",
-            (subject, [kind.value for kind in NOTHING_WORKED]),
+            "SELECT coalesce(max(id), 0) AS id FROM evergreen.decision WHERE subject = %s AND (kind <> ALL(%s) OR id = %s)",
+            (subject, [kind.value for kind in NOTHING_WORKED], ended.id if ended else None),
         )[0]["id"]
-        incident = f"failed:{dag_id}.{task_id}:{settled}:{as_of.astimezone(timezone.utc):%G-W%V}:{signature}"
-        raise_incident(conn, incident, subject, "run_failed", decision.id, {})
+        incident = f"{prefix}{settled}:{as_of.astimezone(timezone.utc):%G-W%V}:{signature}"
+        thread = known.incident if known and not ended else incident
+        more = {"update_of": known.opened.isoformat()} if known and thread != incident else {}
+        raise_incident(conn, incident, subject, "run_failed", decision.id, more, thread=thread)
     return decision
 
 
+def worked(subject: str, run_id: str, task_id: str, as_of: datetime) -> bool:
+    """End the incident of a task that had failed and has succeeded now; whether a mail is owed for that.
+
+    Args:
+        subject, run_id, task_id: see `record`.
+        as_of: the as-of time of the run that succeeded.
+
+    Raises:
+        TransientError: the warehouse does not answer.
+    """
+    dag_id = run_id.partition("/")[0]
+    prefixes = [f"failed:{dag_id}.{task_id}:"]
+    if dag_id.partition("__")[0] in MAIN and task_id == MAIN[dag_id.partition("__")[0]]:
+        prefixes.append(f"failed:{dag_id}.(run):")
+    with connect() as conn:
+        found = [t for p in prefixes for t in threads.open_ones(conn, subject, "run_failed", prefix=p)]
+        evidence = {"dag_id": dag_id, "task": task_id}
+        return any(
+            [threads.end(conn, t, threads.Ending("works_again", evidence), as_of, run_id) for t in found]
+        )
+
+
 def bare_message(
-    subject: str, run_id: str, task_id: str, error: str, log_url: str, second: BaseException
+    subject: str, run_id: str, task_id: str, error: str, log_url: str, second: BaseException | None = None
 ) -> EmailMessage:
     """The e-mail of a failure that could not be recorded: needs neither the warehouse nor a spec.
 
@@ -84,7 +121,7 @@ def bare_message(
         task_id: which task failed.
         error: why.
         log_url: Airflow's page of the log.
-        second: why the failure could not be recorded.
+        second: why the failure could not be recorded; None where the ledger has no subject for it.
     """
     message = EmailMessage()
     message["From"] = settings.MAIL_FROM.read()
@@ -93,12 +130,14 @@ def bare_message(
     message["Date"] = format_datetime(datetime.now(timezone.utc))
     message["Message-ID"] = make_msgid("evergreen", "localhost")
     message["Auto-Submitted"] = "auto-generated"
-    unwritten = redact(f"{type(second).__name__}: {second}")
-    message.set_content(
-        f"{run_id} failed in task {task_id}.\n\nError: {redact(error)}\n\nLog: {log_url}\n\n"
-        f"The failure of {subject} could not be written into the ledger either ({unwritten}), so this e-mail was "
-        "sent directly and may repeat. Check the warehouse first (`make status` for the embedded stack).\n"
-    )
+    text = f"{run_id} failed in task {task_id}.\n\nError: {redact(error)}\n\nLog: {log_url}\n"
+    if second is not None:
+        unwritten = redact(f"{type(second).__name__}: {second}")
+        text += (
+            f"\nThe failure of {subject} could not be written into the ledger either ({unwritten}), so this e-mail was "
+            "sent directly and may repeat. Check the warehouse first (`make status` for the embedded stack).\n"
+        )
+    message.set_content(text)
     return message
 
 
@@ -111,9 +150,9 @@ def run_failed(conn: Connection, known: Known) -> Letter:
         headline=f"{dag} failed in {task}",
         summary=f"{known.name}: {dag} failed in {task}",
         lead=(
-            f"The task {task} of {dag} failed and is not tried again by itself.",
+            f"The task {task} of {dag} failed and is not tried again by itself: mend what the error names and clear the task.",
             "Until something works again, or until the next week begins, later failures of it with the same error go "
-            "to the ledger and bring no e-mail.",
+            "to the ledger and bring no e-mail. When the task succeeds you get one.",
         ),
         tone="bad",
         facts=facts(

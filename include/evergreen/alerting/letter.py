@@ -72,6 +72,7 @@ class Known:
     evidence: dict[str, Any]
     context: dict[str, Any]
     told: set[str] = field(default_factory=set)
+    thread: str | None = None
 
     @property
     def name(self) -> str:

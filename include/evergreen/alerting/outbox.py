@@ -2,11 +2,12 @@
 
 A room that decides calls `raise_incident` in the transaction of its ledger row, so the decision and the mail
 it owes stand or fall together, and a mail server that is down holds nothing up. `deliver` sends what is owed.
-A mail is owed once per incident, however many runs meet the same incident.
+A mail is owed once per incident, however many runs meet the same incident. Alerts of one subject that wait together
+(TOGETHER) go out as one letter; what a silence has kept back goes out as one letter when the silence has ended.
 
 Delivery is exactly once as long as the database answers: a row is locked while its mail is sent, and marked
 in the same transaction. If the warehouse dies between the two, the mail is sent again with the same
-Message-ID, by which a mail program can tell: a doubled mail is better than a lost one.
+Message-ID (if nothing has joined it), by which a mail program can tell: a doubled mail is better than a lost one.
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from email.message import EmailMessage
 from typing import Any
 
+from psycopg2 import sql
+
+from evergreen.alerting.silences import HELD
 from evergreen.ledger import Decision, Kind, append, find
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
@@ -27,7 +32,33 @@ from evergreen.warehouse.connection import Connection, connect, fetch
 log = logging.getLogger(__name__)
 
 LOST_AFTER = 3
+# A new champion, a rejected challenger, a rollback and a failed run each keep a letter of their own.
+TOGETHER = ("drift", "data_problem", "batch_quarantined", "recovered")
 _SUBJECT = re.compile(r"^(dataset|model)/[a-z][a-z0-9_]*$")
+# What is not sent and not held. A silence that is in force holds what it holds, whether it is marked or not.
+_DUE = sql.SQL(
+    " WHERE m.sent_at IS NULL AND NOT (m.kind = ANY(%(held)s) AND EXISTS (SELECT 1 FROM evergreen.silence AS s"
+    " WHERE s.subject = m.subject AND s.until > coalesce(%(now)s::timestamptz, clock_timestamp())))"
+)
+_LETTER = (
+    sql.SQL(
+        "SELECT id, incident, subject, kind, decision_id, context, created_at, attempts, thread, held_by,"
+        " clock_timestamp() AS now, kind = 'recovered' AND EXISTS (SELECT 1 FROM evergreen.mail AS o"
+        " WHERE o.incident = m.thread AND o.sent_at IS NULL) AS behind FROM evergreen.mail AS m"
+    )
+    + _DUE
+    + sql.SQL(" AND id <> ALL(%(tried)s)")
+)
+_FIRST = sql.SQL(
+    " AND (%(subject)s IS NULL OR subject = %(subject)s) AND (kind <> 'recovered' OR NOT EXISTS (SELECT 1"
+    " FROM evergreen.mail AS o WHERE o.incident = m.thread AND o.sent_at IS NULL))"
+    " ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
+)
+_GOES_WITH = sql.SQL(
+    " AND subject = %(subject)s AND id > %(id)s AND (held_by IS NOT NULL) = %(was_held)s"
+    " AND (%(was_held)s OR kind = ANY(%(kinds)s)) AND (%(thread)s IS NULL OR thread = %(thread)s)"
+    " ORDER BY id FOR UPDATE SKIP LOCKED"
+)
 _SECRETS = (
     (re.compile(r"(\w+://)[^\s/@]*@"), r"\1***@"),
     (re.compile(r"(?i)\b(pass(?:word|wd)?|secret|token|api_?key)(['\"]?\s*[=:]\s*)\S+"), r"\1\2***"),
@@ -51,6 +82,9 @@ def raise_incident(
     kind: str,
     decision_id: int | None,
     context: Mapping[str, Any],
+    *,
+    thread: str | None = None,
+    as_of: datetime | None = None,
 ) -> bool:
     """Owe one mail for an incident, in the caller's transaction.
 
@@ -61,6 +95,8 @@ def raise_incident(
         kind: which mail it is, see `evergreen.alerting.compose.KINDS`.
         decision_id: the ledger row with the evidence, if there is one.
         context: what the ledger row does not hold. NaN becomes null; what JSON does not know becomes text.
+        thread: the incident whose first mail this one answers; None for a mail that answers none.
+        as_of: as of when; default: the decision's.
 
     Returns:
         False if the incident is already known; nothing is added then.
@@ -70,64 +106,115 @@ def raise_incident(
     """
     if not _SUBJECT.match(subject):
         raise ValueError(f"{subject!r} is no subject of a mail; write model/NAME or dataset/NAME")
-    known = json.dumps(storable(context), allow_nan=False, default=str)
+    return owe(conn, incident, subject, kind, decision_id, context, thread=thread, as_of=as_of)
+
+
+def owe(
+    conn: Connection,
+    incident: str,
+    subject: str,
+    kind: str,
+    decision_id: int | None,
+    context: Mapping[str, Any],
+    *,
+    thread: str | None = None,
+    as_of: datetime | None = None,
+) -> bool:
+    """The same for any subject, such as the digest's."""
     with conn.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO evergreen.mail (incident, subject, kind, decision_id, context)"
-            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (incident) DO NOTHING",
-            (storable(incident), subject, kind, decision_id, known),
+            "INSERT INTO evergreen.mail (incident, subject, kind, decision_id, context, thread, as_of, held_by)"
+            " VALUES (%(incident)s, %(subject)s, %(kind)s, %(decision)s, %(context)s, %(thread)s,"
+            " coalesce(%(as_of)s, (SELECT as_of FROM evergreen.decision WHERE id = %(decision)s)),"
+            " (SELECT s.id FROM evergreen.silence AS s WHERE s.subject = %(subject)s AND %(kind)s = ANY(%(held)s)"
+            " AND s.until > clock_timestamp()))"
+            " ON CONFLICT (incident) DO NOTHING",
+            {
+                "incident": storable(incident),
+                "subject": subject,
+                "kind": kind,
+                "decision": decision_id,
+                "context": json.dumps(storable(context), allow_nan=False, default=str),
+                "thread": storable(thread),
+                "as_of": as_of,
+                "held": list(HELD),
+            },
         )
         return cursor.rowcount == 1
 
 
-def deliver(specs: Specs, send: Callable[[EmailMessage], None], *, subject: str | None = None) -> Delivery:
-    """Send every mail that is owed, oldest first, each in its own transaction.
+def deliver(
+    specs: Specs,
+    send: Callable[[EmailMessage], None],
+    *,
+    subject: str | None = None,
+    now: datetime | None = None,
+) -> Delivery:
+    """Send every mail that is owed, oldest first, each letter in its own transaction.
 
     Two calls at once share the work: each mail is sent by one of them. A mail that cannot be sent is counted,
     stays owed and is tried again by the next call; after three failures its loss is a ledger row
-    (`mail_failed`). A mail that cannot be laid out goes out as its raw facts.
+    (`mail_failed`). A mail that cannot be laid out goes out as its raw facts. What a silence holds stays, and is marked.
 
     Args:
         specs: names the recipients.
         send: hands one message to the mail server; any exception means that it was not taken.
         subject: only the mails of this model or dataset.
+        now: whose silences count; None for the warehouse's clock.
 
     Raises:
         TransientError: the warehouse does not answer. A failing `send` raises nothing.
     """
-    sent, errors, last = 0, [], 0
+    sent, errors, tried = 0, [], [0]
+    with connect() as conn:
+        _hold(conn, now)
     while True:
         with connect() as conn:
-            row = _next(conn, last, subject)
-            if row is None:
+            rows = _next(conn, tried, subject, now)
+            if not rows:
                 break
-            last = row["id"]
+            tried += [row["id"] for row in rows]
             try:
-                send(_compose(conn, specs, row))
+                message = _compose(conn, specs, rows)
+                send(message)
             except Exception as error:
                 if conn.closed:
                     raise
                 text = one_line(error)
-                log.warning("mail %s was not sent: %s", row["incident"], text)
-                errors.append(f"{row['incident']}: {text}")
-                _record_failure(conn, row, text)
+                log.warning("mail %s was not sent: %s", rows[0]["incident"], text)
+                errors.append(f"{rows[0]['incident']}: {text}")
+                for row in rows:
+                    _record_failure(conn, row, text)
             else:
                 sent += 1
-                _execute(conn, "UPDATE evergreen.mail SET sent_at = clock_timestamp() WHERE id = %s", (last,))
+                _execute(
+                    conn,
+                    "UPDATE evergreen.mail SET sent_at = clock_timestamp(), message_id = %s WHERE id = ANY(%s)",
+                    (message["Message-ID"], [row["id"] for row in rows]),
+                )
     with connect() as conn:
-        pending = waiting(conn, subject)
+        pending = waiting(conn, subject, now)
     return Delivery(sent, len(errors), pending, tuple(errors))
 
 
-def waiting(conn: Connection, subject: str | None = None) -> int:
-    """How many mails are owed and not sent yet: of this model or dataset, or of all."""
-    found = fetch(
+def waiting(conn: Connection, subject: str | None = None, now: datetime | None = None) -> int:
+    """How many mails could go out and are not sent yet: of this model or dataset, or of all; not what a silence holds."""
+    return len(_waiting(conn, subject, now))
+
+
+def subjects_waiting(conn: Connection, now: datetime | None = None) -> list[str]:
+    """Whose mails could go out and are not sent yet."""
+    return sorted({row["subject"] for row in _waiting(conn, None, now)})
+
+
+def _waiting(conn: Connection, subject: str | None, now: datetime | None) -> list[dict[str, Any]]:
+    return fetch(
         conn,
-        "SELECT count(*)::int AS n FROM evergreen.mail WHERE sent_at IS NULL"
-        " AND (%(subject)s IS NULL OR subject = %(subject)s)",
-        {"subject": subject},
+        sql.SQL("SELECT subject FROM evergreen.mail AS m")
+        + _DUE
+        + sql.SQL(" AND (%(subject)s IS NULL OR subject = %(subject)s)"),
+        {"subject": subject, "now": now, "held": list(HELD)},
     )
-    return int(found[0]["n"])
 
 
 def one_line(error: BaseException) -> str:
@@ -166,33 +253,67 @@ def _execute(conn: Connection, query: str, params: tuple[Any, ...]) -> None:
         cursor.execute(query, params)
 
 
-def _next(conn: Connection, after: int, subject: str | None) -> dict[str, Any] | None:
-    rows = fetch(
+def _hold(conn: Connection, now: datetime | None) -> None:
+    """Mark what waits and is silenced, also what was owed before the silence."""
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "UPDATE evergreen.mail AS m SET held_by = s.id FROM evergreen.silence AS s WHERE m.subject = s.subject"
+            " AND s.until > coalesce(%(now)s::timestamptz, clock_timestamp())"
+            " AND m.sent_at IS NULL AND m.kind = ANY(%(held)s) AND m.held_by IS DISTINCT FROM s.id",
+            {"now": now, "held": list(HELD)},
+        )
+
+
+def _next(
+    conn: Connection, tried: Sequence[int], subject: str | None, now: datetime | None
+) -> list[dict[str, Any]]:
+    """Lock and return the rows of the next letter, oldest first: the first that is due, and what goes with it.
+
+    The end of an incident never goes out before its first mail: it goes with it, or after it.
+    """
+    values = {"tried": list(tried), "subject": subject, "now": now, "held": list(HELD)}
+    found = fetch(conn, _LETTER + _FIRST, values)
+    if not found:
+        return []
+    first = found[0]
+    together = first["kind"] in TOGETHER
+    own = not together and first["held_by"] is None
+    more = fetch(
         conn,
-        "SELECT id, incident, subject, kind, decision_id, context, created_at, attempts,"
-        " clock_timestamp() AS now FROM evergreen.mail"
-        " WHERE sent_at IS NULL AND id > %(after)s AND (%(subject)s IS NULL OR subject = %(subject)s)"
-        " ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED",
-        {"after": after, "subject": subject},
+        _LETTER + _GOES_WITH,
+        {
+            **values,
+            "subject": first["subject"],
+            "id": first["id"],
+            "was_held": first["held_by"] is not None,
+            "kinds": ["recovered"] if own else list(TOGETHER),
+            "thread": (first["thread"] or first["incident"]) if own else None,
+        },
     )
-    return rows[0] if rows else None
+    letter = [first]
+    for row in more:
+        if not row["behind"] or row["thread"] in {r["incident"] for r in letter}:
+            letter.append(row)
+    return letter
 
 
-def _compose(conn: Connection, specs: Specs, row: dict[str, Any]) -> EmailMessage:
+def _compose(conn: Connection, specs: Specs, rows: Sequence[dict[str, Any]]) -> EmailMessage:
     # Drawing is heavy to import, and a room that only raises incidents draws nothing.
     from evergreen.alerting import compose
 
     with conn.cursor() as cursor:
         cursor.execute("SAVEPOINT evergreen_compose")
         try:
-            message = compose.compose(conn, specs, row)
+            message = compose.letter(conn, specs, rows)
         except Exception as error:
             if conn.closed:
                 raise
             text = one_line(error)
-            log.warning("mail %s could not be laid out, its raw facts are sent: %s", row["incident"], text)
+            log.warning(
+                "mail %s could not be laid out, its raw facts are sent: %s", rows[0]["incident"], text
+            )
             cursor.execute("ROLLBACK TO SAVEPOINT evergreen_compose")
-            message = compose.plain(specs, row, text)
+            message = compose.plain(specs, rows, text)
         cursor.execute("RELEASE SAVEPOINT evergreen_compose")
     return message
 
@@ -204,7 +325,7 @@ def _record_failure(conn: Connection, row: dict[str, Any], error: str) -> None:
         "UPDATE evergreen.mail SET attempts = %s, last_error = %s WHERE id = %s",
         (attempts, error, row["id"]),
     )
-    if attempts < LOST_AFTER:
+    if attempts < LOST_AFTER or not _SUBJECT.match(row["subject"]):
         return
     told = find(conn, ids=[row["decision_id"]]) if row["decision_id"] is not None else []
     append(

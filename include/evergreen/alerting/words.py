@@ -62,6 +62,13 @@ REASONS = {
     "budget_spent": "the budget of requests is spent",
     "too_little_new_data": "too few labelled rows are new since the champion's training",
     "superseded": "another change of champion ended the watch",
+    "windows_ok": "its windows are healthy again",
+    "new_champion": "a new champion took over, and its windows are healthy",
+    "data_back": "its windows can be judged again",
+    "works_again": "the task that had failed succeeded",
+    "published_again": "a batch was published whole again",
+    "silenced": "a person silenced it",
+    "silence_ended": "a person ended the silence",
     "beats_champion": "better than the champion",
     "beats_baseline": "better than the naive baseline",
     "holdout_rows": "rows in the holdout",
@@ -148,6 +155,11 @@ def num(value: Any, digits: int = 4) -> str:
             return f"{value:,.0f}"
         return f"{value:.{digits}g}"
     return str(value)
+
+
+def yes_no(value: bool | None) -> str:
+    """yes, no, or nothing where that is no question."""
+    return "" if value is None else "yes" if value else "no"
 
 
 def when(value: Any) -> str:

@@ -30,6 +30,8 @@ class Kind(str, Enum):
     WATCH_ENDED = "watch_ended"
     RUN_FAILED = "run_failed"
     MAIL_FAILED = "mail_failed"
+    RECOVERED = "recovered"
+    SILENCED = "silenced"
 
 
 class TriggerReason(str, Enum):

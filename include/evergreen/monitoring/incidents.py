@@ -1,4 +1,8 @@
-"""The e-mails that monitoring owes: one for a drift, one for an episode of data that cannot be judged."""
+"""The e-mails that monitoring owes: about drift, and about data that cannot be judged.
+
+A model has at most one open incident of each. What goes on is no mail, what becomes another thing or ends is one, see
+`evergreen.alerting.threads`; when it has ended, see `evergreen.monitoring.recovery`.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from evergreen.alerting.outbox import raise_incident
-from evergreen.ledger import Decision, model_subject
+from evergreen.alerting import threads
+from evergreen.alerting.threads import News
+from evergreen.ledger import Decision, Kind, model_subject
+from evergreen.monitoring import recovery
 from evergreen.monitoring.judgement import HELD_BACK, Judgement, Status, What
 from evergreen.monitoring.windows import MOST_PER_RUN
 from evergreen.spec import ModelSpec
-from evergreen.warehouse.connection import Connection
+from evergreen.warehouse.connection import Connection, fetch
 
 NOT_JUDGED = (Status.STALE, Status.INSUFFICIENT)
 
@@ -39,28 +45,59 @@ def tell_drift(
     incident: str,
     hits: Sequence[Judgement],
     more: Mapping[str, Any] | None = None,
+    *,
+    judgements: Sequence[Judgement] = (),
 ) -> bool:
     """Owe the mail of a drift; the ledger row holds the numbers, `more` joins the mail's context.
 
-    False if people know already.
+    Args:
+        conn: the transaction of the decision.
+        model: whose.
+        decision: the request or the suppression.
+        incident: its name.
+        hits: the windows that fulfil the rule, oldest first.
+        more: joins the context; with `gave_up` people are told whatever was told before.
+        judgements: all windows of the champion, oldest first.
+
+    Returns:
+        False if people know already.
     """
-    newest = hits[-1]
-    context = {
-        "judgements": [j.id for j in hits],
-        "windows": [str(j.window) for j in hits],
-        "window_start": newest.window_start.isoformat(),
-        "violations": _violations(newest),
-        **(more or {}),
-    }
-    return raise_incident(conn, incident, model_subject(model.name), "drift", decision.id, context)
+    newest, began = hits[-1], decision.evidence.get("since")
+    since = datetime.fromisoformat(began) if began else hits[0].window_start
+    held = decision.reason if decision.kind is Kind.RETRAIN_SUPPRESSED else "request"
+    news = News(
+        incident=incident,
+        subject=model_subject(model.name),
+        kind="drift",
+        decision_id=decision.id,
+        context={
+            "judgements": [j.id for j in hits],
+            "windows": [str(j.window) for j in hits],
+            "window_start": newest.window_start.isoformat(),
+            "violations": _violations(newest),
+            **(more or {}),
+        },
+        as_of=decision.as_of,
+        classes=frozenset(
+            {*decision.evidence.get("reasons", ()), "gave_up" if more and more.get("gave_up") else held}
+        ),
+        details=frozenset(decision.evidence.get("drifted", ())),
+        urgent=bool(more and more.get("gave_up")),
+        since=since,
+    )
+    thread = threads.newest(conn, news.subject, "drift", decision.as_of)
+    if not _told_before(conn, news):
+        thread = recovery.end_unnoticed(conn, model, newest.version, thread, judgements, decision, since)
+    return threads.tell(conn, news, thread, recovery.relapse(model))
 
 
 def tell_data_problems(
     conn: Connection, model: ModelSpec, judgements: Sequence[Judgement], as_of: datetime, run_id: str
 ) -> list[str]:
-    """Owe a mail for each episode of windows that could not be judged, or of columns that could not be read.
+    """Owe a mail when windows could not be judged, or columns not be read, and one when they are again.
 
-    An episode is an unbroken run of windows with the same finding and is told once, when it is first met.
+    An episode is an unbroken run of windows with the same finding. One that follows on another, with no judged window
+    since, is the same incident: told when it is of another kind.
 
     Args:
         conn: the transaction of the policy's decision.
@@ -72,28 +109,49 @@ def tell_data_problems(
         The incidents that were new.
     """
     lately = {j.window_start for j in judgements[-max(model.monitoring.trigger.n, MOST_PER_RUN) :]}
-    told = []
+    told, subject = [], model_subject(model.name)
     for finding in (_status, _unreadable):
         for name, episode in _episodes(judgements, finding):
             newest = episode[-1]
             if newest.window_start not in lately:
                 continue
-            incident = f"data:{model.name}:{name.partition(':')[0]}:{episode[0].window_start.isoformat()}"
-            context = {
-                "status": name.partition(":")[0],
-                "version": newest.version,
-                "judgements": [j.id for j in episode[-MOST_PER_RUN:]],
-                "window_start": newest.window_start.isoformat(),
-                "window_end": newest.window_end.isoformat(),
-                "since": episode[0].window_start.isoformat(),
-                "rows": newest.rows,
-                "violations": _violations(newest),
-                "as_of": as_of.isoformat(),
-                "run_id": run_id,
-            }
-            if raise_incident(conn, incident, model_subject(model.name), "data_problem", None, context):
-                told.append(incident)
+            status = name.partition(":")[0]
+            news = News(
+                incident=f"data:{model.name}:{status}:{episode[0].window_start.isoformat()}",
+                subject=subject,
+                kind="data_problem",
+                decision_id=None,
+                context={
+                    "status": status,
+                    "version": newest.version,
+                    "judgements": [j.id for j in episode[-MOST_PER_RUN:]],
+                    "window_start": newest.window_start.isoformat(),
+                    "window_end": newest.window_end.isoformat(),
+                    "rows": newest.rows,
+                    "violations": _violations(newest),
+                    "as_of": as_of.isoformat(),
+                    "run_id": run_id,
+                },
+                as_of=as_of,
+                classes=frozenset({status}),
+                details=frozenset({name}),
+                since=episode[0].window_start,
+                seen=newest.window_end,
+            )
+            if _told_before(conn, news):
+                continue
+            if threads.tell(
+                conn, news, threads.newest(conn, subject, news.kind, as_of), recovery.relapse(model)
+            ):
+                told.append(news.incident)
+    readable = [not _status(j) and not _unreadable(j) for j in judgements]
+    recovery.end_data_problem(conn, model, judgements, readable, as_of, run_id)
     return told
+
+
+def _told_before(conn: Connection, news: News) -> bool:
+    """Whether a mail of the same name is owed already: an episode lies among the newest windows for a while."""
+    return bool(fetch(conn, "SELECT 1 FROM evergreen.mail WHERE incident = %s", (news.incident,)))
 
 
 def _episodes(

@@ -12,7 +12,7 @@ from datetime import datetime
 from evergreen import ledger, registry
 from evergreen.ledger import Decision, Kind
 from evergreen.monitoring import facts as facts_of
-from evergreen.monitoring import incidents, judgement
+from evergreen.monitoring import incidents, judgement, recovery
 from evergreen.monitoring.deciding import decide
 from evergreen.monitoring.effects import effects
 from evergreen.monitoring.facts import Facts
@@ -43,7 +43,7 @@ def apply(model: ModelSpec, as_of: datetime, run_id: str, specs: Specs | None = 
 
     Applying again on the same judgements changes nothing, unless a training answered their request without being
     able to tell and the cool-down has passed: then they are asked for again. Windows that could not be judged, and columns that
-    could not be read, are told whether or not there is a drift. A request without a drift owes no mail: the training
+    could not be read, are told whether or not there is a drift; so is the end of either. A request without a drift owes no mail: the training
     that it starts tells how it ended.
 
     Args:
@@ -77,6 +77,8 @@ def apply(model: ModelSpec, as_of: datetime, run_id: str, specs: Specs | None = 
         incidents.tell_data_problems(conn, model, judgements, as_of, run_id)
         earlier = ledger.find(conn, ledger.model_subject(model.name), READ)
         verdict = _decided(model, version, judgements, earlier, as_of, specs)
+        if not verdict.hits:
+            recovery.end_drift(conn, model, version, judgements, as_of, run_id)
         if verdict.action is Action.NONE:
             return None
         if verdict.hits:
@@ -128,7 +130,7 @@ def _write_drift(
     evidence = {**verdict.evidence, "incident": incident}
     decision = ledger.append(conn, _decision(model, version, verdict, evidence, key, as_of, run_id))
     more = {"gave_up": True} if verdict.gave_up else {}
-    incidents.tell_drift(conn, model, decision, incident, verdict.hits, more)
+    incidents.tell_drift(conn, model, decision, incident, verdict.hits, more, judgements=judgements)
     return decision
 
 

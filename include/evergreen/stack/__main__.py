@@ -1,4 +1,4 @@
-"""Commands of the embedded stack: `python -m evergreen.stack up|down|status|mail|logs|env|clean`."""
+"""Commands of the embedded stack: `python -m evergreen.stack up|down|status|mail|silence|logs|env|clean`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import requests
 
 from evergreen.errors import EvergreenError
-from evergreen.stack import control, supervisor
+from evergreen.stack import alerts, control, supervisor
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.layout import Layout, StackError
 from evergreen.stack.mailcatcher import messages, serve
@@ -59,6 +59,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("param", nargs="*", help="Params as name=value, such as as_of=2026-05-01T02:00:00Z")
     env = add("env", _env, "Print the environment of the services as shell exports.")
     env.add_argument("--secrets", action="store_true", help="also those that hold a password or key")
+    silence = add(
+        "silence", _silence, "Keep the alerts of a model or dataset back for a while, for a reason."
+    )
+    silence.add_argument("--model", default="", help="whose alerts")
+    silence.add_argument("--dataset", default="", help="whose alerts")
+    silence.add_argument(
+        "--until", default="", help="a time (UTC), a duration such as 3d, or now to end a silence"
+    )
+    silence.add_argument("--reason", default="", help="why")
     add("clean", _clean, "Stop all of it and remove its folder with all data.")
     # What `up` runs in the background; not listed.
     commands.add_parser("supervise").set_defaults(
@@ -102,7 +111,13 @@ def _status(options: argparse.Namespace) -> int:
     for row in rows:
         if row.message and not row.is_good:
             print(f"{row.message} `make logs NAME={row.service}` shows its log.")
+    _alerts(options)
     return 0 if all(row.is_good for row in rows) else 1
+
+
+def _alerts(options: argparse.Namespace) -> None:
+    for line in alerts.lines(options.home):
+        print(line)
 
 
 def _mail(options: argparse.Namespace) -> None:
@@ -115,12 +130,25 @@ def _mail(options: argparse.Namespace) -> None:
             print(
                 f"{number:4}  {mail.received.astimezone():%Y-%m-%d %H:%M:%S}  {mail.to}  {mail.subject}\n      {mail.path}"
             )
+        _alerts(options)
         return
     if not 1 <= options.number <= len(caught):
         raise StackError(f"There is no e-mail {options.number}; there are {len(caught)} in {layout.mail}.")
     mail = caught[options.number - 1]
     print(
         f"Date: {mail.received.astimezone():%Y-%m-%d %H:%M:%S %Z}\nTo: {mail.to}\nSubject: {mail.subject}\n\n{mail.text}"
+    )
+
+
+def _silence(options: argparse.Namespace) -> None:
+    print(
+        alerts.silence(
+            options.home,
+            model=options.model,
+            dataset=options.dataset,
+            until=options.until,
+            reason=options.reason,
+        )
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import psycopg2
 
 from evergreen import ledger, settings
+from evergreen.alerting import quarantines
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
 from evergreen.spec import DatasetSpec
@@ -325,16 +326,9 @@ def _settle(
         ),
     )
     if not published or held:  # a good batch with a few bad rows is told too: they are missing from now on
-        from evergreen.alerting.outbox import raise_incident
-
-        raise_incident(
-            conn,
-            key,
-            ledger.dataset_subject(dataset.name),
-            "batch_quarantined",
-            decision.id,
-            {"dataset": dataset.name, "reason": verdict.reason, **evidence},
-        )
+        quarantines.held(conn, decision, {"dataset": dataset.name, "reason": verdict.reason, **evidence})
+    else:
+        quarantines.published(conn, decision)
     log.info("%s: %s %s (%s): %s", dataset.name, file.name, verdict.state, verdict.reason, numbers)
 
 

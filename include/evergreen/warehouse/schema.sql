@@ -119,3 +119,16 @@ CREATE TABLE IF NOT EXISTS evergreen.mail (
     last_error  text,
     sent_at     timestamptz
 );
+-- The incident whose first mail this one answers (itself, or NULL: it is the first), and as of when it was owed.
+ALTER TABLE evergreen.mail ADD COLUMN IF NOT EXISTS thread text;
+ALTER TABLE evergreen.mail ADD COLUMN IF NOT EXISTS as_of timestamptz;
+ALTER TABLE evergreen.mail ADD COLUMN IF NOT EXISTS message_id text;  -- of the letter in which it went out
+-- The silence that has kept it back.
+ALTER TABLE evergreen.mail ADD COLUMN IF NOT EXISTS held_by bigint REFERENCES evergreen.decision (id);
+CREATE INDEX IF NOT EXISTS mail_subject ON evergreen.mail (subject, kind, id);
+CREATE INDEX IF NOT EXISTS mail_unsent ON evergreen.mail (subject, id) WHERE sent_at IS NULL;
+
+-- The newest silence of each subject; in force until then. One that was ended by hand has an end that has come.
+CREATE OR REPLACE VIEW evergreen.silence AS
+    SELECT DISTINCT ON (subject) id, subject, (evidence->>'until')::timestamptz AS until
+    FROM evergreen.decision WHERE kind = 'silenced' ORDER BY subject, id DESC;

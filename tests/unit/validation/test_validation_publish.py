@@ -251,12 +251,13 @@ def test_force_judges_a_quarantined_batch_again_and_answers_it(room: Room) -> No
     assert (outcome.state, outcome.rows_new, room.published()) == ("published", 1, 1)
     assert room.ingest(mended, force=True) == []
     with connect() as conn:
-        decision = ledger.find(conn, "dataset/readings")[0]
+        decision = ledger.find(conn, "dataset/readings", (Kind.BATCH_PUBLISHED,))[0]
     assert decision.answers == (held.decision_id, still.decision_id)
     assert len(room.rows("SELECT 1 FROM evergreen.batch")) == 1
-    mails = room.rows("SELECT incident, decision_id FROM evergreen.mail ORDER BY id")
+    *mails, over = room.rows("SELECT incident, decision_id FROM evergreen.mail ORDER BY id")
     assert [m["decision_id"] for m in mails] == [held.decision_id, still.decision_id]
     assert mails[1]["incident"] == f"batch:readings:{held.checksum}:again:ingest/3"
+    assert over["incident"] == f"recovered:batch:readings:{held.checksum}"
 
 
 def test_force_that_publishes_with_held_rows_owes_a_mail_of_its_own(room: Room) -> None:

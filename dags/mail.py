@@ -1,0 +1,47 @@
+"""
+### Mail: what could not be sent is tried again
+
+**What.** Sends every e-mail that waits in `evergreen.mail`: those that the mail server did not take, and what a silence had
+kept back once it has ended (one letter for each model or dataset). Runs that have something to tell send it themselves; this
+DAG does not wait for the next run of the same model.
+
+**When.** Every 15 minutes: one short task, and no more than a query where nothing waits. By hand to send at once.
+
+**Params.** None.
+
+**Then.** A red run means that mails wait: its log names the error, as do `make status`, `make mail` and the weekly digest.
+
+**How to recover.** Check the Airflow connection `evergreen_smtp` (or `smtp_default`). Nothing needs to be cleared: the next
+run tries again, however old a mail is. No mail is sent about mail that cannot be sent.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, task
+
+import mailing
+import wiring
+
+with DAG(
+    "mail",
+    description="Try again to send what waits",
+    doc_md=__doc__,
+    schedule=wiring.schedule("*/15 * * * *"),
+    catchup=False,
+    is_paused_upon_creation=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(minutes=30),
+    default_args=wiring.default_args("evergreen"),
+    tags=["evergreen", "mail"],
+):
+
+    @task(
+        retries=0, execution_timeout=timedelta(minutes=10), on_failure_callback=None, on_success_callback=None
+    )
+    def send_waiting() -> list[str]:
+        """Send what waits, of every model and dataset."""
+        return mailing.deliver_all()
+
+    send_waiting()

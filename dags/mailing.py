@@ -1,0 +1,103 @@
+"""How the DAGs send e-mail: one message through Airflow's SMTP connection, and what waits in the outbox."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from airflow.sdk import task
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from evergreen import settings
+from evergreen.spec import Specs, load_dataset, load_model, load_specs
+
+log = logging.getLogger("evergreen")
+
+
+def send(message: Any) -> None:
+    """Send one e-mail through the Airflow connection `evergreen_smtp`, or `smtp_default` where there is none."""
+    from airflow.providers.smtp.hooks.smtp import SmtpHook
+    from airflow.sdk import BaseHook
+
+    conn_id = "evergreen_smtp"
+    try:
+        BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        conn_id = "smtp_default"
+    with SmtpHook(smtp_conn_id=conn_id) as hook:
+        refused = hook._smtp_client.send_message(message)
+    if refused:  # the others have got it; sending again would double theirs
+        log.error("the mail server refused %s for %r", ", ".join(refused), message["Subject"])
+
+
+def specs_of(subject: str) -> Specs:
+    """Read the specs that a subject needs, as the files are now: its own, or all for the digest's."""
+    kind, _, name = subject.partition("/")
+    folder = settings.SPECS.path()
+    if kind == "digest":
+        return load_specs(folder)
+    return (load_model if kind == "model" else load_dataset)(folder, name)
+
+
+def deliver(subject: str) -> None:
+    """Send the e-mails of a subject that wait.
+
+    Raises:
+        TransientError: some could not be sent; they wait in `evergreen.mail`, and the next run tries again.
+    """
+    from evergreen.alerting.outbox import deliver as deliver_outbox
+    from evergreen.errors import TransientError
+
+    result = deliver_outbox(specs_of(subject), send, subject=subject)
+    log.info("e-mails of %s: %s", subject, result)
+    if result.failed:
+        raise TransientError(
+            f"{result.failed} e-mail(s) of {subject} could not be sent ({'; '.join(result.errors)}); decisions stand, the mails wait "
+            "in evergreen.mail and are tried again. Check the Airflow connection evergreen_smtp (or smtp_default)"
+        )
+
+
+def deliver_all() -> list[str]:
+    """Send what waits for any subject; one that cannot be sent does not hold up the others.
+
+    Returns:
+        The subjects for which something waited.
+
+    Raises:
+        TransientError: some could not be sent.
+    """
+    from evergreen.alerting.outbox import subjects_waiting
+    from evergreen.errors import TransientError
+    from evergreen.warehouse.connection import connect
+
+    with connect() as conn:
+        subjects = subjects_waiting(conn)
+    errors = []
+    for subject in subjects:
+        try:
+            deliver(subject)
+        except TransientError as error:
+            errors.append(str(error))
+    if errors:
+        raise TransientError("\n".join(errors))
+    return subjects
+
+
+def mails_wait(subject: str) -> bool:
+    """Whether e-mails of a subject wait, be it that an earlier run could not send them."""
+    from evergreen.alerting.outbox import waiting
+    from evergreen.warehouse.connection import connect
+
+    with connect() as conn:
+        return waiting(conn, subject) > 0
+
+
+def notify(subject: str) -> Any:
+    """The task that sends what waits for a subject; a failing mail server turns it red, and only it."""
+
+    @task(task_id="notify", on_failure_callback=None, on_success_callback=None, retries=3)
+    def send_waiting() -> None:
+        """Send the e-mails that wait for this subject."""
+        deliver(subject)
+
+    return send_waiting()

@@ -1,0 +1,137 @@
+"""What the weekly digest is made of: a week of a model and of a dataset, as of a time, from ledger and judgements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from evergreen.alerting.history import Window, windows
+from evergreen.alerting.threads import Thread, open_ones
+from evergreen.ledger import Kind, champions, dataset_subject, model_subject
+from evergreen.spec import ModelSpec
+from evergreen.warehouse.connection import Connection, fetch
+
+LENGTH = timedelta(days=7)
+TREND_WINDOWS = 16
+TOLD = (
+    Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED, Kind.PROMOTED, Kind.REJECTED, Kind.ROLLED_BACK, Kind.WATCH_ENDED,
+    Kind.RUN_FAILED, Kind.MAIL_FAILED, Kind.RECOVERED, Kind.BATCH_QUARANTINED, Kind.SILENCED,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Equal decisions of a week: kind, reason, how many, of which newest version."""
+
+    kind: str
+    reason: str
+    times: int
+    version: str | None
+
+
+@dataclass(frozen=True)
+class ModelWeek:
+    """A week of a model.
+
+    Attributes:
+        name: the model.
+        champion, since: its version and as of when it came into office; None without one.
+        judged: windows that were judged in the week, by their newest judgement.
+        violations: those in violation.
+        not_judged: those that could not be judged (stale, too few or unscored rows).
+        not_yet: those whose served error could not be judged yet, because labels are missing.
+        metric: the served metric that is watched.
+        trend: the newest windows, oldest first, with that metric.
+        decided: what was decided in the week.
+        open: incidents that have not ended.
+    """
+
+    name: str
+    champion: str | None
+    since: datetime | None
+    judged: int
+    violations: int
+    not_judged: int
+    not_yet: int
+    metric: str
+    trend: tuple[Window, ...]
+    decided: tuple[Decided, ...]
+    open: tuple[Thread, ...]
+
+
+@dataclass(frozen=True)
+class DatasetWeek:
+    """A week of a dataset: batches and rows that were published, batches and rows that were held back, the newest batch."""
+
+    name: str
+    published: int
+    quarantined: int
+    rows_new: int
+    rows_changed: int
+    rows_held: int
+    newest: datetime | None
+    open: tuple[Thread, ...]
+    decided: tuple[Decided, ...]
+
+
+def model_week(conn: Connection, model: ModelSpec, as_of: datetime) -> ModelWeek:
+    """The week of a model that ends with `as_of`."""
+    subject, metric = model_subject(model.name), model.performance_metric
+    changes = champions(conn, model.name, as_of)
+    counts = fetch(
+        conn,
+        "SELECT count(*)::int AS judged, count(*) FILTER (WHERE status = 'violation')::int AS violations,"
+        " count(*) FILTER (WHERE status IN ('stale', 'insufficient'))::int AS not_judged,"
+        " count(*) FILTER (WHERE metrics -> %(metric)s ->> 'state' = 'not_yet')::int AS not_yet"
+        " FROM (SELECT DISTINCT ON (window_start) status, metrics, as_of FROM evergreen.window_judgement"
+        " WHERE model = %(model)s AND as_of <= %(as_of)s AND as_of > %(since)s"
+        " ORDER BY window_start, as_of DESC, revision DESC, id DESC) AS newest",
+        {"model": model.name, "metric": metric, "as_of": as_of, "since": as_of - LENGTH},
+    )[0]
+    return ModelWeek(
+        name=model.name,
+        champion=changes[0].version if changes else None,
+        since=changes[0].as_of if changes else None,
+        metric=metric,
+        trend=tuple(windows(conn, model.name, metric, until=as_of)[-TREND_WINDOWS:]),
+        decided=_decided(conn, subject, as_of),
+        open=tuple(open_ones(conn, subject, as_of=as_of)),
+        **counts,
+    )
+
+
+def dataset_week(conn: Connection, name: str, as_of: datetime) -> DatasetWeek:
+    """The week of a dataset that ends with `as_of`."""
+    found = fetch(
+        conn,
+        "SELECT count(*) FILTER (WHERE state = 'published')::int AS published,"
+        " count(*) FILTER (WHERE state = 'quarantined')::int AS quarantined,"
+        " coalesce(sum(rows_new), 0)::bigint AS rows_new, coalesce(sum(rows_changed), 0)::bigint AS rows_changed,"
+        " coalesce(sum(rows_held), 0)::bigint AS rows_held, max(as_of) AS newest FROM evergreen.batch"
+        " WHERE dataset = %s AND as_of > %s AND as_of <= %s",
+        (name, as_of - LENGTH, as_of),
+    )[0]
+    subject = dataset_subject(name)
+    return DatasetWeek(
+        name=name,
+        open=tuple(open_ones(conn, subject, as_of=as_of)),
+        decided=_decided(conn, subject, as_of),
+        **found,
+    )
+
+
+def last_value(week: ModelWeek) -> tuple[float | None, float | None]:
+    """The newest served error that is known, and the limit it was held against."""
+    found = next((w for w in reversed(week.trend) if w.value is not None), None)
+    return (found.value, found.limit) if found else (None, None)
+
+
+def _decided(conn: Connection, subject: str, as_of: datetime) -> tuple[Decided, ...]:
+    rows = fetch(
+        conn,
+        "SELECT kind, reason, count(*)::int AS times, (array_agg(version ORDER BY id DESC))[1] AS version"
+        " FROM evergreen.decision WHERE subject = %s AND kind = ANY(%s) AND as_of > %s AND as_of <= %s"
+        " GROUP BY kind, reason ORDER BY min(id)",
+        (subject, [kind.value for kind in TOLD], as_of - LENGTH, as_of),
+    )
+    return tuple(Decided(**row) for row in rows)

@@ -1,0 +1,99 @@
+"""What `make status`, `make mail` and `make silence` say and do about alerts; reads the stack's warehouse."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from evergreen import settings
+from evergreen.alerting import silences
+from evergreen.alerting.silences import Silence
+from evergreen.alerting.unsent import Unsent, unsent
+from evergreen.errors import EvergreenError
+from evergreen.spec import load_specs
+from evergreen.stack.layout import StackError
+from evergreen.stack.variables import environment
+from evergreen.warehouse.connection import connect
+
+MOST_LINES = 20
+
+
+def lines(home: Path | str | None = None) -> list[str]:
+    """The silences in force and the mails that wait, as lines for a terminal; none where the warehouse is not up."""
+    try:
+        with connect(environment(home)["EVERGREEN_WAREHOUSE_URL"], timeout_s=10) as conn:
+            found, mails = silences.active(conn), unsent(conn)
+    except (EvergreenError, KeyError):
+        return []
+    return [*_silenced(found), *_waiting([m for m in mails if not m.silenced])]
+
+
+def silence(
+    home: Path | str | None = None, *, model: str = "", dataset: str = "", until: str = "", reason: str = ""
+) -> str:
+    """Silence a model, a dataset or both; `until` and `reason` as `evergreen.alerting.silences.silence` takes them.
+
+    Returns:
+        What was done, in words.
+
+    Raises:
+        StackError: nothing to silence is named, there is no such model or dataset, or the silence is refused.
+    """
+    variables = environment(home)
+    specs = load_specs(settings.REPOSITORY / variables.get(settings.SPECS.name, settings.SPECS.read()))
+    subjects = []
+    for kind, name, known in (("model", model, specs.models), ("dataset", dataset, specs.datasets)):
+        if name and name not in known:
+            raise StackError(f"There is no {kind} {name!r}; there are: {', '.join(sorted(known)) or 'none'}.")
+        subjects += [f"{kind}/{name}"] if name else []
+    if not subjects or not until:
+        raise StackError(
+            'Say what and until when: make silence MODEL=bike_demand UNTIL=3d REASON="why" (or DATASET=...; UNTIL=now ends it).'
+        )
+    if until.strip().lower() == "now" and not reason.strip():
+        reason = "ended by hand"
+    now = datetime.now(timezone.utc)
+    try:
+        with connect(variables["EVERGREEN_WAREHOUSE_URL"]) as conn:
+            made = [
+                silences.silence(
+                    conn, s, until, reason, getpass.getuser(), now, f"make silence/{now.isoformat()}"
+                )
+                for s in subjects
+            ]
+    except EvergreenError as error:
+        raise StackError(f"{error}.") from error
+    return "\n".join(
+        f"{d.subject.partition('/')[2]}: "
+        + (
+            "the silence is ended; what it held goes out with the next run, the DAG mail runs every 15 minutes."
+            if d.reason == "silence_ended"
+            else f"silenced until {_time(datetime.fromisoformat(d.evidence['until']))}; what it holds is sent then, as one letter."
+        )
+        for d in made
+    )
+
+
+def _silenced(found: Sequence[Silence]) -> list[str]:
+    return [
+        f"Silenced: {s.subject.partition('/')[2]} until {_time(s.until)} by {s.by} ({s.why}); {s.held} alert(s) held."
+        for s in found
+    ]
+
+
+def _waiting(mails: Sequence[Unsent]) -> list[str]:
+    if not mails:
+        return []
+    said = [f"{len(mails)} e-mail(s) wait to be sent, the oldest since {_time(mails[0].created)}:"]
+    for mail in mails[:MOST_LINES]:
+        tries = f"{mail.attempts} tries, last error: {mail.error}" if mail.attempts else "not tried yet"
+        said.append(f"  {_time(mail.created)}  {mail.subject}  {mail.kind}  {tries}")
+    if len(mails) > MOST_LINES:
+        said.append(f"  and {len(mails) - MOST_LINES} more in evergreen.mail")
+    return said
+
+
+def _time(value: datetime) -> str:
+    return f"{value.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"

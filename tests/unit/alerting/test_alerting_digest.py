@@ -1,0 +1,133 @@
+"""The weekly digest: a function of (specs, as-of), once for each set of recipients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from email.message import EmailMessage
+
+import pytest
+
+from evergreen.alerting import threads
+from evergreen.alerting.outbox import deliver, raise_incident, waiting
+from evergreen.alerting.silences import silence
+from evergreen.alerting.threads import News
+from evergreen.alerting.weekly import SUBJECT, owe_digests
+from evergreen.ledger import Decision, Kind
+from evergreen.spec import Specs
+from evergreen.warehouse.connection import Connection, connect, fetch
+
+START = datetime.fromisoformat("2026-01-05T00:00:00+00:00")
+WEEK = timedelta(days=7)
+MODEL = "model/bike_demand"
+
+
+def digest(specs: Specs, as_of: datetime) -> EmailMessage:
+    owe_digests(specs, as_of)
+    sent: list[EmailMessage] = []
+    deliver(specs, sent.append, subject=SUBJECT)
+    assert len(sent) == 1
+    return sent[0]
+
+
+def said(message: EmailMessage) -> str:
+    return " ".join(message.get_body(("plain",)).get_content().split())
+
+
+def test_the_digest_tells_the_week(
+    conn: Connection, specs: Specs, life: list[int], decide: Callable[..., Decision]
+) -> None:
+    as_of = START + 13 * WEEK + timedelta(hours=1)
+    decide(Kind.RETRAIN_SUPPRESSED, "cooldown", as_of=as_of - timedelta(days=1), version="1")
+    decide(Kind.RETRAIN_SUPPRESSED, "cooldown", as_of=as_of - timedelta(days=2), version="1")
+    conn.commit()
+    text = said(digest(specs, as_of))
+    for what in (
+        "v3 since 2026-04-06", "1 judged, 1 in violation", "new champion v3", "it beat the champion on the same rows",
+        "retraining held back v1", "the cool-down is in force", "RMSE", "bike_hourly", "none this week",
+    ):  # fmt: skip
+        assert what in text, what
+    assert "it did not beat" not in text, "the rejections are of other weeks"
+    assert "batch held back" not in text
+
+
+def test_the_digest_as_of_the_past_knows_nothing_of_what_came_later(
+    conn: Connection, specs: Specs, life: list[int]
+) -> None:
+    conn.commit()
+    text = said(digest(specs, START + 2 * WEEK + timedelta(hours=1)))
+    assert "v1 since 2026-01-05" in text
+    assert "v3" not in text
+
+
+def test_it_has_a_picture_of_the_error(conn: Connection, specs: Specs, life: list[int]) -> None:
+    conn.commit()
+    message = digest(specs, START + 20 * WEEK)
+    image = next(p for p in message.walk() if p.get_content_type() == "image/png")
+    assert image.get_content().startswith(b"\x89PNG")
+
+
+def test_a_quiet_week_says_so(warehouse_url: str, specs: Specs) -> None:
+    message = digest(specs, START)
+    assert message["Subject"] == "[Evergreen] week to 2026-01-05: all quiet"
+    assert "Nothing needs to be done" in said(message)
+
+
+def test_open_incidents_silences_and_mails_that_were_not_sent_are_told(
+    warehouse_url: str, specs: Specs
+) -> None:
+    with connect() as conn:
+        context = {"violations": []}
+        news = News("drift:x", MODEL, "drift", None, context, START, frozenset({"data_drift", "gave_up"}))
+        threads.tell(conn, news, None, WEEK)
+        raise_incident(conn, "promoted", MODEL, "champion_changed", None, {}, as_of=START)
+
+    def refuse(message: EmailMessage) -> None:
+        raise ConnectionRefusedError("no route")
+
+    deliver(specs, refuse)
+    with connect() as conn:
+        silence(conn, "model/bike_rush", "2026-01-20", "sensor is moved", "ann", START, "make/1")
+    owe_digests(specs, START + timedelta(days=3))
+    sent: list[EmailMessage] = []
+    deliver(specs, sent.append, subject=SUBJECT)
+    assert "1 open incident" in sent[0]["Subject"]
+    assert "2 mails not sent" in sent[0]["Subject"]
+    text = said(sent[0])
+    for what in (
+        "drift: the input data drifted",
+        "sensor is moved (ann)",
+        "ConnectionRefusedError",
+        "a person must look",
+    ):
+        assert what in text, what
+
+
+def test_each_set_of_recipients_gets_one_about_its_own_once(
+    warehouse_url: str, specs: Specs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rush = specs.models["bike_rush"].model_copy(update={"alerts": ("rush@example.org",)})
+    two = Specs(specs.datasets, {**specs.models, "bike_rush": rush})
+    assert owe_digests(two, START) == 2
+    assert owe_digests(two, START + timedelta(hours=3)) == 0, "the same day"
+    assert owe_digests(two, START + WEEK) == 2
+    sent: list[EmailMessage] = []
+    deliver(two, sent.append)
+    told = {m["To"]: said(m) for m in sent[:2]}
+    assert set(told) == {"ml-team@localhost", "rush@example.org"}
+    assert "bike_rush" in told["rush@example.org"]
+    assert "bike_demand" not in told["rush@example.org"]
+    assert "bike_rush" not in told["ml-team@localhost"]
+
+
+def test_a_digest_that_cannot_be_sent_waits(warehouse_url: str, specs: Specs) -> None:
+    owe_digests(specs, START)
+
+    def refuse(message: EmailMessage) -> None:
+        raise ConnectionRefusedError("no route")
+
+    for _ in range(4):
+        assert deliver(specs, refuse).failed == 1
+    with connect() as conn:
+        assert waiting(conn, SUBJECT) == 1
+        assert fetch(conn, "SELECT attempts FROM evergreen.mail") == [{"attempts": 4}]

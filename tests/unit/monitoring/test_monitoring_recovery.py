@@ -1,0 +1,245 @@
+"""When a drift or a data problem has ended, what is told of it, and that what comes and goes is few mails."""
+
+from __future__ import annotations
+
+import pytest
+from monitoring_scene import CUTOFF, WEEK, at, model
+from test_monitoring_apply import AMOUNT, BROKEN, FEW, KIND, LATE, SPEC, judged, mails, promote, reject
+
+from evergreen.ledger import Decision, Kind, find
+from evergreen.monitoring import judgement as store
+from evergreen.monitoring.judgement import Judgement, MetricResult, Status, Violation, What
+from evergreen.monitoring.policy import apply
+from evergreen.warehouse.connection import connect
+
+WORSE = Violation(What.PERFORMANCE, "rmse", "rmse", 2.0, 1.0)
+
+
+@pytest.fixture(autouse=True)
+def champion(warehouse_url: str) -> None:
+    """Version 1 is champion."""
+    promote("1", CUTOFF)
+
+
+def run(number: int, spec=SPEC) -> Decision | None:
+    return apply(spec, at(number + 1), f"monitor/{number}")
+
+
+def drift(*numbers: int) -> Decision:
+    made = None
+    for number in numbers:
+        judged(number, AMOUNT)
+        made = run(number)
+    assert made is not None
+    return made
+
+
+def ends() -> list[Decision]:
+    with connect() as conn:
+        return find(conn, "model/watched", (Kind.RECOVERED,))
+
+
+def test_a_drift_is_over_after_as_many_healthy_windows_as_open_a_request():
+    reject(drift(0, 1), at(2.1))
+    judged(2)
+    run(2)
+    assert ends() == [], "one window of two"
+    judged(3)
+    run(3)
+    (end,) = ends()
+    assert (end.reason, end.version, end.evidence["of"]) == ("windows_ok", "1", "drift")
+    assert end.evidence["since"] == CUTOFF.isoformat()
+    assert end.evidence["ended"] == (CUTOFF + 2 * WEEK).isoformat()
+    assert [kind for kind, _ in mails()] == ["drift", "recovered"]
+    run(3)
+    judged(4)
+    run(4)
+    assert len(mails()) == 2, "once"
+
+
+def test_while_a_request_is_open_nothing_is_over():
+    request = drift(0, 1)
+    for number in (2, 3, 4):
+        judged(number)
+        run(number)
+    assert ends() == []
+    reject(request, at(5.1))
+    judged(5)
+    run(5)
+    assert len(ends()) == 1
+
+
+def test_a_new_champion_ends_it_with_its_first_healthy_window():
+    request = drift(0, 1)
+    promote("2", at(2), (request.id,))
+    run(1)
+    assert ends() == [], "not before a window of it was judged"
+    judged(2, version="2")
+    run(2)
+    (end,) = ends()
+    assert (end.reason, end.version, end.evidence["promotion"]["version"]) == ("new_champion", "2", "2")
+
+
+def test_a_new_champion_that_drifts_too_ends_nothing_and_is_no_new_incident():
+    request = drift(0, 1)
+    promote("2", at(2), (request.id,))
+    for number in (2, 3):
+        judged(number, AMOUNT, version="2")
+        run(number)
+    assert ends() == []
+    assert len(mails()) == 1
+
+
+@pytest.mark.parametrize("finding", [LATE, FEW, BROKEN], ids=["stale", "volume", "unreadable"])
+def test_what_could_not_be_judged_is_not_healthy(finding: Violation):
+    reject(drift(0, 1), at(2.1))
+    judged(2)
+    judged(3, finding)
+    run(3)
+    assert ends() == []
+
+
+def with_error(
+    number: int, *violations: Violation, state: str = "judged", revision: int = 1, as_of=None
+) -> None:
+    start = CUTOFF + number * WEEK
+    status = Status.VIOLATION if violations else Status.OK
+    with connect() as conn:
+        store.insert(
+            conn,
+            Judgement(
+                "watched", "1", start, start + WEEK, revision, as_of or at(number + 1), status, 168, 168, 168,
+                violations=violations, metrics={"rmse": MetricResult(1.0, 1.0, 0.5, state)},
+            ),
+        )  # fmt: skip
+
+
+def test_an_error_is_over_only_when_the_labels_say_so():
+    for number in (0, 1):
+        with_error(number, WORSE)
+    reject(apply(SPEC, at(2), "monitor/1"), at(2.1))
+    for number in (2, 3, 4):
+        with_error(number, state="not_yet")
+        run(number)
+    assert ends() == [], "windows without labels say nothing about the error"
+    for number in (2, 3):
+        with_error(number, revision=2, as_of=at(6))
+    with_error(5, state="not_yet")
+    apply(SPEC, at(6.1), "monitor/6")
+    assert len(ends()) == 1
+
+
+def test_data_that_can_be_judged_again_is_told_whatever_comes_out():
+    judged(0, LATE)
+    run(0)
+    judged(1, AMOUNT)
+    run(1)
+    (end,) = ends()
+    assert (end.reason, end.evidence["of"]) == ("data_back", "data_problem")
+    assert [kind for kind, _ in mails()] == ["data_problem", "recovered"]
+
+
+def test_a_data_problem_that_becomes_another_one_goes_on():
+    judged(0, LATE)
+    run(0)
+    judged(1, FEW)
+    run(1)
+    judged(2, BROKEN)
+    run(2)
+    assert [kind for kind, _ in mails()] == ["data_problem"] * 3
+    assert ends() == []
+
+
+def test_what_comes_back_soon_after_its_end_is_not_told_again_and_what_stays_is():
+    reject(drift(0, 1), at(2.1))
+    for number in (2, 3):
+        judged(number)
+        run(number)
+    assert len(mails()) == 2
+    for number in range(4, 7):
+        judged(number, AMOUNT)
+        run(number)
+    assert len(mails()) == 2, "within six windows of its end"
+    for number in range(7, 11):
+        judged(number, AMOUNT)
+        run(number)
+    assert [kind for kind, _ in mails()] == ["drift", "recovered", "drift"]
+
+
+def test_a_column_that_comes_and_goes_in_each_window_is_few_mails():
+    for number in range(30):
+        judged(number, *([AMOUNT] if number % 2 == 0 else []))
+        made = run(number)
+        if made is not None and made.kind is Kind.RETRAIN_REQUESTED:
+            reject(made, at(number + 1.1))
+    assert 1 <= len(mails()) <= 4, mails()
+
+
+def test_a_column_that_comes_and_goes_while_each_request_brings_a_new_champion_is_few_mails():
+    version = 1
+    for number in range(30):
+        judged(number, *([AMOUNT] if number % 2 == 0 else []), version=str(version))
+        made = run(number)
+        if made is not None and made.kind is Kind.RETRAIN_REQUESTED:
+            version += 1
+            promote(str(version), at(number + 1), (made.id,))
+    assert version > 3
+    assert 1 <= len(mails()) <= 4, mails()
+
+
+@pytest.mark.parametrize("finding", [LATE, FEW, BROKEN], ids=["stale", "volume", "unreadable"])
+def test_data_that_fails_every_second_window_is_few_mails(finding: Violation):
+    for number in range(30):
+        judged(number, *([finding] if number % 2 == 0 else []))
+        run(number)
+    assert 1 <= len(mails()) <= 4, mails()
+
+
+def test_one_window_that_opens_and_one_that_ends_is_few_mails_too():
+    spec = model(trigger={"m": 1, "n": 1, "cooldown": "1d"})
+    for number in range(30):
+        judged(number, *([AMOUNT] if number % 2 == 0 else []))
+        made = run(number, spec)
+        if made is not None and made.kind is Kind.RETRAIN_REQUESTED:
+            reject(made, at(number + 1.1))
+    assert 1 <= len(mails()) <= 4, mails()
+
+
+def test_a_drift_that_reaches_the_served_error_is_an_update():
+    reject(drift(0, 1), at(2.1))
+    for number in (2, 3):
+        judged(number, AMOUNT, WORSE)
+        run(number)
+    assert [kind for kind, _ in mails()] == ["drift", "drift"]
+
+
+def test_a_run_as_of_an_earlier_time_does_not_end_what_began_later():
+    reject(drift(0, 1), at(2.1))
+    judged(2)
+    judged(3)
+    apply(SPEC, at(1), "monitor/again")
+    assert ends() == []
+
+
+def test_applying_again_at_once_ends_once():
+    from concurrent.futures import ThreadPoolExecutor
+
+    reject(drift(0, 1), at(2.1))
+    judged(2)
+    judged(3)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: apply(SPEC, at(4), f"monitor/{n}"), range(4)))
+    assert len(ends()) == 1
+    assert len(mails()) == 2
+
+
+def test_the_end_of_a_drift_after_a_pause_of_the_monitor_is_written_and_the_new_one_told():
+    reject(drift(0, 1), at(2.1))
+    for number in range(2, 30):
+        judged(number)
+    judged(30, AMOUNT, KIND)
+    judged(31, AMOUNT, KIND)
+    run(31)
+    (end,) = ends()
+    assert end.evidence["ended"] == (CUTOFF + 2 * WEEK).isoformat()
+    assert [kind for kind, _ in mails()] == ["drift", "drift"]

@@ -1,0 +1,81 @@
+"""What `make silence`, `make status` and `make mail` say and do about alerts, on a real warehouse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evergreen.alerting.outbox import deliver, raise_incident
+from evergreen.ledger import Kind, find
+from evergreen.spec import Specs
+from evergreen.stack import alerts
+from evergreen.stack.layout import StackError
+from evergreen.warehouse.connection import connect
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True)
+def stack(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a stack that is up."""
+    variables = {"EVERGREEN_WAREHOUSE_URL": warehouse_url, "EVERGREEN_SPECS": str(REPOSITORY / "include")}
+    monkeypatch.setattr(alerts, "environment", lambda home: variables)
+
+
+def refuse(message: object) -> None:
+    raise ConnectionRefusedError("smtp://me:hunter2@mail refused")
+
+
+def test_a_silence_is_written_shown_and_ended() -> None:
+    said = alerts.silence(model="bike_demand", dataset="bike_hourly", until="3d", reason="sensor is moved")
+    assert said.count("silenced until") == 2
+    with connect() as conn:
+        raise_incident(conn, "a", "model/bike_demand", "drift", None, {})
+        assert {d.subject for d in find(conn, kinds=(Kind.SILENCED,))} == {
+            "model/bike_demand",
+            "dataset/bike_hourly",
+        }
+    lines = alerts.lines()
+    assert len(lines) == 2
+    assert "bike_demand" in lines[0] + lines[1]
+    assert any("(sensor is moved); 1 alert(s) held" in line for line in lines)
+    assert "ended" in alerts.silence(model="bike_demand", until="now")
+    assert [line for line in alerts.lines() if "bike_demand until" in line] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"model": "bike_demond", "until": "3d", "reason": "x"}, "there are: bike_demand, bike_rush"),
+        ({"until": "3d", "reason": "x"}, "Say what"),
+        ({"model": "bike_demand", "reason": "x"}, "until when"),
+        ({"model": "bike_demand", "until": "3d"}, "needs a reason"),
+        ({"model": "bike_demand", "until": "soon", "reason": "x"}, "no end of a silence"),
+    ],
+    ids=["unknown model", "nothing", "no end", "no reason", "no time"],
+)
+def test_what_cannot_be_silenced_is_refused_with_the_next_step(given: dict[str, str], said: str) -> None:
+    with pytest.raises(StackError, match=said):
+        alerts.silence(**given)
+    assert alerts.lines() == []
+
+
+def test_mails_that_wait_are_shown_with_their_last_error() -> None:
+    with connect() as conn:
+        for number in range(25):
+            raise_incident(conn, f"n{number}", "model/bike_demand", "run_failed", None, {})
+    assert "not tried yet" in "\n".join(alerts.lines())
+    deliver(Specs(), refuse)
+    lines = alerts.lines()
+    assert lines[0].startswith("25 e-mail(s) wait to be sent, the oldest since ")
+    assert "1 tries, last error: ConnectionRefusedError" in lines[1]
+    assert "hunter2" not in "\n".join(lines)
+    assert lines[-1] == "  and 5 more in evergreen.mail"
+
+
+def test_without_a_warehouse_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        alerts, "environment", lambda home: {"EVERGREEN_WAREHOUSE_URL": "postgresql://127.0.0.1:1/none"}
+    )
+    assert alerts.lines() == []
