@@ -29,6 +29,7 @@ from evergreen.training.evaluate import Judged
 from evergreen.training.fit import gain_shares, gains, refit
 from evergreen.training.local import Labelled
 from evergreen.training.matrix import write
+from evergreen.training.outside import outside
 from evergreen.training.rows import Rows
 from evergreen.training.split import moment
 
@@ -51,10 +52,14 @@ class Final:
 
 @dataclass(frozen=True)
 class Predicted:
-    """A snapshot's rows with a prediction each, as `reference.build` reads them."""
+    """A snapshot's rows with a prediction each, as `reference.build` reads them.
+
+    `outside` are predictions of models that had not learnt the row, NaN where there is none.
+    """
 
     rows: Rows
     prediction: np.ndarray
+    outside: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,7 +67,12 @@ class Predicted:
     @property
     def names(self) -> list[str]:
         """The columns."""
-        return [*self.rows.names, "_prediction"]
+        return [*self.rows.names, *self._own]
+
+    @property
+    def _own(self) -> dict[str, np.ndarray]:
+        own = {"_prediction": self.prediction}
+        return own if self.outside is None else own | {"_outside": self.outside}
 
     @property
     def times(self) -> np.ndarray:
@@ -76,14 +86,16 @@ class Predicted:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of all rows."""
-        if name == "_prediction":
-            return pa.chunked_array([pa.array(self.prediction)])
-        return self.rows.column(name)
+        own = self._own
+        return pa.chunked_array([pa.array(own[name])]) if name in own else self.rows.column(name)
 
     def take(self, positions: np.ndarray, columns: Sequence[str]) -> pa.Table:
         """Some columns of the rows at ascending positions."""
-        found = self.rows.take(positions, [n for n in columns if n != "_prediction"])
-        return found.append_column("_prediction", pa.array(self.prediction[positions])).select(columns)
+        own = self._own
+        found = self.rows.take(positions, [n for n in columns if n not in own])
+        for name in (n for n in columns if n in own):
+            found = found.append_column(name, pa.array(own[name][positions], from_pandas=True))
+        return found.select(columns)
 
 
 def finalise(model: ModelSpec, judged: Judged) -> Final:
@@ -126,7 +138,8 @@ def write_run_files(
     honest = final.prediction.copy()
     honest[len(honest) - len(judged.prediction) :] = judged.prediction
     shares = gain_shares(final.booster, final.encoding)
-    made = reference.build(model, Predicted(judged.split.rows, honest), judged.holdout, shares)
+    rows = Predicted(judged.split.rows, honest, outside(model, judged))
+    made = reference.build(model, rows, judged.holdout, shares)
     made.write(folder / "reference")
 
 
