@@ -96,7 +96,8 @@ class Movement:
     @classmethod
     def from_dict(cls, told: dict[str, Any]) -> Movement:
         """The reverse of `to_dict`."""
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in told.items()})
+        plain: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in told.items()}
+        return cls(**plain)
 
     def factor(self, rate: float, rows: int) -> float:
         """By what an unchanged window's distance from perfect exceeds the holdout's with this probability, at least 1.
