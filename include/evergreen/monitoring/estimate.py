@@ -2,10 +2,11 @@
 
 Two methods, those that NannyML made known; `docs/late-labels.md` says why they are written here and not imported:
 
-- *binary*: confidence-based performance estimation. The served probabilities are calibrated (isotonic regression); the
-  calibrated ones then stand for the labels, and the metric is what it is expected to be of labels drawn with them
-  (Bialek, Kuberski, Perrakis, Bifet 2024, "Estimating Model Performance Under Covariate Shift Without Labels",
-  arXiv 2401.08348).
+- *binary*: confidence-based performance estimation. The served probabilities are calibrated; the calibrated ones then stand
+  for the labels, and the metric is what it is expected to be of labels drawn with them (Bialek, Kuberski, Perrakis,
+  Bifet 2024, "Estimating Model Performance Under Covariate Shift Without Labels", arXiv 2401.08348). They are calibrated
+  by a curve of three parameters (beta calibration: Kull, Silva Filho, Flach 2017, AISTATS), not by isotonic
+  regression: its ends are certain of what they have never seen, and log loss asks about the ends.
 - *regression*: direct loss estimation. A second model learns from the features and the prediction how large the error of
   a row is (squared, or absolute for mae; NannyML's documentation, "Direct Loss Estimation").
 
@@ -23,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xgboost as xgb
-from sklearn.isotonic import IsotonicRegression
+from scipy.optimize import minimize
+from scipy.special import expit, log_expit
 
 from evergreen import settings
 from evergreen.monitoring import interval
@@ -53,6 +55,41 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """The curve expit(a ln p - b ln(1 - p) + c), which never falls."""
+
+    a: float
+    b: float
+    c: float
+
+    @classmethod
+    def fit(cls, p: Floats, y: Floats) -> Calibration:
+        """The curve of the largest likelihood.
+
+        Args:
+            p: probabilities.
+            y: labels of both classes, 0 or 1.
+        """
+        up, down = _logs(p)
+
+        def lost(at: Floats) -> tuple[float, Floats]:
+            z = at[0] * up - at[1] * down + at[2]
+            off = expit(z) - y
+            slope = np.array([(off * up).mean(), -(off * down).mean(), off.mean()])
+            return -float((y * log_expit(z) + (1 - y) * log_expit(-z)).mean()), slope
+
+        found = minimize(
+            lost, np.array([1.0, 1.0, 0.0]), jac=True, bounds=[(0, None), (0, None), (None, None)]
+        )
+        return cls(*map(float, found.x))
+
+    def __call__(self, p: Floats) -> Floats:
+        """Calibrated probabilities."""
+        up, down = _logs(p)
+        return np.asarray(expit(self.a * up - self.b * down + self.c))
+
+
+@dataclass(frozen=True)
 class Estimator:
     """What was learnt of a champion's errors.
 
@@ -65,7 +102,7 @@ class Estimator:
 
     model: ModelSpec
     reference: Reference
-    learnt: IsotonicRegression | xgb.Booster
+    learnt: Calibration | xgb.Booster
     scale: float = 1.0
 
     @property
@@ -97,8 +134,8 @@ class Estimator:
 
     def _statistic(self, rows: pd.DataFrame, where: npt.NDArray[np.int64]) -> Statistic:
         metric, p = self.model.performance_metric, rows["_prediction"].to_numpy(dtype=np.float64)
-        if isinstance(self.learnt, IsotonicRegression):
-            return weighted.statistic(metric, where, self.learnt.predict(p), p)
+        if isinstance(self.learnt, Calibration):
+            return weighted.statistic(metric, where, self.learnt(p), p)
         loss = np.maximum(self.learnt.predict(_matrix(self.model, self.reference, rows, p)), 0.0)
         loss = loss.astype(np.float64)
         # Of an unbiased prediction the labels' square is the prediction's and the error's.
@@ -116,24 +153,28 @@ def fit(model: ModelSpec, reference: Reference) -> Estimator | None:
     known = sample[sample["_outside"].notna() & sample["_label"].notna()]
     if len(known) < LEAST_ROWS:
         return None
-    y, p = (known[name].to_numpy(dtype=np.float64) for name in ("_label", "_outside"))
+    # Of the holdout the champion's own predictions count; it had not learnt them either.
+    held = known["_time"] > known["_time"].max() - model.training.holdout
+    y = known["_label"].to_numpy(dtype=np.float64)
+    p = known["_outside"].where(~held, known["_prediction"]).to_numpy(dtype=np.float64)
     if model.task == "binary":
         if len(np.unique(y)) < 2:
             return None
-        return Estimator(
-            model, reference, IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(p, y)
-        )
+        return Estimator(model, reference, Calibration.fit(p, y))
     loss = weighted.losses(model.performance_metric, y, p)
     params = {**PARAMS, "nthread": int(settings.THREADS.read())}
     learnt = xgb.train(params, _matrix(model, reference, known, p, loss), ROUNDS)
     made = Estimator(model, reference, learnt)
-    return Estimator(model, reference, learnt, _scale(made, known))
+    return Estimator(model, reference, learnt, _scale(made, known[held]))
 
 
-def _scale(made: Estimator, known: pd.DataFrame) -> float:
+def _logs(p: Floats) -> tuple[Floats, Floats]:
+    inside = np.clip(p, weighted.TINY, 1 - weighted.TINY)
+    return np.log(inside), np.log1p(-inside)
+
+
+def _scale(made: Estimator, held: pd.DataFrame) -> float:
     """By what the estimate of the holdout is to be multiplied to be the holdout's metric; 1 where few of its rows are kept."""
-    begin = known["_time"].max() - made.model.training.holdout
-    held = known[known["_time"] > begin].assign(_prediction=lambda f: f["_outside"])
     metric = made.model.performance_metric
     if len(held) < LEAST_ROWS // 4:
         return 1.0

@@ -13,6 +13,7 @@ from evergreen.training import compare, weighted
 from evergreen.training.compare import Statistic
 
 CONFIDENCE = 0.95
+RESAMPLES = 1000
 
 
 def interval(
@@ -37,5 +38,7 @@ def of(
 ) -> tuple[float | None, float | None]:
     """The same for any statistic of cells."""
     each = 1.0 - (1.0 - confidence) / 2
-    low, high, _, _ = compare.bounds(statistic, where, moments, confidence=each, seed=seed)
+    low, high, _, _ = compare.bounds(
+        statistic, where, moments, confidence=each, seed=seed, resamples=RESAMPLES
+    )
     return low, high

@@ -1,18 +1,18 @@
 """By how much a champion's error moves between windows where nothing has changed, and the limit that follows from it.
 
 Everything is told of the logarithm of the metric's distance from perfect (an error itself; 1 less an area under the curve
-or r2), because errors move by factors. Only predictions of rows that the predicting model had not learnt count. A window
-is unlike the holdout, with which it is compared, for three reasons:
+or r2), because errors move by factors. Only predictions of rows that the predicting model had not learnt count. The limit is
+the larger of two:
 
 - *chance*: windows are resampled from the holdout as blocks of consecutive time (`training.compare` names the sources),
-  as long in time as a window, and as many rows of them as the judged window has;
-- *the holdout's own chance*: it is one draw too, by the same resampling;
-- *movement*: some weeks are harder than others. Past windows, predicted by models that had learnt the other parts of the
-  history (`training.outside`), show by how much a window differs from a stretch as long as the holdout. What
-  their own chance explains of it is taken off: the squares add.
+  as long in time as a window, and as many rows of them as the judged window has. The holdout is one draw too: its own
+  chance is added, by squares.
+- *the past*: some weeks are harder than others, and the holdout may have been an easy one. Small fits that had not learnt
+  them (`training.outside`) predict past windows and the holdout; how much harder than the holdout the windows were has a
+  mean and a spread, and the next window keeps to mean + t sd √(1 + 1/K) (Hahn and Meeker 1991, Statistical
+  Intervals, 4.7). What chance explains of the spread is taken off, and chance in the judged window's rows put back.
 
-The first two have as many degrees of freedom as the holdout has blocks, the third as there are past windows: their
-quantiles are Student's (Hahn and Meeker 1991, Statistical Intervals, 4.7).
+Chance has as many degrees of freedom as the holdout has blocks: its quantiles are Student's, too.
 """
 
 from __future__ import annotations
@@ -74,9 +74,11 @@ class Movement:
         shift: median of the resampled windows less the holdout, by size.
         spread: the standard deviation of their upper tail, by size.
         holdout: standard deviation of the holdout's own value.
-        windows: past windows; 0 where they are too few.
-        between: mean square of a past window's difference from a stretch as long as the holdout.
+        windows: past windows, the holdout's among them; 0 where they are too few.
+        harder: by how much they were harder than the holdout on average.
+        between: their variance.
         between_chance: how much of it chance explains.
+        zero: chance in what they are compared with, the holdout's rows in the reference's sample (a variance).
     """
 
     metric: str
@@ -86,8 +88,10 @@ class Movement:
     spread: tuple[float, ...] = ()
     holdout: float = 0.0
     windows: int = 0
+    harder: float = 0.0
     between: float = 0.0
     between_chance: float = 0.0
+    zero: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -108,19 +112,20 @@ class Movement:
         """
         if self.blocks < 2:
             return 1.0
-        at = np.log(self.sizes)
-        shift = float(np.interp(np.log(max(rows, 1)), at, self.shift))
-        # Fewer rows than the smallest size: chance goes with the root of their number.
-        spread = self._spread(rows) * math.sqrt(max(1.0, self.sizes[0] / max(rows, 1)))
         quantile = _quantile(rate, self.blocks)
-        squared = quantile**2 * (spread**2 + self.holdout**2)
+        here = (quantile * self._spread(rows)) ** 2
+        shift = float(np.interp(np.log(max(rows, 1)), np.log(self.sizes), self.shift))
+        away = shift + math.sqrt(here + (quantile * self.holdout) ** 2)
         if self.windows >= LEAST_WINDOWS:
-            moved = float(stats.t.isf(rate, self.windows - 1)) ** 2 * self.between
-            squared += max(moved - quantile**2 * self.between_chance, 0.0)
-        return max(math.exp(shift + math.sqrt(squared)), 1.0)
+            moved = float(stats.t.isf(rate, self.windows - 1)) ** 2 * self.between * (1 + 1 / self.windows)
+            lasting = max(moved - quantile**2 * self.between_chance, 0.0)
+            away = max(away, self.harder + math.sqrt(here + quantile**2 * self.zero + lasting))
+        return max(math.exp(away), 1.0)
 
     def _spread(self, rows: float) -> float:
-        return float(np.interp(np.log(max(rows, 1)), np.log(self.sizes), self.spread))
+        # Fewer rows than the smallest size: chance goes with the root of their number.
+        fewer = math.sqrt(max(1.0, self.sizes[0] / max(rows, 1)))
+        return fewer * float(np.interp(np.log(max(rows, 1)), np.log(self.sizes), self.spread))
 
 
 def learn(
@@ -156,7 +161,10 @@ def learn(
     span = float(holdout.times[-1] - holdout.times[0]) * moments / (moments - 1)
     cells = max(1, round(count * window / span))
     largest = max(int(min(window_rows, most_rows)), 10)
-    smallest = max(10, min(SMALLEST, largest // 2))
+    whole_windows = _windows(past, window)
+    usual = float(np.median([b - a for a, b in whole_windows])) if whole_windows else float(largest)
+    # What chance explains of the past windows is asked at their own number of rows.
+    smallest = max(10, min(SMALLEST, largest // 2, int(usual)))
     sizes = tuple(int(n) for n in np.unique(np.geomspace(smallest, largest, STEPS).round()))
     drawn = _drawn(metric, holdout, where, cells, length, sizes, seed)
     with np.errstate(invalid="ignore"):
@@ -165,7 +173,8 @@ def learn(
         return Movement(metric)
     spread = (upper - middle) / stats.norm.isf(TAIL)
     learnt = Movement(metric, blocks, sizes, _short(middle - whole), _short(spread), float(f"{own:.6g}"))
-    return _with_past(learnt, past, window, max(1, round(span / window)), whole)
+    chance = float(np.interp(np.log(usual), np.log(sizes), np.nanvar(drawn, axis=1)))
+    return _with_past(learnt, past, int(holdout.times[0]), whole_windows, chance)
 
 
 def _drawn(
@@ -209,37 +218,43 @@ def _value(metric: str, y: Floats, rows: Ints, loss: Floats | None, group: Ints 
     return math.sqrt(lost) if metric == "rmse" else lost
 
 
-def _with_past(learnt: Movement, past: Outside, window: float, held: int, whole: float) -> Movement:
-    """The movement with what past windows show; `held` is how many windows the holdout is long."""
+def _windows(past: Outside, window: float) -> list[tuple[int, int]]:
+    """Where each past window of enough rows begins and ends."""
     number = (past.times - int(ANCHOR.timestamp() * 1e6)) // int(window)
     edges = np.flatnonzero(np.diff(number, prepend=FAR, append=FAR))
-    logs, sizes = [], []
-    for begin, end in pairwise(edges):
-        if end - begin < LEAST_ROWS:
-            continue
-        y, p = past.y[begin:end], past.p[begin:end]
-        one = np.zeros(len(y), dtype=np.int64)
-        (log,) = _logs(learnt.metric, weighted.statistic(learnt.metric, one, y, p)(np.ones((1, 1))))
-        if np.isfinite(log):
-            logs.append(log)
-            sizes.append(end - begin)
-    if len(logs) < LEAST_WINDOWS:
+    return [(int(a), int(b)) for a, b in pairwise(edges) if b - a >= LEAST_ROWS]
+
+
+def _with_past(
+    learnt: Movement, past: Outside, begin: int, windows: list[tuple[int, int]], chance: float
+) -> Movement:
+    """The movement with what past windows show beside the holdout, which began at a moment.
+
+    `chance` is the variance that chance gives to windows of their rows.
+    """
+    held = past.times >= begin
+    if held.sum() < LEAST_ROWS or held.all():
         return learnt
-    found = np.maximum(logs, np.median(logs) + math.log(LUCK))
-    held = min(held, len(found) // 2)
-    below = np.concatenate([[0.0], np.cumsum(found)])
-    stretches = (below[held:] - below[:-held]) / held
-    apart = (found[None, :] - stretches[:, None]) ** 2
-    inside = np.arange(len(found))[None, :] - np.arange(len(stretches))[:, None]
-    apart = apart[(inside < 0) | (inside >= held)]
-    chance = learnt._spread(float(np.median(sizes))) ** 2
-    scale = max(1.0, learnt.sizes[0] / float(np.median(sizes)))
+    zero = _log(learnt.metric, past.y[held], past.p[held])
+    found = np.array([_log(learnt.metric, past.y[a:b], past.p[a:b]) for a, b in windows])
+    known = np.isfinite(found)
+    if known.sum() < LEAST_WINDOWS or not np.isfinite(zero):
+        return learnt
+    found = np.maximum(found[known], np.median(found[known]) + math.log(LUCK)) - zero
+    largest = learnt.sizes[-1]
     return replace(
         learnt,
         windows=len(found),
-        between=float(f"{apart.mean():.6g}"),
-        between_chance=float(f"{chance * scale * (1 + 1 / held):.6g}"),
+        harder=float(f"{found.mean():.6g}"),
+        between=float(f"{found.var(ddof=1):.6g}"),
+        between_chance=float(f"{chance:.6g}"),
+        zero=float(f"{learnt._spread(largest) ** 2 * largest / held.sum():.6g}"),
     )
+
+
+def _log(metric: str, y: Floats, p: Floats) -> float:
+    one = np.zeros(len(y), dtype=np.int64)
+    return float(_logs(metric, weighted.statistic(metric, one, y, p)(np.ones((1, 1))))[0])
 
 
 def _logs(metric: str, values: Floats) -> Floats:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pandas as pd
 
@@ -98,31 +97,37 @@ def judge(
         values = compute(model.task, y, p) if len(rows) else {}
     except TerminalError as error:
         values, problem = {}, str(error)
-    times, seed = pd.DatetimeIndex(rows["_time"]).asi8, model.training.seed
-    metrics = {}
-    for name, value in values.items():
-        low, high = interval.interval(name, times, y, p, seed=seed)
-        metrics[name] = MetricResult(
-            value, None, holdout.get(name), "shown", low=low, high=high, confidence=interval.CONFIDENCE,
-            coverage=coverage, rows=len(rows),
-        )  # fmt: skip
+    metrics = {
+        name: MetricResult(value, None, holdout.get(name), "shown", coverage=coverage, rows=len(rows))
+        for name, value in values.items()
+    }
     if metric not in values:
         metrics[metric] = MetricResult(
             None, limit, holdout[metric], "unreadable", True, problem, coverage=coverage, rows=len(rows)
         )
         return metrics, (Violation(What.UNREADABLE, "_label", metric, None, limit, problem),)
-    found = metrics[metric]
     worse = _beyond(metric, values[metric], limit)
-    between = (
-        ""
-        if found.low is None
-        else f" ({found.low:.4g} to {found.high:.4g} with {found.confidence:.0%} confidence)"
+    low, high = interval.interval(
+        metric, pd.DatetimeIndex(rows["_time"]).asi8, y, p, seed=model.training.seed
     )
+    between = "" if low is None else f" ({low:.4g} to {high:.4g} with {interval.CONFIDENCE:.0%} confidence)"
     detail = (
         f"{values[metric]:.4g}{between} on {len(rows)} rows, labels of {coverage:.0%} of the window's; "
         f"holdout {holdout[metric]:.4g}"
     )
-    metrics[metric] = replace(found, limit=limit, state="judged", violated=worse, detail=detail)
+    metrics[metric] = MetricResult(
+        values[metric],
+        limit,
+        holdout[metric],
+        "judged",
+        worse,
+        detail,
+        low,
+        high,
+        interval.CONFIDENCE,
+        coverage,
+        len(rows),
+    )
     violation = Violation(What.PERFORMANCE, metric, metric, values[metric], limit, detail)
     return metrics, (violation,) if worse else ()
 

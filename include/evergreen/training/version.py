@@ -40,7 +40,8 @@ PROBE_ROWS = 200
 class Final:
     """The model that is registered, and its predictions for every row of the snapshot.
 
-    `trained_until`: it has learnt labels of event times before this (UTC).
+    `trained_until`: it has learnt labels of event times before this (UTC). `outside`: predictions by models that had not
+    learnt the row, see there.
     """
 
     booster: xgb.Booster
@@ -48,6 +49,7 @@ class Final:
     refitted: bool
     trained_until: datetime
     prediction: np.ndarray
+    outside: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,9 @@ def finalise(model: ModelSpec, judged: Judged) -> Final:
             "training.params (learning_rate, max_delta_step) and at the label's range",
             Reason.BAD_METRIC,
         )
-    return Final(booster, encoding, again, moment(int(learnt.times[-1]) + 1), predicted)
+    return Final(
+        booster, encoding, again, moment(int(learnt.times[-1]) + 1), predicted, outside(model, judged)
+    )
 
 
 def write_run_files(
@@ -138,7 +142,7 @@ def write_run_files(
     honest = final.prediction.copy()
     honest[len(honest) - len(judged.prediction) :] = judged.prediction
     shares = gain_shares(final.booster, final.encoding)
-    rows = Predicted(judged.split.rows, honest, outside(model, judged))
+    rows = Predicted(judged.split.rows, honest, final.outside)
     made = reference.build(model, rows, judged.holdout, shares)
     made.write(folder / "reference")
 

@@ -88,7 +88,6 @@ def test_the_interval_and_the_coverage_are_kept_and_shown(scene):
     metric = found.metrics["rmse"]
     assert metric.low < metric.value < metric.high < metric.limit
     assert (metric.confidence, metric.coverage, metric.rows) == (0.95, 1.0, ROWS)
-    assert all(m.low is not None for m in found.metrics.values())
     kept = world.judgements()[0]["metrics"]["rmse"]
     assert (kept["low"], kept["high"], kept["coverage"]) == (metric.low, metric.high, 1.0)
     for name in ("drift.html", "performance.html"):
@@ -143,7 +142,7 @@ def test_a_violation_that_more_labels_take_back_is_told_and_counts_no_more(scene
 
 
 def test_an_estimate_opens_the_alarm_early_and_the_labels_replace_it(scene):
-    world = scene(drift={"ignore": ["pressure"]}, **EARLY)
+    world = scene(drift={"ignore": ["pressure"]}, sample_rows=4000, **EARLY)
     world.champion(learned=learnt_hard())
     frames = [hard(week(n), 0.9) for n in range(2)]
     for frame in frames:
@@ -178,7 +177,11 @@ def test_an_estimate_opens_the_alarm_early_and_the_labels_replace_it(scene):
 
 
 def test_an_estimate_asks_for_a_training_only_where_the_spec_says_so(scene):
-    world = scene(drift={"ignore": ["pressure"]}, performance={"estimate": True, "estimate_requests": True})
+    world = scene(
+        drift={"ignore": ["pressure"]},
+        sample_rows=4000,
+        performance={"estimate": True, "estimate_requests": True},
+    )
     world.champion(learned=learnt_hard())
     for number in range(2):
         world.land(hard(week(number), 0.9), labels=False)
@@ -195,7 +198,7 @@ def test_an_estimate_asks_for_a_training_only_where_the_spec_says_so(scene):
 
 
 def test_unchanged_windows_without_labels_raise_no_early_alarm(scene):
-    world = scene(drift={"ignore": ["pressure"]}, **EARLY)
+    world = scene(drift={"ignore": ["pressure"]}, sample_rows=4000, **EARLY)
     world.champion(learned=learnt_hard())
     for number in range(2):
         world.land(hard(week(number), 0.2), labels=False)
