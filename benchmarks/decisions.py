@@ -19,7 +19,7 @@ from benchmarks.table import Row, markdown
 
 PAGE = Path(__file__).with_name("DECISIONS.md")
 KEPT = Path(__file__).with_name("decisions.json")
-PARTS = ("drift", "gate", "flapping")
+PARTS = ("drift", "error", "gate", "flapping")
 
 
 def main() -> int:
