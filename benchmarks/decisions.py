@@ -2,7 +2,7 @@
 
     python -m benchmarks.decisions [PART ...]
 
-Parts: drift, gate, flapping. Each can be run by itself as `python -m benchmarks.decisions_PART`; what is known of the
+Parts: drift, error, gate, flapping. Each can be run by itself as `python -m benchmarks.decisions_PART`; what is known of the
 others is kept.
 """
 
