@@ -54,6 +54,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             Decisions are ledger rows; the tasks after this one are skipped where there is nothing for them to do.
             """
             from evergreen.monitoring.monitor import monitor
+            from evergreen.monitoring.wording import verdict
 
             found, model = wiring.model_and_specs(spec.name)
             as_of = wiring.as_of(context)
@@ -66,7 +67,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                     "announce": run.announce,
                     "announce_rollback": run.rolled_back,
                     "as_of": as_of.isoformat(),
-                    "windows": [f"{j.window_start:%Y-%m-%d %H:%M} {j.status}" for j in run.judged],
+                    "windows": [f"{j.window_start:%Y-%m-%d %H:%M} {verdict(j)}" for j in run.judged],
                     "watch": run.watched.reason if run.watched else None,
                     "decision": run.decision.kind.value if run.decision else None,
                     "request": run.request,

@@ -8,8 +8,11 @@ from typing import Any
 
 from evergreen.alerting import words
 from evergreen.alerting.judgements import (
+    ERRORS,
+    error_of,
     names_of,
     newest_judgement,
+    revised,
     violation_table,
     violations_of,
     window_of,
@@ -28,6 +31,7 @@ from evergreen.warehouse.connection import Connection, fetch
 
 WHAT = {
     "performance": "served error beyond its limit",
+    "estimated_performance": "estimated error beyond its limit",
     "data_drift": "data drift",
     "prediction_drift": "prediction drift",
 }
@@ -45,7 +49,7 @@ def drifted(conn: Connection, known: Known) -> Letter:
     what = " and ".join(WHAT.get(code, words.reason(code)) for code in codes) or "drift"
     gave_up = known.get("gave_up") is True
     headline = (
-        f"{model} v{version or '?'}: {what}{f' in {names}' if names and codes != ['performance'] else ''}"
+        f"{model} v{version or '?'}: {what}{f' in {names}' if names and not set(codes) <= set(ERRORS) else ''}"
         f"{' needs a person' if gave_up else ''}"
     )
     since = _since(conn, known, judgement)
@@ -64,7 +68,9 @@ def drifted(conn: Connection, known: Known) -> Letter:
             ("Reason", ", and ".join(map(words.reason, codes)) or words.MISSING),
             ("Since", since),
             ("Newest window", window_of(judgement, known)),
+            *((("Judged before", again),) if (again := revised(conn, judgement)) else ()),
             ("Rows in it", _rows(judgement or {})),
+            *((("Error in it", error),) if (error := error_of(judgement)) else ()),
             ("Rule", rule if isinstance(rule, str) else _rule(known)),
         ),
         tables=violation_table(violations, "What left its limits, in the newest window"),
@@ -132,7 +138,12 @@ def _lead(known: Known, codes: Sequence[str], names: str, version: str | None) -
         said.append(
             f"The predictions that {known.name} version {version or '?'} served are worse than allowed."
         )
-    if list(codes) != ["performance"]:
+    if "estimated_performance" in codes:
+        said.append(
+            f"The predictions that {known.name} version {version or '?'} served are worse than allowed by an estimate: "
+            "their labels are not in yet. The value of the labels replaces it when they are."
+        )
+    if not set(codes) <= set(ERRORS):
         only = list(codes) == ["prediction_drift"]
         seen = f"The predictions of {known.name} are" if only else f"The data that {known.name} sees is"
         moved = f": {names} moved beyond the limit." if names else "."

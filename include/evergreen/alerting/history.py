@@ -24,7 +24,10 @@ REPEATED = (Kind.RETRAIN_SUPPRESSED, Kind.REJECTED)
 
 @dataclass(frozen=True)
 class Window:
-    """One judged window: the served error in it, and the limit it was held against (None: not measured)."""
+    """One judged window: the served error in it, and the limit it was held against (None: not measured).
+
+    `estimated`: the value is an estimate, its labels are not in.
+    """
 
     start: datetime
     end: datetime
@@ -32,6 +35,7 @@ class Window:
     status: str
     value: float | None
     limit: float | None
+    estimated: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def windows(conn: Connection, model: str, metric: str, *, until: datetime | None
         Window(
             row["window_start"], row["window_end"], row["version"], row["status"],
             number(row["metric"], "value"), number(row["metric"], "limit"),
+            (row["metric"] or {}).get("state") == "estimated",
         )
         for row in rows
     ]  # fmt: skip

@@ -8,12 +8,15 @@ from typing import Any
 from evergreen.alerting import words
 from evergreen.alerting.history import number
 from evergreen.alerting.letter import Known, Table, show
+from evergreen.monitoring.judgement import MetricResult
+from evergreen.monitoring.wording import sentence
 from evergreen.warehouse.connection import Connection, fetch
 
 MOST_ROWS = 12
 MOST_NAMES = 3
+ERRORS = ("performance", "estimated_performance")
 _JUDGEMENT = (
-    "SELECT id, version, window_start, window_end, as_of, row_count, sampled_rows, labelled, status, violations, metrics,"
+    "SELECT id, version, window_start, window_end, revision, as_of, row_count, sampled_rows, labelled, status, violations, metrics,"
     " report, mlflow_run FROM evergreen.window_judgement"
 )
 
@@ -46,14 +49,14 @@ def violations_of(judgement: dict[str, Any] | None, known: Known) -> list[dict[s
 
 def _excess(violation: dict[str, Any]) -> float:
     value, limit = number(violation, "value"), number(violation, "limit")
-    if violation["kind"] == "performance":
+    if violation["kind"] in ERRORS:
         return float("inf")
     return -1.0 if value is None else abs(value / limit) if limit else 0.0
 
 
 def names_of(violations: Sequence[dict[str, Any]]) -> str:
     """The columns of some violations, the worst first, as a short enumeration."""
-    found = (v["column"] for v in violations if v["kind"] != "performance" and v.get("column"))
+    found = (v["column"] for v in violations if v["kind"] not in ERRORS and v.get("column"))
     names = list(dict.fromkeys(map(words.column_name, found)))
     if len(names) > MOST_NAMES:
         return f"{', '.join(names[: MOST_NAMES - 1])} and {len(names) - MOST_NAMES + 1} more"
@@ -68,8 +71,9 @@ def violation_table(violations: Sequence[dict[str, Any]], title: str) -> tuple[T
     for v in violations[:MOST_ROWS]:
         value, limit = number(v, "value"), number(v, "limit")
         times = f"{value / limit:.1f} x" if value is not None and limit else ""
-        if v["kind"] == "performance":
-            column, measure = "served predictions", words.metric_name(v.get("statistic"))
+        if v["kind"] in ERRORS:
+            estimated = "" if v["kind"] == "performance" else ", estimated without labels"
+            column, measure = "served predictions", f"{words.metric_name(v.get('statistic'))}{estimated}"
         else:
             column, measure = (
                 words.column_name(v.get("column")),
@@ -97,3 +101,34 @@ def window_of(judgement: dict[str, Any] | None, known: Known) -> str:
     start = judgement["window_start"] if judgement else known.get("window_start", "window.start")
     end = judgement["window_end"] if judgement else known.get("window_end", "window.end")
     return f"{words.when(start)} to {words.when(end)}" if start or end else words.MISSING
+
+
+def error_of(judgement: dict[str, Any] | None) -> str | None:
+    """The watched error of a window with its interval and the share of labels, or that it is not known yet."""
+    for name, found in ((judgement or {}).get("metrics") or {}).items():
+        if isinstance(found, dict) and found.get("state") not in (None, "shown"):
+            return sentence(
+                words.metric_name(name),
+                MetricResult(**{"value": None, "limit": None, "reference": None, **found}),
+            )
+    return None
+
+
+def revised(conn: Connection, judgement: dict[str, Any] | None) -> str | None:
+    """How a window came out before it was judged again; None for one that was judged once."""
+    if not judgement or judgement["revision"] < 2:
+        return None
+    found = fetch(
+        conn,
+        "SELECT b.status, b.labelled, b.row_count, b.as_of FROM evergreen.window_judgement AS n"
+        " JOIN evergreen.window_judgement AS b USING (model, version, window_start)"
+        " WHERE n.id = %s AND b.revision < n.revision ORDER BY b.revision DESC LIMIT 1",
+        (judgement["id"],),
+    )
+    if not found:
+        return None
+    before = found[0]
+    return (
+        f"judged again, revision {judgement['revision']}: {judgement['status']}; as of {words.when(before['as_of'])}, with "
+        f"{before['labelled']} of {before['row_count']} labels, it was {before['status']}"
+    )

@@ -114,6 +114,8 @@ def _draw_error(axes: Axes, judged: Sequence[Window], metric: str) -> None:
     for wrong, colour, size in ((False, BLUE, 22), (True, RED, 46)):
         some = [i for i, w in enumerate(judged) if w.value is not None and beyond(metric, w) == wrong]
         axes.scatter([x[i] for i in some], [values[i] for i in some], s=size, color=colour, zorder=5)
+    guessed = [i for i, w in enumerate(judged) if w.value is not None and w.estimated]
+    axes.scatter([x[i] for i in guessed], [values[i] for i in guessed], s=14, color="white", zorder=6)
     known = [v for w in judged for v in (w.value, w.limit) if v is not None]
     if known:
         low, high = min(known), max(known)
@@ -155,6 +157,11 @@ def _legend(told: Sequence[Decision], judged: Sequence[Window], metric: str) -> 
             Line2D([], [], color=RED, marker="o", markersize=7, linewidth=0, label="beyond its limit")
         )
         handles.append(Line2D([], [], color=INK, linewidth=1.3, linestyle=(0, (5, 3)), label="limit"))
+    if any(w.value is not None and w.estimated for w in judged):
+        handles.append(
+            Line2D([], [], color=BLUE, marker="o", markersize=6, markerfacecolor="white", linewidth=0,
+                   label="estimated without labels")
+        )  # fmt: skip
     handles.append(Patch(color=BANDS[1], label="champion"))
     for kind, style in STYLES.items():
         if style.line and any(d.kind is kind for d in told):

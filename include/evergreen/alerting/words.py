@@ -15,6 +15,7 @@ REASONS = {
     "data_drift": "the input data drifted",
     "prediction_drift": "the predictions drifted",
     "performance": "the served predictions became worse than their limit",
+    "estimated_performance": "an estimate without labels puts the served predictions beyond their limit",
     "staleness": "the model is old",
     "new_data": "enough new data arrived",
     "code_change": "the spec changed",

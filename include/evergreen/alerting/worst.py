@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from evergreen.alerting.drawing import BLUE, INK, RED, beyond, clean, png
 from evergreen.alerting.history import number, windows
+from evergreen.alerting.judgements import ERRORS
 from evergreen.alerting.words import column_name, metric_name, statistic_name
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -112,7 +113,7 @@ def worst_panels(
                 tuple(r["violated"] for r in rows),
             )
         )
-    performance = any(v.get("kind") == "performance" for v in newest[0]["violations"] if isinstance(v, dict))
+    performance = any(v.get("kind") in ERRORS for v in newest[0]["violations"] if isinstance(v, dict))
     if metric and performance:
         past = windows(conn, newest[0]["model"], metric, until=newest[0]["as_of"])
         past = [w for w in past if w.end <= newest[0]["window_end"]][-history:]

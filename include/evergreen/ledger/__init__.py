@@ -42,6 +42,7 @@ class TriggerReason(str, Enum):
     DATA_DRIFT = "data_drift"
     PREDICTION_DRIFT = "prediction_drift"
     PERFORMANCE = "performance"
+    ESTIMATED_PERFORMANCE = "estimated_performance"
     STALENESS = "staleness"
     NEW_DATA = "new_data"
     CODE_CHANGE = "code_change"

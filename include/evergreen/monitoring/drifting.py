@@ -23,7 +23,7 @@ from datetime import datetime
 from typing import Any
 
 from evergreen.ledger import Decision, Kind, TriggerReason
-from evergreen.monitoring import episode
+from evergreen.monitoring import episode, wording
 from evergreen.monitoring.effects import REASONS, causes, effects
 from evergreen.monitoring.facts import Facts
 from evergreen.monitoring.holds import named, open_message, too_few_rows, too_often
@@ -34,7 +34,10 @@ from evergreen.spec import ModelSpec
 LONGEST_SIGNATURE = 200
 MOST_REQUESTS = 2
 SHORTEST = 3
-PRECEDENCE = (TriggerReason.PERFORMANCE, TriggerReason.DATA_DRIFT, TriggerReason.PREDICTION_DRIFT)
+PRECEDENCE = (
+    TriggerReason.PERFORMANCE, TriggerReason.ESTIMATED_PERFORMANCE, TriggerReason.DATA_DRIFT,
+    TriggerReason.PREDICTION_DRIFT,
+)  # fmt: skip
 RATE = (Hold.COOLDOWN.value, Hold.BUDGET_SPENT.value)
 
 
@@ -233,6 +236,7 @@ def _window(model: ModelSpec, judged: Judgement) -> dict[str, Any]:
         "end": judged.window_end.isoformat(),
         "revision": judged.revision,
         "rows": judged.rows,
+        "error": wording.error(judged),
         "effects": [
             {
                 "kind": v.kind.value,

@@ -14,15 +14,22 @@ REASONS = {
     What.MISSING: TriggerReason.DATA_DRIFT,
     What.NEW_CATEGORY: TriggerReason.DATA_DRIFT,
     What.PREDICTION_DRIFT: TriggerReason.PREDICTION_DRIFT,
+    What.ESTIMATED_PERFORMANCE: TriggerReason.ESTIMATED_PERFORMANCE,
 }
+ERRORS = (What.PERFORMANCE, What.ESTIMATED_PERFORMANCE)
 
 
 def effects(model: ModelSpec, judged: Judgement, kinds: Sequence[What] = tuple(REASONS)) -> list[Violation]:
-    """The violations of a window that a retraining could answer: a value beyond its limit, on enough rows."""
+    """The violations of a window that a retraining could answer: a value beyond its limit, on enough rows.
+
+    An estimated error is one of them only where the spec says `estimate_requests`.
+    """
     if judged.status is not Status.VIOLATION or judged.rows < model.monitoring.min_rows:
         return []
     unreadable = {v.column for v in judged.violations if v.kind is What.UNREADABLE}
-    return [v for v in judged.violations if v.kind in kinds and v.column not in unreadable and _beyond(v)]
+    if not model.monitoring.performance.estimate_requests:
+        kinds = [k for k in kinds if k is not What.ESTIMATED_PERFORMANCE]
+    return [v for v in judged.violations if v.kind in kinds and v.column not in unreadable and beyond(v)]
 
 
 def causes(
@@ -32,10 +39,11 @@ def causes(
     return {f"{v.kind.value}:{v.column}" for j in judgements for v in effects(model, j, kinds)}
 
 
-def _beyond(violation: Violation) -> bool:
+def beyond(violation: Violation) -> bool:
+    """Whether a violation has a value, and that on the wrong side of its limit."""
     value, limit = violation.value, violation.limit
     if value is None or limit is None:
         return False
-    if violation.kind is What.PERFORMANCE:
+    if violation.kind in ERRORS:
         return value < limit if violation.statistic in LARGER_IS_BETTER else value > limit
     return value >= limit

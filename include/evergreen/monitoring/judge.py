@@ -8,16 +8,29 @@ are in the warehouse, so a failure between the two leaves a report that the next
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 from evergreen import registry
-from evergreen.monitoring import gate, judgement, measure, performance, reads, report, windows
+from evergreen.monitoring import (
+    estimate,
+    gate,
+    judgement,
+    measure,
+    performance,
+    reads,
+    report,
+    windows,
+    wording,
+)
+from evergreen.monitoring.estimate import Estimator
 from evergreen.monitoring.judgement import ColumnResult, Judgement, Status, Violation, What
 from evergreen.monitoring.reference import Reference
 from evergreen.monitoring.reign import reign_of
@@ -28,14 +41,17 @@ from evergreen.warehouse.connection import Connection, connect
 
 REFERENCE_PATH = "reference"
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class _Due:
-    """What one run has to do, what it knows of the feed, and what holds windows back, by their start."""
+    """What one run has to do, what it knows of the feed, what holds windows back, and their last outcome, by their start."""
 
     windows: list[tuple[Window, int]]
     feed: reads.Feed
     held: dict[datetime, tuple[Violation, ...]]
+    before: dict[datetime, Status]
 
 
 def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[Judgement]:
@@ -70,6 +86,8 @@ def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[
     reference = Reference.read(registry.artifact_folder(champion.run_id, REFERENCE_PATH)).for_window(model)
     due = _due(specs, model, reference, champion, reign, as_of)
     done = []
+    # Learnt at most once in a run, and only where a window asks for it.
+    estimator = cache(lambda: estimate.fit(model, reference))
     for window, revision in due.windows:
         facts = due.feed.facts.get(window.start, Facts())
         held = due.held[window.start]
@@ -81,8 +99,15 @@ def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[
                 model.name, champion.version, window.start, window.end, revision, as_of,
                 Status.OK, facts.rows, 0, facts.labelled, mlflow_run=champion.run_id,
             )  # fmt: skip
-            found = _held_back(found, held) if held else _measured(specs, model, reference, found, facts)
-            done.append(judgement.insert(guard, found))
+            found = (
+                _held_back(found, held)
+                if held
+                else _measured(specs, model, reference, found, facts, estimator)
+            )
+            found = judgement.insert(guard, replace(found, before=due.before.get(window.start)))
+            if wording.flipped(found):
+                log.info("%s: %s is %s", model.name, window, wording.verdict(found))
+            done.append(found)
     return done
 
 
@@ -116,7 +141,7 @@ def _due(
     if stopped and news(open_window):
         before = history.get(open_window.start)
         due.append((open_window, before.revision + 1 if before else 1))
-    return _Due(due, feed, held)
+    return _Due(due, feed, held, {j.window_start: j.status for j in earlier})
 
 
 def _repeats(
@@ -142,12 +167,18 @@ def _held_back(found: Judgement, held: Sequence[Violation]) -> Judgement:
 
 
 def _measured(
-    specs: Specs, model: ModelSpec, reference: Reference, found: Judgement, facts: Facts
+    specs: Specs,
+    model: ModelSpec,
+    reference: Reference,
+    found: Judgement,
+    facts: Facts,
+    estimator: Callable[[], Estimator | None],
 ) -> Judgement:
     rows = measure.frame(reads.sample(specs, model, found.as_of, found.window, facts))
     labels = performance.enough_labels(model, facts)
     columns = measure.columns(model, rows, reference, labels=labels)
-    metrics, worse = performance.judge(model, rows, reference, facts)
+    wanted = model.monitoring.performance.estimate and not labels
+    metrics, worse = performance.judge(model, rows, reference, facts, estimator() if wanted else None)
     found = replace(found, sampled_rows=len(rows), metrics=metrics)
     with tempfile.TemporaryDirectory(prefix="evergreen-report-") as name:
         folder = Path(name)

@@ -36,6 +36,7 @@ class What(str, Enum):
     NEW_CATEGORY = "new_category"
     UNREADABLE = "unreadable"
     PERFORMANCE = "performance"
+    ESTIMATED_PERFORMANCE = "estimated_performance"
     VOLUME = "volume"
     UNSCORED = "unscored"
     STALE = "stale"
@@ -79,8 +80,12 @@ class ColumnResult:
 class MetricResult:
     """The served error of a window against the champion's holdout.
 
-    `state` is `judged`, `not_yet` (too few labels: says nothing about the error), `unreadable` (violated) or
-    `shown` (a metric that is not the watched one, without a limit).
+    `state` is `judged`, `estimated` (too few labels: what is expected without them, see `estimate.py`), `not_yet` (too few
+    labels: says nothing about the error), `unreadable` (violated) or `shown` (a metric that is not the watched one,
+    without a limit).
+
+    `low` and `high` are the ends of its interval with that `confidence`, None where the rows do not tell. `coverage` is the
+    share of the window's rows whose label is in, `rows` how many rows with a label were measured.
     """
 
     value: float | None
@@ -89,11 +94,20 @@ class MetricResult:
     state: str
     violated: bool = False
     detail: str = ""
+    low: float | None = None
+    high: float | None = None
+    confidence: float | None = None
+    coverage: float | None = None
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A judged window of one champion version. Times are UTC; `rows` are event rows, `sampled_rows` those measured."""
+    """A judged window of one champion version. Times are UTC; `rows` are event rows, `sampled_rows` those measured.
+
+    `before` is the outcome of the revision before, where the run that judged knows it; it is not kept, the earlier
+    revision's own row has it.
+    """
 
     model: str
     version: str
@@ -111,6 +125,7 @@ class Judgement:
     report: str | None = None
     mlflow_run: str | None = None
     id: int | None = None
+    before: Status | None = None
 
     @property
     def window(self) -> Window:

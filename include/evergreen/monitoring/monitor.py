@@ -11,7 +11,7 @@ from datetime import datetime
 
 from evergreen import ledger
 from evergreen.ledger import Decision, Kind
-from evergreen.monitoring import after_promotion, judge, policy
+from evergreen.monitoring import after_promotion, early, judge, policy
 from evergreen.monitoring.judgement import Judgement
 from evergreen.monitoring.waking import wake
 from evergreen.spec import ModelSpec, Specs
@@ -67,5 +67,6 @@ def monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run
         watched = after_promotion.watch(specs, model, as_of, run_id)
     finally:  # a rollback that cannot be done must not keep a retraining from being asked for
         decision = policy.apply(model, as_of, run_id, specs)
+    early.tell(model, as_of)
     announce, request = wake(model, decision, as_of)
     return Run(tuple(judged), watched, decision, announce, request)

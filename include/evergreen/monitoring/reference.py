@@ -18,16 +18,19 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.monitoring import past as past_windows
 from evergreen.monitoring.limits import Family, p_values, weights
+from evergreen.monitoring.movement import Movement, Outside, learn
 from evergreen.monitoring.noise import RESAMPLES, Resamples
-from evergreen.monitoring.profile import ColumnProfile, describe
+from evergreen.monitoring.profile import ColumnProfile, as_numbers, describe
 from evergreen.spec import ModelSpec
 
-FORMAT = 2
+FORMAT = 3
+MOST_HELD = 500_000
 SAMPLE_FILE = "reference.parquet"
 PROFILE_FILE = "profile.json"
 
@@ -37,7 +40,9 @@ class Reference:
     """The sample and the profile of the rows that a champion learnt from.
 
     Attributes:
-        sample: `_key`, `_hash` (not in those of earlier versions), `_time`, the features, `_label`, `_prediction`; at most `monitoring.sample_rows` rows.
+        sample: `_key`, `_hash` (not in those of earlier versions), `_time`, the features, `_label`, `_prediction`,
+            `_outside` (a prediction by a model that had not learnt the row; null where there is none); at most
+            `monitoring.sample_rows` rows.
         columns: a profile for each feature, `_prediction` and `_label`.
         rows: how many rows the champion learnt from.
         start, end: first and last event time among them, UTC.
@@ -47,6 +52,7 @@ class Reference:
         basis: `history`, or `resampled` where the history has fewer than four whole windows.
         family: what the columns' statistics have in common.
         holdout_metrics: the champion's metrics on its holdout.
+        movement: how the watched metric moves between windows.
     """
 
     sample: pa.Table
@@ -60,6 +66,7 @@ class Reference:
     basis: str
     family: Family
     holdout_metrics: Mapping[str, float]
+    movement: Movement
 
     def write(self, folder: Path) -> None:
         """Write `reference.parquet` and `profile.json` into a folder, which is made if it is not there."""
@@ -77,15 +84,20 @@ class Reference:
             "basis": self.basis,
             "family": asdict(self.family),
             "holdout_metrics": dict(self.holdout_metrics),
+            "movement": self.movement.to_dict(),
             "columns": [c.to_dict() for c in self.columns.values()],
         }
         text = json.dumps(profile, allow_nan=False, indent=1)
         (folder / PROFILE_FILE).write_text(text, encoding="utf-8")
 
     def for_window(self, model: ModelSpec) -> Reference:
-        """This reference for the spec's window of now: made again from the sample if the length was changed."""
+        """This reference for the spec's window and metric of now: made again from the sample if they were changed."""
         if model.monitoring.window.total_seconds() == self.window_s:
-            return self
+            if model.performance_metric == self.movement.metric:
+                return self
+            return replace(
+                self, movement=_movement(model, InMemory.of(self.sample), self.sample, self.usual_rows)
+            )
         gains = {c.name: c.gain for c in self.columns.values() if c.gain is not None}
         again = build(model, self.sample, self.holdout_metrics, gains)
         return replace(again, rows=self.rows, usual_rows=again.usual_rows * self.rows / self.sample.num_rows)
@@ -101,8 +113,8 @@ class Reference:
             profile = json.loads((folder / PROFILE_FILE).read_text(encoding="utf-8"))
             if profile.get("format") != FORMAT:
                 raise _unusable(
-                    f"{PROFILE_FILE} has format {profile.get('format')!r}, this version reads {FORMAT} (limits learnt "
-                    "for a rate of false alarms)"
+                    f"{PROFILE_FILE} has format {profile.get('format')!r}, this version reads {FORMAT} (limits of "
+                    "drift and error learnt for a rate of false alarms)"
                 )
             sample = pq.read_table(folder / SAMPLE_FILE)
             if sample.num_rows != profile["sample_rows"] or not sample.num_rows:
@@ -125,6 +137,7 @@ class Reference:
                 basis=str(profile["basis"]),
                 family=_family(profile["family"]),
                 holdout_metrics={k: float(v) for k, v in profile["holdout_metrics"].items()},
+                movement=Movement.from_dict(profile["movement"]),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             raise _unusable(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
@@ -201,7 +214,8 @@ def build(
         model: names the features and the monitoring settings.
         rows: `_key` (text), `_time` (timestamp with time zone), the features, `_label` and `_prediction`
             (numbers), a row for each row that the champion learnt from; with `_hash` (int64), that of the feature
-            query, the sample is drawn as the warehouse draws a window's.
+            query, the sample is drawn as the warehouse draws a window's; with `_outside`, see `Reference.sample`.
+            Predictions of the newest `training.holdout` are of a model that had not learnt those rows.
         holdout_metrics: the metrics of the champion on its holdout.
         gains: each feature's share of the champion's gain, 0 for one that is not named; none: all count the same.
 
@@ -250,10 +264,14 @@ def build(
         )
         for values in moves.values() if role != "label" else ():
             smallest = np.minimum(smallest, p_values(values, weighted.get(name, 1.0)))
-    if "_hash" in frame.names:
-        wanted.insert(1, "_hash")
+    wanted[1:1] = ["_hash"] if "_hash" in frame.names else []
+    wanted += ["_outside"] if "_outside" in frame.names else []
+    kept = frame.take(chosen, wanted)
+    if "_outside" not in wanted:
+        known = pa.array(chosen >= _held_from(model, times))
+        kept = kept.append_column("_outside", pc.if_else(known, kept["_prediction"].cast(pa.float64()), None))
     return Reference(
-        sample=frame.take(chosen, wanted),
+        sample=kept,
         columns=columns,
         rows=len(times),
         start=_moment(times.min()),
@@ -269,6 +287,35 @@ def build(
             basis=past.basis,
         ),
         holdout_metrics={k: float(v) for k, v in holdout_metrics.items() if math.isfinite(v)},
+        movement=_movement(model, frame, kept, past.usual_rows),
+    )
+
+
+def _held_from(model: ModelSpec, times: npt.NDArray[np.int64]) -> int:
+    """Where the holdout begins, as the training splits."""
+    length = model.training.holdout // timedelta(microseconds=1)
+    return int(np.searchsorted(times, int(times[-1]) - length, "right"))
+
+
+def _movement(model: ModelSpec, frame: Frame, sample: pa.Table, usual_rows: float) -> Movement:
+    begin, most = _held_from(model, frame.times), model.monitoring.sample_rows
+    held = len(frame.times) - begin
+    # A window of it has no more rows than a judged window's sample.
+    kept = min(held, MOST_HELD, math.ceil(held * min(1.0, most / max(usual_rows, 1.0))))
+    rows = begin + past_windows.sample_of(frame.hashes[begin:], kept)
+
+    def values(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
+        return as_numbers(column.slice(begin))[rows - begin]
+
+    times = sample["_time"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
+    return learn(
+        model.performance_metric,
+        Outside.of(frame.times[rows], values(frame.column("_label")), values(frame.column("_prediction"))),
+        Outside.of(times, as_numbers(sample["_label"]), as_numbers(sample["_outside"])),
+        window=model.monitoring.window.total_seconds() * 1e6,
+        window_rows=usual_rows,
+        most_rows=most,
+        seed=model.training.seed,
     )
 
 

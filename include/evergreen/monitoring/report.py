@@ -19,6 +19,7 @@ from evidently import BinaryClassification, DataDefinition, Dataset, Regression,
 from evidently.metrics import MAE, RMSE, LogLoss, R2Score, RocAuc, ValueDrift
 from evidently.tests import gte, lte
 
+from evergreen.monitoring import wording
 from evergreen.monitoring.judgement import ColumnResult, Judgement, MetricResult, What
 from evergreen.monitoring.measure import frame
 from evergreen.monitoring.reference import Reference
@@ -63,7 +64,19 @@ def write(
         except Exception as error:
             reason = html.escape(f"{type(error).__name__}: {error}"[:500])
             file.write_text(f"<p>Evidently could not draw this page: {reason}</p>", encoding="utf-8")
+    if note := wording.error(judgement):
+        for page in folder.glob("*.html"):
+            _say(page, note)
     return values
+
+
+def _say(file: Path, note: str) -> None:
+    """Put a line above Evidently's page: it has no place for an interval, nor for what is not known yet."""
+    page = file.read_text(encoding="utf-8")
+    line = f'<p style="font: 16px sans-serif; margin: 1em">{html.escape(note)}</p>'
+    at = page.find("<body")
+    at = page.find(">", at) + 1 if at >= 0 else 0
+    file.write_text(page[:at] + line + page[at:], encoding="utf-8")
 
 
 def refused(columns: Sequence[ColumnResult], window: pd.DataFrame, reference: Reference) -> dict[str, str]:

@@ -214,7 +214,11 @@ class Drift(Strict):
     """
 
     false_alarms: float = Field(
-        0.01, gt=0, le=0.2, description="probability that a check of an unchanged window alarms in any column"
+        0.01,
+        gt=0,
+        le=0.2,
+        description="probability that a check of an unchanged window alarms in any column; that of its served error, once "
+        "labels are in, is a check of its own with the same rate",
     )
     numeric: float = Field(
         0.1, gt=0, description="smallest Wasserstein distance, in standard deviations, that counts"
@@ -231,9 +235,31 @@ class Performance(Strict):
 
     metric: Metric | None = Field(None, description="metric of the served predictions; default: the gate's")
     max_worse: float = Field(
-        0.3, gt=0, description="share by which the metric may be worse than on the holdout"
+        0.3,
+        gt=0,
+        description="smallest share of the holdout's value by which a worse metric counts; the limit is wider where "
+        "unchanged windows move more, see monitoring.drift.false_alarms",
     )
-    min_labels: float = Field(0.8, gt=0, le=1, description="share of rows whose label must be in")
+    min_labels: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="share of rows whose label must be in; below it the error is 'not yet' judged",
+    )
+    estimate: bool = Field(
+        False,
+        description="whether the metric of a window without enough labels is estimated, and mailed where it is beyond "
+        "the limit; the value of the labels replaces it",
+    )
+    estimate_requests: bool = Field(
+        False, description="whether estimates beyond the limit may ask for a retraining, too"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Performance:
+        if self.estimate_requests and not self.estimate:
+            raise ValueError("estimate_requests: there are no estimates; set estimate: true as well")
+        return self
 
 
 class Trigger(Strict):

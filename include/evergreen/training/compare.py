@@ -25,17 +25,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
+from evergreen.training import ranking
+from evergreen.training.ranking import RANKED
+
 RESAMPLES = 2000
 CELLS = 400
 FEWEST_BLOCKS = 8
 # Fewer moments than this say nothing about how much moments differ.
 FEWEST_CELLS = 5
-# Ranking metrics see scores in at most about so many groups while they are resampled; the point stays exact.
-GROUPS = 1024
 # A model this near to perfect is taken for perfect, so that rounding is no improvement.
 NOTHING = 1e-9
 POWERS = {"rmse": 0.5, "mae": 1.0, "r2": 1.0, "log_loss": 1.0, "brier": 1.0}
-RANKED = ("roc_auc", "pr_auc")
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -117,14 +117,14 @@ def bounds(
     count = int(where.max()) + 1
     if count < FEWEST_CELLS:
         return None, None, None, count
-    length = _block_length(_influence(statistic, count), moments)
+    length = block_length(statistic, count, moments)
     blocks = count // length
     drawn = statistic(_weights(count, length, resamples, seed))
     # A resample without both classes has no AUC; where that is common, the rows say too little.
     known = drawn[np.isfinite(drawn)]
     if len(known) < 0.95 * resamples:
         return None, None, None, blocks
-    tail = _widened(1.0 - confidence, blocks)
+    tail = widened(1.0 - confidence, blocks)
     low, high = np.quantile(known, [tail, 1.0 - tail])
     return float(low), float(high), float(known.std(ddof=1)), blocks
 
@@ -169,15 +169,14 @@ def _statistic(
 def _ranked(
     metric: str, where: np.ndarray, y: np.ndarray, challenger: np.ndarray, champion: np.ndarray
 ) -> tuple[Statistic, float | None]:
-    positive = y > 0.5
-    value = _area if metric == "roc_auc" else _average_precision
+    positive = (y > 0.5).astype(np.float64)
     everything = np.ones((1, int(where.max()) + 1))
-    tables = [_table(p, positive, where) for p in (challenger, champion)]
+    tables = [ranking.table(p, positive, where) for p in (challenger, champion)]
     if positive.all() or not positive.any():
         return (lambda weights: np.full(len(weights), np.nan)), None
     one = np.zeros(len(y), dtype=np.int64)
     exact = [
-        float(value(*_table(p, positive, one, most=len(y)), np.ones((1, 1)))[0])
+        float(ranking.value(metric, *ranking.table(p, positive, one, most=len(y)), np.ones((1, 1)))[0])
         for p in (challenger, champion)
     ]
 
@@ -185,54 +184,17 @@ def _ranked(
         return 1.0 - np.maximum(1.0 - new, NOTHING) / np.maximum(1.0 - old, NOTHING)
 
     # Groups of scores move the value a little; the resampled values are moved back by as much.
-    moved = [e - float(value(*t, everything)[0]) for e, t in zip(exact, tables, strict=True)]
+    moved = [e - float(ranking.value(metric, *t, everything)[0]) for e, t in zip(exact, tables, strict=True)]
 
     def found(weights: np.ndarray) -> np.ndarray:
         parts = []
         for begin in range(0, len(weights), 250):
             some = weights[begin : begin + 250]
-            new, old = (value(*t, some) + m for t, m in zip(tables, moved, strict=True))
+            new, old = (ranking.value(metric, *t, some) + m for t, m in zip(tables, moved, strict=True))
             parts.append(share(new, old))
         return np.concatenate(parts)
 
     return found, float(share(np.array(exact[0]), np.array(exact[1])))
-
-
-def _table(
-    p: np.ndarray, positive: np.ndarray, where: np.ndarray, most: int = GROUPS
-) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of positive and of negative rows by group of scores (largest first) and cell."""
-    scores, group = np.unique(-p, return_inverse=True)
-    if len(scores) > most:
-        # The upper scores decide pr_auc where positives are rare, so edges follow the positives as well.
-        ranks = [np.sort(group), np.sort(group[positive])]
-        edges = [r[np.linspace(0, len(r) - 1, most // 4).astype(np.int64)] for r in ranks if len(r)]
-        group = np.searchsorted(
-            np.unique(np.concatenate([e + i for e in edges for i in (0, 1)])), group, "right"
-        )
-    height, width = int(group.max()) + 1, int(where.max()) + 1
-    place = group * width + where
-    return tuple(
-        np.bincount(place[which], minlength=height * width).reshape(height, width).astype(np.float64)
-        for which in (positive, ~positive)
-    )  # type: ignore[return-value]
-
-
-def _area(up: np.ndarray, down: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """roc_auc for each row of weights; ties count half."""
-    won, lost = up @ weights.T, down @ weights.T
-    below = lost.sum(axis=0) - np.cumsum(lost, axis=0) + 0.5 * lost
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (won * below).sum(axis=0) / (won.sum(axis=0) * lost.sum(axis=0))
-
-
-def _average_precision(up: np.ndarray, down: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """pr_auc for each row of weights, as scikit-learn's average precision."""
-    won, lost = up @ weights.T, down @ weights.T
-    above = np.cumsum(won, axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = np.where(won > 0, above / (above + np.cumsum(lost, axis=0)), 0.0)
-        return (won * precision).sum(axis=0) / won.sum(axis=0)
 
 
 def cells(times: np.ndarray) -> tuple[np.ndarray, int]:
@@ -250,9 +212,15 @@ def _influence(statistic: Statistic, count: int) -> np.ndarray:
     return np.where(np.isfinite(found), found, 0.0)
 
 
-def _block_length(series: np.ndarray, moments: int) -> int:
-    """Cells of a block: Politis and White's choice within the bounds that the module's text gives."""
-    count = len(series)
+def block_length(statistic: Statistic, count: int, moments: int) -> int:
+    """Cells of a block: Politis and White's choice within the bounds that the module's text gives.
+
+    Args:
+        statistic: see `bounds`.
+        count: cells.
+        moments: how many different times the rows have.
+    """
+    series = _influence(statistic, count)
     least = math.ceil(3 * moments ** (1 / 3) * count / moments)
     return max(1, min(max(least, math.ceil(_politis_white(series))), count // FEWEST_BLOCKS))
 
@@ -288,7 +256,7 @@ def _weights(count: int, length: int, resamples: int, seed: int) -> np.ndarray:
     return (running[:, length:] - running[:, :count]).astype(np.float64)
 
 
-def _widened(tail: float, blocks: int) -> float:
+def widened(tail: float, blocks: int) -> float:
     """The level of a percentile that leaves `tail` outside, with so few blocks."""
     return float(ndtr(math.sqrt(blocks / (blocks - 1)) * stdtrit(blocks - 1, tail)))
 

@@ -30,6 +30,7 @@ from evergreen.training.evaluate import Judged
 from evergreen.training.fit import gain_shares, gains, refit
 from evergreen.training.local import Labelled
 from evergreen.training.matrix import write
+from evergreen.training.outside import outside
 from evergreen.training.rows import Rows
 from evergreen.training.split import moment
 
@@ -40,7 +41,8 @@ PROBE_ROWS = 200
 class Final:
     """The model that is registered, and its predictions for every row of the snapshot.
 
-    `trained_until`: it has learnt labels of event times before this (UTC).
+    `trained_until`: it has learnt labels of event times before this (UTC). `outside`: predictions by models that had not
+    learnt the row, see there.
     """
 
     booster: xgb.Booster
@@ -48,14 +50,19 @@ class Final:
     refitted: bool
     trained_until: datetime
     prediction: np.ndarray
+    outside: np.ndarray
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """A snapshot's rows with a prediction each, as `reference.build` reads them."""
+    """A snapshot's rows with a prediction each, as `reference.build` reads them.
+
+    `outside` are predictions of models that had not learnt the row, NaN where there is none.
+    """
 
     rows: Rows
     prediction: np.ndarray
+    outside: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -63,7 +70,12 @@ class Predicted:
     @property
     def names(self) -> list[str]:
         """The columns."""
-        return [*self.rows.names, "_prediction"]
+        return [*self.rows.names, *self._own]
+
+    @property
+    def _own(self) -> dict[str, np.ndarray]:
+        own = {"_prediction": self.prediction}
+        return own if self.outside is None else own | {"_outside": self.outside}
 
     @property
     def times(self) -> np.ndarray:
@@ -77,14 +89,16 @@ class Predicted:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of all rows."""
-        if name == "_prediction":
-            return pa.chunked_array([pa.array(self.prediction)])
-        return self.rows.column(name)
+        own = self._own
+        return pa.chunked_array([pa.array(own[name])]) if name in own else self.rows.column(name)
 
     def take(self, positions: np.ndarray, columns: Sequence[str]) -> pa.Table:
         """Some columns of the rows at ascending positions."""
-        found = self.rows.take(positions, [n for n in columns if n != "_prediction"])
-        return found.append_column("_prediction", pa.array(self.prediction[positions])).select(columns)
+        own = self._own
+        found = self.rows.take(positions, [n for n in columns if n not in own])
+        for name in (n for n in columns if n in own):
+            found = found.append_column(name, pa.array(own[name][positions], from_pandas=True))
+        return found.select(columns)
 
 
 def finalise(model: ModelSpec, judged: Judged) -> Final:
@@ -111,7 +125,9 @@ def finalise(model: ModelSpec, judged: Judged) -> Final:
             "training.params (learning_rate, max_delta_step) and at the label's range",
             Reason.BAD_METRIC,
         )
-    return Final(booster, encoding, again, moment(int(learnt.times[-1]) + 1), predicted)
+    return Final(
+        booster, encoding, again, moment(int(learnt.times[-1]) + 1), predicted, outside(model, judged)
+    )
 
 
 def write_run_files(
@@ -129,7 +145,8 @@ def write_run_files(
     honest = final.prediction.copy()
     honest[len(honest) - len(judged.prediction) :] = judged.prediction
     shares = gain_shares(final.booster, final.encoding)
-    made = reference.build(model, Predicted(judged.split.rows, honest), judged.holdout, shares)
+    rows = Predicted(judged.split.rows, honest, final.outside)
+    made = reference.build(model, rows, judged.holdout, shares)
     made.write(folder / "reference")
 
 

@@ -1,0 +1,87 @@
+"""The early alarm: estimates of the error that are beyond the limit before the labels are in.
+
+The same rule as the trigger policy's (m of the last n judged windows, and the newest), but all it does is to tell people.
+A retraining is asked for by the policy, and only where the spec says `estimate_requests`; then its mail tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from evergreen import registry
+from evergreen.alerting.outbox import raise_incident
+from evergreen.ledger import model_subject
+from evergreen.monitoring import judgement
+from evergreen.monitoring.effects import beyond
+from evergreen.monitoring.judgement import Judgement, Status, What
+from evergreen.monitoring.reign import reign_of
+from evergreen.monitoring.windows import MOST_PER_RUN
+from evergreen.spec import ModelSpec
+from evergreen.warehouse.connection import connect
+
+
+def tell(model: ModelSpec, as_of: datetime) -> bool:
+    """Owe the mail of an early alarm, one for each unbroken run of windows.
+
+    Args:
+        model: whose champion was judged.
+        as_of: of the run; judgements of a later time do not count.
+
+    Returns:
+        Whether the alarm is new.
+    """
+    performance = model.monitoring.performance
+    if not performance.estimate or performance.estimate_requests:
+        return False
+    with connect() as conn:
+        champion = registry.champion(conn, model.name, repair=False, as_of=as_of)
+        if champion is None:
+            return False
+        since = reign_of(conn, model, champion, as_of)
+        judgements = judgement.newest(
+            conn, model.name, champion.version, ends_after=since, as_of=as_of, limit=1000
+        )
+        hits = alarm(model, judgements)
+        if not hits:
+            return False
+        first = _first(judgements, hits[0])
+        context = {
+            "reasons": [What.ESTIMATED_PERFORMANCE.value],
+            "version": champion.version,
+            "judgements": [j.id for j in hits[-MOST_PER_RUN:]],
+            "windows": [str(j.window) for j in hits],
+            "since": first.window_start.isoformat(),
+            "window_start": hits[-1].window_start.isoformat(),
+            "as_of": as_of.isoformat(),
+        }
+        incident = f"estimate:{model.name}:{champion.version}:{first.window_start.isoformat()}"
+        return raise_incident(conn, incident, model_subject(model.name), "drift", None, context)
+
+
+def alarm(model: ModelSpec, judgements: Sequence[Judgement]) -> list[Judgement]:
+    """The windows whose estimates fulfil the rule, oldest first; none where they do not.
+
+    Args:
+        model: its trigger's settings.
+        judgements: the newest revision of each window of the champion, oldest first.
+    """
+    last = [j for j in judgements if j.status in (Status.OK, Status.VIOLATION)][-model.monitoring.trigger.n :]
+    hits = [j for j in last if estimated(j)]
+    return hits if len(hits) >= model.monitoring.trigger.m and hits[-1] is last[-1] else []
+
+
+def estimated(judged: Judgement) -> bool:
+    """Whether a window's estimate is beyond its limit."""
+    return any(v.kind is What.ESTIMATED_PERFORMANCE and beyond(v) for v in judged.violations)
+
+
+def _first(judgements: Sequence[Judgement], hit: Judgement) -> Judgement:
+    """The first window of the run to which a hit belongs: a window whose error was found fine ends it."""
+    first = hit
+    for judged in reversed([j for j in judgements if j.window_start < hit.window_start]):
+        if judged.status is Status.OK:
+            break
+        if estimated(judged):
+            first = judged
+    return first

@@ -1,0 +1,52 @@
+"""What is known of a window's error, in words; "not yet" and "estimated" are never put as "fine"."""
+
+from __future__ import annotations
+
+from evergreen.monitoring.judgement import Judgement, MetricResult, Status
+from evergreen.spec import LARGER_IS_BETTER
+
+
+def error(judgement: Judgement) -> str:
+    """The watched metric of a window in a sentence; empty where the window was not judged at all."""
+    return next(
+        (sentence(name, found) for name, found in judgement.metrics.items() if found.state != "shown"), ""
+    )
+
+
+def sentence(name: str, found: MetricResult) -> str:
+    """One metric: its value with the interval, how many labels it rests on, its limit."""
+    if found.state == "not_yet" or found.value is None:
+        told = "not yet" if found.state == "not_yet" else "could not be computed"
+        return f"{name}: {told} ({found.detail})"
+    between = ""
+    if found.low is not None and found.high is not None:
+        between = f" ({found.low:.4g} to {found.high:.4g}, {found.confidence or 0:.0%} confidence)"
+    labels = "" if found.coverage is None else f", {found.coverage:.0%} of the labels are in"
+    rows = "" if found.rows is None else f" on {found.rows} rows"
+    side = (
+        ""
+        if found.limit is None
+        else f"; at {'least' if name in LARGER_IS_BETTER else 'most'} {found.limit:.4g}"
+    )
+    kind = "estimated without labels, " if found.state == "estimated" else ""
+    return f"{name}: {kind}{found.value:.4g}{between}{rows}{labels}{side}"
+
+
+def verdict(judgement: Judgement) -> str:
+    """The outcome of a window in a few words, for a log or a task's return value, such as `ok, error not yet`."""
+    said = judgement.status.value
+    states = {found.state for found in judgement.metrics.values()}
+    if "not_yet" in states:
+        said += ", error not yet"
+    if "estimated" in states:
+        said += ", error estimated"
+    if judgement.revision > 1:
+        said += f", revision {judgement.revision}"
+    if judgement.before is not None and judgement.before is not judgement.status:
+        said += f", was {judgement.before.value}"
+    return said
+
+
+def flipped(judgement: Judgement) -> bool:
+    """Whether a window that was judged before came out otherwise now, between `ok` and `violation`."""
+    return {judgement.before, judgement.status} == {Status.OK, Status.VIOLATION}

@@ -1,0 +1,48 @@
+"""Past rows are predicted by models that had not learnt them, so that the reference tells how hard each part was."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from evergreen import registry
+from evergreen.monitoring.reference import Reference
+from evergreen.training import outside
+
+
+def sample(world, mlflow_run):
+    reference = Reference.read(registry.artifact_folder(mlflow_run, "reference"))
+    return reference, reference.sample.to_pandas()
+
+
+@pytest.fixture
+def landed(world, mlflow_url, start):
+    world.land(start, 45)
+    return world
+
+
+def test_a_champions_reference_has_predictions_of_models_that_had_not_learnt_the_row(landed, start):
+    done = landed.train(start + timedelta(days=40), "dag/1")
+    reference, rows = sample(landed, done.mlflow_run)
+    held = rows["_time"] > rows["_time"].max() - landed.model.training.holdout
+    assert rows["_outside"][held].notna().all()
+    assert np.corrcoef(rows["_outside"][held], rows["_prediction"][held])[0, 1] > 0.5
+    before = rows[~held & rows["_outside"].notna()]
+    assert len(before) >= done.rows["training"]
+    learnt, honest = ((before[n] - before["_label"]).pow(2).mean() for n in ("_prediction", "_outside"))
+    assert honest > learnt
+    assert reference.movement.metric == "rmse"
+    assert reference.movement.windows >= 4
+    assert reference.movement.factor(0.01, 24) > 1
+
+
+def test_rows_that_are_too_few_have_none(landed, start, monkeypatch):
+    monkeypatch.setattr(outside, "LEAST_ROWS", 10_000)
+    done = landed.train(start + timedelta(days=40), "dag/1")
+    reference, rows = sample(landed, done.mlflow_run)
+    assert rows["_outside"].notna().sum() == done.rows["holdout"]
+    held = rows["_outside"].notna()
+    assert (rows["_outside"] == rows["_prediction"])[held].all()
+    assert reference.movement.factor(0.01, 24) > 1
