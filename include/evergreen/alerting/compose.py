@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 
 from evergreen import settings
-from evergreen.alerting import batches, challengers, data_problems, drift, failures, words
+from evergreen.alerting import approvals, batches, challengers, data_problems, drift, failures, words
 from evergreen.alerting.letter import Known, Letter, Table, facts, known_links, show
 from evergreen.alerting.links import airflow_run_url
 from evergreen.ledger import find
@@ -48,6 +48,7 @@ KINDS: dict[str, Callable[[Connection, Known], Letter]] = {
     "batch_quarantined": batches.quarantined,
     "champion_changed": challengers.promoted,
     "challenger_rejected": challengers.rejected,
+    "approval": approvals.waiting,
     "rolled_back": challengers.rolled_back,
     "run_failed": failures.run_failed,
 }

@@ -116,8 +116,9 @@ def finalise(model: ModelSpec, judged: Judged) -> Final:
 def write_run_files(
     model: ModelSpec, judged: Judged, final: Final, document: dict[str, Any], folder: Path
 ) -> None:
-    """Write what the MLflow run keeps: spec, verdict, notes, importance, encoding and `reference/`."""
+    """Write what the MLflow run keeps: spec, verdict and its evidence, notes, importance, encoding and `reference/`."""
     _json(folder / "gate.json", judged.verdict.to_dict())
+    _json(folder / "evidence.json", judged.evidence.to_dict())
     _json(folder / "notes.json", judged.notes)
     _json(folder / "importance.json", gains(final.booster, final.encoding))
     _json(folder / ENCODING_FILE, final.encoding.to_dict())

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from evergreen import ledger, registry
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
-from evergreen.training import promote
+from evergreen.training import ruling
 from evergreen.training.gate import GateReason, Verdict
 from evergreen.training.outcome import Outcome
 from evergreen.training.promote import settle
@@ -201,7 +201,7 @@ def test_a_rollback_by_hand_blocks_nothing(landed, start):
 
 def _blocking_of(world, outcome):
     with connect() as conn:
-        return promote._blocking(conn, world.model, outcome)
+        return ruling.blocked_by(conn, world.model, outcome)
 
 
 def test_an_outcome_of_another_model_is_refused(landed, start):
