@@ -83,28 +83,30 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             One whose time is long over is rejected here, without asking.
             """
             from evergreen import ledger
-            from evergreen.alerting.approval_page import page
-            from evergreen.training import approval
             from evergreen.warehouse.connection import connect
 
+            with connect() as conn:
+                waiting = ledger.awaiting_approval(conn, spec.name)
+            if waiting is None:
+                return wiring.hand_on(context, {"waiting": None}, ask=False, decide=False)
+            # Heavy, and mostly nothing waits.
+            from evergreen.alerting.approval_page import page
+            from evergreen.training import approval
+
             found, model = wiring.model_and_specs(spec.name)
-            run, nothing = wiring.run_id(context), {"ask": False, "decide": False}
+            run = wiring.run_id(context)
             late = approval.expire(model, datetime.now(timezone.utc), run)
             if late is not None:
                 return wiring.hand_on(context, {"version": late.version}, ask=False, decide=True)
             with connect() as conn:
-                waiting = ledger.awaiting_approval(conn, model.name)
-                asking = approval.asking(conn, waiting) if waiting else None
+                asking = approval.asking(conn, waiting)
             other = asking if asking is not None and asking.run_id != run else None
-            if waiting is None or (other is not None and _still_asks(context["ti"], other.run_id)):
-                return wiring.hand_on(context, {"waiting": waiting.version if waiting else None}, **nothing)
+            mine = other is None or not _still_asks(context["ti"], other.run_id)
             with connect() as conn:
-                if asking is None or other is not None:
+                if mine and (asking is None or other is not None):
                     mine = approval.ask(conn, waiting, run, instead_of=other)
-                else:
-                    mine = True
                 if not mine:
-                    return wiring.hand_on(context, {"waiting": waiting.version}, **nothing)
+                    return wiring.hand_on(context, {"waiting": waiting.version}, ask=False, decide=False)
                 headline, body = page(conn, found, waiting)
             return {
                 "version": waiting.version,

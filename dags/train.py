@@ -62,7 +62,6 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             from datetime import datetime, timezone
 
             from evergreen import ledger, settings
-            from evergreen.training import approval
             from evergreen.training.plan import plan_run
             from evergreen.warehouse import features
             from evergreen.warehouse import snapshot as snapshots
@@ -71,8 +70,11 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             found, model = wiring.model_and_specs(spec.name)
             with connect() as conn:
                 features.require_valid(conn, found, model)
-            # One that nobody asks about any more would keep its requests for ever.
-            approval.expire(model, datetime.now(timezone.utc), wiring.run_id(context))
+                waits = ledger.awaiting_approval(conn, model.name) is not None
+            if waits:  # one that nobody asks about any more would keep its requests for ever
+                from evergreen.training import approval
+
+                approval.expire(model, datetime.now(timezone.utc), wiring.run_id(context))
             with connect() as conn:
                 requests = ledger.unclaimed_requests(conn, model.name)
             planned = plan_run(

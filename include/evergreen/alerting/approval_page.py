@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from evergreen.alerting import approvals
 from evergreen.alerting.compose import gather
 from evergreen.alerting.letter import Letter
@@ -12,7 +14,7 @@ from evergreen.warehouse.connection import Connection
 
 def page(conn: Connection, specs: Specs, waiting_row: Decision) -> tuple[str, str]:
     """Subject and Markdown body of the page on which a challenger is approved: the e-mail's content."""
-    row = {
+    row: dict[str, Any] = {
         "incident": f"approval:{waiting_row.subject}:{waiting_row.version}",
         "kind": "approval",
         "subject": waiting_row.subject,

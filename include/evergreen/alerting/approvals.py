@@ -29,6 +29,7 @@ def waiting(conn: Connection, known: Known) -> Letter:
     run = run if isinstance(run, str) else None
     known.told |= TOLD
     because = known.get("asked_because")
+    note = known.get("note")
     rows = known.mapping("rows")
     return Letter(
         headline=f"{known.name}: challenger v{version} waits for approval",
@@ -46,6 +47,7 @@ def waiting(conn: Connection, known: Known) -> Letter:
             ("What the gate says", words.reason(known.decision.reason if known.decision else None)),
             ("Holdout rows judged", rows.get("judged")),
             ("Data as of", words.when(known.as_of)),
+            *((("Note", note),) if note else ()),
         ),
         tables=(*metric_table(known, metric), *_checks(known)),
         steps=(
