@@ -200,8 +200,9 @@ def test_a_bad_promotion_is_rolled_back_by_the_watch_and_blocked(
     for old, new in BAD.items():
         stack.edit(f"models/{MODEL}.yaml", old, new)
     try:
-        stack.run(train, conf)
-        bad = stack.decisions(subject, Kind.PROMOTED, Kind.REJECTED)[0]
+        run = stack.run(train, conf)
+        decided = stack.decisions(subject, Kind.PROMOTED, Kind.REJECTED)
+        bad = next(d for d in decided if d.run_id.endswith(run))
         assert bad.kind is Kind.PROMOTED, bad.evidence["checks"]
         until(lambda: not stack.api.active([f"score__{MODEL}", f"monitor__{MODEL}"]), "the first scoring")
 
@@ -230,9 +231,10 @@ def test_a_bad_promotion_is_rolled_back_by_the_watch_and_blocked(
         )  # fmt: skip
         assert bad.version in versions, "what was served stays"
 
-        until(lambda: not stack.api.active([train]), "a training that the monitor woke")
-        stack.run(train, conf)
-        again = stack.decisions(subject, Kind.PROMOTED, Kind.REJECTED)[0]
+        # The monitor may have woken a training of its own meanwhile.
+        run = stack.run(train, conf)
+        decided = stack.decisions(subject, Kind.PROMOTED, Kind.REJECTED)
+        again = next(d for d in decided if d.run_id.endswith(run))
         assert (again.kind, again.reason) == (Kind.REJECTED, "blocked_after_rollback")
         assert f"decision {back.id}" in again.evidence["message"]
     finally:
