@@ -13,7 +13,8 @@ model at a time.
 **Params.** *As of*: the cut-off. *Reason*: why, for a run by hand. *Dry run*: fit and evaluate, register and decide nothing.
 
 **Then.** A promotion emits the model's asset, which wakes the scoring; the e-mail names the numbers. `announce` is
-skipped where nothing was promoted, `notify` where no e-mail waits.
+skipped where nothing was promoted, `notify` where no e-mail waits. With `gate.approval: manual` a challenger that passed
+waits for a person instead, in `promote__MODEL`, which `announce_challenger` wakes.
 
 **How to recover.** Clear the failed task: each step finds what an earlier try left and never registers or promotes
 twice. A bad promotion is undone by the monitor's watch, or by hand by the DAG `rollback__MODEL`. What the watch took
@@ -35,7 +36,7 @@ from evergreen.spec import ModelSpec
 
 def build(dag_id: str, spec: ModelSpec) -> DAG:
     """Build the training DAG of a model."""
-    subject = f"model/{spec.name}"
+    subject, approved_by_hand = f"model/{spec.name}", spec.gate.approval == "manual"
     with DAG(
         dag_id,
         description=f"Train, judge and promote {spec.name}",
@@ -59,6 +60,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             with a fingerprint.
             """
             from dataclasses import asdict
+            from datetime import datetime, timezone
 
             from evergreen import ledger, settings
             from evergreen.training.plan import plan_run
@@ -69,12 +71,20 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             found, model = wiring.model_and_specs(spec.name)
             with connect() as conn:
                 features.require_valid(conn, found, model)
-                requests = ledger.open_requests(conn, model.name)
+                waits = ledger.awaiting_approval(conn, model.name) is not None
+            if waits:  # one that nobody asks about any more would keep its requests for ever
+                from evergreen.training import approval
+
+                approval.expire(model, datetime.now(timezone.utc), wiring.run_id(context))
+            with connect() as conn:
+                requests = ledger.unclaimed_requests(conn, model.name)
             planned = plan_run(
                 wiring.run_type(context), wiring.as_of(context), requests, woken=bool(wiring.events(context))
             )
             if planned is None:
-                raise AirflowSkipException("the retrain request that woke this run is answered already")
+                raise AirflowSkipException(
+                    "the retrain request that woke this run is answered already, or its challenger waits for approval"
+                )
             taken = snapshots.take(found, model, planned.as_of, settings.SNAPSHOTS.path())
             return {
                 "as_of": planned.as_of.isoformat(),
@@ -108,11 +118,14 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
 
         @task
         def settle(plan: dict[str, Any], outcome: dict[str, Any], **context: Any) -> dict[str, Any]:
-            """Promote or reject: one row in the ledger, then the aliases in MLflow.
+            """Promote, reject or let it wait: one row in the ledger, then the aliases in MLflow.
 
-            Then announce is skipped unless it promoted, and notify unless e-mails wait.
+            Then announce is skipped unless it promoted, and notify unless e-mails wait. Where a person approves,
+            announce_challenger tells the promotion DAG as long as a challenger waits, be it an earlier one.
             """
+            from evergreen import ledger
             from evergreen.training.promote import settle as settle_outcome
+            from evergreen.warehouse.connection import connect
 
             if plan["dry_run"]:
                 raise AirflowSkipException("dry run: nothing is decided")
@@ -125,10 +138,15 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 because=plan["reason"],
             )
             promoted = decision.kind.value == "promoted"
+            asks = {}
+            if approved_by_hand:
+                with connect() as conn:
+                    asks["announce_challenger"] = ledger.awaiting_approval(conn, model.name) is not None
             return wiring.hand_on(
                 context,
                 {
                     "announce": promoted,
+                    **asks,
                     "as_of": plan["as_of"],
                     "decision": decision.kind.value,
                     "decision_id": decision.id,
@@ -136,11 +154,18 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 },
                 announce=promoted,
                 notify=wiring.mails_wait(subject),
+                **asks,
             )
 
         planned = snapshot()
         settled = settle(planned, fit(planned))
         wiring.announce(wiring.model_asset(spec.name), unless="the challenger was rejected")(settled)
+        if approved_by_hand:
+            wiring.announce(
+                wiring.challenger_asset(spec.name),
+                unless="no challenger waits",
+                task_id="announce_challenger",
+            )(settled)
         settled >> wiring.notify(subject)
     return dag
 

@@ -90,6 +90,11 @@ def model_asset(name: str) -> Asset:
     return Asset(name=f"model_{name}", uri=f"evergreen://model/{name}", group="evergreen")
 
 
+def challenger_asset(name: str) -> Asset:
+    """A challenger of a model waits for approval; its evaluation is a row of the ledger."""
+    return Asset(name=f"challenger_{name}", uri=f"evergreen://challenger/{name}", group="evergreen")
+
+
 def predictions_asset(name: str) -> Asset:
     """New predictions of a model were written."""
     return Asset(name=f"predictions_{name}", uri=f"evergreen://predictions/{name}", group="evergreen")

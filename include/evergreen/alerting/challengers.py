@@ -43,6 +43,7 @@ def promoted(conn: Connection, known: Known) -> Letter:
             ("Why trained", trigger(conn, known)),
             *_asked(known),
             ("Why promoted", _why(known)),
+            *_answered(known),
             *_holdout(known),
         ),
         tables=(*metric_table(known, metric), *check_table(known, only_failed=False)),
@@ -75,6 +76,7 @@ def rejected(conn: Connection, known: Known) -> Letter:
             ("Why trained", trigger(conn, known)),
             *_asked(known),
             ("Why rejected", _why(known)),
+            *_answered(known),
             *_holdout(known),
         ),
         tables=(*metric_table(known, metric), *check_table(known, only_failed=True)),
@@ -187,8 +189,11 @@ def trigger(conn: Connection, known: Known) -> str:
     code = known.get("trigger", "trigger.reason", "training.trigger")
     told = words.reason(code if isinstance(code, str) else None)
     answers = known.decision.answers if known.decision else ()
-    if answers:
-        asked = [(words.reason(d.reason), d.id) for d in find(conn, ids=answers)]
+    # A challenger that waits for approval has answered nothing yet.
+    answers = answers or tuple(known.items("requests"))
+    found = find(conn, ids=answers) if answers else []
+    asked = [(words.reason(d.reason), d.id) for d in found if d.kind is Kind.RETRAIN_REQUESTED]
+    if asked:
         requests = ", ".join(f"{why} (request {number_})" for why, number_ in asked)
         return requests if told in (words.MISSING, *(why for why, _ in asked)) else f"{told}; {requests}"
     return told
@@ -228,6 +233,13 @@ def _why(known: Known) -> str:
 def _asked(known: Known) -> tuple[tuple[str, Any], ...]:
     because = known.get("asked_because")
     return (("Asked by hand because", because),) if because else ()
+
+
+def _answered(known: Known) -> tuple[tuple[str, Any], ...]:
+    """Who approved or refused a challenger that waited for a person, and with which words."""
+    known.told |= {"awaiting", "gate", "answered_at"}
+    pairs = (("Answered by", known.get("answered_by")), ("Comment", known.get("comment")))
+    return tuple(pair for pair in pairs if pair[1])
 
 
 def _holdout(known: Known) -> tuple[tuple[str, Any], ...]:
@@ -271,8 +283,13 @@ def _blocked(decision: Decision | None) -> tuple[str, ...]:
 
 def _rejected_steps(known: Known, champion: Any) -> tuple[str, ...]:
     steps = []
+    by_person = known.get("awaiting") is not None
     requested = known.decision is not None and known.decision.answers
-    if requested and known.evidence.get("trigger") in WITHOUT_DRIFT:
+    if by_person:
+        steps.append(
+            "Retrain requests that it answered are closed by this; after the cool-down a drift that goes on asks again."
+        )
+    elif requested and known.evidence.get("trigger") in WITHOUT_DRIFT:
         steps.append(
             "The request above is answered by this; it asks again only when as much has changed once more."
         )

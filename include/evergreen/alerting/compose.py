@@ -20,6 +20,7 @@ import jinja2
 
 from evergreen import settings
 from evergreen.alerting import (
+    approvals,
     batches,
     bundle,
     challengers,
@@ -68,6 +69,7 @@ KINDS: dict[str, Callable[[Connection, Known], Letter]] = {
     "batch_quarantined": batches.quarantined,
     "champion_changed": challengers.promoted,
     "challenger_rejected": challengers.rejected,
+    "approval": approvals.waiting,
     "rolled_back": challengers.rolled_back,
     "run_failed": failures.run_failed,
     "recovered": recovered.recovered,

@@ -29,6 +29,11 @@ def airflow_dag_url(dag_id: str) -> str:
     return f"{_base(settings.AIRFLOW_URL)}/dags/{quote(dag_id, safe='')}"
 
 
+def airflow_approval_url(model: str) -> str:
+    """The page on which a model's waiting challengers are approved or refused."""
+    return f"{airflow_dag_url(f'promote__{model}')}/required_actions?response_received=false"
+
+
 def mlflow_version_url(model: str, version: str | None) -> str | None:
     """The page of a registered model's version; None without a version."""
     if not version:

@@ -23,6 +23,8 @@ class Kind(str, Enum):
     BATCH_QUARANTINED = "batch_quarantined"
     RETRAIN_REQUESTED = "retrain_requested"
     RETRAIN_SUPPRESSED = "retrain_suppressed"
+    AWAITING_APPROVAL = "awaiting_approval"
+    APPROVAL_ASKED = "approval_asked"
     PROMOTED = "promoted"
     REJECTED = "rejected"
     ROLLED_BACK = "rolled_back"
@@ -137,11 +139,28 @@ def find(
 
 def open_requests(conn: Connection, model: str) -> list[Decision]:
     """Retrain requests of a model that no decision has answered, oldest first."""
+    return _unanswered(conn, model, Kind.RETRAIN_REQUESTED)
+
+
+def awaiting_approval(conn: Connection, model: str) -> Decision | None:
+    """The challenger of a model that waits for a person; None if none does. A newer one ends the wait of an older."""
+    found = _unanswered(conn, model, Kind.AWAITING_APPROVAL)
+    return found[-1] if found else None
+
+
+def unclaimed_requests(conn: Connection, model: str) -> list[Decision]:
+    """Open requests that need a training, oldest first: not those whose challenger waits for approval."""
+    waiting = awaiting_approval(conn, model)
+    claimed = waiting.evidence.get("requests", ()) if waiting else ()
+    return [request for request in open_requests(conn, model) if request.id not in claimed]
+
+
+def _unanswered(conn: Connection, model: str, kind: Kind) -> list[Decision]:
     rows = fetch(
         conn,
-        "SELECT r.id FROM evergreen.decision AS r WHERE r.subject = %s AND r.kind = 'retrain_requested'"
+        "SELECT r.id FROM evergreen.decision AS r WHERE r.subject = %s AND r.kind = %s"
         " AND NOT EXISTS (SELECT 1 FROM evergreen.decision AS a WHERE a.subject = r.subject AND r.id = ANY(a.answers))",
-        (model_subject(model),),
+        (model_subject(model), kind.value),
     )
     ids = [row["id"] for row in rows]
     return sorted(find(conn, ids=ids), key=lambda d: d.id or 0) if ids else []

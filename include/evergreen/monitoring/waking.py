@@ -51,19 +51,21 @@ def should_wake(
 def wake(model: ModelSpec, decision: Decision | None, as_of: datetime) -> tuple[bool, int | None]:
     """Whether a run of the monitor wakes the training, as the ledger stands.
 
+    A request whose challenger waits for approval needs no training; it is answered by what the person says.
+
     Args:
         model: whose.
         decision: what `policy.apply` returned in this run.
         as_of: of this run; requests of a later time are not its business.
 
     Returns:
-        Whether to wake, and the id of the newest open request; without an open one (False, None).
+        Whether to wake, and the id of the newest open request that needs a training; without one (False, None).
 
     Raises:
         TransientError: the warehouse does not answer.
     """
     with connect() as conn:
-        waiting = [d for d in ledger.open_requests(conn, model.name) if d.as_of <= as_of]
+        waiting = [d for d in ledger.unclaimed_requests(conn, model.name) if d.as_of <= as_of]
         failures = ledger.find(conn, ledger.model_subject(model.name), (Kind.RUN_FAILED,))
     if not waiting:
         return False, None

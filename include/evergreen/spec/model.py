@@ -193,6 +193,13 @@ class Gate(Strict):
         lt=1,
         description="fit again with another seed; the metric's distance from perfect may differ by this share; null: do not",
     )
+    approval: Literal["auto", "manual"] = Field(
+        "auto",
+        description="manual: a challenger that passed waits for a person, in the DAG promote__MODEL, before it is champion",
+    )
+    approval_timeout: Duration = Field(
+        timedelta(days=3), description="manual: how long it waits; without an answer by then it is rejected"
+    )
 
 
 class Volume(Strict):
@@ -438,6 +445,8 @@ class ModelSpec(Strict):
                 f"training.baseline: {self.training.baseline} does not fit {self.task}; "
                 f"use {'class_prior' if self.task == 'binary' else 'seasonal or last_value'}"
             )
+        if self.gate.approval_timeout <= timedelta(0):
+            problems.append("gate.approval_timeout: nobody can answer in no time; write one like 3d")
         categorical = self.features.categorical
         problems += [
             unknown("gate.slices", n.partition("=")[0], categorical)

@@ -29,7 +29,7 @@ from evergreen.training.machine import Machine
 from evergreen.training.matrix import Matrix, write
 from evergreen.training.rows import Rows
 from evergreen.training.split import Split, in_micros, moment, read, split
-from evergreen.warehouse.snapshot import Snapshot
+from evergreen.warehouse.snapshot import Snapshot, fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Judged:
     `split` and `matrix` hold the rows of the window that was chosen, `choice` says what else it was trained with. `matrix`
     is encoded by `encoding`; `machine` is where it was fitted. `prediction` are its predictions
     for the whole holdout, `holdout` its metrics there; `metrics` those of challenger, baseline and champion on the
-    judged rows; `rows` the number of rows of each part; `notes` what a person may want to know and no rule asks for.
+    judged rows; `evidence` what the gate weighed beside them; `rows` the number of rows of each part; `notes` what a person may want to know and no rule asks for.
     """
 
     split: Split
@@ -53,6 +53,7 @@ class Judged:
     metrics: dict[str, dict[str, float]]
     rows: dict[str, int]
     notes: dict[str, Any]
+    evidence: evidence.Evidence
     verdict: gate.Verdict
 
 
@@ -110,7 +111,7 @@ def evaluate(
         except TerminalError as error:
             problems["champion"] = str(error)
     y, judged = parts.holdout.labels, judged_rows(model, parts, champion)
-    keys = _digest(parts.holdout, judged)
+    keys, held_rows = _digest(parts.holdout, judged), fingerprint_of(model, Path(snapshot.path))
     found: dict[str, dict[str, float]] = {}
     evaluations: dict[str, gate.Evaluation] = {}
     for who in ("challenger", "baseline", *(("champion",) if champion else ())):
@@ -123,7 +124,7 @@ def evaluate(
                     raise
                 problems[who] = str(error)
         evaluations[who] = gate.Evaluation(
-            found[who], int(judged.sum()), keys, snapshot.fingerprint, run_id, as_of, problems.get(who)
+            found[who], int(judged.sum()), keys, held_rows, run_id, as_of, problems.get(who)
         )
     weighed = evidence.gather(
         model,
@@ -173,6 +174,7 @@ def evaluate(
             "problems": problems,
             **({"device": machine.note} if machine.note else {}),
         },
+        evidence=weighed,
         verdict=verdict,
     )
 

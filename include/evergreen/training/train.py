@@ -177,6 +177,7 @@ def _told(model: ModelSpec, judged: Judged, final: Final, tags: dict[str, str]) 
         "baseline": model.baseline,
         "gate_metric": model.gate_metric,
         "gate_margin": model.gate.margin,
+        "gate_reason": judged.verdict.reason.value,
         "holdout_start": judged.notes["holdout_start"],
         "spec_hash": tags["evergreen.spec_hash"],
         "git_commit": tags["evergreen.git_commit"],
@@ -191,6 +192,9 @@ def _measured(judged: Judged) -> dict[str, float]:
     found |= {f"rows_{name}": float(v) for name, v in judged.rows.items()}
     if judged.choice.board is not None:
         found |= judged.choice.board.measured()
+    over = judged.evidence.over_champion
+    bounds = {"point": over.point, "low": over.low, "high": over.high} if over else {}
+    found |= {f"improvement_{name}": v for name, v in bounds.items() if v is not None}
     score = judged.fitted.stopping_score
     return found if score is None else found | {"early_stopping_score": score}
 

@@ -133,8 +133,9 @@ def finalise(model: ModelSpec, judged: Judged) -> Final:
 def write_run_files(
     model: ModelSpec, judged: Judged, final: Final, document: dict[str, Any], folder: Path
 ) -> None:
-    """Write what the MLflow run keeps: spec, verdict, leaderboard, notes, importance, encoding and `reference/`."""
+    """Write what the MLflow run keeps: spec, verdict with its evidence, leaderboard, notes, importance, encoding, `reference/`."""
     _json(folder / "gate.json", judged.verdict.to_dict())
+    _json(folder / "evidence.json", judged.evidence.to_dict())
     if judged.choice.board is not None:
         leaderboard.write(judged.choice.board, folder)
     _json(folder / "notes.json", judged.notes)

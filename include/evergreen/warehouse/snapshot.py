@@ -91,6 +91,14 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
     )
 
 
+def fingerprint_of(model: ModelSpec, path: Path) -> str:
+    """The fingerprint of the rows that a snapshot's file holds now."""
+    found = Fingerprint(arrow.feature_schema(model, entity=True))
+    for batch in pq.ParquetFile(path).iter_batches():
+        found.update(batch)
+    return found.hexdigest()
+
+
 class Fingerprint:
     """A SHA-256 of rows in their order, whatever batches they come in and whatever file they go to."""
 

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from evergreen import ledger, registry
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
-from evergreen.training import promote
+from evergreen.training import ruling
 from evergreen.training.gate import GateReason, Verdict
 from evergreen.training.outcome import Outcome
 from evergreen.training.promote import settle
@@ -202,7 +202,22 @@ def test_a_rollback_by_hand_blocks_nothing(landed, start):
 
 def _blocking_of(world, outcome):
     with connect() as conn:
-        return promote._blocking(conn, world.model, outcome)
+        return ruling.blocked_by(conn, world.model, outcome)
+
+
+@pytest.mark.parametrize("where", ["run", "version"])
+def test_a_version_whose_run_names_another_snapshot_is_not_promoted(landed, start, where):
+    outcome = landed.train(start + timedelta(days=40), "dag/run")
+    client, tag = MlflowClient(), ("evergreen.fingerprint", "another")
+    if where == "run":
+        client.set_tag(outcome.mlflow_run, *tag)
+    else:
+        client.set_model_version_tag("rides", outcome.version, *tag)
+    with pytest.raises(TerminalError, match="was judged on snapshot") as caught:
+        landed.settle(outcome)
+    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    with connect() as conn:
+        assert registry.champion(conn, "rides", repair=False) is None
 
 
 def test_an_outcome_of_another_model_is_refused(landed, start):

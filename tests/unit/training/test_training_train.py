@@ -7,6 +7,8 @@ from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -68,9 +70,11 @@ def test_what_a_training_leaves_in_mlflow(landed, start, tmp_path):
     assert "lib.xgboost-cpu" in run.data.params or "lib.xgboost" in run.data.params
     assert run.data.tags["evergreen.run_id"] == "dag/it's a run"
     assert run.data.tags["evergreen.git_commit"] == run.data.params["git_commit"] == (git_commit() or "none")
+    assert run.data.params["gate_reason"] == "first_champion"
     files = {f.path for f in client.list_artifacts(outcome.mlflow_run)}
     assert files >= {
         "gate.json",
+        "evidence.json",
         "features.json",
         "importance.json",
         "spec.yaml",
@@ -98,6 +102,35 @@ def test_what_a_training_leaves_in_mlflow(landed, start, tmp_path):
     wanted = ["mlflow", booster, "numpy", "pandas", "scikit-learn"]
     requirements = (loaded.folder / "requirements.txt").read_text().splitlines()
     assert sorted(requirements) == sorted(f"{name}=={metadata.version(name)}" for name in wanted)
+
+
+def test_a_person_sees_the_interval_of_the_improvement_without_the_ledger(landed, start, tmp_path):
+    landed.promote(start + timedelta(days=30), "dag/first")
+    outcome = landed.train(start + timedelta(days=40), "dag/second")
+    client = MlflowClient()
+    kept = json.loads(
+        Path(client.download_artifacts(outcome.mlflow_run, "evidence.json", str(tmp_path))).read_text()
+    )
+    over = kept["over_champion"]
+    assert over["low"] < over["point"] < over["high"]
+    measured = client.get_run(outcome.mlflow_run).data.metrics
+    assert [measured[f"improvement_{name}"] for name in ("point", "low", "high")] == [
+        over[name] for name in ("point", "low", "high")
+    ]
+    check = next(c for c in outcome.verdict.checks if c.check == "beats_champion")
+    assert check.value == over["low"]
+
+
+def test_a_snapshot_whose_file_holds_other_values_promotes_nobody(landed, start):
+    """As many rows under the same name: a file that was restored, or damaged."""
+    as_of = start + timedelta(days=40)
+    taken = landed.snapshot(as_of)
+    rows = pq.read_table(taken.path)
+    at = rows.column_names.index("x")
+    pq.write_table(rows.set_column(at, rows.field("x"), pc.multiply(rows["x"], 1.5)), taken.path)
+    outcome = train.train(landed.specs, landed.model, taken, as_of, "dag/run", trigger="manual")
+    assert (outcome.passed, outcome.verdict.reason) == (False, GateReason.SNAPSHOT_MISMATCH)
+    assert landed.settle(outcome).reason == "snapshot_mismatch"
 
 
 def test_a_correction_that_arrives_after_as_of_changes_nothing(landed, start):

@@ -1,0 +1,103 @@
+"""What is said when a challenger waits for a person, in the e-mail and on the page on which it is approved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from evergreen.alerting import words
+from evergreen.alerting.challengers import gate_metric, metric_table, trigger
+from evergreen.alerting.letter import Known, Letter, Table, facts, known_links
+from evergreen.alerting.links import (
+    airflow_approval_url,
+    airflow_run_url,
+    experiment_of,
+    mlflow_report_url,
+    mlflow_version_url,
+)
+from evergreen.warehouse.connection import Connection
+
+PROVENANCE = ("_run", "_as_of", "_snapshot", "_rows", "_metric_agrees")
+EVALUATION_FILE = "gate.json"
+
+
+def waiting(conn: Connection, known: Known) -> Letter:
+    """A challenger that passed the gate and waits for a person."""
+    version, metric = known.version or "?", gate_metric(known)
+    champion = known.get("champion_version")
+    run = known.get("mlflow_run")
+    run = run if isinstance(run, str) else None
+    known.told |= TOLD
+    because = known.get("asked_because")
+    note = known.get("note")
+    rows = known.mapping("rows")
+    return Letter(
+        headline=f"{known.name}: challenger v{version} waits for approval",
+        summary=f"{known.name}: v{version} waits for approval"
+        + (f", champion is v{champion}" if champion else ""),
+        lead=(
+            f"Version {version} of {known.name} passed the gate and becomes champion if a person approves it by "
+            f"{words.when(_until(known))}. Without an answer by then it is rejected.",
+        ),
+        facts=facts(
+            ("Challenger", f"version {version}"),
+            ("Champion", f"version {champion}" if champion else "none"),
+            ("Why trained", trigger(conn, known)),
+            *((("Asked by hand because", because),) if because else ()),
+            ("What the gate says", words.reason(known.decision.reason if known.decision else None)),
+            ("Holdout rows judged", rows.get("judged")),
+            ("Data as of", words.when(known.as_of)),
+            *((("Note", note),) if note else ()),
+        ),
+        tables=(*metric_table(known, metric), *_checks(known)),
+        steps=(
+            f"Approve or refuse it on the approval page of promote__{known.name}, with a comment; both go to the ledger.",
+            "If the champion changes before that, an approval rejects it, because the gate compared with another one.",
+            "Retrain requests that it answers stay open until then.",
+        ),
+        links=known_links(
+            ("Approve or refuse", airflow_approval_url(known.name)),
+            (f"Version {version} in MLflow", mlflow_version_url(known.name, version)),
+            ("The whole evaluation in MLflow",
+             mlflow_report_url(run, EVALUATION_FILE, experiment_of(run)) if run else None),
+            ("Airflow run", airflow_run_url(known.run_id)),
+        ),
+    )  # fmt: skip
+
+
+# Numbers of the outcome that the letter tells in words, or that only a later run needs.
+TOLD = {
+    "model", "run_id", "as_of", "version", "dry_run", "verdict", "trigger", "requests", "rounds", "refitted", "holdout",
+    "champion_decision", "champion_version", "previous_version", "message", "approval_timeout_s", "trained_until",
+    "fingerprint", "spec_hash", "metric", "metrics", "rows", "mlflow_run",
+}  # fmt: skip
+
+
+def _checks(known: Known) -> tuple[Table, ...]:
+    """Every check that says something about the model, as its sentence; those on provenance are counted."""
+    checks = [c for c in known.items("verdict.checks") if isinstance(c, Mapping)]
+    about = [c for c in checks if not str(c.get("check")).endswith(PROVENANCE)]
+    rows = tuple(
+        (
+            str(c.get("sentence") or words.reason(c.get("check"))),
+            "passed" if c.get("passed") is True else "failed",
+        )
+        for c in about
+    )
+    if not rows:
+        return ()
+    rest = len(checks) - len(about)
+    note = f"{rest} more checks of where the numbers come from: {'all passed' if _all(checks) else 'see the ledger'}."
+    return (Table("What the gate checked", ("Check", "Result"), rows, note=note),)
+
+
+def _all(checks: list[Mapping[str, object]]) -> bool:
+    return all(c.get("passed") is True for c in checks)
+
+
+def _until(known: Known) -> object:
+    seconds = known.get("approval_timeout_s")
+    decided = known.decision.decided_at if known.decision else None
+    if decided is None or not isinstance(seconds, (int, float)):
+        return None
+    return decided + timedelta(seconds=seconds)

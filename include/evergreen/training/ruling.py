@@ -1,0 +1,209 @@
+"""What decides on a challenger beside the gate, and how the decision is written: the same for a training that
+settles at once and for one that waited for a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from evergreen import ledger, registry
+from evergreen.alerting.outbox import raise_incident
+from evergreen.errors import Reason, TerminalError
+from evergreen.ledger import Decision, Kind
+from evergreen.registry.client import client, guarded
+from evergreen.spec import ModelSpec
+from evergreen.training.outcome import Outcome
+from evergreen.training.record import KEY_TAG, run_key
+from evergreen.warehouse.connection import Connection
+
+CHAMPION_CHANGED = "champion_changed_meanwhile"
+BLOCKED = "blocked_after_rollback"
+SUPERSEDED = "superseded"
+FINGERPRINT_TAG = "evergreen.fingerprint"
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """Whether a challenger may become champion now, why, and in a sentence.
+
+    `champion` is the one of now. `answers`: whether a decision by this ruling answers the training's retrain requests;
+    it does not where the challenger was not judged against the champion of now, or another one takes its place.
+    """
+
+    passed: bool
+    reason: str
+    message: str
+    champion: registry.Champion | None
+    answers: bool = True
+
+
+def settled(conn: Connection, model: ModelSpec, version: str | None) -> Decision | None:
+    """The decision that stands for a version; None while there is none."""
+    standing = ledger.find(conn, dedupe_key=_key(model, version))
+    return standing[0] if standing else None
+
+
+def rule(conn: Connection, model: ModelSpec, found: Outcome) -> Ruling:
+    """Hold the gate's verdict against what happened since: another champion, or a rollback that blocks the challenger.
+
+    Args:
+        conn: holds the model's lock, so that no champion changes before the decision is written.
+        model: whose challenger.
+        found: of its training.
+    """
+    champion = registry.champion(conn, model.name, repair=False)
+    if (champion.decision_id if champion else None) != found.champion_decision:
+        message = (
+            f"the gate compared with {named(found.champion_version)}, champion is now "
+            f"{named(champion.version if champion else None)}; the next training compares again"
+        )
+        return Ruling(False, CHAMPION_CHANGED, message, champion, answers=False)
+    blocking = blocked_by(conn, model, found)
+    if blocking is not None:
+        message = (
+            f"the watch took back {named(blocking.evidence['blocked'].get('version'))}, made of the same rows by the same "
+            f"spec (decision {blocking.id}); a training on newer rows may be promoted. By hand: rollback__{model.name} with "
+            "To version"
+        )
+        return Ruling(False, BLOCKED, message, champion)
+    return Ruling(found.passed, found.verdict.reason.value, found.sentence(), champion)
+
+
+def write(
+    conn: Connection,
+    model: ModelSpec,
+    found: Outcome,
+    ruling: Ruling,
+    run_id: str,
+    *,
+    more: dict[str, Any],
+    waited: Decision | None = None,
+) -> Decision:
+    """Append the decision on a challenger, and owe its e-mail in the same transaction.
+
+    Args:
+        conn: the transaction.
+        model: whose challenger.
+        found: of its training.
+        ruling: promotes where it passed, rejects otherwise.
+        run_id: `dag_id/run_id` that decides.
+        more: further evidence.
+        waited: the row by which the challenger waited for a person; it is settled by this decision.
+    """
+    answers = [*(found.requests if ruling.answers else ()), *([waited.id] if waited and waited.id else ())]
+    decision = ledger.append(
+        conn,
+        Decision(
+            as_of=found.as_of,
+            subject=ledger.model_subject(model.name),
+            kind=Kind.PROMOTED if ruling.passed else Kind.REJECTED,
+            reason=ruling.reason,
+            run_id=run_id,
+            dedupe_key=_key(model, found.version),
+            version=found.version,
+            answers=tuple(answers),
+            evidence={**evidence(found, ruling), **more},
+        ),
+    )
+    if ruling.reason == SUPERSEDED:
+        return decision  # the mail about the one that takes its place tells it
+    raise_incident(
+        conn,
+        _incident(model, found, decision, ruling, waited),
+        decision.subject,
+        "champion_changed" if ruling.passed else "challenger_rejected",
+        decision.id,
+        {"previous_version": ruling.champion.version if ruling.champion else None},
+    )
+    return decision
+
+
+def evidence(found: Outcome, ruling: Ruling) -> dict[str, Any]:
+    """What the ledger keeps of a training that was ruled on."""
+    return {
+        "message": ruling.message,
+        "trigger": found.trigger,
+        "metric": found.metric,
+        "metrics": found.metrics,
+        "holdout": found.holdout,
+        "checks": found.verdict.to_dict()["checks"],
+        "rows": found.rows,
+        "previous_version": ruling.champion.version if ruling.champion else None,
+        "compared_with": found.champion_version,
+        "requests": list(found.requests),
+        "mlflow_run": found.mlflow_run,
+        "training_run": found.run_id,
+        "trained_until": found.trained_until.isoformat(),
+        "refitted": found.refitted,
+        "fingerprint": found.fingerprint,
+        "spec_hash": found.spec_hash,
+        "training_hash": found.training_hash,
+        **({"choice": found.choice} if found.choice else {}),
+    }
+
+
+def check_version(model: ModelSpec, found: Outcome) -> None:
+    """See that MLflow's version is this training's, made of the snapshot that the gate judged on.
+
+    Raises:
+        TerminalError: MLflow has no such version, or it is another training's (REGISTRY_MISMATCH).
+        TransientError: MLflow does not answer.
+    """
+    with guarded(f"find version {found.version} of {model.name}"):
+        registered = client().get_model_version(model.name, str(found.version))
+    if registered.run_id != found.mlflow_run or registered.tags.get(KEY_TAG) != run_key(found.run_id):
+        raise TerminalError(
+            f"{model.name}: version {found.version} in MLflow is of run {registered.run_id}, the training's run is "
+            f"{found.mlflow_run}; another MLflow server, or a restored one? Train again",
+            Reason.REGISTRY_MISMATCH,
+        )
+    with guarded(f"read run {found.mlflow_run} of {model.name}"):
+        logged = client().get_run(found.mlflow_run).data.tags.get(FINGERPRINT_TAG)
+    if {logged, registered.tags.get(FINGERPRINT_TAG)} != {found.fingerprint}:
+        raise TerminalError(
+            f"{model.name}: version {found.version} was judged on snapshot {found.fingerprint[:16]}, its run in MLflow says "
+            f"{str(logged)[:16]}, the version {str(registered.tags.get(FINGERPRINT_TAG))[:16]}; nothing is promoted. Train "
+            "again",
+            Reason.REGISTRY_MISMATCH,
+        )
+
+
+def blocked_by(conn: Connection, model: ModelSpec, found: Outcome) -> Decision | None:
+    """The rollback that took back the same challenger, or one of the same rows and the same spec.
+
+    Only the watch blocks. A person who rolled back may have had a reason that lies outside of the model.
+    """
+    for decision in ledger.find(conn, ledger.model_subject(model.name), (Kind.ROLLED_BACK,)):
+        blocked = decision.evidence.get("blocked") or {}
+        same_rows = (blocked.get("fingerprint"), blocked.get("spec_hash")) == (
+            found.fingerprint,
+            found.spec_hash,
+        )
+        if blocked and (same_rows or blocked.get("version") == found.version):
+            return decision
+    return None
+
+
+def named(version: str | None) -> str:
+    """A version in a sentence."""
+    return f"version {version}" if version else "none"
+
+
+def _key(model: ModelSpec, version: str | None) -> str:
+    return f"settle:{model.name}:{version}"
+
+
+def _incident(
+    model: ModelSpec, found: Outcome, decision: Decision, ruling: Ruling, waited: Decision | None
+) -> str:
+    """A promotion is news each time; a rejection only if champion, reason or what it answers is another.
+
+    Otherwise a model that is good enough would be told as rejected every night. How the wait for a person ended is told
+    each time.
+    """
+    if ruling.passed:
+        return f"promoted:{model.name}:{found.version}"
+    against = ruling.champion.decision_id if ruling.champion else "none"
+    requests = "+".join(map(str, found.requests)) or "none"
+    about = f"version {found.version}" if waited else requests
+    return f"rejected:{model.name}:{against}:{decision.reason}:{about}"
