@@ -8,6 +8,7 @@ are enough; where they are not, the whole holdout is, which favours the champion
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +30,9 @@ from evergreen.training.matrix import Matrix, write
 from evergreen.training.rows import Rows
 from evergreen.training.split import Split, in_micros, moment, read, split
 from evergreen.warehouse.snapshot import Snapshot
+
+Load = Callable[[ModelSpec, str], registry.LoadedModel]
+Fitting = Callable[[ModelSpec, Encoding, Labelled, np.ndarray, Machine], Fitted]
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ def evaluate(
     machine: Machine,
     work: Path,
     answers_drift: bool,
+    load: Load | None = None,
+    fitting: Fitting = fit,
 ) -> Judged:
     """Fit a challenger on the training part of a snapshot and ask the gate about it.
 
@@ -74,6 +80,8 @@ def evaluate(
         machine: where the challenger is fitted.
         work: a folder for the encoded rows, which are read until the training ends.
         answers_drift: whether the training answers a drift, see `plan.answers_drift`.
+        load: gives a version by its number, and raises as `registry.load` does, which is the default.
+        fitting: fits as `fit.fit` does.
 
     Raises:
         TerminalError: rows, labels or parameters that cannot be used; a challenger whose predictions are not
@@ -87,7 +95,7 @@ def evaluate(
         encoding, (parts.training, parts.between, parts.holdout), work / "judged.f32"
     )
     training = len(parts.training)
-    fitted = fit(
+    fitted = fitting(
         model,
         encoding,
         Labelled(matrix.part(0, training), parts.training.labels),
@@ -101,7 +109,9 @@ def evaluate(
     problems: dict[str, str] = {}
     if champion is not None:
         try:
-            predictions["champion"] = _predict(registry.load(model, champion.version), parts.holdout)
+            predictions["champion"] = _predict(
+                (load or registry.load)(model, champion.version), parts.holdout
+            )
         except TerminalError as error:
             problems["champion"] = str(error)
     y, judged = parts.holdout.labels, judged_rows(model, parts, champion)
