@@ -2,7 +2,7 @@
 
     python -m benchmarks.decisions [PART ...]
 
-Parts: drift, gate, flapping. Each can be run by itself as `python -m benchmarks.decisions_PART`; what is known of the
+Parts: drift, gate, flapping, replay. Each can be run by itself as `python -m benchmarks.decisions_PART`; what is known of the
 others is kept.
 """
 
@@ -19,7 +19,7 @@ from benchmarks.table import Row, markdown
 
 PAGE = Path(__file__).with_name("DECISIONS.md")
 KEPT = Path(__file__).with_name("decisions.json")
-PARTS = ("drift", "gate", "flapping")
+PARTS = ("drift", "gate", "flapping", "replay")
 
 
 def main() -> int:

@@ -28,6 +28,7 @@ EXPECTED = {
     "score.py": {"score__bike_demand", "score__bike_rush"},
     "monitor.py": {"monitor__bike_demand", "monitor__bike_rush"},
     "rollback.py": {"rollback__bike_demand", "rollback__bike_rush"},
+    "replay.py": {"replay__bike_demand", "replay__bike_rush"},
     "specs.py": set(),
     "wiring.py": set(),
 }
@@ -75,6 +76,7 @@ def test_params_of_each_kind(dagbag: Any) -> None:
         "score": {"as_of", "from", "to"},
         "monitor": {"as_of"},
         "rollback": {"as_of", "reason", "to_version", "dry_run"},
+        "replay": {"from", "to", "policies"},
     }
 
 
@@ -90,6 +92,7 @@ def test_tasks_of_each_kind(dagbag: Any) -> None:
         "score": ["score"],
         "monitor": ["judge", "announce", "announce_rollback", "notify"],
         "rollback": ["roll_back", "announce", "notify"],
+        "replay": ["replay"],
     }
 
 
@@ -254,7 +257,7 @@ def test_nightly_on_drift_and_by_hand(dagbag: Any) -> None:
 
 def test_parsing_imports_nothing_heavy() -> None:
     code = (
-        "import sys; sys.path[:0] = ['dags', 'include']; import wiring, ingest, train, score, monitor, rollback, specs;"
+        "import sys; sys.path[:0] = ['dags', 'include']; import wiring, ingest, train, score, monitor, rollback, replay, specs;"
         "heavy = {'pandas', 'numpy', 'xgboost', 'mlflow', 'evidently', 'great_expectations', 'sklearn', 'matplotlib', 'pyarrow'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
