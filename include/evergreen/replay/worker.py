@@ -35,6 +35,12 @@ def main(argv: list[str] | None = None) -> int:
                 return 1
     for policy, model in todo:
         _ahead(asked, policy, model, parent)
+    # A policy may still have been in the hands of a worker of a killed run, which gives up when it notices.
+    for policy, model in todo:
+        place = asked.policy_folder(policy, model)
+        with locked(place.path, wait=True):
+            if not _run(asked, policy, model, place, parent):
+                return 1
     return 0
 
 
@@ -72,8 +78,9 @@ def _ahead(asked: Asked, policy: Policy, model: ModelSpec, parent: int) -> None:
             return
         _still_wanted(parent)
         if times[number] in wanted:
-            with suppress(TerminalError):  # its own training will say so
-                loop.fit_ahead(times[number])
+            with locked(place.path / "ahead" / str(number), wait=False) as mine, suppress(TerminalError):
+                if mine:  # whatever fails here fails in its own training, which says so
+                    loop.fit_ahead(times[number])
 
 
 def _still_wanted(parent: int) -> None:
