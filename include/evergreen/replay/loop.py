@@ -212,10 +212,9 @@ class Loop:
         champion = self._champion()
         judgements = self.state.newest(champion.version, self._reign(champion))
         earlier = self.state.find(*policy.READ)
-        verdict = policy.decide(self.model, judgements, earlier, step.as_of)
-        proposed = policy.proposal(
-            self.model, champion.version, judgements, earlier, verdict, step.as_of, RUN
-        )
+        now, version = step.as_of, champion.version
+        verdict = policy.decided(self.model, version, judgements, earlier, now, self.specs)
+        proposed = policy.proposal(self.model, version, verdict, judgements, earlier, now, RUN)
         if proposed is None or proposed.id is not None:
             return proposed
         return self.state.decide(step, proposed)

@@ -65,7 +65,10 @@ class State:
     # ------------------------------------------------------------------ the ledger
 
     def decide(self, step: Step, decision: Decision) -> Decision:
-        """Append a decision, with the number that it gets."""
+        """Append a decision, with the number that it gets; one whose key is there already is returned as it stands."""
+        standing = next((d for d in self.decisions if d.dedupe_key == decision.dedupe_key), None)
+        if standing is not None:
+            return standing
         numbered = replace(decision, id=len(self.decisions) + 1, decided_at=decision.as_of)
         numbered = records.decision_from(records.decision_to(numbered))
         self.decisions.append(numbered)

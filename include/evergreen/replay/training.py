@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evergreen import registry
 from evergreen.errors import TerminalError
-from evergreen.ledger import Decision, Kind, model_subject
+from evergreen.ledger import WITHOUT_DRIFT, Decision, Kind, model_subject
 from evergreen.replay.checkpoint import Folder
 from evergreen.replay.fits import Fits
 from evergreen.replay.state import State, Step
@@ -15,7 +15,7 @@ from evergreen.spec import ModelSpec, Specs
 from evergreen.training import machine, promote, scratch
 from evergreen.training.evaluate import evaluate
 from evergreen.training.plan import Plan
-from evergreen.training.provenance import spec_document, spec_hash
+from evergreen.training.provenance import spec_document, spec_hash, training_hash
 from evergreen.training.version import finalise, reference_of
 from evergreen.warehouse import snapshot
 
@@ -90,23 +90,26 @@ class Trainer:
         model, place = self._model, self._folder.path / "scratch"
         taken = snapshot.take(self._specs, model, plan.as_of, place)
         fits = Fits(self._fits, taken.fingerprint)
+        # As `plan.answers_drift` asks the live ledger.
+        reasons = [d.reason for d in state.open_requests() if d.id in plan.requests]
+        drifted = any(reason not in WITHOUT_DRIFT for reason in reasons)
         try:
             with scratch.folder(place) as work:
                 where = machine.choose(model)
                 judged = evaluate(
-                    model, taken, plan.as_of, run, champion, where, work, bool(plan.requests),
+                    model, taken, plan.as_of, run, champion, where, work, drifted,
                     load=self.load, fitting=fits.fit,
                 )  # fmt: skip
                 blocking = promote.blocking_of(
                     state.find(Kind.ROLLED_BACK), version, taken.fingerprint, self._spec_hash
                 )
                 promoted = judged.verdict.passed and blocking is None
-                until = None
+                until, refitted = None, False
                 if promoted:
                     final = finalise(model, judged, fits.refit)
                     reference = reference_of(model, judged, final)
                     self._folder.save_version(version, final.booster, final.encoding, reference)
-                    until = final.trained_until.isoformat()
+                    until, refitted = final.trained_until.isoformat(), final.refitted
         finally:
             step.fit_seconds += fits.seconds
             Path(taken.path).unlink(missing_ok=True)
@@ -129,6 +132,8 @@ class Trainer:
                 "requests": list(plan.requests),
                 "mlflow_run": f"replay-{version}",
                 "trained_until": until,
+                "refitted": refitted,
+                "training_hash": training_hash(self._specs, model),
                 "fingerprint": taken.fingerprint,
                 "spec_hash": self._spec_hash,
             },

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from evergreen import registry
 from evergreen.ledger import Decision, Kind, model_subject
-from evergreen.monitoring import after_promotion, windows
+from evergreen.monitoring import after_promotion, superseded, windows
 from evergreen.monitoring.after_promotion import Seen
 from evergreen.registry.champions import succession
 from evergreen.registry.watched import Watched, watched
@@ -29,27 +29,31 @@ def look(model: ModelSpec, state: State, step: Step, there: Known) -> Decision |
         The decision; None where no look is due or nothing can be said yet.
     """
     changes, as_of = state.changes(), step.as_of
+    ended = {(d.evidence.get("watch") or {}).get("promotion") for d in state.find(Kind.WATCH_ENDED)}
+    for row in superseded.rows(model, changes, ended, after_promotion.Reason.WORSE.value, RUN):
+        state.decide(step, row)
     found = watched(model, changes)
     if found is None:
         return None
     champion = state.champion(model.name)
-    ended = as_of > found.judged_until
-    number = after_promotion.LOOKS if ended else after_promotion.part(found, as_of)
+    over = as_of > found.judged_until
+    number = after_promotion.LOOKS if over else after_promotion.part(found, as_of)
     key = f"watch:{model.name}:{found.promotion.id}:{number}"
     if state.decided(key):
         return None
     seen, coverage = _seen(model, state, there, champion, found)
-    reason, seen = after_promotion.concluded(model, found, champion, seen, coverage, ended)
+    reason, seen = after_promotion.concluded(model, found, champion, seen, coverage, over)
     if reason is None:
         return None
     how = seen.improvement
     evidence = {
         "message": seen.problem,
+        "watch": {"version": champion.version, "promotion": found.promotion.id, "look": number},
         "rows": seen.rows,
         "improvement": how.point if how else None,
         "at_most": how.high if how else None,
     }
-    kind, version = Kind.WATCH_ENDED if ended else Kind.WATCHED, champion.version
+    kind, version = Kind.WATCH_ENDED if over else Kind.WATCHED, champion.version
     if reason is after_promotion.Reason.WORSE:
         kind, version = Kind.ROLLED_BACK, succession(changes)[-2]
         promoted = found.promotion.evidence
