@@ -20,7 +20,7 @@ COMPILE := pip compile --quiet --universal --python-version 3.10 --generate-hash
 DATA ?= simulated
 IS_SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help run venv up down status mail silence logs clean demo check test lint bench bench-large decisions lock
+.PHONY: help run venv up down status mail silence logs clean demo check replay test lint bench bench-large decisions lock
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -38,6 +38,9 @@ check: $(VENV)/.installed ## check the specs in include/
 
 run: $(VENV)/.installed ## trigger a DAG and wait; DAG=train__bike_demand PARAMS="reason=test"
 	@$(STACK) run "$(DAG)" $(PARAMS)
+
+replay: $(VENV)/.installed ## compare retraining policies over past time; MODEL=bike_demand FROM=2011-05-01 TO=2012-05-01
+	@$(RUN) evergreen.replay "$(MODEL)" --from "$(FROM)" --to "$(TO)" $(if $(POLICIES),--policies $(POLICIES))
 
 # These work on what `make up` made, so they install nothing.
 define existing

@@ -33,6 +33,7 @@ EXPECTED = {
     "digest.py": {"digest"},
     "silence.py": {"silence"},
     "mailing.py": set(),
+    "replay.py": {"replay__bike_demand", "replay__bike_rush"},
     "specs.py": set(),
     "wiring.py": set(),
 }
@@ -83,6 +84,7 @@ def test_params_of_each_kind(dagbag: Any) -> None:
         "mail": set(),
         "digest": {"as_of"},
         "silence": {"subject", "until", "reason"},
+        "replay": {"from", "to", "policies"},
     }
 
 
@@ -101,6 +103,7 @@ def test_tasks_of_each_kind(dagbag: Any) -> None:
         "mail": ["send_waiting"],
         "digest": ["owe", "send_digests"],
         "silence": ["silence"],
+        "replay": ["replay"],
     }
 
 
@@ -265,7 +268,7 @@ def test_nightly_on_drift_and_by_hand(dagbag: Any) -> None:
 
 def test_parsing_imports_nothing_heavy() -> None:
     code = (
-        "import sys; sys.path[:0] = ['dags', 'include']; import wiring, ingest, train, promote, score, monitor, rollback, specs, mail, digest, silence;"
+        "import sys; sys.path[:0] = ['dags', 'include']; import wiring, ingest, train, promote, score, monitor, rollback, replay, specs, mail, digest, silence;"
         "heavy = {'pandas', 'numpy', 'xgboost', 'mlflow', 'evidently', 'great_expectations', 'sklearn', 'matplotlib', 'pyarrow'};"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -103,7 +103,7 @@ def watch(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Decis
         champion = registry.champion(conn, model.name, repair=False, as_of=as_of)
         assert champion is not None
         ended = as_of > found.judged_until
-        look = LOOKS if ended else _part(found, as_of)
+        look = LOOKS if ended else part(found, as_of)
         key = f"watch:{model.name}:{found.promotion.id}:{look}"
         if taken := ledger.find(conn, dedupe_key=key):
             return taken[0] if taken[0].as_of <= as_of else None
@@ -112,15 +112,9 @@ def watch(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Decis
     seen = (
         Seen(0, problem=problem, comparable=False) if problem else _look(specs, model, champion, found, as_of)
     )
-    reason = _reason(model, seen, ended)
+    reason, seen = concluded(model, found, champion, seen, coverage, ended)
     if reason is None:
         return None
-    if reason is Reason.PASSED and coverage < LEAST_COVERAGE:
-        problem = (
-            f"version {found.previous} has predicted {coverage:.0%} of the rows that version {champion.version} scored in the "
-            f"watch period, {LEAST_COVERAGE:.0%} are needed; the log of score__{model.name} says why it stopped"
-        )
-        reason, seen = Reason.INCONCLUSIVE, replace(seen, problem=problem)
     evidence = _evidence(model, found, champion, seen, coverage, look, as_of)
     if reason is Reason.WORSE:
         return _roll_back(specs, model, champion, found, as_of, run_id, key, evidence)
@@ -168,7 +162,7 @@ def _roll_back(
     )
 
 
-def _part(found: Watched, as_of: datetime) -> int:
+def part(found: Watched, as_of: datetime) -> int:
     """In which of the equal parts of the period a time lies, counted from 1."""
     began = found.promotion.as_of
     return min(1 + (as_of - began) * (LOOKS - 1) // (found.judged_until - began), LOOKS - 1)
@@ -224,7 +218,11 @@ def _coverage(
 def _look(
     specs: Specs, model: ModelSpec, champion: registry.Champion, found: Watched, as_of: datetime
 ) -> Seen:
-    rows = _paired(specs, model, champion, found, as_of)
+    return compared(model, _paired(specs, model, champion, found, as_of))
+
+
+def compared(model: ModelSpec, rows: pa.Table) -> Seen:
+    """Compare both champions on the same rows (`SCHEMA`), with the doubt of one look; a pure function."""
     if rows.num_rows < model.watch.min_rows:
         return Seen(
             rows.num_rows,
@@ -276,6 +274,20 @@ def _predicted(
         start=sql.Literal(start),
         as_of=sql.Literal(as_of),
     )
+
+
+def concluded(
+    model: ModelSpec, found: Watched, champion: registry.Champion, seen: Seen, coverage: float, ended: bool
+) -> tuple[Reason | None, Seen]:
+    """What a look says (None: nothing yet); a shadow of too few rows cannot let a champion pass. A pure function."""
+    reason = _reason(model, seen, ended)
+    if reason is not Reason.PASSED or coverage >= LEAST_COVERAGE:
+        return reason, seen
+    problem = (
+        f"version {found.previous} has predicted {coverage:.0%} of the rows that version {champion.version} scored in the "
+        f"watch period, {LEAST_COVERAGE:.0%} are needed; the log of score__{model.name} says why it stopped"
+    )
+    return Reason.INCONCLUSIVE, replace(seen, problem=problem)
 
 
 def _reason(model: ModelSpec, seen: Seen, ended: bool) -> Reason | None:

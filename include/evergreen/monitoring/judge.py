@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Due:
+class Due:
     """What one run has to do, what it knows of the feed, what holds windows back, and their last outcome, by their start."""
 
     windows: list[tuple[Window, int]]
@@ -100,7 +100,7 @@ def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[
                 Status.OK, facts.rows, 0, facts.labelled, mlflow_run=champion.run_id,
             )  # fmt: skip
             found = (
-                _held_back(found, held)
+                held_back(found, held)
                 if held
                 else _measured(specs, model, reference, found, facts, estimator)
             )
@@ -113,18 +113,48 @@ def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[
 
 def _due(
     specs: Specs, model: ModelSpec, reference: Reference, champion: Champion, reign: datetime, as_of: datetime
-) -> _Due:
+) -> Due:
     length = model.monitoring.window
     first_scored = reads.first_scored(model, as_of)
     found = windows.candidates(length, reign, first_scored, as_of, model.label.delay)
-    open_window = windows.window_of(as_of, length)
-    start = found[0].start if found else open_window.start
-    # Far enough back to see the newest row of a feed that has just become stale.
-    feed = reads.feed(specs, model, as_of, start, min(start, as_of - model.monitoring.freshness - length))
+    start, look_back = span(model, found, as_of)
+    feed = reads.feed(specs, model, as_of, start, look_back)
     with connect() as conn:
         earlier = judgement.newest(
             conn, model.name, champion.version, ends_after=start - length, as_of=as_of, limit=10_000
         )
+    return plan(model, reference, found, feed, earlier, first_scored, as_of)
+
+
+def span(model: ModelSpec, found: Sequence[Window], as_of: datetime) -> tuple[datetime, datetime]:
+    """From where on rows are counted for some windows, and how far back the newest row is looked for."""
+    length = model.monitoring.window
+    start = found[0].start if found else windows.window_of(as_of, length).start
+    # Far enough back to see the newest row of a feed that has just become stale.
+    return start, min(start, as_of - model.monitoring.freshness - length)
+
+
+def plan(
+    model: ModelSpec,
+    reference: Reference,
+    found: list[Window],
+    feed: reads.Feed,
+    earlier: Sequence[Judgement],
+    first_scored: datetime | None,
+    as_of: datetime,
+) -> Due:
+    """Which windows are due as of a time, and what holds each of them back; a pure function.
+
+    Args:
+        model: the settings.
+        reference: the champion's.
+        found: the windows that the champion answers for (`windows.candidates`), oldest first.
+        feed: their counts.
+        earlier: the newest revision of their earlier judgements for this champion.
+        first_scored: event time of the model's first prediction; None before it.
+        as_of: the cut-off of the run.
+    """
+    open_window = windows.window_of(as_of, model.monitoring.window)
     history = judgement.history(earlier)
     held = {
         w.start: gate.check(model, reference, feed.facts.get(w.start, Facts()), w, feed.newest, as_of)
@@ -141,7 +171,7 @@ def _due(
     if stopped and news(open_window):
         before = history.get(open_window.start)
         due.append((open_window, before.revision + 1 if before else 1))
-    return _Due(due, feed, held, {j.window_start: j.status for j in earlier})
+    return Due(due, feed, held, {j.window_start: j.status for j in earlier})
 
 
 def _repeats(
@@ -161,7 +191,8 @@ def _repeats(
     return began_inside and kinds == {What.UNSCORED.value}
 
 
-def _held_back(found: Judgement, held: Sequence[Violation]) -> Judgement:
+def held_back(found: Judgement, held: Sequence[Violation]) -> Judgement:
+    """The judgement of a window that cannot be judged."""
     stale = any(v.kind is What.STALE for v in held)
     return replace(found, status=Status.STALE if stale else Status.INSUFFICIENT, violations=tuple(held))
 
@@ -175,11 +206,8 @@ def _measured(
     estimator: Callable[[], Estimator | None],
 ) -> Judgement:
     rows = measure.frame(reads.sample(specs, model, found.as_of, found.window, facts))
-    labels = performance.enough_labels(model, facts)
-    columns = measure.columns(model, rows, reference, labels=labels)
-    wanted = model.monitoring.performance.estimate and not labels
-    metrics, worse = performance.judge(model, rows, reference, facts, estimator() if wanted else None)
-    found = replace(found, sampled_rows=len(rows), metrics=metrics)
+    wanted = model.monitoring.performance.estimate and not performance.enough_labels(model, facts)
+    found, columns, worse = measured(model, reference, found, facts, rows, estimator() if wanted else None)
     with tempfile.TemporaryDirectory(prefix="evergreen-report-") as name:
         folder = Path(name)
         try:
@@ -190,6 +218,27 @@ def _measured(
             report.write(replace(found, columns=tuple(columns)), model.task, rows, reference, folder)
         path = report.artifact_path(found)
         registry.log_files(str(found.mlflow_run), folder, path)
+    return replace(concluded(found, columns, worse, rows), report=f"{path}/{report.DRIFT_FILE}")
+
+
+def measured(
+    model: ModelSpec,
+    reference: Reference,
+    found: Judgement,
+    facts: Facts,
+    rows: pd.DataFrame,
+    estimator: Estimator | None = None,
+) -> tuple[Judgement, list[ColumnResult], tuple[Violation, ...]]:
+    """Measure the rows of a window (`measure.frame`): the judgement with its metrics, columns, violations of the error."""
+    columns = measure.columns(model, rows, reference, labels=performance.enough_labels(model, facts))
+    metrics, worse = performance.judge(model, rows, reference, facts, estimator)
+    return replace(found, sampled_rows=len(rows), metrics=metrics), columns, worse
+
+
+def concluded(
+    found: Judgement, columns: Sequence[ColumnResult], worse: Sequence[Violation], rows: pd.DataFrame
+) -> Judgement:
+    """The judgement of what `measured` found."""
     columns = _served_by(columns, rows)
     violations = (*(c.violation for c in columns if c.violated), *worse)
     return replace(
@@ -197,7 +246,6 @@ def _measured(
         status=Status.VIOLATION if violations else Status.OK,
         violations=violations,
         columns=tuple(columns),
-        report=f"{path}/{report.DRIFT_FILE}",
     )
 
 

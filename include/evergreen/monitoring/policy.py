@@ -21,7 +21,7 @@ from evergreen.monitoring.judgement import Judgement
 from evergreen.monitoring.reign import reign_of
 from evergreen.monitoring.verdict import Action, Hold, Quiet, Verdict
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse.connection import Connection, connect
+from evergreen.warehouse.connection import connect
 
 __all__ = [
     "Action",
@@ -76,17 +76,21 @@ def apply(model: ModelSpec, as_of: datetime, run_id: str, specs: Specs | None = 
         )
         incidents.tell_data_problems(conn, model, judgements, as_of, run_id)
         earlier = ledger.find(conn, ledger.model_subject(model.name), READ)
-        verdict = _decided(model, version, judgements, earlier, as_of, specs)
+        verdict = decided(model, version, judgements, earlier, as_of, specs)
         if not verdict.hits:
             recovery.end_drift(conn, model, version, judgements, as_of, run_id)
-        if verdict.action is Action.NONE:
-            return None
+        proposed = proposal(model, version, verdict, judgements, earlier, as_of, run_id)
+        if proposed is None or proposed.id is not None:
+            return proposed
+        decision = ledger.append(conn, proposed)
         if verdict.hits:
-            return _write_drift(conn, model, version, verdict, judgements, earlier, as_of, run_id)
-        return _write(conn, model, version, verdict, earlier, as_of, run_id)
+            more = {"gave_up": True} if verdict.gave_up else {}
+            incident = proposed.evidence["incident"]
+            incidents.tell_drift(conn, model, decision, incident, verdict.hits, more, judgements=judgements)
+        return decision
 
 
-def _decided(
+def decided(
     model: ModelSpec,
     version: str,
     judgements: Sequence[Judgement],
@@ -107,8 +111,7 @@ def _decided(
     return decide(model, judgements, earlier, as_of, known)
 
 
-def _write_drift(
-    conn: Connection,
+def proposal(
     model: ModelSpec,
     version: str,
     verdict: Verdict,
@@ -116,7 +119,24 @@ def _write_drift(
     earlier: Sequence[Decision],
     as_of: datetime,
     run_id: str,
-) -> Decision:
+) -> Decision | None:
+    """The decision that a verdict comes to; a pure function.
+
+    Args:
+        model: whose champion was judged.
+        version: the champion.
+        verdict: what `decide` said.
+        judgements, earlier: what it was given.
+        as_of, run_id: of the run.
+
+    Returns:
+        None if the rule is not fulfilled; the decision of the ledger (with its id) where an earlier run has decided on
+        the same basis; else a new one, still without an id.
+    """
+    if verdict.action is Action.NONE:
+        return None
+    if not verdict.hits:
+        return _without_drift(model, version, verdict, earlier, as_of, run_id)
     # The judgement that was written last is the news; with late labels it need not be of the newest window.
     news = max(judgements, key=lambda j: j.id or 0)
     key = f"policy:{model.name}:{version}:{news.window_start.isoformat()}:{news.revision}"
@@ -126,16 +146,11 @@ def _write_drift(
         return asked[0]
     if asked:
         key = f"{key}:again:{asked[0].id}"
-    incident = _incident(model, version, verdict)
-    evidence = {**verdict.evidence, "incident": incident}
-    decision = ledger.append(conn, _decision(model, version, verdict, evidence, key, as_of, run_id))
-    more = {"gave_up": True} if verdict.gave_up else {}
-    incidents.tell_drift(conn, model, decision, incident, verdict.hits, more, judgements=judgements)
-    return decision
+    evidence = {**verdict.evidence, "incident": _incident(model, version, verdict)}
+    return _decision(model, version, verdict, evidence, key, as_of, run_id)
 
 
-def _write(
-    conn: Connection,
+def _without_drift(
     model: ModelSpec,
     version: str,
     verdict: Verdict,
@@ -149,7 +164,7 @@ def _write(
     # What was asked for before on the same basis was closed by a training that could not tell.
     if asked := _asked(earlier, key):
         key = f"{key}:again:{asked[0].id}"
-    return ledger.append(conn, _decision(model, version, verdict, verdict.evidence, key, as_of, run_id))
+    return _decision(model, version, verdict, verdict.evidence, key, as_of, run_id)
 
 
 def _asked(earlier: Sequence[Decision], key: str) -> list[Decision]:

@@ -27,6 +27,14 @@ READ_BACK = frozenset({
 
 
 @dataclass(frozen=True)
+class Counted:
+    """Rows and labels per window, by its start, and the newest event time that had arrived (None: no row)."""
+
+    windows: dict[datetime, tuple[int, int]]
+    newest: datetime | None
+
+
+@dataclass(frozen=True)
 class Feed:
     """Counts per window, and the newest event time that had arrived by as-of (None: no row at all in the range)."""
 
@@ -52,6 +60,26 @@ def feed(specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, look_
         TerminalError: the feature query does not run.
         TransientError: the warehouse does not answer.
     """
+    end = as_of + timedelta(microseconds=1)
+    with arrow.reading(specs.datasets_of(model)) as reader:
+        counts = counted(reader, specs, model, as_of, start, look_back)
+        facts = {}
+        for begin, (rows, labelled) in counts.windows.items():
+            window = window_of(begin, model.monitoring.window)
+            scored = _scored(reader, _made(model, window.start, min(window.end, end), as_of))
+            facts[begin] = Facts(rows, labelled, min(scored, rows))
+    return Feed(facts, counts.newest)
+
+
+def counted(
+    reader: arrow.Reader,
+    specs: Specs,
+    model: ModelSpec,
+    as_of: datetime,
+    start: datetime,
+    look_back: datetime,
+) -> Counted:
+    """Count the rows and labels of every window from `start` to as-of; arguments and errors are `feed`'s."""
     length = model.monitoring.window
     end = as_of + timedelta(microseconds=1)
     query = sql.SQL(
@@ -62,17 +90,11 @@ def feed(specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, look_
         anchor=sql.Literal(ANCHOR),
         rows=features.event_query(specs, model, as_of, start, end),
     )
-    with arrow.reading(specs.datasets_of(model)) as reader:
-        rows = reader.rows(query)
-        newest = max((r["newest"] for r in rows), default=None)
-        if newest is None:
-            newest = _newest(reader, specs, model, as_of, look_back, start)
-        facts = {}
-        for row in rows:
-            window = window_of(row["start"], length)
-            scored = _scored(reader, _made(model, window.start, min(window.end, end), as_of))
-            facts[window.start] = Facts(row["rows"], row["labelled"], min(scored, row["rows"]))
-    return Feed(facts, newest)
+    rows = reader.rows(query)
+    newest = max((r["newest"] for r in rows), default=None)
+    if newest is None:
+        newest = _newest(reader, specs, model, as_of, look_back, start)
+    return Counted({window_of(r["start"], length).start: (r["rows"], r["labelled"]) for r in rows}, newest)
 
 
 def first_scored(model: ModelSpec, as_of: datetime) -> datetime | None:

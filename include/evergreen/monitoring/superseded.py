@@ -7,7 +7,7 @@ itself is such a row already.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import pairwise
 
@@ -45,7 +45,23 @@ def close(
     """
     ends = ledger.find(conn, ledger.model_subject(model.name), (Kind.WATCH_ENDED,))
     ended = {(d.evidence.get("watch") or {}).get("promotion") for d in ends}
-    closed = []
+    return [ledger.append(conn, row) for row in rows(model, changes, ended, own_rollback, run_id)]
+
+
+def rows(
+    model: ModelSpec,
+    changes: Sequence[Decision],
+    ended: Collection[int | None],
+    own_rollback: str,
+    run_id: str,
+) -> list[Decision]:
+    """The rows that `close` writes, newest first; a pure function.
+
+    Args:
+        model, changes, own_rollback, run_id: see there.
+        ended: ids of the promotions whose watch has its last row.
+    """
+    found_rows = []
     for number, (by, promotion) in enumerate(pairwise(changes)):
         if promotion.id in ended:
             break
@@ -57,8 +73,8 @@ def close(
             or by.as_of > found.judged_until
         ):
             continue
-        closed.append(ledger.append(conn, _row(model, promotion, by, found.judged_until, run_id)))
-    return closed
+        found_rows.append(_row(model, promotion, by, found.judged_until, run_id))
+    return found_rows
 
 
 def _row(model: ModelSpec, promotion: Decision, by: Decision, until: datetime, run_id: str) -> Decision:

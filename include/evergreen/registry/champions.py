@@ -55,7 +55,7 @@ def champion(
     changes = ledger.champions(conn, model_name, as_of)
     if not changes:
         return None
-    found = _champion(model_name, changes[0], changes)
+    found = champion_of(model_name, changes[0], changes)
     if repair and as_of is None:
         move_alias(model_name, "champion", found.version)
     return found
@@ -64,7 +64,7 @@ def champion(
 def history(conn: Connection, model_name: str) -> list[Champion]:
     """Every change of champion, newest first: a promotion or a rollback each, with when and why."""
     changes = ledger.champions(conn, model_name)
-    return [_champion(model_name, change, changes) for change in changes]
+    return [champion_of(model_name, change, changes) for change in changes]
 
 
 def succession(changes: list[Decision]) -> list[str]:
@@ -87,7 +87,17 @@ def succession(changes: list[Decision]) -> list[str]:
     return line
 
 
-def _champion(model_name: str, change: Decision, changes: list[Decision]) -> Champion:
+def champion_of(model_name: str, change: Decision, changes: list[Decision]) -> Champion:
+    """The version that a change of champion put into office; MLflow is asked only for promotions without its run.
+
+    Args:
+        model_name: name of the model.
+        change: one of the changes.
+        changes: the ledger's promotions and rollbacks.
+
+    Raises:
+        TerminalError: no decision ever promoted that version.
+    """
     made = next((c for c in changes if c.version == change.version and c.kind is Kind.PROMOTED), None)
     if change.version is None or made is None or change.id is None or change.decided_at is None:
         raise TerminalError(

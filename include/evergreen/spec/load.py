@@ -81,6 +81,19 @@ def load_dataset(folder: Path, name: str) -> Specs:
     return Specs(datasets, {}, tuple(problems))
 
 
+def read_model(path: Path, query: str) -> ModelSpec | list[Problem]:
+    """Read one model's YAML wherever it lies and whatever its file is named; returns its mistakes if it has any.
+
+    Args:
+        path: the YAML.
+        query: the feature query, where none lies beside it (`.sql`).
+    """
+    sql = path.with_suffix(".sql")
+    query = sql.read_text(encoding="utf-8") if sql.is_file() else query
+    found, model = _load(path, ModelSpec, {"query": query}, any_name=True)
+    return found or model
+
+
 def _files(folder: Path, name: str | None = None) -> list[Path]:
     return sorted(path for path in folder.glob("*.y*ml") if name in (None, path.stem))
 
@@ -127,7 +140,7 @@ def _joined(
 
 
 def _load(
-    path: Path, kind: type[DatasetSpec] | type[ModelSpec], extra: dict[str, Any]
+    path: Path, kind: type[DatasetSpec] | type[ModelSpec], extra: dict[str, Any], *, any_name: bool = False
 ) -> tuple[list[Problem], Any]:
     short = _short(path)
     try:
@@ -144,7 +157,7 @@ def _load(
                 short, "query", "", f"goes into {path.with_suffix('.sql').name}, not into the YAML; move it"
             )
         ], None
-    if content.get("name") != path.stem:
+    if not any_name and content.get("name") != path.stem:
         return [
             Problem(
                 short, "name", repr(content.get("name")), f"must be the file's name; write name: {path.stem}"

@@ -8,6 +8,7 @@ are enough; where they are not, the whole holdout is, which favours the champion
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,9 @@ from evergreen.training.matrix import Matrix, write
 from evergreen.training.rows import Rows
 from evergreen.training.split import Split, in_micros, moment, read, split
 from evergreen.warehouse.snapshot import Snapshot, fingerprint_of
+
+Load = Callable[[ModelSpec, str], registry.LoadedModel]
+Fitting = Callable[[ModelSpec, Encoding, Labelled, np.ndarray, Machine], Fitted]
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ def evaluate(
     machine: Machine,
     work: Path,
     answers_drift: bool,
+    load: Load | None = None,
+    fitting: Fitting = fit,
 ) -> Judged:
     """Choose window and parameters, fit a challenger on the training part of a snapshot, and ask the gate about it.
 
@@ -78,6 +84,8 @@ def evaluate(
         machine: where the challenger is fitted.
         work: a folder for the encoded rows, which are read until the training ends.
         answers_drift: whether the training answers a drift, see `plan.answers_drift`.
+        load: gives a version by its number, and raises as `registry.load` does, which is the default.
+        fitting: fits as `fit.fit` does.
 
     Raises:
         TerminalError: rows, labels or parameters that cannot be used; a challenger whose predictions are not
@@ -93,7 +101,7 @@ def evaluate(
     choice = choose(model, whole, encoding, matrix, as_of, run_id, snapshot.fingerprint, champion, machine)
     parts, matrix = whole.since(choice.first), matrix.part(choice.first)
     training = len(parts.training)
-    fitted = fit(
+    fitted = fitting(
         choice.model,
         encoding,
         Labelled(matrix.part(0, training), parts.training.labels),
@@ -107,7 +115,9 @@ def evaluate(
     problems: dict[str, str] = {}
     if champion is not None:
         try:
-            predictions["champion"] = _predict(registry.load(model, champion.version), parts.holdout)
+            predictions["champion"] = _predict(
+                (load or registry.load)(model, champion.version), parts.holdout
+            )
         except TerminalError as error:
             problems["champion"] = str(error)
     y, judged = parts.holdout.labels, judged_rows(model, parts, champion)

@@ -3,6 +3,7 @@ settles at once and for one that waited for a person."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,17 +170,22 @@ def check_version(model: ModelSpec, found: Outcome) -> None:
 
 
 def blocked_by(conn: Connection, model: ModelSpec, found: Outcome) -> Decision | None:
+    """The rollback that forbids a promotion, see `blocking_of`."""
+    taken_back = ledger.find(conn, ledger.model_subject(model.name), (Kind.ROLLED_BACK,))
+    return blocking_of(taken_back, found.version, found.fingerprint, found.spec_hash)
+
+
+def blocking_of(
+    rollbacks: Sequence[Decision], version: str | None, fingerprint: str, spec_hash: str
+) -> Decision | None:
     """The rollback that took back the same challenger, or one of the same rows and the same spec.
 
     Only the watch blocks. A person who rolled back may have had a reason that lies outside of the model.
     """
-    for decision in ledger.find(conn, ledger.model_subject(model.name), (Kind.ROLLED_BACK,)):
+    for decision in rollbacks:
         blocked = decision.evidence.get("blocked") or {}
-        same_rows = (blocked.get("fingerprint"), blocked.get("spec_hash")) == (
-            found.fingerprint,
-            found.spec_hash,
-        )
-        if blocked and (same_rows or blocked.get("version") == found.version):
+        same_rows = (blocked.get("fingerprint"), blocked.get("spec_hash")) == (fingerprint, spec_hash)
+        if blocked and (same_rows or blocked.get("version") == version):
             return decision
     return None
 

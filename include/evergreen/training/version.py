@@ -8,7 +8,7 @@ come from rows it did not learn. The probe keeps the final model's own predictio
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,12 +29,14 @@ from evergreen.training.encode import Encoding, survey
 from evergreen.training.evaluate import Judged
 from evergreen.training.fit import gain_shares, gains, refit
 from evergreen.training.local import Labelled
+from evergreen.training.machine import Machine
 from evergreen.training.matrix import write
 from evergreen.training.outside import outside
 from evergreen.training.rows import Rows
 from evergreen.training.split import moment
 
 PROBE_ROWS = 200
+Refitting = Callable[[ModelSpec, Encoding, Labelled, int, Machine], xgb.Booster]
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,13 @@ class Predicted:
         return found.select(columns)
 
 
-def finalise(model: ModelSpec, judged: Judged) -> Final:
+def finalise(model: ModelSpec, judged: Judged, refitting: Refitting = refit) -> Final:
     """Fit on all rows if the gate passed and the spec says so; else the judged model is the final one.
+
+    Args:
+        model: the spec.
+        judged: what the gate was asked about.
+        refitting: fits as `fit.refit` does.
 
     Raises:
         TerminalError: its predictions are not finite (BAD_METRIC).
@@ -117,7 +124,7 @@ def finalise(model: ModelSpec, judged: Judged) -> Final:
         if encoding != judged.encoding:
             matrix, _ = write(encoding, [parts.rows], matrix.path.with_name("final.f32"))
         data = Labelled(matrix, parts.rows.labels)
-        booster = refit(judged.choice.model, encoding, data, judged.fitted.rounds, judged.machine)
+        booster = refitting(judged.choice.model, encoding, data, judged.fitted.rounds, judged.machine)
     predicted = matrix.predict(booster)
     if bad := int((~np.isfinite(predicted)).sum()):
         raise TerminalError(
@@ -143,12 +150,16 @@ def write_run_files(
     _json(folder / ENCODING_FILE, final.encoding.to_dict())
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     (folder / "spec.yaml").write_text(text, encoding="utf-8")
+    reference_of(model, judged, final).write(folder / "reference")
+
+
+def reference_of(model: ModelSpec, judged: Judged, final: Final) -> reference.Reference:
+    """What the version will be watched against."""
     honest = final.prediction.copy()
     honest[len(honest) - len(judged.prediction) :] = judged.prediction
     shares = gain_shares(final.booster, final.encoding)
     rows = Predicted(judged.split.rows, honest, final.outside)
-    made = reference.build(model, rows, judged.holdout, shares)
-    made.write(folder / "reference")
+    return reference.build(model, rows, judged.holdout, shares)
 
 
 def write_model_files(judged: Judged, final: Final, folder: Path) -> list[Path]:

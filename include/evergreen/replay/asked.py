@@ -1,0 +1,153 @@
+"""What a replay was asked for, and where it lies on the disk; written down first, so that every worker reads the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from evergreen import settings
+from evergreen.errors import Reason, TerminalError
+from evergreen.monitoring import windows
+from evergreen.monitoring.windows import Window
+from evergreen.replay.checkpoint import Folder, write_json
+from evergreen.replay.policies import Kind, Policy, parse_all
+from evergreen.spec import DatasetSpec, ModelSpec, Specs, format_duration
+from evergreen.spec.load import read_model
+from evergreen.training.provenance import git_commit, library_versions, spec_document, spec_hash
+
+FILE = "settings.json"
+SAME = ("task", "datasets", "key", "event_time", "label")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A replay.
+
+    Attributes:
+        specs: the datasets.
+        model: the model as it is now; its windows are those of the table.
+        begin: FROM, moved up to the start of a window: as-of time of the first champion.
+        end: TO, moved down to the end of a window: labels that arrived by then make the table.
+        policies: with the spec that each runs.
+        folder: of the replay.
+        provenance: the code's commit and the versions of the libraries.
+    """
+
+    specs: Specs
+    model: ModelSpec
+    begin: datetime
+    end: datetime
+    policies: tuple[tuple[Policy, ModelSpec], ...]
+    folder: Path
+    provenance: dict[str, Any]
+
+    @property
+    def windows(self) -> list[Window]:
+        """The windows of the table."""
+        length = self.model.monitoring.window
+        return windows.complete(length, self.begin, self.end)
+
+    def ends(self, model: ModelSpec) -> list[datetime]:
+        """The moments of a policy after its first champion: the ends of its windows, and the end of the replay."""
+        found = [w.end for w in windows.complete(model.monitoring.window, self.begin, self.end)]
+        found = [end for end in found if end > self.begin]
+        return found if found and found[-1] == self.end else [*found, self.end]
+
+    def policy_folder(self, policy: Policy, model: ModelSpec) -> Folder:
+        """Where a policy's steps are."""
+        name = policy.folder
+        if policy.spec is not None:
+            name += "-" + spec_hash(spec_document(self.specs, model))[:8]
+        return Folder(self.folder / "policies" / name)
+
+    def write(self) -> None:
+        """Write it into its folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "model": self.model.model_dump(mode="json"),
+            "datasets": {n: d.model_dump(mode="json") for n, d in self.specs.datasets.items()},
+            "from": self.begin.isoformat(),
+            "to": self.end.isoformat(),
+            "policies": [
+                {"name": p.name, "spec": m.model_dump(mode="json") if p.spec else None}
+                for p, m in self.policies
+            ],
+            "provenance": self.provenance,
+        }
+        write_json(self.folder / FILE, content)
+
+    @staticmethod
+    def read(folder: Path) -> Asked:
+        """Read what `write` wrote."""
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        model = ModelSpec.model_validate(content["model"])
+        datasets = {n: DatasetSpec.model_validate(d) for n, d in content["datasets"].items()}
+        found = parse_all([p["name"] for p in content["policies"]])
+        specs = [ModelSpec.model_validate(p["spec"]) if p["spec"] else model for p in content["policies"]]
+        return Asked(
+            specs=Specs(datasets, {model.name: model}),
+            model=model,
+            begin=datetime.fromisoformat(content["from"]),
+            end=datetime.fromisoformat(content["to"]),
+            policies=tuple(zip(found, specs, strict=True)),
+            folder=folder,
+            provenance=content["provenance"],
+        )
+
+
+def ask(
+    specs: Specs, model: ModelSpec, begin: datetime, end: datetime, names: list[str], home: Path | None = None
+) -> Asked:
+    """Plan a replay.
+
+    Args:
+        specs: all specs.
+        model: whose loop is replayed.
+        begin, end: event times, aware.
+        names: of the policies, see `policies.KNOWN`.
+        home: folder of all replays; default `EVERGREEN_HOME/replays`.
+
+    Raises:
+        TerminalError: a policy is not known, its spec is not usable, or the range holds no whole window (BAD_SPEC).
+    """
+    length = model.monitoring.window
+    first = windows.window_of(begin, length)
+    begin = first.start if first.start == begin else first.end
+    end = windows.window_of(end, length).start
+    if begin >= end:
+        raise TerminalError(
+            f"{model.name}: no whole window of {format_duration(length)} (monitoring.window) lies between FROM and TO; choose "
+            "a longer range",
+            Reason.BAD_SPEC,
+        )
+    policies = tuple((p, _spec_of(p, model)) for p in parse_all(names))
+    provenance = {"commit": git_commit(), "libraries": library_versions()}
+    told = json.dumps([spec_document(specs, model), provenance], sort_keys=True)
+    digest = hashlib.sha256(told.encode()).hexdigest()[:8]
+    home = home or settings.HOME.path() / "replays"
+    folder = home / model.name / f"{begin:%Y%m%d}-{end:%Y%m%d}-{digest}"
+    return Asked(specs, model, begin, end, policies, folder, provenance)
+
+
+def cost(policy: Policy) -> tuple[int, float]:
+    """The order in which policies are begun: those with the most trainings first."""
+    order = (Kind.SCHEDULE, Kind.MOMENTS, Kind.DRIFT, Kind.NEVER)
+    return order.index(policy.kind), policy.every.total_seconds()
+
+
+def _spec_of(policy: Policy, model: ModelSpec) -> ModelSpec:
+    if policy.spec is None:
+        return model
+    found = read_model(policy.spec, model.query)
+    if isinstance(found, list):
+        raise TerminalError("\n".join(map(str, found)), Reason.BAD_SPEC)
+    if other := [name for name in SAME if getattr(found, name) != getattr(model, name)]:
+        raise TerminalError(
+            f"{policy.spec}: {', '.join(other)} differ from those of {model.name}; policies are compared on the same labels",
+            Reason.BAD_SPEC,
+        )
+    return found.model_copy(update={"name": model.name})

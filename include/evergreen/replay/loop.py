@@ -1,0 +1,244 @@
+"""One moment of a replayed policy: score, judge, look at a new champion, decide, train; in the order of the live loop."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from evergreen import registry
+from evergreen.errors import Reason, TerminalError
+from evergreen.ledger import Decision, Kind
+from evergreen.monitoring import judge, policy, reads, waking, windows
+from evergreen.monitoring.judgement import Judgement, Status
+from evergreen.monitoring.reference import Reference
+from evergreen.monitoring.windows import Facts, Window
+from evergreen.registry.watched import watched
+from evergreen.replay import watching
+from evergreen.replay.checkpoint import Folder
+from evergreen.replay.known import Known, known
+from evergreen.replay.policies import Kind as Wanted
+from evergreen.replay.policies import Policy, scheduled
+from evergreen.replay.state import RUN, State, Step
+from evergreen.replay.training import Trainer
+from evergreen.scoring import shadow
+from evergreen.spec import ModelSpec, Specs
+from evergreen.training.plan import plan_run
+
+
+@dataclass
+class Loop:
+    """A policy's loop.
+
+    Attributes:
+        model: the policy's spec.
+        begin: as-of time of the first champion.
+        ends: every later moment: the ends of the windows.
+    """
+
+    specs: Specs
+    model: ModelSpec
+    policy: Policy
+    begin: datetime
+    ends: list[datetime]
+    folder: Folder
+    fits: Path
+
+    def __post_init__(self) -> None:
+        self.state = State()
+        self._trainer = Trainer(self.specs, self.model, self.folder, self.fits)
+        self._references: dict[str, Reference] = {}
+
+    def resume(self) -> int:
+        """Take in what earlier runs have finished; returns how many steps that are."""
+        count = 0
+        length = self.model.monitoring.window
+        for content, rows in self.folder.read():
+            starts = rows["_time"].map(lambda t: windows.window_of(t, length).start)
+            self.state.absorb(content, rows, starts)
+            count += 1
+        return count
+
+    def moments(self) -> list[datetime]:
+        """The as-of time of each step."""
+        return [self.begin, *self.ends]
+
+    def step(self, number: int) -> Step:
+        """Do one step and keep it.
+
+        Raises:
+            TerminalError: there is no first champion; or the feature query does not run.
+            TransientError: the warehouse does not answer.
+        """
+        as_of = self.moments()[number]
+        step = Step(number, as_of)
+        if number == 0:
+            self._first(step)
+        else:
+            self._moment(step)
+        self.folder.write(step)
+        return step
+
+    def fit_ahead(self, as_of: datetime) -> None:
+        """Do the fits of a training that will come, into the folder that all policies share.
+
+        Raises:
+            TerminalError: the training cannot be done.
+            TransientError: the warehouse does not answer.
+        """
+        self._trainer.fit_ahead(as_of)
+
+    def _first(self, step: Step) -> None:
+        plan = plan_run("scheduled", step.as_of, [], woken=False)
+        assert plan is not None
+        made = self._trainer.train(self.state, step, plan, None)
+        if made.kind is not Kind.PROMOTED:
+            raise TerminalError(
+                f"{self.model.name}: the gate refuses the first champion, as of {step.as_of.isoformat()} ({made.reason}: "
+                f"{made.evidence.get('message', '')}); choose a later FROM, or change the gate in a spec of its own",
+                Reason.NO_CHAMPION,
+            )
+
+    def _moment(self, step: Step) -> None:
+        with known(self.specs, self.model, step.as_of) as there:
+            counts = self._score(step, there)
+            self._judge(step, there, counts)
+            watching.look(self.model, self.state, step, there)
+        decision = self._decide(step) if self.policy.kind is Wanted.DRIFT else None
+        self._train(step, decision)
+        self.state.forget(
+            min(self._earliest(step.as_of), self._champion().trained_until - self.model.monitoring.window)
+        )
+
+    # ------------------------------------------------------------------ who is champion
+
+    def _champion(self) -> registry.Champion:
+        return self.state.champion(self.model.name)
+
+    def _reign(self, champion: registry.Champion) -> datetime:
+        return max(champion.as_of, self.state.changes()[0].as_of)
+
+    def _reference(self, version: str) -> Reference:
+        if version not in self._references:
+            self._references = {version: self.folder.reference(version).for_window(self.model)}
+        return self._references[version]
+
+    # ------------------------------------------------------------------ scoring
+
+    def _earliest(self, as_of: datetime) -> datetime:
+        """Start of the oldest window that is looked at: the oldest that `windows.candidates` may give."""
+        length = self.model.monitoring.window
+        count = windows.MOST_PER_RUN + math.ceil(self.model.label.delay / length)
+        first = windows.window_of(self.begin - self.model.label.delay, length).start
+        return max(first, windows.window_of(as_of, length).start - count * length)
+
+    def _score(self, step: Step, there: Known) -> reads.Counted:
+        """Predict what has arrived and was not predicted; the champion before, while it is watched, in the shadow."""
+        as_of, length = step.as_of, self.model.monitoring.window
+        start = self._earliest(as_of)
+        counts = there.counts(start, min(start, as_of - self.model.monitoring.freshness - length))
+        champion = self._champion()
+        found = watched(self.model, self.state.changes())
+        beside = found if shadow.active(found, as_of) else None
+        serving = self._trainer.load(self.model, champion.version)
+        for begin, (rows, _) in sorted(counts.windows.items()):
+            done = self.state.predicted(begin)
+            if len(done) >= min(rows, self.model.monitoring.sample_rows):
+                continue
+            window = Window(begin, begin + length)
+            table = there.rows(window)
+            fresh = ~np.isin(table["_key"].to_numpy(zero_copy_only=False), done.index.to_numpy())
+            fresh &= _times(table) >= _micros(self.begin - self.model.label.delay)
+            todo = table.filter(pa.array(fresh))
+            if not todo.num_rows:
+                continue
+            self.state.predict(step, window, self._predictions(serving, todo), shadow=False)
+            if beside is not None and beside.previous is not None:
+                unseen = todo.filter(pa.array(_times(todo) >= _micros(champion.trained_until)))
+                before = self._trainer.load(self.model, beside.previous)
+                self.state.predict(step, window, self._predictions(before, unseen), shadow=True)
+        return counts
+
+    def _predictions(self, version: registry.LoadedModel, rows: pa.Table) -> pd.DataFrame:
+        predicted = version.predict(rows)
+        if bad := int((~np.isfinite(predicted)).sum()):
+            raise TerminalError(
+                f"{self.model.name} version {version.version}: {bad} of {len(predicted)} predictions are not finite",
+                Reason.BAD_METRIC,
+            )
+        table = rows.select(["_key", "_time"]).to_pandas()
+        return table.assign(prediction=predicted, version=version.version)
+
+    # ------------------------------------------------------------------ judging
+
+    def _judge(self, step: Step, there: Known, counts: reads.Counted) -> None:
+        champion = self._champion()
+        reign = self._reign(champion)
+        reference = self._reference(champion.version)
+        model, length, as_of = self.model, self.model.monitoring.window, step.as_of
+        found = windows.candidates(length, reign, self.state.first_scored, as_of, model.label.delay)
+        start, _ = judge.span(model, found, as_of)
+        facts = {begin: self._facts(begin, *held) for begin, held in counts.windows.items() if begin >= start}
+        earlier = self.state.newest(champion.version, start - length)
+        feed = reads.Feed(facts, counts.newest)
+        due = judge.plan(model, reference, found, feed, earlier, self.state.first_scored, as_of)
+        for window, revision in due.windows:
+            here, held = facts.get(window.start, Facts()), due.held[window.start]
+            judged = Judgement(
+                model.name, champion.version, window.start, window.end, revision, as_of,
+                Status.OK, here.rows, 0, here.labelled, mlflow_run=champion.run_id,
+            )  # fmt: skip
+            if held:
+                judged = judge.held_back(judged, held)
+            else:
+                rows = there.frame(window, self.state.predicted(window.start))
+                judged, columns, worse = judge.measured(model, reference, judged, here, rows)
+                judged = judge.concluded(judged, columns, worse, rows)
+            self.state.judge(step, judged)
+
+    def _facts(self, begin: datetime, rows: int, labelled: int) -> Facts:
+        done, most = len(self.state.predicted(begin)), self.model.monitoring.sample_rows
+        # Of a window of more rows only a sample is predicted; it stands for all of them.
+        return Facts(rows, labelled, min(done, rows) if rows <= most else rows * min(done, most) // most)
+
+    # ------------------------------------------------------------------ deciding and training
+
+    def _decide(self, step: Step) -> Decision | None:
+        champion = self._champion()
+        judgements = self.state.newest(champion.version, self._reign(champion))
+        earlier = self.state.find(*policy.READ)
+        now, version = step.as_of, champion.version
+        verdict = policy.decided(self.model, version, judgements, earlier, now, self.specs)
+        proposed = policy.proposal(self.model, version, verdict, judgements, earlier, now, RUN)
+        if proposed is None or proposed.id is not None:
+            return proposed
+        return self.state.decide(step, proposed)
+
+    def _train(self, step: Step, decision: Decision | None) -> None:
+        as_of = step.as_of
+        if self.policy.kind is Wanted.DRIFT:
+            waiting = self.state.open_requests()
+            opened = decision if decision is not None and decision in waiting else None
+            if not waking.should_wake(waiting, self.state.find(Kind.RUN_FAILED), opened, as_of):
+                return
+            plan = plan_run("asset_triggered", as_of, waiting, woken=True)
+        else:
+            last = self.state.trained_at or self.begin
+            if not scheduled(self.policy, self.ends, as_of, last):
+                return
+            plan = plan_run("scheduled", as_of, [], woken=False)
+        if plan is not None:
+            self._trainer.train(self.state, step, replace(plan, as_of=as_of), self._champion())
+
+
+def _times(table: pa.Table) -> np.ndarray:
+    return table["_time"].cast(pa.int64()).to_numpy()
+
+
+def _micros(moment: datetime) -> int:
+    return (moment - datetime(1970, 1, 1, tzinfo=moment.tzinfo)) // timedelta(microseconds=1)

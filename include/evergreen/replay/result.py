@@ -1,0 +1,185 @@
+"""What a replay came to: the served error of every window by the labels of the end, and what each policy cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from psycopg2 import sql
+
+from evergreen.errors import TerminalError
+from evergreen.ledger import Decision, Kind
+from evergreen.monitoring.judgement import Judgement, Status
+from evergreen.monitoring.windows import Window, window_of
+from evergreen.replay import records
+from evergreen.replay.asked import Asked
+from evergreen.replay.checkpoint import Folder
+from evergreen.spec import ModelSpec
+from evergreen.training.metrics import compute
+from evergreen.warehouse import arrow, features
+
+
+@dataclass(frozen=True)
+class Point:
+    """A window under a policy.
+
+    Attributes:
+        rows: with a served prediction and a label.
+        error: the watched metric; None where it is not defined (no labels, one class).
+        status: how the window was judged at last, by the champion of then; empty where it was not.
+        trained: version of a challenger that was trained at the window's end; None without a training.
+        came_of_it: promoted, rejected or failed; empty without a training.
+    """
+
+    start: datetime
+    end: datetime
+    rows: int
+    error: float | None
+    status: str
+    trained: str | None
+    came_of_it: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A policy over the whole replay.
+
+    Attributes:
+        error: the watched metric over all rows.
+        window_error: mean of the windows' errors.
+        rows: served rows with a label.
+        retrains: trainings after the first champion's; each was promoted, rejected or failed.
+        alarms: windows in violation at their last judgement.
+        requests, suppressed: of the trigger policy (only policies on drift ask it).
+        rolled_back: by the watch after a promotion.
+        fit_seconds: of the fits after the first champion's.
+    """
+
+    policy: str
+    error: float | None
+    window_error: float | None
+    rows: int
+    retrains: int
+    promoted: int
+    rejected: int
+    failed: int
+    rolled_back: int
+    alarms: int
+    requests: int
+    suppressed: int
+    fit_seconds: float
+    points: tuple[Point, ...]
+
+    def totals(self) -> dict[str, Any]:
+        """Everything but the windows."""
+        return {name: value for name, value in asdict(self).items() if name != "points"}
+
+
+def gather(asked: Asked) -> list[Outcome]:
+    """Read what every policy has done, and measure it.
+
+    Raises:
+        TransientError: the warehouse does not answer.
+    """
+    labels = _labels(asked)
+    return [_outcome(asked, p.label, asked.policy_folder(p, m), m, labels) for p, m in asked.policies]
+
+
+def _labels(asked: Asked) -> pd.DataFrame:
+    """The labels of all windows as known at the end, by key; of each window the rows that the watch would measure."""
+    parts, model = [], asked.model
+    schema = arrow.feature_schema(model)
+    with arrow.reading(asked.specs.datasets_of(model)) as reader:
+        for window in asked.windows:
+            query = sql.SQL(
+                "SELECT _key, _label FROM ({rows}) AS f ORDER BY _hash, _key LIMIT {limit}"
+            ).format(
+                rows=features.feature_query(
+                    asked.specs, model, asked.end, window.start, window.end, ordered=False
+                ),
+                limit=sql.Literal(model.monitoring.sample_rows),
+            )
+            names = ["_key", "_label"]
+            found = reader.table(query, _only(schema, names)).to_pandas()
+            parts.append(found.dropna().assign(start=window.start))
+    return pd.concat(parts).set_index("_key")
+
+
+def _only(schema: Any, names: list[str]) -> Any:
+    import pyarrow as pa
+
+    return pa.schema([schema.field(name) for name in names])
+
+
+def _outcome(asked: Asked, label: str, folder: Folder, model: ModelSpec, labels: pd.DataFrame) -> Outcome:
+    decisions: list[Decision] = []
+    judged: dict[datetime, Judgement] = {}
+    trained: dict[datetime, str] = {}
+    seconds, parts = 0.0, []
+    for content, rows in folder.read():
+        decisions += [records.decision_from(d) for d in content["decisions"]]
+        judged |= {j.window_start: j for j in map(records.judgement_from, content["judgements"])}
+        if len(rows):
+            parts.append(rows.loc[~rows["shadow"].astype(bool), ["_key", "prediction"]])
+        if content["number"]:
+            seconds += content["fit_seconds"]
+            if content["trained"]:
+                trained[datetime.fromisoformat(content["as_of"])] = content["trained"]
+    nothing = pd.DataFrame({"_key": pd.Series(dtype=object), "prediction": pd.Series(dtype=float)})
+    served = (pd.concat(parts) if parts else nothing).set_index("_key")["prediction"]
+    joined = labels.join(served, how="inner")
+    by_window = {start: rows for start, rows in joined.groupby("start")}
+    how = {d.version: d for d in decisions if d.kind in (Kind.PROMOTED, Kind.REJECTED)}
+    points = []
+    for window in asked.windows:
+        rows = by_window.get(pd.Timestamp(window.start))
+        at = next((t for t in trained if window.start < t <= window.end), None)
+        version = trained[at] if at else None
+        came = how[version].kind.value if version in how else "failed" if version else ""
+        points.append(
+            Point(
+                window.start, window.end, 0 if rows is None else len(rows), _error(asked.model, rows),
+                _status(judged, window, model), version, came,
+            )
+        )  # fmt: skip
+    kinds = Counter(d.kind for d in decisions)
+    errors = [p.error for p in points if p.error is not None]
+    return Outcome(
+        policy=label,
+        error=_error(asked.model, joined),
+        window_error=float(np.mean(errors)) if errors else None,
+        rows=len(joined),
+        retrains=len(trained),
+        promoted=kinds[Kind.PROMOTED] - 1,
+        rejected=kinds[Kind.REJECTED],
+        failed=kinds[Kind.RUN_FAILED],
+        rolled_back=kinds[Kind.ROLLED_BACK],
+        alarms=sum(j.status is Status.VIOLATION for j in judged.values()),
+        requests=kinds[Kind.RETRAIN_REQUESTED],
+        suppressed=kinds[Kind.RETRAIN_SUPPRESSED],
+        fit_seconds=seconds,
+        points=tuple(points),
+    )
+
+
+def _error(model: ModelSpec, rows: pd.DataFrame | None) -> float | None:
+    if rows is None or rows.empty:
+        return None
+    try:
+        found = compute(model.task, rows["_label"].to_numpy(), rows["prediction"].to_numpy())
+    except TerminalError:
+        return None
+    return found.get(model.performance_metric)
+
+
+def _status(judged: dict[datetime, Judgement], window: Window, model: ModelSpec) -> str:
+    """The judgement of a window; a policy with windows of another length has that of the one in which it ends."""
+    found = judged.get(window.start)
+    if found is None and judged:
+        length = model.monitoring.window
+        found = judged.get(window_of(window.end, length).start - length)
+    return found.status.value if found else ""

@@ -1,0 +1,149 @@
+"""A whole replay: plan it, let workers go through the policies, show how far they are, write the result."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import evergreen
+from evergreen import settings
+from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.replay import first, output, result
+from evergreen.replay.asked import Asked, ask
+from evergreen.replay.checkpoint import ERROR_FILE, locked
+from evergreen.replay.progress import Progress
+from evergreen.replay.result import Outcome
+from evergreen.replay.worker import loop_of
+from evergreen.spec import ModelSpec, Specs
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A finished replay."""
+
+    asked: Asked
+    outcomes: list[Outcome]
+    files: dict[str, Path]
+
+    @property
+    def table(self) -> str:
+        """As text."""
+        return output.table(self.outcomes, self.asked.model.performance_metric)
+
+
+def replay(
+    specs: Specs,
+    model: ModelSpec,
+    begin: datetime,
+    end: datetime,
+    names: list[str],
+    *,
+    home: Path | None = None,
+    workers: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Replayed:
+    """Replay a model's loop; called again with the same arguments it goes on after the last finished step.
+
+    Nothing is written to the warehouse or to MLflow.
+
+    Args:
+        specs: all specs.
+        model: whose loop.
+        begin, end: event times, aware.
+        names: of the policies, see `policies.KNOWN`.
+        home: folder of all replays; default `EVERGREEN_HOME/replays`.
+        workers: processes; default one a core. 0: one policy after the other in this process.
+        say: takes a line of progress; default: stderr, one line that is written over on a terminal.
+
+    Raises:
+        TerminalError: a policy, spec or range that cannot be used, or too few rows for a first champion.
+        TransientError: the warehouse does not answer, or another process runs the same replay.
+    """
+    asked = ask(specs, model, begin, end, names, home)
+    with ExitStack() as stack:
+        if not stack.enter_context(locked(asked.folder, wait=False)):
+            raise TransientError(
+                f"another process runs the replay in {asked.folder}; wait for it, or end it", Reason.BUSY
+            )
+        asked.write()
+        for policy, spec in asked.policies:
+            if not asked.policy_folder(policy, spec).finished():
+                first.require(specs, spec, asked.begin, asked.end)
+        _work(asked, workers, say)
+        outcomes = result.gather(asked)
+        files = output.write(asked, outcomes)
+        _tidy(asked)
+        return Replayed(asked, outcomes, files)
+
+
+def _tidy(asked: Asked) -> None:
+    """Remove what only an unfinished replay needs; its steps stay."""
+    shutil.rmtree(asked.folder / "fits", ignore_errors=True)
+    for policy, model in asked.policies:
+        place = asked.policy_folder(policy, model).path
+        for name in ("versions", "scratch", "ahead"):
+            shutil.rmtree(place / name, ignore_errors=True)
+
+
+def _work(asked: Asked, workers: int | None, say: Callable[[str], None] | None) -> None:
+    folders = {p.label: asked.policy_folder(p, m) for p, m in asked.policies}
+    totals = {p.label: len(asked.ends(m)) + 1 for p, m in asked.policies}
+    for folder in folders.values():
+        (folder.path / ERROR_FILE).unlink(missing_ok=True)
+    progress = Progress(asked.model.name, totals, {n: f.finished() for n, f in folders.items()}, say)
+    if progress.complete:
+        return
+    if workers == 0:
+        for policy, model in asked.policies:
+            loop = loop_of(asked, policy, model)
+            for number in range(loop.resume(), len(loop.moments())):
+                loop.step(number)
+                progress.tell({n: f.finished() for n, f in folders.items()})
+        progress.end({n: f.finished() for n, f in folders.items()})
+        return
+    cores = len(os.sched_getaffinity(0))
+    count = workers or cores
+    environment = _environment(max(1, cores // count))
+    with ExitStack() as stack:
+        running = []
+        for number in range(count):
+            log = stack.enter_context((asked.folder / f"worker-{number}.log").open("wb"))
+            command = [sys.executable, "-m", "evergreen.replay.worker", str(asked.folder)]
+            running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+        try:
+            while not progress.complete and any(p.poll() is None for p in running):
+                if any(p.poll() not in (None, 0) for p in running):
+                    break
+                time.sleep(POLL_S)
+                progress.tell({n: f.finished() for n, f in folders.items()})
+        finally:
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.wait()
+            progress.end({n: f.finished() for n, f in folders.items()})
+    for name, folder in folders.items():
+        if failure := folder.failure():
+            kind = TransientError if failure["transient"] else TerminalError
+            raise kind(f"the policy {name} cannot go on: {failure['message']}", Reason(failure["reason"]))
+    if not progress.complete:
+        raise TransientError(
+            f"a worker ended before its work was done; {asked.folder}/worker-*.log say why. Run the same command again"
+        )
+
+
+def _environment(threads: int) -> dict[str, str]:
+    package = str(Path(next(iter(evergreen.__path__))).parent)
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    one = dict.fromkeys((settings.THREADS.name, "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    return {**os.environ, **one, "PYTHONPATH": os.pathsep.join(paths), "MPLBACKEND": "Agg"}

@@ -1,0 +1,140 @@
+"""Trainings of a replayed policy: the live snapshot, evaluation, gate and final fit; versions stay in its folder."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from evergreen import registry
+from evergreen.errors import TerminalError
+from evergreen.ledger import WITHOUT_DRIFT, Decision, Kind, model_subject
+from evergreen.replay.checkpoint import Folder
+from evergreen.replay.fits import Fits
+from evergreen.replay.state import State, Step
+from evergreen.spec import ModelSpec, Specs
+from evergreen.training import machine, scratch
+from evergreen.training.evaluate import evaluate
+from evergreen.training.plan import Plan
+from evergreen.training.provenance import spec_document, spec_hash, training_hash
+from evergreen.training.version import finalise, reference_of
+from evergreen.warehouse import snapshot
+
+
+class Trainer:
+    """Trains challengers, and loads the versions that were promoted."""
+
+    def __init__(self, specs: Specs, model: ModelSpec, folder: Folder, fits: Path) -> None:
+        self._specs, self._model, self._folder, self._fits = specs, model, folder, fits
+        self._spec_hash = spec_hash(spec_document(specs, model))
+        self._loaded: dict[str, registry.LoadedModel] = {}
+
+    def load(self, model: ModelSpec, version: str) -> registry.LoadedModel:
+        """A promoted version; the last ones stay in memory."""
+        if version not in self._loaded:
+            recent = list(self._loaded.items())[-2:]
+            self._loaded = dict([*recent, (version, self._folder.version(version))])
+        return self._loaded[version]
+
+    def train(self, state: State, step: Step, plan: Plan, champion: registry.Champion | None) -> Decision:
+        """Train as of a plan's time, ask the gate, and promote or reject.
+
+        A training that cannot be done, such as one without enough rows, is a decision too (`run_failed`); its requests
+        stay open.
+
+        Raises:
+            TransientError: the warehouse does not answer.
+        """
+        version = str(state.trainings + 1)
+        run = f"train__{self._model.name}/{version}"
+        state.trained(step.as_of)
+        step.trained = version
+        subject = model_subject(self._model.name)
+        try:
+            return state.decide(step, self._settled(state, step, plan, champion, version, run))
+        except TerminalError as error:
+            if champion is None:
+                raise
+            evidence = {"dag_id": f"train__{self._model.name}", "message": str(error)}
+            failed = Decision(
+                plan.as_of, subject, Kind.RUN_FAILED, error.reason.value, run, f"failed:{run}", evidence
+            )
+            return state.decide(step, failed)
+
+    def fit_ahead(self, as_of: datetime) -> None:
+        """Do the fits of a training as of a time; they do not depend on the champion, so none is asked for."""
+        place = self._folder.path / "ahead"
+        taken = snapshot.take(self._specs, self._model, as_of, place)
+        fits = Fits(self._fits, taken.fingerprint)
+        try:
+            with scratch.folder(place) as work:
+                where = machine.choose(self._model)
+                judged = evaluate(
+                    self._model,
+                    taken,
+                    as_of,
+                    "ahead",
+                    None,
+                    where,
+                    work,
+                    False,
+                    load=self.load,
+                    fitting=fits.fit,
+                )
+                finalise(self._model, judged, fits.refit)
+        finally:
+            Path(taken.path).unlink(missing_ok=True)
+
+    def _settled(
+        self, state: State, step: Step, plan: Plan, champion: registry.Champion | None, version: str, run: str
+    ) -> Decision:
+        model, place = self._model, self._folder.path / "scratch"
+        taken = snapshot.take(self._specs, model, plan.as_of, place)
+        fits = Fits(self._fits, taken.fingerprint)
+        # As `plan.answers_drift` asks the live ledger.
+        reasons = [d.reason for d in state.open_requests() if d.id in plan.requests]
+        drifted = any(reason not in WITHOUT_DRIFT for reason in reasons)
+        try:
+            with scratch.folder(place) as work:
+                where = machine.choose(model)
+                judged = evaluate(
+                    model, taken, plan.as_of, run, champion, where, work, drifted,
+                    load=self.load, fitting=fits.fit,
+                )  # fmt: skip
+                blocking = ruling.blocking_of(
+                    state.find(Kind.ROLLED_BACK), version, taken.fingerprint, self._spec_hash
+                )
+                promoted = judged.verdict.passed and blocking is None
+                until, refitted = None, False
+                if promoted:
+                    final = finalise(model, judged, fits.refit)
+                    reference = reference_of(model, judged, final)
+                    self._folder.save_version(version, final.booster, final.encoding, reference)
+                    until, refitted = final.trained_until.isoformat(), final.refitted
+        finally:
+            step.fit_seconds += fits.seconds
+            Path(taken.path).unlink(missing_ok=True)
+        failed = [c.sentence for c in judged.verdict.checks if not c.passed]
+        return Decision(
+            as_of=plan.as_of,
+            subject=model_subject(model.name),
+            kind=Kind.PROMOTED if promoted else Kind.REJECTED,
+            reason=ruling.BLOCKED if blocking else judged.verdict.reason.value,
+            run_id=run,
+            dedupe_key=f"settle:{model.name}:{version}",
+            version=version,
+            answers=plan.requests,
+            evidence={
+                "message": "; ".join(failed),
+                "trigger": plan.trigger,
+                "metrics": judged.metrics,
+                "rows": judged.rows,
+                "previous_version": champion.version if champion else None,
+                "requests": list(plan.requests),
+                "mlflow_run": f"replay-{version}",
+                "trained_until": until,
+                "refitted": refitted,
+                "training_hash": training_hash(self._specs, model),
+                "fingerprint": taken.fingerprint,
+                "spec_hash": self._spec_hash,
+            },
+        )

@@ -1,0 +1,96 @@
+"""The watch after a promotion in a replay: the live comparison, on the predictions that the replay keeps."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pyarrow as pa
+
+from evergreen import registry
+from evergreen.ledger import Decision, Kind, model_subject
+from evergreen.monitoring import after_promotion, superseded, windows
+from evergreen.monitoring.after_promotion import Seen
+from evergreen.registry.champions import succession
+from evergreen.registry.watched import Watched, watched
+from evergreen.replay.known import Known
+from evergreen.replay.state import RUN, State, Step
+from evergreen.spec import ModelSpec
+
+
+def look(model: ModelSpec, state: State, step: Step, there: Known) -> Decision | None:
+    """Look at the newest promotion, once for each part of its watch period; roll back what is surely worse.
+
+    Args:
+        model: its `watch` section.
+        state: the policy's; gets the decision.
+        step: of now.
+        there: what is known now.
+
+    Returns:
+        The decision; None where no look is due or nothing can be said yet.
+    """
+    changes, as_of = state.changes(), step.as_of
+    ended = {(d.evidence.get("watch") or {}).get("promotion") for d in state.find(Kind.WATCH_ENDED)}
+    for row in superseded.rows(model, changes, ended, after_promotion.Reason.WORSE.value, RUN):
+        state.decide(step, row)
+    found = watched(model, changes)
+    if found is None:
+        return None
+    champion = state.champion(model.name)
+    over = as_of > found.judged_until
+    number = after_promotion.LOOKS if over else after_promotion.part(found, as_of)
+    key = f"watch:{model.name}:{found.promotion.id}:{number}"
+    if state.decided(key):
+        return None
+    seen, coverage = _seen(model, state, there, champion, found)
+    reason, seen = after_promotion.concluded(model, found, champion, seen, coverage, over)
+    if reason is None:
+        return None
+    how = seen.improvement
+    evidence = {
+        "message": seen.problem,
+        "watch": {"version": champion.version, "promotion": found.promotion.id, "look": number},
+        "rows": seen.rows,
+        "improvement": how.point if how else None,
+        "at_most": how.high if how else None,
+    }
+    kind, version = Kind.WATCH_ENDED if over else Kind.WATCHED, champion.version
+    if reason is after_promotion.Reason.WORSE:
+        kind, version = Kind.ROLLED_BACK, succession(changes)[-2]
+        promoted = found.promotion.evidence
+        evidence["blocked"] = {
+            "version": champion.version,
+            "fingerprint": promoted.get("fingerprint"),
+            "spec_hash": promoted.get("spec_hash"),
+        }
+    decision = Decision(as_of, model_subject(model.name), kind, reason.value, RUN, key, evidence, version)
+    return state.decide(step, decision)
+
+
+def _seen(
+    model: ModelSpec, state: State, there: Known, champion: registry.Champion, found: Watched
+) -> tuple[Seen, float]:
+    """What the look sees, and which share of the champion's rows the previous one has predicted too."""
+    if found.previous is None:
+        problem = f"there was no champion before version {champion.version}"
+        return Seen(0, problem=problem, comparable=False), 0.0
+    mature = there.as_of - model.label.delay
+    parts, mine, both = [], 0, 0
+    for window in windows.complete(model.monitoring.window, champion.trained_until, there.as_of):
+        new, old = state.predicted(window.start), state.predicted(window.start, shadow=True)
+        if new.empty:
+            continue
+        new = new[(new["version"] == champion.version) & (new["_time"] >= champion.trained_until)]
+        mine += len(new)
+        if old.empty:
+            continue
+        old = old[old["version"] == found.previous]
+        both += int(new.index.isin(old.index).sum())
+        rows = there.rows(window).select(["_key", "_time", "_label"]).to_pandas().set_index("_key")
+        rows = rows[rows["_label"].notna() & (rows["_time"] <= mature)]
+        rows = rows.join(new["prediction"].rename("_new"), how="inner")
+        parts.append(rows.join(old["prediction"].rename("_old"), how="inner"))
+    if not both:
+        problem = f"version {found.previous}, the champion before, has predicted no row in the shadow"
+        return Seen(0, problem=problem, comparable=False), 0.0
+    table = pa.Table.from_pandas(pd.concat(parts)[after_promotion.SCHEMA.names], preserve_index=False)
+    return after_promotion.compared(model, table.cast(after_promotion.SCHEMA)), both / mine

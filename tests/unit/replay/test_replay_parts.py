@@ -1,0 +1,117 @@
+"""Policies by name, records as JSON, and what a person sees while it runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from evergreen.errors import TerminalError
+from evergreen.ledger import Decision, Kind
+from evergreen.monitoring.judgement import (
+    ColumnResult,
+    Judgement,
+    MetricResult,
+    Status,
+    Violation,
+    What,
+)
+from evergreen.replay import records
+from evergreen.replay.policies import Kind as Wanted
+from evergreen.replay.policies import moments, parse, parse_all, scheduled
+from evergreen.replay.progress import Progress
+
+T = datetime(2024, 5, 6, tzinfo=timezone.utc)
+ENDS = [T + timedelta(days=3 * n) for n in range(1, 41)]
+
+
+def test_policies_by_name(tmp_path):
+    assert parse("never").kind is Wanted.NEVER
+    assert (parse("every_window").kind, parse("every_window").every) == (Wanted.SCHEDULE, timedelta(0))
+    assert parse("weekly").every == timedelta(days=7)
+    assert parse("every:36h").every == timedelta(hours=36)
+    assert parse("on_drift").kind is Wanted.DRIFT
+    assert (parse("random:5:3").count, parse("random:5:3").seed) == (5, 3)
+    spec = tmp_path / "eager one.yaml"
+    spec.write_text("name: rides")
+    found = parse(str(spec))
+    assert (found.kind, found.spec, found.label) == (Wanted.DRIFT, spec, "eager one")
+    assert "/" not in found.folder
+    assert " " not in found.folder
+
+
+@pytest.mark.parametrize(
+    "name", ["", "sometimes", "random", "random:x:1", "every:soon", "gone.yaml", "drift"]
+)
+def test_what_is_no_policy_is_named(name):
+    with pytest.raises(TerminalError, match=name or "''"):
+        parse(name)
+
+
+def test_two_policies_of_the_same_label_are_refused(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "eager.yaml").write_text("name: rides")
+    assert [p.name for p in parse_all(["never", "weekly", "never"])] == ["never", "weekly"]
+    with pytest.raises(TerminalError, match="eager"):
+        parse_all([str(tmp_path / "a" / "eager.yaml"), str(tmp_path / "b" / "eager.yaml")])
+
+
+def test_a_schedule_counts_from_the_last_training():
+    weekly = parse("weekly")
+    assert not scheduled(weekly, ENDS, T + timedelta(days=6), T)
+    assert scheduled(weekly, ENDS, T + timedelta(days=7), T)
+    assert scheduled(parse("every_window"), ENDS, ENDS[0], T)
+    assert not scheduled(parse("never"), ENDS, ENDS[-1], T)
+    assert not scheduled(parse("on_drift"), ENDS, ENDS[-1], T)
+
+
+def test_random_moments_are_window_ends_and_follow_from_the_seed():
+    found = moments(parse("random:7:1"), ENDS)
+    assert len(found) == 7
+    assert found <= set(ENDS)
+    assert found == moments(parse("random:7:1"), ENDS)
+    assert found != moments(parse("random:7:2"), ENDS)
+    assert moments(parse("random:99:1"), ENDS) == set(ENDS)
+    assert len(moments(parse("even:7"), ENDS)) == 7
+    assert sorted(moments(parse("even:3"), ENDS)) == [ENDS[10], ENDS[20], ENDS[30]]
+    assert [t for t in ENDS if scheduled(parse("random:7:1"), ENDS, t, T)] == sorted(found)
+
+
+def test_records_come_back_from_json_as_they_are():
+    decision = Decision(
+        T, "model/rides", Kind.RETRAIN_REQUESTED, "data_drift", "replay", "key",
+        {"drifted": ["data_drift:x"], "since": T, "value": math.nan}, "3", (1, 2), 7, T,
+    )  # fmt: skip
+    once = records.decision_from(json.loads(json.dumps(records.decision_to(decision))))
+    assert once == records.decision_from(records.decision_to(once))
+    assert once.evidence == {"drifted": ["data_drift:x"], "since": T.isoformat(), "value": None}
+    assert (once.kind, once.as_of, once.answers, once.id) == (decision.kind, T, (1, 2), 7)
+
+    column = ColumnResult("x", What.DATA_DRIFT, "wasserstein", 0.4, 0.2, True, "mean 3")
+    judged = Judgement(
+        "rides", "3", T, T + timedelta(days=3), 2, T + timedelta(days=4), Status.VIOLATION, 72, 72, 70,
+        (column.violation, Violation(What.UNREADABLE, "y", "drift", None, 0.0)),
+        {"rmse": MetricResult(1.5, 2.0, 1.0, "judged")}, (column,), None, "run", 4,
+    )  # fmt: skip
+    assert records.judgement_from(json.loads(json.dumps(records.judgement_to(judged)))) == judged
+
+
+def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
+    said: list[str] = []
+    progress = Progress("rides", {"never": 10, "on_drift": 30}, {"never": 4, "on_drift": 0}, said.append)
+    progress.tell({"never": 10, "on_drift": 5})
+    assert not progress.complete
+    progress.end({"never": 10, "on_drift": 30})
+    assert progress.complete
+    assert said[0].endswith("goes on after 4 steps of an earlier run")
+    assert "15 of 40 windows (38%)" in said[1]
+    assert "left" in said[1]
+    assert "never 10/10, on_drift 5/30" in said[1]
+    assert "40 of 40 windows (100%)" in said[2]
+    Progress("rides", {"never": 1}, {"never": 0}).tell({"never": 1})
+    shown = capsys.readouterr().err
+    assert shown.endswith("\n")
+    assert "\r" not in shown
