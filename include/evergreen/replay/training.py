@@ -12,7 +12,7 @@ from evergreen.replay.checkpoint import Folder
 from evergreen.replay.fits import Fits
 from evergreen.replay.state import State, Step
 from evergreen.spec import ModelSpec, Specs
-from evergreen.training import machine, scratch
+from evergreen.training import machine, ruling, scratch
 from evergreen.training.evaluate import evaluate
 from evergreen.training.plan import Plan
 from evergreen.training.provenance import spec_document, spec_hash, training_hash
