@@ -1,0 +1,83 @@
+"""The section `gate` of a model: what a challenger must show."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import Field
+
+from evergreen.spec.metrics import Metric
+from evergreen.spec.types import Duration, Strict
+
+
+class Gate(Strict):
+    """What a challenger must show before it becomes champion."""
+
+    metric: Metric | None = Field(None, description="primary metric; default rmse or roc_auc")
+    beat_baseline: bool = Field(True, description="whether the naive baseline must be beaten too")
+    on_drift: Literal["not_worse", "better"] = Field(
+        "not_worse",
+        description="what a challenger that answers a drift, or a person's request, must surely be",
+    )
+    otherwise: Literal["not_worse", "better"] = Field(
+        "better", description="what every other challenger must surely be"
+    )
+    confidence: float = Field(
+        0.95, ge=0.5, le=0.999, description="how sure each comparison with the champion must be"
+    )
+    margin: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="better: the lower bound of the improvement, a share of the champion's distance from perfect, must exceed this",
+    )
+    tolerance: float = Field(
+        0.01, ge=0, lt=1, description="not_worse: the lower bound of the improvement may be so far below zero"
+    )
+    slices: tuple[str, ...] = Field(
+        (),
+        description="categorical features (each of their values) or FEATURE=VALUE that must be there and not be worse",
+    )
+    search_slices: bool = Field(
+        True, description="whether the worst of all values of all categorical features is looked for too"
+    )
+    slice_max_worse: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="a slice that is surely worse than the champion by more than this share stops",
+    )
+    slice_min_rows: int = Field(
+        100, ge=20, description="smaller slices are not searched; a named one that is smaller stops"
+    )
+    calibration_max_worse: float = Field(
+        0.02,
+        ge=0,
+        lt=1,
+        description="binary: probabilities that are surely further off than the champion's by more than this stop",
+    )
+    range_slack: float = Field(
+        0.1,
+        ge=0,
+        description="share of the labels' range by which predictions may leave label.min and label.max",
+    )
+    max_predict_ms: float | None = Field(
+        None, gt=0, description="most milliseconds to predict 1,000 rows; null: not limited"
+    )
+    max_size_mb: float | None = Field(
+        None, gt=0, description="largest model file, in 10^6 bytes; null: not limited"
+    )
+    stability: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="fit again with another seed; the metric's distance from perfect may differ by this share; null: do not",
+    )
+    approval: Literal["auto", "manual"] = Field(
+        "auto",
+        description="manual: a challenger that passed waits for a person, in the DAG promote__MODEL, before it is champion",
+    )
+    approval_timeout: Duration = Field(
+        timedelta(days=3), description="manual: how long it waits; without an answer by then it is rejected"
+    )

@@ -1,0 +1,169 @@
+"""The sections `scoring`, `monitoring` and `watch` of a model: how a champion is used and watched."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import Field, model_validator
+
+from evergreen.spec.metrics import Metric
+from evergreen.spec.types import Cron, Duration, Strict
+
+
+class Volume(Strict):
+    """How many rows a window must have, as shares of the reference's usual number."""
+
+    min: float = Field(
+        0.5, ge=0, description="a window below this share of the usual rows is not judged; it is told"
+    )
+    max: float = Field(
+        3.0, gt=0, description="a window above this share of the usual rows is not judged; it is told"
+    )
+
+
+class Drift(Strict):
+    """When a column counts as drifted (effect sizes against learnt limits, not p-values).
+
+    A column's limit is learnt with the champion from its own past, for a rate of false alarms that all columns of a
+    check share; it is never below the smallest effect that is given here.
+    """
+
+    false_alarms: float = Field(
+        0.01,
+        gt=0,
+        le=0.2,
+        description="probability that a check of an unchanged window alarms in any column; that of its served error, once "
+        "labels are in, is a check of its own with the same rate",
+    )
+    numeric: float = Field(
+        0.1, gt=0, description="smallest Wasserstein distance, in standard deviations, that counts"
+    )
+    categorical: float = Field(0.05, gt=0, description="smallest Jensen-Shannon distance that counts")
+    missing: float = Field(
+        0.02, gt=0, description="smallest rise of missing values or share of unknown categories that counts"
+    )
+    ignore: tuple[str, ...] = Field((), description="columns that are measured and shown, and never violate")
+
+
+class Performance(Strict):
+    """When the served error counts as worse."""
+
+    metric: Metric | None = Field(None, description="metric of the served predictions; default: the gate's")
+    max_worse: float = Field(
+        0.3,
+        gt=0,
+        description="smallest share of the holdout's value by which a worse metric counts; the limit is wider where "
+        "unchanged windows move more, see monitoring.drift.false_alarms",
+    )
+    min_labels: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="share of rows whose label must be in; below it the error is 'not yet' judged",
+    )
+    estimate: bool = Field(
+        False,
+        description="whether the metric of a window without enough labels is estimated, and mailed where it is beyond "
+        "the limit; the value of the labels replaces it",
+    )
+    estimate_requests: bool = Field(
+        False, description="whether estimates beyond the limit may ask for a retraining, too"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Performance:
+        if self.estimate_requests and not self.estimate:
+            raise ValueError("estimate_requests: there are no estimates; set estimate: true as well")
+        return self
+
+
+class Trigger(Strict):
+    """What asks for a retraining: violations (m of the last n windows and the newest), new rows, age, another spec."""
+
+    m: int = Field(
+        2, ge=1, description="so many windows in violation, the newest among them, ask for a retraining"
+    )
+    n: int = Field(3, ge=1, description="of so many newest windows that could be judged")
+    cooldown: Duration = Field(timedelta(days=7), description="least time between two requests")
+    budget: int = Field(2, ge=1, description="most requests of the policy in any 7 days")
+    min_new_rows: float = Field(
+        0.0,
+        ge=0,
+        description="a drift or an old model asks only when so many labelled rows, as a share of those that the champion's "
+        "training knew, have come since; at least one in any case",
+    )
+    new_rows: float | None = Field(
+        None,
+        gt=0,
+        description="ask when so many labelled rows (the same share) have come since the newest training; null: do not",
+    )
+    max_age: Duration | None = Field(
+        None, description="ask when the newest training is older than this; null: do not"
+    )
+    on_change: bool | None = Field(
+        None,
+        description="ask once when features, label, query, columns or training of the spec changed since the champion was "
+        "made; null: only where schedule is null, as otherwise the next run takes the change up",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Trigger:
+        if self.m > self.n:
+            raise ValueError(
+                f"m {self.m} is larger than n {self.n}; {self.m} of {self.n} windows cannot be reached"
+            )
+        return self
+
+
+class Monitoring(Strict):
+    """How the champion is watched."""
+
+    schedule: Cron = Field(
+        "0 * * * *",
+        description="when the watch runs (cron, UTC), besides after each scoring; null: only then",
+    )
+    window: Duration = Field(
+        timedelta(days=1), description="length of the windows; they lie end to end from a Monday 00:00 UTC"
+    )
+    min_rows: int = Field(100, ge=1, description="a window with fewer rows is not judged; it is told")
+    sample_rows: int = Field(20000, ge=100, description="most rows a side that go into one report")
+    freshness: Duration = Field(timedelta(hours=36), description="oldest that the newest row may be")
+    volume: Volume = Volume()
+    drift: Drift = Drift()
+    performance: Performance = Performance()
+    trigger: Trigger = Trigger()
+
+
+class Scoring(Strict):
+    """How batch predictions are made."""
+
+    schedule: Cron = Field(
+        "30 * * * *", description="cron (UTC) that scores what no event has told of; null: events only"
+    )
+    chunk_rows: int = Field(
+        100_000, ge=1, description="rows that are scored and written at a time; bounds the memory"
+    )
+
+
+class Watch(Strict):
+    """How a new champion is compared with the previous one, which goes on predicting beside it, unserved."""
+
+    period: Duration | None = Field(
+        timedelta(days=7),
+        description="how long after a promotion the previous champion predicts the same rows in the shadow; the comparison "
+        "ends when their labels are mature; null: no shadow, no comparison",
+    )
+    margin: float = Field(
+        0.02,
+        ge=0,
+        description="a new champion whose distance from perfect is surely larger by more than this share is rolled back; "
+        "keep it above gate.tolerance, or what the gate lets through on a drift comes back",
+    )
+    confidence: float = Field(
+        0.95, ge=0.5, le=0.999, description="how sure that must be, over all looks of the period together"
+    )
+    min_rows: int = Field(
+        100,
+        ge=20,
+        description="with fewer rows that both predicted and whose label is mature, nothing is decided",
+    )
