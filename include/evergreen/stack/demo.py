@@ -87,7 +87,8 @@ def tell_story(api: AirflowApi, story: Any, landing: Path, say: Callable[[str], 
                 train_first(api, delivery.as_of, say)
         else:
             settle_week(api, delivery, say)
-    _wait(lambda: not api.active(ids), "the last runs of both models", api)
+            # Each week stands for a real one: nothing of it is left to do when the next one lands.
+            _wait(lambda: not api.active(ids) and not _asked(SECOND_MODEL), f"{SECOND_MODEL}", api)
 
 
 def train_first(api: AirflowApi, as_of: datetime, say: Callable[[str], None]) -> None:
@@ -121,8 +122,7 @@ def settle_week(api: AirflowApi, delivery: Any, say: Callable[[str], None]) -> N
     found = ", ".join(dict.fromkeys(str(v.get("column") or v.get("kind")) for v in week["violations"]))
     say(f"             judged: {week['status']}, {shown}{f', in violation: {found}' if found else ''}")
     _wait(lambda: not api.active([f"monitor__{MODEL}", f"score__{MODEL}"]), "the monitor", api)
-    with connect() as conn:
-        waiting = ledger.open_requests(conn, MODEL)
+    waiting = _asked(MODEL)
     if not waiting:
         return
     say(f"             retrain request {waiting[0].id} ({waiting[0].reason}), mail sent; training runs")
@@ -144,6 +144,11 @@ def settle_week(api: AirflowApi, delivery: Any, say: Callable[[str], None]) -> N
         "the scoring",
         api,
     )
+
+
+def _asked(model: str) -> list[ledger.Decision]:
+    with connect() as conn:
+        return ledger.open_requests(conn, model)
 
 
 def judged(as_of: datetime) -> dict[str, Any] | None:
