@@ -104,12 +104,20 @@ class Stream:
         return watch.frame(real().take(pa.array(self.draw(number))))
 
     def _chance(self, number: int) -> npt.NDArray[np.float64] | None:
-        if self.kind != "seasonal":
-            return None
-        warm, humid = _standard("temp"), _standard("hum")
-        tilt = 0.5 * np.sin(2 * np.pi * number / PERIOD) * warm + 0.3 * (number % 7 >= 5) * humid
-        chance = np.exp(tilt)
-        return chance / chance.sum()
+        return seasonal(number, _standard("temp"), _standard("hum")) if self.kind == "seasonal" else None
+
+
+def seasonal(
+    number: int, warm: npt.NDArray[np.float64], humid: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """How likely each row is in a window: warm ones by a sine of PERIOD windows, humid ones on two of seven.
+
+    Args:
+        number: of the window.
+        warm, humid: temperature and humidity of the rows, standardised.
+    """
+    chance = np.exp(0.5 * np.sin(2 * np.pi * number / PERIOD) * warm + 0.3 * (number % 7 >= 5) * humid)
+    return np.asarray(chance / chance.sum())
 
 
 @lru_cache

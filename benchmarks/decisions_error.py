@@ -33,7 +33,16 @@ import pyarrow as pa
 import xgboost as xgb
 from scipy import stats
 
-from benchmarks.decisions_drift import CATEGORICAL, DAY, DETECTED_AT, HISTORY, NUMERIC, PERIOD, SIZES, WINDOWS
+from benchmarks.decisions_drift import (
+    CATEGORICAL,
+    DAY,
+    DETECTED_AT,
+    HISTORY,
+    NUMERIC,
+    SIZES,
+    WINDOWS,
+    seasonal,
+)
 from benchmarks.table import Row, markdown
 from evergreen.feeds import bike_sharing
 from evergreen.monitoring import performance
@@ -118,8 +127,7 @@ class Stream:
         if self.kind != "seasonal":
             return None
         warm, humid = (stats.zscore(world().rows[name].to_numpy()) for name in ("temp", "hum"))
-        chance = np.exp(0.5 * np.sin(2 * np.pi * number / PERIOD) * warm + 0.3 * (number % 7 >= 5) * humid)
-        return np.asarray(chance / chance.sum())
+        return seasonal(number, warm, humid)
 
 
 def champion(model: ModelSpec, stream: Stream) -> Reference:
