@@ -74,8 +74,11 @@ class Stack:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
-    """The stack with the shipped specs, whose monitors have no cron: the story sets the time."""
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """The stack with the shipped specs, whose monitors have no cron: the story sets the time.
+
+    Where a test failed its logs and mails stay, and their place is printed.
+    """
     base = Path(tempfile.mkdtemp(prefix="evergreen-e2e-"))
     base.chmod(0o755)
     for folder in ("datasets", "models"):
@@ -97,7 +100,10 @@ def stack() -> Iterator[Stack]:
         control.down(layout.home)
         os.environ.clear()
         os.environ.update(before)
-        shutil.rmtree(base, ignore_errors=True)
+        if request.session.testsfailed:
+            print(f"\nThe stack of the failed tests is stopped; its logs: {layout.logs}")
+        else:
+            shutil.rmtree(base, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
