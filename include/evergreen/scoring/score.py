@@ -31,7 +31,7 @@ from evergreen.scoring import shadow
 from evergreen.scoring.shadow import Shadow, Shadowed
 from evergreen.scoring.writer import SERVED, SHADOW, Part, Writer
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse import arrow, features
+from evergreen.warehouse import arrow, features, planner
 from evergreen.warehouse.connection import connect
 
 log = logging.getLogger(__name__)
@@ -157,6 +157,8 @@ def score(
             writer.write(parts)
             chunks += 1
         written = writer.finish()
+        for table, count in written.items():
+            planner.refresh(conn, *table.split("."), count)
         rows = written[SERVED]
         state = "scored" if rows else "up_to_date" if chunks or _any(reader, query) else "no_rows"
     if state == "no_rows":

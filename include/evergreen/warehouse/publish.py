@@ -15,6 +15,7 @@ from psycopg2 import sql
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import DatasetSpec
+from evergreen.warehouse import planner
 from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.migrate import TYPES, ensure_dataset
 from evergreen.warehouse.staging import Finding, Staged, table
@@ -144,7 +145,9 @@ def upsert(conn: Connection, dataset: DatasetSpec, staged: Staged, batch: int, a
 
         run("SELECT EXISTS (SELECT 1 FROM {current})")
         if cursor.fetchone() == (False,):
-            return Published(run(_INSERT, unknown=sql.SQL("true")), 0)
+            new = run(_INSERT, unknown=sql.SQL("true"))
+            planner.refresh(conn, "data", dataset.name, new)
+            return Published(new, 0)
         run("DROP TABLE IF EXISTS pg_temp._changed")
         changed = 0
         if run(_CHANGED):
@@ -153,7 +156,10 @@ def upsert(conn: Connection, dataset: DatasetSpec, staged: Staged, batch: int, a
             run(_CUT)
             changed += run(_BACKFILL)
             run(_UPDATE)
-        return Published(run(_INSERT, unknown=sql.SQL(_UNKNOWN).format(**parts)), changed)
+        new = run(_INSERT, unknown=sql.SQL(_UNKNOWN).format(**parts))
+        planner.refresh(conn, "data", dataset.name, new + changed)
+        planner.refresh(conn, "data", f"{dataset.name}__history", changed)
+        return Published(new, changed)
 
 
 def _parts(dataset: DatasetSpec, staged: Staged, batch: int, as_of: datetime) -> dict[str, Any]:

@@ -51,6 +51,15 @@ def test_rows_since_the_champion_are_scored_once(champion, start):
     assert run(champion, day + timedelta(days=3)).rows == 24
 
 
+def test_the_planner_knows_many_predictions_at_once(champion, start):
+    day = start + timedelta(days=30)
+    champion.land(day, 4, seed=2)
+    run(champion, day + timedelta(days=4))
+    with connect() as conn:
+        query = "SELECT reltuples FROM pg_class WHERE oid = 'evergreen.prediction'::regclass"
+        assert fetch(conn, query)[0]["reltuples"] == len(stored()) == 96
+
+
 def test_a_row_whose_label_was_not_mature_for_the_first_champion_is_scored(champion, start):
     day = start + timedelta(days=30)
     champion.land(day - timedelta(hours=1), 2 / 24, seed=2)
