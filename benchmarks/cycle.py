@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ PLAIN = Path(__file__).with_name("plain_script.py")
 TWIN, TWIN_MODEL = "bench_bare", "bench_value_bare"
 NIGHT = data.END + timedelta(hours=1)
 """The as-of time: every row has arrived, and every label."""
+LONGEST = timedelta(seconds=3000)
 MOST_WALL, MOST_MEMORY, MOST_SHARE = 0.5, 0.5, 0.25
 MOST_GROWTH, MOST_MB = 8.0, 3000.0
 
@@ -173,7 +174,7 @@ def _night(place: Place, dags: list[str]) -> tuple[float, dict[str, float]]:
     ingest, score, monitor, train = dags
     conf = {"as_of": NIGHT.isoformat()}
     before = {dag: {run["dag_run_id"] for run in place.api.runs(dag)} for dag in dags}
-    started = time.monotonic()
+    started = datetime.now(timezone.utc)
     first = place.api.trigger(ingest, conf)
     _ended(place, ingest, first)
     trained = place.api.trigger(train, conf)
@@ -183,22 +184,23 @@ def _night(place: Place, dags: list[str]) -> tuple[float, dict[str, float]]:
             fresh = [r for r in place.api.runs(dag) if r["dag_run_id"] not in before[dag]]
             if fresh:
                 own[dag] = fresh[-1]
-        if time.monotonic() - started > 3000:
+        if datetime.now(timezone.utc) - started > LONGEST:
             raise TimeoutError(f"the night does not end; active: {place.api.active(dags)}")
-        time.sleep(0.2)
-    seconds = time.monotonic() - started
+        # Who asks all the time takes the server's core; the runs say themselves when they ended.
+        time.sleep(2)
     chosen = {
         ingest: first,
         train: trained,
         **{dag: str(run["dag_run_id"]) for dag, run in own.items()},
     }
-    took = {}
+    took, ended = {}, started
     for dag, run_id in chosen.items():
         run = place.api.run(dag, run_id)
         assert run["state"] == "success", (dag, run, place.api.tasks(dag, run_id))
         took[dag.partition("__")[0]] = float(run["duration"])
+        ended = max(ended, datetime.fromisoformat(run["end_date"]))
         _tell_tasks(place, dag, run_id)
-    return seconds, took
+    return (ended - started).total_seconds(), took
 
 
 def _tell_tasks(place: Place, dag: str, run_id: str) -> None:

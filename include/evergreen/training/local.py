@@ -13,6 +13,10 @@ from evergreen import settings
 from evergreen.training.encode import Encoding
 from evergreen.training.matrix import Matrix
 
+# A second thread does not make a fit of fewer rows faster, and takes a core from the tasks beside it (measured with 17
+# features: 10,000 rows take 0.4 s with one thread and 0.6 s with two). The trees are the same.
+ROWS_A_THREAD = 50_000
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -65,6 +69,7 @@ def boost(
     Raises:
         XGBoostError, ValueError, TypeError: XGBoost refuses the parameters.
     """
+    params = {**params, "nthread": max(1, min(params["nthread"], len(data) // ROWS_A_THREAD))}
     quantised = _quantised(params, encoding, data, "learnt")
     if watched is None:
         return Boosted(xgb.train(params, quantised, rounds, verbose_eval=False))

@@ -86,13 +86,24 @@ def begin(model: ModelSpec, run_id: str, as_of: datetime, tags: dict[str, str]) 
         return run.info.run_id
 
 
-def numbers(mlflow_run: str, params: dict[str, Any], metrics: dict[str, float]) -> None:
-    """Write parameters and metrics."""
+def parameters(mlflow_run: str, params: dict[str, Any]) -> None:
+    """Write parameters; the model that is logged after them has them too."""
+    with guarded(f"write into MLflow run {mlflow_run}"):
+        client().log_batch(mlflow_run, params=[Param(name, str(v)[:5000]) for name, v in params.items()])
+
+
+def measured(mlflow_run: str, model_id: str, metrics: dict[str, float]) -> None:
+    """Write metrics, of the run and of its model.
+
+    After the model: of metrics that are there before it MLflow asks for the history of each, one by one.
+    """
     with guarded(f"write into MLflow run {mlflow_run}"):
         client().log_batch(
             mlflow_run,
-            metrics=[Metric(name, value, 0, 0) for name, value in metrics.items()],
-            params=[Param(name, str(value)[:5000]) for name, value in params.items()],
+            metrics=[
+                Metric(name, value, 0, 0, model_id=model_id, run_id=mlflow_run)
+                for name, value in metrics.items()
+            ],
         )
 
 

@@ -102,8 +102,9 @@ def train(
                 "snapshot.end": snapshot.end,
                 "champion_version": champion.version if champion else None,
             }
-            record.numbers(mlflow_run, told | _told(model, judged, final, tags), _measured(judged))
+            record.parameters(mlflow_run, told | _told(model, judged, final, tags))
             model_id, digest = _log_files(model, judged, final, document, mlflow_run)
+            record.measured(mlflow_run, model_id, _measured(judged))
             version = None
             if not dry_run:
                 # Without the connection the lock is gone, and another try may be at work.

@@ -171,7 +171,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing of the training handles it."""
 
 
-@pytest.mark.parametrize("after", ["begin", "numbers", "model_files", "register", "finish"])
+@pytest.mark.parametrize("after", ["begin", "parameters", "model_files", "measured", "register", "finish"])
 def test_a_retry_after_a_crash_leaves_one_version(landed, start, monkeypatch, after):
     as_of = start + timedelta(days=40)
     whole = getattr(record, after)
