@@ -2,8 +2,8 @@
 
     python -m benchmarks.decisions [PART ...]
 
-Parts: drift, error, gate, flapping, windows, replay. Each can be run by itself as `python -m benchmarks.decisions_PART`; what is
-known of the others is kept.
+Parts: drift, error, alarms, gate, flapping, windows, replay. Each can be run by itself as
+`python -m benchmarks.decisions_PART`; what is known of the others is kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.table import Row, markdown
 
 PAGE = Path(__file__).with_name("DECISIONS.md")
 KEPT = Path(__file__).with_name("decisions.json")
-PARTS = ("drift", "error", "gate", "flapping", "windows", "replay")
+PARTS = ("drift", "error", "alarms", "gate", "flapping", "windows", "replay")
 
 
 def main() -> int:

@@ -170,15 +170,20 @@ def alarms(reference: Reference, window: pd.DataFrame) -> set[tuple[str, What]]:
 
 def evidently_default(reference: Reference, window: pd.DataFrame) -> tuple[int, float]:
     """How many columns Evidently's preset flags, and their share."""
-    numeric = [*NUMERIC, "_prediction"]
-    definition = DataDefinition(numerical_columns=numeric, categorical_columns=list(CATEGORICAL))
-    names = [*numeric, *CATEGORICAL]
-    before = watch.frame(reference.sample)[names]
+    return preset(watch.frame(reference.sample), window, [*NUMERIC, "_prediction"], CATEGORICAL)
+
+
+def preset(
+    before: pd.DataFrame, window: pd.DataFrame, numeric: Sequence[str], categorical: Sequence[str]
+) -> tuple[int, float]:
+    """How many columns Evidently's preset flags as it ships, and their share."""
+    definition = DataDefinition(numerical_columns=list(numeric), categorical_columns=list(categorical))
+    names = [*numeric, *categorical]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         snapshot = Report([DataDriftPreset()]).run(
             Dataset.from_pandas(window[names], data_definition=definition),
-            Dataset.from_pandas(before, data_definition=definition),
+            Dataset.from_pandas(before[names], data_definition=definition),
         )
     (found,) = (m["value"] for m in snapshot.dict()["metrics"] if "DriftedColumnsCount" in m["metric_name"])
     return int(found["count"]), float(found["share"])

@@ -93,7 +93,7 @@ class Stream:
             rounds = self.fit(
                 self.model, self.encoding, data.part(first, training), self.rows.times[first:training]
             ).rounds
-            booster = refit(self.model, self.encoding, data.part(first), rounds)
+            booster = refit(self.model, self.encoding, data.part(first), rounds).booster
             self._predictions[key] = self.matrix.part(count, end).predict(booster)
         return self._predictions[key]
 

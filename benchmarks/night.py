@@ -138,7 +138,7 @@ def _airflow(place: Place, names: Sequence[str], dags: list[str], as_of: datetim
             waiting.discard(name)
         if time.monotonic() - started > LONGEST_S:
             raise TimeoutError(f"the night does not end; active: {place.api.active(dags)}")
-        time.sleep(0.5)
+        time.sleep(1)
     return time.monotonic() - started
 
 

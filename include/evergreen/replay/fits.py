@@ -17,7 +17,7 @@ from evergreen.spec import ModelSpec
 from evergreen.training import fit
 from evergreen.training.encode import Encoding
 from evergreen.training.fit import Fitted
-from evergreen.training.local import Labelled
+from evergreen.training.local import Boosted, Labelled
 from evergreen.training.machine import Machine
 
 
@@ -47,13 +47,13 @@ class Fits:
 
     def refit(
         self, model: ModelSpec, encoding: Encoding, data: Labelled, rounds: int, machine: Machine
-    ) -> xgb.Booster:
+    ) -> Boosted:
         """As `fit.refit`."""
         booster, _ = self._once(
             ("refit", len(data), rounds), model, encoding, machine,
-            lambda: (fit.refit(model, encoding, data, rounds, machine), {}),
+            lambda: (fit.refit(model, encoding, data, rounds, machine).booster, {}),
         )  # fmt: skip
-        return booster
+        return Boosted(booster)
 
     def _once(
         self,

@@ -158,7 +158,7 @@ def score(
             chunks += 1
         written = writer.finish()
         for table, count in written.items():
-            planner.refresh(conn, *table.split("."), count)
+            planner.refresh(conn, table, count)
         rows = written[SERVED]
         state = "scored" if rows else "up_to_date" if chunks or _any(reader, query) else "no_rows"
     if state == "no_rows":

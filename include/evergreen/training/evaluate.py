@@ -214,7 +214,7 @@ def _other_seed(
         update={"training": model.training.model_copy(update={"seed": model.training.seed + 1})}
     )
     learnt = Labelled(matrix.part(0, len(parts.training)), parts.training.labels)
-    booster = refit(other, encoding, learnt, fitted.rounds, machine)
+    booster = refit(other, encoding, learnt, fitted.rounds, machine).booster
     held = matrix.part(len(matrix) - len(parts.holdout)).predict(booster)
     return metrics.compute(model.task, parts.holdout.labels[judged], held[judged])
 

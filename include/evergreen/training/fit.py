@@ -55,12 +55,16 @@ HERE = Machine()
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted booster, the rounds it has, and the score at which early stopping chose them."""
+    """A fitted booster, the rounds it has, and the score at which early stopping chose them.
+
+    `learnt` are its predictions of the rows that it learnt from; None where they are not at hand.
+    """
 
     booster: xgb.Booster
     rounds: int
     stopping_metric: str | None
     stopping_score: float | None
+    learnt: np.ndarray | None = None
 
 
 def parameters(model: ModelSpec, device: str = "cpu") -> dict[str, Any]:
@@ -115,7 +119,8 @@ def fit(
     """
     spec = model.training
     if spec.early_stopping_rounds is None:
-        return Fitted(refit(model, encoding, data, spec.max_rounds, machine), spec.max_rounds, None, None)
+        whole = refit(model, encoding, data, spec.max_rounds, machine)
+        return Fitted(whole.booster, spec.max_rounds, None, None, whole.learnt)
     cut = int(np.searchsorted(times, times[int(len(times) * (1 - EARLY_STOPPING_SHARE))], "left"))
     if not 0 < cut < len(times):
         raise TerminalError(
@@ -135,14 +140,15 @@ def fit(
             Reason.BAD_METRIC,
         )
     rounds = probe.booster.best_iteration + 1
-    return Fitted(refit(model, encoding, data, rounds, machine), rounds, metric, score)
+    whole = refit(model, encoding, data, rounds, machine)
+    return Fitted(whole.booster, rounds, metric, score, whole.learnt)
 
 
 def refit(
     model: ModelSpec, encoding: Encoding, data: Labelled, rounds: int, machine: Machine = HERE
-) -> xgb.Booster:
+) -> Boosted:
     """Fit on encoded rows with a number of rounds that is already known; raises as `fit` does."""
-    return _boost(model, encoding, data, rounds, machine).booster
+    return _boost(model, encoding, data, rounds, machine)
 
 
 def gains(booster: xgb.Booster, encoding: Encoding) -> dict[str, float]:

@@ -42,10 +42,17 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Boosted:
-    """A booster, and the scores of the watched rows by metric and round (empty if none were watched)."""
+    """A booster, and what its fit knows besides.
+
+    Attributes:
+        booster: the trees.
+        scores: of the watched rows by metric and round; empty if none were watched.
+        learnt: predictions of the rows that it learnt from (float64); None where they are not at hand.
+    """
 
     booster: xgb.Booster
     scores: dict[str, list[float]] = field(default_factory=dict)
+    learnt: np.ndarray | None = None
 
 
 def boost(
@@ -72,7 +79,9 @@ def boost(
     params = {**params, "nthread": max(1, min(params["nthread"], len(data) // ROWS_A_THREAD))}
     quantised = _quantised(params, encoding, data, "learnt")
     if watched is None:
-        return Boosted(xgb.train(params, quantised, rounds, verbose_eval=False))
+        kept = Kept(quantised)
+        booster = xgb.train(params, quantised, rounds, verbose_eval=False, callbacks=[kept])
+        return Boosted(booster, learnt=kept.prediction)
     log: dict[str, Any] = {}
     booster = xgb.train(
         params, quantised, rounds, evals=[(_quantised(params, encoding, watched, "watched", quantised), "newest")],
@@ -101,6 +110,21 @@ def _quantised(
             Batches(encoding, data, str(data.matrix.path.with_name(f"{name}-pages"))), **more
         )
     return xgb.QuantileDMatrix(Batches(encoding, data), **more)
+
+
+class Kept(xgb.callback.TrainingCallback):
+    """The predictions of the rows that a booster learns from: XGBoost has them until the fit ends, then drops them."""
+
+    prediction: np.ndarray
+
+    def __init__(self, data: xgb.DMatrix) -> None:
+        super().__init__()
+        self._data = data
+
+    def after_training(self, model: xgb.Booster) -> xgb.Booster:
+        """Copy them."""
+        self.prediction = model.predict(self._data).astype(np.float64)
+        return model
 
 
 class Batches(xgb.DataIter):

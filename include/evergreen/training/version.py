@@ -28,7 +28,7 @@ from evergreen.training import leaderboard
 from evergreen.training.encode import Encoding, survey
 from evergreen.training.evaluate import Judged
 from evergreen.training.fit import gain_shares, gains, refit
-from evergreen.training.local import Labelled
+from evergreen.training.local import Boosted, Labelled
 from evergreen.training.machine import Machine
 from evergreen.training.matrix import write
 from evergreen.training.outside import outside
@@ -36,7 +36,7 @@ from evergreen.training.rows import Rows
 from evergreen.training.split import moment
 
 PROBE_ROWS = 200
-Refitting = Callable[[ModelSpec, Encoding, Labelled, int, Machine], xgb.Booster]
+Refitting = Callable[[ModelSpec, Encoding, Labelled, int, Machine], Boosted]
 
 
 @dataclass(frozen=True)
@@ -118,14 +118,17 @@ def finalise(model: ModelSpec, judged: Judged, refitting: Refitting = refit) -> 
     again = judged.verdict.passed and model.training.refit
     learnt = parts.rows if again else parts.training
     encoding, matrix, booster = judged.encoding, judged.matrix, judged.fitted.booster
+    known = judged.fitted.learnt
     if again:
         rest = parts.rows.part(len(parts.training))
         encoding = encoding.with_more(survey(model, rest.batches(model.features.all)).encoding)
         if encoding != judged.encoding:
             matrix, _ = write(encoding, [parts.rows], matrix.path.with_name("final.f32"))
         data = Labelled(matrix, parts.rows.labels)
-        booster = refitting(judged.choice.model, encoding, data, judged.fitted.rounds, judged.machine)
-    predicted = matrix.predict(booster)
+        last = refitting(judged.choice.model, encoding, data, judged.fitted.rounds, judged.machine)
+        booster, known = last.booster, last.learnt
+    first = np.empty(0) if known is None else known
+    predicted = np.concatenate([first, matrix.part(len(first)).predict(booster)])
     if bad := int((~np.isfinite(predicted)).sum()):
         raise TerminalError(
             f"{model.name}: {bad} of {len(predicted)} predictions of the final model are not finite; look at "

@@ -14,21 +14,20 @@ from evergreen.warehouse.connection import Connection, fetch
 SHARE, LEAST = 0.1, 50
 
 
-def refresh(conn: Connection, schema: str, name: str, rows: int) -> bool:
+def refresh(conn: Connection, name: str, rows: int) -> bool:
     """ANALYZE a table in the open transaction if autovacuum would, after so many rows were written to it.
 
     A table that another process has locked for VACUUM or ANALYZE is left to that one.
 
     Args:
         conn: owner of the table; what its transaction wrote counts.
-        schema: the table's schema.
-        name: its name.
+        name: of the table, as `schema.table`.
         rows: how many rows were inserted or changed.
 
     Returns:
         Whether it was asked for.
     """
-    table = sql.Identifier(schema, name)
+    table = sql.Identifier(*name.split(".", 1))
     found = fetch(
         conn, "SELECT reltuples FROM pg_class WHERE oid = to_regclass(%s)", (table.as_string(conn),)
     )

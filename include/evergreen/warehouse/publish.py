@@ -146,7 +146,7 @@ def upsert(conn: Connection, dataset: DatasetSpec, staged: Staged, batch: int, a
         run("SELECT EXISTS (SELECT 1 FROM {current})")
         if cursor.fetchone() == (False,):
             new = run(_INSERT, unknown=sql.SQL("true"))
-            planner.refresh(conn, "data", dataset.name, new)
+            planner.refresh(conn, f"data.{dataset.name}", new)
             return Published(new, 0)
         run("DROP TABLE IF EXISTS pg_temp._changed")
         changed = 0
@@ -157,8 +157,8 @@ def upsert(conn: Connection, dataset: DatasetSpec, staged: Staged, batch: int, a
             changed += run(_BACKFILL)
             run(_UPDATE)
         new = run(_INSERT, unknown=sql.SQL(_UNKNOWN).format(**parts))
-        planner.refresh(conn, "data", dataset.name, new + changed)
-        planner.refresh(conn, "data", f"{dataset.name}__history", changed)
+        planner.refresh(conn, f"data.{dataset.name}", new + changed)
+        planner.refresh(conn, f"data.{dataset.name}__history", changed)
         return Published(new, changed)
 
 

@@ -94,6 +94,17 @@ def test_probabilities_and_a_feature_that_is_all_missing(wetness, fitted):
     assert next(iter(gains(found.booster, encoding))) == "x"
 
 
+@pytest.mark.parametrize("memory", ["1024", "0"])
+@pytest.mark.parametrize("subsample", [1.0, 0.7])
+def test_what_a_fit_knows_of_its_rows_is_what_its_booster_predicts(
+    wetness, rides, change, fitted, monkeypatch, subsample, memory
+):
+    monkeypatch.setenv("EVERGREEN_TRAINING_MEMORY_MB", memory)
+    for model in (wetness, change(rides, training={"early_stopping_rounds": None})):
+        found, _, matrix = fitted(change(model, training={"params": {"subsample": subsample}}))
+        assert np.array_equal(found.learnt, predict(found.booster, matrix))
+
+
 def test_one_moment_only_cannot_be_split(rides, in_file):
     encoding = Encoding(rides.features.numeric, {"kind": ("a",)})
     with pytest.raises(TerminalError) as caught:

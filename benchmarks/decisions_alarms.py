@@ -1,0 +1,119 @@
+"""What became of every alarm on the real bike data, where nothing was injected: cried for nothing, or answered?
+
+    python -m benchmarks.decisions_alarms
+
+The project's bike_demand is replayed on drift from May 2011 to the end of 2012, as its spec says and with windows of
+28 days. An alarm is a window that was judged `violation`, however late the labels that showed it. It is answered if a
+retrain was asked for at that moment and its challenger was promoted, and held back if the ledger has a row that says why
+not. What remains was for nothing: a challenger that was rejected, or no row at all.
+
+Beside it Evidently's `DataDriftPreset`, as it ships, compares the same windows with the first one of the data, which stays
+the reference (it calls the data set drifted if half of the columns are).
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks.bikes import END, changed, landed
+from benchmarks.decisions_drift import preset
+from benchmarks.table import Row, markdown
+from evergreen.ledger import Decision, Kind
+from evergreen.monitoring.judgement import Status
+from evergreen.monitoring.measure import frame
+from evergreen.monitoring.windows import Window, complete
+from evergreen.replay import records
+from evergreen.replay.known import known
+from evergreen.replay.run import Replayed, replay
+from evergreen.spec import ModelSpec, Specs, format_duration
+
+START = datetime(2011, 1, 1, tzinfo=timezone.utc)
+FROM = datetime(2011, 5, 9, tzinfo=timezone.utc)
+LONG = "28d"
+
+
+def measure() -> list[Row]:
+    """Replay with windows of both lengths."""
+    rows = []
+    with landed() as specs, tempfile.TemporaryDirectory(prefix="evergreen-replay-") as name:
+        shipped = specs.models["bike_demand"]
+        for model in (shipped, changed(shipped, monitoring={"window": LONG})):
+            replayed = replay(specs, model, FROM, END, ["on_drift"], home=Path(name))
+            rows.append(_row(replayed, _flagged(specs, model)))
+    return rows
+
+
+def _row(replayed: Replayed, flagged: tuple[int, int]) -> Row:
+    fates = Counter(fate for _, fate in alarms(replayed))
+    found = sum(fates.values())
+    vain = {fate: n for fate, n in fates.items() if fate.startswith(("rejected", "nothing"))}
+    window = format_duration(replayed.asked.model.monitoring.window)
+    return Row(
+        f"alarms in {len(replayed.asked.windows)} windows of {window} of the bike data: answered by a retrain that won, or "
+        "held back with a reason",
+        f"{found - sum(vain.values())} of {found}",
+        f"Evidently's default, first window as the reference: {flagged[0]} of {flagged[1]} flagged",
+        None,
+        "all",
+        not vain,
+        "; ".join(f"{fate} {n}" for fate, n in fates.most_common()),
+    )
+
+
+def alarms(replayed: Replayed) -> list[tuple[datetime, str]]:
+    """The start of every window in violation, and what became of it."""
+    ((policy, model),) = replayed.asked.policies
+    steps = [content for content, _ in replayed.asked.policy_folder(policy, model).read()]
+    decisions = [records.decision_from(d) for step in steps for d in step["decisions"]]
+    found: dict[datetime, str] = {}
+    for step in steps:
+        for judgement in map(records.judgement_from, step["judgements"]):
+            if judgement.status is Status.VIOLATION and judgement.window_start not in found:
+                as_of = datetime.fromisoformat(step["as_of"])
+                found[judgement.window_start] = _fate([d for d in decisions if d.as_of == as_of], decisions)
+    return sorted(found.items())
+
+
+def _fate(then: Sequence[Decision], decisions: Sequence[Decision]) -> str:
+    for decision in then:
+        if decision.kind is Kind.RETRAIN_SUPPRESSED:
+            return f"held back: {decision.reason}"
+        if decision.kind is Kind.ROLLED_BACK:
+            return "rolled back to the champion before"
+        if decision.kind is Kind.RETRAIN_REQUESTED:
+            for outcome in decisions:
+                if decision.id in outcome.answers and outcome.kind in (Kind.PROMOTED, Kind.REJECTED):
+                    return f"{outcome.kind.value}: {outcome.reason}"
+            return "nothing came of the request"
+    return "nothing was decided"
+
+
+def _flagged(specs: Specs, model: ModelSpec) -> tuple[int, int]:
+    """How many windows from FROM on Evidently calls drifted from the first window of the data, and of how many."""
+    every = [w for w in complete(model.monitoring.window, START, END) if w.start >= START]
+    reference = _features(specs, model, every[0])
+    later = [window for window in every if window.start >= FROM]
+    numeric, categorical = model.features.numeric, model.features.categorical
+    shares = [preset(reference, _features(specs, model, window), numeric, categorical)[1] for window in later]
+    return sum(share >= 0.5 for share in shares), len(later)
+
+
+def _features(specs: Specs, model: ModelSpec, window: Window) -> pd.DataFrame:
+    with known(specs, model, END) as there:
+        return frame(there.rows(window))[list(model.features.all)]
+
+
+if __name__ == "__main__":
+    began = time.monotonic()
+    result = measure()
+    print(markdown(result))
+    print(f"\n{time.monotonic() - began:.0f} s")
+    sys.exit(0 if all(row.met for row in result) else 1)
