@@ -190,7 +190,7 @@ def _run(options: argparse.Namespace) -> int:
     params = dict(text.partition("=")[::2] for text in texts)
     conf = {name: {"true": True, "false": False}.get(value, value) for name, value in params.items()}
     try:
-        api.wait_for_dags({options.dag}, 90)
+        api.wait_for_dags({options.dag})
         api.pause(options.dag, False)
         run = api.trigger(options.dag, conf)
         print(f"{login.airflow_url}/dags/{options.dag}/runs/{run}")

@@ -53,7 +53,7 @@ class AirflowApi:
                 f"Airflow does not answer at {self.url}; see `make status`", Reason.UNREACHABLE
             ) from error
 
-    def wait_for_dags(self, dag_ids: set[str], timeout_s: float = 90) -> None:
+    def wait_for_dags(self, dag_ids: set[str], timeout_s: float = 150) -> None:
         """Wait until Airflow has parsed these DAGs.
 
         Raises:

@@ -98,7 +98,7 @@ def _defaults(layout: Layout) -> dict[str, str]:
         "AIRFLOW__SCHEDULER__MP_FORKSERVER_PRELOAD": PRELOADED,
         # A new spec changes what a DAG file makes, not the file itself, so all are parsed again and again. A model costs
         # some 0.15 s each time; two seconds a model keep that below a tenth of a core.
-        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(max(60, 2 * _models())),
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(max(40, 2 * _models())),
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "20",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "OMP_NUM_THREADS": threads,
