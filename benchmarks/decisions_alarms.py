@@ -3,9 +3,10 @@
     python -m benchmarks.decisions_alarms
 
 The project's bike_demand is replayed on drift from May 2011 to the end of 2012, as its spec says and with windows of
-28 days. An alarm is a window that was judged `violation`, however late the labels that showed it. It is answered if a
-retrain was asked for at that moment and its challenger was promoted, and held back if the ledger has a row that says why
-not. What remains was for nothing: a challenger that was rejected, or no row at all.
+28 days. An alarm is a window that was judged `violation`, however late the labels that showed it, unless it is among fewer
+than `trigger.m` of the last `trigger.n`: of those nobody is told. It is answered if a retrain was asked for at that moment and
+its challenger was promoted, and held back if the ledger has a row that says why not. What remains was for nothing: a
+challenger that was rejected, or no row at all.
 
 Beside it Evidently's `DataDriftPreset`, as it ships, compares the same windows with the first one of the data, which stays
 the reference (it calls the data set drifted if half of the columns are).
@@ -38,6 +39,8 @@ from evergreen.spec import ModelSpec, Specs, format_duration
 START = datetime(2011, 1, 1, tzinfo=timezone.utc)
 FROM = datetime(2011, 5, 9, tzinfo=timezone.utc)
 LONG = "28d"
+NOTHING = "nothing was decided"
+FEW = "no alarm, fewer than m of n windows"
 
 
 def measure() -> list[Row]:
@@ -53,7 +56,7 @@ def measure() -> list[Row]:
 
 def _row(replayed: Replayed, flagged: tuple[int, int]) -> Row:
     fates = Counter(fate for _, fate in alarms(replayed))
-    found = sum(fates.values())
+    found = sum(fates.values()) - fates[FEW]
     vain = {fate: n for fate, n in fates.items() if fate.startswith(("rejected", "nothing"))}
     window = format_duration(replayed.asked.model.monitoring.window)
     return Row(
@@ -71,14 +74,21 @@ def _row(replayed: Replayed, flagged: tuple[int, int]) -> Row:
 def alarms(replayed: Replayed) -> list[tuple[datetime, str]]:
     """The start of every window in violation, and what became of it."""
     ((policy, model),) = replayed.asked.policies
+    rule = model.monitoring.trigger
     steps = [content for content, _ in replayed.asked.policy_folder(policy, model).read()]
     decisions = [records.decision_from(d) for step in steps for d in step["decisions"]]
+    judged: dict[datetime, Status] = {}
     found: dict[datetime, str] = {}
     for step in steps:
-        for judgement in map(records.judgement_from, step["judgements"]):
-            if judgement.status is Status.VIOLATION and judgement.window_start not in found:
-                as_of = datetime.fromisoformat(step["as_of"])
-                found[judgement.window_start] = _fate([d for d in decisions if d.as_of == as_of], decisions)
+        now = {j.window_start: j.status for j in map(records.judgement_from, step["judgements"])}
+        judged |= now
+        newest = [judged[start] for start in sorted(judged)[-rule.n :]]
+        then = [d for d in decisions if d.as_of == datetime.fromisoformat(step["as_of"])]
+        for start, status in now.items():
+            if status is Status.VIOLATION and start not in found:
+                fate = _fate(then, decisions)
+                few = newest.count(Status.VIOLATION) < rule.m
+                found[start] = FEW if few and fate == NOTHING else fate
     return sorted(found.items())
 
 
@@ -93,7 +103,7 @@ def _fate(then: Sequence[Decision], decisions: Sequence[Decision]) -> str:
                 if decision.id in outcome.answers and outcome.kind in (Kind.PROMOTED, Kind.REJECTED):
                     return f"{outcome.kind.value}: {outcome.reason}"
             return "nothing came of the request"
-    return "nothing was decided"
+    return NOTHING
 
 
 def _flagged(specs: Specs, model: ModelSpec) -> tuple[int, int]:
