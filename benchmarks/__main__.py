@@ -65,8 +65,9 @@ def main() -> int:
                     found[part] = night.measure(here)
         print(f"{part} took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         print(markdown(found[part]), file=sys.stderr, flush=True)
+        # At once: a later part that fails does not take it away.
+        _write({part: found[part]}, large=arguments.large)
     minutes = (time.monotonic() - started) / 60
-    _write(found, large=arguments.large)
     rows = [row for part in found.values() for row in part]
     print(markdown(rows))
     missed = [row.what for row in rows if not row.met]

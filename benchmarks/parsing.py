@@ -34,6 +34,8 @@ HEAVY = (
     "adbc_driver_postgresql",
 )  # fmt: skip
 MS_A_DAG = 8.0
+DAGS_A_MODEL = 5
+"""Train, score, monitor, rollback, replay."""
 IMPORT_LIMIT_S = 30.0
 """Airflow's `dagbag_import_timeout`."""
 PROCESSOR_LIMIT_S = 50.0
@@ -50,7 +52,7 @@ def measure() -> list[Row]:
         found = _in_a_fresh_process(Path(folder), dag_id)
     files, own = found["files"], found["own"]
     dags = sum(rounds[0]["dags"] for rounds in files.values())
-    if dags != 4 * MODELS + 1 or own[0]["dags"] != 1:
+    if dags < DAGS_A_MODEL * MODELS or own[0]["dags"] != 1:
         raise ValueError(f"{dags} DAGs were built of all specs and {own[0]['dags']} for a task of {dag_id}")
     imported = {file: _median(rounds, "parse_s") for file, rounds in files.items()}
     whole = {file: _median(rounds, "whole_s") for file, rounds in files.items()}
