@@ -67,7 +67,8 @@ def _row(replayed: Replayed, flagged: tuple[int, int]) -> Row:
         None,
         "all",
         not vain,
-        "; ".join(f"{fate} {n}" for fate, n in fates.most_common()),
+        "; ".join(f"{fate} {n}" for fate, n in fates.most_common())
+        or "no window in violation, so nothing is shown",
     )
 
 

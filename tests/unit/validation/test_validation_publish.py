@@ -70,6 +70,16 @@ def test_the_planner_knows_a_large_batch_at_once(room: Room) -> None:
     assert (known("readings"), known("readings__history")) == (160, 100)
 
 
+def test_a_batch_does_not_wait_for_who_analyses_the_table_already(room: Room) -> None:
+    room.land("a.csv", [reading(0)])
+    room.ingest(spec())
+    with connect() as other, other.cursor() as cursor:
+        cursor.execute("LOCK TABLE data.readings IN SHARE UPDATE EXCLUSIVE MODE")
+        room.land("b.csv", [reading(h) for h in range(1, 100)])
+        assert room.one(spec()).state == "published"
+    assert room.published() == 100
+
+
 ARRIVALS = {
     "as-of": ({}, AS_OF),
     "delay": ({"arrival": {"delay": "36h"}}, datetime(2024, 2, 2, 12, tzinfo=timezone.utc)),
