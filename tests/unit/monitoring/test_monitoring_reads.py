@@ -125,6 +125,20 @@ def test_served_first_counts_in_a_sample_by_index_too(busy):
     assert found["_prediction"].to_pylist() == found["amount"].to_pylist()
 
 
+def test_a_sample_by_sorting_keeps_rows_without_a_prediction_and_may_be_empty(busy):
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("DELETE FROM evergreen.prediction WHERE prediction >= 15000")
+        cursor.execute("UPDATE evergreen.prediction SET as_of = %s WHERE prediction < 1000", (AS_OF + WEEK,))
+    given, spec = watched(sample_rows=ROWS)
+    found = reads.sample(given, spec, AS_OF, WINDOW, facts_of(given, spec)).to_pandas()
+    assert len(found) == ROWS
+    scored = found["_prediction"].notna()
+    assert (scored == ((found["pressure"] >= 1000) & (found["pressure"] < 15000))).all()
+    assert (found.loc[scored, "_prediction"] == found.loc[scored, "pressure"]).all()
+    nothing = window_of(BEGIN - 10 * WEEK, WEEK)
+    assert reads.sample(given, spec, AS_OF, nothing, Facts()).num_rows == 0
+
+
 def test_rows_without_a_prediction_and_predictions_made_later_are_not_counted_as_scored(busy):
     given, spec = watched()
     with connect() as conn, conn.cursor() as cursor:
