@@ -65,6 +65,7 @@ REASONS = {
     "already_answered": "a training has answered this drift already",
     "cooldown": "the cool-down is in force",
     "budget_spent": "the budget of requests is spent",
+    "too_few_violations": "too few of its newest windows are in violation",
     "too_little_new_data": "too few labelled rows are new since the champion's training",
     "windows_ok": "its windows are healthy again",
     "new_champion": "a new champion took over, and its windows are healthy",

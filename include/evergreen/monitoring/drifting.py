@@ -7,6 +7,8 @@ The rule: m of the last n windows in violation, and the newest. It is asked twic
 - of the last n windows whose served error could be judged, by the served error alone. Without this a drift of the
   concept would never count where labels take longer than a window: the newest window never has them.
 
+A newest window in violation without enough others is written to the ledger (`too_few_violations`) and not mailed.
+
 m violations suffice where there are fewer than n windows yet: waiting for the n-th could not undo them. Only
 values beyond a limit count, in windows with at least `monitoring.min_rows` rows. A column that could not be read has
 no value and opens no request; neither does a window that is stale or insufficient. Those are data problems,
@@ -77,8 +79,11 @@ def drift(
     error = _fulfilled(model, with_labels[-n:], (What.PERFORMANCE,))
     hits = {j.window_start: j for j in (*any_effect, *error)}
     if not hits:
-        newest = bool(judged and effects(model, judged[-1]))
-        return Verdict(Action.NONE, Quiet.TOO_FEW_VIOLATIONS if newest else Quiet.NEWEST_WITHOUT_EFFECT)
+        return (
+            _too_few(model, judged[-n:], tuple(REASONS))
+            or _too_few(model, with_labels[-n:], (What.PERFORMANCE,))
+            or Verdict(Action.NONE, Quiet.NEWEST_WITHOUT_EFFECT)
+        )
     found = Found(
         tuple(hits[start] for start in sorted(hits)),
         causes(model, any_effect[-1:]) | causes(model, error[-1:], (What.PERFORMANCE,)),
@@ -93,6 +98,30 @@ def _fulfilled(model: ModelSpec, last: Sequence[Judgement], kinds: Sequence[What
     hits = [j for j in last if effects(model, j, kinds)]
     enough = len(hits) >= model.monitoring.trigger.m
     return hits if enough and hits[-1] is last[-1] else []
+
+
+def _too_few(model: ModelSpec, last: Sequence[Judgement], kinds: Sequence[What]) -> Verdict | None:
+    """That the newest window is in violation, and too few of the last n are; None if it is not.
+
+    No hits: nobody is mailed, and the windows are no part of a drift that is told, answered or ended.
+    """
+    if not last or not effects(model, last[-1], kinds):
+        return None
+    trigger, newest = model.monitoring.trigger, last[-1]
+    seen = [j for j in last if effects(model, j, kinds)]
+    found = causes(model, seen[-1:], kinds)
+    return Verdict(
+        Action.SUPPRESS,
+        Hold.TOO_FEW_VIOLATIONS,
+        {
+            "message": f"{', '.join(sorted(found))}: {len(seen)} of the last {len(last)} windows in violation, "
+            f"{trigger.m} of {trigger.n} are needed; one window alone may be chance",
+            "causes": sorted(found),
+            "judgements": [j.id for j in seen if j.id is not None],
+            "window": _window(model, newest),
+        },
+        f"{Hold.TOO_FEW_VIOLATIONS.value}:{newest.window_start.isoformat()}:{newest.revision}",
+    )
 
 
 def _alternates(model: ModelSpec, judged: Sequence[Judgement], kinds: Sequence[What]) -> bool:

@@ -25,7 +25,7 @@ class Run:
     Attributes:
         judged: the windows that this run judged, oldest first.
         watched: the look at the newest promotion; None where none was due.
-        decision: of the trigger policy; None if its rule is not fulfilled.
+        decision: of the trigger policy; None if nothing asks for a training.
         announce: whether the training is to be woken.
         request: the newest open retrain request.
     """

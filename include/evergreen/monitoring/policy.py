@@ -54,7 +54,7 @@ def apply(model: ModelSpec, as_of: datetime, run_id: str, specs: Specs | None = 
             are not counted.
 
     Returns:
-        The request or the suppression, as it stands in the ledger; None if the rule is not fulfilled.
+        The request or the suppression, as it stands in the ledger; None if nothing asks for a training.
 
     Raises:
         TerminalError: new rows must be counted, and the feature query does not run.
@@ -130,7 +130,7 @@ def proposal(
         as_of, run_id: of the run.
 
     Returns:
-        None if the rule is not fulfilled; the decision of the ledger (with its id) where an earlier run has decided on
+        None if nothing asks for a training; the decision of the ledger (with its id) where an earlier run has decided on
         the same basis; else a new one, still without an id.
     """
     if verdict.action is Action.NONE:

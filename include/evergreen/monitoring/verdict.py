@@ -20,13 +20,14 @@ class Action(str, Enum):
 
 
 class Hold(str, Enum):
-    """Why something that fulfils its rule opens no request."""
+    """Why something that asks for a training opens no request."""
 
     ALREADY_OPEN = "already_open"
     ALREADY_ANSWERED = "already_answered"
     COOLDOWN = "cooldown"
     BUDGET_SPENT = "budget_spent"
     TOO_LITTLE_NEW_DATA = "too_little_new_data"
+    TOO_FEW_VIOLATIONS = "too_few_violations"
 
 
 class Quiet(str, Enum):
@@ -35,7 +36,6 @@ class Quiet(str, Enum):
     NO_WINDOWS = "no_windows"
     NEWEST_NOT_JUDGED = "newest_not_judged"
     NEWEST_WITHOUT_EFFECT = "newest_without_effect"
-    TOO_FEW_VIOLATIONS = "too_few_violations"
 
 
 @dataclass(frozen=True)

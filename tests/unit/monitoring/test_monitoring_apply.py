@@ -61,7 +61,7 @@ def champion(warehouse_url) -> None:
 
 def test_a_drift_is_requested_once_and_mailed_once(champion):
     judged(0, AMOUNT)
-    assert apply(SPEC, at(1), "monitor/1") is None
+    assert apply(SPEC, at(1), "monitor/1").kind is Kind.RETRAIN_SUPPRESSED
     judged(1, AMOUNT)
     made = apply(SPEC, at(2), "monitor/2")
     assert (made.kind, made.reason, made.version, made.run_id) == (
@@ -79,6 +79,24 @@ def test_a_drift_is_requested_once_and_mailed_once(champion):
         context = fetch(conn, "SELECT decision_id, context FROM evergreen.mail")[0]
     assert context["decision_id"] == made.id
     assert context["context"]["violations"][0]["limit"] == 0.2
+
+
+def test_one_window_in_violation_stands_in_the_ledger_and_mails_nobody(champion):
+    judged(0, AMOUNT)
+    held = apply(SPEC, at(1), "monitor/1")
+    assert (held.kind, held.reason, held.version) == (Kind.RETRAIN_SUPPRESSED, "too_few_violations", "1")
+    assert held.evidence["causes"] == ["data_drift:amount"]
+    assert "1 of the last 1 windows in violation, 2 of 3 are needed" in held.evidence["message"]
+    assert held.evidence["window"]["start"] == CUTOFF.isoformat()
+    assert apply(SPEC, at(1), "monitor/2") == held, "the same judgement is one row"
+    judged(0, AMOUNT, KIND, revision=2, as_of=at(1.5))
+    again = apply(SPEC, at(1.5), "monitor/3")
+    assert again.evidence["causes"] == ["data_drift:amount", "new_category:kind"], "judged anew, told anew"
+    judged(1)
+    assert apply(SPEC, at(2), "monitor/4") is None
+    with connect() as conn:
+        assert len(find(conn, "model/watched")) == 3, "the promotion and two judgements of one window"
+    assert mails() == []
 
 
 def test_the_same_drift_is_held_back_without_a_second_mail_until_something_is_new(champion):
@@ -221,9 +239,10 @@ def test_only_the_newest_revision_of_a_window_counts_and_late_findings_do(champi
     judged(0, AMOUNT)
     judged(0, revision=2, as_of=at(1.5))
     judged(1, AMOUNT)
-    assert apply(SPEC, at(2), "monitor/1") is None
+    assert apply(SPEC, at(2), "monitor/1").reason == "too_few_violations"
     judged(0, AMOUNT, revision=3, as_of=at(2.1))
-    assert apply(SPEC, at(2), "monitor/2") is None, "a later judgement is not known yet"
+    held = apply(SPEC, at(2), "monitor/2")
+    assert held.reason == "too_few_violations", "a later judgement is not known yet"
     assert apply(SPEC, at(2.2), "monitor/3").kind is Kind.RETRAIN_REQUESTED
 
 

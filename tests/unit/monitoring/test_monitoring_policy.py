@@ -82,8 +82,8 @@ OK, STALE, FEW = Status.OK, Status.STALE, Status.INSUFFICIENT
         pytest.param(windows(AMOUNT, OK, AMOUNT), Action.REQUEST, "data_drift", id="with a quiet one between"),
         pytest.param(windows(AMOUNT, AMOUNT), Action.REQUEST, "data_drift", id="m windows suffice before there are n"),
         pytest.param(windows(), Action.NONE, Quiet.NO_WINDOWS, id="no window"),
-        pytest.param(windows(OK, OK, AMOUNT), Action.NONE, Quiet.TOO_FEW_VIOLATIONS, id="one window only"),
-        pytest.param(windows(AMOUNT, OK, OK, AMOUNT), Action.NONE, Quiet.TOO_FEW_VIOLATIONS, id="the other one too long ago"),
+        pytest.param(windows(OK, OK, AMOUNT), Action.SUPPRESS, Hold.TOO_FEW_VIOLATIONS, id="one window only"),
+        pytest.param(windows(AMOUNT, OK, OK, AMOUNT), Action.SUPPRESS, Hold.TOO_FEW_VIOLATIONS, id="the other one too long ago"),
         pytest.param(windows(AMOUNT, AMOUNT, OK), Action.NONE, Quiet.NEWEST_WITHOUT_EFFECT, id="not the newest"),
         pytest.param(windows(AMOUNT, AMOUNT, STALE), Action.NONE, Quiet.NEWEST_NOT_JUDGED, id="the newest is stale"),
         pytest.param(windows(AMOUNT, AMOUNT, FEW), Action.NONE, Quiet.NEWEST_NOT_JUDGED, id="the newest has too few rows"),
@@ -98,7 +98,7 @@ OK, STALE, FEW = Status.OK, Status.STALE, Status.INSUFFICIENT
         pytest.param(windows((ERROR, AMOUNT), (AMOUNT, GUESS)), Action.REQUEST, "performance", id="reason: error before all"),
         pytest.param(labelled(windows(ERROR, ERROR, OK, OK), 0, 1), Action.REQUEST, "performance", id="error counts by its own newest window"),
         pytest.param(labelled(windows(ERROR, ERROR, OK, OK), 0, 1, 2), Action.NONE, Quiet.NEWEST_WITHOUT_EFFECT, id="whose newest is healthy"),
-        pytest.param(labelled(windows(OK, ERROR, OK, OK), 0, 1), Action.NONE, Quiet.NEWEST_WITHOUT_EFFECT, id="error in one window only"),
+        pytest.param(labelled(windows(OK, ERROR, OK, OK), 0, 1), Action.SUPPRESS, Hold.TOO_FEW_VIOLATIONS, id="error in one window only"),
     ],
 )  # fmt: skip
 def test_the_rule(judgements, action, reason):

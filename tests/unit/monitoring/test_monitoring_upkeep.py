@@ -191,3 +191,12 @@ def test_a_drift_comes_first_and_a_drift_that_is_held_back_hides_nothing():
     after = now + 2 * WEEK
     assert decide(CHANGED, windows(AMOUNT), given_up, after, FACTS).reason is Hold.ALREADY_ANSWERED
     assert decide(CHANGED, windows(AMOUNT), given_up, after, both).reason.value == "code_change"
+
+
+def test_too_few_windows_in_violation_hide_neither_a_request_nor_why_it_is_held_back():
+    asks_twice = model(trigger={"on_change": True, "m": 3, "n": 4})
+    both, now = replace(FACTS, spec_hash="b"), CUTOFF + 2 * WEEK
+    assert decide(asks_twice, windows(AMOUNT), [], now, FACTS).reason is Hold.TOO_FEW_VIOLATIONS
+    assert decide(asks_twice, windows(AMOUNT), [], now, both).reason.value == "code_change"
+    request = asked(1, now - DAY, "code_change", "b")
+    assert decide(asks_twice, windows(AMOUNT), [request], now, both).reason is Hold.ALREADY_OPEN
