@@ -32,8 +32,8 @@ def decide(
 
     A drift is a set of causes, kind and column, and a request was about it when every cause of the newest window was
     among the request's, for this champion version, in the same unbroken episode. A cause more makes it a new drift.
-    Fewer causes do not: part of a drift is no news. A window judged `ok` between the request's newest window and the
-    first one of now makes it a new drift. A promotion makes a new version, for which everything counts afresh. A drift
+    Fewer causes do not: part of a drift is no news. A window judged `ok` (where only the served error tells: with its
+    labels in) between the request's newest window and the first one of now makes it a new drift. A promotion makes a new version, for which everything counts afresh. A drift
     that comes and goes is one all the same, across versions, as long as it never stays away for n windows.
 
     A request is answered when a training was promoted for it (and later taken back), or rejected by a gate that could

@@ -74,7 +74,7 @@ def drift(
         return Verdict(Action.NONE, Quiet.NEWEST_NOT_JUDGED)
     n = model.monitoring.trigger.n
     judged = [j for j in judgements if j.status in (Status.OK, Status.VIOLATION)]
-    with_labels = [j for j in judgements if _performance_judged(j)]
+    with_labels = [j for j in judgements if episode.error_judged(j)]
     any_effect = _fulfilled(model, judged[-n:], tuple(REASONS))
     error = _fulfilled(model, with_labels[-n:], (What.PERFORMANCE,))
     hits = {j.window_start: j for j in (*any_effect, *error)}
@@ -147,7 +147,7 @@ def _held(
     trigger, hits, now = model.monitoring.trigger, found.hits, found.causes
     version = hits[-1].version
     reasons = [r for r in PRECEDENCE if any(REASONS[v.kind] is r for j in hits for v in effects(model, j))]
-    since = episode.since(model, judgements, hits[0])
+    since = episode.since(model, judgements, hits[0], now)
     asked = episode.asked(decisions, judgements, version, now, since)
     chain = (
         episode.chain(decisions, now, hits[0].window_start, _together(model) * model.monitoring.window)
@@ -253,10 +253,6 @@ def _signature(reason: TriggerReason, now: set[str]) -> str:
     if len(signature) > LONGEST_SIGNATURE:
         return f"{reason.value}:{hashlib.sha256(columns.encode()).hexdigest()[:32]}"
     return signature
-
-
-def _performance_judged(judged: Judgement) -> bool:
-    return any(m.state == "judged" for m in judged.metrics.values())
 
 
 def _window(model: ModelSpec, judged: Judgement) -> dict[str, Any]:

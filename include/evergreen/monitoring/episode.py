@@ -1,7 +1,8 @@
 """What was asked before about a drift, what trainings answered, and whether it is still the same drift.
 
-An episode of drift is unbroken: it ends with a window that was judged `ok`, whether or not its labels were in.
-Windows that could not be judged do not end it, since "could not tell" is never healthy.
+An episode of drift is unbroken: it ends with a window that shows that the drift was away, one that was judged `ok`. Where
+the served error alone tells of the drift, the window's error must have been judged: one without its labels says nothing.
+Windows that could not be judged do not end it either, since "could not tell" is never healthy.
 
 A drift that comes and goes has healthy windows between those in violation, so that it is a new episode each time. It
 is one chain nonetheless, across champions too, until it has been away for n windows: see `chain`.
@@ -15,7 +16,7 @@ from datetime import datetime, timedelta
 
 from evergreen.ledger import Decision, Kind
 from evergreen.monitoring.effects import effects
-from evergreen.monitoring.judgement import Judgement, Status
+from evergreen.monitoring.judgement import Judgement, Status, What
 from evergreen.spec import ModelSpec
 from evergreen.training import gate
 
@@ -42,17 +43,31 @@ class Asked:
     settled: tuple[Decision, ...]
 
 
-def since(model: ModelSpec, judgements: Sequence[Judgement], first: Judgement) -> datetime:
+def error_judged(judged: Judgement) -> bool:
+    """Whether enough labels were in for a window's served error."""
+    return any(m.state == "judged" for m in judged.metrics.values())
+
+
+def away(causes: set[str], judged: Judgement) -> bool:
+    """Whether a window shows that a drift of these causes (`kind:column`) was away."""
+    if judged.status is not Status.OK:
+        return False
+    by_error = bool(causes) and all(c.partition(":")[0] == What.PERFORMANCE.value for c in causes)
+    return error_judged(judged) or not by_error
+
+
+def since(model: ModelSpec, judgements: Sequence[Judgement], first: Judgement, causes: set[str]) -> datetime:
     """Start of the first window of the unbroken episode to which a window belongs.
 
     Args:
         model: its `min_rows`.
         judgements: the windows of the champion, oldest first.
         first: the oldest window of the present findings.
+        causes: of the drift, as `kind:column`.
     """
     start = first.window_start
     for judged in reversed([j for j in judgements if j.window_start < first.window_start]):
-        if judged.status is Status.OK:
+        if away(causes, judged):
             break
         if effects(model, judged):
             start = judged.window_start
@@ -80,7 +95,7 @@ def asked(
     )
     closed = {i for d in decisions for i in d.answers}
     same = [d for d in requests if d.version == version and causes <= set(d.evidence.get("drifted", ()))]
-    healthy = [j for j in judgements if j.status is Status.OK and j.window_start < start]
+    healthy = [j for j in judgements if away(causes, j) and j.window_start < start]
     episode = [d for d in same if not any(j.window_end > reach(d) for j in healthy)]
     return Asked(
         requests=tuple(requests),

@@ -194,6 +194,19 @@ def test_an_error_far_worse_after_good_weeks_is_asked_for_though_the_first_was_a
 
 
 @pytest.mark.parametrize(
+    ("labels_in", "action"), [((0, 1, 3, 4), Action.SUPPRESS), ((0, 1, 2, 3, 4), Action.REQUEST)]
+)
+def test_a_window_without_labels_is_no_end_of_a_drift_that_only_the_error_shows(labels_in, action):
+    """Else each such window would let the answered drift be asked for twice more."""
+    found = labelled(windows(ERROR, ERROR, OK, ERROR, ERROR), *labels_in)
+    twice = [asked(1, end(2), BAD), answer(2, 1), asked(3, end(2), BAD, newest=2), answer(4, 3)]
+    verdict = decide(RULE, found, twice, end(80))
+    assert verdict.action is action
+    assert bool(verdict.gave_up) is (action is Action.SUPPRESS)
+    assert verdict.since == (CUTOFF if action is Action.SUPPRESS else end(3))
+
+
+@pytest.mark.parametrize(
     ("judgements", "earlier", "when", "expected"),
     [
         pytest.param(windows(*[AMOUNT] * 4), ONCE, LATER, "data_drift", id="newer windows after the cool-down"),
