@@ -116,6 +116,7 @@ def write_specs(
     window: str = "all",
     *,
     defaults: bool = False,
+    margin: float = 0.0,
 ) -> None:
     """Write a dataset's spec, and a spec for each model that reads it, into a specs folder.
 
@@ -126,6 +127,7 @@ def write_specs(
         window: `training.window` of the models.
         defaults: search the number of rounds and fit again on all rows, as Evergreen does unless told otherwise; else
             one fit of a fixed number of rounds, as the plain script does.
+        margin: by which share a challenger must be better than the champion.
     """
     for sub in ("datasets", "models"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
@@ -173,6 +175,7 @@ def write_specs(
               {fits}
               baseline: last_value
               params: {{max_depth: {PARAMS["max_depth"]}, learning_rate: {PARAMS["learning_rate"]}}}
+            gate: {{margin: {margin}}}
             scoring: {{schedule: null}}
             monitoring: {{schedule: null, window: 10d}}
             """)

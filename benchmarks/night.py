@@ -1,9 +1,9 @@
 """A night of many small models: through the scheduler, against the same cycles in a bare loop.
 
 Each model has a dataset and a champion of its own. In each night a file with the newest tenth lands for every model;
-it is ingested, scored and watched, and a challenger is trained on 10,000 rows; a new champion scores and is watched again.
-First night: two warm processes share the models and do the steps one after another. Second night: Airflow does the same
-with files of the same size. How many challengers won is said for both, because each of them is that much more work.
+it is ingested, scored and watched, and a challenger is trained on 10,000 rows, judged and registered. First night: two warm
+processes share the models and do the steps one after another. Second night: Airflow does the same with files of the same
+size. No challenger wins in either night, since each winner is more work: the margin of the gate is out of reach.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from benchmarks import bare, data
 from benchmarks.place import Place
@@ -23,6 +22,7 @@ from evergreen.warehouse.connection import connect, fetch
 MODELS = 50
 ROWS = 10_000
 MOST = 1.5
+MARGIN = 0.99
 STEP = timedelta(days=10)
 LONGEST_S = 1500
 
@@ -33,7 +33,7 @@ NAMES = [f"small_{i:02d}" for i in range(MODELS)]
 def write_specs(folder: Path) -> None:
     """A dataset and a model for each name."""
     for name in NAMES:
-        data.write_specs(folder, (_model(name),), name, window="100d")
+        data.write_specs(folder, (_model(name),), name, window="100d", margin=MARGIN)
 
 
 def measure(place: Place) -> list[Row]:
@@ -46,9 +46,7 @@ def measure(place: Place) -> list[Row]:
         _shared(workers, names, data.END, "history", ("ingest", "train", "score"))
         _land(place, names, "first", data.END, first, ROWS // 10)
         started = time.monotonic()
-        won = _shared(
-            workers, names, first, "first", ("ingest", "score", "watch", "train"), ("score", "watch")
-        )
+        _shared(workers, names, first, "first", ("ingest", "score", "watch", "train"))
         bare_seconds = time.monotonic() - started
     finally:
         for worker in workers:
@@ -62,6 +60,8 @@ def measure(place: Place) -> list[Row]:
     _land(place, names, "second", first, second, ROWS // 10)
     seconds = _airflow(place, names, dags, second)
     _require(names, second)
+    if won := _promoted(first) + _promoted(second):
+        raise RuntimeError(f"{won} challengers won, so the nights were not the same work")
     ratio = seconds / bare_seconds
     return [
         Row(
@@ -71,7 +71,7 @@ def measure(place: Place) -> list[Row]:
             ratio,
             f"≤ {MOST} ×",
             ratio <= MOST,
-            f"challengers that won: {_promoted(second)} of {MODELS} here, {won} there",
+            "the same work in both: no challenger wins",
         )
     ]
 
@@ -99,30 +99,17 @@ def _shared(
     as_of: datetime,
     run_id: str,
     steps: Sequence[str],
-    if_won: Sequence[str] = (),
-) -> int:
-    """Do the steps of every model, and more if its challenger won; each worker takes the next model when it is free.
-
-    Returns how many won.
-    """
+) -> None:
+    """Do the steps of every model; each worker takes the next model when it is free."""
     waiting = iter(names)
 
-    def work(worker: bare.Worker) -> int:
-        won = 0
+    def work(worker: bare.Worker) -> None:
         for name in waiting:
-
-            def run(step: str, name: str = name) -> Any:
-                return worker.run(step, name if step == "ingest" else _model(name), as_of, run_id)["result"]
-
-            last = [run(step) for step in steps][-1]
-            if isinstance(last, dict) and last.get("decision") == "promoted":
-                won += 1
-                for step in if_won:
-                    run(step)
-        return won
+            for step in steps:
+                worker.run(step, name if step == "ingest" else _model(name), as_of, run_id)
 
     with ThreadPoolExecutor(len(workers)) as pool:
-        return sum(pool.map(work, workers))
+        list(pool.map(work, workers))
 
 
 def _airflow(place: Place, names: Sequence[str], dags: list[str], as_of: datetime) -> float:

@@ -5,6 +5,7 @@ Each measurement is a process of its own, forked as Airflow forks it.
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import statistics
@@ -50,7 +51,7 @@ def measure() -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="evergreen-parsing-") as folder:
         data.write_specs(Path(folder) / "specs", names)
         found = _in_a_fresh_process(Path(folder), dag_id)
-    files, own = found["files"], found["own"]
+    files, own, tasks = found["files"], found["own"], found["tasks"]
     dags = sum(rounds[0]["dags"] for rounds in files.values())
     if dags < DAGS_A_MODEL * MODELS or own[0]["dags"] != 1:
         raise ValueError(f"{dags} DAGs were built of all specs and {own[0]['dags']} for a task of {dag_id}")
@@ -78,6 +79,11 @@ def measure() -> list[Row]:
             f"{dag_id} among {MODELS} models, {1000 * _median(own, 'cpu_s'):.0f} ms of CPU; reads {', '.join(own[0]['read'])}",
         ),
         Row("heavy imports at parse", str(len(heavy)), "", None, "0", not heavy, ", ".join(heavy)),
+        Row(
+            "heavy imports in a task's process", str(len(tasks["heavy"])), "", None, "0", not tasks["heavy"],
+            f"all {tasks['modules']} modules that the tasks of dags/ import, in a fork of what the stack has imported before: "
+            f"{1000 * tasks['s']:.0f} ms; " + ", ".join(tasks["heavy"]),
+        ),
     ]  # fmt: skip
 
 
@@ -117,7 +123,24 @@ def parse_all(dag_id: str) -> dict[str, Any]:
     for name in PRELOADED.split(","):
         import_module(name)
     path = DAGS / f"{dag_id.partition('__')[0]}.py"
-    return {"files": files, "own": [_forked(partial(parse, path, dag_id)) for _ in range(ROUNDS)]}
+    own = [_forked(partial(parse, path, dag_id)) for _ in range(ROUNDS)]
+    return {"files": files, "own": own, "tasks": _forked(import_of_tasks)}
+
+
+def import_of_tasks() -> dict[str, Any]:
+    """Import what the bodies of all tasks import: seconds, how many modules, and the heavy libraries among what is new."""
+    wanted = {
+        node.module
+        for path in DAGS.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.col_offset and node.module
+    }
+    before, start = set(sys.modules), time.perf_counter()
+    for name in sorted(wanted):
+        import_module(name)
+    took = time.perf_counter() - start
+    heavy = {name.partition(".")[0] for name in set(sys.modules) - before} & set(HEAVY)
+    return {"s": took, "modules": len(wanted), "heavy": sorted(heavy)}
 
 
 def _forked(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

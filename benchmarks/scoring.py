@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from adbc_driver_postgresql import dbapi
 from psycopg2 import sql
 
 from benchmarks import data, room
@@ -46,14 +47,17 @@ def measure(rows: int) -> list[Row]:
             bare.append(_baseline(specs, model, min(rows, MOST_FOR_BASELINE), BARE))
             ours.append(_ours(rows, Path(folder)))
         fewer = _ours(_fewer(rows), Path(folder))
-    rate, against, indexless = rows / min(o["s"] for o in ours), max(equal), max(bare)
+    rate, against, unindexed = rows / min(o["s"] for o in ours), max(equal), max(bare)
     peak = max(o["peak_mb"] for o in ours)
     return [
         Row(
             f"scoring {rows:,} rows", f"{rate:,.0f} rows/s", f"{against:,.0f} rows/s (inplace_predict + COPY)",
             rate / against, "≥ 0.7", rate >= 0.7 * against,
-            f"best of {TRIES}, interleaved; the COPY goes into an equal table with the same indexes; into a table "
-            f"without any index the baseline has {indexless:,.0f} rows/s",
+            f"best of {TRIES}, interleaved; both by binary COPY, the baseline's into an equal table with the same indexes",
+        ),
+        Row(
+            "the same, against a COPY into a table without any index", f"{rate:,.0f} rows/s", f"{unindexed:,.0f} rows/s",
+            rate / unindexed, "", True, "no key: scoring twice would write twice, and nothing finds a prediction",
         ),
         Row(
             f"memory of scoring {rows:,} rows against {_fewer(rows):,}", f"{peak} MB", f"{fewer['peak_mb']} MB",
@@ -91,6 +95,13 @@ def one(count: str, folder: str) -> None:
     print(json.dumps({"s": took, "peak_mb": room.peak_mb()}))
 
 
+def _binary_copy(table: str, rows: pa.Table) -> None:
+    schema, _, name = table.partition(".")
+    with dbapi.connect(os.environ["EVERGREEN_WAREHOUSE_URL"]) as conn, conn.cursor() as cursor:
+        cursor.adbc_ingest(name, rows, mode="append", db_schema_name=schema)
+        conn.commit()
+
+
 def _baseline(specs: Specs, model: ModelSpec, rows: int, table: str) -> float:
     """Rows a second of one inplace_predict and one COPY of its result."""
     with connect() as conn:
@@ -117,10 +128,13 @@ def _baseline(specs: Specs, model: ModelSpec, rows: int, table: str) -> float:
         began = time.perf_counter()
         predicted = loaded.booster.inplace_predict(matrix)
         constant = {"model": model.name, "version": found.version, "as_of": AS_OF, "run_id": "bench/score"}
-        result = {"key": keys["_key"], "event_time": keys["_time"], "prediction": predicted}
+        result = {
+            "key": keys["_key"],
+            "event_time": keys["_time"],
+            "prediction": predicted.astype(np.float64),
+        }
         result |= {name: pa.repeat(pa.scalar(value), len(predicted)) for name, value in constant.items()}
-        room.copy_in(conn, sql.SQL(table), pa.table(result))
-        conn.commit()
+        _binary_copy(table, pa.table(result))
         took = time.perf_counter() - began
         cursor.execute(f"DROP TABLE {table}")
     return len(predicted) / took

@@ -62,7 +62,8 @@ def measure(rows: int, case_rows: int = CASE_ROWS) -> list[Row]:
         ),
         Row(
             f"verdict by a sample of {sample:,} against that by all {case_rows:,} rows", f"{same} of {len(verdicts)} the same",
-            "", None, "all", same == len(verdicts), f"violated by sample / by all rows: {told}",
+            "", None, "all", same == len(verdicts),
+            f"the columns of a window, against the champion's stored reference; violated by sample / by all rows: {told}",
         ),
     ]  # fmt: skip
 
