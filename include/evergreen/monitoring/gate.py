@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from evergreen.monitoring.judgement import Violation, What
 from evergreen.monitoring.reference import Reference
-from evergreen.monitoring.windows import Facts, Window
+from evergreen.monitoring.windows import EXACT, Facts, Window
 from evergreen.spec import ModelSpec, format_duration
 
 HOUR = timedelta(hours=1)
@@ -55,9 +55,8 @@ def check(
     if facts.rows > most:
         return (Violation(What.VOLUME, "_key", "rows", facts.rows, most, f"too many rows; {why}"),)
     if facts.scored < least:
-        detail = (
-            f"{facts.rows - facts.scored} of {facts.rows} rows have no prediction; run the scoring; {why}"
-        )
+        about = "about " if facts.scored >= EXACT else ""
+        detail = f"{about}{facts.rows - facts.scored} of {facts.rows} rows have no prediction; run the scoring; {why}"
         return (Violation(What.UNSCORED, "_prediction", "rows_with_prediction", facts.scored, least, detail),)
     return ()
 

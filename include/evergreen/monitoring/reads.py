@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg2 import sql
 
-from evergreen.monitoring.windows import ANCHOR, Facts, Window, window_of
+from evergreen.monitoring.windows import ANCHOR, EXACT, Facts, Window, window_of
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse import arrow, features
 from evergreen.warehouse.connection import connect, fetch
 
 # The top ten bits of a key's hash are its bucket; the index `prediction_sample` holds the lowest ones.
 BUCKETS, LOWEST, INDEXED = 1024, -512, 64
-# From so many predictions on their number is estimated, from so many buckets.
-EXACT, ESTIMATED = 3_000_000, 16
+# From `EXACT` predictions on their number is estimated from so many buckets.
+ESTIMATED = 16
 SERVED = pa.schema([("_key", pa.string()), ("_prediction", pa.float64()), ("_version", pa.string())])
 # Types that come back from JSON text as they were.
 READ_BACK = frozenset({

@@ -2,7 +2,8 @@
 
 Two pages, kept with the champion's MLflow run: `drift.html` (each column against the reference) and, where the
 labels are in, `performance.html` (the served predictions). About 4 MB each, nearly all of it Evidently's own
-scripts.
+scripts. Drift, missing values and unknown categories are Evidently's tests. What it has no test for, such as a stuck
+sensor, is in the lines above its page, which list all that is in violation.
 """
 
 from __future__ import annotations
@@ -14,11 +15,22 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from evidently import BinaryClassification, DataDefinition, Dataset, Regression, Report
-from evidently.metrics import MAE, RMSE, LogLoss, R2Score, RocAuc, ValueDrift
-from evidently.tests import gte, lte
+from evidently.metrics import (
+    MAE,
+    RMSE,
+    CategoryCount,
+    LogLoss,
+    MissingValueCount,
+    R2Score,
+    RocAuc,
+    ValueDrift,
+)
+from evidently.tests import gte, lt, lte
 
+from evergreen.alerting import words
 from evergreen.monitoring import wording
 from evergreen.monitoring.judgement import ColumnResult, Judgement, MetricResult, What
 from evergreen.monitoring.measure import frame
@@ -27,6 +39,10 @@ from evergreen.monitoring.reference import Reference
 DRIFT_FILE = "drift.html"
 PERFORMANCE_FILE = "performance.html"
 DRIFTS = (What.DATA_DRIFT, What.PREDICTION_DRIFT)
+SHARES = (What.MISSING, What.NEW_CATEGORY)
+UNKNOWN = "never seen"
+MOST_TOLD = 20
+ROUNDING = 1e-12
 
 
 def artifact_path(judgement: Judgement) -> str:
@@ -54,8 +70,9 @@ def write(
     Raises:
         Exception: whatever Evidently raises; `refused` finds the column to blame.
     """
-    measured = [c for c in judgement.columns if c.kind in DRIFTS and c.value is not None]
-    values = _drift_page(judgement, measured, window, reference, folder / DRIFT_FILE)
+    values = _drift_page(
+        judgement, _drawn(judgement.columns, reference), window, reference, folder / DRIFT_FILE
+    )
     if any(m.state == "judged" for m in judgement.metrics.values()):
         file = folder / PERFORMANCE_FILE
         try:
@@ -64,29 +81,64 @@ def write(
         except Exception as error:
             reason = html.escape(f"{type(error).__name__}: {error}"[:500])
             file.write_text(f"<p>Evidently could not draw this page: {reason}</p>", encoding="utf-8")
-    if note := wording.error(judgement):
+    if notes := [*_violations(judgement), *filter(None, [wording.error(judgement)])]:
         for page in folder.glob("*.html"):
-            _say(page, note)
+            _say(page, notes)
     return values
 
 
-def _say(file: Path, note: str) -> None:
-    """Put a line above Evidently's page: it has no place for an interval, nor for what is not known yet."""
+def _violations(judgement: Judgement) -> list[str]:
+    """What is in violation, a line each; Evidently has no test for some of it."""
+    found = [
+        f"{words.column_name(c.column)}: {words.statistic_name(c.kind.value, c.statistic)}"
+        + ("" if c.value is None else f" {c.value:.4g}, limit {c.limit:.4g}")
+        + (f" ({c.detail})" if c.detail else "")
+        for c in judgement.columns
+        if c.violated
+    ]
+    found += [
+        f"served predictions: {words.metric_name(name)}{'' if m.state == 'judged' else f', {m.state}'}"
+        for name, m in judgement.metrics.items()
+        if m.violated
+    ]
+    if not found:
+        return []
+    more = [f"{len(found) - MOST_TOLD} more, see the judgement"] if len(found) > MOST_TOLD else []
+    return ["In violation:", *found[:MOST_TOLD], *more]
+
+
+def _say(file: Path, notes: Sequence[str]) -> None:
+    """Put lines above Evidently's page: it has no place for an interval, nor for what is not known yet."""
     page = file.read_text(encoding="utf-8")
-    line = f'<p style="font: 16px sans-serif; margin: 1em">{html.escape(note)}</p>'
+    told = "<br>".join(map(html.escape, notes))
+    line = f'<p style="font: 16px sans-serif; margin: 1em">{told}</p>'
     at = page.find("<body")
     at = page.find(">", at) + 1 if at >= 0 else 0
     file.write_text(page[:at] + line + page[at:], encoding="utf-8")
 
 
+def _drawn(columns: Sequence[ColumnResult], reference: Reference) -> list[ColumnResult]:
+    """The results that Evidently draws, of columns whose drift could be measured: drifts, then shares above zero."""
+    readable = {c.column for c in columns if c.kind in DRIFTS and c.value is not None}
+    shares = [c for c in columns if c.kind in SHARES and c.column in readable]
+    drifts = [c for c in columns if c.kind in DRIFTS and c.column in readable]
+    return [*drifts, *(c for c in shares if c.violated or (c.value or 0.0) + _usual(c, reference) > 0)]
+
+
+def _usual(column: ColumnResult, reference: Reference) -> float:
+    """What a share is measured from: missing values count as their rise, unknown categories as they are."""
+    return reference.columns[column.column].missing if column.kind is What.MISSING else 0.0
+
+
 def refused(columns: Sequence[ColumnResult], window: pd.DataFrame, reference: Reference) -> dict[str, str]:
     """The columns that Evidently cannot draw, each tried alone, with what it says."""
     found = {}
-    for column in columns:
-        if column.kind not in DRIFTS or column.value is None:
+    drawn = _drawn(columns, reference)
+    for column in drawn:
+        if column.kind not in DRIFTS:
             continue
         try:
-            _run([column], window, reference, {})
+            _run([c for c in drawn if c.column == column.column], window, reference, {})
         # Whatever a page's code raises on a strange column, it is the column's finding.
         except Exception as error:
             found[column.column] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -112,7 +164,7 @@ def _drift_page(
     snapshot = _run(columns, window, reference, about, judgement.as_of)
     snapshot.save_html(str(file))
     results = snapshot.dict()["metrics"]
-    return {r["config"]["column"]: float(r["value"]) for r in results}
+    return {r["config"]["column"]: float(r["value"]) for r in results if not isinstance(r["value"], dict)}
 
 
 def _run(
@@ -122,21 +174,41 @@ def _run(
     about: dict[str, Any],
     as_of: datetime | None = None,
 ) -> Any:
-    names = [c.column for c in columns]
+    names = [c.column for c in columns if c.kind in DRIFTS]
     numeric = [n for n in names if reference.columns[n].numeric]
+    now, before = window[names], frame(reference.sample.select(names))
+    metrics: list[Any] = []
+    for column in columns:
+        name = column.column
+        if column.kind in DRIFTS:
+            # The test that comes with `include_tests` is the limit; a column that is only shown gets none.
+            tests = None if _counts(column) else []
+            metrics.append(
+                ValueDrift(column=name, method=column.statistic, threshold=column.limit, tests=tests)
+            )
+        elif column.kind is What.MISSING:
+            metrics.append(
+                MissingValueCount(column=name, tests=[], share_tests=_share_test(column, reference))
+            )
+        else:
+            # OutListValueCount has another share (missing values are no rows to it), and prints every known category.
+            unknown = now[name].notna() & ~now[name].isin(reference.columns[name].categories or ())
+            name = f"{name}, known or not"
+            now = now.assign(**{name: np.where(unknown, UNKNOWN, "known")})
+            before = before.assign(**{name: "known"})
+            metrics.append(
+                CategoryCount(
+                    column=name, category=UNKNOWN, tests=[], share_tests=_share_test(column, reference)
+                )
+            )
     definition = DataDefinition(
-        numerical_columns=numeric, categorical_columns=[n for n in names if n not in numeric]
+        numerical_columns=numeric, categorical_columns=[n for n in now.columns if n not in numeric]
     )
-    # The test that comes with `include_tests` is the limit; a column that is only shown gets none.
-    metrics = [
-        ValueDrift(column=c.column, method=c.statistic, threshold=c.limit, tests=None if _counts(c) else [])
-        for c in columns
-    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Report(metrics, metadata=about, include_tests=True).run(
-            Dataset.from_pandas(window[names], data_definition=definition),
-            Dataset.from_pandas(frame(reference.sample.select(names)), data_definition=definition),
+            Dataset.from_pandas(now, data_definition=definition),
+            Dataset.from_pandas(before, data_definition=definition),
             timestamp=as_of,
             name=f"{about.get('model', '')} {about.get('window', '')}",
         )
@@ -144,6 +216,14 @@ def _run(
 
 def _counts(column: ColumnResult) -> bool:
     return column.violated or column.value is None or column.value < column.limit
+
+
+def _share_test(column: ColumnResult, reference: Reference) -> list[Any]:
+    if not _counts(column):
+        return []
+    # A rise and a share round differently; a value on its limit must not come out otherwise here.
+    slack = -ROUNDING if column.violated else ROUNDING
+    return [lt(_usual(column, reference) + column.limit + slack)]
 
 
 def _performance_page(judgement: Judgement, task: str, window: pd.DataFrame, file: Path) -> None:

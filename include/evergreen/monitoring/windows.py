@@ -28,9 +28,13 @@ class Window:
         return f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC"
 
 
+EXACT = 3_000_000
+"""Fewer predictions than this are counted; the number of more is an estimate, within half a percent."""
+
+
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a window's rows as of a time: rows, rows with a label, rows with a served prediction."""
+    """What is known of a window's rows as of a time: rows, rows with a label, rows with a served prediction (see `EXACT`)."""
 
     rows: int = 0
     labelled: int = 0
