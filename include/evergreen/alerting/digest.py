@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from evergreen.alerting import words
+from evergreen.alerting.drawing import ESTIMATED
 from evergreen.alerting.letter import Known, Letter, Picture, Table, facts
 from evergreen.alerting.links import airflow_dag_url
 from evergreen.alerting.silences import Silence, active
 from evergreen.alerting.threads import Thread
-from evergreen.alerting.trends import trends_png
+from evergreen.alerting.trends import estimates, trends_png
 from evergreen.alerting.unsent import Unsent, unsent
 from evergreen.alerting.week import (
     LENGTH,
@@ -22,7 +23,7 @@ from evergreen.alerting.week import (
     Decided,
     ModelWeek,
     dataset_week,
-    last_value,
+    last_values,
     model_week,
 )
 from evergreen.ledger import Kind
@@ -114,7 +115,11 @@ def _letter(
             )
             if table.rows
         ),
-        picture=Picture(png, "Served error of each model against its limit, over the newest windows")
+        picture=Picture(
+            png,
+            "Served error of each model against its limit, over the newest windows"
+            + (f"; rings: {ESTIMATED}" if any(map(estimates, models)) else ""),
+        )
         if png
         else None,
         next_title="What to do",
@@ -148,18 +153,14 @@ def _steps(going_on: Sequence[Thread], mails: Sequence[Unsent]) -> tuple[str, ..
 def _models(models: Sequence[ModelWeek]) -> Table:
     rows = []
     for week in models[:MOST_ROWS]:
-        value, limit = last_value(week)
-        error = f"{words.metric_name(week.metric)} {words.num(value)}" + (
-            f", limit {words.num(limit)}" if limit is not None else ""
-        )
         judged = [
             f"{week.judged} judged",
-            *([f"{week.violations} in violation"] if week.violations else []),
+            *([f"{week.violations} in violation{_by_estimate(week)}"] if week.violations else []),
             *([f"{week.not_judged} could not be judged"] if week.not_judged else []),
             *([f"{week.not_yet} without labels yet"] if week.not_yet else []),
         ]
         champion = f"v{week.champion} since {week.since:%Y-%m-%d}" if week.champion and week.since else "none"
-        rows.append((week.name, champion, ", ".join(judged), error if value is not None else words.MISSING))
+        rows.append((week.name, champion, ", ".join(judged), _error(week)))
     return Table(
         "Models",
         ("Model", "Champion", "Windows", "Served error"),
@@ -167,6 +168,22 @@ def _models(models: Sequence[ModelWeek]) -> Table:
         tuple(bool(week.open) for week in models[:MOST_ROWS]),
         note=_more(len(models)),
     )
+
+
+def _by_estimate(week: ModelWeek) -> str:
+    return f" ({week.by_estimate} by an estimate only)" if week.by_estimate else ""
+
+
+def _error(week: ModelWeek) -> str:
+    """What was measured last; an estimate stands beside it where it is newer, and is called one."""
+    measured, estimated = last_values(week)
+    told = [
+        f"{words.num(window.value)}{said}"
+        + (f", limit {words.num(window.limit)}" if window.limit is not None else "")
+        for window, said in ((measured, ""), (estimated, f" ({ESTIMATED})"))
+        if window
+    ]
+    return f"{words.metric_name(week.metric)} {'; since then '.join(told)}" if told else words.MISSING
 
 
 def _open(going_on: Sequence[Thread]) -> Table:

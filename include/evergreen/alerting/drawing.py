@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from evergreen.alerting.history import Window
 from evergreen.spec import LARGER_IS_BETTER
@@ -16,12 +18,26 @@ from evergreen.spec import LARGER_IS_BETTER
 INK, GREY, PALE = "#1f2933", "#7b8794", "#e4e7eb"
 BLUE, RED, GREEN, ORANGE, PURPLE = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7"
 
+ESTIMATED = "estimated without labels"
+
 
 def beyond(metric: str, window: Window) -> bool:
     """Whether the served error of a window is on the wrong side of its limit."""
     if window.value is None or window.limit is None:
         return False
     return window.value < window.limit if metric in LARGER_IS_BETTER else window.value > window.limit
+
+
+def hollow(axes: Axes, x: Sequence[float], y: Sequence[float], size: float) -> None:
+    """Make rings of points that are drawn: their values are estimates. Say so with `estimated_key`."""
+    axes.scatter(x, y, s=size, color="white", zorder=6)
+
+
+def estimated_key() -> Line2D:
+    """What stands in a legend for the rings of `hollow`."""
+    return Line2D(
+        [], [], color=BLUE, marker="o", markersize=6, markerfacecolor="white", linewidth=0, label=ESTIMATED
+    )
 
 
 def clean(axes: Axes, y_label: str) -> None:

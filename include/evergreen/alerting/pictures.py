@@ -16,7 +16,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from evergreen.alerting.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, beyond, clean, png
+from evergreen.alerting.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    RED,
+    beyond,
+    clean,
+    estimated_key,
+    hollow,
+    png,
+)
 from evergreen.alerting.history import Reign, Window, marks, reigns, windows
 from evergreen.alerting.words import metric_name
 from evergreen.alerting.worst import worst_columns_png
@@ -115,7 +128,7 @@ def _draw_error(axes: Axes, judged: Sequence[Window], metric: str) -> None:
         some = [i for i, w in enumerate(judged) if w.value is not None and beyond(metric, w) == wrong]
         axes.scatter([x[i] for i in some], [values[i] for i in some], s=size, color=colour, zorder=5)
     guessed = [i for i, w in enumerate(judged) if w.value is not None and w.estimated]
-    axes.scatter([x[i] for i in guessed], [values[i] for i in guessed], s=14, color="white", zorder=6)
+    hollow(axes, [x[i] for i in guessed], [values[i] for i in guessed], 14)
     known = [v for w in judged for v in (w.value, w.limit) if v is not None]
     if known:
         low, high = min(known), max(known)
@@ -158,10 +171,7 @@ def _legend(told: Sequence[Decision], judged: Sequence[Window], metric: str) -> 
         )
         handles.append(Line2D([], [], color=INK, linewidth=1.3, linestyle=(0, (5, 3)), label="limit"))
     if any(w.value is not None and w.estimated for w in judged):
-        handles.append(
-            Line2D([], [], color=BLUE, marker="o", markersize=6, markerfacecolor="white", linewidth=0,
-                   label="estimated without labels")
-        )  # fmt: skip
+        handles.append(estimated_key())
     handles.append(Patch(color=BANDS[1], label="champion"))
     for kind, style in STYLES.items():
         if style.line and any(d.kind is kind for d in told):

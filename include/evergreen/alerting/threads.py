@@ -9,7 +9,8 @@ What keeps it few:
 - while an incident is open, more of the same is no mail;
 - at most MOST_CHANGES mails between the first and the last, and one more where a person must look;
 - an incident that comes back soon after its end (`relapse`) is the same one: nothing is sent. If it is still there when
-  that time has passed, it is a new one;
+  that time has passed, it is a new one. What people were not told about an incident that ended lately, such as another
+  column, or the served error after a drift of the data, does not come back: it is told at once;
 - an incident whose like ended lately needs twice the evidence to end, see `patience`.
 """
 
@@ -22,11 +23,14 @@ from typing import Any
 
 from evergreen.alerting.outbox import raise_incident
 from evergreen.ledger import Decision, Kind, append, find
+from evergreen.monitoring.verdict import Hold
 from evergreen.warehouse.connection import Connection, fetch
 
 KINDS = ("drift", "data_problem", "batch_quarantined", "run_failed")
 MOST_CHANGES = 2
 MOST_PATIENCE = 3
+# Classes that say how a drift was answered and not what it is: a drift that comes back is held back for another reason.
+ANSWERS = frozenset({"request", "gave_up", *(hold.value for hold in Hold)})
 
 
 @dataclass(frozen=True)
@@ -191,19 +195,24 @@ def tell(conn: Connection, news: News, thread: Thread | None, relapse: timedelta
         conn: the transaction of the decision.
         news: what was found.
         thread: the newest incident of its kind, see `newest`.
-        relapse: how soon after its end an incident that comes back is the same one.
+        relapse: how soon after its end an incident that comes back is the same one, where all that it is was told.
 
     Returns:
         Whether a mail is owed now that was not before.
     """
     if thread is None:
         return _owe(conn, news, news.incident, {})
+    seen = news.seen or news.as_of
+    past = every(conn, news.subject, news.kind, news.as_of)
+    lately = [t for t in past if t.ended and seen - t.ended < relapse]
+    # What was over before an incident ended was part of it, such as windows that are still among the newest.
+    if not news.urgent and any(t.ended and seen <= t.ended for t in lately):
+        return False
     if thread.end is None:
-        if not _is_news(news, thread):
+        if not _is_news(news, thread, lately):
             return False
         return _owe(conn, news, thread.incident, {"update_of": thread.opened.isoformat()})
-    ended = thread.ended or news.as_of
-    if (news.seen or news.as_of) - ended < relapse and not news.urgent:
+    if lately and not news.urgent and not any(_untold(news, lately)):
         return False
     # The same name again, after its end: another incident.
     name = news.incident
@@ -281,11 +290,26 @@ def patience(conn: Connection, thread: Thread, base: int, within: timedelta) -> 
     return int(base << min(before, MOST_PATIENCE))
 
 
-def _is_news(news: News, thread: Thread) -> bool:
+def _is_news(news: News, thread: Thread, lately: Sequence[Thread]) -> bool:
+    """Whether news is more than an open incident, and those that ended lately, have told; and is not one mail too many."""
     changes = thread.mails - 1
-    if news.classes - thread.classes:
+    classes, details = _untold(news, lately)
+    if (classes | (news.classes & ANSWERS)) - thread.classes:
         return news.urgent or changes < MOST_CHANGES
-    return bool(news.details - thread.details) and changes < MOST_CHANGES - 1
+    return bool(details - _single(thread.details)) and changes < MOST_CHANGES - 1
+
+
+def _untold(news: News, threads: Sequence[Thread]) -> tuple[frozenset[str], frozenset[str]]:
+    """The classes and details of news that none of some incidents told; how it is answered is none of them."""
+    classes = frozenset[str]().union(*(t.classes for t in threads))
+    details = frozenset[str]().union(*(_single(t.details) for t in threads))
+    return news.classes - ANSWERS - classes, _single(news.details) - details
+
+
+def _single(details: Iterable[str]) -> frozenset[str]:
+    """Each column for itself, where a detail names several (`unreadable:a+b`): fewer of them are no news."""
+    parts = (detail.partition(":") for detail in details)
+    return frozenset(f"{kind}{colon}{name}" for kind, colon, names in parts for name in names.split("+"))
 
 
 def _owe(conn: Connection, news: News, thread: str, more: dict[str, Any], name: str | None = None) -> bool:

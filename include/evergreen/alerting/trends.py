@@ -8,7 +8,7 @@ from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from evergreen.alerting.drawing import BLUE, INK, RED, beyond, clean, png
+from evergreen.alerting.drawing import BLUE, INK, RED, beyond, clean, estimated_key, hollow, png
 from evergreen.alerting.week import ModelWeek
 from evergreen.alerting.words import metric_name
 
@@ -17,6 +17,8 @@ MOST_PANELS = 6
 
 def trends_png(weeks: Sequence[ModelWeek]) -> bytes | None:
     """Draw the newest windows of up to MOST_PANELS models, those with open incidents and violations first.
+
+    Rings are estimates; a legend says so where there are any.
 
     Returns:
         A PNG of 1300 pixels' width, or None if no served error is known.
@@ -27,7 +29,10 @@ def trends_png(weeks: Sequence[ModelWeek]) -> bytes | None:
         return None
     columns = min(2, len(found))
     lines = -(-len(found) // columns)
-    figure = Figure(figsize=(6.5, 0.3 + 1.5 * lines), dpi=200, layout="constrained", facecolor="white")
+    guessed = any(map(estimates, found))
+    figure = Figure(
+        figsize=(6.5, 0.3 + 1.5 * lines + 0.2 * guessed), dpi=200, layout="constrained", facecolor="white"
+    )
     for index, week in enumerate(found, start=1):
         axes = figure.add_subplot(lines, columns, index)
         x = [date2num(w.end) for w in week.trend]
@@ -37,6 +42,10 @@ def trends_png(weeks: Sequence[ModelWeek]) -> bytes | None:
         axes.plot(x, values, color=BLUE, linewidth=1.5)
         bad = [i for i, w in enumerate(week.trend) if beyond(week.metric, w)]
         axes.scatter([x[i] for i in bad], [values[i] for i in bad], s=26, color=RED, zorder=5)
+        rings = estimates(week)
+        fine = [i for i in rings if i not in bad]
+        axes.scatter([x[i] for i in fine], [values[i] for i in fine], s=26, color=BLUE, zorder=5)
+        hollow(axes, [x[i] for i in rings], [values[i] for i in rings], 8)
         clean(axes, "")
         axes.set_title(
             f"{week.name}: {metric_name(week.metric)}",
@@ -49,4 +58,13 @@ def trends_png(weeks: Sequence[ModelWeek]) -> bytes | None:
         axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.xaxis.set_major_locator(MaxNLocator(3)) if columns > 1 else None
         axes.tick_params(labelsize=8)
+    if guessed:
+        figure.legend(
+            handles=[estimated_key()], loc="outside lower left", frameon=False, fontsize=9, borderpad=0
+        )
     return png(figure)
+
+
+def estimates(week: ModelWeek) -> list[int]:
+    """Which of a model's newest windows have an estimated value, by their place in `trend`."""
+    return [i for i, w in enumerate(week.trend) if w.value is not None and w.estimated]

@@ -38,8 +38,9 @@ class ModelWeek:
         champion, since: its version and as of when it came into office; None without one.
         judged: windows that were judged in the week, by their newest judgement.
         violations: those in violation.
+        by_estimate: those of them in which nothing but an estimate of the error is beyond its limit.
         not_judged: those that could not be judged (stale, too few or unscored rows).
-        not_yet: those whose served error could not be judged yet, because labels are missing.
+        not_yet: those whose served error could not be judged yet, because labels are missing; also where it is estimated.
         metric: the served metric that is watched.
         trend: the newest windows, oldest first, with that metric.
         decided: what was decided in the week.
@@ -51,6 +52,7 @@ class ModelWeek:
     since: datetime | None
     judged: int
     violations: int
+    by_estimate: int
     not_judged: int
     not_yet: int
     metric: str
@@ -81,9 +83,11 @@ def model_week(conn: Connection, model: ModelSpec, as_of: datetime) -> ModelWeek
     counts = fetch(
         conn,
         "SELECT count(*)::int AS judged, count(*) FILTER (WHERE status = 'violation')::int AS violations,"
+        " count(*) FILTER (WHERE status = 'violation' AND NOT jsonb_path_exists("
+        "violations, '$[*] ? (@.kind <> \"estimated_performance\")'))::int AS by_estimate,"
         " count(*) FILTER (WHERE status IN ('stale', 'insufficient'))::int AS not_judged,"
-        " count(*) FILTER (WHERE metrics -> %(metric)s ->> 'state' = 'not_yet')::int AS not_yet"
-        " FROM (SELECT DISTINCT ON (window_start) status, metrics, as_of FROM evergreen.window_judgement"
+        " count(*) FILTER (WHERE metrics -> %(metric)s ->> 'state' IN ('not_yet', 'estimated'))::int AS not_yet"
+        " FROM (SELECT DISTINCT ON (window_start) status, metrics, violations, as_of FROM evergreen.window_judgement"
         " WHERE model = %(model)s AND as_of <= %(as_of)s AND as_of > %(since)s"
         " ORDER BY window_start, as_of DESC, revision DESC, id DESC) AS newest",
         {"model": model.name, "metric": metric, "as_of": as_of, "since": as_of - LENGTH},
@@ -120,10 +124,11 @@ def dataset_week(conn: Connection, name: str, as_of: datetime) -> DatasetWeek:
     )
 
 
-def last_value(week: ModelWeek) -> tuple[float | None, float | None]:
-    """The newest served error that is known, and the limit it was held against."""
-    found = next((w for w in reversed(week.trend) if w.value is not None), None)
-    return (found.value, found.limit) if found else (None, None)
+def last_values(week: ModelWeek) -> tuple[Window | None, Window | None]:
+    """The newest window whose served error was measured, and the newest after it of which only an estimate is known."""
+    known = [w for w in reversed(week.trend) if w.value is not None]
+    measured = next((w for w in known if not w.estimated), None)
+    return measured, known[0] if known and known[0].estimated else None
 
 
 def _decided(conn: Connection, subject: str, as_of: datetime) -> tuple[Decided, ...]:

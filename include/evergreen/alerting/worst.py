@@ -14,7 +14,7 @@ from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from evergreen.alerting.drawing import BLUE, INK, RED, beyond, clean, png
+from evergreen.alerting.drawing import BLUE, INK, RED, beyond, clean, estimated_key, hollow, png
 from evergreen.alerting.history import number, windows
 from evergreen.alerting.judgements import ERRORS
 from evergreen.alerting.words import column_name, metric_name, statistic_name
@@ -23,13 +23,17 @@ from evergreen.warehouse.connection import Connection, fetch
 
 @dataclass(frozen=True)
 class Panel:
-    """One small picture: a value against its limit, window after window (oldest first)."""
+    """One small picture: a value against its limit, window after window (oldest first).
+
+    `estimated`: the places of values that are estimates; they are drawn as rings.
+    """
 
     title: str
     ends: tuple[datetime, ...]
     values: tuple[float | None, ...]
     limits: tuple[float | None, ...]
     violated: tuple[bool, ...]
+    estimated: tuple[int, ...] = ()
 
 
 def worst_columns_png(
@@ -123,6 +127,7 @@ def worst_panels(
             Panel(
                 f"served predictions: {metric_name(metric)}",
                 tuple(w.end for w in past), tuple(w.value for w in past), tuple(w.limit for w in past), wrong,
+                tuple(i for i, w in enumerate(past) if w.value is not None and w.estimated),
             ),
         )  # fmt: skip
     return result[:panels]
@@ -139,6 +144,7 @@ def _draw_panel(axes: Axes, panel: Panel, *, last: bool) -> None:
     lost = [i for i, bad in enumerate(panel.violated) if bad and panel.values[i] is None]
     axes.scatter([x[i] for i in fine], [values[i] for i in fine], s=18, color=BLUE, zorder=4)
     axes.scatter([x[i] for i in bad], [values[i] for i in bad], s=34, color=RED, zorder=5)
+    hollow(axes, [x[i] for i in panel.estimated], [values[i] for i in panel.estimated], 7)
     axes.scatter([x[i] for i in lost], [limits[i] for i in lost], s=40, color=RED, marker="x", zorder=5)
     known = [v for v in (*panel.values, *panel.limits) if v is not None]
     low, high = min([0.0, *known]), max([*known, 1e-9])
@@ -146,8 +152,9 @@ def _draw_panel(axes: Axes, panel: Panel, *, last: bool) -> None:
     pad = (x[-1] - x[0]) * 0.03 if len(x) > 1 else 1.0
     axes.set_xlim(x[0] - pad, x[-1] + 5 * pad)
     if panel.values[-1] is not None:
+        guess = "est. " if len(panel.values) - 1 in panel.estimated else ""
         axes.annotate(
-            f"{panel.values[-1]:.3g}", (x[-1], values[-1]), xytext=(6, 0), textcoords="offset points", size=10,
+            f"{guess}{panel.values[-1]:.3g}", (x[-1], values[-1]), xytext=(6, 0), textcoords="offset points", size=10,
             color=RED if panel.violated[-1] else BLUE, weight="bold", va="center",
         )  # fmt: skip
     if panel.limits[-1] is not None:
@@ -157,6 +164,9 @@ def _draw_panel(axes: Axes, panel: Panel, *, last: bool) -> None:
         )  # fmt: skip
     clean(axes, "")
     axes.set_title(_cut(panel.title, 56), loc="left", size=11, weight="bold", color=INK, parse_math=False)
+    if panel.estimated:
+        axes.legend(handles=[estimated_key()], loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=9,
+                    borderpad=0, handletextpad=0.3)  # fmt: skip
     axes.yaxis.set_major_locator(MaxNLocator(3))
     if not last:
         axes.tick_params(labelbottom=False)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.axes import Axes
 
+from evergreen.alerting import pictures, trends, worst
+from evergreen.alerting.drawing import hollow
 from evergreen.ledger import Decision, Kind, append
 from evergreen.spec import Specs, load_specs
 from evergreen.warehouse.connection import Connection, fetch
@@ -70,6 +73,7 @@ def judge(conn: Connection) -> Callable[..., int]:
         limit: float = 55.0,
         columns: tuple[tuple[str, str, str, float | None, float], ...] = (),
         status: str | None = None,
+        state: str | None = None,
     ) -> int:
         start = START + week * WEEK
         violations = [
@@ -77,9 +81,11 @@ def judge(conn: Connection) -> Callable[..., int]:
             for c, k, s, v, most in columns
             if v is None or v > most
         ]
+        state = state or ("not_yet" if rmse is None else "judged")
         if rmse is not None and rmse > limit:
+            kind = "estimated_performance" if state == "estimated" else "performance"
             violations.append(
-                {"kind": "performance", "column": "rmse", "statistic": "rmse", "value": rmse, "limit": limit}
+                {"kind": kind, "column": "rmse", "statistic": "rmse", "value": rmse, "limit": limit}
             )
         identifier = fetch(
             conn,
@@ -88,7 +94,7 @@ def judge(conn: Connection) -> Callable[..., int]:
             " VALUES ('bike_demand', %s, %s, %s, 1, %s, 168, 168, 168, %s, %s, %s, %s, 'run1') RETURNING id",
             (
                 version, start, start + WEEK, start + WEEK, status or ("violation" if violations else "ok"),
-                json.dumps(violations), json.dumps({"rmse": {"value": rmse, "limit": limit, "reference": 42.0}}),
+                json.dumps(violations), json.dumps({"rmse": {"value": rmse, "limit": limit, "reference": 42.0, "state": state}}),
                 f"monitoring/week{week}-r1/drift.html",
             ),
         )[0]["id"]  # fmt: skip
@@ -102,6 +108,20 @@ def judge(conn: Connection) -> Callable[..., int]:
         return int(identifier)
 
     return write
+
+
+@pytest.fixture
+def rings(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
+    """The values that the pictures draw as rings, one list for each set of axes."""
+    drawn: list[list[float]] = []
+
+    def record(axes: Axes, x: Sequence[float], y: Sequence[float], size: float) -> None:
+        drawn.append(list(y))
+        hollow(axes, x, y, size)
+
+    for module in (pictures, trends, worst):
+        monkeypatch.setattr(module, "hollow", record)
+    return drawn
 
 
 @pytest.fixture

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from email.message import EmailMessage
+from io import BytesIO
 
 import pytest
+from matplotlib.image import imread
 
 from evergreen.alerting import threads
 from evergreen.alerting.outbox import deliver, raise_incident, waiting
 from evergreen.alerting.silences import silence
 from evergreen.alerting.threads import News
+from evergreen.alerting.trends import estimates, trends_png
+from evergreen.alerting.week import model_week
 from evergreen.alerting.weekly import SUBJECT, owe_digests
 from evergreen.ledger import Decision, Kind
 from evergreen.spec import Specs
@@ -65,6 +70,67 @@ def test_it_has_a_picture_of_the_error(conn: Connection, specs: Specs, life: lis
     message = digest(specs, START + 20 * WEEK)
     image = next(p for p in message.walk() if p.get_content_type() == "image/png")
     assert image.get_content().startswith(b"\x89PNG")
+
+
+def test_an_estimate_is_never_told_as_the_served_error(
+    conn: Connection, specs: Specs, judge: Callable[..., int]
+) -> None:
+    judge(0, rmse=44.0)
+    judge(1, rmse=62.0, state="estimated")
+    judge(2, rmse=None)
+    conn.commit()
+    text = said(digest(specs, START + 3 * WEEK))
+    assert "RMSE 44, limit 55; since then 62 (estimated without labels), limit 55" in text
+
+
+def test_only_an_estimate_is_called_one(conn: Connection, specs: Specs, judge: Callable[..., int]) -> None:
+    judge(0, rmse=62.0, state="estimated")
+    conn.commit()
+    text = said(digest(specs, START + WEEK))
+    assert "RMSE 62 (estimated without labels), limit 55" in text
+    assert "1 judged, 1 in violation (1 by an estimate only), 1 without labels yet" in text
+
+
+def test_a_measured_error_replaces_the_estimates_before_it(
+    conn: Connection, specs: Specs, judge: Callable[..., int]
+) -> None:
+    judge(0, rmse=62.0, state="estimated")
+    judge(1, rmse=44.0)
+    conn.commit()
+    text = said(digest(specs, START + 2 * WEEK))
+    assert "RMSE 44, limit 55" in text
+    assert "estimate" not in text
+
+
+def test_windows_without_labels_count_whether_or_not_they_are_estimated(
+    conn: Connection, specs: Specs, judge: Callable[..., int]
+) -> None:
+    judge(0, rmse=44.0, state="estimated")
+    judge(1, rmse=None)
+    drift = (("price", "data_drift", "wasserstein", 0.9, 0.1),)
+    judge(2, rmse=62.0, state="estimated", columns=drift)
+    judge(3, rmse=44.0)
+    with conn.cursor() as cursor:
+        cursor.execute("UPDATE evergreen.window_judgement SET as_of = %s", (START + 4 * WEEK,))
+    week = model_week(conn, specs.models["bike_demand"], START + 4 * WEEK)
+    assert (week.judged, week.violations, week.by_estimate, week.not_yet) == (4, 1, 0, 3)
+
+
+def test_the_picture_of_the_digest_marks_estimates(
+    conn: Connection, specs: Specs, judge: Callable[..., int], rings: list[list[float]]
+) -> None:
+    for number in range(4):
+        judge(number, rmse=44.0 + number, state="estimated" if number == 3 else None)
+    week = model_week(conn, specs.models["bike_demand"], START + 4 * WEEK)
+    assert estimates(week) == [3]
+    measured = replace(week, trend=tuple(replace(w, estimated=False) for w in week.trend))
+    one, other = trends_png([week]), trends_png([measured])
+    assert rings == [[47.0], []]
+    assert one is not None
+    assert other is not None
+    assert imread(BytesIO(one)).shape[0] > imread(BytesIO(other)).shape[0], "room for a legend"
+    conn.commit()
+    assert "rings: estimated without labels" in str(digest(specs, START + 4 * WEEK).get_body(("html",)))
 
 
 def test_a_quiet_week_says_so(warehouse_url: str, specs: Specs) -> None:

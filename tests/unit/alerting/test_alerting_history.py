@@ -129,6 +129,28 @@ def test_the_worst_columns_are_the_violated_ones_worst_first(conn: Connection, l
     assert size(png) == (1300, 1470)
 
 
+def test_estimates_are_drawn_as_such(
+    conn: Connection, specs: Specs, judge: Callable[..., int], rings: list[list[float]]
+) -> None:
+    for week, rmse in enumerate((42.0, 62.0)):
+        judged = judge(week, rmse=rmse, state="estimated")
+    assert [p.estimated for p in worst_panels(conn, [judged], metric="rmse")] == [(0, 1)]
+
+    def draw() -> tuple[bytes | None, bytes]:
+        return worst_columns_png(conn, [judged], metric="rmse"), timeline_png(
+            conn, specs.models["bike_demand"]
+        )
+
+    guessed = draw()
+    assert rings == [[42.0, 62.0]] * 2, "in either picture"
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "UPDATE evergreen.window_judgement SET metrics = jsonb_set(metrics, '{rmse,state}', '\"judged\"')"
+        )
+    assert [p.estimated for p in worst_panels(conn, [judged], metric="rmse")] == [()]
+    assert all(one != other for one, other in zip(guessed, draw(), strict=True))
+
+
 def test_nothing_in_violation_is_no_picture(conn: Connection, life: list[int]) -> None:
     assert worst_columns_png(conn, life[2:3], metric="rmse") is None
     assert worst_columns_png(conn, [], metric="rmse") is None

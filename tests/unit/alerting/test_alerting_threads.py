@@ -84,6 +84,74 @@ def test_what_comes_back_soon_is_the_same_and_later_another_one(warehouse_url: s
     assert [(t.incident, t.end is None) for t in found] == [("b", True), ("a", False)]
 
 
+def causes(*details: str, answer: str = "request") -> dict[str, frozenset[str]]:
+    """As a drift has them: what it is and how it was answered, and each cause."""
+    return {
+        "classes": frozenset({*(d.partition(":")[0] for d in details), answer}),
+        "details": frozenset(details),
+    }
+
+
+HUMIDITY, PRICE, ERROR = "data_drift:humidity", "data_drift:price", "performance:rmse"
+
+
+@pytest.mark.parametrize(
+    ("back", "mailed"),
+    [
+        (causes(HUMIDITY, PRICE), False),
+        (causes(HUMIDITY), False),
+        (causes(HUMIDITY, answer="cooldown"), False),
+        (causes(HUMIDITY, "missing:humidity"), True),
+        (causes("data_drift:wind"), True),
+        (causes(HUMIDITY, ERROR), True),
+        (causes(ERROR, answer="cooldown"), True),
+    ],
+    ids=["same", "part", "held back now", "another effect", "another column", "and the error", "the error"],
+)
+def test_what_was_not_told_of_an_incident_that_ended_lately_does_not_come_back(
+    warehouse_url: str, back: dict[str, frozenset[str]], mailed: bool
+) -> None:
+    tell(news("a", **causes(HUMIDITY, PRICE)))
+    end(3)
+    assert tell(news("b", 5, **back)) is mailed
+    with connect() as conn:
+        assert [t.incident for t in threads.open_ones(conn, MODEL)] == (["b"] if mailed else [])
+
+
+def test_two_that_come_back_by_turns_are_told_once_each(warehouse_url: str) -> None:
+    tell(news("a", **causes(HUMIDITY)))
+    end(1)
+    assert tell(news("b", 2, **causes(PRICE)))
+    assert not tell(news("c", 2.5, **causes(PRICE, HUMIDITY))), "while one is open, the other one too"
+    end(3)
+    for day in (4, 5, 6):
+        assert not tell(news(f"d{day}", day, **causes(HUMIDITY if day % 2 else PRICE)))
+    assert tell(news("e", 8, **causes(HUMIDITY))), "a week after the end of its own"
+
+
+def test_a_window_from_before_the_end_is_no_other_incident(warehouse_url: str) -> None:
+    tell(news("a", **causes(HUMIDITY)))
+    end(3)
+    assert not tell(news("b", 5, **causes(PRICE), seen=AS_OF + 3 * DAY))
+    assert tell(news("c", 6, **causes(ERROR), seen=AS_OF + 5 * DAY))
+    assert not tell(news("d", 7, **causes(PRICE), seen=AS_OF + 3 * DAY)), "nor part of a later one"
+    assert tell(news("e", 8, **causes("gave_up"), urgent=True, seen=AS_OF + 3 * DAY)), "a person must look"
+
+
+def test_fewer_columns_of_those_that_were_told_together_come_back_quietly(warehouse_url: str) -> None:
+    def unreadable(*columns: str) -> dict[str, frozenset[str]]:
+        return {
+            "classes": frozenset({"unreadable"}),
+            "details": frozenset({f"unreadable:{'+'.join(columns)}"}),
+        }
+
+    tell(news("a", **unreadable("humidity", "price")))
+    assert not tell(news("b", 1, **unreadable("price")))
+    end(3)
+    assert not tell(news("c", 4, **unreadable("humidity")))
+    assert tell(news("d", 5, **unreadable("humidity", "wind")))
+
+
 def test_the_same_name_after_the_end_is_another_incident(warehouse_url: str) -> None:
     tell(news("a"))
     end(3)

@@ -166,6 +166,57 @@ def test_what_comes_back_soon_after_its_end_is_not_told_again_and_what_stays_is(
     assert [kind for kind, _ in mails()] == ["drift", "recovered", "drift"]
 
 
+@pytest.mark.parametrize("other", [(WORSE,), (AMOUNT, WORSE), (KIND,)], ids=["error", "and error", "column"])
+def test_another_drift_soon_after_the_end_of_one_is_told_though_it_is_held_back(other: tuple[Violation, ...]):
+    spec = model(trigger={"m": 2, "n": 3, "cooldown": "42d"})
+    for number in (0, 1):
+        judged(number, AMOUNT)
+        made = run(number, spec)
+    reject(made, at(2.1))
+    for number in (2, 3):
+        judged(number)
+        run(number, spec)
+    for number in (4, 5):
+        judged(number, *other)
+        made = run(number, spec)
+    assert (made.kind, made.reason) == (Kind.RETRAIN_SUPPRESSED, "cooldown")
+    assert [kind for kind, _ in mails()] == ["drift", "recovered", "drift"]
+    judged(6, *other)
+    run(6, spec)
+    assert len(mails()) == 3, "once"
+
+
+@pytest.mark.parametrize(
+    ("other", "told"), [(BROKEN, True), (FEW, True), (LATE, False)], ids=["unreadable", "volume", "stale"]
+)
+def test_another_data_problem_soon_after_the_end_of_one_is_told(other: Violation, told: bool):
+    judged(0, LATE)
+    run(0)
+    judged(1)
+    run(1)
+    judged(2, other)
+    run(2)
+    assert [kind for kind, _ in mails()] == ["data_problem", "recovered"] + ["data_problem"] * told
+
+
+def test_a_data_problem_that_came_back_quietly_is_not_told_with_the_next_one():
+    for number, finding in enumerate((LATE, None, LATE, None, BROKEN)):
+        judged(number, *([finding] if finding else []))
+        run(number)
+    assert [kind for kind, _ in mails()] == ["data_problem", "recovered", "data_problem"]
+    assert "unreadable" in mails()[-1][1]
+
+
+def test_columns_that_drift_by_turns_are_few_mails():
+    columns = [Violation(What.DATA_DRIFT, name, "wasserstein", 0.9, 0.2) for name in "abcdefgh"]
+    for number in range(30):
+        judged(number, *([columns[number // 4]] if number % 4 < 2 else []))
+        made = run(number)
+        if made is not None and made.kind is Kind.RETRAIN_REQUESTED:
+            reject(made, at(number + 1.1))
+    assert 1 <= len(mails()) <= 4, mails()
+
+
 def test_a_column_that_comes_and_goes_in_each_window_is_few_mails():
     for number in range(30):
         judged(number, *([AMOUNT] if number % 2 == 0 else []))
