@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import xgboost as xgb
+from scipy import stats
 
 from benchmarks.table import Row, markdown
 from evergreen import registry
@@ -95,6 +96,7 @@ class Case:
         evidence = gather(
             spec, rows.times, rows.y, predictions, {"shop": pa.array([f"s{s}" for s in rows.shop])},
             learnt_until=int(self.history.times.max()) if learnt_until is None else learnt_until,
+            learnt_labels=self.history.y,
         )  # fmt: skip
         return judge(
             spec, edit(evaluation("challenger")), evaluation("baseline"), evaluation("champion"), evidence=evidence,
@@ -264,13 +266,30 @@ def bad(count: int) -> tuple[int, dict[str, Counter[str]]]:
     return promoted, reasons
 
 
-def better(count: int) -> dict[str, list[tuple[float, bool, str]]]:
-    """Judge truly better challengers; returns the true improvement, whether promoted and why, by how they were made.
+def surely(y: np.ndarray, new: np.ndarray, old: np.ndarray, confidence: float) -> bool:
+    """Whether the area under the curve is surely larger: DeLong's test of two areas on the same rows.
+
+    DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44; by ranks: Sun and Xu 2014, IEEE Signal Processing Letters 21.
+    """
+    up, ups, downs = y > 0, int((y > 0).sum()), int((y <= 0).sum())
+    above, below = [], []
+    for p in (new, old):
+        every = stats.rankdata(p)
+        above.append((every[up] - stats.rankdata(p[up])) / downs)
+        below.append(1 - (every[~up] - stats.rankdata(p[~up])) / ups)
+    spread = sum(np.var(v[0] - v[1], ddof=1) / len(v[0]) for v in (above, below))
+    gain = float(above[0].mean() - above[1].mean())
+    return gain > stats.norm.ppf(confidence) * float(np.sqrt(spread))
+
+
+def better(count: int) -> dict[str, list[tuple[float, bool, str, bool | None]]]:
+    """Judge truly better challengers; returns the true improvement, whether promoted, why, and what `surely` says of areas under
+    the curve (else None), by how they were made.
 
     `exactly 2 %`: the champion is the challenger with as much of an older model in it as makes that. `as fitted`: the
     champion learnt fewer rows; where its challenger is not truly better by 2 %, the case does not count.
     """
-    found: dict[str, list[tuple[float, bool, str]]] = {"exactly 2 %": [], "as fitted": []}
+    found: dict[str, list[tuple[float, bool, str, bool | None]]] = {"exactly 2 %": [], "as fitted": []}
     number = 100_000
     while any(len(cases) < -(-count // 2) for cases in found.values()):
         number += 1
@@ -289,7 +308,10 @@ def better(count: int) -> dict[str, list[tuple[float, bool, str]]]:
         if improvement < 0.0199:
             continue
         verdict = of.judge(*held)
-        found[how].append((improvement, verdict.passed, f"{of.model.gate_metric} {verdict.reason.value}"))
+        metric, sure = of.model.gate_metric, None
+        if metric == "roc_auc":
+            sure = surely(of.holdout.y, *held, of.model.gate.confidence)
+        found[how].append((improvement, verdict.passed, f"{metric} {verdict.reason.value}", sure))
     return found
 
 
@@ -301,11 +323,15 @@ def measure(count_bad: int = 200, count_better: int = 200) -> list[Row]:
         Row("bad challengers promoted", f"{promoted} of {count_bad}", "", None, "0", promoted == 0, kinds)
     ]
     for how, cases in better(count_better).items():
-        share = sum(passed for _, passed, _ in cases) / len(cases)
-        told = Counter((why.partition(" ")[0], passed) for _, passed, why in cases)
+        share = sum(passed for _, passed, _, _ in cases) / len(cases)
+        told = Counter((why.partition(" ")[0], passed) for _, passed, why, _ in cases)
+        tested = [sure for *_, sure in cases if sure is not None]
         by = {m: f"{told[m, True]} of {told[m, True] + told[m, False]}" for m in sorted({m for m, _ in told})}
-        median = float(np.median([i for i, _, _ in cases]))
-        note = f"true improvement {median:.1%} in the middle; {', '.join(f'{m} {n}' for m, n in by.items())}"
+        median = float(np.median([i for i, *_ in cases]))
+        note = (
+            f"true improvement {median:.1%} in the middle; {', '.join(f'{m} {n}' for m, n in by.items())}; DeLong's test of "
+            f"the area under the curve on the same rows: {sum(tested)} of {len(tested)}"
+        )
         rows.append(Row(f"truly better challengers promoted ({how})", f"{share:.1%} of {len(cases)}", "", None, "≥ 95 %",
                         share >= 0.95, note))  # fmt: skip
     return rows

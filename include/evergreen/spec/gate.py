@@ -37,7 +37,7 @@ class Gate(Strict):
     )
     slices: tuple[str, ...] = Field(
         (),
-        description="categorical features (each of their values) or FEATURE=VALUE that must be there and not be worse",
+        description="categorical features (each value of slice_min_rows rows or more; one must be there) or FEATURE=VALUE (must have as many rows) that must not be worse",
     )
     search_slices: bool = Field(
         True, description="whether the worst of all values of all categorical features is looked for too"
@@ -46,10 +46,12 @@ class Gate(Strict):
         0.05,
         ge=0,
         lt=1,
-        description="a slice that is surely worse than the champion by more than this share stops",
+        description="a slice that is surely worse than the champion by more than this share stops; with too few moments for an interval, a named one is judged by its improvement alone, a searched one as if each row were a moment",
     )
     slice_min_rows: int = Field(
-        100, ge=20, description="smaller slices are not searched; a named one that is smaller stops"
+        100,
+        ge=20,
+        description="smaller slices are not searched, and smaller values of a named feature are left out; a named FEATURE=VALUE that is smaller stops",
     )
     calibration_max_worse: float = Field(
         0.02,
@@ -60,7 +62,7 @@ class Gate(Strict):
     range_slack: float = Field(
         0.1,
         ge=0,
-        description="share of the labels' range by which predictions may leave label.min and label.max",
+        description="share of the labels' range by which predictions may leave label.min and label.max; where one is not set, they may leave the training's labels by these labels' whole span",
     )
     max_predict_ms: float | None = Field(
         None, gt=0, description="most milliseconds to predict 1,000 rows; null: not limited"

@@ -6,11 +6,10 @@ disk in common and no more than XGBoost, NumPy and Dask; this process never hold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import cloudpickle
 import dask.array
 import distributed
 import numpy as np
@@ -21,13 +20,11 @@ from distributed.scheduler import KilledWorker, NoValidWorkerError
 
 from evergreen import settings
 from evergreen.errors import TransientError
-from evergreen.training import local, machine
+from evergreen.training import local
 from evergreen.training.encode import Encoding
 from evergreen.training.local import Boosted, Labelled
-from evergreen.training.machine import why_no_cuda as why_no_cuda_here
+from evergreen.training.machine import trial
 
-# What the workers are asked travels as code, not as a name: they need not have Evergreen.
-cloudpickle.register_pickle_by_value(machine)
 PART_BYTES = 32 << 20
 CONNECT_S = 30
 REHEARSAL_ROWS = 50
@@ -72,11 +69,6 @@ def boost(
         return Boosted(found["booster"], scores)
 
 
-def question() -> Callable[[], str]:
-    """What each worker is asked: why it cannot fit on a GPU. A function without a name, so that it travels as code."""
-    return lambda: why_no_cuda_here()
-
-
 def why_no_cuda() -> str:
     """Why the workers cannot fit on GPUs; empty if all of them can.
 
@@ -84,7 +76,7 @@ def why_no_cuda() -> str:
         TerminalError, TransientError: as `boost`.
     """
     with _connected() as client:
-        answers: dict[str, Any] = client.run(question(), on_error="return")
+        answers: dict[str, Any] = client.run(trial(), on_error="return")
     reasons = {worker: str(answer) for worker, answer in answers.items() if answer}
     return "; ".join(f"{worker}: {reason}" for worker, reason in sorted(reasons.items()))[:500]
 

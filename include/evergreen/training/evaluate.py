@@ -143,6 +143,7 @@ def evaluate(
         {who: p[judged] for who, p in predictions.items()},
         _categories(model, parts.holdout, judged),
         learnt_until=int(parts.training.times.max()),
+        learnt_labels=parts.training.labels,
         cost=_cost(model, fitted, matrix),
         other_seed=_other_seed(choice.model, parts, matrix, encoding, fitted, machine, judged),
     )

@@ -38,6 +38,7 @@ class Evidence:
         not_finite: how many of the challenger's predictions are NaN or infinite.
         predictions: smallest and largest of the others.
         labels: smallest and largest label of the judged rows.
+        learnt_labels: of the rows that the challenger was fitted on.
         over_baseline: improvement over the baseline.
         over_champion: improvement over the champion.
         slices: the same by slice; against the challenger itself where there is no champion.
@@ -51,6 +52,7 @@ class Evidence:
     not_finite: int
     predictions: tuple[float, float] | None
     labels: tuple[float, float]
+    learnt_labels: tuple[float, float]
     over_baseline: float | None = None
     over_champion: Improvement | None = None
     slices: Slices | None = None
@@ -75,6 +77,7 @@ def gather(
     columns: Mapping[str, Column],
     *,
     learnt_until: int,
+    learnt_labels: np.ndarray | None = None,
     cost: Cost | None = None,
     other_seed: Mapping[str, float] | None = None,
 ) -> Evidence:
@@ -88,6 +91,7 @@ def gather(
         columns: the categorical features of the judged rows.
         learnt_until: the newest event time (microseconds) of the rows that the challenger was really fitted on:
             taken from what went into the fit, so that a split gone wrong is found.
+        learnt_labels: the labels of those rows; where they are not given, the judged rows' stand in for them.
         cost: of the challenger, where the spec limits it.
         other_seed: metrics of a second fit, where the spec asks for it.
     """
@@ -100,6 +104,7 @@ def gather(
         not_finite=int((~finite).sum()),
         predictions=_range(challenger[finite]) if finite.any() else None,
         labels=_range(y),
+        learnt_labels=_range(y if learnt_labels is None else learnt_labels),
         cost=cost,
         other_seed=other_seed,
     )

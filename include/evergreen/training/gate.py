@@ -17,6 +17,7 @@ from evergreen.spec import LARGER_IS_BETTER, ModelSpec
 
 if TYPE_CHECKING:
     from evergreen.training.evidence import Evidence
+    from evergreen.training.slices import Slice
 
 # Metrics and evidence come from the same predictions, by two ways of summing.
 ROUNDING = 1e-6
@@ -225,22 +226,35 @@ class _Asked:
         self.check("predictions_finite", evidence.not_finite, 0, evidence.not_finite == 0 and evidence.predictions is not None,
                    GateReason.PREDICTIONS_NOT_FINITE,
                    f"{evidence.not_finite} of the challenger's predictions are not finite")  # fmt: skip
-        lower, upper = self._range(evidence)
-        for name, limit, side in (("smallest", lower, 0), ("largest", upper, 1)):
-            if limit is None or evidence.predictions is None:
-                continue
-            value = evidence.predictions[side]
-            inside = value >= limit if side == 0 else value <= limit
-            self.check(f"{name}_prediction", value, limit, inside, GateReason.PREDICTIONS_OUT_OF_RANGE,
-                       f"the {name} prediction is {value:.4g}, the limit for labels with slack is {limit:.4g}")  # fmt: skip
+        if evidence.predictions is None:
+            return
+        for name, side, value in zip(("smallest", "largest"), (-1, 1), evidence.predictions, strict=True):
+            limit, source = self._limit(side, evidence)
+            self.check(f"{name}_prediction", value, limit, side * value <= side * limit, GateReason.PREDICTIONS_OUT_OF_RANGE,
+                       f"the {name} prediction is {value:.4g}, the limit is {limit:.4g}: {source}")  # fmt: skip
 
-    def _range(self, evidence: Evidence) -> tuple[float | None, float | None]:
+    def _limit(self, side: int, evidence: Evidence) -> tuple[float, str]:
+        """What predictions may not be below (side -1) or above (1), and where the limit comes from.
+
+        A side that the spec sets counts, with its slack. For one that it does not set, the labels that the challenger learnt
+        stand in: a model may go beyond them, but by no more than they span.
+        """
         if self.model.task == "binary":
-            return 0.0, 1.0
-        low, high = self.model.label.min, self.model.label.max
-        span = (evidence.labels[1] if high is None else high) - (evidence.labels[0] if low is None else low)
-        slack = self.gate.range_slack * span
-        return None if low is None else low - slack, None if high is None else high + slack
+            return float(side > 0), "a probability"
+        spec, learnt = (self.model.label.min, self.model.label.max), evidence.learnt_labels
+        known = spec[side > 0]
+        if known is None:
+            edge, span = learnt[side > 0], _span(*learnt)
+            which = "largest" if side > 0 else "smallest"
+            return edge + side * span, (
+                f"the {which} label of the training is {edge:.4g}, predictions may be beyond it by the labels' span, {span:.4g}; "
+                f"label.{'max' if side > 0 else 'min'} sets another limit"
+            )
+        span = _span(*(there if said is None else said for said, there in zip(spec, learnt, strict=True)))
+        return known + side * self.gate.range_slack * span, (
+            f"label.{'max' if side > 0 else 'min'} is {known:.4g}, gate.range_slack is {_share(self.gate.range_slack)} of the "
+            f"labels' range, {span:.4g}"
+        )
 
     def metric(
         self, challenger: Evaluation, baseline: Evaluation, champion: Evaluation | None, evidence: Evidence
@@ -302,28 +316,54 @@ class _Asked:
                        f"the improvement over the champion {sure}; {_share(limit)} is allowed")  # fmt: skip
 
     def slices(self, evidence: Evidence) -> None:
-        """No named slice is absent, too small or worse; neither is the worst that was found."""
+        """No named slice is absent, too small or worse, and the worst that was found is not worse.
+
+        Values of a named feature that are too small do not stop: with one new rare value nothing would be promoted again.
+        """
         found, limit, least = evidence.slices, -self.gate.slice_max_worse, self.gate.slice_min_rows
         for name in self.gate.slices:
             parts = found.named.get(name, ()) if found else ()
-            if not self.check(f"slice_{name}", len(parts), 1, bool(parts), GateReason.SLICE_ABSENT,
-                              f"the judged rows have {'' if parts else 'no '}rows of {name} that can be judged"):  # fmt: skip
+            small, rows = found.left_out.get(name, (0, 0)) if found else (0, 0)
+            told = f"the judged rows have {'' if parts else 'no '}rows of {name} that can be judged"
+            if small:
+                told += (
+                    f"; left out: {small} of its values, each with fewer than {least} rows, together {rows}"
+                )
+            if not self.check(f"slice_{name}", len(parts), 1, bool(parts),
+                              GateReason.SLICE_TOO_SMALL if small else GateReason.SLICE_ABSENT, told):  # fmt: skip
                 continue
             for part in parts:
                 if part.rows < least or part.point is None:
                     self.check(f"slice_{part.name}_rows", part.rows, least, False, GateReason.SLICE_TOO_SMALL,
-                               f"{part.name} has {part.rows} rows; {least} are needed, for a binary model of both classes")  # fmt: skip
+                               f"{part.name} has {part.rows} rows; {least} are needed, for a binary model of both classes: make "
+                               "training.holdout longer, or lower gate.slice_min_rows")  # fmt: skip
                 else:
                     self._slice(part, limit)
-        if found is not None and found.worst is not None:
-            self._slice(found.worst, limit, f", the worst of {found.searched}")
+        if found is None or not found.searched:
+            return
+        untold = f"{found.untold} of {found.searched} could not be told, with too few rows of one class"
+        if found.worst is not None:
+            more = f", the worst of {found.searched}{f'; {untold}' if found.untold else ''}"
+            self._slice(found.worst, limit, more)
+        else:
+            # Nobody named them, and they say as little as those that are too small to be searched.
+            self.check("slices_searched", f"0 of {found.searched}", None, True, GateReason.SLICE_ABSENT,
+                       f"no slice is judged that the spec does not name: {untold}")  # fmt: skip
 
-    def _slice(self, part: Any, limit: float, more: str = "") -> None:
+    def _slice(self, part: Slice, limit: float, more: str = "") -> None:
         value = part.point if part.high is None else part.high
         sure = f", surely below {_share(part.high)}" if part.high is not None else ""
+        why = ""
+        if part.told_by == "rows":
+            why = "; it has too few moments, so each of its rows counts as one"
+        elif part.worse and part.high is None:
+            why = (
+                "; no interval can be told (too few moments, or rows of one class), so this number alone decides: make "
+                "training.holdout longer, or name larger slices"
+            )
         self.check(f"slice_{part.name}", value, limit, not part.worse, GateReason.SLICE_WORSE,
                    f"the improvement in {part.name} ({part.rows} rows{more}) is {_share(part.point)}{sure}; {_share(limit)} is "
-                   "allowed")  # fmt: skip
+                   f"allowed{why}")  # fmt: skip
 
     def calibration(self, evidence: Evidence) -> None:
         """The probabilities are not further off than the champion's."""
@@ -363,6 +403,15 @@ class _Asked:
 def _loss(metric: str, value: float) -> float:
     """The distance from perfect: 0 for errors, 1 for r2 and areas."""
     return 1.0 - value if metric in LARGER_IS_BETTER else value
+
+
+def _span(low: float, high: float) -> float:
+    """How far labels range; as far as they are from zero where they are all the same but for rounding.
+
+    A model of constant labels predicts them in float32, so a limit without any room would refuse it.
+    """
+    size = max(abs(low), abs(high))
+    return high - low if high - low > ROUNDING * size else size or 1.0
 
 
 def _absent(like: Evaluation) -> Evaluation:

@@ -33,6 +33,8 @@ MOST_BINS = 64
 def outside(model: ModelSpec, judged: Judged) -> np.ndarray:
     """A prediction for each row of the snapshot by a model that had not learnt it, NaN where there is none.
 
+    `model` says how many rows are sampled; the fits' parameters are those that were chosen, as their rounds are.
+
     Rows of the reference's sample have one, unless those before the holdout are too few or of one class: then the holdout's
     are the challenger's own, and there are no others.
     """
@@ -45,7 +47,7 @@ def outside(model: ModelSpec, judged: Judged) -> np.ndarray:
         return found
     x, y = _taken(judged, chosen), parts.rows.labels[chosen]
     # A fit of so few rows is not faster with two threads, so the fits share them.
-    params = {**parameters(model), "nthread": 1}
+    params = {**parameters(judged.choice.model), "nthread": 1}
     params["max_bin"] = min(params.get("max_bin", MOST_BINS), MOST_BINS)
     rounds = min(judged.fitted.rounds, MOST_ROUNDS)
 

@@ -28,7 +28,8 @@ EVIDENCE = Evidence(
     holdout_start=AS_OF - timedelta(days=7),
     not_finite=0,
     predictions=(0.0, 9.0),
-    labels=(0.0, 10.0),
+    labels=(0.0, 8.0),
+    learnt_labels=(0.0, 10.0),
     over_baseline=2 / 3,
     over_champion=BETTER,
     slices=Slices({}, None, 0),
@@ -155,43 +156,56 @@ def test_what_is_asked_of_the_bound(rides, change, gate, answers_drift, low, rea
     assert verdict.passed is (reason in ("BETTER_THAN_CHAMPION", "NOT_WORSE_THAN_CHAMPION"))
 
 
-FINE = Slice("kind=dry", 200, 0.1, None, False)
+@pytest.mark.parametrize("evidence", [None, Slices({}, None, 0)], ids=["no-slices", "another-name"])
+def test_named_slices_that_were_never_looked_for_are_absent(rides, change, evidence):
+    verdict = ask(change(rides, gate={"slices": ("kind",)}), slices=evidence)
+    assert verdict.reason is GateReason.SLICE_ABSENT
 
 
 @pytest.mark.parametrize(
-    ("named", "reason"),
+    ("label", "predictions", "learnt", "passed"),
     [
-        pytest.param({}, "SLICE_ABSENT", id="never-looked-for"),
-        pytest.param({"kind": ()}, "SLICE_ABSENT", id="absent"),
-        pytest.param({"kind": (FINE, replace(FINE, rows=99))}, "SLICE_TOO_SMALL", id="too-small"),
-        pytest.param({"kind": (replace(FINE, point=None),)}, "SLICE_TOO_SMALL", id="one-class"),
-        pytest.param({"kind": (FINE, replace(FINE, point=-0.3, high=-0.1, worse=True))}, "SLICE_WORSE", id="worse"),
-        pytest.param({"kind": (FINE,)}, "BETTER_THAN_CHAMPION", id="fine"),
+        pytest.param({}, (-1e9, 9.0), (0.0, 10.0), False, id="absurdly-small"),
+        pytest.param({}, (0.0, 1e9), (0.0, 10.0), False, id="absurdly-large"),
+        pytest.param({}, (-10.0, 20.0), (0.0, 10.0), True, id="the-labels-span-beyond-them"),
+        pytest.param({}, (-10.1, 9.0), (0.0, 10.0), False, id="below-their-span"),
+        pytest.param({}, (0.0, 20.1), (0.0, 10.0), False, id="above-their-span"),
+        pytest.param({}, (990.0, 1010.0), (1000.0, 1001.0), False, id="far-from-zero"),
+        pytest.param({}, (6.9999, 7.0001), (7.0, 7.0), True, id="constant"),
+        pytest.param({}, (-14.0, -0.1), (-7.0, -7.0), True, id="constant-below-zero"),
+        pytest.param({}, (0.0, 1e9), (7.0, 7.0), False, id="constant-and-absurd"),
+        pytest.param({}, (-1e-7, 1e-7), (0.0, 0.0), True, id="all-zero"),
+        pytest.param({"min": 0.0}, (-1e-7, 1e-7), (0.0, 0.0), True, id="all-at-the-limit"),
+        pytest.param({}, (999.9999, 1000.0001), (1000.0, 1000.0 + 1e-9), True, id="constant-but-for-rounding"),
+        pytest.param({"min": 0.0}, (-1.0, 20.0), (0.0, 10.0), True, id="within-slack"),
+        pytest.param({"min": 0.0}, (-1.01, 9.0), (0.0, 10.0), False, id="too-small"),
+        pytest.param({"min": 0.0}, (0.0, 1e9), (0.0, 10.0), False, id="absurd-on-the-side-that-is-not-set"),
+        pytest.param({"max": 20.0}, (-1e9, 9.0), (0.0, 10.0), False, id="absurd-on-the-other"),
+        pytest.param({"min": 0.0, "max": 20.0}, (0.0, 22.0), (0.0, 10.0), True, id="slack-of-the-range"),
+        pytest.param({"min": 0.0, "max": 20.0}, (0.0, 22.1), (0.0, 10.0), False, id="too-large"),
     ],
 )  # fmt: skip
-def test_named_slices(rides, change, named, reason):
-    model = change(rides, gate={"slices": ("kind",)})
-    assert ask(model, slices=Slices(named, None, 0)).reason is GateReason[reason]
-    if reason == "SLICE_ABSENT":
-        first = ask(model, champion=None, champion_as_of=None, slices=Slices(named, None, 0))
-        assert first.reason is GateReason.SLICE_ABSENT, "the first champion needs the slice too"
-
-
-@pytest.mark.parametrize(
-    ("label", "predictions", "passed"),
-    [
-        pytest.param({}, (-1e9, 1e9), True, id="no-range"),
-        pytest.param({"min": 0.0}, (-1.0, 1e9), True, id="within-slack"),
-        pytest.param({"min": 0.0}, (-1.01, 9.0), False, id="too-small"),
-        pytest.param({"min": 0.0, "max": 20.0}, (0.0, 22.0), True, id="slack-of-the-range"),
-        pytest.param({"min": 0.0, "max": 20.0}, (0.0, 22.1), False, id="too-large"),
-    ],
-)
-def test_predictions_lie_in_the_labels_range(rides, change, label, predictions, passed):
-    verdict = ask(change(rides, label=label), predictions=predictions)
+def test_predictions_lie_in_the_labels_range(rides, change, label, predictions, learnt, passed):
+    verdict = ask(change(rides, label=label), predictions=predictions, learnt_labels=learnt)
     assert verdict.passed is passed
     if not passed:
         assert verdict.reason is GateReason.PREDICTIONS_OUT_OF_RANGE
+
+
+def test_the_limits_of_predictions_and_where_they_come_from_are_told(rides, change, wetness):
+    def limits(model, **evidence):
+        checks = {c.check: c for c in ask(model, **evidence).checks}
+        return [checks[f"{side}_prediction"] for side in ("smallest", "largest")]
+
+    low, high = limits(change(rides, label={"min": 0.0}))
+    assert (low.limit, high.limit) == (-1.0, 20.0)
+    assert "label.min is 0, gate.range_slack is 10.00 % of the labels' range, 10" in low.sentence
+    assert "the largest label of the training is 10" in high.sentence
+    assert "label.max sets another limit" in high.sentence
+    assert [(c.limit, c.sentence[-13:]) for c in limits(wetness)] == [
+        (0.0, "a probability"),
+        (1.0, "a probability"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -265,9 +279,11 @@ def test_checks_of_earlier_decisions_can_still_be_read():
 HOUR = 3_600_000_000
 
 
-def through(model, y, predictions, *, answers_drift=True, kinds=None, learnt_until=-1):
+def through(
+    model, y, predictions, *, answers_drift=True, kinds=None, learnt_until=-1, times=None, learnt_labels=None
+):
     """Evaluate and judge as a training does."""
-    times = np.arange(len(y)) * HOUR
+    times = np.arange(len(y)) * HOUR if times is None else times
     columns = {"kind": pa.array(kinds if kinds is not None else ["dry", "wet"] * (len(y) // 2))}
     found = {
         who: replace(
@@ -275,7 +291,9 @@ def through(model, y, predictions, *, answers_drift=True, kinds=None, learnt_unt
         )
         for who, p in predictions.items()
     }
-    evidence = gather(model, times, y, predictions, columns, learnt_until=learnt_until)
+    evidence = gather(
+        model, times, y, predictions, columns, learnt_until=learnt_until, learnt_labels=learnt_labels
+    )
     json.dumps(evidence.to_dict(), allow_nan=False)
     return judge(
         model, found["challenger"], found["baseline"], found.get("champion"), evidence=evidence,
@@ -340,6 +358,114 @@ def test_evidence_from_predictions(rides, wetness):
     sharp = {"challenger": p, "champion": dull, "baseline": np.full(2000, 0.5)}
     assert through(wetness, label, sharp).passed
     assert through(wetness, label, {**sharp, "challenger": p**3}).reason is GateReason.CALIBRATION_WORSE
+
+
+def of_kinds(**counts):
+    """A thousand kinds, spread over time; None fills what is left."""
+    kinds = np.array(
+        [k for k, count in counts.items() for _ in range(count)] + [None] * (1000 - sum(counts.values()))
+    )
+    return np.random.default_rng(4).permutation(kinds)
+
+
+@pytest.mark.parametrize(
+    ("named", "kinds", "reason"),
+    [
+        pytest.param("kind", of_kinds(dry=500, wet=500), "BETTER_THAN_CHAMPION", id="each-value"),
+        pytest.param("kind", of_kinds(dry=950, hail=50), "BETTER_THAN_CHAMPION", id="a-rare-value-does-not-block"),
+        pytest.param("kind", of_kinds(dry=875, snow=125), "SLICE_WORSE", id="a-value-is-worse"),
+        pytest.param("kind", of_kinds(), "SLICE_ABSENT", id="no-value"),
+        pytest.param("kind", of_kinds(**{f"k{i}": 50 for i in range(20)}), "SLICE_TOO_SMALL", id="each-value-is-too-small"),
+        pytest.param("kind=hail", of_kinds(dry=900, hail=100), "BETTER_THAN_CHAMPION", id="the-value-is-large-enough"),
+        pytest.param("kind=hail", of_kinds(dry=901, hail=99), "SLICE_TOO_SMALL", id="the-value-is-too-small"),
+        pytest.param("kind=hail", of_kinds(dry=1000), "SLICE_ABSENT", id="the-value-is-absent"),
+        pytest.param("kind=snow", of_kinds(dry=875, snow=125), "SLICE_WORSE", id="the-value-is-worse"),
+    ],
+)  # fmt: skip
+def test_named_slices(rides, change, named, kinds, reason):
+    truth, noise = week(1000)
+    model = change(rides, gate={"slices": (named,), "search_slices": False})
+    good = {
+        "challenger": truth + np.where(kinds == "snow", 12.0, 0.0),
+        "champion": truth + 5,
+        "baseline": np.zeros(1000),
+    }
+    verdict = through(model, truth + noise, good, kinds=kinds)
+    assert verdict.reason is GateReason[reason]
+    told = next(c.sentence for c in verdict.checks if c.check == f"slice_{named}")
+    rare = "left out: 1 of its values, each with fewer than 100 rows, together 50"
+    assert (rare in told) is ("hail" in kinds and named == "kind")
+    if reason in ("SLICE_ABSENT", "SLICE_TOO_SMALL"):
+        first = {who: p for who, p in good.items() if who != "champion"}
+        found = through(model, truth + noise, first, kinds=kinds)
+        assert found.reason is GateReason[reason], "the first champion needs the slice too"
+
+
+def test_a_named_value_of_one_class_cannot_be_judged_by_an_area(wetness, change):
+    model = change(wetness, features={"categorical": ("kind",)}, gate={"slices": ("kind",)})
+    rng = np.random.default_rng(1)
+    p, kinds = rng.random(2000), np.array(["dry", "wet"] * 1000)
+    y = (rng.random(2000) < p) * (kinds == "wet")
+    sharp = {"challenger": p, "champion": rng.random(2000), "baseline": np.full(2000, 0.5)}
+    verdict = through(model, y.astype(float), sharp, kinds=kinds)
+    assert "slice_kind=dry_rows" in [
+        c.check for c in verdict.checks if c.code == GateReason.SLICE_TOO_SMALL.value and not c.passed
+    ]
+
+
+DAYS = np.repeat(np.arange(14), 500)
+WEEKDAYS = np.array(["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"])[DAYS % 7]
+
+
+@pytest.mark.parametrize("search", [False, True], ids=["named", "searched"])
+@pytest.mark.parametrize(
+    ("factor", "reason"), [(3.0, "SLICE_WORSE"), (1.02, "BETTER_THAN_CHAMPION")], ids=["broken", "healthy"]
+)
+def test_a_slice_of_two_moments_has_no_interval_and_is_judged(rides, change, factor, reason, search):
+    model = change(rides, gate={"slices": () if search else ("kind",), "search_slices": search})
+    rng = np.random.default_rng(3)
+    monday, off = WEEKDAYS == "Mon", rng.normal(size=len(DAYS))
+    truth = 50 + 10 * rng.normal(size=len(DAYS))
+    predictions = {
+        "challenger": truth + np.where(monday, factor, 1.0) * off,
+        "champion": truth + np.where(monday, 1.0, 5.0) * off,
+        "baseline": np.full(len(DAYS), 50.0),
+    }
+    verdict = through(model, truth, predictions, kinds=WEEKDAYS, times=DAYS * 24 * HOUR)
+    assert verdict.reason is GateReason[reason]
+    if reason == "SLICE_WORSE":
+        (found,) = [c for c in verdict.checks if not c.passed]
+        assert found.check == "slice_kind=Mon"
+        assert found.value < -1.8
+        told = "each of its rows counts as one" if search else "this number alone decides"
+        assert told in found.sentence
+
+
+def test_searched_slices_that_cannot_be_told_are_counted(wetness, change):
+    model = change(wetness, features={"categorical": ("kind",)})
+    slices = Slices({}, None, 3, untold=3)
+    asked = {
+        **WELL,
+        "over_baseline": 0.6,
+        "over_champion": replace(BETTER, point=1 / 3),
+        "baseline": auc(0.5),
+    }
+    verdict = ask(model, auc(0.8), champion=auc(0.7), slices=slices, **asked)
+    assert verdict.passed
+    assert "3 of 3 could not be told" in next(
+        c.sentence for c in verdict.checks if c.check == "slices_searched"
+    )
+    worst = replace(slices, worst=Slice("kind=dry", 200, 0.1, None, False), untold=2)
+    verdict = ask(model, auc(0.8), champion=auc(0.7), slices=worst, **asked)
+    assert "the worst of 3; 2 of 3 could not be told" in verdict.checks[-1].sentence
+
+
+def test_the_range_is_that_of_the_labels_that_were_learnt(rides):
+    truth, noise = week(1000)
+    good = {"challenger": truth, "champion": truth + 5, "baseline": np.zeros(1000)}
+    assert through(rides, truth + noise, good, learnt_labels=truth).passed
+    narrow = through(rides, truth + noise, good, learnt_labels=np.array([59.0, 61.0]))
+    assert narrow.reason is GateReason.PREDICTIONS_OUT_OF_RANGE
 
 
 def test_a_models_cost_is_of_a_thousand_rows():

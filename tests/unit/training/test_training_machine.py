@@ -148,12 +148,10 @@ def test_the_workers_are_asked_for_their_gpus(rides, change, cluster, monkeypatc
 def test_a_worker_without_evergreen_can_answer_for_its_gpu():
     from distributed.protocol.pickle import dumps
 
-    from evergreen.training import cluster
-
     answer = (
         "import sys, pickle; sys.modules['evergreen'] = None; "
         "print('answer:', pickle.loads(sys.stdin.buffer.read())())"
     )
-    sent = dumps(cluster.question())
+    sent = dumps(machine.trial())
     done = subprocess.run([sys.executable, "-c", answer], input=sent, capture_output=True, check=False)
     assert done.stdout.decode().strip() == f"answer: {machine.why_no_cuda()}".strip(), done.stderr.decode()

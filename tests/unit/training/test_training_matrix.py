@@ -104,6 +104,27 @@ def test_batches_give_about_the_model_that_one_array_gives(model, learnable, in_
     assert [f.name for f in data.matrix.path.parent.glob("*pages*")] == []
 
 
+def test_a_fit_takes_more_threads_for_more_values_and_they_make_the_same_trees(
+    model, learnable, monkeypatch, tmp_path
+):
+    def taken(rows, columns, most=64):
+        return local.threads(matrix.Matrix(tmp_path / "none", 0, rows, columns, dense=True), most)
+
+    assert [taken(rows, 17) for rows in (10_000, 99_999, 100_000, 500_000)] == [1, 1, 2, 10]
+    assert taken(90_000, 300) == 31, "wide rows are work too"
+    assert taken(90_000, 300, most=2) == 2
+    assert taken(0, 17) == 1
+    data, _, encoding = learnable
+    params = {**parameters(model), "nthread": 3}
+    one = local.boost(params, encoding, data, 10).booster.save_raw()
+    monkeypatch.setattr(local, "VALUES_A_THREAD", ROWS)
+    asked = []
+    whole = xgb.train
+    monkeypatch.setattr(xgb, "train", lambda p, *a, **b: asked.append(p["nthread"]) or whole(p, *a, **b))
+    assert local.boost(params, encoding, data, 10).booster.save_raw() == one
+    assert asked == [3]
+
+
 def test_rows_that_cannot_be_read_are_no_fault_of_the_parameters(model, learnable):
     data, _, encoding = learnable
     data.matrix.path.unlink()

@@ -9,7 +9,9 @@ import pytest
 
 from evergreen import registry
 from evergreen.monitoring.reference import Reference
-from evergreen.training import outside
+from evergreen.training import evaluate, outside
+from evergreen.training.choose import Choice
+from evergreen.training.validate import with_params
 
 
 def sample(world, mlflow_run):
@@ -36,6 +38,18 @@ def test_a_champions_reference_has_predictions_of_models_that_had_not_learnt_the
     assert reference.movement.metric == "rmse"
     assert reference.movement.windows >= 4
     assert reference.movement.factor(0.01, 24) > 1
+
+
+def test_the_fits_have_the_parameters_that_were_chosen(landed, start, monkeypatch):
+    idle = landed.with_model(training={"params": {"learning_rate": 1e-6}})
+    chosen = with_params(idle.model, {**idle.model.training.params, "learning_rate": 0.3})
+    monkeypatch.setattr(evaluate, "choose", lambda *_: Choice(chosen, 0, "all"))
+    done = idle.train(start + timedelta(days=40), "dag/1")
+    _, rows = sample(idle, done.mlflow_run)
+    known = rows["_outside"].notna()
+    assert known.sum() > done.rows["training"]
+    assert np.corrcoef(rows["_outside"][known], rows["_label"][known])[0, 1] > 0.5
+    assert rows["_outside"][known].std() > 0.5 * rows["_prediction"][known].std()
 
 
 def test_rows_that_are_too_few_have_none(landed, start, monkeypatch):

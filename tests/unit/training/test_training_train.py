@@ -121,6 +121,17 @@ def test_a_person_sees_the_interval_of_the_improvement_without_the_ledger(landed
     assert check.value == over["low"]
 
 
+def test_the_gates_range_is_that_of_the_training_part_and_not_of_the_holdout(world, mlflow_url, start):
+    world.land(start, 34)
+    world.land(start + timedelta(days=34), 6, seed=2, edit=lambda row: row.update(demand=row["demand"] / 9))
+    outcome = world.train(start + timedelta(days=40), "dag/run")
+    kept = json.loads(registry.artifact_folder(outcome.mlflow_run, "evidence.json").read_text())
+    (low, high), held = kept["learnt_labels"], kept["labels"]
+    assert high > 3 * held[1]
+    check = next(c for c in outcome.verdict.checks if c.check == "largest_prediction")
+    assert check.limit == pytest.approx(2 * high - low)
+
+
 def test_a_snapshot_whose_file_holds_other_values_promotes_nobody(landed, start):
     """As many rows under the same name: a file that was restored, or damaged."""
     as_of = start + timedelta(days=40)
