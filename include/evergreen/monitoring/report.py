@@ -92,7 +92,7 @@ def _violations(judgement: Judgement) -> list[str]:
     found = [
         f"{words.column_name(c.column)}: {words.statistic_name(c.kind.value, c.statistic)}"
         + ("" if c.value is None else f" {c.value:.4g}, limit {c.limit:.4g}")
-        + (f" ({c.detail})" if c.detail else "")
+        + (f"; {c.detail}" if c.detail else "")
         for c in judgement.columns
         if c.violated
     ]
@@ -182,9 +182,13 @@ def _run(
         name = column.column
         if column.kind in DRIFTS:
             # The test that comes with `include_tests` is the limit; a column that is only shown gets none.
-            tests = None if _counts(column) else []
             metrics.append(
-                ValueDrift(column=name, method=column.statistic, threshold=column.limit, tests=tests)
+                ValueDrift(
+                    column=name,
+                    method=column.statistic,
+                    threshold=column.limit,
+                    tests=None if _counts(column) else [],
+                )
             )
         elif column.kind is What.MISSING:
             metrics.append(

@@ -14,7 +14,8 @@ import pyarrow as pa
 from evergreen import registry
 from evergreen.errors import Reason, TerminalError
 from evergreen.ledger import Decision, Kind
-from evergreen.monitoring import judge, policy, reads, waking, windows
+from evergreen.monitoring import estimate, judge, performance, policy, reads, waking, windows
+from evergreen.monitoring.estimate import Estimator
 from evergreen.monitoring.judgement import Judgement, Status
 from evergreen.monitoring.reference import Reference
 from evergreen.monitoring.windows import Facts, Window
@@ -53,6 +54,7 @@ class Loop:
         self.state = State()
         self._trainer = Trainer(self.specs, self.model, self.folder, self.fits)
         self._references: dict[str, Reference] = {}
+        self._estimators: dict[str, Estimator | None] = {}
 
     def resume(self) -> int:
         """Take in what earlier runs have finished; returns how many steps that are."""
@@ -128,6 +130,12 @@ class Loop:
             self._references = {version: self.folder.reference(version).for_window(self.model)}
         return self._references[version]
 
+    def _estimator(self, version: str) -> Estimator | None:
+        """What estimates a version's error without labels; learnt where it is first asked for, once a version."""
+        if version not in self._estimators:
+            self._estimators = {version: estimate.fit(self.model, self._reference(version))}
+        return self._estimators[version]
+
     # ------------------------------------------------------------------ scoring
 
     def _earliest(self, as_of: datetime) -> datetime:
@@ -197,7 +205,10 @@ class Loop:
                 judged = judge.held_back(judged, held)
             else:
                 rows = there.frame(window, self.state.predicted(window.start))
-                judged, columns, worse = judge.measured(model, reference, judged, here, rows)
+                # As the live judge: an estimate stands only in for labels that are not in.
+                wanted = model.monitoring.performance.estimate and not performance.enough_labels(model, here)
+                estimator = self._estimator(champion.version) if wanted else None
+                judged, columns, worse = judge.measured(model, reference, judged, here, rows, estimator)
                 judged = judge.concluded(judged, columns, worse, rows)
             self.state.judge(step, judged)
 

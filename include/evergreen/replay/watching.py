@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pandas as pd
 import pyarrow as pa
 
@@ -54,16 +56,26 @@ def look(model: ModelSpec, state: State, step: Step, there: Known) -> Decision |
         "at_most": how.high if how else None,
     }
     kind, version = Kind.WATCH_ENDED if over else Kind.WATCHED, champion.version
+    answers: tuple[int, ...] = ()
     if reason is after_promotion.Reason.WORSE:
         kind, version = Kind.ROLLED_BACK, succession(changes)[-2]
+        answers = _about(state, champion.version, as_of)
         promoted = found.promotion.evidence
         evidence["blocked"] = {
             "version": champion.version,
             "fingerprint": promoted.get("fingerprint"),
             "spec_hash": promoted.get("spec_hash"),
         }
-    decision = Decision(as_of, model_subject(model.name), kind, reason.value, RUN, key, evidence, version)
+    decision = Decision(
+        as_of, model_subject(model.name), kind, reason.value, RUN, key, evidence, version, answers
+    )
     return state.decide(step, decision)
+
+
+def _about(state: State, version: str, as_of: datetime) -> tuple[int, ...]:
+    """The open requests about a version that is left, as `registry.rollback` closes them: they ask for another model."""
+    waiting = state.open_requests()
+    return tuple(d.id for d in waiting if d.id is not None and d.version == version and d.as_of <= as_of)
 
 
 def _seen(

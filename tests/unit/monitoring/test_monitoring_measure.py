@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -139,6 +142,77 @@ def test_the_report_says_what_the_verdict_says(reference, tmp_path):
     drift = next(c for c in columns if c.column == "amount" and c.kind is What.DATA_DRIFT)
     assert f"The drift threshold is {drift.limit:.2f}" in (tmp_path / "drift.html").read_text()
     assert "RMSE: Less or Equal 1.300" in (tmp_path / "performance.html").read_text()
+
+
+def drawn(columns, frame: pd.DataFrame, reference, folder, metrics=None) -> tuple[str, dict[str, str]]:
+    """The drift page of a window, and which of its tests failed, by title, with what they say."""
+    judged = Judgement(
+        "watched", "1", CUTOFF, CUTOFF, 1, CUTOFF, Status.OK, ROWS, ROWS, ROWS, columns=tuple(columns), metrics=metrics or {},
+    )  # fmt: skip
+    report.write(judged, "regression", frame, reference, folder)
+    page = (folder / "drift.html").read_text()
+    tests = re.findall(r'"title": "([^"]*)", "description": "([^"]*)", "state": "(\w+)"', page)
+    assert tests
+    assert {state for *_, state in tests} <= {"success", "fail"}
+    return page, {title: text for title, text, state in tests if state == "fail"}
+
+
+def amount_missing(frame: pd.DataFrame) -> pd.DataFrame:
+    return _some(frame, "amount", np.nan, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("spec", "change", "violated", "failed", "told"),
+    [
+        pytest.param(
+            model(), amount_missing, {"missing:amount"}, "Column 'amount' missing values: Less 0.020",
+            "amount: rise of missing values 0.05", id="missing values only",
+        ),
+        pytest.param(
+            model(drift={"categorical": 0.9}), lambda f: _some(_some(f, "kind", None, 0.01), "kind", "z", 0.1),
+            {"new_category:kind"}, "Column 'kind, known or not' categories 'never seen': Less 0.0",
+            "kind: share of rows with an unknown category 0.1", id="a new category only",
+        ),
+        pytest.param(
+            model(), lambda f: f.assign(amount=10.0), {"unreadable:amount"}, "", "amount: could not be judged; stuck",
+            id="a stuck sensor only",
+        ),
+        pytest.param(model(drift={"ignore": ["amount"]}), amount_missing, set(), "", "", id="shown only"),
+        pytest.param(model(), lambda f: f, set(), "", "", id="nothing"),
+    ],
+)  # fmt: skip
+def test_no_page_of_a_window_in_violation_looks_green(
+    reference, tmp_path, spec, change, violated, failed, told
+):
+    frame = measure.frame(as_table(change(week(0))))
+    columns = measure.columns(spec, frame, reference, labels=True)
+    assert {f"{c.kind.value}:{c.column}" for c in columns if c.violated} == violated
+    metrics, _ = performance.judge(spec, frame, reference, ALL_IN)
+    page, fails = drawn(columns, frame, reference, tmp_path, metrics)
+    assert ("In violation:" in page, told in page) == (bool(violated), True)
+    assert told in (tmp_path / "performance.html").read_text()
+    if not failed:
+        assert fails == {}
+        return
+    ((title, text),) = fails.items()
+    assert title.startswith(failed)
+    (column,) = (c for c in columns if c.violated)
+    share = column.value + (reference.columns["amount"].missing if column.kind is What.MISSING else 0)
+    assert f"Actual value {share:.3f} >= " in text, "Evidently comes to the same number"
+
+
+@pytest.mark.parametrize(("missing", "violated"), [(0.07, True), (0.17, False)])
+def test_a_share_on_its_limit_comes_out_as_in_the_verdict(reference, tmp_path, missing, violated):
+    """These shares are some whose rise, added to the reference's share again, is another number."""
+    usual = replace(reference.columns["amount"], missing=missing)
+    odd = replace(reference, columns={**reference.columns, "amount": usual})
+    frame = measure.frame(as_table(_some(week(0), "amount", np.nan, 0.5)))
+    columns = measure.columns(model(), frame, odd, labels=False)
+    rise = next(c for c in columns if (c.column, c.kind) == ("amount", What.MISSING))
+    limit = rise.value if violated else float(np.nextafter(rise.value, 1))
+    on = replace(rise, limit=limit, violated=violated)
+    _, fails = drawn([on, *(c for c in columns if c is not rise)], frame, odd, tmp_path)
+    assert any("missing values" in title for title in fails) is violated
 
 
 def test_a_column_that_only_the_report_refuses_is_named(reference):

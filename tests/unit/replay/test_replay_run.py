@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import pytest
 import yaml
 from psycopg2 import sql
@@ -224,6 +225,73 @@ def test_what_was_not_known_is_not_seen(world, start, monkeypatch, tmp_path):
     assert of[1].as_of >= window.end + 4 * DAY
 
 
+def test_late_labels_are_estimated_as_the_live_loop_does(world, start, mlflow_url, monkeypatch):
+    """Wet hours are hard to predict; from day 23 on all are wet and no label comes, so only an estimate can alarm."""
+    from evergreen import ledger
+    from evergreen.monitoring import estimate, report
+    from evergreen.monitoring.monitor import monitor
+    from evergreen.scoring.score import score
+
+    signs = np.random.default_rng(3)
+
+    def hard(row):
+        row["kind"] = "wet" if row["ts"].hour % 5 == 0 else "dry"
+        row["demand"] += 15 * int(signs.choice([-1, 1])) if row["kind"] == "wet" else 0
+
+    world = world.with_model(
+        training={"window": "20d", "holdout": "4d", "min_rows": 150},
+        monitoring={
+            "window": "2d", "min_rows": 24, "trigger": {"m": 2, "n": 3, "cooldown": "2d"},
+            "performance": {"estimate": True, "estimate_requests": True},
+            "drift": {"ignore": ["kind", "hour", "x"]},
+        },
+    )  # fmt: skip
+    world.land(start, 23, edit=hard)
+    world.land(start + 23 * DAY, 6, seed=2, edit=lambda row: row.update(kind="wet", demand=None))
+    learnt = []
+    fit = estimate.fit
+    monkeypatch.setattr(estimate, "fit", lambda *args: learnt.append(1) or fit(*args))
+    asked = ask(world.specs, world.model, start + 20 * DAY, start + 29 * DAY, ["on_drift"])
+    ((policy, model),) = asked.policies
+    loop = loop_of(asked, policy, model)
+    loop.step(0)
+    assert not learnt, "nothing is learnt before a window asks for it"
+    for number in range(1, len(loop.moments())):
+        loop.step(number)
+    assert len(learnt) == 1, "three windows of one champion were estimated"
+
+    # The pages that the live loop draws take longest, and a replay has none.
+    monkeypatch.setattr(report, "write", lambda *args: {})
+    world.settle(world.train(asked.begin, "train__rides/first", trigger="schedule"), "first")
+    for as_of in loop.ends:
+        score(world.specs, world.model, as_of, "score")
+        monitor(world.specs, world.model, as_of, "monitor")
+    with connect() as conn:
+        (asks, *_) = ledger.find(conn, "model/rides", (Kind.RETRAIN_REQUESTED,))[::-1]
+        judged = fetch(
+            conn, "SELECT window_start, status, metrics FROM evergreen.window_judgement ORDER BY id"
+        )
+
+    def told(start, status, metric):
+        value = metric["value"]
+        return start, status, metric["state"], metric["violated"], value and pytest.approx(value, rel=1e-6)
+
+    lived = [told(row["window_start"], row["status"], row["metrics"]["rmse"]) for row in judged]
+    replayed = [
+        (j.window_start, j.status.value, j.metrics["rmse"].state, j.metrics["rmse"].violated, j.metrics["rmse"].value)
+        for j in loop.state.judgements
+    ]  # fmt: skip
+    assert replayed == lived
+    assert [row[2:4] for row in replayed] == [("judged", False), *[("estimated", True)] * 3]
+    (mine, *_) = (d for d in loop.state.decisions if d.kind is Kind.RETRAIN_REQUESTED)
+    assert (mine.as_of, mine.reason, mine.evidence["drifted"]) == (
+        asks.as_of,
+        asks.reason,
+        asks.evidence["drifted"],
+    )
+    assert mine.reason == "estimated_performance"
+
+
 def test_a_bad_promotion_is_rolled_back_by_the_watch(small, start):
     """The world is upside down for eight days: the challenger that learnt them is better then, and worse from then on."""
     world = small.with_model(
@@ -242,6 +310,45 @@ def test_a_bad_promotion_is_rolled_back_by_the_watch(small, start):
     (outcome,) = done.outcomes
     assert outcome.promoted >= 1
     assert outcome.rolled_back == 1
+
+
+def test_a_rollback_by_the_watch_closes_the_requests_that_the_live_one_closes(world, start, monkeypatch):
+    """A training for the bad champion's drift failed for want of rows: its request is open when the champion is left."""
+    from evergreen import ledger
+    from evergreen.monitoring.after_promotion import Seen
+    from evergreen.registry import rollback
+    from evergreen.replay import watching
+    from evergreen.replay.state import RUN, State, Step
+    from evergreen.training.compare import Improvement
+
+    def row(day, kind, version, reason, **more):
+        evidence = {"mlflow_run": f"replay-{version}", "trained_until": (start + day * DAY).isoformat()}
+        key = f"{kind.value}:{version}:{day}"
+        return ledger.Decision(
+            start + day * DAY, "model/rides", kind, reason, RUN, key, evidence, version, **more
+        )
+
+    state, step = State(), Step(1, start + 23 * DAY)
+    for decision in (
+        row(0, Kind.PROMOTED, "1", "first_champion"),
+        row(18, Kind.RETRAIN_REQUESTED, "1", "data_drift"),
+        row(19, Kind.RETRAIN_REQUESTED, "1", "performance"),
+        row(20, Kind.PROMOTED, "2", "better_than_champion", answers=(2,)),
+        row(22, Kind.RETRAIN_REQUESTED, "2", "performance"),
+        row(22, Kind.RUN_FAILED, "3", "too_few_rows"),
+    ):
+        state.decide(step, decision)
+    with connect() as conn:
+        kept = {ledger.append(conn, d).id: d.dedupe_key for d in state.decisions}
+        live = rollback._about(conn, world.model, "2", step.as_of)
+    worse = Seen(100, 9.0, 3.0, Improvement(-2.0, -2.1, -1.9, 0.1, 10, 100))
+    monkeypatch.setattr(watching, "_seen", lambda *args: (worse, 1.0))
+    done = watching.look(world.model, state, step, None)
+    assert (done.kind, done.version) == (Kind.ROLLED_BACK, "1")
+    assert [state.decisions[i - 1].dedupe_key for i in done.answers] == [kept[i] for i in live]
+    assert [d.dedupe_key for d in state.open_requests()] == ["retrain_requested:1:19"], (
+        "another version's stays"
+    )
 
 
 def test_a_changed_spec_is_a_policy_of_its_own(small, start, tmp_path):
