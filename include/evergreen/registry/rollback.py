@@ -7,7 +7,7 @@ A second rollback goes one further back.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,7 @@ from evergreen.ledger import Decision, Kind
 from evergreen.registry.champions import champion, succession
 from evergreen.registry.models import PROBE_FILE, LoadedModel, load
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse.connection import Connection, connect
+from evergreen.warehouse.connection import connect
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def rollback(
                 run_id=run_id,
                 dedupe_key=key,
                 version=target,
-                answers=_about(conn, model, present, as_of) if finding else (),
+                answers=about(ledger.open_requests(conn, model.name), present, as_of) if finding else (),
                 evidence={
                     "message": reason,
                     **(finding.evidence if finding else {}),
@@ -133,9 +133,8 @@ def rollback(
     return decision
 
 
-def _about(conn: Connection, model: ModelSpec, version: str | None, as_of: datetime) -> tuple[int, ...]:
-    """The open retrain requests that windows of a version opened."""
-    waiting = ledger.open_requests(conn, model.name)
+def about(waiting: Sequence[Decision], version: str | None, as_of: datetime) -> tuple[int, ...]:
+    """Ids of those of the open retrain requests that windows of a version opened: a rollback from it answers them."""
     return tuple(d.id for d in waiting if d.id is not None and d.version == version and d.as_of <= as_of)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import pandas as pd
 import pyarrow as pa
 
@@ -12,6 +10,7 @@ from evergreen.ledger import Decision, Kind, model_subject
 from evergreen.monitoring import after_promotion, superseded, windows
 from evergreen.monitoring.after_promotion import Seen
 from evergreen.registry.champions import succession
+from evergreen.registry.rollback import about
 from evergreen.registry.watched import Watched, watched
 from evergreen.replay.known import Known
 from evergreen.replay.state import RUN, State, Step
@@ -59,7 +58,7 @@ def look(model: ModelSpec, state: State, step: Step, there: Known) -> Decision |
     answers: tuple[int, ...] = ()
     if reason is after_promotion.Reason.WORSE:
         kind, version = Kind.ROLLED_BACK, succession(changes)[-2]
-        answers = _about(state, champion.version, as_of)
+        answers = about(state.open_requests(), champion.version, as_of)
         promoted = found.promotion.evidence
         evidence["blocked"] = {
             "version": champion.version,
@@ -70,12 +69,6 @@ def look(model: ModelSpec, state: State, step: Step, there: Known) -> Decision |
         as_of, model_subject(model.name), kind, reason.value, RUN, key, evidence, version, answers
     )
     return state.decide(step, decision)
-
-
-def _about(state: State, version: str, as_of: datetime) -> tuple[int, ...]:
-    """The open requests about a version that is left, as `registry.rollback` closes them: they ask for another model."""
-    waiting = state.open_requests()
-    return tuple(d.id for d in waiting if d.id is not None and d.version == version and d.as_of <= as_of)
 
 
 def _seen(

@@ -340,7 +340,7 @@ def test_a_rollback_by_the_watch_closes_the_requests_that_the_live_one_closes(wo
         state.decide(step, decision)
     with connect() as conn:
         kept = {ledger.append(conn, d).id: d.dedupe_key for d in state.decisions}
-        live = rollback._about(conn, world.model, "2", step.as_of)
+        live = rollback.about(ledger.open_requests(conn, world.model.name), "2", step.as_of)
     worse = Seen(100, 9.0, 3.0, Improvement(-2.0, -2.1, -1.9, 0.1, 10, 100))
     monkeypatch.setattr(watching, "_seen", lambda *args: (worse, 1.0))
     done = watching.look(world.model, state, step, None)
