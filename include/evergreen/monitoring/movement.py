@@ -38,10 +38,10 @@ LEAST_ROWS = 20
 # A window may be lucky without end; only so much of it counts as movement.
 LUCK = 0.2
 TAIL = 0.01
-# What is learnt from few windows of a skewed error has heavier tails than this model. Of unchanged windows of the bike data
-# (60 champions, 10 windows each) 1.3 to 3.2 % were beyond what one in a hundred should be, and 0.7 to 0.8 % are with this
-# share of the rate: `benchmarks.decisions_error`, rmse and log loss, 100 and 1,000 rows, with and without a season.
-CAUTION = 0.3
+# What is learnt from some windows of a skewed error has heavier tails than this model. Of unchanged windows of the bike data
+# (60 champions, 10 windows each) 1.3 to 3.2 % were beyond what one in a hundred should be, and 0.7 to 0.8 % are beyond quantiles
+# that are larger by this: `benchmarks.decisions_error`, rmse and log loss, 100 and 1,000 rows, with and without a season.
+CAUTION = 1.2
 NOTHING = 1e-12
 FAR = np.iinfo(np.int64).min
 
@@ -116,13 +116,13 @@ class Movement:
         """
         if self.blocks < 2:
             return 1.0
-        rate *= CAUTION
-        quantile = _quantile(rate, self.blocks)
+        quantile = CAUTION * _quantile(rate, self.blocks)
         here = (quantile * self._spread(rows)) ** 2
         shift = float(np.interp(np.log(max(rows, 1)), np.log(self.sizes), self.shift))
         away = shift + math.sqrt(here + (quantile * self.holdout) ** 2)
         if self.windows >= LEAST_WINDOWS:
-            moved = float(stats.t.isf(rate, self.windows - 1)) ** 2 * self.between * (1 + 1 / self.windows)
+            away_from_mean = CAUTION * float(stats.t.isf(rate, self.windows - 1))
+            moved = away_from_mean**2 * self.between * (1 + 1 / self.windows)
             lasting = max(moved - quantile**2 * self.between_chance, 0.0)
             away = max(away, self.harder + math.sqrt(here + quantile**2 * self.zero + lasting))
         return max(math.exp(away), 1.0)

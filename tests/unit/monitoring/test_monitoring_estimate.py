@@ -39,7 +39,7 @@ def rows(
         frame["y"] = frame["guess"] + rng.normal(0, 1, hours) * np.where(kind == "c", 4, 1)
         return frame.assign(y=40 - frame["y"]) if concept else frame
     # The probabilities are too sure of themselves, and hard rows have probabilities near a half.
-    sure = np.where(kind == "c", 0.1, 1.0) * (frame["amount"] - 10)
+    sure = np.where(kind == "c", 0.1, 1.5) * (frame["amount"] - 10)
     frame["guess"] = 1 / (1 + np.exp(-sure))
     chance = 1 / (1 + np.exp(-0.7 * sure))
     frame["y"] = (rng.random(hours) < (1 - chance if concept else chance)).astype(float)

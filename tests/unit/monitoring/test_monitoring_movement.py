@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from evergreen.monitoring import movement
 from evergreen.monitoring.interval import interval
 from evergreen.monitoring.movement import Movement, Outside, learn
 from evergreen.training import weighted
@@ -79,8 +80,8 @@ def test_unchanged_windows_alarm_no_more_often_than_the_spec_says(
 
 def test_the_limit_is_not_wider_than_chance_asks_for():
     factors = [moved("quiet", 20, 14, 200, seed)[0].factor(0.01, 200) for seed in range(5)]
-    # An rmse of 200 normal errors moves by 1 / sqrt(400); three thousandths, as CAUTION makes of 0.01, are 2.75 of these.
-    assert np.mean(factors) < np.exp(2.75 / np.sqrt(400)) + 0.06
+    # An rmse of 200 normal errors moves by 1 / sqrt(400); a hundredth is 2.33 of these.
+    assert np.mean(factors) < np.exp(movement.CAUTION * 2.33 / np.sqrt(400)) + 0.06
 
 
 def test_fewer_rows_and_fewer_false_alarms_ask_for_more():
