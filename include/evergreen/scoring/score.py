@@ -37,6 +37,8 @@ from evergreen.warehouse.connection import connect
 log = logging.getLogger(__name__)
 
 STATEMENT_TIMEOUT_S = 3 * 3600  # one query gives every row; the task that waits for it has 4 hours
+HASHES = pa.schema([("_hash", pa.int64())])
+MOST_HASHES = 8_000_000  # 64 MB, as much as a chunk of rows
 MINE, ITS = "_mine", "_its"  # whether a row is the champion's to predict, and the previous champion's
 
 
@@ -255,8 +257,11 @@ def _unscored(
 def _require_unique(reader: arrow.Reader, model: ModelSpec, query: sql.Composable) -> None:
     """Refuse a query that returns a key twice, however far its rows are apart and whether or not one is scored.
 
-    PostgreSQL counts, on its disk where its memory ends. Columns that are not asked for cost it next to nothing.
+    Keys whose hashes all differ are all different: that is soon seen. Where two hashes are alike, or there are too many to
+    be held, PostgreSQL groups the keys, on its disk where its memory ends, which takes three times as long.
     """
+    if _all_differ(reader, query):
+        return
     twice = reader.rows(
         sql.SQL("SELECT _key FROM ({}) AS f GROUP BY _key HAVING count(*) > 1 ORDER BY _key LIMIT 1").format(
             query
@@ -268,6 +273,15 @@ def _require_unique(reader: arrow.Reader, model: ModelSpec, query: sql.Composabl
             f"the SQL (a join that doubles rows?) or the key in models/{model.name}.yaml",
             Reason.BAD_QUERY,
         )
+
+
+def _all_differ(reader: arrow.Reader, query: sql.Composable) -> bool:
+    """Whether the hashes of all keys are known to differ; not beyond `MOST_HASHES` keys."""
+    hashed = sql.SQL("SELECT _hash FROM ({}) AS f LIMIT {}").format(query, sql.Literal(MOST_HASHES + 1))
+    parts = [batch.column(0).to_numpy() for batch in reader.stream(hashed, HASHES)]
+    hashes = np.concatenate([np.empty(0, np.int64), *parts])
+    hashes.sort()
+    return len(hashes) <= MOST_HASHES and not (hashes[1:] == hashes[:-1]).any()
 
 
 def _any(reader: arrow.Reader, query: sql.Composable) -> bool:

@@ -290,6 +290,16 @@ def test_a_key_that_comes_twice_stops_every_run_and_nothing_is_written(champion,
         assert stored() == before
 
 
+def test_more_keys_than_are_held_are_told_apart_by_postgresql(champion, start, monkeypatch):
+    monkeypatch.setattr("evergreen.scoring.score.MOST_HASHES", 5)
+    day = start + timedelta(days=30)
+    champion.land(day, 1, seed=2)
+    assert run(champion, day + timedelta(days=1)).rows == 24
+    doubled = champion.with_model(query="SELECT * FROM rides_hourly, generate_series(1, 2)")
+    with pytest.raises(TerminalError, match="more than once"):
+        run(doubled, day + timedelta(days=1))
+
+
 def test_a_feature_that_left_the_spec(champion, start):
     champion.land(start + timedelta(days=30), 1, seed=2)
     fewer = champion.with_model(features={"numeric": ("hour",)})
