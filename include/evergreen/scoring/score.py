@@ -277,11 +277,22 @@ def _require_unique(reader: arrow.Reader, model: ModelSpec, query: sql.Composabl
 
 def _all_differ(reader: arrow.Reader, query: sql.Composable) -> bool:
     """Whether the hashes of all keys are known to differ; not beyond `MOST_HASHES` keys."""
+    # Numbers cost the workers little to hand over; PostgreSQL thinks of whole rows.
+    usual = _tuple_cost(reader, "0")
     hashed = sql.SQL("SELECT _hash FROM ({}) AS f LIMIT {}").format(query, sql.Literal(MOST_HASHES + 1))
     parts = [batch.column(0).to_numpy() for batch in reader.stream(hashed, HASHES)]
+    _tuple_cost(reader, usual)
     hashes = np.concatenate([np.empty(0, np.int64), *parts])
     hashes.sort()
     return len(hashes) <= MOST_HASHES and not (hashes[1:] == hashes[:-1]).any()
+
+
+def _tuple_cost(reader: arrow.Reader, cost: str) -> str:
+    """Set what a row from a parallel worker costs in PostgreSQL's plans, for this transaction; returns what it was."""
+    query = sql.SQL(
+        "SELECT current_setting('parallel_tuple_cost') AS before, set_config('parallel_tuple_cost', {}, true)"
+    )
+    return str(reader.rows(query.format(sql.Literal(cost)))[0]["before"])
 
 
 def _any(reader: arrow.Reader, query: sql.Composable) -> bool:
