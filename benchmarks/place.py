@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psycopg2
 
+from evergreen import settings
 from evergreen.stack import control
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.layout import Layout
@@ -43,6 +44,8 @@ class Place:
 def place(write_specs: Callable[[Path], None] | None = None) -> Iterator[Place]:
     """Start a stack below a temporary folder and remove it at the end; its variables are in the environment.
 
+    Nothing runs in it but what is triggered and what follows from that: a schedule would take files that landed for a run.
+
     Args:
         write_specs: puts specs into the stack's folder before it starts.
     """
@@ -50,6 +53,7 @@ def place(write_specs: Callable[[Path], None] | None = None) -> Iterator[Place]:
         if write_specs:
             write_specs(Path(os.environ["EVERGREEN_SPECS"]))
         try:
+            os.environ[settings.SCHEDULES.name] = "off"
             login = control.up(layout.home, say=lambda text: None)
             os.environ.update(environment(layout.home))
             api = AirflowApi(login.airflow_url, login.user, login.airflow_password)
