@@ -31,7 +31,8 @@ from evergreen.errors import EvergreenError, TerminalError
 from evergreen.spec import ModelSpec
 from evergreen.training import compare, metrics
 from evergreen.training.evidence import gather
-from evergreen.training.gate import Evaluation, GateReason, Verdict, judge
+from evergreen.training.gate import Evaluation, judge
+from evergreen.training.verdict import GateReason, Verdict
 
 HOLDOUT, TRUTH, SHOPS = 5000, 60_000, 8
 AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)

@@ -129,7 +129,7 @@ class World:
 
     def promote(self, as_of: datetime, run_id: str) -> Any:
         """Train as of a time and promote, whatever the gate says; returns the decision."""
-        from evergreen.training.gate import GateReason, Verdict
+        from evergreen.training.verdict import GateReason, Verdict
 
         outcome = self.train(as_of, run_id)
         return self.settle(replace(outcome, verdict=Verdict(True, GateReason.FIRST_CHAMPION)))

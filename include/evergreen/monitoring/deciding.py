@@ -28,13 +28,15 @@ def decide(
     Held back are, in this order: a newest window in violation while too few of the last n are (`too_few_violations`); a
     drift while a request is open (`already_open`); a drift that trainings have answered (`already_answered`); anything
     within `trigger.cooldown` of the last request (`cooldown`), or after `trigger.budget` requests within 7 days
-    (`budget_spent`); a drift or an old model while there are too few new rows (`too_little_new_data`). What asks without a drift is not kept back by a drift that is held back as answered.
+    (`budget_spent`); a drift or an old model while there are too few new rows (`too_little_new_data`). What asks without
+    a drift is not kept back by a drift that is held back as answered.
 
     A drift is a set of causes, kind and column, and a request was about it when every cause of the newest window was
     among the request's, for this champion version, in the same unbroken episode. A cause more makes it a new drift.
     Fewer causes do not: part of a drift is no news. A window judged `ok` (where only the served error tells: with its
-    labels in) between the request's newest window and the first one of now makes it a new drift. A promotion makes a new version, for which everything counts afresh. A drift
-    that comes and goes is one all the same, across versions, as long as it never stays away for n windows.
+    labels in) between the request's newest window and the first one of now makes it a new drift. A promotion makes a
+    new version, for which everything counts afresh. A drift that comes and goes is one all the same, across versions, as
+    long as it never stays away for n windows.
 
     A request is answered when a training was promoted for it (and later taken back), or rejected by a gate that could
     tell: it was not better than the champion, or worse than the baseline. A rejection for another reason closes the

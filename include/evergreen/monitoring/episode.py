@@ -18,10 +18,10 @@ from evergreen.ledger import Decision, Kind
 from evergreen.monitoring.effects import effects
 from evergreen.monitoring.judgement import Judgement, Status, What
 from evergreen.spec import ModelSpec
-from evergreen.training import gate
+from evergreen.training import verdict
 
 # Every other reason says that the gate could not compare: the champion did not load, a metric was missing, ...
-COULD_TELL = tuple(reason.value for reason in gate.COULD_TELL)
+COULD_TELL = tuple(reason.value for reason in verdict.COULD_TELL)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from evergreen.training.machine import Machine
 from evergreen.training.matrix import Matrix, write
 from evergreen.training.rows import Rows
 from evergreen.training.split import Split, in_micros, moment, read, split
+from evergreen.training.verdict import Verdict
 from evergreen.warehouse.snapshot import Snapshot, fingerprint_of
 
 Load = Callable[[ModelSpec, str], registry.LoadedModel]
@@ -58,7 +59,7 @@ class Judged:
     rows: dict[str, int]
     notes: dict[str, Any]
     evidence: evidence.Evidence
-    verdict: gate.Verdict
+    verdict: Verdict
 
 
 def evaluate(

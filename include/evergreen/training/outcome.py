@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from evergreen.training.gate import Verdict
+from evergreen.training.verdict import Verdict
 
 _TIMES = ("as_of", "trained_until")
 

@@ -19,7 +19,7 @@ from evergreen.ledger import Decision, Kind
 from evergreen.monitoring.waking import wake
 from evergreen.training import approval
 from evergreen.training.approval import Answer
-from evergreen.training.gate import GateReason, Verdict
+from evergreen.training.verdict import GateReason, Verdict
 from evergreen.warehouse.connection import connect, fetch
 
 PASSED = Verdict(True, GateReason.BETTER_THAN_CHAMPION)

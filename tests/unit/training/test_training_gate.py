@@ -15,8 +15,9 @@ from evergreen.training import metrics
 from evergreen.training.calibration import Calibration
 from evergreen.training.compare import Improvement
 from evergreen.training.evidence import Cost, Evidence, gather, measure_cost
-from evergreen.training.gate import COULD_TELL, Check, Evaluation, GateReason, Verdict, judge
+from evergreen.training.gate import Evaluation, judge
 from evergreen.training.slices import Slice, Slices
+from evergreen.training.verdict import COULD_TELL, Check, GateReason, Verdict
 
 AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
 GOOD = Evaluation({"rmse": 1.0}, 100, "keys", "print", "run", AS_OF)

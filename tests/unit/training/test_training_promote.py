@@ -12,10 +12,10 @@ from evergreen import ledger, registry
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
 from evergreen.training import ruling
-from evergreen.training.gate import GateReason, Verdict
 from evergreen.training.outcome import Outcome
 from evergreen.training.promote import settle
 from evergreen.training.provenance import training_hash
+from evergreen.training.verdict import GateReason, Verdict
 from evergreen.warehouse.connection import connect, fetch
 
 LATER = datetime(2024, 2, 20, tzinfo=timezone.utc)

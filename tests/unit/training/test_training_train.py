@@ -18,9 +18,9 @@ from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.monitoring.reference import Reference
 from evergreen.registry.models import DIGEST_TAG
 from evergreen.training import record, train
-from evergreen.training.gate import GateReason
 from evergreen.training.outcome import Outcome
 from evergreen.training.provenance import git_commit
+from evergreen.training.verdict import GateReason
 from evergreen.warehouse.connection import connect, fetch
 
 
