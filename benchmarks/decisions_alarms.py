@@ -3,8 +3,8 @@
     python -m benchmarks.decisions_alarms
 
 The project's bike_demand is replayed on drift from May 2011 to the end of 2012, as its spec says and with windows of
-28 days. An alarm is a window that was judged `violation`, however late the labels that showed it, unless it is among fewer
-than `trigger.m` of the last `trigger.n`: of those nobody is told. It is answered if a retrain was asked for at that moment and
+28 days. An alarm is a window that was judged `violation`, however late the labels that showed it, unless the ledger says that
+it is among fewer than `trigger.m` of the last `trigger.n`: of those nobody is told. It is answered if a retrain was asked for at that moment and
 its challenger was promoted, and held back if the ledger has a row that says why not. What remains was for nothing: a
 challenger that was rejected, or no row at all.
 
@@ -30,6 +30,7 @@ from benchmarks.table import Row, markdown
 from evergreen.ledger import Decision, Kind
 from evergreen.monitoring.judgement import Status
 from evergreen.monitoring.measure import frame
+from evergreen.monitoring.verdict import Hold
 from evergreen.monitoring.windows import Window, complete
 from evergreen.replay import records
 from evergreen.replay.known import known
@@ -40,7 +41,7 @@ START = datetime(2011, 1, 1, tzinfo=timezone.utc)
 FROM = datetime(2011, 5, 9, tzinfo=timezone.utc)
 LONG = "28d"
 NOTHING = "nothing was decided"
-FEW = "no alarm, fewer than m of n windows"
+FEW = f"held back: {Hold.TOO_FEW_VIOLATIONS.value}"
 
 
 def measure() -> list[Row]:
@@ -56,7 +57,8 @@ def measure() -> list[Row]:
 
 def _row(replayed: Replayed, flagged: tuple[int, int]) -> Row:
     fates = Counter(fate for _, fate in alarms(replayed))
-    found = sum(fates.values()) - fates[FEW]
+    alone = fates.pop(FEW, 0)
+    found = sum(fates.values())
     vain = {fate: n for fate, n in fates.items() if fate.startswith(("rejected", "nothing"))}
     window = format_duration(replayed.asked.model.monitoring.window)
     return Row(
@@ -67,29 +69,23 @@ def _row(replayed: Replayed, flagged: tuple[int, int]) -> Row:
         None,
         "all",
         not vain,
-        "; ".join(f"{fate} {n}" for fate, n in fates.most_common())
-        or "no window in violation, so nothing is shown",
+        ("; ".join(f"{fate} {n}" for fate, n in fates.most_common()) or "no alarm, so nothing is shown")
+        + f"; besides, {alone} windows in violation alone, which is no alarm",
     )
 
 
 def alarms(replayed: Replayed) -> list[tuple[datetime, str]]:
     """The start of every window in violation, and what became of it."""
     ((policy, model),) = replayed.asked.policies
-    rule = model.monitoring.trigger
     steps = [content for content, _ in replayed.asked.policy_folder(policy, model).read()]
     decisions = [records.decision_from(d) for step in steps for d in step["decisions"]]
-    judged: dict[datetime, Status] = {}
     found: dict[datetime, str] = {}
     for step in steps:
         now = {j.window_start: j.status for j in map(records.judgement_from, step["judgements"])}
-        judged |= now
-        newest = [judged[start] for start in sorted(judged)[-rule.n :]]
         then = [d for d in decisions if d.as_of == datetime.fromisoformat(step["as_of"])]
         for start, status in now.items():
             if status is Status.VIOLATION and start not in found:
-                fate = _fate(then, decisions)
-                few = newest.count(Status.VIOLATION) < rule.m
-                found[start] = FEW if few and fate == NOTHING else fate
+                found[start] = _fate(then, decisions)
     return sorted(found.items())
 
 
