@@ -55,9 +55,10 @@ def main() -> int:
         began = time.monotonic()
         print(f"{part} ...", file=sys.stderr, flush=True)
         found[part] = import_module(f"benchmarks.decisions_{part}").measure()
-        print(f"{part} took {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+        seconds = time.monotonic() - began
+        print(f"{part} took {seconds:.0f} s", file=sys.stderr, flush=True)
         print(markdown(found[part]), file=sys.stderr, flush=True)
-        _write({part: found[part]})
+        _write({part: found[part]}, f"make decisions PARTS={part}", seconds)
     rows = [row for part in found.values() for row in part]
     print(markdown(rows))
     missed = [row.what for row in rows if not row.met]
@@ -65,14 +66,14 @@ def main() -> int:
     return 1 if missed else 0
 
 
-def _write(found: dict[str, list[Row]]) -> None:
-    kept = keep(KEPT, found, "make decisions")
+def _write(found: dict[str, list[Row]], command: str = "", seconds: float | None = None) -> None:
+    kept = keep(KEPT, found, command, seconds)
     lines = [
         "# Are the decisions right?",
         "",
         "False alarms, changes that must be found, challengers that must not be promoted, and what retraining on drift is",
-        "worth. `make decisions` writes this file, `python -m benchmarks.decisions PART` a part of it. What each part does is",
-        "said at the head of `benchmarks/decisions_PART.py`.",
+        "worth. `make decisions` writes this file, a command below a part of it. What each part does is said at the head of",
+        "`benchmarks/decisions_PART.py`. *before* are the ratios of earlier runs, the newest first.",
         "",
         *section(kept, PARTS),
         "",

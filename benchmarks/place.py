@@ -14,16 +14,19 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import psycopg2
 
 from evergreen import settings
-from evergreen.stack import control
+from evergreen.stack import control, processes
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.layout import Layout
 from evergreen.stack.postgres import Postgres
 from evergreen.stack.variables import environment
 from evergreen.warehouse.connection import connect
 from evergreen.warehouse.migrate import migrate
+
+AIRFLOW = ("scheduler", "dag-processor", "triggerer", "api-server")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,21 @@ class Place:
     def landing(self) -> Path:
         """Where files land, a folder for each dataset."""
         return Path(os.environ["EVERGREEN_LANDING"])
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Stop Airflow meanwhile, so that what is measured without it has the cores; PostgreSQL and MLflow go on."""
+        state = self.layout.state()
+        sessions = {s["session"]: s["created"] for name, s in state["services"].items() if name in AIRFLOW}
+        # The supervisor would take what stands still for dead.
+        stopped = [psutil.Process(state["supervisor"]["pid"]), *processes.in_sessions(sessions)]
+        for process in stopped:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in reversed(stopped):
+                process.resume()
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def measure(rows: int) -> list[Row]:
 
         def ours() -> int:
             with arrow.reading(specs.datasets_of(model)) as reader:
-                return sum(batch.num_rows for batch in reader.stream(query, schema))
+                return int(reader.table(query, schema).num_rows)
 
         best = dict.fromkeys((pandas, binary, ours), float("inf"))
         for _ in range(ROUNDS):

@@ -20,7 +20,8 @@ LIBRARIES = (
 class Row:
     """What was measured against what.
 
-    `ratio` is ours through the baseline's (None where a row is a plain number), `limit` what it must reach.
+    `ratio` is ours through the baseline's (None where a row is a plain number), `limit` what it must reach; without one the
+    row is there to compare with. `earlier` are the ratios of earlier runs of the same row, the newest first.
     """
 
     what: str
@@ -30,6 +31,7 @@ class Row:
     limit: str
     met: bool
     note: str = ""
+    earlier: tuple[float, ...] = ()
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -38,9 +40,10 @@ def markdown(rows: Sequence[Row]) -> str:
     for row in rows:
         what = f"{row.what} <br>*{row.note}*" if row.note else row.what
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        lines.append(
-            f"| {what} | {row.ours} | {row.baseline} | {ratio} | {row.limit} | {'yes' if row.met else '**no**'} |"
-        )
+        if row.earlier:
+            ratio += f" <br>*before: {', '.join(f'{value:.2f}' for value in row.earlier)}*"
+        met = ("yes" if row.met else "**no**") if row.limit else ""
+        lines.append(f"| {what} | {row.ours} | {row.baseline} | {ratio} | {row.limit} | {met} |")
     return "\n".join(lines)
 
 

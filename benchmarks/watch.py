@@ -61,9 +61,9 @@ def measure(rows: int, case_rows: int = CASE_ROWS) -> list[Row]:
             large["peak_mb"] / small["peak_mb"], "≤ 700 MB", large["peak_mb"] <= 700, "the process, imports included",
         ),
         Row(
-            f"verdict by a sample of {sample:,} against that by all {case_rows:,} rows", f"{same} of {len(verdicts)} the same",
+            f"verdict by {sample:,} rows of a window against that by all its {case_rows:,}", f"{same} of {len(verdicts)} the same",
             "", None, "all", same == len(verdicts),
-            f"the columns of a window, against the champion's stored reference; violated by sample / by all rows: {told}",
+            f"against the same limits and the same stored {sample:,} rows of what the champion learnt; violated by sample / by all rows: {told}",
         ),
     ]  # fmt: skip
 

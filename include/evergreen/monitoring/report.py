@@ -2,8 +2,8 @@
 
 Two pages, kept with the champion's MLflow run: `drift.html` (each column against the reference) and, where the
 labels are in, `performance.html` (the served predictions). About 4 MB each, nearly all of it Evidently's own
-scripts. Drift, missing values and unknown categories are Evidently's tests. What it has no test for, such as a stuck
-sensor, is in the lines above its page, which list all that is in violation.
+scripts. Drift, missing values and unknown categories are Evidently's tests. The lines above its page say what it has no
+place for: whose window it is, how many of its rows were measured, and all that is in violation, such as a stuck sensor.
 """
 
 from __future__ import annotations
@@ -81,10 +81,25 @@ def write(
         except Exception as error:
             reason = html.escape(f"{type(error).__name__}: {error}"[:500])
             file.write_text(f"<p>Evidently could not draw this page: {reason}</p>", encoding="utf-8")
-    if notes := [*_violations(judgement), *filter(None, [wording.error(judgement)])]:
-        for page in folder.glob("*.html"):
-            _say(page, notes)
+    told = [*_violations(judgement), *filter(None, [wording.error(judgement)])]
+    for page in folder.glob("*.html"):
+        sampled = [_sampled(judgement, reference)] if page.name == DRIFT_FILE else []
+        _say(page, [_title(judgement), *sampled, *told])
     return values
+
+
+def _title(judgement: Judgement) -> str:
+    return (
+        f"{judgement.model} version {judgement.version}, {judgement.window}, as of "
+        f"{judgement.as_of.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    )
+
+
+def _sampled(judgement: Judgement, reference: Reference) -> str:
+    return (
+        f"Measured on {judgement.sampled_rows:,} of the {judgement.rows:,} rows of the window, against "
+        f"{reference.sample.num_rows:,} of the {reference.rows:,} rows that the champion learnt."
+    )
 
 
 def _violations(judgement: Judgement) -> list[str]:
@@ -138,7 +153,7 @@ def refused(columns: Sequence[ColumnResult], window: pd.DataFrame, reference: Re
         if column.kind not in DRIFTS:
             continue
         try:
-            _run([c for c in drawn if c.column == column.column], window, reference, {})
+            _run([c for c in drawn if c.column == column.column], window, reference)
         # Whatever a page's code raises on a strange column, it is the column's finding.
         except Exception as error:
             found[column.column] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -153,15 +168,7 @@ def _drift_page(
             "<p>No column of this window could be measured; see the judgement.</p>", encoding="utf-8"
         )
         return {}
-    about = {
-        "model": judgement.model,
-        "version": judgement.version,
-        "window": str(judgement.window),
-        "as of": judgement.as_of.isoformat(),
-        "sample": f"{judgement.sampled_rows} of {judgement.rows} rows",
-        "reference": f"{reference.sample.num_rows} of {reference.rows} rows",
-    }
-    snapshot = _run(columns, window, reference, about, judgement.as_of)
+    snapshot = _run(columns, window, reference, judgement.as_of)
     snapshot.save_html(str(file))
     results = snapshot.dict()["metrics"]
     return {r["config"]["column"]: float(r["value"]) for r in results if not isinstance(r["value"], dict)}
@@ -171,7 +178,6 @@ def _run(
     columns: Sequence[ColumnResult],
     window: pd.DataFrame,
     reference: Reference,
-    about: dict[str, Any],
     as_of: datetime | None = None,
 ) -> Any:
     names = [c.column for c in columns if c.kind in DRIFTS]
@@ -210,11 +216,10 @@ def _run(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Report(metrics, metadata=about, include_tests=True).run(
+        return Report(metrics, include_tests=True).run(
             Dataset.from_pandas(now, data_definition=definition),
             Dataset.from_pandas(before, data_definition=definition),
             timestamp=as_of,
-            name=f"{about.get('model', '')} {about.get('window', '')}",
         )
 
 

@@ -140,6 +140,7 @@ def evidence(found: Outcome, ruling: Ruling) -> dict[str, Any]:
         "spec_hash": found.spec_hash,
         "training_hash": found.training_hash,
         **({"choice": found.choice} if found.choice else {}),
+        **({"note": found.note} if found.note else {}),
     }
 
 

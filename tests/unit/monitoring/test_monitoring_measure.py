@@ -130,7 +130,7 @@ def test_the_report_says_what_the_verdict_says(reference, tmp_path):
         CUTOFF,
         Status.OK,
         ROWS,
-        ROWS,
+        ROWS - 1,
         ROWS,
         columns=columns,
         metrics=metrics,
@@ -140,8 +140,15 @@ def test_the_report_says_what_the_verdict_says(reference, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"drift.html", "performance.html"}
     assert all(p.stat().st_size < 6e6 for p in tmp_path.iterdir())
     drift = next(c for c in columns if c.column == "amount" and c.kind is What.DATA_DRIFT)
-    assert f"The drift threshold is {drift.limit:.2f}" in (tmp_path / "drift.html").read_text()
-    assert "RMSE: Less or Equal 1.300" in (tmp_path / "performance.html").read_text()
+    drift_page, performance_page = (
+        (tmp_path / name).read_text() for name in ("drift.html", "performance.html")
+    )
+    assert f"The drift threshold is {drift.limit:.2f}" in drift_page
+    assert "RMSE: Less or Equal 1.300" in performance_page
+    for page in (drift_page, performance_page):
+        assert f"watched version 1, {judged.window}, as of {CUTOFF:%Y-%m-%d %H:%M} UTC" in page
+    learnt = f"{reference.sample.num_rows:,} of the {reference.rows:,} rows that the champion learnt"
+    assert f"Measured on {ROWS - 1:,} of the {ROWS:,} rows of the window, against {learnt}" in drift_page
 
 
 def drawn(columns, frame: pd.DataFrame, reference, folder, metrics=None) -> tuple[str, dict[str, str]]:
@@ -298,7 +305,7 @@ def test_the_page_of_a_classifier_is_drawn(tmp_path):
         CUTOFF,
         Status.OK,
         ROWS,
-        ROWS,
+        ROWS - 1,
         ROWS,
         columns=columns,
         metrics=metrics,
