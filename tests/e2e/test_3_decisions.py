@@ -218,8 +218,11 @@ def test_a_bad_promotion_is_rolled_back_by_the_watch_and_blocked(
 
         # The week before landed at 02:00; hours that had arrived by then would be further rows of a second training.
         as_of = land_week(stack, told, 3, lambda demand: demand, skip=2)
-        back = until(lambda: stack.decisions(subject, Kind.ROLLED_BACK), "the rollback")[0]
-        assert (back.reason, back.version, back.as_of) == ("worse_than_previous", good, as_of)
+        # Earlier tests have rolled back by hand.
+        (back,) = until(
+            lambda: [d for d in stack.decisions(subject, Kind.ROLLED_BACK) if d.as_of == as_of], "the rollback"
+        )
+        assert (back.reason, back.version) == ("worse_than_previous", good)
         assert alias(MODEL) == good
         watch = back.evidence["watch"]
         assert watch["at_most"] < -watch["margin"]
