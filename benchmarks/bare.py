@@ -96,6 +96,8 @@ def _main() -> None:
         if step == "score":
             return score(specs, model, as_of, run_id).to_dict()
         watched = monitor(specs, model, as_of, run_id)
+        if watched and watched.problems:
+            raise RuntimeError("; ".join(watched.problems))
         return [{"status": j.status.value, "rows": j.rows} for j in (watched.judged if watched else ())]
 
     print(json.dumps({"ready": True}), flush=True)

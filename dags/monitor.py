@@ -15,9 +15,10 @@ spec asks for that, because the spec changed, enough new rows came or the model 
 
 **Then.** An open request emits the drift asset, which wakes the training; a rollback emits the model's asset, which wakes
 the scoring; a mail goes out, one per incident. What has nothing to tell of `announce`, `announce_rollback` and `notify`
-is skipped.
+is skipped. What could not be done (a reference is lost, a rollback fails) keeps nothing else from being done; `verdict` then
+turns the run red and says what it was.
 
-**How to recover.** Clear the failed task; a window that was judged is not judged twice. "Stale" or "insufficient" is
+**How to recover.** Mend what `verdict` names and clear `judge`; a window that was judged is not judged twice. "Stale" or "insufficient" is
 never "healthy": look at the data first (`ingest__DATASET`), a retraining does not help there. A rollback that fails
 because the earlier champion cannot be loaded or fails its probe leaves the new one: name another with `rollback__MODEL`.
 """
@@ -27,7 +28,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import DAG, task
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 import wiring
 from evergreen.spec import ModelSpec
@@ -61,6 +62,8 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             run = monitor(found, model, as_of, wiring.run_id(context))
             if run is None:
                 raise AirflowSkipException(f"{model.name} has no champion yet; run train__{model.name} first")
+            if not run.problems:
+                wiring.report_working(context, "verdict")  # which is skipped, and cannot say so itself
             return wiring.hand_on(
                 context,
                 {
@@ -71,11 +74,19 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                     "watch": run.watched.reason if run.watched else None,
                     "decision": run.decision.kind.value if run.decision else None,
                     "request": run.request,
+                    "problems": list(run.problems),
                 },
                 announce=run.announce,
                 announce_rollback=run.rolled_back,
                 notify=wiring.mails_wait(subject),
+                verdict=bool(run.problems),
             )
+
+        @task
+        def verdict(news: dict[str, Any]) -> None:
+            """Turn the run red where a part of the monitor could not be done; the others were."""
+            if news["problems"]:
+                raise AirflowFailException(". ".join(news["problems"]))
 
         judged = judge()
         wiring.announce(
@@ -86,6 +97,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             wiring.model_asset(spec.name), unless="nothing was rolled back", task_id="announce_rollback"
         )(judged)
         judged >> wiring.notify(subject)
+        verdict(judged)
     return dag
 
 

@@ -272,11 +272,16 @@ def report_failure(context: dict[str, Any]) -> None:
 
 def report_success(context: dict[str, Any]) -> None:
     """Where this task had failed before, tell that it runs again. The task has succeeded whatever happens here."""
+    report_working(context, context["ti"].task_id)
+
+
+def report_working(context: dict[str, Any], task_id: str) -> None:
+    """Where a task of this run's DAG had failed before, tell that it runs again; a failure to tell is only logged."""
     from evergreen.alerting import failures
 
     run = run_id(context)
     try:
-        if failures.worked(_subject(run), run, context["ti"].task_id, as_of(context)):
+        if failures.worked(_subject(run), run, task_id, as_of(context)):
             mailing.deliver(_subject(run))
     except Exception:
         log.exception(

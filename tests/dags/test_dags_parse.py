@@ -98,7 +98,7 @@ def test_tasks_of_each_kind(dagbag: Any) -> None:
         "ingest": ["land", "announce", "notify", "verdict"],
         "train": ["snapshot", "fit", "settle", "announce", "notify"],
         "score": ["score"],
-        "monitor": ["judge", "announce", "announce_rollback", "notify"],
+        "monitor": ["judge", "announce", "announce_rollback", "notify", "verdict"],
         "rollback": ["roll_back", "announce", "notify"],
         "mail": ["send_waiting"],
         "digest": ["owe", "send_digests"],

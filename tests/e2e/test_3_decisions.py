@@ -220,7 +220,8 @@ def test_a_bad_promotion_is_rolled_back_by_the_watch_and_blocked(
         as_of = land_week(stack, told, 3, lambda demand: demand, skip=2)
         # Earlier tests have rolled back by hand.
         (back,) = until(
-            lambda: [d for d in stack.decisions(subject, Kind.ROLLED_BACK) if d.as_of == as_of], "the rollback"
+            lambda: [d for d in stack.decisions(subject, Kind.ROLLED_BACK) if d.as_of == as_of],
+            "the rollback",
         )
         assert (back.reason, back.version) == ("worse_than_previous", good)
         assert alias(MODEL) == good

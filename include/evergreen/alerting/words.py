@@ -41,7 +41,7 @@ REASONS = {
     "blocked_after_rollback": "the same challenger was rolled back before",
     "watch_continues": "it is not surely worse than the champion before it so far",
     "watch_passed": "it was not surely worse than the champion before it",
-    "watch_inconclusive": "too little was known to compare it with the champion before it",
+    "watch_inconclusive": "the rows do not say whether it is worse than the champion before it",
     "cannot_compare": "it cannot be compared with the champion before it",
     "champion_changed_meanwhile": "the champion changed while it was trained",
     "approved": "a person approved it",

@@ -291,15 +291,20 @@ def concluded(
 
 
 def _reason(model: ModelSpec, seen: Seen, ended: bool) -> Reason | None:
-    """What a look says; None where it says nothing yet."""
-    high = seen.improvement.high if seen.improvement else None
-    if high is not None and high < -model.watch.margin:
+    """What a look says; None where it says nothing yet.
+
+    What seems worse by more than the margin, but not surely, goes on to be watched and has not passed at the end.
+    """
+    how = seen.improvement
+    if how is None or how.high is None or how.point is None:
+        if not ended:
+            return None
+        return Reason.INCONCLUSIVE if seen.comparable else Reason.CANNOT_COMPARE
+    if how.high < -model.watch.margin:
         return Reason.WORSE
-    if high is not None:
-        return Reason.PASSED if ended else Reason.CONTINUES
     if not ended:
-        return None
-    return Reason.INCONCLUSIVE if seen.comparable else Reason.CANNOT_COMPARE
+        return Reason.CONTINUES
+    return Reason.PASSED if how.point >= -model.watch.margin else Reason.INCONCLUSIVE
 
 
 def _evidence(

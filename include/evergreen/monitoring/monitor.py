@@ -2,20 +2,30 @@
 
 The order matters. The policy decides on the windows that were just judged; a rollback before it takes away the champion
 that those windows blame, so nothing is asked for that the rollback has mended.
+
+No part depends on the success of another: a reference that is lost keeps no bad champion live, and a rollback that cannot
+be done keeps no retraining from being asked for.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from evergreen import ledger
+from evergreen.errors import TransientError
 from evergreen.ledger import Decision, Kind
 from evergreen.monitoring import after_promotion, early, judge, policy
 from evergreen.monitoring.judgement import Judgement
 from evergreen.monitoring.waking import wake
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.connection import connect
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,7 @@ class Run:
         decision: of the trigger policy; None if nothing asks for a training.
         announce: whether the training is to be woken.
         request: the newest open retrain request.
+        problems: what could not be done, and why; the other parts were done.
     """
 
     judged: tuple[Judgement, ...]
@@ -35,6 +46,7 @@ class Run:
     decision: Decision | None
     announce: bool
     request: int | None
+    problems: tuple[str, ...] = ()
 
     @property
     def rolled_back(self) -> bool:
@@ -52,21 +64,33 @@ def monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run
         run_id: `dag_id/run_id`.
 
     Returns:
-        What it came to; None where the model has no champion yet.
+        What it came to, with the parts that failed (the reference cannot be read, the feature query does not run, a
+        rollback cannot be done); None where the model has no champion yet.
 
     Raises:
-        TerminalError: the reference cannot be read, the feature query does not run, or a rollback cannot be done; the
-            policy has been applied in the last case, so that a retraining is asked for nonetheless.
         TransientError: warehouse or MLflow do not answer; what was decided stands, and the next try goes on from there.
     """
+    problems: list[str] = []
+
+    def attempt(what: str, do: Callable[[], _T], otherwise: _T) -> _T:
+        try:
+            return do()
+        except TransientError:
+            raise
+        except Exception as error:
+            log.exception("%s: %s failed; the run goes on without it", model.name, what)
+            problems.append(f"{what}: {error}")
+            return otherwise
+
     with connect() as conn:
         if not ledger.champions(conn, model.name, as_of):
             return None
-    judged = judge.judge(specs, model, as_of, run_id)
-    try:
-        watched = after_promotion.watch(specs, model, as_of, run_id)
-    finally:  # a rollback that cannot be done must not keep a retraining from being asked for
-        decision = policy.apply(model, as_of, run_id, specs)
-    early.tell(model, as_of)
+    nothing: list[Judgement] = []
+    judged = attempt("judging the windows", lambda: judge.judge(specs, model, as_of, run_id), nothing)
+    watched = attempt(
+        "the watch after the promotion", lambda: after_promotion.watch(specs, model, as_of, run_id), None
+    )
+    decision = attempt("the trigger policy", lambda: policy.apply(model, as_of, run_id, specs), None)
+    attempt("the mails about estimates", lambda: early.tell(model, as_of), None)
     announce, request = wake(model, decision, as_of)
-    return Run(tuple(judged), watched, decision, announce, request)
+    return Run(tuple(judged), watched, decision, announce, request, tuple(problems))

@@ -14,12 +14,13 @@ from evergreen.errors import Reason as Failure
 from evergreen.errors import TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
 from evergreen.monitoring import after_promotion
-from evergreen.monitoring.after_promotion import LOOKS, Reason, watch
+from evergreen.monitoring.after_promotion import LOOKS, Reason, Seen, concluded, watch
 from evergreen.monitoring.policy import apply
 from evergreen.registry.models import LoadedModel
 from evergreen.registry.watched import watched
 from evergreen.scoring.score import score
 from evergreen.training import compare
+from evergreen.training.compare import Improvement
 from evergreen.warehouse.connection import connect, fetch
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -210,6 +211,22 @@ def test_a_shadow_of_more_than_half_of_the_rows_is_enough(told, start):
     predicted("1", 2.5, day, day + 4 * DAY)
     decision = look(told.with_model(watch={"min_rows": 50}), day + 7 * DAY + 2 * HOUR)
     assert decision.reason == "watch_passed"
+
+
+@pytest.mark.parametrize(
+    ("point", "high", "reason"),
+    [
+        pytest.param(-0.225, 0.0, "watch_inconclusive", id="seems worse, not surely"),
+        pytest.param(-0.01, 0.3, "watch_passed", id="within the margin"),
+        pytest.param(-0.225, -0.03, "worse_than_previous", id="surely worse"),
+    ],
+)
+def test_what_only_seems_worse_has_not_passed(told, point, high, reason):
+    champion, found = watching(told)
+    seen = Seen(500, 1.2, 1.0, Improvement(point, -0.9, high, 0.0, 12, 100))
+    assert concluded(told.model, found, champion, seen, 1.0, ended=True)[0].value == reason
+    going_on = "worse_than_previous" if reason == "worse_than_previous" else "watch_continues"
+    assert concluded(told.model, found, champion, seen, 1.0, ended=False)[0].value == going_on
 
 
 def test_labels_that_are_not_mature_do_not_count(told, start):

@@ -1,4 +1,4 @@
-"""One run of the monitor: what it does, in which order, and that a rollback which fails does not silence the policy."""
+"""One run of the monitor: what it does, in which order, and that a part which fails does not silence the others."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from evergreen import ledger
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
-from evergreen.monitoring import after_promotion
+from evergreen.monitoring import after_promotion, judge
 from evergreen.monitoring.monitor import monitor
 from evergreen.scoring.score import score
 from evergreen.warehouse.connection import connect
@@ -59,8 +59,40 @@ def test_a_rollback_that_fails_does_not_keep_a_retraining_from_being_asked_for(d
         raise TerminalError("the champion before cannot be loaded", Reason.REGISTRY_MISMATCH)
 
     monkeypatch.setattr(after_promotion, "watch", refused)
-    with pytest.raises(TerminalError, match="cannot be loaded"):
-        monitor(drifted.specs, drifted.model, start + 34 * DAY, "monitor/1")
+    run = monitor(drifted.specs, drifted.model, start + 34 * DAY, "monitor/1")
+    assert run.problems == ("the watch after the promotion: the champion before cannot be loaded",)
     with connect() as conn:
         asked: list[Decision] = ledger.open_requests(conn, "rides")
     assert [d.reason for d in asked] == ["performance"]
+    assert (run.announce, run.request) == (True, asked[0].id)
+
+
+@pytest.mark.parametrize(
+    "error", [TerminalError("the reference is lost", Reason.REGISTRY_MISMATCH), ValueError("a column")]
+)
+def test_windows_that_cannot_be_judged_do_not_keep_a_bad_champion_live(drifted, start, monkeypatch, error):
+    bad = drifted.with_model(training={"max_rounds": 1, "params": {"learning_rate": 0.01, "max_depth": 1}})
+    bad.promote(start + 34 * DAY, "dag/bad")
+    drifted.land(start + 35 * DAY, 4, seed=4)
+    score(drifted.specs, drifted.model, start + 39 * DAY, "score/2")
+
+    def refused(*_):
+        raise error
+
+    monkeypatch.setattr(judge, "judge", refused)
+    watch = drifted.model.watch.model_copy(update={"min_rows": 20})
+    model = drifted.model.model_copy(update={"watch": watch})
+    run = monitor(drifted.specs, model, start + 39 * DAY, "monitor/2")
+    assert run.rolled_back
+    assert run.problems == (f"judging the windows: {error}",)
+
+
+def test_what_may_pass_is_tried_again_as_a_whole(drifted, start, monkeypatch):
+    def away(*_):
+        raise TransientError("MLflow does not answer")
+
+    monkeypatch.setattr(judge, "judge", away)
+    with pytest.raises(TransientError):
+        monitor(drifted.specs, drifted.model, start + 34 * DAY, "monitor/1")
+    with connect() as conn:
+        assert ledger.open_requests(conn, "rides") == []
