@@ -39,7 +39,7 @@ check: $(VENV)/.installed ## check the specs in include/
 run: $(VENV)/.installed ## trigger a DAG and wait; DAG=train__bike_demand PARAMS="reason=test"
 	@$(STACK) run "$(DAG)" $(PARAMS)
 
-replay: $(VENV)/.installed ## compare retraining policies over past time; MODEL=bike_demand FROM=2011-05-01 TO=2012-05-01
+replay: $(VENV)/.installed ## compare retraining policies over past time; MODEL=bike_demand FROM=2025-06-02 TO=2025-12-15
 	@$(RUN) evergreen.replay "$(MODEL)" --from "$(FROM)" --to "$(TO)" $(if $(POLICIES),--policies $(POLICIES))
 
 # These work on what `make up` made, so they install nothing.

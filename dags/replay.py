@@ -53,8 +53,8 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 type="array",
                 items={"type": "string"},
                 title="Policies",
-                description="One a line: never, every_window, weekly, on_drift, every:14d, random:K:SEED, or the path of a "
-                "changed spec of the model.",
+                description="One a line: never, every_window, weekly, on_drift, every:14d, even:K, random:K:SEED, or the path "
+                "of a changed spec of the model.",
             ),
         },
         **wiring.MODEL_DAG,
