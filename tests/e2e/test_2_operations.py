@@ -158,6 +158,7 @@ def test_backfill_over_past_intervals(stack: Any, told: Any) -> None:
     assert {d.reason for d in settled} <= {
         "older_than_champion",
         "not_better_than_champion",
+        "not_enough_fresh_rows",
         "worse_than_baseline",
     }
     assert {d.as_of.replace(tzinfo=timezone.utc) for d in settled} == {

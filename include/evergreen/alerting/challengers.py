@@ -16,6 +16,7 @@ from evergreen.alerting.links import (
     mlflow_version_url,
 )
 from evergreen.ledger import WITHOUT_DRIFT, Decision, Kind, champions, find
+from evergreen.monitoring.episode import could_tell
 from evergreen.spec import LARGER_IS_BETTER, METRICS
 from evergreen.warehouse.connection import Connection
 
@@ -288,6 +289,10 @@ def _rejected_steps(known: Known, champion: Any) -> tuple[str, ...]:
     if by_person:
         steps.append(
             "Retrain requests that it answered are closed by this; after the cool-down a drift that goes on asks again."
+        )
+    elif requested and known.decision is not None and not could_tell(known.decision):
+        steps.append(
+            "The gate could not tell, so the requests above are closed unanswered; after the cool-down what goes on asks again."
         )
     elif requested and known.evidence.get("trigger") in WITHOUT_DRIFT:
         steps.append(

@@ -25,6 +25,7 @@ REASONS = {
     "not_worse_than_champion": "it is not worse than the champion on the same rows, and answers a drift",
     "perhaps_worse_than_champion": "it may be worse than the champion: the rows cannot exclude it",
     "not_comparable": "there are too few moments to compare it with the champion",
+    "not_enough_fresh_rows": "too few rows are new to the champion to compare it fairly",
     "leaked_holdout": "it has learnt rows on which it is judged",
     "predictions_not_finite": "some of its predictions are no numbers",
     "predictions_out_of_range": "its predictions leave the label's range",
@@ -77,6 +78,7 @@ REASONS = {
     "beats_champion": "better than the champion",
     "beats_baseline": "better than the naive baseline",
     "holdout_rows": "rows in the holdout",
+    "fresh_rows": "judged rows that the champion had learnt",
 }
 METRICS = {
     "rmse": "RMSE", "mae": "MAE", "r2": "R²", "roc_auc": "ROC AUC", "pr_auc": "PR AUC", "log_loss": "log loss",

@@ -2,7 +2,8 @@
 
 A champion that was fitted again on all its rows has learnt part of the holdout of the trainings that follow soon;
 on those rows it would look better than it is. So the rows that the champion has not learnt are judged, where they
-are enough; where they are not, the whole holdout is, which favours the champion and changes nothing lightly.
+are enough; where they are not, the whole holdout is, which favours the champion: a challenger that wins nevertheless is
+promoted, one that loses is rejected for want of new rows (`not_enough_fresh_rows`).
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ def evaluate(
             )
         except TerminalError as error:
             problems["champion"] = str(error)
-    y, judged = parts.holdout.labels, judged_rows(model, parts, champion)
+    y, fresh = parts.holdout.labels, fresh_rows(parts, champion)
+    judged = judged_rows(model, y, fresh)
+    learnt_too = int((judged & ~fresh).sum())
     keys, held_rows = _digest(parts.holdout, judged), fingerprint_of(model, Path(snapshot.path))
     found: dict[str, dict[str, float]] = {}
     evaluations: dict[str, gate.Evaluation] = {}
@@ -147,6 +150,7 @@ def evaluate(
         learnt_labels=parts.training.labels,
         cost=_cost(model, fitted, matrix),
         other_seed=_other_seed(choice.model, parts, matrix, encoding, fitted, machine, judged),
+        champion_learnt=learnt_too,
     )
     verdict = gate.judge(
         model,
@@ -176,6 +180,7 @@ def evaluate(
             "purged": parts.purged,
             "holdout": len(parts.holdout),
             "judged": int(judged.sum()),
+            "champion_learnt": learnt_too,
         },
         notes={
             "holdout_start": parts.boundary.isoformat(),
@@ -221,15 +226,19 @@ def _other_seed(
     return metrics.compute(model.task, parts.holdout.labels[judged], held[judged])
 
 
-def judged_rows(model: ModelSpec, parts: Split, champion: registry.Champion | None) -> np.ndarray:
-    """Which holdout rows are judged (booleans): those that the champion has not learnt, if they are enough."""
-    every = np.ones(len(parts.holdout), dtype=bool)
+def fresh_rows(parts: Split, champion: registry.Champion | None) -> np.ndarray:
+    """Which holdout rows the champion has not learnt (booleans)."""
     if champion is None:
-        return every
-    fresh = parts.holdout.times >= in_micros(champion.trained_until - moment(0))
+        return np.ones(len(parts.holdout), dtype=bool)
+    return parts.holdout.times >= in_micros(champion.trained_until - moment(0))
+
+
+def judged_rows(model: ModelSpec, labels: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+    """Which holdout rows are judged (booleans): the fresh ones if they are enough, else all."""
+    every = np.ones_like(fresh)
     if int(fresh.sum()) < model.training.min_holdout_rows:
         return every
-    if model.task == "binary" and len(np.unique(parts.holdout.labels[fresh])) < 2:
+    if model.task == "binary" and len(np.unique(labels[fresh])) < 2:
         return every
     return fresh
 

@@ -45,6 +45,7 @@ class Evidence:
         calibration: of challenger and champion (binary).
         cost: of the challenger.
         other_seed: metrics of a challenger that was fitted with another seed, on the same rows.
+        champion_learnt: how many of the judged rows the champion had learnt.
     """
 
     learnt_until: datetime
@@ -59,6 +60,7 @@ class Evidence:
     calibration: Calibration | None = None
     cost: Cost | None = None
     other_seed: Mapping[str, float] | None = None
+    champion_learnt: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON keeps it, with the run."""
@@ -80,6 +82,7 @@ def gather(
     learnt_labels: np.ndarray | None = None,
     cost: Cost | None = None,
     other_seed: Mapping[str, float] | None = None,
+    champion_learnt: int = 0,
 ) -> Evidence:
     """Compare the models on the judged rows; the same arguments give the same evidence.
 
@@ -94,6 +97,7 @@ def gather(
         learnt_labels: the labels of those rows; where they are not given, the judged rows' stand in for them.
         cost: of the challenger, where the spec limits it.
         other_seed: metrics of a second fit, where the spec asks for it.
+        champion_learnt: how many of the judged rows the champion had learnt.
     """
     gate, metric = model.gate, model.gate_metric
     challenger = predictions["challenger"]
@@ -107,6 +111,7 @@ def gather(
         learnt_labels=_range(y if learnt_labels is None else learnt_labels),
         cost=cost,
         other_seed=other_seed,
+        champion_learnt=champion_learnt,
     )
     if not finite.all():
         return told

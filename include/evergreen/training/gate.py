@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from evergreen.spec import LARGER_IS_BETTER, ModelSpec
-from evergreen.training.verdict import Check, GateReason, Verdict
+from evergreen.training.verdict import COMPARED, Check, GateReason, Verdict
 
 if TYPE_CHECKING:
     from evergreen.training.evidence import Evidence
@@ -95,6 +95,7 @@ def judge(
     asked.slices(evidence)
     asked.cost(evidence)
     asked.stability(challenger, evidence)
+    asked.fresh_rows(challenger, evidence)
     return asked.verdict(evidence, ruled)
 
 
@@ -320,6 +321,21 @@ class _Asked:
         self.check("stability", moved, limit, moved is not None and moved <= limit, GateReason.UNSTABLE,
                    f"{self.name} is {_told(value)}, with another seed {_told(other)}: {_share(moved)} apart, {_share(limit)} is "
                    "allowed")  # fmt: skip
+
+    def fresh_rows(self, challenger: Evaluation, evidence: Evidence) -> None:
+        """No comparison rejects that favoured a champion which had learnt judged rows; the check stands before it."""
+        learnt, least = evidence.champion_learnt, self.model.training.min_holdout_rows
+        if not learnt:
+            return
+        failed = [place for place, check in enumerate(self.checks) if not check.passed]
+        lost = bool(failed) and GateReason(self.checks[failed[0]].code) in COMPARED
+        both = " of both classes" if self.model.task == "binary" else ""
+        self.check("fresh_rows", f"{learnt} of {challenger.rows}", 0, not lost, GateReason.NOT_ENOUGH_FRESH_ROWS,
+                   f"the champion had learnt {learnt} of the {challenger.rows} judged rows, which favours it; only rows that are new "
+                   f"to it are judged once the holdout has {least}{both} (training.min_holdout_rows): train again when more rows "
+                   "have come")  # fmt: skip
+        if lost:
+            self.checks.insert(failed[0], self.checks.pop())
 
 
 def _loss(metric: str, value: float) -> float:

@@ -87,7 +87,9 @@ class Outcome:
             f"champion (version {self.champion_version}) {of('champion')}, " if self.champion_version else ""
         )
         reason = self.verdict.reason.value.replace("_", " ")
+        learnt = self.rows.get("champion_learnt", 0)
+        favoured = f", {learnt} of which the champion had learnt" if learnt else ""
         return (
             f"{reason}: {self.metric} of the challenger {of('challenger')}, {against}baseline {of('baseline')}, "
-            f"on {self.rows.get('judged', 0)} holdout rows"
+            f"on {self.rows.get('judged', 0)} holdout rows{favoured}"
         )

@@ -28,6 +28,7 @@ class GateReason(str, Enum):
     CHAMPION_METRIC_MISSING = "champion_metric_missing"
     OLDER_THAN_CHAMPION = "older_than_champion"
     NOT_COMPARABLE = "not_comparable"
+    NOT_ENOUGH_FRESH_ROWS = "not_enough_fresh_rows"
     NOT_BETTER_THAN_CHAMPION = "not_better_than_champion"
     PERHAPS_WORSE_THAN_CHAMPION = "perhaps_worse_than_champion"
     SLICE_ABSENT = "slice_absent"
@@ -39,14 +40,15 @@ class GateReason(str, Enum):
     UNSTABLE = "unstable"
 
 
-# The gate could tell that the challenger is no improvement; every other rejection says that something is broken.
-COULD_TELL = (
-    GateReason.WORSE_THAN_BASELINE,
+# A comparison with the champion was lost.
+COMPARED = (
     GateReason.NOT_BETTER_THAN_CHAMPION,
     GateReason.PERHAPS_WORSE_THAN_CHAMPION,
     GateReason.SLICE_WORSE,
     GateReason.CALIBRATION_WORSE,
 )
+# The gate could tell that the challenger is no improvement; every other rejection says that something is broken or missing.
+COULD_TELL = (GateReason.WORSE_THAN_BASELINE, *COMPARED)
 
 
 @dataclass(frozen=True)

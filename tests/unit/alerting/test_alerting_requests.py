@@ -47,6 +47,29 @@ def test_the_mail_of_the_outcome_says_what_asked_for_it(
         assert ("same drift does not ask again" in text) is (reason == "data_drift")
 
 
+@pytest.mark.parametrize("reason", ["code_change", "data_drift"])
+def test_the_mail_of_a_gate_that_could_not_tell_says_that_it_is_asked_for_again(
+    conn: Connection, specs: Specs, decide: Callable[..., Decision], reason: str
+) -> None:
+    request = decide(Kind.RETRAIN_REQUESTED, reason, version="1", evidence={"message": "it is time"})
+    assert request.id
+    check = {"check": "fresh_rows", "value": "108 of 120", "limit": 0, "passed": False}
+    evidence = {"trigger": reason, "checks": [check]}
+    outcome = decide(
+        Kind.REJECTED, "not_enough_fresh_rows", version="2", answers=(request.id,), evidence=evidence
+    )
+    raise_incident(conn, "rejected:2", outcome.subject, "challenger_rejected", outcome.id, {})
+    (row,) = fetch(conn, "SELECT * FROM evergreen.mail")
+    body = compose(conn, specs, row).get_body(("plain",))
+    assert body is not None
+    text = " ".join(body.get_content().split())  # type: ignore[attr-defined]
+    assert "too few rows are new to the champion to compare it fairly" in text
+    assert "judged rows that the champion had learnt 108 of 120 0 failed" in text
+    assert "after the cool-down what goes on asks again" in text
+    assert "same drift does not ask again" not in text
+    assert "as much has changed once more" not in text
+
+
 def test_the_time_line_says_what_was_asked_and_what_held_it_back(
     conn: Connection, decide: Callable[..., Decision]
 ) -> None:

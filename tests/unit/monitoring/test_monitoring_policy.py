@@ -152,6 +152,7 @@ LATER = end(4) + timedelta(hours=1)
         pytest.param("older_than_champion", 15, None, id="older data is none"),
         pytest.param("stale_evaluation", 15, None, id="a stale evaluation is none"),
         pytest.param("too_few_rows", 15, None, id="too few rows are none"),
+        pytest.param("not_enough_fresh_rows", 15, None, id="rows that the champion had learnt are none"),
         pytest.param("champion_unavailable", 13, Hold.COOLDOWN, id="but the cool-down holds"),
     ],
 )

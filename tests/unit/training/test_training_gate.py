@@ -265,6 +265,54 @@ def test_a_perfect_champion_cannot_be_beaten(rides):
     assert verdict.reason is GateReason.NOT_BETTER_THAN_CHAMPION
 
 
+LEARNT = {"champion_learnt": 90}
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        pytest.param(bounds(-0.1), "NOT_ENOUGH_FRESH_ROWS", id="not-better"),
+        pytest.param({"answers_drift": True, **bounds(-0.1)}, "NOT_ENOUGH_FRESH_ROWS", id="after-drift-perhaps-worse"),
+        pytest.param({"slices": Slices({}, Slice("kind=dry", 200, -0.3, -0.1, True), 5)}, "NOT_ENOUGH_FRESH_ROWS", id="slice-worse"),
+        pytest.param({}, "BETTER_THAN_CHAMPION", id="a-win-is-a-win-all-the-more"),
+        pytest.param({"answers_drift": True, **bounds(-0.005)}, "NOT_WORSE_THAN_CHAMPION", id="not-worse"),
+        pytest.param({"baseline": replace(BASELINE, metrics={"rmse": 0.8}), "over_baseline": -0.25, **bounds(-0.1)},
+                     "WORSE_THAN_BASELINE", id="the-baseline-learnt-nothing"),
+        pytest.param({"champion": replace(CHAMPION, metrics={}, problem="gone")}, "CHAMPION_UNAVAILABLE", id="champion-gone"),
+    ],
+)  # fmt: skip
+def test_a_champion_that_had_learnt_judged_rows_holds_nobody_back_for_good(rides, broken, reason):
+    verdict = ask(rides, **LEARNT, **broken)
+    assert verdict.reason is GateReason[reason]
+    told = next(c for c in verdict.checks if c.check == "fresh_rows")
+    assert (told.value, told.limit, told.passed) == ("90 of 100", 0, reason != "NOT_ENOUGH_FRESH_ROWS")
+    assert "the champion had learnt 90 of the 100 judged rows" in told.sentence
+    if told.passed:
+        return
+    lost = next(c for c in ask(rides, **broken).checks if not c.passed)
+    assert [c for c in verdict.checks if not c.passed] == [told, lost], "what it was held back by is told too"
+    assert verdict.reason not in COULD_TELL, "the drift may be asked for again"
+    assert lost.code in COULD_TELL
+
+
+def test_a_champion_that_had_learnt_nothing_of_them_is_compared_with(rides):
+    assert not [c for c in ask(rides).checks if c.check == "fresh_rows"]
+
+
+def test_calibration_against_learnt_rows_holds_nobody_back_for_good(wetness):
+    asked = {
+        "baseline": auc(0.5),
+        "over_baseline": 0.6,
+        "over_champion": replace(BETTER, point=1 / 3),
+        **WELL,
+        **LEARNT,
+    }
+    asked["calibration"] = Calibration(0.2, 0.03, 0.021)
+    verdict = ask(wetness, auc(0.8), champion=auc(0.7), **asked)
+    assert verdict.reason is GateReason.NOT_ENOUGH_FRESH_ROWS
+    assert "of both classes" in next(c for c in verdict.checks if not c.passed).sentence
+
+
 def test_every_reason_is_met_by_a_test_here():
     text = Path(__file__).read_text(encoding="utf-8")
     assert [r.name for r in GateReason if r.name not in text] == []

@@ -7,6 +7,7 @@ from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +19,7 @@ from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.monitoring.reference import Reference
 from evergreen.registry.models import DIGEST_TAG
 from evergreen.training import record, train
+from evergreen.training.evaluate import judged_rows
 from evergreen.training.outcome import Outcome
 from evergreen.training.provenance import git_commit
 from evergreen.training.verdict import GateReason
@@ -304,8 +306,23 @@ def test_only_rows_that_the_champion_has_not_learnt_are_judged(landed, start):
     landed.promote(start + timedelta(days=40), "dag/first")
     soon = landed.train(start + timedelta(days=40, hours=12), "dag/soon")
     assert soon.rows["judged"] == soon.rows["holdout"] == 120  # 12 new rows are too few, so all of them
+    assert soon.rows["champion_learnt"] == 108
+    assert soon.verdict.reason is GateReason.NOT_ENOUGH_FRESH_ROWS
+    assert (
+        "on 120 holdout rows, 108 of which the champion had learnt" in landed.settle(soon).evidence["message"]
+    )
     later = landed.train(start + timedelta(days=42), "dag/later")
     assert 24 <= later.rows["judged"] < later.rows["holdout"]
+    assert later.rows["champion_learnt"] == 0
+    assert later.verdict.reason is not GateReason.NOT_ENOUGH_FRESH_ROWS
+
+
+def test_new_rows_of_one_class_are_judged_with_those_that_the_champion_learnt(wetness):
+    labels = np.array([0.0, 1.0] * 60 + [0.0] * 60)
+    fresh = np.arange(180) >= 120
+    assert judged_rows(wetness, labels, fresh).all()
+    labels[-1] = 1.0
+    assert (judged_rows(wetness, labels, fresh) == fresh).all()
 
 
 def test_a_binary_model_all_the_way(world, mlflow_url, wetness, start):
