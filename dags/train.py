@@ -18,8 +18,8 @@ waits for a person instead, in `promote__MODEL`, which `announce_challenger` wak
 
 **How to recover.** Clear the failed task: each step finds what an earlier try left and never registers or promotes
 twice. A bad promotion is undone by the monitor's watch, or by hand by the DAG `rollback__MODEL`. What the watch took
-back is not promoted again on the same rows and spec (`blocked_after_rollback`). Backfills work over past intervals; a
-challenger that is older than the champion is evaluated, but not promoted.
+back is not promoted again on the same rows, unless the spec changes what is trained (`blocked_after_rollback`).
+Backfills work over past intervals; a challenger that is older than the champion is evaluated, but not promoted.
 """
 
 from __future__ import annotations

@@ -278,7 +278,7 @@ def _blocked(decision: Decision | None) -> tuple[str, ...]:
     if decision is None or not isinstance(decision.evidence, Mapping) or not decision.evidence.get("blocked"):
         return ()
     return (
-        "A training on the same rows with the same spec is not promoted again; one on newer rows may be.",
+        "A training on the same rows is not promoted again, unless the spec changes what is trained; one on newer rows may be.",
     )
 
 

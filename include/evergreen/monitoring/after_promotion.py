@@ -154,6 +154,7 @@ def _roll_back(
     blocked = {
         "version": champion.version,
         "fingerprint": found.promotion.evidence.get("fingerprint"),
+        "training_hash": found.promotion.evidence.get("training_hash"),
         "spec_hash": found.promotion.evidence.get("spec_hash"),
     }
     finding = Finding(Reason.WORSE.value, found.promotion.id or 0, key, {**evidence, "blocked": blocked})

@@ -26,6 +26,7 @@ class Trainer:
     def __init__(self, specs: Specs, model: ModelSpec, folder: Folder, fits: Path) -> None:
         self._specs, self._model, self._folder, self._fits = specs, model, folder, fits
         self._spec_hash = spec_hash(spec_document(specs, model))
+        self._training_hash = training_hash(specs, model)
         self._loaded: dict[str, registry.LoadedModel] = {}
 
     def load(self, model: ModelSpec, version: str) -> registry.LoadedModel:
@@ -101,7 +102,11 @@ class Trainer:
                     load=self.load, fitting=fits.fit,
                 )  # fmt: skip
                 blocking = ruling.blocking_of(
-                    state.find(Kind.ROLLED_BACK), version, taken.fingerprint, self._spec_hash
+                    state.find(Kind.ROLLED_BACK),
+                    version,
+                    taken.fingerprint,
+                    self._training_hash,
+                    self._spec_hash,
                 )
                 promoted = judged.verdict.passed and blocking is None
                 until, refitted = None, False
@@ -133,7 +138,7 @@ class Trainer:
                 "mlflow_run": f"replay-{version}",
                 "trained_until": until,
                 "refitted": refitted,
-                "training_hash": training_hash(self._specs, model),
+                "training_hash": self._training_hash,
                 "fingerprint": taken.fingerprint,
                 "spec_hash": self._spec_hash,
             },

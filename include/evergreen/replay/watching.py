@@ -63,6 +63,7 @@ def look(model: ModelSpec, state: State, step: Step, there: Known) -> Decision |
         evidence["blocked"] = {
             "version": champion.version,
             "fingerprint": promoted.get("fingerprint"),
+            "training_hash": promoted.get("training_hash"),
             "spec_hash": promoted.get("spec_hash"),
         }
     decision = Decision(

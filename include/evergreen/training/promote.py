@@ -27,8 +27,8 @@ def settle(
     Under the model's lock the champion must still be the one that the gate compared with; if it is not, the
     challenger is rejected (champion_changed_meanwhile) and its retrain requests stay open for the next training,
     because nothing has answered them. A challenger that the watch after its promotion took back, or one that was made
-    of the same rows by the same spec, is rejected (blocked_after_rollback) whatever the gate says. Called again it returns the decision that stands and moves the alias if an
-    earlier call could not. The decision is as of the outcome's own time: a run that is cleared as a whole may have
+    of the same rows by a spec that makes the same model, is rejected (blocked_after_rollback) whatever the gate says.
+    Called again it returns the decision that stands and moves the alias if an earlier call could not. The decision is as of the outcome's own time: a run that is cleared as a whole may have
     planned a newer one, and its training still returns what it had come to.
 
     With `gate.approval: manual` a challenger that passed is not promoted: it waits, see `approval`. Its retrain requests

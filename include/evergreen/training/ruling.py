@@ -62,8 +62,8 @@ def rule(conn: Connection, model: ModelSpec, found: Outcome) -> Ruling:
     blocking = blocked_by(conn, model, found)
     if blocking is not None:
         message = (
-            f"the watch took back {named(blocking.evidence['blocked'].get('version'))}, made of the same rows by the same "
-            f"spec (decision {blocking.id}); a training on newer rows may be promoted. By hand: rollback__{model.name} with "
+            f"the watch took back {named(blocking.evidence['blocked'].get('version'))}, made of the same rows by a spec "
+            f"that makes the same model (decision {blocking.id}); a training on newer rows may be promoted. By hand: rollback__{model.name} with "
             "To version"
         )
         return Ruling(False, BLOCKED, message, champion)
@@ -173,20 +173,25 @@ def check_version(model: ModelSpec, found: Outcome) -> None:
 def blocked_by(conn: Connection, model: ModelSpec, found: Outcome) -> Decision | None:
     """The rollback that forbids a promotion, see `blocking_of`."""
     taken_back = ledger.find(conn, ledger.model_subject(model.name), (Kind.ROLLED_BACK,))
-    return blocking_of(taken_back, found.version, found.fingerprint, found.spec_hash)
+    return blocking_of(taken_back, found.version, found.fingerprint, found.training_hash, found.spec_hash)
 
 
 def blocking_of(
-    rollbacks: Sequence[Decision], version: str | None, fingerprint: str, spec_hash: str
+    rollbacks: Sequence[Decision], version: str | None, fingerprint: str, training_hash: str, spec_hash: str
 ) -> Decision | None:
-    """The rollback that took back the same challenger, or one of the same rows and the same spec.
+    """The rollback that took back the same challenger, or one of the same rows and of a spec that makes the same model.
 
-    Only the watch blocks. A person who rolled back may have had a reason that lies outside of the model.
+    What is from before there was a `training_hash` is compared by `spec_hash`. Only the watch blocks. A person who rolled
+    back may have had a reason that lies outside of the model.
     """
     for decision in rollbacks:
         blocked = decision.evidence.get("blocked") or {}
-        same_rows = (blocked.get("fingerprint"), blocked.get("spec_hash")) == (fingerprint, spec_hash)
-        if blocked and (same_rows or blocked.get("version") == version):
+        known = blocked.get("training_hash")
+        same_spec = (
+            known == training_hash if known and training_hash else blocked.get("spec_hash") == spec_hash
+        )
+        same_model = blocked.get("fingerprint") == fingerprint and same_spec
+        if blocked and (same_model or blocked.get("version") == version):
             return decision
     return None
 

@@ -364,7 +364,7 @@ def test_a_rollback_by_the_watch_is_told_with_its_numbers(mail: Callable[..., Em
         "rolled_back", Kind.ROLLED_BACK, reason="worse_than_previous", version="1",
         evidence={
             "message": "rmse of version 3 is 12.5, of version 1 10", "previous_version": "3", "probe_rows": 20,
-            "blocked": {"version": "3", "fingerprint": "abc", "spec_hash": "def"},
+            "blocked": {"version": "3", "fingerprint": "abc", "training_hash": "d", "spec_hash": "def"},
             "watch": {"metric": "rmse", "version": "3", "value": 12.5, "previous": "1", "previous_value": 10.0, "rows": 1234,
                       "improvement": -0.25, "at_most": -0.11, "margin": 0.02, "look": 4, "looks": 7,
                       "since": "2026-03-02T00:00:00+00:00"},
@@ -376,7 +376,7 @@ def test_a_rollback_by_the_watch_is_told_with_its_numbers(mail: Callable[..., Em
     assert "Why: rmse of version 3 is 12.5, of version 1 10" in flat
     assert "1,234 rows since 2026-03-02 00:00 UTC" in flat
     assert "-25.0%, surely below -11.0%; 2.0% worse is allowed. Look 4 of 7." in flat
-    assert "is not promoted again; one on newer rows may be" in flat
+    assert "is not promoted again, unless the spec changes what is trained; one on newer rows may be" in flat
     assert "fingerprint" not in text
 
 

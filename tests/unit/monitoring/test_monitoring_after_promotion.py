@@ -129,7 +129,7 @@ def test_a_worse_champion_is_rolled_back_mailed_and_blocked(real, start):
     assert (decision.answers, decision.as_of) == ((wish,), as_of)
     evidence = decision.evidence
     assert evidence["blocked"] == {
-        "version": "3", "fingerprint": promotion.evidence["fingerprint"], "spec_hash": promotion.evidence["spec_hash"],
+        "version": "3", **{n: promotion.evidence[n] for n in ("fingerprint", "training_hash", "spec_hash")},
     }  # fmt: skip
     assert evidence["previous_version"] == "3"
     assert evidence["probe_rows"] > 0

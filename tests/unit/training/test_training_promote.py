@@ -160,7 +160,7 @@ def taken_back(version, blocked, *, reason="worse_than_previous"):
 def test_what_the_watch_took_back_is_not_promoted_again_on_the_same_rows(landed, start):
     first, bad_at = landed.promote(start + timedelta(days=30), "dag/first"), start + timedelta(days=40)
     bad = landed.promote(bad_at, "dag/bad")
-    blocked = {"version": "2", **{n: bad.evidence[n] for n in ("fingerprint", "spec_hash")}}
+    blocked = {"version": "2", **{n: bad.evidence[n] for n in ("fingerprint", "training_hash", "spec_hash")}}
     back = taken_back(first.version, blocked)
     passed = Verdict(True, GateReason.BETTER_THAN_CHAMPION)
 
@@ -176,6 +176,10 @@ def test_what_the_watch_took_back_is_not_promoted_again_on_the_same_rows(landed,
     landed.settle(landed.train(bad_at, "dag/bad"))
     assert registry.aliases("rides")["champion"] == "1"
 
+    described = landed.with_model(description="Other words make no other model.")
+    described = described.settle(replace(described.train(bad_at, "dag/described"), verdict=passed))
+    assert (described.kind, described.reason) == (Kind.REJECTED, "blocked_after_rollback")
+
     other = landed.with_model(training={"max_rounds": 14})
     assert other.settle(replace(other.train(bad_at, "dag/other-spec"), verdict=passed)).kind is Kind.PROMOTED
     newer = landed.train(bad_at + timedelta(days=1), "dag/newer")
@@ -190,6 +194,16 @@ def test_the_very_version_is_blocked_whatever_is_known_of_its_rows(landed, start
         changes = ledger.champions(conn, "rides")
     assert _blocking_of(landed, outcome).id == changes[0].id
     assert _blocking_of(landed, replace(outcome, version="7")) is None
+
+
+@pytest.mark.parametrize("old", ["rollback", "outcome"])
+def test_what_is_from_before_the_training_hash_is_compared_by_the_whole_spec(landed, start, old):
+    outcome = landed.train(start + timedelta(days=40), "dag/run")
+    names = ("fingerprint", "spec_hash", *(("training_hash",) if old == "outcome" else ()))
+    back = taken_back("1", {"version": "7", **{n: getattr(outcome, n) for n in names}})
+    found = replace(outcome, training_hash="") if old == "outcome" else outcome
+    assert _blocking_of(landed, found).id == back.id
+    assert _blocking_of(landed, replace(found, spec_hash="another")) is None
 
 
 def test_a_rollback_by_hand_blocks_nothing(landed, start):
