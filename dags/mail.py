@@ -1,9 +1,9 @@
 """
 ### Mail: what could not be sent is tried again
 
-**What.** Sends every e-mail that waits in `evergreen.mail`: those that the mail server did not take, and what a silence had
-kept back once it has ended (one letter for each model or dataset). Runs that have something to tell send it themselves; this
-DAG does not wait for the next run of the same model.
+**What.** Sends every e-mail that waits in `evergreen.mail`: those that the mail server did not take (where it
+refused some recipients: to these alone), and what a silence had kept back once it has ended (one letter for each model or
+dataset). Runs that have something to tell send it themselves; this DAG does not wait for the next run of the same model.
 
 **When.** Every 15 minutes: one short task, and no more than a query where nothing waits. By hand to send at once.
 

@@ -15,7 +15,13 @@ log = logging.getLogger("evergreen")
 
 
 def send(message: Any) -> None:
-    """Send one e-mail through the Airflow connection `evergreen_smtp`, or `smtp_default` where there is none."""
+    """Send one e-mail through the Airflow connection `evergreen_smtp`, or `smtp_default` where there is none.
+
+    Raises:
+        SMTPRecipientsRefused: the mail server refused those whom it names; the others have got it.
+    """
+    from smtplib import SMTPRecipientsRefused
+
     from airflow.providers.smtp.hooks.smtp import SmtpHook
     from airflow.sdk import BaseHook
 
@@ -26,8 +32,8 @@ def send(message: Any) -> None:
         conn_id = "smtp_default"
     with SmtpHook(smtp_conn_id=conn_id) as hook:
         refused = hook._smtp_client.send_message(message)
-    if refused:  # the others have got it; sending again would double theirs
-        log.error("the mail server refused %s for %r", ", ".join(refused), message["Subject"])
+    if refused:
+        raise SMTPRecipientsRefused(refused)
 
 
 def specs_of(subject: str) -> Specs:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from datetime import datetime, timedelta, timezone
+from email import message_from_bytes, policy
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiosmtpd.controller import Controller
 from airflow.sdk.exceptions import AirflowFailException
 
 from evergreen import ledger
 from evergreen.alerting.outbox import raise_incident, waiting
 from evergreen.alerting.silences import active
+from evergreen.alerting.unsent import unsent
 from evergreen.errors import TransientError
 from evergreen.ledger import Kind
 from evergreen.warehouse.connection import connect, fetch
@@ -112,6 +117,52 @@ def test_a_mail_server_that_is_down_turns_the_run_red_and_nothing_is_lost(
     assert "dataset/bike_hourly" in str(caught.value), "the one does not hold up the other"
     with connect() as conn:
         assert waiting(conn) == 2
+
+
+def test_who_was_refused_gets_the_mail_later_and_nobody_gets_it_twice(
+    dagbag: Any, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[list[str], str]] = []
+    full = {"bob@here.org"}
+
+    class Server:
+        async def handle_RCPT(
+            self, server: Any, session: Any, envelope: Any, address: str, options: Any
+        ) -> str:
+            if address in full:
+                return "450 mailbox is full"
+            envelope.rcpt_tos.append(address)
+            return "250 OK"
+
+        async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+            message = message_from_bytes(envelope.content, policy=policy.default)
+            taken.append((envelope.rcpt_tos, message["Message-ID"]))
+            return "250 kept"
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    extra = {"disable_ssl": True, "disable_tls": True}
+    smtp = {"conn_type": "smtp", "host": "127.0.0.1", "port": port, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_EVERGREEN_SMTP", json.dumps(smtp))
+    monkeypatch.setenv("EVERGREEN_MAIL_TO", "ann@here.org, Bob <bob@here.org>")
+    controller = Controller(Server(), hostname="127.0.0.1", port=port)
+    controller.start()
+    try:
+        owe("a", kind="run_failed")
+        with pytest.raises(TransientError, match=r"bob@here\.org.*mailbox is full"):
+            send_again(dagbag)
+        with connect() as conn:
+            (row,) = unsent(conn)
+        assert (row.attempts, row.silenced) == (1, False)
+        assert "mailbox is full" in (row.error or "")
+        full.clear()
+        assert send_again(dagbag) == [MODEL]
+        assert send_again(dagbag) == []
+    finally:
+        controller.stop()
+    assert [to for to, _ in taken] == [["ann@here.org"], ["bob@here.org"]]
+    assert len({message_id for _, message_id in taken}) == 1, "a mail program can tell that it is the same"
 
 
 def test_a_digest_is_owed_and_sent_once(dagbag: Any, warehouse_url: str, sent: list[Any]) -> None:

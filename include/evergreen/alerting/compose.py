@@ -172,8 +172,13 @@ def earlier(conn: Connection, rows: Sequence[dict[str, Any]], known: Sequence[Kn
         conn,
         "SELECT message_id FROM evergreen.mail WHERE message_id IS NOT NULL AND coalesce(thread, incident) IN"
         " (SELECT coalesce(thread, incident) FROM evergreen.mail WHERE incident = ANY(%s) UNION SELECT unnest(%s::text[]))"
-        " GROUP BY message_id ORDER BY min(sent_at), message_id LIMIT %s",
-        (incidents, [row["thread"] for row in rows if row.get("thread")], MOST_REFERENCES),
+        " AND id <> ALL(%s) GROUP BY message_id ORDER BY min(sent_at), message_id LIMIT %s",
+        (
+            incidents,
+            [row["thread"] for row in rows if row.get("thread")],
+            [row["id"] for row in rows],
+            MOST_REFERENCES,
+        ),
     )
     return [row["message_id"] for row in found]
 
@@ -195,9 +200,11 @@ def _said(conn: Connection, known: Known) -> Letter:
 
 
 def _to(specs: Specs, row: dict[str, Any]) -> list[str]:
+    """The recipients of a mail that have not got it yet."""
     context = row.get("context")
     named = context.get("to") if isinstance(context, dict) and row["kind"] == "digest" else None
-    return list(map(_line, map(str, named))) if named else recipients(specs, row["subject"])
+    everyone = list(map(_line, map(str, named))) if named else recipients(specs, row["subject"])
+    return [to for to in everyone if parseaddr(to)[1] not in (row["taken_by"] or ())]
 
 
 def recipients(specs: Specs, subject: str) -> list[str]:

@@ -6,7 +6,8 @@ A mail is owed once per incident, however many runs meet the same incident. Aler
 (TOGETHER) go out as one letter; what a silence has kept back goes out as one letter when the silence has ended.
 
 Delivery is exactly once as long as the database answers: a row is locked while its mail is sent, and marked
-in the same transaction. If the warehouse dies between the two, the mail is sent again with the same
+in the same transaction. Where the mail server refuses some of its recipients, it is owed to these alone from then on.
+If the warehouse dies between the two, the mail is sent again with the same
 Message-ID (if nothing has joined it), by which a mail program can tell: a doubled mail is better than a lost one.
 """
 
@@ -20,6 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.message import EmailMessage
+from email.utils import getaddresses
+from smtplib import SMTPRecipientsRefused
 from typing import Any
 
 from psycopg2 import sql
@@ -42,20 +45,21 @@ _DUE = sql.SQL(
 )
 _LETTER = (
     sql.SQL(
-        "SELECT id, incident, subject, kind, decision_id, context, created_at, attempts, thread, held_by,"
+        "SELECT id, incident, subject, kind, decision_id, context, created_at, attempts, thread, held_by, taken_by,"
         " clock_timestamp() AS now, kind = 'recovered' AND EXISTS (SELECT 1 FROM evergreen.mail AS o"
-        " WHERE o.incident = m.thread AND o.sent_at IS NULL) AS behind FROM evergreen.mail AS m"
+        " WHERE o.incident = m.thread AND o.sent_at IS NULL AND o.taken_by IS NULL) AS behind FROM evergreen.mail AS m"
     )
     + _DUE
     + sql.SQL(" AND id <> ALL(%(tried)s)")
 )
 _FIRST = sql.SQL(
     " AND (%(subject)s IS NULL OR subject = %(subject)s) AND (kind <> 'recovered' OR NOT EXISTS (SELECT 1"
-    " FROM evergreen.mail AS o WHERE o.incident = m.thread AND o.sent_at IS NULL))"
+    " FROM evergreen.mail AS o WHERE o.incident = m.thread AND o.sent_at IS NULL AND o.taken_by IS NULL))"
     " ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
 )
 _GOES_WITH = sql.SQL(
     " AND subject = %(subject)s AND id > %(id)s AND (held_by IS NOT NULL) = %(was_held)s"
+    " AND taken_by IS NOT DISTINCT FROM %(taken_by)s::text[]"
     " AND (%(was_held)s OR kind = ANY(%(kinds)s)) AND (%(thread)s IS NULL OR thread = %(thread)s)"
     " ORDER BY id FOR UPDATE SKIP LOCKED"
 )
@@ -158,7 +162,8 @@ def deliver(
 
     Args:
         specs: names the recipients.
-        send: hands one message to the mail server; any exception means that it was not taken.
+        send: hands one message to the mail server; any exception means that it was not taken, SMTPRecipientsRefused that
+            it was taken for all but those whom it names.
         subject: only the mails of this model or dataset.
         now: whose silences count; None for the warehouse's clock.
 
@@ -176,7 +181,8 @@ def deliver(
             tried += [row["id"] for row in rows]
             try:
                 message = _compose(conn, specs, rows)
-                send(message)
+                if message["To"] or not rows[0]["taken_by"]:  # else the rest are no recipients any more
+                    send(message)
             except Exception as error:
                 if conn.closed:
                     raise
@@ -185,6 +191,8 @@ def deliver(
                 errors.append(f"{rows[0]['incident']}: {text}")
                 for row in rows:
                     _record_failure(conn, row, text)
+                if isinstance(error, SMTPRecipientsRefused):
+                    _record_taken(conn, rows, message, error.recipients)
             else:
                 sent += 1
                 _execute(
@@ -285,6 +293,7 @@ def _next(
             **values,
             "subject": first["subject"],
             "id": first["id"],
+            "taken_by": first["taken_by"],
             "was_held": first["held_by"] is not None,
             "kinds": ["recovered"] if own else list(TOGETHER),
             "thread": (first["thread"] or first["incident"]) if own else None,
@@ -316,6 +325,19 @@ def _compose(conn: Connection, specs: Specs, rows: Sequence[dict[str, Any]]) -> 
             message = compose.plain(specs, rows, text)
         cursor.execute("RELEASE SAVEPOINT evergreen_compose")
     return message
+
+
+def _record_taken(
+    conn: Connection, rows: Sequence[dict[str, Any]], message: EmailMessage, refused: Mapping[str, Any]
+) -> None:
+    """Remember who has got a letter that was refused for others."""
+    taken = {address for _, address in getaddresses([message["To"]])} - refused.keys()
+    if taken:
+        _execute(
+            conn,
+            "UPDATE evergreen.mail SET taken_by = coalesce(taken_by, '{}') || %s::text[], message_id = %s WHERE id = ANY(%s)",
+            (sorted(taken), message["Message-ID"], [row["id"] for row in rows]),
+        )
 
 
 def _record_failure(conn: Connection, row: dict[str, Any], error: str) -> None:

@@ -123,6 +123,8 @@ CREATE TABLE IF NOT EXISTS evergreen.mail (
 ALTER TABLE evergreen.mail ADD COLUMN IF NOT EXISTS thread text;
 ALTER TABLE evergreen.mail ADD COLUMN IF NOT EXISTS as_of timestamptz;
 ALTER TABLE evergreen.mail ADD COLUMN IF NOT EXISTS message_id text;  -- of the letter in which it went out
+-- The addresses that have a mail of which the server refused others (NULL: nobody has it, or sent_at is set): the rest is owed it.
+ALTER TABLE evergreen.mail ADD COLUMN IF NOT EXISTS taken_by text[];
 -- The silence that has kept it back.
 ALTER TABLE evergreen.mail ADD COLUMN IF NOT EXISTS held_by bigint REFERENCES evergreen.decision (id);
 CREATE INDEX IF NOT EXISTS mail_subject ON evergreen.mail (subject, kind, id);

@@ -215,6 +215,97 @@ def test_a_task_that_is_killed_while_sending_still_owes_the_mail(warehouse_url: 
     assert deliver(specs, lambda message: None).sent == 1
 
 
+class Server:
+    """Takes mail for everybody whose mailbox is not full."""
+
+    def __init__(self, *full: str) -> None:
+        self.full, self.taken = set(full), list[tuple[list[str], list[str]]]()
+
+    def __call__(self, message: EmailMessage) -> None:
+        everyone = [a.addr_spec for a in message["To"].addresses]
+        took = [to for to in everyone if to not in self.full]
+        if took:
+            self.taken.append((took, message.get_all("X-Evergreen-Incident")))
+        if len(took) < len(everyone):
+            raise smtplib.SMTPRecipientsRefused({to: (450, b"full") for to in everyone if to in self.full})
+
+
+@pytest.fixture
+def ann_and_bob(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_MAIL_TO", "ann@x.org, Bob <bob@x.org>")
+
+
+def test_refused_three_times_for_one_recipient_is_a_ledger_row(
+    warehouse_url: str, specs: Specs, ann_and_bob: None
+) -> None:
+    owe()
+    server = Server("bob@x.org")
+    for _ in range(3):
+        assert deliver(specs, server).failed == 1
+    with connect() as conn:
+        (lost,) = find(conn, kinds=(Kind.MAIL_FAILED,))
+    assert "bob@x.org" in lost.evidence["error"]
+    assert server.taken == [(["ann@x.org"], ["incident:model/bike_demand:0"])], "she gets it once"
+    server.full.clear()
+    result = deliver(specs, server)
+    assert (result.sent, result.pending) == (1, 0)
+    assert server.taken[1] == (["bob@x.org"], ["incident:model/bike_demand:0"])
+
+
+def test_a_mail_that_all_refuse_is_owed_to_all(warehouse_url: str, specs: Specs, ann_and_bob: None) -> None:
+    owe()
+    server = Server("ann@x.org", "bob@x.org")
+    deliver(specs, server)
+    server.full.clear()
+    deliver(specs, server)
+    assert [to for to, _ in server.taken] == [["ann@x.org", "bob@x.org"]]
+
+
+def test_what_is_owed_to_some_joins_no_letter_to_all_and_holds_back_no_end(
+    warehouse_url: str, specs: Specs, ann_and_bob: None
+) -> None:
+    server = Server("bob@x.org")
+    subject = "model/bike_demand"
+    with connect() as conn:
+        raise_incident(conn, "drift", subject, "drift", None, {}, thread="drift")
+    deliver(specs, server)
+    with connect() as conn:
+        raise_incident(conn, "over", subject, "recovered", None, {}, thread="drift")
+        raise_incident(conn, "data", subject, "data_problem", None, {})
+    server.full.clear()
+    assert deliver(specs, server).pending == 0
+    assert server.taken == [
+        (["ann@x.org"], ["drift"]),
+        (["bob@x.org"], ["drift"]),
+        (["ann@x.org", "bob@x.org"], ["over", "data"]),
+    ]
+
+
+def test_the_end_is_told_to_who_has_the_beginning_though_another_is_refused(
+    warehouse_url: str, specs: Specs, ann_and_bob: None
+) -> None:
+    server = Server("bob@x.org")
+    with connect() as conn:
+        raise_incident(conn, "failed", "model/bike_demand", "run_failed", None, {}, thread="failed")
+        raise_incident(conn, "over", "model/bike_demand", "recovered", None, {}, thread="failed")
+        raise_incident(conn, "data", "model/bike_demand", "data_problem", None, {})
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("UPDATE evergreen.mail SET taken_by = '{ann@x.org}' WHERE incident = 'failed'")
+    deliver(specs, server)
+    assert server.taken == [(["ann@x.org"], ["over", "data"])]
+
+
+def test_who_is_no_recipient_any_more_is_owed_nothing(
+    warehouse_url: str, specs: Specs, ann_and_bob: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owe()
+    server = Server("bob@x.org")
+    deliver(specs, server)
+    monkeypatch.setenv("EVERGREEN_MAIL_TO", "ann@x.org")
+    assert deliver(specs, server).pending == 0
+    assert [to for to, _ in server.taken] == [["ann@x.org"]]
+
+
 @pytest.mark.parametrize(
     ("text", "absent"),
     [
