@@ -1,8 +1,9 @@
 """
 ### Monitor: is the champion still right about the world?
 
-**What.** Judges each complete window once, and again when late labels arrive: freshness and volume first, then input
-drift, prediction drift and, where labels are in, the served error, each against the champion's own reference.
+**What.** Judges each complete window once, and again when labels, rows or predictions come late: freshness
+and volume first, then input drift, prediction drift and, where labels are in, the served error, each against the
+champion's own reference.
 Evidently computes and draws; the report is kept with the model in MLflow, its numbers in PostgreSQL. A champion that was
 promoted within the spec's `watch.period` is compared with the one before it, on the rows that both have predicted and
 whose label is in; where it is surely worse by more than `watch.margin`, the one before it is champion again, and the same

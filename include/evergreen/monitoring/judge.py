@@ -97,7 +97,7 @@ def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[
                 continue
             found = Judgement(
                 model.name, champion.version, window.start, window.end, revision, as_of,
-                Status.OK, facts.rows, 0, facts.labelled, mlflow_run=champion.run_id,
+                Status.OK, facts.rows, 0, facts.labelled, mlflow_run=champion.run_id, scored=facts.scored,
             )  # fmt: skip
             found = (
                 held_back(found, held)

@@ -85,7 +85,7 @@ class MetricResult:
     without a limit).
 
     `low` and `high` are the ends of its interval with that `confidence`, None where the rows do not tell. `coverage` is the
-    share of the window's rows whose label is in, `rows` how many rows with a label were measured.
+    share of the window's rows that surely have a label and a prediction, `rows` how many of them were measured.
     """
 
     value: float | None
@@ -105,6 +105,8 @@ class MetricResult:
 class Judgement:
     """A judged window of one champion version. Times are UTC; `rows` are event rows, `sampled_rows` those measured.
 
+    `labelled` and `scored` are how many of the event rows had a label, and a served prediction (see `windows.EXACT`; None:
+    not known, an earlier release judged).
     `before` is the outcome of the revision before, where the run that judged knows it; it is not kept, the earlier
     revision's own row has it.
     """
@@ -124,6 +126,7 @@ class Judgement:
     columns: tuple[ColumnResult, ...] = ()
     report: str | None = None
     mlflow_run: str | None = None
+    scored: int | None = None
     id: int | None = None
     before: Status | None = None
 
@@ -147,11 +150,12 @@ def insert(conn: Connection, judgement: Judgement) -> Judgement:
     with conn.cursor() as cursor:
         cursor.execute(
             "INSERT INTO evergreen.window_judgement (model, version, window_start, window_end, revision, as_of,"
-            " row_count, sampled_rows, labelled, status, violations, metrics, report, mlflow_run)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+            " row_count, sampled_rows, labelled, scored, status, violations, metrics, report, mlflow_run)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
             (
                 judgement.model, judgement.version, judgement.window_start, judgement.window_end, judgement.revision,
-                judgement.as_of, judgement.rows, judgement.sampled_rows, judgement.labelled, judgement.status.value,
+                judgement.as_of, judgement.rows, judgement.sampled_rows, judgement.labelled, judgement.scored,
+                judgement.status.value,
                 json.dumps([_plain(asdict(v)) for v in judgement.violations], allow_nan=False),
                 json.dumps({n: _plain(asdict(m)) for n, m in judgement.metrics.items()}, allow_nan=False),
                 judgement.report, judgement.mlflow_run,
@@ -193,7 +197,7 @@ def newest(
     rows = fetch(
         conn,
         "SELECT * FROM (SELECT DISTINCT ON (window_start) id, model, version, window_start, window_end, revision,"
-        " as_of, status, row_count AS rows, sampled_rows, labelled, violations, metrics, report, mlflow_run"
+        " as_of, status, row_count AS rows, sampled_rows, labelled, scored, violations, metrics, report, mlflow_run"
         " FROM evergreen.window_judgement WHERE model = %s AND version = %s AND window_end > %s AND as_of <= %s"
         " ORDER BY window_start DESC, revision DESC LIMIT %s) AS newest ORDER BY window_start",
         (model, version, ends_after, as_of, limit),
@@ -211,7 +215,12 @@ def history(judgements: Sequence[Judgement]) -> dict[datetime, Judged]:
     """What `windows.due` needs to know of earlier judgements."""
     return {
         j.window_start: Judged(
-            j.revision, j.rows, j.labelled, any(m.state in LOOKED_AT for m in j.metrics.values()), j.held_back
+            j.revision,
+            j.rows,
+            j.labelled,
+            j.rows if j.scored is None else j.scored,
+            any(m.state in LOOKED_AT for m in j.metrics.values()),
+            j.held_back,
         )
         for j in judgements
     }

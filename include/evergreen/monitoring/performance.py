@@ -59,8 +59,8 @@ def limit_at(model: ModelSpec, reference: Reference, rows: int) -> float:
 
 
 def enough_labels(model: ModelSpec, facts: Facts) -> bool:
-    """Whether the labels of a window suffice to judge its error."""
-    return facts.rows > 0 and facts.labelled >= model.monitoring.performance.min_labels * facts.rows
+    """Whether enough rows of a window have a label and a prediction to judge its error."""
+    return facts.rows > 0 and facts.judgeable >= model.monitoring.performance.min_labels * facts.rows
 
 
 def judge(
@@ -86,7 +86,7 @@ def judge(
         The metrics by name, and the violations.
     """
     metric, holdout = model.performance_metric, reference.holdout_metrics
-    coverage = facts.labelled / facts.rows if facts.rows else 0.0
+    coverage = facts.judgeable / facts.rows if facts.rows else 0.0
     if not enough_labels(model, facts):
         return _without_labels(model, window, reference, facts, coverage, estimator)
     rows = window[["_time", "_label", "_prediction"]].dropna()
@@ -112,7 +112,7 @@ def judge(
     )
     between = "" if low is None else f" ({low:.4g} to {high:.4g} with {interval.CONFIDENCE:.0%} confidence)"
     detail = (
-        f"{values[metric]:.4g}{between} on {len(rows)} rows, labels of {coverage:.0%} of the window's; "
+        f"{values[metric]:.4g}{between} on {len(rows)} rows, {coverage:.0%} of the window's have label and prediction; "
         f"holdout {holdout[metric]:.4g}"
     )
     metrics[metric] = MetricResult(
@@ -142,7 +142,9 @@ def _without_labels(
 ) -> tuple[dict[str, MetricResult], tuple[Violation, ...]]:
     metric, holdout = model.performance_metric, reference.holdout_metrics
     wanted = math.ceil(model.monitoring.performance.min_labels * facts.rows)
-    detail = f"{facts.labelled} of {facts.rows} labels are in, {wanted} are needed; judged when they are"
+    unscored = facts.rows - facts.scored
+    needed = f"{unscored} rows have no prediction, {wanted} with both" if unscored else wanted
+    detail = f"{facts.labelled} of {facts.rows} labels are in, {needed} are needed; judged when they are"
     limit = limit_at(model, reference, len(window))
     made = estimator.estimate(window) if estimator else None
     if made is None:

@@ -17,8 +17,8 @@ from evergreen.warehouse.connection import connect, fetch
 
 # The top ten bits of a key's hash are its bucket; the index `prediction_sample` holds the lowest ones.
 BUCKETS, LOWEST, INDEXED = 1024, -512, 64
-# From `EXACT` predictions on their number is estimated from so many buckets.
-ESTIMATED = 16
+# From `EXACT` predictions on their number is estimated from so many buckets; so near the rows it may as well be all of them.
+ESTIMATED, ALL_BUT = 16, 0.02
 SERVED = pa.schema([("_key", pa.string()), ("_prediction", pa.float64()), ("_version", pa.string())])
 # Types that come back from JSON text as they were.
 READ_BACK = frozenset({
@@ -48,7 +48,8 @@ def feed(specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, look_
 
     Rows and predictions are counted each for itself, joined is nothing: a key that was scored is one that the feature
     query returned in its window then. Where it has vanished or moved to another window since, it still counts as
-    scored here, at most as many as there are rows. The number of very many predictions is an estimate.
+    scored here, at most as many as there are rows. The number of very many predictions is an estimate; where it is within four
+    standard errors of the rows, all of them count as scored.
 
     Args:
         specs: all specs.
@@ -68,6 +69,8 @@ def feed(specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, look_
         for begin, (rows, labelled) in counts.windows.items():
             window = window_of(begin, model.monitoring.window)
             scored = _scored(reader, _made(model, window.start, min(window.end, end), as_of))
+            if scored >= max(EXACT, (1 - ALL_BUT) * rows):
+                scored = rows
             facts[begin] = Facts(rows, labelled, min(scored, rows))
     return Feed(facts, counts.newest)
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 
 ANCHOR = datetime(1970, 1, 5, tzinfo=timezone.utc)
 MOST_PER_RUN = 12
-# Labels and rows that trickle in are worth a new revision only when they add this share of the window's rows.
+# Labels, rows and predictions that trickle in are worth a new revision only when they add this share of the window's rows.
 RELEVANT_GROWTH = 0.05
 
 
@@ -40,6 +40,11 @@ class Facts:
     labelled: int = 0
     scored: int = 0
 
+    @property
+    def judgeable(self) -> int:
+        """Rows that surely have both a label and a prediction; exact where no row lacks both."""
+        return max(0, self.labelled + self.scored - self.rows)
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -51,6 +56,7 @@ class Judged:
     revision: int
     rows: int
     labelled: int
+    scored: int
     performance: bool
     held_back: frozenset[str] = frozenset()
 
@@ -130,18 +136,19 @@ def worth_judging_again(before: Judged, now: Facts, min_labels: float) -> bool:
     """Whether what came in since the last judgement can change it.
 
     Yes when the labels now suffice for performance and did not before, when the last labels came in, or when
-    rows or labels grew by at least `RELEVANT_GROWTH` of the rows. A window that was held back is looked at
+    rows, labels or predictions grew by at least `RELEVANT_GROWTH` of the rows. A window that was held back is looked at
     in every run; `still_held_back` tells whether nothing changed.
     """
     if before.held_back:
         return True
     step = max(1.0, RELEVANT_GROWTH * now.rows)
-    enough = now.rows > 0 and now.labelled >= min_labels * now.rows
+    enough = now.rows > 0 and now.judgeable >= min_labels * now.rows
     return (
         (enough and not before.performance)
         or (before.labelled < now.labelled == now.rows)
         or (enough and now.labelled - before.labelled >= step)
         or now.rows - before.rows >= step
+        or now.scored - before.scored >= step
     )
 
 

@@ -14,14 +14,16 @@ def error(judgement: Judgement) -> str:
 
 
 def sentence(name: str, found: MetricResult) -> str:
-    """One metric: its value with the interval, how many labels it rests on, its limit."""
+    """One metric: its value with the interval, how many rows it rests on, its limit."""
     if found.state == "not_yet" or found.value is None:
         told = "not yet" if found.state == "not_yet" else "could not be computed"
         return f"{name}: {told} ({found.detail})"
     between = ""
     if found.low is not None and found.high is not None:
         between = f" ({found.low:.4g} to {found.high:.4g}, {found.confidence or 0:.0%} confidence)"
-    labels = "" if found.coverage is None else f", {found.coverage:.0%} of the labels are in"
+    share = (
+        "" if found.coverage is None else f", {found.coverage:.0%} of the window's have label and prediction"
+    )
     rows = "" if found.rows is None else f" on {found.rows} rows"
     side = (
         ""
@@ -29,7 +31,7 @@ def sentence(name: str, found: MetricResult) -> str:
         else f"; at {'least' if name in LARGER_IS_BETTER else 'most'} {found.limit:.4g}"
     )
     kind = "estimated without labels, " if found.state == "estimated" else ""
-    return f"{name}: {kind}{found.value:.4g}{between}{rows}{labels}{side}"
+    return f"{name}: {kind}{found.value:.4g}{between}{rows}{share}{side}"
 
 
 def verdict(judgement: Judgement) -> str:

@@ -199,7 +199,7 @@ class Loop:
             here, held = facts.get(window.start, Facts()), due.held[window.start]
             judged = Judgement(
                 model.name, champion.version, window.start, window.end, revision, as_of,
-                Status.OK, here.rows, 0, here.labelled, mlflow_run=champion.run_id,
+                Status.OK, here.rows, 0, here.labelled, mlflow_run=champion.run_id, scored=here.scored,
             )  # fmt: skip
             if held:
                 judged = judge.held_back(judged, held)

@@ -59,7 +59,7 @@ class Performance(Strict):
         0.8,
         gt=0,
         le=1,
-        description="share of rows whose label must be in; below it the error is 'not yet' judged",
+        description="share of rows that must have a label, and a prediction; below it the error is 'not yet' judged",
     )
     estimate: bool = Field(
         False,

@@ -73,7 +73,7 @@ CREATE TABLE IF NOT EXISTS evergreen.shadow_prediction (
 );
 CREATE INDEX IF NOT EXISTS shadow_prediction_time ON evergreen.shadow_prediction (model, event_time);
 
--- One row per judged window; judged again (revision + 1) when more labels are in.
+-- One row per judged window; judged again (revision + 1) when more labels, rows or predictions are in.
 CREATE TABLE IF NOT EXISTS evergreen.window_judgement (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     model        text NOT NULL,
@@ -93,6 +93,7 @@ CREATE TABLE IF NOT EXISTS evergreen.window_judgement (
     mlflow_run   text,
     UNIQUE (model, version, window_start, revision)
 );
+ALTER TABLE evergreen.window_judgement ADD COLUMN IF NOT EXISTS scored bigint;  -- NULL: an earlier release judged
 
 CREATE TABLE IF NOT EXISTS evergreen.window_column (
     judgement_id bigint NOT NULL REFERENCES evergreen.window_judgement (id) ON DELETE CASCADE,

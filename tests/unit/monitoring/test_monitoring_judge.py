@@ -119,6 +119,69 @@ def test_rows_without_a_prediction_are_not_fine_until_they_are_scored(scene):
     assert (again.status, again.revision, again.window_start) == (Status.OK, 2, CUTOFF + WEEK)
 
 
+@pytest.mark.parametrize("labels", [True, False], ids=["labelled", "unlabelled"])
+def test_a_window_of_many_rows_of_which_part_was_scored_is_not_fine(scene, labels):
+    """More rows are scored than is usual, and far fewer than there are; the others are another world."""
+    world = scene()
+    world.champion()
+    parts = [week(0).assign(ts=lambda f, n=n: f["ts"] + timedelta(minutes=n)) for n in (0, 20, 40)]
+    parts[1:] = [f.assign(guess=f["guess"] + 50) for f in parts[1:]]
+    for part in parts:
+        world.land(part, labels=labels)
+    world.score(CUTOFF, CUTOFF + 4 * WEEK / 10)
+    (first,) = run(world, at(1))
+    assert (first.status, first.rows, first.scored, violated(first)) == (
+        Status.INSUFFICIENT, 3 * ROWS, 202, {"unscored:_prediction"},
+    )  # fmt: skip
+    assert "302 of 504 rows have no prediction, 80% need one" in first.violations[0].detail
+    world.score(CUTOFF, CUTOFF + 7 * WEEK / 10)
+    assert run(world, at(1)) == []
+    world.score(CUTOFF, CUTOFF + WEEK)
+    (again,) = run(world, at(1))
+    assert (again.status, again.revision, again.scored) == (Status.VIOLATION, 2, 3 * ROWS)
+    assert violated(again) == {"prediction_drift:_prediction", *(("performance:rmse",) if labels else ())}
+    assert run(world, at(1)) == []
+
+
+def test_rows_that_are_scored_after_the_judgement_are_judged_once(scene):
+    world = scene(performance={"min_labels": 0.9})
+    world.champion()
+    late = CUTOFF + WEEK * 6 / 7
+    world.land(week(0).assign(guess=lambda f: f["guess"] + 50 * (f["ts"] >= late)))
+    world.score(CUTOFF, late)
+    (first,) = run(world, at(1))
+    assert (first.status, first.scored, first.metrics["rmse"].state) == (Status.OK, 144, "not_yet")
+    assert (
+        "168 of 168 labels are in, 24 rows have no prediction, 152 with both" in first.metrics["rmse"].detail
+    )
+    assert run(world, at(1)) == []
+    world.score(late, CUTOFF + WEEK)
+    (again,) = run(world, at(1))
+    assert (again.status, again.revision, again.scored) == (Status.VIOLATION, 2, ROWS)
+    assert "performance:rmse" in violated(again)
+    assert run(world, at(1)) == []
+
+
+def test_a_judgement_of_an_earlier_release_is_not_made_again(scene):
+    world = scene()
+    world.champion()
+    world.live(1)
+    run(world, at(1))
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("UPDATE evergreen.window_judgement SET scored = NULL")
+    assert run(world, at(1)) == []
+
+
+def test_a_window_in_which_scoring_began_is_judged_where_most_of_it_was_scored(scene):
+    world = scene()
+    world.champion()
+    world.land(week(0))
+    world.score(CUTOFF + timedelta(days=2), CUTOFF + WEEK)
+    assert run(world, at(1)) == []
+    world.score(CUTOFF + timedelta(days=1), CUTOFF + WEEK)
+    assert [(j.status, j.scored) for j in run(world, at(1))] == [(Status.OK, 144)]
+
+
 def test_a_scoring_that_never_ran_is_found_and_one_that_began_inside_a_window_is_not_blamed(scene):
     world = scene()
     world.champion()

@@ -265,6 +265,7 @@ def test_the_limit_of_the_served_error(spec, metrics, limit):
         pytest.param(ALL_IN, lambda f: f, "judged", set(), id="as on the holdout"),
         pytest.param(ALL_IN, lambda f: f.assign(y=f["y"] + 3), "judged", {What.PERFORMANCE}, id="worse than allowed"),
         pytest.param(Facts(ROWS, 100, ROWS), lambda f: f.assign(y=f["y"] + 3), "not_yet", set(), id="too few labels say nothing"),
+        pytest.param(Facts(ROWS, 140, 140), lambda f: f.assign(y=f["y"] + 3), "not_yet", set(), id="too few with label and prediction"),
         pytest.param(ALL_IN, lambda f: f.assign(y=np.nan), "unreadable", {What.UNREADABLE}, id="counted labels that are not there"),
     ],
 )  # fmt: skip

@@ -61,14 +61,18 @@ def test_how_far_back_a_champion_answers(reign, first_scored, as_of, delay, firs
 @pytest.mark.parametrize(
     ("before", "now", "again"),
     [
-        pytest.param(Judged(1, 168, 168, True), Facts(168, 168, 168), False, id="nothing new"),
-        pytest.param(Judged(1, 168, 0, False), Facts(168, 130, 168), False, id="labels still too few"),
-        pytest.param(Judged(1, 168, 0, False), Facts(168, 135, 168), True, id="labels suffice now"),
-        pytest.param(Judged(1, 168, 135, True), Facts(168, 136, 168), False, id="one label more"),
-        pytest.param(Judged(1, 168, 135, True), Facts(168, 150, 168), True, id="a twentieth more labels"),
-        pytest.param(Judged(1, 168, 165, True), Facts(168, 168, 168), True, id="the last labels"),
-        pytest.param(Judged(1, 120, 120, True), Facts(168, 168, 168), True, id="late rows"),
-        pytest.param(Judged(1, 3, 3, False, frozenset({"volume"})), Facts(3, 3, 3), True, id="held back is looked at again"),
+        pytest.param(Judged(1, 168, 168, 168, True), Facts(168, 168, 168), False, id="nothing new"),
+        pytest.param(Judged(1, 168, 0, 168, False), Facts(168, 130, 168), False, id="labels still too few"),
+        pytest.param(Judged(1, 168, 0, 168, False), Facts(168, 135, 168), True, id="labels suffice now"),
+        pytest.param(Judged(1, 168, 135, 168, True), Facts(168, 136, 168), False, id="one label more"),
+        pytest.param(Judged(1, 168, 135, 168, True), Facts(168, 150, 168), True, id="a twentieth more labels"),
+        pytest.param(Judged(1, 168, 165, 168, True), Facts(168, 168, 168), True, id="the last labels"),
+        pytest.param(Judged(1, 120, 120, 120, True), Facts(168, 168, 168), True, id="late rows"),
+        pytest.param(Judged(1, 168, 168, 140, True), Facts(168, 168, 168), True, id="late predictions"),
+        pytest.param(Judged(1, 168, 0, 140, False), Facts(168, 0, 168), True, id="late predictions without labels"),
+        pytest.param(Judged(1, 168, 168, 160, True), Facts(168, 168, 168), False, id="a few late predictions"),
+        pytest.param(Judged(1, 168, 0, 140, False), Facts(168, 140, 140), False, id="too few surely have label and prediction"),
+        pytest.param(Judged(1, 3, 3, 3, False, frozenset({"volume"})), Facts(3, 3, 3), True, id="held back is looked at again"),
     ],
 )  # fmt: skip
 def test_what_is_worth_a_new_revision(before, now, again):
@@ -76,7 +80,7 @@ def test_what_is_worth_a_new_revision(before, now, again):
 
 
 def test_held_back_for_the_same_reason_is_no_news():
-    before = Judged(1, 3, 3, False, frozenset({"volume"}))
+    before = Judged(1, 3, 3, 3, False, frozenset({"volume"}))
     assert windows.still_held_back(before, frozenset({"volume"}), Facts(3, 3, 0))
     assert not windows.still_held_back(before, frozenset({"stale"}), Facts(3, 3, 0))
     assert not windows.still_held_back(before, frozenset({"volume"}), Facts(4, 4, 0))
@@ -86,8 +90,8 @@ def test_held_back_for_the_same_reason_is_no_news():
 def test_windows_without_news_do_not_take_the_place_of_those_whose_labels_came():
     found = windows.complete(HOUR, utc("2024-01-01"), utc("2024-01-03T12:00"))
     outage = {w.start for w in found[-12:]}
-    empty = Judged(1, 0, 0, False, frozenset({"volume"}))
-    history = {w.start: empty if w.start in outage else Judged(1, 60, 0, False) for w in found}
+    empty = Judged(1, 0, 0, 0, False, frozenset({"volume"}))
+    history = {w.start: empty if w.start in outage else Judged(1, 60, 0, 60, False) for w in found}
     facts = {w.start: Facts() if w.start in outage else Facts(60, 60, 60) for w in found}
     due = windows.due(found, facts, history, 0.8, lambda w: w.start not in outage)
     assert [w for w, _ in due] == found[-24:-12]
@@ -96,7 +100,7 @@ def test_windows_without_news_do_not_take_the_place_of_those_whose_labels_came()
 
 def test_due_windows_are_bounded_with_the_newest_in_time_order():
     found = windows.complete(DAY, utc("2024-01-01"), utc("2024-03-01"))
-    judged = {found[-1].start: Judged(1, 24, 24, True)}
+    judged = {found[-1].start: Judged(1, 24, 24, 24, True)}
     facts = {w.start: Facts(24, 24, 24) for w in found}
     due = windows.due(found, facts, judged, 0.8)
     assert [w for w, _ in due] == found[-windows.MOST_PER_RUN - 1 : -1]

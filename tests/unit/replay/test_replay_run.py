@@ -129,7 +129,7 @@ def test_the_same_decisions_and_predictions_as_the_live_loop(small, start, mlflo
         lived = [d for d in ledger.find(conn, "model/rides")[::-1] if d.kind is not ledger.Kind.RECOVERED]
         judged = fetch(
             conn,
-            "SELECT version, window_start, revision, status, row_count, labelled, as_of FROM evergreen.window_judgement"
+            "SELECT version, window_start, revision, status, row_count, labelled, scored, as_of FROM evergreen.window_judgement"
             " ORDER BY id",
         )
         served = fetch(
@@ -141,7 +141,7 @@ def test_the_same_decisions_and_predictions_as_the_live_loop(small, start, mlflo
     ]
     assert any(d.kind is Kind.RETRAIN_REQUESTED for d in lived)
     assert [
-        (j.version, j.window_start, j.revision, j.status.value, j.rows, j.labelled, j.as_of)
+        (j.version, j.window_start, j.revision, j.status.value, j.rows, j.labelled, j.scored, j.as_of)
         for j in loop.state.judgements
     ] == [tuple(row.values()) for row in judged]
     mine = {}
