@@ -74,6 +74,12 @@ class Decision:
     id: int | None = None
     decided_at: datetime | None = None
 
+    @property
+    def effective_from(self) -> datetime:
+        """From when on a change of champion is in force, in as-of terms: later than `as_of` where its version waited."""
+        since = self.evidence.get("effective_from")
+        return datetime.fromisoformat(since) if since else self.as_of
+
 
 def model_subject(name: str) -> str:
     """The ledger's subject of a model."""

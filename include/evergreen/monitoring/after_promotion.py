@@ -164,9 +164,10 @@ def _roll_back(
 
 
 def part(found: Watched, as_of: datetime) -> int:
-    """In which of the equal parts of the period a time lies, counted from 1."""
-    began = found.promotion.as_of
-    return min(1 + (as_of - began) * (LOOKS - 1) // (found.judged_until - began), LOOKS - 1)
+    """In which of the equal parts of the period a time lies, counted from 1; an earlier time counts to the first."""
+    began = found.promotion.effective_from
+    number = 1 + (as_of - began) * (LOOKS - 1) // (found.judged_until - began)
+    return max(1, min(number, LOOKS - 1))
 
 
 def _again(conn: Connection, model: ModelSpec, done: Decision, as_of: datetime) -> Decision | None:

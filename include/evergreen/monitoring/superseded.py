@@ -70,7 +70,7 @@ def rows(
             found is None
             or found.previous is None
             or by.reason == own_rollback
-            or by.as_of > found.judged_until
+            or by.effective_from > found.judged_until
         ):
             continue
         found_rows.append(_row(model, promotion, by, found.judged_until, run_id))

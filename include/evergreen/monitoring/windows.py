@@ -94,7 +94,7 @@ def candidates(
 
     Args:
         length: `monitoring.window`.
-        reign: the later of the champion's training cut-off and the as-of time of its promotion or rollback.
+        reign: since when the champion is in office, see `reign.begun`.
         first_scored: event time of the model's first prediction, by any version; None before it.
         as_of: the cut-off of this run.
         label_delay: the spec's `label.delay`.

@@ -1,6 +1,6 @@
 """Which champion is under watch after its promotion, against which one, and until when: read from the ledger.
 
-Every promotion begins a watch; the next change of champion, whoever makes it, ends it. A rollback begins none: the
+Every promotion begins a watch when it is in force; the next change of champion, whoever makes it, ends it. A rollback begins none: the
 champion that it brings back was compared when it was new.
 """
 
@@ -20,7 +20,7 @@ class Watched:
     """A promotion under watch.
 
     Attributes:
-        promotion: the decision; runs as of its time or later compare.
+        promotion: the decision; runs as of its time or later compare. The period counts from its `effective_from`.
         previous: the version that was champion before; None where there was none.
         shadowed_until: runs as of this time or earlier let the previous champion predict too.
         judged_until: from then on the labels of those rows are mature, and the comparison ends.
@@ -45,5 +45,5 @@ def watched(model: ModelSpec, changes: Sequence[Decision]) -> Watched | None:
     if not period or not changes or changes[0].kind is not Kind.PROMOTED:
         return None
     line = succession(list(changes))
-    until = changes[0].as_of + period
+    until = changes[0].effective_from + period
     return Watched(changes[0], line[-2] if len(line) > 1 else None, until, until + model.label.delay)

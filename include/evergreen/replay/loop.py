@@ -18,6 +18,7 @@ from evergreen.monitoring import estimate, judge, performance, policy, reads, wa
 from evergreen.monitoring.estimate import Estimator
 from evergreen.monitoring.judgement import Judgement, Status
 from evergreen.monitoring.reference import Reference
+from evergreen.monitoring.reign import begun
 from evergreen.monitoring.windows import Facts, Window
 from evergreen.registry.watched import watched
 from evergreen.replay import watching
@@ -123,7 +124,7 @@ class Loop:
         return self.state.champion(self.model.name)
 
     def _reign(self, champion: registry.Champion) -> datetime:
-        return max(champion.as_of, self.state.changes()[0].as_of)
+        return begun(champion, self.state.changes()[0])
 
     def _reference(self, version: str) -> Reference:
         if version not in self._references:

@@ -142,12 +142,15 @@ def conclude(model: ModelSpec, version: str, answer: Answer, run_id: str) -> Dec
         )
     found = outcome(asked)
     in_time = answer.by is not None and answer.at <= until(asked)
+    registered = None
     if standing is None and answer.approved and in_time:
-        check_version(model, found)
+        registered = check_version(model, found)
         registry.load(model, version)
     with connect() as conn:
         ledger.lock(conn, model.name)
-        decision = settled(conn, model, version) or _end(conn, model, asked, found, answer, in_time, run_id)
+        decision = settled(conn, model, version) or _end(
+            conn, model, asked, found, answer, in_time, registered, run_id
+        )
     if decision.kind is Kind.PROMOTED:
         with connect() as conn:
             registry.champion(conn, model.name)
@@ -218,6 +221,7 @@ def _end(
     found: Outcome,
     answer: Answer,
     in_time: bool,
+    registered: datetime | None,
     run_id: str,
 ) -> Decision:
     ruling = rule(conn, model, found)
@@ -242,4 +246,4 @@ def _end(
         "comment": answer.comment,
         **({"asked_because": because} if because else {}),
     }
-    return write(conn, model, found, ruling, run_id, more=more, waited=asked)
+    return write(conn, model, found, ruling, run_id, more=more, registered=registered, waited=asked)

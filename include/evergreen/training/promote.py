@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from evergreen import ledger, registry
@@ -54,18 +55,20 @@ def settle(
         raise ValueError(f"{model.name}: a dry run decides nothing; settle is not called for it")
     if found.model != model.name:
         raise ValueError(f"the outcome is of {found.model}, asked was {model.name}")
-    check_version(model, found)
+    registered = check_version(model, found)
     with connect() as conn:
         ledger.lock(conn, model.name)
         standing = settled(conn, model, found.version) or approval.waiting(conn, model, found.version)
-        decision = standing or _decide(conn, model, found, run_id, because)
+        decision = standing or _decide(conn, model, found, registered, run_id, because)
     if decision.kind is Kind.PROMOTED:
         with connect() as conn:
             registry.champion(conn, model.name)
     return decision
 
 
-def _decide(conn: Connection, model: ModelSpec, found: Outcome, run_id: str, because: str) -> Decision:
+def _decide(
+    conn: Connection, model: ModelSpec, found: Outcome, registered: datetime, run_id: str, because: str
+) -> Decision:
     ruling = rule(conn, model, found)
     more = {"asked_because": because} if because else {}
     if ruling.passed:
@@ -75,4 +78,4 @@ def _decide(conn: Connection, model: ModelSpec, found: Outcome, run_id: str, bec
         found = approval.supersede(conn, model, found, run_id)
         if model.gate.approval == "manual":
             return approval.wait(conn, model, found, ruling, run_id, more=more)
-    return write(conn, model, found, ruling, run_id, more=more)
+    return write(conn, model, found, ruling, run_id, more=more, registered=registered)

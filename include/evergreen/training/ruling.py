@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from evergreen import ledger, registry
@@ -15,12 +16,14 @@ from evergreen.registry.client import client, guarded
 from evergreen.spec import ModelSpec
 from evergreen.training.outcome import Outcome
 from evergreen.training.record import KEY_TAG, run_key
-from evergreen.warehouse.connection import Connection
+from evergreen.warehouse.connection import Connection, fetch
 
 CHAMPION_CHANGED = "champion_changed_meanwhile"
 BLOCKED = "blocked_after_rollback"
 SUPERSEDED = "superseded"
 FINGERPRINT_TAG = "evergreen.fingerprint"
+# What is promoted so soon after it was registered is in force as of its training.
+AT_ONCE = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def write(
     run_id: str,
     *,
     more: dict[str, Any],
+    registered: datetime | None = None,
     waited: Decision | None = None,
 ) -> Decision:
     """Append the decision on a challenger, and owe its e-mail in the same transaction.
@@ -89,6 +93,7 @@ def write(
         ruling: promotes where it passed, rejects otherwise.
         run_id: `dag_id/run_id` that decides.
         more: further evidence.
+        registered: when its version was, see `check_version`; a promotion is in force later by as long as it waited.
         waited: the row by which the challenger waited for a person; it is settled by this decision.
     """
     answers = [*(found.requests if ruling.answers else ()), *([waited.id] if waited and waited.id else ())]
@@ -103,7 +108,11 @@ def write(
             dedupe_key=_key(model, found.version),
             version=found.version,
             answers=tuple(answers),
-            evidence={**evidence(found, ruling), **more},
+            evidence={
+                **evidence(found, ruling),
+                **(_in_force(conn, found, registered) if ruling.passed and registered else {}),
+                **more,
+            },
         ),
     )
     if ruling.reason == SUPERSEDED:
@@ -144,8 +153,20 @@ def evidence(found: Outcome, ruling: Ruling) -> dict[str, Any]:
     }
 
 
-def check_version(model: ModelSpec, found: Outcome) -> None:
+def _in_force(conn: Connection, found: Outcome, registered: datetime) -> dict[str, str]:
+    """From when on a promotion of now is in force, where that is later than its training.
+
+    As-of time went on while it waited, for a person or for a failed task to be cleared, as long as the clock did.
+    """
+    waited = fetch(conn, "SELECT clock_timestamp() AS now")[0]["now"] - registered
+    return {"effective_from": (found.as_of + waited).isoformat()} if waited >= AT_ONCE else {}
+
+
+def check_version(model: ModelSpec, found: Outcome) -> datetime:
     """See that MLflow's version is this training's, made of the snapshot that the gate judged on.
+
+    Returns:
+        When it was registered (UTC).
 
     Raises:
         TerminalError: MLflow has no such version, or it is another training's (REGISTRY_MISMATCH).
@@ -168,6 +189,7 @@ def check_version(model: ModelSpec, found: Outcome) -> None:
             "again",
             Reason.REGISTRY_MISMATCH,
         )
+    return datetime.fromtimestamp(registered.creation_timestamp / 1000, timezone.utc)
 
 
 def blocked_by(conn: Connection, model: ModelSpec, found: Outcome) -> Decision | None:

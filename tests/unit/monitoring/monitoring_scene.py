@@ -118,7 +118,13 @@ class Scene:
         return specs(self.spec)
 
     def champion(
-        self, version: str = "1", *, as_of: datetime = CUTOFF, seed: int = 1, learned: pa.Table | None = None
+        self,
+        version: str = "1",
+        *,
+        as_of: datetime = CUTOFF,
+        seed: int = 1,
+        learned: pa.Table | None = None,
+        effective_from: datetime | None = None,
     ) -> str:
         """Register a version with its reference and promote it; returns its MLflow run."""
         made = reference.build(self.spec, learned or learnt(seed), {"rmse": 1.0, "mae": 0.8, "r2": 0.95})
@@ -140,7 +146,11 @@ class Scene:
                 conn,
                 Decision(
                     as_of, "model/watched", Kind.PROMOTED, "first_champion", "train/1", f"promote:{version}",
-                    {"mlflow_run": self.run_id}, version,
+                    {
+                        "mlflow_run": self.run_id,
+                        **({"effective_from": effective_from.isoformat()} if effective_from else {}),
+                    },
+                    version,
                 ),
             )  # fmt: skip
         shutil.rmtree(self.tmp / f"reference-{version}")

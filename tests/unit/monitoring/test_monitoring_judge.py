@@ -12,9 +12,12 @@ from monitoring_scene import CUTOFF, ROWS, WEEK, at, count, violated, week
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind, append
 from evergreen.monitoring import judgement as store
+from evergreen.monitoring import policy
 from evergreen.monitoring.judge import judge
 from evergreen.monitoring.judgement import Status, What
 from evergreen.warehouse.connection import connect, fetch
+
+DAY = timedelta(days=1)
 
 
 def run(world, as_of, run_id="monitor/1"):
@@ -306,6 +309,21 @@ def test_after_a_rollback_the_windows_of_the_version_taken_back_are_not_its_succ
         append(conn, back)
     found = run(world, at(3))
     assert [(j.version, j.window_start) for j in found] == [("1", CUTOFF + 2 * WEEK)]
+
+
+def test_windows_before_an_approval_are_not_those_of_the_champion_that_waited(scene):
+    """The concept has moved: version 1 errs, version 2 is trained as of day 1 and approved on day 4."""
+    world = scene(window="1d", min_rows=20, trigger={"m": 2, "n": 3}, performance={"max_worse": 0.3})
+    world.champion("1")
+    world.land(week(0, change=lambda f: f.assign(y=f["y"] + 8.0)))
+    world.score(CUTOFF, CUTOFF + 4 * DAY, version="1")
+    approved = CUTOFF + timedelta(days=4, hours=2)
+    world.champion("2", as_of=CUTOFF + timedelta(days=1, hours=2), effective_from=approved)
+    assert run(world, approved) == []
+    assert policy.apply(world.spec, approved, "monitor/1", world.specs) is None
+    world.score(CUTOFF + 4 * DAY, CUTOFF + 6 * DAY, version="2")
+    found = run(world, approved + 2 * DAY, "monitor/2")
+    assert [j.window_start for j in found] == [CUTOFF + 4 * DAY, CUTOFF + 5 * DAY]
 
 
 def test_without_a_champion_there_is_nothing_to_judge(scene):

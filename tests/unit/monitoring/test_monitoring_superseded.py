@@ -18,7 +18,11 @@ SPEC = model()
 
 
 def change(
-    version: str, days: float, kind: Kind = Kind.PROMOTED, reason: str = "better_than_champion"
+    version: str,
+    days: float,
+    kind: Kind = Kind.PROMOTED,
+    reason: str = "better_than_champion",
+    waited: float = 0,
 ) -> int:
     with connect() as conn:
         as_of = CUTOFF + days * DAY
@@ -26,7 +30,10 @@ def change(
             conn,
             Decision(
                 as_of, "model/watched", kind, reason, "t/1", f"{kind.value}:{version}:{days}",
-                {"mlflow_run": "x", "trained_until": as_of.isoformat()}, version,
+                {
+                    "mlflow_run": "x", "trained_until": as_of.isoformat(),
+                    "effective_from": (as_of + waited * DAY).isoformat(),
+                }, version,
             ),
         )  # fmt: skip
     assert made.id
@@ -94,6 +101,14 @@ def test_what_ended_otherwise_is_not_closed_again(landed):
     change("4", -10)
     look(0)
     assert closed() == [], "1 and 2 by time, 3 by the watch itself, 4 goes on"
+
+
+def test_a_watch_that_was_over_before_the_next_champion_went_live_is_not_closed(landed):
+    change("1", -30)
+    change("2", 0)
+    change("3", 6, waited=3)
+    look(9.1)
+    assert closed() == [], "version 3 was trained in the period, and approved after it"
 
 
 def test_a_change_of_a_later_time_closes_nothing_yet(landed):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from evergreen.ledger import Decision, Kind
+from evergreen.monitoring.after_promotion import LOOKS, part
 from evergreen.registry.watched import watched
 
 DAY = timedelta(days=1)
@@ -44,6 +46,16 @@ def test_the_period_and_the_labels_after_it(change, rides, start):
     found = watched(late, line(start, "+1"))
     assert found.shadowed_until == start + 4 * DAY
     assert found.judged_until == start + 6 * DAY
+
+
+def test_the_period_of_a_version_that_waited_counts_from_when_it_went_live(change, rides, start):
+    later = start + 4 * DAY
+    newest, before = line(start, "+1", "+2")
+    newest = replace(newest, evidence={"effective_from": later.isoformat()})
+    found = watched(change(rides, watch={"period": "1d"}), [newest, before])
+    assert found.shadowed_until == later + DAY
+    assert part(found, newest.as_of) == part(found, later) == 1, "a run as of the wait is no look of its own"
+    assert part(found, found.judged_until - timedelta(minutes=1)) == LOOKS - 1
 
 
 @pytest.mark.parametrize(

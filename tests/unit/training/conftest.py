@@ -6,13 +6,16 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from evergreen.training import ruling
 from evergreen.training.matrix import Matrix
 from evergreen.training.rows import Rows, opened
 
@@ -63,3 +66,13 @@ def in_file(tmp_path: Path) -> Callable[[np.ndarray], Matrix]:
         return Matrix(path, 0, *values.shape, dense=not np.isnan(values).any())
 
     return write
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, timedelta], None]:
+    """Let a module find that the version was registered so much earlier than it was."""
+
+    def earlier(module: ModuleType, by: timedelta) -> None:
+        monkeypatch.setattr(module, "check_version", lambda *args: ruling.check_version(*args) - by)
+
+    return earlier

@@ -17,6 +17,8 @@ from evergreen.alerting.letter import Letter, Table
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
 from evergreen.monitoring.waking import wake
+from evergreen.registry.watched import watched
+from evergreen.scoring import shadow
 from evergreen.training import approval
 from evergreen.training.approval import Answer
 from evergreen.training.verdict import GateReason, Verdict
@@ -126,6 +128,25 @@ def test_approved_it_is_champion_as_of_its_training_once_and_answers_its_request
     assert open_requests() == []
     assert awaiting() is None
     assert mails()[-1] == ("champion_changed", "promoted:rides:2")
+
+
+@pytest.mark.parametrize(
+    ("hours", "late"), [pytest.param(0.5, False, id="at once"), pytest.param(70, True, id="after three days")]
+)
+def test_approved_late_it_is_in_force_as_much_later_than_its_training(landed, start, registered, hours, late):
+    """The shadow predicts in the period after the approval, not after a training that nobody had approved yet."""
+    as_of, wait = start + timedelta(days=40), timedelta(hours=hours)
+    waits = challenge(landed, as_of)
+    registered(approval, wait)
+    done = approval.conclude(landed.model, "2", yes(waits), "promote/1")
+    assert done.as_of == as_of
+    assert ("effective_from" in done.evidence) == late
+    assert done.effective_from == pytest.approx(as_of + wait * late, abs=timedelta(minutes=5))
+    model = landed.with_model(watch={"period": "2d"}).model
+    with connect() as conn:
+        found = watched(model, ledger.champions(conn, "rides"))
+    assert shadow.active(found, as_of + wait), "the first scoring after the approval"
+    assert not shadow.active(found, as_of + wait + timedelta(days=2, minutes=6))
 
 
 def test_refused_it_is_rejected_with_the_words_of_the_person(landed, start, wish):

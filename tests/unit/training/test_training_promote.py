@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from evergreen import ledger, registry
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
-from evergreen.training import ruling
+from evergreen.training import promote, ruling
 from evergreen.training.outcome import Outcome
 from evergreen.training.promote import settle
 from evergreen.training.provenance import training_hash
@@ -68,6 +68,18 @@ def test_rejection_answers_the_request_and_leaves_the_champion(landed, start):
     assert mails() == [("champion_changed", "promoted:rides:1"), ("challenger_rejected", incident)]
     with connect() as conn:
         assert ledger.open_requests(conn, "rides") == []
+
+
+def test_a_settling_that_was_cleared_days_later_is_in_force_from_then_on(landed, start, registered):
+    as_of = start + timedelta(days=40)
+    at_once = landed.settle(landed.train(as_of, "dag/first"))
+    assert (at_once.effective_from, "effective_from" in at_once.evidence) == (as_of, False)
+    passed = Verdict(True, GateReason.BETTER_THAN_CHAMPION)
+    outcome = replace(landed.train(as_of + timedelta(days=1), "dag/second"), verdict=passed)
+    registered(promote, timedelta(days=3))
+    done = landed.settle(outcome)
+    assert done.as_of == outcome.as_of
+    assert done.effective_from - done.as_of == pytest.approx(timedelta(days=3), abs=timedelta(minutes=5))
 
 
 def test_a_champion_that_changed_meanwhile_is_not_replaced_and_the_request_stays_open(landed, start):
