@@ -229,9 +229,16 @@ def measured(
     rows: pd.DataFrame,
     estimator: Estimator | None = None,
 ) -> tuple[Judgement, list[ColumnResult], tuple[Violation, ...]]:
-    """Measure the rows of a window (`measure.frame`): the judgement with its metrics, columns, violations of the error."""
+    """Measure the rows of a window (`measure.frame`): the judgement with its metrics, columns, violations of the error.
+
+    Where another version served most rows, neither their error nor the drift of their predictions is a violation.
+    """
     columns = measure.columns(model, rows, reference, labels=performance.enough_labels(model, facts))
-    metrics, worse = performance.judge(model, rows, reference, facts, estimator)
+    if (rows["_version"].dropna() != found.version).mean() > 0.5:
+        columns = [replace(c, violated=False) if c.kind is What.PREDICTION_DRIFT else c for c in columns]
+        metrics, worse = performance.of_another(model, rows, reference), ()
+    else:
+        metrics, worse = performance.judge(model, rows, reference, facts, estimator)
     return replace(found, sampled_rows=len(rows), metrics=metrics), columns, worse
 
 
@@ -239,7 +246,7 @@ def concluded(
     found: Judgement, columns: Sequence[ColumnResult], worse: Sequence[Violation], rows: pd.DataFrame
 ) -> Judgement:
     """The judgement of what `measured` found."""
-    columns = _served_by(columns, rows)
+    columns = _served_by(columns, rows, found.version)
     violations = (*(c.violation for c in columns if c.violated), *worse)
     return replace(
         found,
@@ -258,10 +265,10 @@ def _without(columns: Sequence[ColumnResult], refused: dict[str, str]) -> list[C
     ]
 
 
-def _served_by(columns: Sequence[ColumnResult], rows: pd.DataFrame) -> list[ColumnResult]:
-    """Say on the prediction's row which versions served the window: after a promotion it is more than one."""
+def _served_by(columns: Sequence[ColumnResult], rows: pd.DataFrame, version: str) -> list[ColumnResult]:
+    """Say on the prediction's row which versions served the window, where it was not this one alone: after a promotion."""
     counts = rows["_version"].value_counts().sort_index()
-    if len(counts) < 2:
+    if set(counts.index) <= {version}:
         return list(columns)
     served = "served by " + ", ".join(f"version {v} ({n} rows)" for v, n in counts.items())
     return [replace(c, detail=f"{c.detail}; {served}") if c.column == "_prediction" else c for c in columns]

@@ -42,7 +42,7 @@ class What(str, Enum):
     STALE = "stale"
 
 
-LOOKED_AT = ("judged", "unreadable")
+LOOKED_AT = ("judged", "unreadable", "another_version")
 HELD_BACK = (What.VOLUME, What.UNSCORED, What.STALE)
 
 
@@ -81,8 +81,8 @@ class MetricResult:
     """The served error of a window against the champion's holdout.
 
     `state` is `judged`, `estimated` (too few labels: what is expected without them, see `estimate.py`), `not_yet` (too few
-    labels: says nothing about the error), `unreadable` (violated) or `shown` (a metric that is not the watched one,
-    without a limit).
+    labels: says nothing about the error), `another_version` (it served most rows: their error is not this champion's),
+    `unreadable` (violated) or `shown` (a metric that is not the watched one, without a limit).
 
     `low` and `high` are the ends of its interval with that `confidence`, None where the rows do not tell. `coverage` is the
     share of the window's rows that surely have a label and a prediction, `rows` how many of them were measured.

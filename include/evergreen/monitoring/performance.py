@@ -132,6 +132,16 @@ def judge(
     return metrics, (violation,) if worse else ()
 
 
+def of_another(model: ModelSpec, window: pd.DataFrame, reference: Reference) -> dict[str, MetricResult]:
+    """The watched metric of a window that another version served: its error says nothing about this champion."""
+    metric = model.performance_metric
+    limit = limit_at(model, reference, len(window))
+    detail = "most rows were served by another version"
+    return {
+        metric: MetricResult(None, limit, reference.holdout_metrics[metric], "another_version", detail=detail)
+    }
+
+
 def _without_labels(
     model: ModelSpec,
     window: pd.DataFrame,

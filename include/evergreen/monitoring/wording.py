@@ -5,6 +5,8 @@ from __future__ import annotations
 from evergreen.monitoring.judgement import Judgement, MetricResult, Status
 from evergreen.spec import LARGER_IS_BETTER
 
+WITHOUT_VALUE = {"not_yet": "not yet", "another_version": "another version's"}
+
 
 def error(judgement: Judgement) -> str:
     """The watched metric of a window in a sentence; empty where the window was not judged at all."""
@@ -15,9 +17,8 @@ def error(judgement: Judgement) -> str:
 
 def sentence(name: str, found: MetricResult) -> str:
     """One metric: its value with the interval, how many rows it rests on, its limit."""
-    if found.state == "not_yet" or found.value is None:
-        told = "not yet" if found.state == "not_yet" else "could not be computed"
-        return f"{name}: {told} ({found.detail})"
+    if found.state in WITHOUT_VALUE or found.value is None:
+        return f"{name}: {WITHOUT_VALUE.get(found.state, 'could not be computed')} ({found.detail})"
     between = ""
     if found.low is not None and found.high is not None:
         between = f" ({found.low:.4g} to {found.high:.4g}, {found.confidence or 0:.0%} confidence)"
@@ -38,8 +39,7 @@ def verdict(judgement: Judgement) -> str:
     """The outcome of a window in a few words, for a log or a task's return value, such as `ok, error not yet`."""
     said = judgement.status.value
     states = {found.state for found in judgement.metrics.values()}
-    if "not_yet" in states:
-        said += ", error not yet"
+    said += "".join(f", error {told}" for state, told in WITHOUT_VALUE.items() if state in states)
     if "estimated" in states:
         said += ", error estimated"
     if judgement.revision > 1:

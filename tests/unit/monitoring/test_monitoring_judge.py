@@ -12,7 +12,7 @@ from monitoring_scene import CUTOFF, ROWS, WEEK, at, count, violated, week
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind, append
 from evergreen.monitoring import judgement as store
-from evergreen.monitoring import policy
+from evergreen.monitoring import policy, wording
 from evergreen.monitoring.judge import judge
 from evergreen.monitoring.judgement import Status, What
 from evergreen.warehouse.connection import connect, fetch
@@ -324,6 +324,33 @@ def test_windows_before_an_approval_are_not_those_of_the_champion_that_waited(sc
     world.score(CUTOFF + 4 * DAY, CUTOFF + 6 * DAY, version="2")
     found = run(world, approved + 2 * DAY, "monitor/2")
     assert [j.window_start for j in found] == [CUTOFF + 4 * DAY, CUTOFF + 5 * DAY]
+
+
+def test_a_window_that_another_version_served_is_no_error_of_the_champion(scene):
+    """Without a word in the ledger of when version 2 went live, and with predictions that drifted, too."""
+    world = scene(window="1d", min_rows=20, trigger={"m": 2, "n": 3}, performance={"max_worse": 0.3})
+    world.champion("1")
+    world.land(week(0, change=lambda f: f.assign(y=f["y"] + 8.0, guess=f["guess"] + 50)))
+    world.score(CUTOFF, CUTOFF + 4.25 * DAY, version="1")
+    world.score(CUTOFF + 4.25 * DAY, CUTOFF + 5 * DAY, version="2")
+    world.champion("2", as_of=CUTOFF + timedelta(days=1, hours=2))
+    as_of = CUTOFF + timedelta(days=5, hours=2)
+    *theirs, mine = run(world, as_of)
+    assert [j.window_start for j in theirs] == [CUTOFF + n * DAY for n in (1, 2, 3)]
+    for found in theirs:
+        assert not violated(found) & {"performance:rmse", "prediction_drift:_prediction"}
+        assert found.metrics["rmse"].state == "another_version"
+        assert wording.verdict(found) == f"{found.status.value}, error another version's"
+        assert wording.error(found) == "rmse: another version's (most rows were served by another version)"
+        (served,) = [c for c in found.columns if c.kind is What.PREDICTION_DRIFT]
+        assert served.value > served.limit, "measured and shown"
+        assert served.detail.endswith("served by version 1 (24 rows)")
+    assert violated(mine) >= {"performance:rmse", "prediction_drift:_prediction"}, (
+        "18 of its 24 rows are its own"
+    )
+    decided = policy.apply(world.spec, as_of, "monitor/1", world.specs)
+    assert decided.reason == "too_few_violations", "one window is its own"
+    assert run(world, as_of, "monitor/2") == [], "and nothing is to be judged again"
 
 
 def test_without_a_champion_there_is_nothing_to_judge(scene):
