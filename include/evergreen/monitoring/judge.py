@@ -234,11 +234,12 @@ def measured(
     Where another version served most rows, neither their error nor the drift of their predictions is a violation.
     """
     columns = measure.columns(model, rows, reference, labels=performance.enough_labels(model, facts))
-    if (rows["_version"].dropna() != found.version).mean() > 0.5:
+    of_another = (rows["_version"].dropna() != found.version).mean() > 0.5
+    if not of_another:
+        metrics, worse = performance.judge(model, rows, reference, facts, estimator)
+    else:
         columns = [replace(c, violated=False) if c.kind is What.PREDICTION_DRIFT else c for c in columns]
         metrics, worse = performance.of_another(model, rows, reference), ()
-    else:
-        metrics, worse = performance.judge(model, rows, reference, facts, estimator)
     return replace(found, sampled_rows=len(rows), metrics=metrics), columns, worse
 
 
