@@ -7,7 +7,8 @@ incident is open is read from `evergreen.mail` and from the ledger's `recovered`
 What keeps it few:
 
 - while an incident is open, more of the same is no mail;
-- at most MOST_CHANGES mails between the first and the last, and one more where a person must look;
+- at most MOST_CHANGES mails between the first and the last, and whatever was sent before: one when it reaches the served
+  error, and one for each cause of which a person must look that was not told to need one;
 - an incident that comes back soon after its end (`relapse`) is the same one: nothing is sent. If it is still there when
   that time has passed, it is a new one. What people were not told about an incident that ended lately, such as another
   column, or the served error after a drift of the data, does not come back: it is told at once;
@@ -22,7 +23,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from evergreen.alerting.outbox import raise_incident
-from evergreen.ledger import Decision, Kind, append, find
+from evergreen.ledger import Decision, Kind, TriggerReason, append, find
 from evergreen.monitoring.verdict import Hold
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -294,8 +295,9 @@ def _is_news(news: News, thread: Thread, lately: Sequence[Thread]) -> bool:
     """Whether news is more than an open incident, and those that ended lately, have told; and is not one mail too many."""
     changes = thread.mails - 1
     classes, details = _untold(news, lately)
-    if (classes | (news.classes & ANSWERS)) - thread.classes:
-        return news.urgent or changes < MOST_CHANGES
+    another = (classes | (news.classes & ANSWERS)) - thread.classes
+    if another:
+        return news.urgent or TriggerReason.PERFORMANCE.value in another or changes < MOST_CHANGES
     return bool(details - _single(thread.details)) and changes < MOST_CHANGES - 1
 
 

@@ -33,9 +33,12 @@ def drift(model: ModelSpec, version: str, signature: str, since: datetime) -> st
     return f"drift:{model.name}:{version}:{signature}:{since.isoformat()}"
 
 
-def gave_up(model: ModelSpec, version: str, request: Decision) -> str:
-    """The incident of a drift that retraining did not help, by the first request for it: told once."""
-    return f"drift:{model.name}:{version}:gave_up:{request.id}"
+def gave_up(model: ModelSpec, version: str, signature: str, request: Decision) -> str:
+    """The incident of a drift that retraining did not help, by the first request for it: told once.
+
+    The signature, since a wider drift, of which a part was given up before, can have the same first request.
+    """
+    return f"drift:{model.name}:{version}:gave_up:{signature}:{request.id}"
 
 
 def tell_drift(
@@ -56,7 +59,7 @@ def tell_drift(
         decision: the request or the suppression.
         incident: its name.
         hits: the windows that fulfil the rule, oldest first.
-        more: joins the context; with `gave_up` people are told whatever was told before.
+        more: joins the context; with `gave_up` people are told whatever was told before, once for each cause.
         judgements: all windows of the champion, oldest first.
 
     Returns:
@@ -64,7 +67,11 @@ def tell_drift(
     """
     newest, began = hits[-1], decision.evidence.get("since")
     since = datetime.fromisoformat(began) if began else hits[0].window_start
-    held = decision.reason if decision.kind is Kind.RETRAIN_SUPPRESSED else "request"
+    given_up = bool(more and more.get("gave_up"))
+    if given_up:
+        answer = {"gave_up", *(f"gave_up:{cause}" for cause in decision.evidence.get("causes", ()))}
+    else:
+        answer = {decision.reason if decision.kind is Kind.RETRAIN_SUPPRESSED else "request"}
     news = News(
         incident=incident,
         subject=model_subject(model.name),
@@ -78,11 +85,9 @@ def tell_drift(
             **(more or {}),
         },
         as_of=decision.as_of,
-        classes=frozenset(
-            {*decision.evidence.get("reasons", ()), "gave_up" if more and more.get("gave_up") else held}
-        ),
+        classes=frozenset({*decision.evidence.get("reasons", ()), *answer}),
         details=frozenset(decision.evidence.get("drifted", ())),
-        urgent=bool(more and more.get("gave_up")),
+        urgent=given_up,
         since=since,
     )
     thread = threads.newest(conn, news.subject, "drift", decision.as_of)

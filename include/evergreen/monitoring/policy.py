@@ -197,7 +197,7 @@ def _decision(
 
 def _incident(model: ModelSpec, version: str, verdict: Verdict) -> str:
     if verdict.gave_up:
-        return incidents.gave_up(model, version, verdict.gave_up[0])
+        return incidents.gave_up(model, version, verdict.signature, verdict.gave_up[0])
     told = verdict.covered_by.evidence.get("incident") if verdict.covered_by else None
     begin = verdict.since or verdict.hits[0].window_start
     return told or incidents.drift(model, version, verdict.signature, begin)

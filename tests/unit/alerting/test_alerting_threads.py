@@ -67,10 +67,14 @@ def test_an_incident_has_few_mails_but_a_person_is_called(warehouse_url: str) ->
             )
         )
     assert len(owed()) == 1 + threads.MOST_CHANGES
-    assert tell(news("gave up", 30, classes=frozenset({"gave_up"}), urgent=True))
-    assert not tell(news("gave up again", 31, classes=frozenset({"gave_up"}), urgent=True))
-    assert end(32)
-    assert len(owed()) == 3 + threads.MOST_CHANGES
+    for day, cause in enumerate(("price", "wind"), 30):
+        given_up = frozenset({"gave_up", f"gave_up:data_drift:{cause}"})
+        assert tell(news(f"gave up {cause}", day, classes=given_up, urgent=True))
+        assert not tell(news(f"gave up {cause} again", day, classes=given_up, urgent=True))
+    assert tell(news("error", 33, classes=frozenset({"performance", "cooldown"})))
+    assert not tell(news("error again", 34, classes=frozenset({"performance", "request"})))
+    assert end(35)
+    assert len(owed()) == 5 + threads.MOST_CHANGES
 
 
 def test_what_comes_back_soon_is_the_same_and_later_another_one(warehouse_url: str) -> None:

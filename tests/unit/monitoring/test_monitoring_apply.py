@@ -150,10 +150,38 @@ def test_a_drift_that_retraining_does_not_help_is_asked_for_twice_and_then_told_
         held = apply(SPEC, at(number + 1), f"monitor/{number}")
         assert (held.kind, held.reason) == (Kind.RETRAIN_SUPPRESSED, "already_answered")
         assert "a person must look" in held.evidence["message"]
-    assert [i for _, i in mails()][1:] == [f"drift:watched:1:gave_up:{first.id}"]
+    assert [i for _, i in mails()][1:] == [f"drift:watched:1:gave_up:data_drift:amount:{first.id}"]
     with connect() as conn:
         mail = fetch(conn, "SELECT context, kind FROM evergreen.mail ORDER BY id")[1]
     assert (mail["kind"], mail["context"]["gave_up"]) == ("drift", True)
+
+
+def test_a_wider_drift_that_is_given_up_too_is_told_and_more_of_either_is_not(champion):
+    def through(numbers: range, *violations: Violation) -> list[str]:
+        before = len(mails())
+        for number in numbers:
+            judged(number, *violations)
+            made = apply(SPEC, at(number + 1), f"monitor/{number}")
+            if made.kind is Kind.RETRAIN_REQUESTED:
+                reject(made, at(number + 1.1))
+        with connect() as conn:
+            rows = fetch(conn, "SELECT context FROM evergreen.mail ORDER BY id")[before:]
+        return ["person" if row["context"].get("gave_up") else "drift" for row in rows]
+
+    assert through(range(10), AMOUNT) == ["drift", "person"]
+    assert through(range(10, 20), AMOUNT, KIND) == ["drift", "person"]
+    assert through(range(20, 30), KIND) == []
+    assert through(range(30, 40), AMOUNT) == []
+
+
+def test_the_part_of_a_drift_that_was_given_up_first_does_not_take_the_name_of_the_whole(champion):
+    """Amount and kind are asked for once, amount alone once more and given up; then both are, by the same first request."""
+    for number, found in enumerate([(AMOUNT, KIND)] * 2 + [(AMOUNT,)] * 5 + [(AMOUNT, KIND)] * 5):
+        judged(number, *found)
+        made = apply(SPEC, at(number + 1), f"monitor/{number}")
+        if made.kind is Kind.RETRAIN_REQUESTED:
+            reject(made, at(number + 1.1))
+    assert sum("gave_up" in incident for _, incident in mails()) == 2, mails()
 
 
 def test_a_drift_that_comes_back_after_healthy_windows_is_asked_for_and_told_again(champion):

@@ -264,6 +264,22 @@ def test_a_drift_that_reaches_the_served_error_is_an_update():
     assert [kind for kind, _ in mails()] == ["drift", "drift"]
 
 
+def test_a_served_error_that_goes_bad_after_all_else_was_told_is_an_update():
+    spec = model(trigger={"m": 2, "n": 3, "cooldown": "70d"})
+    moved = Violation(What.PREDICTION_DRIFT, "_prediction", "wasserstein", 0.9, 0.2)
+    found: tuple[Violation, ...] = ()
+    told = []
+    for number, more in enumerate((AMOUNT, None, KIND, moved, WORSE, None, None)):
+        found += (more,) if more else ()
+        judged(number, *found)
+        made = run(number, spec)
+        if made.kind is Kind.RETRAIN_REQUESTED:
+            reject(made, at(number + 1.1))
+        told.append(len(mails()))
+    assert told == [0, 1, 2, 3, 4, 4, 4]
+    assert "performance" in mails()[-1][1]
+
+
 def test_a_run_as_of_an_earlier_time_does_not_end_what_began_later():
     reject(drift(0, 1), at(2.1))
     judged(2)
