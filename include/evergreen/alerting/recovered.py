@@ -13,13 +13,12 @@ from evergreen.warehouse.connection import Connection
 
 OVER = {
     "drift": "the drift is over",
-    "data_problem": "its data can be judged again",
     "batch_quarantined": "batches are published whole again",
     "run_failed": "it runs again",
 }
 WHAT = {
     "drift": "drift",
-    "data_problem": "windows that could not be judged",
+    "data_problem": "windows or columns that could not be judged",
     "batch_quarantined": "batches or rows that were held back",
     "run_failed": "a task that failed",
 }
@@ -41,6 +40,8 @@ def recovered(conn: Connection, known: Known) -> Letter:
     over = OVER.get(of, "it is over")
     if of == "run_failed":
         over = f"{known.text('task')} runs again"
+    if of == "data_problem":
+        over = words.reason(code)
     head = f"{known.name}{f' v{version}' if version else ''}: recovered, {over}"
     what = " and ".join(words.reason(str(c)) for c in known.items("classes") if c in words.REASONS)
     known.told |= {"incident", "classes", "since", "ended", "opened", "promotion", "held_files", "judgements"}

@@ -71,6 +71,7 @@ REASONS = {
     "windows_ok": "its windows are healthy again",
     "new_champion": "a new champion took over, and its windows are healthy",
     "data_back": "its windows can be judged again",
+    "columns_back": "its columns can be read again",
     "works_again": "the task that had failed succeeded",
     "published_again": "a batch was published whole again",
     "silenced": "a person silenced it",

@@ -1,7 +1,8 @@
 """The e-mails that monitoring owes: about drift, and about data that cannot be judged.
 
-A model has at most one open incident of each. What goes on is no mail, what becomes another thing or ends is one, see
-`evergreen.alerting.threads`; when it has ended, see `evergreen.monitoring.recovery`.
+A model has at most one open incident of each: drift, windows held back, columns that cannot be read. What goes on is no
+mail, what becomes another thing or ends is one, see `evergreen.alerting.threads`; when it has ended, see
+`evergreen.monitoring.recovery`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from evergreen.alerting import threads
-from evergreen.alerting.threads import News
+from evergreen.alerting.threads import News, Thread
 from evergreen.ledger import Decision, Kind, model_subject
 from evergreen.monitoring import recovery
 from evergreen.monitoring.judgement import HELD_BACK, Judgement, Status, What
@@ -101,8 +102,9 @@ def tell_data_problems(
 ) -> list[str]:
     """Owe a mail when windows could not be judged, or columns not be read, and one when they are again.
 
-    An episode is an unbroken run of windows with the same finding. One that follows on another, with no judged window
-    since, is the same incident: told when it is of another kind.
+    The two are incidents of their own, so that a feed that stops again is told though a column was never readable. An
+    episode is an unbroken run of windows with the same finding; a window that was held back says nothing about its
+    columns. An episode that follows on another of an open incident is told when it is of another kind.
 
     Args:
         conn: the transaction of the policy's decision.
@@ -115,8 +117,12 @@ def tell_data_problems(
     """
     lately = {j.window_start for j in judgements[-max(model.monitoring.trigger.n, MOST_PER_RUN) :]}
     told, subject = [], model_subject(model.name)
-    for finding in (_status, _unreadable):
-        for name, episode in _episodes(judgements, finding):
+    judged = [j for j in judgements if not _status(j)]
+    for finding, windows, classes, over in (
+        (_status, judgements, frozenset(s.value for s in NOT_JUDGED), "data_back"),
+        (_unreadable, judged, frozenset({What.UNREADABLE.value}), "columns_back"),
+    ):
+        for name, episode in _episodes(windows, finding):
             newest = episode[-1]
             if newest.window_start not in lately:
                 continue
@@ -145,13 +151,18 @@ def tell_data_problems(
             )
             if _told_before(conn, news):
                 continue
-            if threads.tell(
-                conn, news, threads.newest(conn, subject, news.kind, as_of), recovery.relapse(model)
-            ):
+            if threads.tell(conn, news, _newest(conn, subject, classes, as_of), recovery.relapse(model)):
                 told.append(news.incident)
-    readable = [not _status(j) and not _unreadable(j) for j in judgements]
-    recovery.end_data_problem(conn, model, judgements, readable, as_of, run_id)
+        thread = _newest(conn, subject, classes, as_of)
+        if thread is not None and thread.end is None:
+            recovery.end_data_problem(conn, model, thread, windows, finding, over, as_of, run_id)
     return told
+
+
+def _newest(conn: Connection, subject: str, classes: frozenset[str], as_of: datetime) -> Thread | None:
+    """The newest data problem of some classes, open or not."""
+    found = threads.every(conn, subject, "data_problem", as_of)
+    return next((thread for thread in found if thread.classes & classes), None)
 
 
 def _told_before(conn: Connection, news: News) -> bool:

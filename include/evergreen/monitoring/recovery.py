@@ -3,7 +3,8 @@
 A drift has ended when no retrain request is open and the newest judged windows are ok: the first one of a champion that
 came after the drift, else as many in a row as the trigger needs to open a request (`trigger.m`). Where the served error
 was part of the drift, it must have been judged in as many windows, and be within its limit: a window whose labels are not
-in says nothing about it. Data problems have ended when the newest window was judged, whatever came out.
+in says nothing about it. Windows that are held back have ended when the newest one was judged, whatever came out; columns
+that cannot be read, when they are read in the newest window that was judged.
 
 A drift that was away in between, such as in every second window, has ended only after more windows than it was away. What
 ended and came back lately needs twice as many, see `evergreen.alerting.threads.patience`.
@@ -11,7 +12,7 @@ ended and came back lately needs twice as many, see `evergreen.alerting.threads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -107,25 +108,27 @@ def end_unnoticed(
 def end_data_problem(
     conn: Connection,
     model: ModelSpec,
+    thread: Thread,
     judgements: Sequence[Judgement],
-    readable: Sequence[bool],
+    finding: Callable[[Judgement], str],
+    reason: str,
     as_of: datetime,
     run_id: str,
 ) -> bool:
-    """End the open data problem of a model, with its mail, if its newest windows were judged.
+    """End an open data problem, with its mail, if the newest windows do not have it.
 
     Args:
-        conn, model, judgements, as_of, run_id: see `end_drift`.
-        readable: for each of the judgements, whether nothing kept it, or a column of it, from being judged.
+        conn, model, as_of, run_id: see `end_drift`.
+        thread: the data problem.
+        judgements: the newest revision of each window that can have it, oldest first.
+        finding: names it in a window; empty where it is not.
+        reason: code of its end.
     """
-    thread = threads.newest(conn, ledger.model_subject(model.name), "data_problem", as_of)
-    if thread is None or thread.end is not None:
-        return False
     needed = threads.patience(conn, thread, 1, LATELY_WINDOWS * model.monitoring.window)
     found = judgements[-needed:]
-    if len(found) < needed or not all(readable[-needed:]):
+    if len(found) < needed or any(map(finding, found)):
         return False
-    ending = Ending("data_back", _told(found), found[-1].version, found[0].window_start)
+    ending = Ending(reason, _told(found), found[-1].version, found[0].window_start)
     return threads.end(conn, thread, ending, as_of, run_id)
 
 

@@ -289,6 +289,7 @@ def test_data_problems_are_told_once_an_episode_and_never_request(champion):
     assert apply(SPEC, at(7), "monitor/3") is None
     assert [i for _, i in mails()][1:] == [
         f"data:watched:insufficient:{(CUTOFF + 4 * WEEK).isoformat()}",
+        f"recovered:data:watched:stale:{begin}",
         f"data:watched:unreadable:{(CUTOFF + 5 * WEEK).isoformat()}",
     ]
     with connect() as conn:

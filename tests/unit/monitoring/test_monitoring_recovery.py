@@ -144,10 +144,33 @@ def test_a_data_problem_that_becomes_another_one_goes_on():
     run(0)
     judged(1, FEW)
     run(1)
-    judged(2, BROKEN)
-    run(2)
-    assert [kind for kind, _ in mails()] == ["data_problem"] * 3
+    assert [kind for kind, _ in mails()] == ["data_problem"] * 2
     assert ends() == []
+
+
+def test_windows_held_back_end_though_a_column_stays_unreadable_and_the_column_by_its_own_values():
+    for number, finding in enumerate((BROKEN, LATE, BROKEN, None)):
+        judged(number, *([finding] if finding else []))
+        run(number)
+        assert len(ends()) == (0, 0, 1, 2)[number]
+    assert [(end.reason, end.evidence["classes"]) for end in reversed(ends())] == [
+        ("data_back", ["stale"]),
+        ("columns_back", ["unreadable"]),
+    ]
+
+
+def test_a_feed_that_stops_again_is_told_though_a_column_was_never_readable():
+    for number in range(30):
+        judged(number, LATE if number in (5, 25) else BROKEN)
+        run(number)
+    told = [(kind, incident.split(":")[-5 if kind == "recovered" else 2]) for kind, incident in mails()]
+    assert told == [
+        ("data_problem", "unreadable"),
+        ("data_problem", "stale"),
+        ("recovered", "stale"),
+        ("data_problem", "stale"),
+        ("recovered", "stale"),
+    ]
 
 
 def test_what_comes_back_soon_after_its_end_is_not_told_again_and_what_stays_is():
@@ -244,6 +267,17 @@ def test_data_that_fails_every_second_window_is_few_mails(finding: Violation):
         judged(number, *([finding] if number % 2 == 0 else []))
         run(number)
     assert 1 <= len(mails()) <= 4, mails()
+
+
+@pytest.mark.parametrize(
+    "turns", [(LATE, BROKEN), (LATE, BROKEN, None), (LATE, None, BROKEN, None)], ids=["two", "three", "healthy between"]
+)  # fmt: skip
+def test_windows_held_back_and_unreadable_columns_by_turns_are_few_mails(turns: tuple[Violation | None, ...]):
+    for number in range(30):
+        finding = turns[number % len(turns)]
+        judged(number, *([finding] if finding else []))
+        run(number)
+    assert 2 <= len(mails()) <= 6, mails()
 
 
 def test_one_window_that_opens_and_one_that_ends_is_few_mails_too():
