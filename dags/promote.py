@@ -148,7 +148,8 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 context,
                 {
                     "announce": promoted,
-                    "as_of": decision.as_of.isoformat(),
+                    # What arrived while it waited is the new champion's to score.
+                    "as_of": decision.effective_from.isoformat(),
                     "decision": decision.kind.value,
                     "reason": decision.reason,
                     "decision_id": decision.id,

@@ -154,6 +154,7 @@ def test_rows_that_are_scored_after_the_judgement_are_judged_once(scene):
     world.score(CUTOFF, late)
     (first,) = run(world, at(1))
     assert (first.status, first.scored, first.metrics["rmse"].state) == (Status.OK, 144, "not_yet")
+    assert first.metrics["rmse"].coverage == 144 / 168
     assert (
         "168 of 168 labels are in, 24 rows have no prediction, 152 with both" in first.metrics["rmse"].detail
     )
