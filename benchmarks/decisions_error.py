@@ -241,7 +241,10 @@ def measure(checks: int = CHECKS, cases: int = CASES) -> list[Row]:
     """The rows of the table."""
     made: list[Row] = []
     champions = {rows: MANY if rows <= FEW_ROWS else CHAMPIONS for rows in SIZES.values()}
-    world()  # once, before the workers come
+    for pair in (
+        pairs()
+    ):  # before the workers come: what XGBoost's threads have begun, no fork of them can go on with
+        _exchanged(*pair)
     grid = [
         (metric, kind, told, rows)
         for metric in WATCHED

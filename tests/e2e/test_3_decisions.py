@@ -194,15 +194,15 @@ def test_a_request_is_held_back_with_its_reason(stack: Any, told: Any, held_back
 
 BAD = {
     "  margin: 0.02": "  margin: 0.02\n  tolerance: 0.99\n  beat_baseline: false\n  search_slices: false",
-    "learning_rate: 0.08": "learning_rate: 0.001",
-    "max_rounds: 400": "max_rounds: 3",
+    "window: 210d": "window: 14d",
+    "min_rows: 1000": "min_rows: 150",
 }
 
 
 def test_a_bad_promotion_is_rolled_back_by_the_watch_and_blocked(
     stack: Any, told: Any, held_back: datetime
 ) -> None:
-    """A model that has learnt next to nothing, let through on purpose by a gate that was opened for it."""
+    """A model of two odd weeks alone, let through on purpose by a gate that was opened for it."""
     subject, train = f"model/{MODEL}", f"train__{MODEL}"
     until(lambda: not stack.api.active([train]), "the trainings")
     good = stack.decisions(subject, Kind.PROMOTED, Kind.ROLLED_BACK)[0].version
