@@ -45,6 +45,12 @@ WHY = {
         "bound by the CPU on both sides: of the 2 s for a million rows of 22 columns the server needs nearly all, and ADBC's "
         "decoder as long beside it. Tried: connectorx 0.4.6, no faster; psycopg2's COPY to CSV with Arrow's reader, slower."
     ),
+    "cycle": (
+        "Airflow's share is measured against steps that have the cores to themselves since Airflow stands still meanwhile; beside the "
+        "idle services the bare night takes 34 to 38 s, and the share is 4 to 23 %. By its tasks' own times the night waits 2 s; the rest "
+        "is that each of its parts is slower beside the scheduler, the API server and the DAG processor on two cores (the training 37 s "
+        "instead of 26). Tried so far: what docs/scaling.md says of forks and imports, not yet what the services compute meanwhile."
+    ),
     "watch large": (
         "what grows is the exact count of the rows that the feature query returns, which may be any SQL: 2 to 3 s of both cores "
         "for ten million rows. The sample and its judgement do not grow. Tried: two columns instead of all (done), a covering index "
