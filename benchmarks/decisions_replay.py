@@ -8,7 +8,7 @@ evenly spread and as many at random moments (the mean of several seeds, because 
 such streams: arXiv 1301.3524). The error is the served rmse over all rows, with every label. So that nothing but the moments
 differs, all policies ask the gate for the same: what it asks of an answer to a drift.
 
-EAGER was found on these data: of five triggers it was the best. The other four are told of in docs/replay.md.
+EAGER is the default limit of the error with a trigger that needs one window only.
 """
 
 from __future__ import annotations
