@@ -30,19 +30,12 @@ from airflow.sdk.exceptions import (
 
 import mailing
 from evergreen import settings
+from evergreen.errors import TRANSIENT
 from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_dataset, load_model, load_specs
 
 log = logging.getLogger("evergreen")
 mails_wait, notify = mailing.mails_wait, mailing.notify
 
-TRANSIENT = [
-    "evergreen.errors.TransientError",
-    "psycopg2.OperationalError",
-    "builtins.ConnectionError",
-    "builtins.TimeoutError",
-    "requests.exceptions.ConnectionError",
-    "requests.exceptions.Timeout",
-]
 AS_OF_AHEAD = timedelta(minutes=5)
 
 

@@ -50,3 +50,19 @@ class TransientError(EvergreenError):
 
     def __init__(self, message: str, reason: Reason = Reason.UNREACHABLE) -> None:
         super().__init__(message, reason)
+
+
+# By name, so that no library has to be there to tell.
+TRANSIENT = (
+    "evergreen.errors.TransientError",
+    "psycopg2.OperationalError",
+    "builtins.ConnectionError",
+    "builtins.TimeoutError",
+    "requests.exceptions.ConnectionError",
+    "requests.exceptions.Timeout",
+)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same call may succeed later: the error is one of `TRANSIENT`, or derived from one."""
+    return any(f"{kind.__module__}.{kind.__qualname__}" in TRANSIENT for kind in type(error).__mro__)

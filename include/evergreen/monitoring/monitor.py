@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from evergreen import ledger
-from evergreen.errors import TransientError
+from evergreen.errors import may_pass
 from evergreen.ledger import Decision, Kind
 from evergreen.monitoring import after_promotion, early, judge, policy
 from evergreen.monitoring.judgement import Judgement
@@ -68,16 +68,17 @@ def monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run
         rollback cannot be done); None where the model has no champion yet.
 
     Raises:
-        TransientError: warehouse or MLflow do not answer; what was decided stands, and the next try goes on from there.
+        TransientError: warehouse or MLflow do not answer, or another error that may pass (`errors.may_pass`); what was decided
+            stands, and the next try goes on from there.
     """
     problems: list[str] = []
 
     def attempt(what: str, do: Callable[[], _T], otherwise: _T) -> _T:
         try:
             return do()
-        except TransientError:
-            raise
         except Exception as error:
+            if may_pass(error):
+                raise
             log.exception("%s: %s failed; the run goes on without it", model.name, what)
             problems.append(f"{what}: {error}")
             return otherwise
@@ -87,10 +88,12 @@ def monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run
             return None
     nothing: list[Judgement] = []
     judged = attempt("judging the windows", lambda: judge.judge(specs, model, as_of, run_id), nothing)
-    watched = attempt(
-        "the watch after the promotion", lambda: after_promotion.watch(specs, model, as_of, run_id), None
-    )
-    decision = attempt("the trigger policy", lambda: policy.apply(model, as_of, run_id, specs), None)
+    try:
+        watched = attempt(
+            "the watch after the promotion", lambda: after_promotion.watch(specs, model, as_of, run_id), None
+        )
+    finally:  # also where the watch is tried again: what is asked for is in the ledger then
+        decision = attempt("the trigger policy", lambda: policy.apply(model, as_of, run_id, specs), None)
     attempt("the mails about estimates", lambda: early.tell(model, as_of), None)
     announce, request = wake(model, decision, as_of)
     return Run(tuple(judged), watched, decision, announce, request, tuple(problems))

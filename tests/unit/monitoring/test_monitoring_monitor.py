@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import psycopg2
 import pytest
 
 from evergreen import ledger
@@ -87,12 +88,33 @@ def test_windows_that_cannot_be_judged_do_not_keep_a_bad_champion_live(drifted, 
     assert run.problems == (f"judging the windows: {error}",)
 
 
-def test_what_may_pass_is_tried_again_as_a_whole(drifted, start, monkeypatch):
+MAY_PASS = [
+    TransientError("MLflow does not answer"),
+    psycopg2.OperationalError("too many clients"),
+    TimeoutError("slow"),
+]
+
+
+@pytest.mark.parametrize("error", MAY_PASS, ids=lambda error: type(error).__name__)
+def test_what_may_pass_is_tried_again_and_is_no_problem_to_be_told(drifted, start, monkeypatch, error):
     def away(*_):
-        raise TransientError("MLflow does not answer")
+        raise error
 
     monkeypatch.setattr(judge, "judge", away)
-    with pytest.raises(TransientError):
+    with pytest.raises(type(error)):
         monitor(drifted.specs, drifted.model, start + 34 * DAY, "monitor/1")
     with connect() as conn:
         assert ledger.open_requests(conn, "rides") == []
+
+
+def test_a_watch_that_is_tried_again_does_not_keep_a_retraining_from_being_asked_for(
+    drifted, start, monkeypatch
+):
+    def away(*_):
+        raise TransientError("MLflow does not answer")
+
+    monkeypatch.setattr(after_promotion, "watch", away)
+    with pytest.raises(TransientError):
+        monitor(drifted.specs, drifted.model, start + 34 * DAY, "monitor/1")
+    with connect() as conn:
+        assert [d.reason for d in ledger.open_requests(conn, "rides")] == ["performance"]
