@@ -19,8 +19,8 @@ the scoring; a mail goes out, one per incident. What has nothing to tell of `ann
 is skipped. What could not be done (a reference is lost, a rollback fails) keeps nothing else from being done; `verdict` then
 turns the run red and says what it was.
 
-**How to recover.** Mend what `verdict` names and clear `judge`; a window that was judged is not judged twice. "Stale" or "insufficient" is
-never "healthy": look at the data first (`ingest__DATASET`), a retraining does not help there. A rollback that fails
+**How to recover.** Mend what `verdict` names and clear `judge`; a window that was judged is not judged twice. "Stale" or
+"insufficient" is never "healthy": look at the data first (`ingest__DATASET`), a retraining does not help there. A rollback that fails
 because the earlier champion cannot be loaded or fails its probe leaves the new one: name another with `rollback__MODEL`.
 """
 

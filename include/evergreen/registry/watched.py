@@ -1,7 +1,7 @@
 """Which champion is under watch after its promotion, against which one, and until when: read from the ledger.
 
-Every promotion begins a watch when it is in force; the next change of champion, whoever makes it, ends it. A rollback begins none: the
-champion that it brings back was compared when it was new.
+Every promotion begins a watch when it is in force; the next change of champion, whoever makes it, ends it. A rollback
+begins none: the champion that it brings back was compared when it was new.
 """
 
 from __future__ import annotations
