@@ -1,4 +1,4 @@
-"""Evergreen's Airflow plugin: MLflow in Airflow's navigation, and a scheduler that is warm when the first task comes.
+"""Evergreen's Airflow plugin: MLflow in Airflow's navigation, and imports made once by those who fork.
 
 Imports nothing heavy: every component and every task loads it.
 """
@@ -6,6 +6,8 @@ Imports nothing heavy: every component and every task loads it.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+from importlib import import_module
 from multiprocessing import forkserver
 
 from airflow.listeners import hookimpl
@@ -14,14 +16,32 @@ from airflow.plugins_manager import AirflowPlugin
 from evergreen import settings
 
 
+PARSED = (
+    "airflow.providers.common.io.assets.file", "airflow.providers.standard.decorators.python",
+    "airflow.providers.standard.operators.hitl", "airflow.providers.standard.operators.trigger_dagrun",
+    "airflow.providers.standard.sensors.external_task", "airflow.sdk.definitions.asset.decorators",
+    "airflow.sdk.definitions.asset.metadata", "airflow.sdk.definitions.decorators", "airflow.sdk.definitions.retry_policy",
+    "airflow.timetables.assets", "airflow.timetables.trigger", "airflow.version", "evergreen.spec", "psycopg2", "requests",
+)  # fmt: skip
+"""What parsing and serializing the files of dags/ imports."""
+
+
 class WarmStart:
-    """Starts the forkserver, and so the imports that tasks inherit, with the scheduler instead of the first task."""
+    """Lets a component import, once and at its start, what all that it forks needs.
+
+    The scheduler starts the forkserver of its tasks. The DAG processor forks for each file, again and again: without this
+    nine tenths of each parse of a few models were the same imports.
+    """
 
     @hookimpl
     def on_starting(self, component: object) -> None:
         """Called by Airflow when a component starts."""
         if sys.argv[1:2] == ["scheduler"]:
             forkserver.ensure_running()
+        elif sys.argv[1:2] == ["dag-processor"]:
+            for name in PARSED:
+                with suppress(ImportError):  # the file that needs it says so
+                    import_module(name)
 
 
 class EvergreenPlugin(AirflowPlugin):

@@ -1,0 +1,54 @@
+"""The DAG processor forks for each file: what parsing imports, it imports before."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+# As the DAG processor starts, with one fork for each file.
+PROCESSOR = """
+import json, os, sys
+from pathlib import Path
+from airflow.dag_processing import manager, processor
+from airflow.dag_processing.dagbag import DagBag
+from airflow.listeners.listener import get_listener_manager
+import structlog
+sys.argv = ["airflow", sys.argv[1]]
+get_listener_manager().hook.on_starting(component=None)
+sys.path.append(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
+before = set(sys.modules)
+for path in sorted(Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"]).glob("*.py")):
+    if not os.fork():
+        bag = DagBag(str(path), load_op_links=False)
+        processor._serialize_dags(bag, structlog.get_logger())
+        assert not bag.import_errors, bag.import_errors
+        fresh = {m for m in set(sys.modules) - before if not m.startswith("unusual_prefix_")}
+        print(json.dumps({"file": path.name, "dags": len(bag.dags), "fresh": sorted(fresh)}), flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0, path
+"""
+
+
+def imported_by_parsing(component: str) -> dict[str, set[str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROCESSOR, component], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"file"')]
+    assert sum(line["dags"] for line in lines) > 10
+    return {line["file"]: set(line["fresh"]) for line in lines}
+
+
+def test_a_parse_imports_nothing_but_the_files_of_dags() -> None:
+    own = {path.stem for path in (REPOSITORY / "dags").glob("*.py")}
+    assert {
+        name: fresh - own for name, fresh in imported_by_parsing("dag-processor").items() if fresh - own
+    } == {}
+
+
+def test_other_components_import_nothing_for_it() -> None:
+    assert "requests" in imported_by_parsing("triggerer")["train.py"]
