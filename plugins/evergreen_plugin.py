@@ -15,7 +15,6 @@ from airflow.plugins_manager import AirflowPlugin
 
 from evergreen import settings
 
-
 PARSED = (
     "airflow.providers.common.io.assets.file", "airflow.providers.standard.decorators.python",
     "airflow.providers.standard.operators.hitl", "airflow.providers.standard.operators.trigger_dagrun",
