@@ -46,10 +46,11 @@ WHY = {
         "decoder as long beside it. Tried: connectorx 0.4.6, no faster; psycopg2's COPY to CSV with Arrow's reader, slower."
     ),
     "cycle": (
-        "Airflow's share is measured against steps that have the cores to themselves since Airflow stands still meanwhile; beside the "
-        "idle services the bare night takes 34 to 38 s, and the share is 4 to 23 %. By its tasks' own times the night waits 2 s; the rest "
-        "is what the services compute on the same two cores: the DAG processor 11 CPU seconds in a night (it parses again every 40 s), "
-        "the scheduler 0.19 of a core (its idle sleep is 0.1 s), the API server 4 CPU seconds. Not tried yet: longer intervals for both."
+        "Airflow's share is measured against steps that have the cores to themselves, since Airflow stands still meanwhile; it was "
+        "0.25 to 0.31 in five runs of a day. For 2 to 3 s no task runs; the rest is what the services compute on the two cores that "
+        "the fit wants, and its threads wait for each other. Tried: imports that parsing repeated for each file are made once (the DAG "
+        "processor's 5 CPU seconds a night became 2); a scheduler that sleeps 0.25 or 0.3 s instead of 0.1 (no difference: what it "
+        "computes less, the tasks wait more); asking the API server less often (the benchmark's own part of it)."
     ),
     "watch large": (
         "what grows is the exact count of the rows that the feature query returns, which may be any SQL: 2 to 3 s of both cores "

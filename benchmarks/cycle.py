@@ -42,9 +42,10 @@ MOST_GROWTH, MOST_MB = 8.0, 3000.0
 
 @dataclass(frozen=True)
 class Night:
-    """What a night took: seconds, the largest process, and the seconds of each DAG run in it."""
+    """What a night took: seconds, those in which no task ran, the largest process, and the seconds of each DAG run."""
 
     seconds: float
+    waited: float
     process: str
     peak_mb: float
     runs: dict[str, float]
@@ -88,6 +89,8 @@ def measure(place: Place, rows: int, *, large: int | None = None) -> tuple[list[
                 share,
                 f"≤ {MOST_SHARE:.0%} of the wall time",
                 share <= MOST_SHARE,
+                f"no task ran for {night.waited:.1f} s of it; the rest is the tasks' start, and what Airflow's services "
+                "compute beside them on the same cores",
             )
         )
     more = []
@@ -151,7 +154,7 @@ def _cycle(place: Place, rows: int, suffix: str, *, twin: bool) -> tuple[Night, 
             _land(place, dataset, newer)
             _say(f"{rows:,} rows: the night through the scheduler")
             with memory.watched([_supervisor(place)]) as peaks:
-                seconds, runs = _night(place, dags)
+                seconds, waited, runs = _night(place, dags)
             _verify(model, newest)
             process, peak = peaks.largest
             bare_seconds = None
@@ -164,7 +167,7 @@ def _cycle(place: Place, rows: int, suffix: str, *, twin: bool) -> tuple[Night, 
         finally:
             for worker in workers:
                 worker.stop()
-    return Night(seconds, process.split()[0].rpartition("/")[2], peak, runs), bare_seconds
+    return Night(seconds, waited, process.split()[0].rpartition("/")[2], peak, runs), bare_seconds
 
 
 def fit_alone(count: str) -> None:
@@ -210,7 +213,7 @@ def _land(place: Place, dataset: str, file: Path) -> None:
     (folder / f".{file.name}").rename(folder / file.name)
 
 
-def _night(place: Place, dags: list[str]) -> tuple[float, dict[str, float]]:
+def _night(place: Place, dags: list[str]) -> tuple[float, float, dict[str, float]]:
     """Trigger the ingest, then the training when it is done, as two crons would; wait for all that follows."""
     ingest, score, monitor, train = dags
     conf = {"as_of": NIGHT.isoformat()}
@@ -236,24 +239,37 @@ def _night(place: Place, dags: list[str]) -> tuple[float, dict[str, float]]:
         train: trained,
         **{dag: str(run["dag_run_id"]) for dag, run in own.items()},
     }
-    took, ended = {}, started
+    took, ended, worked = {}, started, []
     for dag, run_id in chosen.items():
         run = place.api.run(dag, run_id)
         assert run["state"] == "success", (dag, run, place.api.tasks(dag, run_id))
         took[dag.partition("__")[0]] = float(run["duration"])
         ended = max(ended, datetime.fromisoformat(run["end_date"]))
-        _tell_tasks(place, dag, run_id)
-    return (ended - started).total_seconds(), took
+        worked += _worked(place, dag, run_id)
+    seconds = (ended - started).total_seconds()
+    return seconds, seconds - _covered(worked), took
 
 
-def _tell_tasks(place: Place, dag: str, run_id: str) -> None:
+def _worked(place: Place, dag: str, run_id: str) -> list[tuple[datetime, datetime]]:
+    """From when to when each task of a run ran."""
     found = place.api.call("GET", f"dags/{dag}/dagRuns/{run_id}/taskInstances")["task_instances"]
-    for task in sorted(found, key=lambda t: str(t["start_date"])):
-        if task["duration"]:
-            _say(
-                f"  {dag} {task['task_id']}: queued {task['queued_when'][11:22]}, started {task['start_date'][11:22]}, "
-                f"{task['duration']:.1f} s"
-            )
+    ran = sorted((t for t in found if t["duration"]), key=lambda t: str(t["start_date"]))
+    for task in ran:
+        _say(
+            f"  {dag} {task['task_id']}: queued {task['queued_when'][11:22]}, started {task['start_date'][11:22]}, "
+            f"{task['duration']:.1f} s"
+        )
+    return [(datetime.fromisoformat(t["start_date"]), datetime.fromisoformat(t["end_date"])) for t in ran]
+
+
+def _covered(spans: list[tuple[datetime, datetime]]) -> float:
+    """Seconds in which at least one of these went on."""
+    seconds, until = 0.0, datetime.min.replace(tzinfo=timezone.utc)
+    for start, end in sorted(spans):
+        if end > until:
+            seconds += (end - max(start, until)).total_seconds()
+            until = end
+    return seconds
 
 
 def _ended(place: Place, dag: str, run_id: str) -> None:

@@ -33,7 +33,7 @@ def promoted(conn: Connection, known: Known) -> Letter:
         headline=f"{known.name}: v{new or '?'} is the new champion",
         summary=f"{known.name}: v{new or '?'} is champion" + ("" if first else f", was v{old}"),
         lead=(
-            f"Version {new or '?'} of {known.name} is champion as of {words.when(known.as_of)}"
+            f"Version {new or '?'} of {known.name} is champion as of {words.when(known.effective_from)}"
             + (", the first one." if first else f"; it replaces version {old}.")
             + (f" {numbers}" if numbers else ""),
         ),

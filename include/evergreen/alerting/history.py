@@ -83,20 +83,21 @@ def windows(conn: Connection, model: str, metric: str, *, until: datetime | None
 
 
 def reigns(conn: Connection, model: str) -> list[Reign]:
-    """The champions of a model, oldest first, by the as-of times of their promotions and rollbacks."""
+    """The champions of a model, oldest first, by the as-of times from which their promotions and rollbacks were in force."""
     changes = sorted(champions(conn, model), key=lambda d: d.id or 0)
-    ends = {index - 1: change.as_of for index, change in enumerate(changes)}
+    ends = {index - 1: change.effective_from for index, change in enumerate(changes)}
     return [
-        Reign(change.version or "?", change.as_of, ends.get(index)) for index, change in enumerate(changes)
+        Reign(change.version or "?", change.effective_from, ends.get(index))
+        for index, change in enumerate(changes)
     ]
 
 
 def marks(conn: Connection, model: str, datasets: Sequence[str]) -> list[Decision]:
-    """The decisions worth telling about a model and its datasets, in the order of their as-of times."""
+    """The decisions worth telling about a model and its datasets, in the order in which they came into force."""
     told = find(conn, model_subject(model), TOLD)
     for name in datasets:
         told += find(conn, dataset_subject(name), TOLD)
-    return sorted(told, key=lambda d: (d.as_of, d.id or 0))
+    return sorted(told, key=lambda d: (d.effective_from, d.id or 0))
 
 
 def timeline_rows(conn: Connection, model: str, datasets: Sequence[str]) -> list[TimelineRow]:
@@ -116,9 +117,9 @@ def timeline_rows(conn: Connection, model: str, datasets: Sequence[str]) -> list
         )
         repeated = repeated + 1 if same else 1
         why = sentence(mark.kind.value, mark.reason, mark.evidence)
-        row = TimelineRow(mark.as_of, _what(mark), mark.version or "", why)
+        row = TimelineRow(mark.effective_from, _what(mark), mark.version or "", why)
         if same:
-            many = f"{why} ({repeated} times, last {mark.as_of:%Y-%m-%d})"
+            many = f"{why} ({repeated} times, last {mark.effective_from:%Y-%m-%d})"
             rows[-1] = row._replace(as_of=rows[-1].as_of, version=rows[-1].version, why=many)
         else:
             rows.append(row)

@@ -108,6 +108,11 @@ class Known:
         return self.decision.as_of if self.decision else None
 
     @property
+    def effective_from(self) -> datetime | None:
+        """From when on the decision is in force; its as-of time but for a version that waited."""
+        return self.decision.effective_from if self.decision else None
+
+    @property
     def run_id(self) -> str | None:
         """Airflow's `dag_id/run_id`."""
         found = self.decision.run_id if self.decision else self.get("run_id")

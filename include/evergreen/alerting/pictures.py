@@ -145,7 +145,7 @@ def _draw_marks(top: Axes, strip: Axes, told: Sequence[Decision]) -> None:
     kinds = [k for k in STYLES if any(d.kind is k for d in told)]
     for row, kind in enumerate(kinds):
         style = STYLES[kind]
-        times = [date2num(d.as_of) for d in told if d.kind is kind]
+        times = [date2num(d.effective_from) for d in told if d.kind is kind]
         strip.scatter(
             times, [row] * len(times), s=70, color=style.colour, marker=style.marker, linewidth=1.6, zorder=4
         )
@@ -184,7 +184,7 @@ def _legend(told: Sequence[Decision], judged: Sequence[Window], metric: str) -> 
 def _span(
     judged: Sequence[Window], told: Sequence[Decision], rules: Sequence[Reign]
 ) -> tuple[datetime, datetime] | None:
-    times = [t for w in judged for t in (w.start, w.end)] + [d.as_of for d in told] + [r.start for r in rules]
+    times = [t for w in judged for t in (w.start, w.end)] + [d.effective_from for d in told] + [r.start for r in rules]
     if not times:
         return None
     pad = max((max(times) - min(times)) * 0.012, timedelta(hours=6))

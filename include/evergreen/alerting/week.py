@@ -95,7 +95,7 @@ def model_week(conn: Connection, model: ModelSpec, as_of: datetime) -> ModelWeek
     return ModelWeek(
         name=model.name,
         champion=changes[0].version if changes else None,
-        since=changes[0].as_of if changes else None,
+        since=changes[0].effective_from if changes else None,
         metric=metric,
         trend=tuple(windows(conn, model.name, metric, until=as_of)[-TREND_WINDOWS:]),
         decided=_decided(conn, subject, as_of),

@@ -14,6 +14,7 @@ from matplotlib.image import imread
 from evergreen.alerting import links
 from evergreen.alerting.history import reigns, timeline_rows, timeline_text, windows
 from evergreen.alerting.pictures import timeline_png, worst_columns_png
+from evergreen.alerting.week import model_week
 from evergreen.alerting.worst import worst_panels
 from evergreen.ledger import Decision, Kind
 from evergreen.spec import Specs
@@ -34,6 +35,25 @@ def test_reigns_end_where_the_next_begins(conn: Connection, life: list[int]) -> 
         ("3", START + 13 * WEEK, START + 19 * WEEK),
         ("1", START + 19 * WEEK, None),
     ]
+
+
+def test_a_version_that_waited_reigns_from_when_it_was_in_force(
+    conn: Connection, specs: Specs, decide: Callable[..., Decision]
+) -> None:
+    since = START + timedelta(days=3)
+    decide(Kind.PROMOTED, "first_champion", version="1", as_of=START - WEEK)
+    waited = decide(
+        Kind.PROMOTED, "better_than_champion", version="2", evidence={"effective_from": since.isoformat()}
+    )
+    decide(Kind.REJECTED, "not_better_than_champion", version="3", as_of=START + timedelta(days=1))
+    assert [(r.version, r.start, r.end) for r in reigns(conn, "bike_demand")] == [
+        ("1", START - WEEK, since),
+        ("2", since, None),
+    ]
+    rows = [(r.version, r.as_of) for r in timeline_rows(conn, "bike_demand", [])]
+    assert rows[1:] == [("3", START + timedelta(days=1)), ("2", since)]
+    assert model_week(conn, specs.models["bike_demand"], since + WEEK).since == since
+    assert waited.as_of == START
 
 
 def test_the_time_line_tells_each_thing_once_in_order(conn: Connection, life: list[int]) -> None:
