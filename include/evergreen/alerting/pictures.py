@@ -184,7 +184,11 @@ def _legend(told: Sequence[Decision], judged: Sequence[Window], metric: str) -> 
 def _span(
     judged: Sequence[Window], told: Sequence[Decision], rules: Sequence[Reign]
 ) -> tuple[datetime, datetime] | None:
-    times = [t for w in judged for t in (w.start, w.end)] + [d.effective_from for d in told] + [r.start for r in rules]
+    times = (
+        [t for w in judged for t in (w.start, w.end)]
+        + [d.effective_from for d in told]
+        + [r.start for r in rules]
+    )
     if not times:
         return None
     pad = max((max(times) - min(times)) * 0.012, timedelta(hours=6))
