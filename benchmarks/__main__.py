@@ -47,10 +47,17 @@ WHY = {
     ),
     "cycle": (
         "Airflow's share is measured against steps that have the cores to themselves, since Airflow stands still meanwhile; it was "
-        "0.25 to 0.31 in five runs of a day. For 2 to 3 s no task runs; the rest is what the services compute on the two cores that "
+        "0.22 to 0.31 in six runs of a day. For 2 to 3 s no task runs; the rest is what the services compute on the two cores that "
         "the fit wants, and its threads wait for each other. Tried: imports that parsing repeated for each file are made once (the DAG "
-        "processor's 5 CPU seconds a night became 2); a scheduler that sleeps 0.25 or 0.3 s instead of 0.1 (no difference: what it "
-        "computes less, the tasks wait more); asking the API server less often (the benchmark's own part of it)."
+        "processor's 5 CPU seconds a night became 2); a scheduler that sleeps 0.25, 0.3 or 0.5 s instead of 0.1 (what it computes less, "
+        "the tasks wait more); asking the API server less often (the benchmark's own part of it)."
+    ),
+    "night": (
+        "a task by itself costs half a CPU second on a saturated machine: its process, the API server's and the scheduler's part, "
+        "Airflow's database. A night has nine for each model, the bare loop none, and the bare loop has the cores to itself since Airflow "
+        "stands still meanwhile (beside the idle services it took 292 s, and the ratio was 1.11). Tried: imports of the DAG processor "
+        "made once and yesterday's e-mails sent before (423 s became 412), a scheduler that sleeps 0.5 s instead of 0.1 when idle "
+        "(406), objects hidden from the tasks' garbage collector (no difference)."
     ),
     "watch large": (
         "what grows is the exact count of the rows that the feature query returns, which may be any SQL: 2 to 3 s of both cores "

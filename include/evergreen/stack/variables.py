@@ -88,8 +88,7 @@ def _defaults(layout: Layout) -> dict[str, str]:
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__API__BASE_URL": airflow_url,
         "AIRFLOW__API__INSTANCE_NAME": "Evergreen",
-        # Between Airflow's 1 s, which is waited between any two tasks, and 0.1 s, with which looking for work takes a fifth
-        # of a core all the time, and a night of many models a tenth longer.
+        # Airflow's default of 1 s passes between any two tasks; with 0.1 s, looking for work takes a fifth of a core all the time.
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "30",
