@@ -53,11 +53,11 @@ WHY = {
         "the tasks wait more); asking the API server less often (the benchmark's own part of it)."
     ),
     "night": (
-        "a task by itself costs half a CPU second on a saturated machine: its process, the API server's and the scheduler's part, "
-        "Airflow's database. A night has nine for each model, the bare loop none, and the bare loop has the cores to itself since Airflow "
-        "stands still meanwhile (beside the idle services it took 292 s, and the ratio was 1.11). Tried: imports of the DAG processor "
-        "made once and yesterday's e-mails sent before (423 s became 412), a scheduler that sleeps 0.5 s instead of 0.1 when idle "
-        "(406), objects hidden from the tasks' garbage collector (no difference)."
+        "a task by itself costs 0.9 CPU seconds on two saturated cores (0.18 s its own process on an idle machine; the rest is the "
+        "scheduler's, the API server's, the DAG processor's and their database's). A night has seven for each model, the bare loop none, "
+        "and the bare loop has the cores to itself since Airflow stands still meanwhile (beside the idle services it took 292 s, and the "
+        "ratio was 1.11). Tried: imports of the DAG processor made once and yesterday's e-mails sent before (423 s became 412), a scheduler "
+        "that sleeps 0.5 s instead of 0.1 when idle (406), objects hidden from the tasks' garbage collector (no difference)."
     ),
     "watch large": (
         "what grows is the exact count of the rows that the feature query returns, which may be any SQL: 2 to 3 s of both cores "
