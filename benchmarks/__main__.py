@@ -47,17 +47,17 @@ WHY = {
     ),
     "cycle": (
         "Airflow's share is measured against steps that have the cores to themselves, since Airflow stands still meanwhile; it was "
-        "0.22 to 0.31 in six runs of a day. For 2 to 3 s no task runs; the rest is what the services compute on the two cores that "
+        "0.22 to 0.37 in nine runs of a day. For 2 to 3 s no task runs; the rest is what the services compute on the two cores that "
         "the fit wants, and its threads wait for each other. Tried: imports that parsing repeated for each file are made once (the DAG "
-        "processor's 5 CPU seconds a night became 2); a scheduler that sleeps 0.25, 0.3 or 0.5 s instead of 0.1 (what it computes less, "
-        "the tasks wait more); asking the API server less often (the benchmark's own part of it)."
+        "processor's 5 CPU seconds a night became 2); a scheduler that sleeps longer than 0.1 s when idle (0.30 with 0.25 s, 0.37 with "
+        "0.3 s, 0.22 with 0.5 s, where 0.1 s had 0.25 to 0.31: within the noise); asking the API server less often (the benchmark's own part of it)."
     ),
     "night": (
-        "a task by itself costs 0.9 CPU seconds on two saturated cores (0.18 s its own process on an idle machine; the rest is the "
+        "a task by itself costs 0.9 CPU seconds on two saturated cores (0.18 s its own process; the rest is the "
         "scheduler's, the API server's, the DAG processor's and their database's). A night has seven for each model, the bare loop none, "
         "and the bare loop has the cores to itself since Airflow stands still meanwhile (beside the idle services it took 292 s, and the "
-        "ratio was 1.11). Tried: imports of the DAG processor made once and yesterday's e-mails sent before (423 s became 412), a scheduler "
-        "that sleeps 0.5 s instead of 0.1 when idle (406), objects hidden from the tasks' garbage collector (no difference)."
+        "ratio was 1.11). Tried: imports of the DAG processor made once (twelve models 126 s, then 118), yesterday's e-mails sent before (423 s, then "
+        "412), a scheduler that sleeps 0.5 s instead of 0.1 when idle (406), objects hidden from the tasks' garbage collector (no difference)."
     ),
     "watch large": (
         "what grows is the exact count of the rows that the feature query returns, which may be any SQL: 2 to 3 s of both cores "

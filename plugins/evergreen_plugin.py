@@ -29,7 +29,7 @@ class WarmStart:
     """Lets a component import, once and at its start, what all that it forks needs.
 
     The scheduler starts the forkserver of its tasks. The DAG processor forks for each file, again and again: without this
-    nine tenths of each parse of a few models were the same imports.
+    half of each parse of two models, 0.3 CPU seconds a file, were the same imports.
     """
 
     @hookimpl
@@ -39,7 +39,8 @@ class WarmStart:
             forkserver.ensure_running()
         elif sys.argv[1:2] == ["dag-processor"]:
             for name in PARSED:
-                with suppress(ImportError):  # the file that needs it says so
+                # Whatever is wrong with it: the file that needs it says so, and the others are parsed nonetheless.
+                with suppress(Exception):
                     import_module(name)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -52,3 +55,20 @@ def test_a_parse_imports_nothing_but_the_files_of_dags() -> None:
 
 def test_other_components_import_nothing_for_it() -> None:
     assert "requests" in imported_by_parsing("triggerer")["train.py"]
+
+
+def test_what_cannot_be_imported_does_not_stop_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_on_purpose.py").write_text("raise ValueError('half written')")
+    (tmp_path / "imported_after_it.py").write_text("")
+    found = importlib.util.spec_from_file_location(
+        "plugin_here", REPOSITORY / "plugins" / "evergreen_plugin.py"
+    )
+    plugin = importlib.util.module_from_spec(found)
+    found.loader.exec_module(plugin)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(plugin, "PARSED", ("broken_on_purpose", "not_there_at_all", "imported_after_it"))
+    monkeypatch.setattr(sys, "argv", ["airflow", "dag-processor"])
+    plugin.WarmStart().on_starting(component=None)
+    assert sys.modules.pop("imported_after_it", None)
