@@ -1,9 +1,9 @@
-"""What became of every alarm on the real bike data, where nothing was injected: cried for nothing, or answered?
+"""What became of every alarm on real data, where nothing was injected: cried for nothing, or answered?
 
-    python -m benchmarks.decisions_alarms
+    python -m benchmarks.decisions_alarms [bike|electricity ...]
 
-The project's bike_demand is replayed on drift from May 2011 to the end of 2012, as its spec says and with windows of
-28 days. An alarm is a window that was judged `violation`, however late the labels that showed it, unless the ledger says that
+The project's bike_demand from May 2011 to the end of 2012, and price_up of `benchmarks/specs` from September 1996 to December
+1998, are replayed on drift, as their specs say and with windows of 28 days. An alarm is a window that was judged `violation`, however late the labels that showed it, unless the ledger says that
 it is among fewer than `trigger.m` of the last `trigger.n`: of those nobody is told. It is answered if a retrain was asked for at that moment and
 its challenger was promoted, and held back if the ledger has a row that says why not. What remains was for nothing: a
 challenger that was rejected, or no row at all.
@@ -19,14 +19,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.bikes import END, changed, landed
 from benchmarks.decisions_drift import preset
+from benchmarks.real import BIKES, ELECTRICITY, Real, changed, landed
 from benchmarks.table import Row, markdown
+from evergreen.errors import TerminalError
 from evergreen.ledger import Decision, Kind
 from evergreen.monitoring.judgement import Status
 from evergreen.monitoring.measure import frame
@@ -37,32 +38,43 @@ from evergreen.replay.known import known
 from evergreen.replay.run import Replayed, replay
 from evergreen.spec import ModelSpec, Specs, format_duration
 
-START = datetime(2011, 1, 1, tzinfo=timezone.utc)
-FROM = datetime(2011, 5, 9, tzinfo=timezone.utc)
+DATA = {data.name: data for data in (BIKES, ELECTRICITY)}
 LONG = "28d"
 NOTHING = "nothing was decided"
 FEW = f"held back: {Hold.TOO_FEW_VIOLATIONS.value}"
 
 
-def measure() -> list[Row]:
-    """Replay with windows of both lengths."""
-    rows = []
-    with landed() as specs, tempfile.TemporaryDirectory(prefix="evergreen-replay-") as name:
-        shipped = specs.models["bike_demand"]
-        for model in (shipped, changed(shipped, monitoring={"window": LONG})):
-            replayed = replay(specs, model, FROM, END, ["on_drift"], home=Path(name))
-            rows.append(_row(replayed, _flagged(specs, model)))
+def measure(names: Sequence[str] = tuple(DATA)) -> list[Row]:
+    """Replay each data set with windows of both lengths; a row says where one is not to be had."""
+    rows: list[Row] = []
+    for data in (DATA[name] for name in names):
+        try:
+            rows += _rows(data)
+        except TerminalError as error:
+            rows.append(
+                Row(f"alarms of the {data.name} data", "not measured", "", None, "all", False, str(error))
+            )
     return rows
 
 
-def _row(replayed: Replayed, flagged: tuple[int, int]) -> Row:
+def _rows(data: Real) -> list[Row]:
+    rows = []
+    with landed(data) as specs, tempfile.TemporaryDirectory(prefix="evergreen-replay-") as name:
+        own = specs.models[data.model]
+        for model in (own, changed(own, monitoring={"window": LONG})):
+            replayed = replay(specs, model, data.replayed, data.end, ["on_drift"], home=Path(name))
+            rows.append(_row(data, replayed, _flagged(data, specs, model)))
+    return rows
+
+
+def _row(data: Real, replayed: Replayed, flagged: tuple[int, int]) -> Row:
     fates = Counter(fate for _, fate in alarms(replayed))
     alone = fates.pop(FEW, 0)
     found = sum(fates.values())
     vain = {fate: n for fate, n in fates.items() if fate.startswith(("rejected", "nothing"))}
     window = format_duration(replayed.asked.model.monitoring.window)
     return Row(
-        f"alarms in {len(replayed.asked.windows)} windows of {window} of the bike data: answered by a retrain that won, or "
+        f"alarms in {len(replayed.asked.windows)} windows of {window} of the {data.name} data: answered by a retrain that won, or "
         "held back with a reason",
         f"{found - sum(vain.values())} of {found}",
         f"Evidently's default, first window as the reference: {flagged[0]} of {flagged[1]} flagged",
@@ -103,24 +115,26 @@ def _fate(then: Sequence[Decision], decisions: Sequence[Decision]) -> str:
     return NOTHING
 
 
-def _flagged(specs: Specs, model: ModelSpec) -> tuple[int, int]:
-    """How many windows from FROM on Evidently calls drifted from the first window of the data, and of how many."""
-    every = [w for w in complete(model.monitoring.window, START, END) if w.start >= START]
-    reference = _features(specs, model, every[0])
-    later = [window for window in every if window.start >= FROM]
+def _flagged(data: Real, specs: Specs, model: ModelSpec) -> tuple[int, int]:
+    """How many windows of the replay Evidently calls drifted from the first window of the data, and of how many."""
+    every = [w for w in complete(model.monitoring.window, data.begin, data.end) if w.start >= data.begin]
+    reference = _features(data, specs, model, every[0])
+    later = [window for window in every if window.start >= data.replayed]
     numeric, categorical = model.features.numeric, model.features.categorical
-    shares = [preset(reference, _features(specs, model, window), numeric, categorical)[1] for window in later]
+    shares = [
+        preset(reference, _features(data, specs, model, window), numeric, categorical)[1] for window in later
+    ]
     return sum(share >= 0.5 for share in shares), len(later)
 
 
-def _features(specs: Specs, model: ModelSpec, window: Window) -> pd.DataFrame:
-    with known(specs, model, END) as there:
+def _features(data: Real, specs: Specs, model: ModelSpec, window: Window) -> pd.DataFrame:
+    with known(specs, model, data.end) as there:
         return frame(there.rows(window))[list(model.features.all)]
 
 
 if __name__ == "__main__":
     began = time.monotonic()
-    result = measure()
+    result = measure(sys.argv[1:] or tuple(DATA))
     print(markdown(result))
     print(f"\n{time.monotonic() - began:.0f} s")
     sys.exit(0 if all(row.met for row in result) else 1)

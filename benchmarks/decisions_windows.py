@@ -1,13 +1,14 @@
 """What the choice of a window is worth: retrained every week over the history, against each fixed window in hindsight.
 
-    python -m benchmarks.decisions_windows [bike|simulated ...]
+    python -m benchmarks.decisions_windows [bike|electricity|simulated ...]
 
-Each Monday the model `bike_demand` is trained as a training does it: the newest week is the gate's holdout, the four
-weeks before it are the validation folds, on which the window is chosen; then the model is fitted on all rows of that
+Each Monday the model is trained as a training does it: the newest part (`training.holdout`) is the gate's holdout, four folds of
+that length before it are the validation, on which the window is chosen; then the model is fitted on all rows of that
 window and predicts the week that follows. The fixed windows do the same without a choice. Fits of the same rows are made
-once; that changes no number. The error is the root mean square over all predicted hours.
+once; that changes no number. The error is the gate's metric over all predicted rows.
 
-- `bike`: the real rides of 2011 and 2012 (UCI Bike Sharing), where the demand grows and the riders change.
+- `bike`: the real rides of 2011 and 2012 (UCI Bike Sharing), where the demand grows and the riders change; `bike_demand`.
+- `electricity`: real prices of 1996 to 1998, with two markets that are joined (see `electricity.py`); `price_up`.
 - `simulated`: two simulated cities of 100 weeks; in week 40 the thermometer changes its unit, in week 70 the riders
   change for good.
 """
@@ -28,11 +29,11 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 
+from benchmarks.real import BIKES, ELECTRICITY, Real
 from benchmarks.table import Row, markdown
-from evergreen import settings
 from evergreen.errors import TerminalError
-from evergreen.feeds import bike_sharing, simulated
-from evergreen.spec import ModelSpec, load_specs
+from evergreen.feeds import simulated
+from evergreen.spec import ModelSpec
 from evergreen.training import validate
 from evergreen.training.choose import choose
 from evergreen.training.encode import Encoding
@@ -41,6 +42,7 @@ from evergreen.training.folds import first_row
 from evergreen.training.local import Labelled
 from evergreen.training.machine import Machine
 from evergreen.training.matrix import Matrix
+from evergreen.training.metrics import compute
 from evergreen.training.rows import Rows
 from evergreen.training.split import in_micros, moment, split
 
@@ -49,32 +51,25 @@ LIMIT = 1.02
 WEEK = timedelta(days=7)
 FIRST_WEEK = 20
 CITIES = (8, 9)
-NUMBERS = ("temperature", "humidity", "windspeed", "price")
+NAMES = ("bike", "electricity", "simulated")
 KINDS = ("holiday", "weekend", "working")
 
 
 class Stream:
-    """A table of hours as the model `bike_demand` sees it, and every fit that was made of it."""
+    """Rows as a model sees them (categories as their codes), and every fit that was made of them."""
 
-    def __init__(self, table: pd.DataFrame, model: ModelSpec, folder: Path) -> None:
+    def __init__(
+        self, table: pd.DataFrame, model: ModelSpec, categories: dict[str, tuple[str, ...]], folder: Path
+    ) -> None:
         self.model = model
-        times = pd.DatetimeIndex(table["ts"])
-        weather = tuple(sorted(set(table["weather"])))
-        kind = np.where(table["holiday"], "holiday", np.where(table["workingday"], "working", "weekend"))
-        columns = {
-            "hour": times.hour, "weekday": times.dayofweek + 1, "day_of_year": times.dayofyear,
-            **{name: table[name] for name in NUMBERS},
-            "weather": table["weather"].map({name: code for code, name in enumerate(weather)}),
-            "day_kind": np.searchsorted(KINDS, kind),
-        }  # fmt: skip
-        self.encoding = Encoding(model.features.numeric, {"weather": weather, "day_kind": KINDS})
-        x = np.column_stack([np.asarray(columns[name], float) for name in self.encoding.features])
+        self.encoding = Encoding(model.features.numeric, categories)
+        x = np.column_stack([np.asarray(table[name], float) for name in self.encoding.features])
         path = folder / "rows.f32"
         x.astype(np.float32).tofile(path)
         self.matrix = Matrix(path, 0, x.shape[0], x.shape[1], dense=not np.isnan(x).any())
-        micros = times.as_unit("us").asi8
+        micros = pd.DatetimeIndex(table["ts"]).as_unit("us").asi8
         zeros = np.zeros(len(micros), np.int64)
-        self.rows = Rows(path, 0, micros, table["demand"].to_numpy(float), zeros, zeros)
+        self.rows = Rows(path, 0, micros, table[model.label.column].to_numpy(float), zeros, zeros)
         self._fits: dict[Any, Fitted] = {}
         self._predictions: dict[tuple[int, int, int], np.ndarray] = {}
 
@@ -101,7 +96,8 @@ class Stream:
 def history(stream: Stream, say: Callable[[str], None]) -> tuple[dict[str, float], Counter[str]]:
     """The error of each fixed window and of the choice, and how often each window was chosen."""
     model, rows = stream.model, stream.rows
-    wrong: dict[str, list[np.ndarray]] = {name: [] for name in ("chosen", *WINDOWS)}
+    served: dict[str, list[np.ndarray]] = {name: [] for name in ("chosen", *WINDOWS)}
+    labels: list[np.ndarray] = []
     often: Counter[str] = Counter()
     monday = moment(int(rows.times[0]))
     monday = (monday - timedelta(days=monday.weekday())).replace(hour=0) + FIRST_WEEK * WEEK
@@ -127,61 +123,93 @@ def history(stream: Stream, say: Callable[[str], None]) -> tuple[dict[str, float
         often[choice.window] += 1
         for window, name in zip(model.training.lengths, WINDOWS, strict=True):
             first = first_row(rows.times, now, window)
-            error = stream.predict(first, training, count, end) - rows.labels[count:end]
-            wrong[name].append(error)
+            predicted = stream.predict(first, training, count, end)
+            served[name].append(predicted)
             if name == choice.window:
-                wrong["chosen"].append(error)
+                served["chosen"].append(predicted)
+        labels.append(rows.labels[count:end])
         say(f"{monday:%Y-%m-%d}: {choice.window} of {len(rows.part(0, count))} rows; {choice.sentence}")
         monday += WEEK
-    return {name: float(np.sqrt(np.mean(np.concatenate(e) ** 2))) for name, e in wrong.items()}, often
+    known = np.concatenate(labels)
+    return {
+        name: compute(model.task, known, np.concatenate(found))[model.gate_metric]
+        for name, found in served.items()
+    }, often
 
 
 def _say_of(what: str, text: str) -> None:
     _say(f"{what} {text}")
 
 
-def lines(name: str, tables: list[pd.DataFrame]) -> list[Row]:
-    """One line for each table."""
-    specs = load_specs(settings.REPOSITORY / "include")
-    content = specs.models["bike_demand"].model_dump()
+def bikes(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
+    """The features of `bike_demand` and its label, as its query makes them; the categories as codes, and their values."""
+    times = pd.DatetimeIndex(table["ts"])
+    weather = tuple(sorted(set(table["weather"])))
+    kind = np.where(table["holiday"], "holiday", np.where(table["workingday"], "working", "weekend"))
+    made = table.assign(
+        hour=times.hour,
+        weekday=times.dayofweek + 1,
+        day_of_year=times.dayofyear,
+        weather=table["weather"].map({name: code for code, name in enumerate(weather)}),
+        day_kind=np.searchsorted(KINDS, kind),
+    )
+    return made, {"weather": weather, "day_kind": KINDS}
+
+
+def prices(table: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
+    """The features of `price_up` and its label, as its query makes them."""
+    times = pd.DatetimeIndex(table["ts"])
+    return table.assign(period=2 * times.hour + times.minute // 30, weekday=times.dayofweek + 1), {}
+
+
+FEATURES = {BIKES.name: bikes, ELECTRICITY.name: prices}
+
+
+def lines(name: str, data: Real, tables: Sequence[pd.DataFrame]) -> list[Row]:
+    """One line for each table of a model's rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        content = data.load(Path(folder)).models[data.model].model_dump()
     content["training"] |= {"windows": WINDOWS, "window": "all"}
     model = ModelSpec.model_validate(content)
+    features = FEATURES[data.name]
     found = []
     for number, table in enumerate(tables):
         what = name if len(tables) == 1 else f"{name} {number + 1}"
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="evergreen-windows-") as folder:
-            stream = Stream(table, model, Path(folder))
+            made, categories = features(table)
+            stream = Stream(made, model, categories, Path(folder))
             with patch.object(validate, "fit", stream.fit):
                 errors, often = history(stream, partial(_say_of, what))
         fixed = {window: errors[window] for window in WINDOWS}
         best = min(fixed, key=lambda window: fixed[window])
         ratio = errors["chosen"] / fixed[best]
-        others = ", ".join(f"{window} {value:.2f}" for window, value in fixed.items())
+        others = ", ".join(f"{window} {value:.4g}" for window, value in fixed.items())
         times = ", ".join(f"{window} {often[window]} times" for window in WINDOWS)
         found.append(
             Row(
                 f"candidate windows, {what}: served error of the chosen window against the best fixed one in hindsight",
-                f"{errors['chosen']:.2f}", f"{best}: {fixed[best]:.2f}", ratio, f"≤ {LIMIT}", ratio <= LIMIT,
+                f"{errors['chosen']:.4g}", f"{best}: {fixed[best]:.4g}", ratio, f"≤ {LIMIT}", ratio <= LIMIT,
                 f"{sum(often.values())} weeks; fixed: {others}; chosen: {times}; {time.monotonic() - began:.0f} s",
             )
         )  # fmt: skip
     return found
 
 
-def measure(names: Sequence[str] = ("bike", "simulated")) -> list[Row]:
-    """The benchmark's lines; a line that says why where the real data is not on this machine."""
+def measure(names: Sequence[str] = NAMES) -> list[Row]:
+    """The benchmark's lines; a line that says why where real data is not to be had."""
     found: list[Row] = []
     for name in names:
-        if name == "bike":
-            try:
-                found += lines(name, [bike_sharing.convert(bike_sharing.find())])
-            except TerminalError as error:
-                found.append(
-                    Row("candidate windows, bike", "not measured", "", None, f"≤ {LIMIT}", False, str(error))
-                )
-        else:
-            found += lines(name, [_city(seed) for seed in CITIES])
+        if name == "simulated":
+            found += lines(name, BIKES, [_city(seed) for seed in CITIES])
+            continue
+        data = ELECTRICITY if name == ELECTRICITY.name else BIKES
+        try:
+            found += lines(name, data, [data.table()])
+        except TerminalError as error:
+            found.append(
+                Row(f"candidate windows, {name}", "not measured", "", None, f"≤ {LIMIT}", False, str(error))
+            )
     return found
 
 
@@ -196,6 +224,6 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    result = measure(sys.argv[1:] or ("bike", "simulated"))
+    result = measure(sys.argv[1:] or NAMES)
     print(markdown(result))
     sys.exit(0 if all(row.met for row in result) else 1)

@@ -309,6 +309,16 @@ def test_a_new_champion_is_told_with_the_numbers_of_all_three(
         assert said in text, said
 
 
+def test_a_new_champion_that_waited_for_a_person_is_champion_from_when_it_was_in_force(
+    mail: Callable[..., EmailMessage],
+) -> None:
+    evidence = {**EVIDENCE, "effective_from": "2026-01-08T09:30:00+00:00"}
+    text, _ = parts(
+        mail("champion_changed", Kind.PROMOTED, reason="first_champion", version="3", evidence=evidence)
+    )
+    assert "Version 3 of bike_demand is champion as of 2026-01-08 09:30" in " ".join(text.split())
+
+
 def test_a_rejected_challenger_is_told_with_the_check_that_failed(
     mail: Callable[..., EmailMessage], decide: Callable[..., Decision]
 ) -> None:

@@ -1,0 +1,101 @@
+"""The real data in a warehouse of its own, with its specs, for what replays it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pandas as pd
+
+from benchmarks import electricity
+from benchmarks.place import warehouse
+from evergreen import settings
+from evergreen.feeds import bike_sharing
+from evergreen.spec import ModelSpec, Specs, load_specs
+from evergreen.validation.ingest import ingest
+
+
+@dataclass(frozen=True)
+class Real:
+    """Real data and the model that is replayed on it.
+
+    Attributes:
+        name: what rows of the tables call it.
+        folder: holds its specs in `datasets/` and `models/`.
+        dataset: the dataset's name.
+        model: the model's name.
+        table: reads the data; raises a TerminalError where it is not to be had.
+        begin: where its windows begin.
+        replayed: where replays begin, with enough history before.
+        end: where it ends.
+    """
+
+    name: str
+    folder: Path
+    dataset: str
+    model: str
+    table: Callable[[], pd.DataFrame]
+    begin: datetime
+    replayed: datetime
+    end: datetime
+
+    def load(self, specs: Path) -> Specs:
+        """Copy its specs into a folder, and read them."""
+        for kind, name in (
+            ("datasets", f"{self.dataset}.yaml"),
+            ("models", f"{self.model}.yaml"),
+            ("models", f"{self.model}.sql"),
+        ):
+            (specs / kind).mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.folder / kind / name, specs / kind / name)
+        return load_specs(specs)
+
+
+BIKES = Real(
+    "bike",
+    settings.REPOSITORY / "include",
+    "bike_hourly",
+    "bike_demand",
+    lambda: bike_sharing.convert(bike_sharing.find()),
+    datetime(2011, 1, 1, tzinfo=timezone.utc),
+    datetime(2011, 5, 9, tzinfo=timezone.utc),
+    datetime(2013, 1, 1, tzinfo=timezone.utc),
+)
+ELECTRICITY = Real(
+    "electricity",
+    Path(__file__).with_name("specs"),
+    "electricity",
+    "price_up",
+    lambda: electricity.convert(electricity.obtain()),
+    datetime(1996, 5, 7, tzinfo=timezone.utc),
+    datetime(1996, 9, 9, tzinfo=timezone.utc),
+    datetime(1998, 12, 6, tzinfo=timezone.utc),
+)
+
+
+@contextmanager
+def landed(data: Real) -> Iterator[Specs]:
+    """A PostgreSQL with all of the data; `EVERGREEN_SPECS` names a copy of its specs."""
+    table = data.table()
+    with warehouse():
+        specs = data.load(settings.SPECS.path())
+        folder = Path(os.environ[settings.LANDING.name]) / data.dataset
+        folder.mkdir(parents=True, exist_ok=True)
+        table.to_csv(folder / "rows.csv", index=False)
+        (outcome,) = ingest(specs.datasets[data.dataset], data.end, "rows")
+        if outcome.state != "published":
+            raise RuntimeError(f"the rows of {data.name} are {outcome.state}: {outcome}")
+        yield specs
+
+
+def changed(model: ModelSpec, **changes: object) -> ModelSpec:
+    """A model that differs: sections are merged, other fields replaced."""
+    content = model.model_dump()
+    for name, value in changes.items():
+        content[name] = {**content[name], **value} if isinstance(value, dict) else value
+    return ModelSpec.model_validate(content)
