@@ -3,11 +3,11 @@
     python -m benchmarks.decisions_replay [SEEDS [bike|electricity ...]]
 
 A model with windows of three days is replayed: the project's bike_demand from May 2011 to the end of 2012 (201 windows), and
-price_up of `benchmarks/specs` from September 1996 to December 1998 (273) under: never, every window, on drift as its spec says,
-and on drift as EAGER says. Each of the two is compared with as many trainings
-evenly spread and as many at random moments (the mean of several seeds, because random alarms are known to raise accuracy on
-such streams: arXiv 1301.3524). The error is the served one (rmse; log loss) over all rows, with every label. So that nothing but the moments
-differs, all policies ask the gate for the same: what it asks of an answer to a drift.
+price_up of `benchmarks/specs` from September 1996 to December 1998 (273), under: never, every window, on drift as its spec says,
+and on drift as EAGER says. Each of the last two is compared with as many trainings evenly spread and as many at random moments
+(the mean of several seeds, because random alarms are known to raise accuracy on such streams: arXiv 1301.3524). The error is
+the served one (rmse; log loss) over all rows, with every label. So that nothing but the moments differs, all policies ask the
+gate for the same: what it asks of an answer to a drift.
 
 EAGER is the default limit of the error with a trigger that needs one window only.
 """
