@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from evergreen.ledger import Decision, TriggerReason
+from evergreen.ledger import Decision
 from evergreen.monitoring.facts import Facts
 from evergreen.monitoring.verdict import Hold
 from evergreen.spec import ModelSpec, format_duration
@@ -36,8 +36,6 @@ class Held:
 def too_often(model: ModelSpec, requests: Sequence[Decision], as_of: datetime) -> Held | None:
     """The cool-down after the last request, or the budget of `BUDGET_PERIOD`; None where neither holds.
 
-    The cool-down counts every request, the budget those of the policy: what a person asks for by hand spends nothing.
-
     Args:
         model: the trigger's settings.
         requests: all of the model up to `as_of`, oldest first.
@@ -52,9 +50,7 @@ def too_often(model: ModelSpec, requests: Sequence[Decision], as_of: datetime) -
             f"the cool-down is {format_duration(trigger.cooldown)}, until {last.as_of + trigger.cooldown:%Y-%m-%d %H:%M} UTC",
             last,
         )
-    spent = [
-        d for d in requests if d.reason != TriggerReason.MANUAL.value and as_of - d.as_of < BUDGET_PERIOD
-    ]
+    spent = [d for d in requests if as_of - d.as_of < BUDGET_PERIOD]
     if len(spent) < trigger.budget:
         return None
     free = spent[-trigger.budget].as_of + BUDGET_PERIOD

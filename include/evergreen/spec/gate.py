@@ -18,7 +18,7 @@ class Gate(Strict):
     beat_baseline: bool = Field(True, description="whether the naive baseline must be beaten too")
     on_drift: Literal["not_worse", "better"] = Field(
         "not_worse",
-        description="what a challenger that answers a drift, or a person's request, must surely be",
+        description="what a challenger that answers a drift must surely be",
     )
     otherwise: Literal["not_worse", "better"] = Field(
         "better", description="what every other challenger must surely be"
@@ -74,7 +74,8 @@ class Gate(Strict):
         None,
         gt=0,
         lt=1,
-        description="fit again with another seed; the metric's distance from perfect may differ by this share; null: do not",
+        description="fit again with another seed, early stopping too; the metric's distance from perfect may differ by this share; "
+        "another seed changes something where training.params draw rows or columns (subsample, colsample_*); null: do not",
     )
     approval: Literal["auto", "manual"] = Field(
         "auto",

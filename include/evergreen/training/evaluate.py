@@ -25,7 +25,7 @@ from evergreen.spec import ModelSpec
 from evergreen.training import baseline, evidence, gate, metrics
 from evergreen.training.choose import Choice, choose
 from evergreen.training.encode import Encoding, survey
-from evergreen.training.fit import Fitted, fit, refit
+from evergreen.training.fit import Fitted, fit
 from evergreen.training.local import Labelled
 from evergreen.training.machine import Machine
 from evergreen.training.matrix import Matrix, write
@@ -149,7 +149,7 @@ def evaluate(
         learnt_until=int(parts.training.times.max()),
         learnt_labels=parts.training.labels,
         cost=_cost(model, fitted, matrix),
-        other_seed=_other_seed(choice.model, parts, matrix, encoding, fitted, machine, judged),
+        other_seed=_other_seed(choice.model, parts, matrix, encoding, machine, judged, fitting),
         champion_learnt=learnt_too,
     )
     verdict = gate.judge(
@@ -210,18 +210,18 @@ def _other_seed(
     parts: Split,
     matrix: Matrix,
     encoding: Encoding,
-    fitted: Fitted,
     machine: Machine,
     judged: np.ndarray,
+    fitting: Fitting,
 ) -> dict[str, float] | None:
-    """Metrics of the same fit with another seed, where the spec asks how much they move."""
+    """Metrics of a whole fit with another seed, early stopping too, where the spec asks how much they move."""
     if model.gate.stability is None:
         return None
     other = model.model_copy(
         update={"training": model.training.model_copy(update={"seed": model.training.seed + 1})}
     )
     learnt = Labelled(matrix.part(0, len(parts.training)), parts.training.labels)
-    booster = refit(other, encoding, learnt, fitted.rounds, machine).booster
+    booster = fitting(other, encoding, learnt, parts.training.times, machine).booster
     held = matrix.part(len(matrix) - len(parts.holdout)).predict(booster)
     return metrics.compute(model.task, parts.holdout.labels[judged], held[judged])
 

@@ -67,7 +67,7 @@ def judge(
         baseline: on the same rows.
         champion: on the same rows; None only where there is no champion yet.
         evidence: from the same predictions, see `evidence.gather`.
-        answers_drift: whether the training answers a drift or a person's request, so that gate.on_drift holds.
+        answers_drift: whether the training answers a drift, so that gate.on_drift holds.
         champion_as_of: training cut-off of the champion; None only where there is no champion yet.
         run_id: the training that asks.
         as_of: its as-of time.
@@ -97,6 +97,30 @@ def judge(
     asked.stability(challenger, evidence)
     asked.fresh_rows(challenger, evidence)
     return asked.verdict(evidence, ruled)
+
+
+def prediction_limit(model: ModelSpec, side: int, evidence: Evidence) -> tuple[float, str]:
+    """What predictions may not be below (side -1) or above (1), and where the limit comes from.
+
+    A side that the spec sets counts, with its slack. For one that it does not set, the labels that the challenger learnt
+    stand in: a model may go beyond them, but by no more than they span.
+    """
+    if model.task == "binary":
+        return float(side > 0), "a probability"
+    spec, learnt = (model.label.min, model.label.max), evidence.learnt_labels
+    known = spec[side > 0]
+    if known is None:
+        edge, span = learnt[side > 0], _span(*learnt)
+        which = "largest" if side > 0 else "smallest"
+        return edge + side * span, (
+            f"the {which} label of the training is {edge:.4g}, predictions may be beyond it by the labels' span, {span:.4g}; "
+            f"label.{'max' if side > 0 else 'min'} sets another limit"
+        )
+    span = _span(*(there if said is None else said for said, there in zip(spec, learnt, strict=True)))
+    return known + side * model.gate.range_slack * span, (
+        f"label.{'max' if side > 0 else 'min'} is {known:.4g}, gate.range_slack is {_share(model.gate.range_slack)} of the "
+        f"labels' range, {span:.4g}"
+    )
 
 
 class _Asked:
@@ -152,32 +176,9 @@ class _Asked:
         if evidence.predictions is None:
             return
         for name, side, value in zip(("smallest", "largest"), (-1, 1), evidence.predictions, strict=True):
-            limit, source = self._limit(side, evidence)
+            limit, source = prediction_limit(self.model, side, evidence)
             self.check(f"{name}_prediction", value, limit, side * value <= side * limit, GateReason.PREDICTIONS_OUT_OF_RANGE,
                        f"the {name} prediction is {value:.4g}, the limit is {limit:.4g}: {source}")  # fmt: skip
-
-    def _limit(self, side: int, evidence: Evidence) -> tuple[float, str]:
-        """What predictions may not be below (side -1) or above (1), and where the limit comes from.
-
-        A side that the spec sets counts, with its slack. For one that it does not set, the labels that the challenger learnt
-        stand in: a model may go beyond them, but by no more than they span.
-        """
-        if self.model.task == "binary":
-            return float(side > 0), "a probability"
-        spec, learnt = (self.model.label.min, self.model.label.max), evidence.learnt_labels
-        known = spec[side > 0]
-        if known is None:
-            edge, span = learnt[side > 0], _span(*learnt)
-            which = "largest" if side > 0 else "smallest"
-            return edge + side * span, (
-                f"the {which} label of the training is {edge:.4g}, predictions may be beyond it by the labels' span, {span:.4g}; "
-                f"label.{'max' if side > 0 else 'min'} sets another limit"
-            )
-        span = _span(*(there if said is None else said for said, there in zip(spec, learnt, strict=True)))
-        return known + side * self.gate.range_slack * span, (
-            f"label.{'max' if side > 0 else 'min'} is {known:.4g}, gate.range_slack is {_share(self.gate.range_slack)} of the "
-            f"labels' range, {span:.4g}"
-        )
 
     def metric(
         self, challenger: Evaluation, baseline: Evaluation, champion: Evaluation | None, evidence: Evidence

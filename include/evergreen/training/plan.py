@@ -46,11 +46,11 @@ def plan_run(run_type: str, as_of: datetime, requests: Sequence[Decision], *, wo
 
 
 def answers_drift(conn: Connection, requests: Sequence[int]) -> bool:
-    """Whether a training answers a request that a drift or a person opened: then `gate.on_drift` says what must be shown.
+    """Whether a training answers a request that a drift opened: then `gate.on_drift` says what must be shown.
 
     Args:
         conn: the warehouse.
-        requests: ids of the requests that the training answers; one that the ledger does not hold counts.
+        requests: ids of the requests that the training answers; one that the ledger does not hold excuses nothing.
     """
-    asked = {d.id: d.reason for d in ledger.find(conn, ids=requests)} if requests else {}
-    return any(asked.get(i) not in ledger.WITHOUT_DRIFT for i in requests)
+    asked = ledger.find(conn, ids=requests) if requests else []
+    return any(request.reason not in ledger.WITHOUT_DRIFT for request in asked)

@@ -28,6 +28,7 @@ from evergreen.training import leaderboard
 from evergreen.training.encode import Encoding, survey
 from evergreen.training.evaluate import Judged
 from evergreen.training.fit import gain_shares, gains, refit
+from evergreen.training.gate import prediction_limit
 from evergreen.training.local import Boosted, Labelled
 from evergreen.training.machine import Machine
 from evergreen.training.matrix import write
@@ -112,7 +113,8 @@ def finalise(model: ModelSpec, judged: Judged, refitting: Refitting = refit) -> 
         refitting: fits as `fit.refit` does.
 
     Raises:
-        TerminalError: its predictions are not finite (BAD_METRIC).
+        TerminalError: its predictions are not finite, or the fit on all rows is beyond a limit of range or size that the judged
+            one kept (BAD_METRIC).
     """
     parts = judged.split
     again = judged.verdict.passed and model.training.refit
@@ -135,9 +137,33 @@ def finalise(model: ModelSpec, judged: Judged, refitting: Refitting = refit) -> 
             "training.params (learning_rate, max_delta_step) and at the label's range",
             Reason.BAD_METRIC,
         )
+    if again:
+        _check_again(model, judged, booster, predicted)
     return Final(
         booster, encoding, again, moment(int(learnt.times[-1]) + 1), predicted, outside(model, judged)
     )
+
+
+def _check_again(model: ModelSpec, judged: Judged, booster: xgb.Booster, predicted: np.ndarray) -> None:
+    """What the gate asked of the judged fit without comparing it with another model, asked of the fit that will serve."""
+    for name, side, value in (
+        ("smallest", -1, float(predicted.min())),
+        ("largest", 1, float(predicted.max())),
+    ):
+        limit, source = prediction_limit(model, side, judged.evidence)
+        if side * value > side * limit:
+            raise TerminalError(
+                f"{model.name}: the judged model passed, but the {name} prediction of the one that was fitted again on all rows is "
+                f"{value:.4g}, the limit is {limit:.4g}: {source}. Look at the newest labels, or at gate.range_slack",
+                Reason.BAD_METRIC,
+            )
+    size, most = len(booster.save_raw("ubj")) / 1e6, model.gate.max_size_mb
+    if most is not None and size > most:
+        raise TerminalError(
+            f"{model.name}: the judged model passed, but the file of the one that was fitted again on all rows has {size:.4g} MB, "
+            f"gate.max_size_mb is {most:.4g}; make training.max_rounds or max_depth smaller, or raise the limit",
+            Reason.BAD_METRIC,
+        )
 
 
 def write_run_files(

@@ -52,7 +52,6 @@ def answered(number: int, ago: timedelta, reason: str = "data_drift") -> list[De
         pytest.param([(1, 7 * DAY), (2, DAY)], None, id="the first is seven days old"),
         pytest.param([(1, 7 * DAY - timedelta(minutes=1)), (2, DAY)], Hold.BUDGET_SPENT, id="a minute less"),
         pytest.param([(1, 6 * DAY, "staleness"), (2, DAY)], Hold.BUDGET_SPENT, id="whatever it asked for"),
-        pytest.param([(1, 6 * DAY, "manual"), (2, DAY)], None, id="what a person asked spends nothing"),
         pytest.param(
             [(1, 6 * DAY), (2, timedelta(hours=11))], Hold.COOLDOWN, id="the cool-down is told first"
         ),

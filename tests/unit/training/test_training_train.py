@@ -364,24 +364,6 @@ def test_a_window_of_many_batches_and_files_trains_the_same_all_the_way(landed, 
     assert one.columns["kind"] == other.columns["kind"]
 
 
-@pytest.mark.parametrize(
-    ("limits", "reason"),
-    [
-        ({"max_predict_ms": 1e6, "max_size_mb": 100.0, "stability": 0.9}, GateReason.FIRST_CHAMPION),
-        ({"max_predict_ms": 1e-6}, GateReason.TOO_SLOW),
-        ({"max_size_mb": 1e-6}, GateReason.TOO_LARGE),
-        ({"stability": 1e-9}, GateReason.UNSTABLE),
-    ],
-    ids=["kept", "slow", "large", "unstable"],
-)
-def test_limits_on_cost_and_on_the_seed_are_measured(landed, start, limits, reason):
-    sampled = {"params": {"subsample": 0.5}}
-    outcome = landed.with_model(gate=limits, training=sampled).train(
-        start + timedelta(days=40), "run", trigger="schedule"
-    )
-    assert outcome.verdict.reason is reason
-
-
 def test_a_failed_training_says_why_in_mlflow_and_registers_nothing(landed, start):
     model = landed.with_model(label={"max": 10})
     with pytest.raises(TerminalError) as caught:
