@@ -71,7 +71,9 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                     "announce": run.announce,
                     "announce_rollback": run.rolled_back,
                     "as_of": as_of.isoformat(),
-                    "windows": [f"{j.window_start:%Y-%m-%d %H:%M} {verdict(j)}" for j in run.judged],
+                    "windows": [
+                        f"{j.window_start:%Y-%m-%d %H:%M} v{j.version} {verdict(j)}" for j in run.judged
+                    ],
                     "watch": run.watched.reason if run.watched else None,
                     "decision": run.decision.kind.value if run.decision else None,
                     "request": run.request,

@@ -155,7 +155,7 @@ def _models(models: Sequence[ModelWeek]) -> Table:
     for week in models[:MOST_ROWS]:
         judged = [
             f"{week.judged} judged",
-            *([f"{week.violations} in violation{_by_estimate(week)}"] if week.violations else []),
+            *([f"{week.violations} in violation{_by_what(week)}"] if week.violations else []),
             *([f"{week.not_judged} could not be judged"] if week.not_judged else []),
             *([f"{week.not_yet} without labels yet"] if week.not_yet else []),
         ]
@@ -170,8 +170,12 @@ def _models(models: Sequence[ModelWeek]) -> Table:
     )
 
 
-def _by_estimate(week: ModelWeek) -> str:
-    return f" ({week.by_estimate} by an estimate only)" if week.by_estimate else ""
+def _by_what(week: ModelWeek) -> str:
+    told = [
+        *([f"{week.by_estimate} by an estimate only"] if week.by_estimate else []),
+        *([f"{week.by_earlier} of an earlier version"] if week.by_earlier else []),
+    ]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _error(week: ModelWeek) -> str:

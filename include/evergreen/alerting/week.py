@@ -39,6 +39,7 @@ class ModelWeek:
         judged: windows that were judged in the week, by their newest judgement.
         violations: those in violation.
         by_estimate: those of them in which nothing but an estimate of the error is beyond its limit.
+        by_earlier: those of them in which another version is in violation than the champion, such as one whose labels came late.
         not_judged: those that could not be judged (stale, too few or unscored rows).
         not_yet: those whose served error could not be judged yet, because labels are missing; also where it is estimated.
         metric: the served metric that is watched.
@@ -53,6 +54,7 @@ class ModelWeek:
     judged: int
     violations: int
     by_estimate: int
+    by_earlier: int
     not_judged: int
     not_yet: int
     metric: str
@@ -80,21 +82,29 @@ def model_week(conn: Connection, model: ModelSpec, as_of: datetime) -> ModelWeek
     """The week of a model that ends with `as_of`."""
     subject, metric = model_subject(model.name), model.performance_metric
     changes = champions(conn, model.name, as_of)
+    champion = changes[0].version if changes else None
     counts = fetch(
         conn,
         "SELECT count(*)::int AS judged, count(*) FILTER (WHERE status = 'violation')::int AS violations,"
         " count(*) FILTER (WHERE status = 'violation' AND NOT jsonb_path_exists("
         "violations, '$[*] ? (@.kind <> \"estimated_performance\")'))::int AS by_estimate,"
+        " count(*) FILTER (WHERE status = 'violation' AND version <> %(champion)s)::int AS by_earlier,"
         " count(*) FILTER (WHERE status IN ('stale', 'insufficient'))::int AS not_judged,"
         " count(*) FILTER (WHERE metrics -> %(metric)s ->> 'state' IN ('not_yet', 'estimated'))::int AS not_yet"
-        " FROM (SELECT DISTINCT ON (window_start) status, metrics, violations, as_of FROM evergreen.window_judgement"
+        " FROM (SELECT DISTINCT ON (window_start) version, status, metrics, violations, as_of FROM evergreen.window_judgement"
         " WHERE model = %(model)s AND as_of <= %(as_of)s AND as_of > %(since)s"
         " ORDER BY window_start, as_of DESC, revision DESC, id DESC) AS newest",
-        {"model": model.name, "metric": metric, "as_of": as_of, "since": as_of - LENGTH},
+        {
+            "model": model.name,
+            "metric": metric,
+            "champion": champion,
+            "as_of": as_of,
+            "since": as_of - LENGTH,
+        },
     )[0]
     return ModelWeek(
         name=model.name,
-        champion=changes[0].version if changes else None,
+        champion=champion,
         since=changes[0].effective_from if changes else None,
         metric=metric,
         trend=tuple(windows(conn, model.name, metric, until=as_of)[-TREND_WINDOWS:]),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
-from evergreen.monitoring.judgement import Violation, What
+from evergreen.monitoring.judgement import Judgement, Status, Violation, What
 from evergreen.monitoring.reference import Reference
 from evergreen.monitoring.windows import EXACT, Facts, Window
 from evergreen.spec import ModelSpec, format_duration
@@ -68,6 +70,12 @@ def check(
             Violation(What.UNSCORED, "_prediction", "rows_with_prediction", facts.scored, wanted, detail),
         )
     return ()
+
+
+def held_back(found: Judgement, held: Sequence[Violation]) -> Judgement:
+    """The judgement of a window that cannot be judged."""
+    stale = any(v.kind is What.STALE for v in held)
+    return replace(found, status=Status.STALE if stale else Status.INSUFFICIENT, violations=tuple(held))
 
 
 def stopped(model: ModelSpec, newest: datetime | None, when: datetime) -> bool:

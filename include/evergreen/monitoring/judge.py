@@ -4,6 +4,9 @@ Runs after scoring and on the spec's own schedule. In this order, because each s
 one before held: data that stopped arriving or rows that are too few, or unscored, are never called fine and
 their drift is not judged. A judgement and its report do not part: the report is in MLflow before the numbers
 are in the warehouse, so a failure between the two leaves a report that the next try writes again.
+
+Labels outlive reigns: the windows of earlier champions whose labels come late are judged again too, each under the version
+that it was judged under (`late`).
 """
 
 from __future__ import annotations
@@ -19,10 +22,12 @@ from pathlib import Path
 import pandas as pd
 
 from evergreen import registry
+from evergreen.errors import EvergreenError
 from evergreen.monitoring import (
     estimate,
     gate,
     judgement,
+    late,
     measure,
     performance,
     reads,
@@ -34,7 +39,7 @@ from evergreen.monitoring.estimate import Estimator
 from evergreen.monitoring.judgement import ColumnResult, Judgement, Status, Violation, What
 from evergreen.monitoring.reference import Reference
 from evergreen.monitoring.reign import reign_of
-from evergreen.monitoring.windows import Facts, Judged, Window
+from evergreen.monitoring.windows import MOST_PER_RUN, Facts, Judged, Window
 from evergreen.registry import Champion
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.connection import Connection, connect
@@ -55,13 +60,15 @@ class Due:
 
 
 def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[Judgement]:
-    """Judge every window of the champion that is due as of a time, and write the judgements.
+    """Judge every window that is due as of a time, and write the judgements.
 
     The champion is the one of that time: decisions as of a later one do not count.
 
     A window is due when it is complete, ended after the champion came to office, and was not judged for this
     version, or when labels, rows or predictions came in that can change its judgement (revision + 1). A
     feed that stopped is found before its window is over: then the open window is judged `stale`.
+    A window of an earlier champion is due when labels came in that can change its served error. It stays as it was
+    judged, with a line in the log, where MLflow does not give the version's reference (any more).
     Two calls at once judge each window once. Each window is one transaction.
 
     Args:
@@ -83,8 +90,8 @@ def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[
         if champion is None:
             return []
         reign = reign_of(conn, model, champion, as_of)
-    reference = Reference.read(registry.artifact_folder(champion.run_id, REFERENCE_PATH)).for_window(model)
-    due = _due(specs, model, reference, champion, reign, as_of)
+    reference = _reference(model, champion.run_id)
+    due, waits = _due(specs, model, reference, champion, reign, as_of)
     done = []
     # Learnt at most once in a run, and only where a window asks for it.
     estimator = cache(lambda: estimate.fit(model, reference))
@@ -93,14 +100,14 @@ def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[
         held = due.held[window.start]
         with connect() as guard:
             _lock(guard, model)
-            if _judged_meanwhile(guard, model, champion, window, revision):
+            if _judged_meanwhile(guard, model, champion.version, window, revision):
                 continue
             found = Judgement(
                 model.name, champion.version, window.start, window.end, revision, as_of,
                 Status.OK, facts.rows, 0, facts.labelled, mlflow_run=champion.run_id, scored=facts.scored,
             )  # fmt: skip
             found = (
-                held_back(found, held)
+                gate.held_back(found, held)
                 if held
                 else _measured(specs, model, reference, found, facts, estimator)
             )
@@ -108,28 +115,102 @@ def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[
             if wording.flipped(found):
                 log.info("%s: %s is %s", model.name, window, wording.verdict(found))
             done.append(found)
-    return done
+    return [*_judge_late(specs, model, waits, due.feed, as_of, MOST_PER_RUN - len(due.windows)), *done]
+
+
+def _reference(model: ModelSpec, run_id: str) -> Reference:
+    return Reference.read(registry.artifact_folder(run_id, REFERENCE_PATH)).for_window(model)
 
 
 def _due(
     specs: Specs, model: ModelSpec, reference: Reference, champion: Champion, reign: datetime, as_of: datetime
-) -> Due:
+) -> tuple[Due, list[Judgement]]:
+    """What is due of the champion's windows, and the windows of earlier champions that wait for labels."""
     length = model.monitoring.window
     first_scored = reads.first_scored(model, as_of)
     found = windows.candidates(length, reign, first_scored, as_of, model.label.delay)
-    start, look_back = span(model, found, as_of)
-    feed = reads.feed(specs, model, as_of, start, look_back)
     with connect() as conn:
-        earlier = judgement.newest(
-            conn, model.name, champion.version, ends_after=start - length, as_of=as_of, limit=10_000
-        )
-    return plan(model, reference, found, feed, earlier, first_scored, as_of)
+        ends_after = windows.oldest(length, as_of, model.label.delay)
+        judged = judgement.newest(conn, model.name, None, ends_after=ends_after, as_of=as_of, limit=10_000)
+    waits = late.waiting(model, judged, champion.version, reign, as_of)
+    start, look_back = span(model, [*found, *(j.window for j in waits)], as_of)
+    feed = reads.feed(specs, model, as_of, start, look_back)
+    earlier = [j for j in judged if j.version == champion.version]
+    return plan(model, reference, found, feed, earlier, first_scored, as_of), waits
+
+
+def _judge_late(
+    specs: Specs,
+    model: ModelSpec,
+    waits: Sequence[Judgement],
+    feed: reads.Feed,
+    as_of: datetime,
+    most: int,
+) -> list[Judgement]:
+    """Judge the windows of earlier champions that are due, `most` of them, the newest; returns them oldest first.
+
+    None of them keeps the champion of now from being watched: what cannot be judged stays due and is logged.
+    """
+    references = cache(lambda run_id: _reference(model, run_id))
+    done: list[Judgement] = []
+    lost: set[str] = set()
+    for before in late.due(model, waits, feed.facts):
+        if len(done) >= most:
+            break
+        if before.version in lost:
+            continue
+        try:
+            found = _judged_again(specs, model, before, references, feed, as_of)
+        except EvergreenError as error:
+            lost.add(before.version)
+            log.warning(
+                "%s: labels came for %s, which version %s served; it cannot be judged again, and stays as it was: %s",
+                model.name, before.window, before.version, error,
+            )  # fmt: skip
+            continue
+        if found is not None:
+            log.info(
+                "%s: %s of version %s is %s", model.name, found.window, found.version, wording.verdict(found)
+            )
+            done.append(found)
+    return done[::-1]
+
+
+def _judged_again(
+    specs: Specs,
+    model: ModelSpec,
+    before: Judgement,
+    references: Callable[[str], Reference],
+    feed: reads.Feed,
+    as_of: datetime,
+) -> Judgement | None:
+    """The next revision of a window of an earlier champion, written; None where another run has written it."""
+    reference = references(str(before.mlflow_run))
+    window, facts = before.window, feed.facts[before.window_start]
+    with connect() as guard:
+        _lock(guard, model)
+        if _judged_meanwhile(guard, model, before.version, window, before.revision + 1):
+            return None
+        rows = measure.frame(reads.sample(specs, model, as_of, window, facts))
+        found = late.again(model, reference, before, facts, rows, feed.newest, as_of)
+        return judgement.insert(guard, _with_error_page(model, found, rows))
+
+
+def _with_error_page(model: ModelSpec, found: Judgement, rows: pd.DataFrame) -> Judgement:
+    """The judgement with the page of its served error in MLflow, where there is one to draw."""
+    if not report.error_judged(found):
+        return found
+    path = report.artifact_path(found)
+    with tempfile.TemporaryDirectory(prefix="evergreen-report-") as name:
+        report.write_performance(found, model.task, rows, Path(name))
+        registry.log_files(str(found.mlflow_run), Path(name), path)
+    return replace(found, report=f"{path}/{report.PERFORMANCE_FILE}")
 
 
 def span(model: ModelSpec, found: Sequence[Window], as_of: datetime) -> tuple[datetime, datetime]:
     """From where on rows are counted for some windows, and how far back the newest row is looked for."""
     length = model.monitoring.window
-    start = found[0].start if found else windows.window_of(as_of, length).start
+    start = min((w.start for w in found), default=windows.window_of(as_of, length).start)
     # Far enough back to see the newest row of a feed that has just become stale.
     return start, min(start, as_of - model.monitoring.freshness - length)
 
@@ -191,12 +272,6 @@ def _repeats(
     return began_inside and kinds == {What.UNSCORED.value}
 
 
-def held_back(found: Judgement, held: Sequence[Violation]) -> Judgement:
-    """The judgement of a window that cannot be judged."""
-    stale = any(v.kind is What.STALE for v in held)
-    return replace(found, status=Status.STALE if stale else Status.INSUFFICIENT, violations=tuple(held))
-
-
 def _measured(
     specs: Specs,
     model: ModelSpec,
@@ -234,8 +309,7 @@ def measured(
     Where another version served most rows, neither their error nor the drift of their predictions is a violation.
     """
     columns = measure.columns(model, rows, reference, labels=performance.enough_labels(model, facts))
-    of_another = (rows["_version"].dropna() != found.version).mean() > 0.5
-    if not of_another:
+    if not performance.served_by_another(rows, found.version):
         metrics, worse = performance.judge(model, rows, reference, facts, estimator)
     else:
         columns = [replace(c, violated=False) if c.kind is What.PREDICTION_DRIFT else c for c in columns]
@@ -247,14 +321,7 @@ def concluded(
     found: Judgement, columns: Sequence[ColumnResult], worse: Sequence[Violation], rows: pd.DataFrame
 ) -> Judgement:
     """The judgement of what `measured` found."""
-    columns = _served_by(columns, rows, found.version)
-    violations = (*(c.violation for c in columns if c.violated), *worse)
-    return replace(
-        found,
-        status=Status.VIOLATION if violations else Status.OK,
-        violations=violations,
-        columns=tuple(columns),
-    )
+    return found.concluded(_served_by(columns, rows, found.version), worse)
 
 
 def _without(columns: Sequence[ColumnResult], refused: dict[str, str]) -> list[ColumnResult]:
@@ -281,12 +348,12 @@ def _lock(conn: Connection, model: ModelSpec) -> None:
 
 
 def _judged_meanwhile(
-    conn: Connection, model: ModelSpec, champion: Champion, window: Window, revision: int
+    conn: Connection, model: ModelSpec, version: str, window: Window, revision: int
 ) -> bool:
     with conn.cursor() as cursor:
         cursor.execute(
             "SELECT 1 FROM evergreen.window_judgement WHERE model = %s AND version = %s AND window_start = %s"
             " AND revision >= %s LIMIT 1",
-            (model.name, champion.version, window.start, revision),
+            (model.name, version, window.start, revision),
         )
         return cursor.fetchone() is not None

@@ -140,6 +140,16 @@ class Judgement:
         """The kinds of violation that kept the window from being judged."""
         return frozenset(v.kind.value for v in self.violations if v.kind in HELD_BACK)
 
+    def concluded(self, columns: Sequence[ColumnResult], worse: Sequence[Violation]) -> Judgement:
+        """The same with its columns and the verdict that follows from them and from the violations of the error."""
+        violations = (*(c.violation for c in columns if c.violated), *worse)
+        return replace(
+            self,
+            status=Status.VIOLATION if violations else Status.OK,
+            violations=violations,
+            columns=tuple(columns),
+        )
+
 
 def insert(conn: Connection, judgement: Judgement) -> Judgement:
     """Write a judgement with its columns in the caller's transaction; returns it with its id.
@@ -183,24 +193,25 @@ def insert(conn: Connection, judgement: Judgement) -> Judgement:
 
 
 def newest(
-    conn: Connection, model: str, version: str, *, ends_after: datetime, as_of: datetime, limit: int
+    conn: Connection, model: str, version: str | None, *, ends_after: datetime, as_of: datetime, limit: int
 ) -> list[Judgement]:
     """The newest revision of each window of a version, as judged by `as_of`, oldest window first.
 
     Args:
         conn: a warehouse connection.
-        model, version: whose windows.
+        model, version: whose windows; None for those of every version, each version's own.
         ends_after: windows that end later than this.
         as_of: judgements made for this time or earlier.
         limit: most windows, the newest.
     """
     rows = fetch(
         conn,
-        "SELECT * FROM (SELECT DISTINCT ON (window_start) id, model, version, window_start, window_end, revision,"
+        "SELECT * FROM (SELECT DISTINCT ON (window_start, version) id, model, version, window_start, window_end, revision,"
         " as_of, status, row_count AS rows, sampled_rows, labelled, scored, violations, metrics, report, mlflow_run"
-        " FROM evergreen.window_judgement WHERE model = %s AND version = %s AND window_end > %s AND as_of <= %s"
-        " ORDER BY window_start DESC, revision DESC LIMIT %s) AS newest ORDER BY window_start",
-        (model, version, ends_after, as_of, limit),
+        " FROM evergreen.window_judgement WHERE model = %s AND (%s IS NULL OR version = %s) AND window_end > %s"
+        " AND as_of <= %s ORDER BY window_start DESC, version, revision DESC LIMIT %s) AS newest"
+        " ORDER BY window_start, version",
+        (model, version, version, ends_after, as_of, limit),
     )
     found = fetch(
         conn,
@@ -213,17 +224,19 @@ def newest(
 
 def history(judgements: Sequence[Judgement]) -> dict[datetime, Judged]:
     """What `windows.due` needs to know of earlier judgements."""
-    return {
-        j.window_start: Judged(
-            j.revision,
-            j.rows,
-            j.labelled,
-            j.rows if j.scored is None else j.scored,
-            any(m.state in LOOKED_AT for m in j.metrics.values()),
-            j.held_back,
-        )
-        for j in judgements
-    }
+    return {j.window_start: in_short(j) for j in judgements}
+
+
+def in_short(judged: Judgement) -> Judged:
+    """What decides whether a window is judged again."""
+    return Judged(
+        judged.revision,
+        judged.rows,
+        judged.labelled,
+        judged.rows if judged.scored is None else judged.scored,
+        any(m.state in LOOKED_AT for m in judged.metrics.values()),
+        judged.held_back,
+    )
 
 
 def finite(value: float | None) -> float | None:

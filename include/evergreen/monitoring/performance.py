@@ -63,6 +63,11 @@ def enough_labels(model: ModelSpec, facts: Facts) -> bool:
     return facts.rows > 0 and facts.judgeable >= model.monitoring.performance.min_labels * facts.rows
 
 
+def served_by_another(window: pd.DataFrame, version: str) -> bool:
+    """Whether another version served most rows of a window; their error is then not this one's."""
+    return bool((window["_version"].dropna() != version).mean() > 0.5)
+
+
 def judge(
     model: ModelSpec,
     window: pd.DataFrame,

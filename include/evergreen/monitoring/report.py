@@ -73,19 +73,27 @@ def write(
     values = _drift_page(
         judgement, _drawn(judgement.columns, reference), window, reference, folder / DRIFT_FILE
     )
-    if any(m.state == "judged" for m in judgement.metrics.values()):
-        file = folder / PERFORMANCE_FILE
-        try:
-            _performance_page(judgement, task, window, file)
-        # The error is judged already; a page that cannot be drawn must not keep the window from being recorded.
-        except Exception as error:
-            reason = html.escape(f"{type(error).__name__}: {error}"[:500])
-            file.write_text(f"<p>Evidently could not draw this page: {reason}</p>", encoding="utf-8")
-    told = [*_violations(judgement), *filter(None, [wording.error(judgement)])]
-    for page in folder.glob("*.html"):
-        sampled = [_sampled(judgement, reference)] if page.name == DRIFT_FILE else []
-        _say(page, [_title(judgement), *sampled, *told])
+    _say(folder / DRIFT_FILE, [_title(judgement), _sampled(judgement, reference), *_told(judgement)])
+    if error_judged(judgement):
+        write_performance(judgement, task, window, folder)
     return values
+
+
+def error_judged(judgement: Judgement) -> bool:
+    """Whether there is a served error to draw."""
+    return any(m.state == "judged" for m in judgement.metrics.values())
+
+
+def write_performance(judgement: Judgement, task: str, window: pd.DataFrame, folder: Path) -> None:
+    """Draw the page of the served predictions alone; arguments are `write`'s."""
+    file = folder / PERFORMANCE_FILE
+    try:
+        _performance_page(judgement, task, window, file)
+    # The error is judged already; a page that cannot be drawn must not keep the window from being recorded.
+    except Exception as error:
+        reason = html.escape(f"{type(error).__name__}: {error}"[:500])
+        file.write_text(f"<p>Evidently could not draw this page: {reason}</p>", encoding="utf-8")
+    _say(file, [_title(judgement), *_told(judgement)])
 
 
 def _title(judgement: Judgement) -> str:
@@ -100,6 +108,10 @@ def _sampled(judgement: Judgement, reference: Reference) -> str:
         f"Measured on {judgement.sampled_rows:,} of the {judgement.rows:,} rows of the window, against "
         f"{reference.sample.num_rows:,} of the {reference.rows:,} rows that the champion learnt."
     )
+
+
+def _told(judgement: Judgement) -> list[str]:
+    return [*_violations(judgement), *filter(None, [wording.error(judgement)])]
 
 
 def _violations(judgement: Judgement) -> list[str]:

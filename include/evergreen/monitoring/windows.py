@@ -89,8 +89,7 @@ def candidates(
 
     They end after the champion came to office, and not before the model's first prediction: earlier rows were
     never meant to be scored. Without any prediction they are the windows that began since the champion is in
-    office, so that a scoring that never ran is found. How far back is bounded: the newest `MOST_PER_RUN`, and
-    as many more as the label's delay covers, because those are judged again when their labels come.
+    office, so that a scoring that never ran is found. How far back is bounded, see `oldest`.
 
     Args:
         length: `monitoring.window`.
@@ -104,7 +103,18 @@ def candidates(
         found = [w for w in found if w.start >= reign]
     else:
         found = [w for w in found if w.end > first_scored]
-    return found[-(MOST_PER_RUN + math.ceil(label_delay / length)) :]
+    earliest = oldest(length, as_of, label_delay)
+    return [w for w in found if w.start >= earliest]
+
+
+def oldest(length: timedelta, as_of: datetime, label_delay: timedelta) -> datetime:
+    """Start of the oldest window that is still looked at, of whichever champion.
+
+    Looked at are the newest `MOST_PER_RUN` complete windows, and as many more as the label's delay covers, because those
+    are judged again when their labels come. So a label is waited for `MOST_PER_RUN` windows longer than was declared.
+    """
+    count = MOST_PER_RUN + math.ceil(label_delay / length)
+    return window_of(as_of, length).start - count * length
 
 
 def due(
@@ -142,13 +152,25 @@ def worth_judging_again(before: Judged, now: Facts, min_labels: float) -> bool:
     if before.held_back:
         return True
     step = max(1.0, RELEVANT_GROWTH * now.rows)
-    enough = now.rows > 0 and now.judgeable >= min_labels * now.rows
     return (
-        (enough and not before.performance)
+        labels_tell_more(before, now, min_labels)
         or (before.labelled < now.labelled == now.rows)
-        or (enough and now.labelled - before.labelled >= step)
         or now.rows - before.rows >= step
         or now.scored - before.scored >= step
+    )
+
+
+def labels_tell_more(before: Judged, now: Facts, min_labels: float) -> bool:
+    """Whether labels that came since the last judgement can change the served error.
+
+    They suffice now, and did not before, or they are the last ones, or they grew by `RELEVANT_GROWTH` of the rows.
+    """
+    if now.rows == 0 or now.judgeable < min_labels * now.rows:
+        return False
+    return (
+        not before.performance
+        or before.labelled < now.labelled == now.rows
+        or now.labelled - before.labelled >= max(1.0, RELEVANT_GROWTH * now.rows)
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow as pa
 from evergreen import registry
 from evergreen.errors import Reason, TerminalError
 from evergreen.ledger import Decision, Kind
-from evergreen.monitoring import estimate, judge, performance, policy, reads, waking, windows
+from evergreen.monitoring import estimate, gate, judge, late, performance, policy, reads, waking, windows
 from evergreen.monitoring.estimate import Estimator
 from evergreen.monitoring.judgement import Judgement, Status
 from evergreen.monitoring.reference import Reference
@@ -128,7 +127,7 @@ class Loop:
 
     def _reference(self, version: str) -> Reference:
         if version not in self._references:
-            self._references = {version: self.folder.reference(version).for_window(self.model)}
+            self._references[version] = self.folder.reference(version).for_window(self.model)
         return self._references[version]
 
     def _estimator(self, version: str) -> Estimator | None:
@@ -140,11 +139,10 @@ class Loop:
     # ------------------------------------------------------------------ scoring
 
     def _earliest(self, as_of: datetime) -> datetime:
-        """Start of the oldest window that is looked at: the oldest that `windows.candidates` may give."""
-        length = self.model.monitoring.window
-        count = windows.MOST_PER_RUN + math.ceil(self.model.label.delay / length)
-        first = windows.window_of(self.begin - self.model.label.delay, length).start
-        return max(first, windows.window_of(as_of, length).start - count * length)
+        """Start of the oldest window that is looked at."""
+        length, delay = self.model.monitoring.window, self.model.label.delay
+        first = windows.window_of(self.begin - delay, length).start
+        return max(first, windows.oldest(length, as_of, delay))
 
     def _score(self, step: Step, there: Known) -> reads.Counted:
         """Predict what has arrived and was not predicted; the champion before, while it is watched, in the shadow."""
@@ -191,9 +189,11 @@ class Loop:
         reference = self._reference(champion.version)
         model, length, as_of = self.model, self.model.monitoring.window, step.as_of
         found = windows.candidates(length, reign, self.state.first_scored, as_of, model.label.delay)
-        start, _ = judge.span(model, found, as_of)
+        judged_before = self.state.newest(None, windows.oldest(length, as_of, model.label.delay))
+        waits = late.waiting(model, judged_before, champion.version, reign, as_of)
+        start, _ = judge.span(model, [*found, *(j.window for j in waits)], as_of)
         facts = {begin: self._facts(begin, *held) for begin, held in counts.windows.items() if begin >= start}
-        earlier = self.state.newest(champion.version, start - length)
+        earlier = [j for j in judged_before if j.version == champion.version]
         feed = reads.Feed(facts, counts.newest)
         due = judge.plan(model, reference, found, feed, earlier, self.state.first_scored, as_of)
         for window, revision in due.windows:
@@ -203,7 +203,7 @@ class Loop:
                 Status.OK, here.rows, 0, here.labelled, mlflow_run=champion.run_id, scored=here.scored,
             )  # fmt: skip
             if held:
-                judged = judge.held_back(judged, held)
+                judged = gate.held_back(judged, held)
             else:
                 rows = there.frame(window, self.state.predicted(window.start))
                 # As the live judge: an estimate stands only in for labels that are not in.
@@ -212,6 +212,14 @@ class Loop:
                 judged, columns, worse = judge.measured(model, reference, judged, here, rows, estimator)
                 judged = judge.concluded(judged, columns, worse, rows)
             self.state.judge(step, judged)
+        room = max(0, windows.MOST_PER_RUN - len(due.windows))
+        for before in late.due(model, waits, feed.facts)[:room]:
+            here = facts[before.window_start]
+            rows = there.frame(before.window, self.state.predicted(before.window_start))
+            against = self._reference(before.version)
+            self.state.judge(step, late.again(model, against, before, here, rows, feed.newest, as_of))
+        needed = {champion.version, *(j.version for j in waits)}
+        self._references = {v: r for v, r in self._references.items() if v in needed}
 
     def _facts(self, begin: datetime, rows: int, labelled: int) -> Facts:
         done, most = len(self.state.predicted(begin)), self.model.monitoring.sample_rows

@@ -107,12 +107,17 @@ class State:
         step.judgements.append(numbered)
         return numbered
 
-    def newest(self, version: str, ends_after: datetime) -> list[Judgement]:
-        """The newest revision of each window of a version that ends later than a time, oldest window first."""
+    def newest(self, version: str | None, ends_after: datetime) -> list[Judgement]:
+        """The newest revision of each window of a version that ends later than a time, oldest window first.
+
+        Without a version those of every one, each version's own.
+        """
         found = {
-            j.window_start: j for j in self.judgements if j.version == version and j.window_end > ends_after
+            (j.window_start, j.version): j
+            for j in self.judgements
+            if version in (None, j.version) and j.window_end > ends_after
         }
-        return [found[start] for start in sorted(found)]
+        return [found[key] for key in sorted(found)]
 
     # ------------------------------------------------------------------ predictions
 

@@ -91,6 +91,19 @@ def test_only_an_estimate_is_called_one(conn: Connection, specs: Specs, judge: C
     assert "1 judged, 1 in violation (1 by an estimate only), 1 without labels yet" in text
 
 
+def test_a_violation_of_an_earlier_version_is_not_told_as_the_champions(
+    conn: Connection, specs: Specs, judge: Callable[..., int], decide: Callable[..., Decision]
+) -> None:
+    decide(Kind.PROMOTED, "better", as_of=START + timedelta(days=3), version="2")
+    judge(0, rmse=62.0)
+    judge(1, rmse=63.0, version="2")
+    with conn.cursor() as cursor:
+        cursor.execute("UPDATE evergreen.window_judgement SET as_of = %s", (START + 2 * WEEK,))
+    conn.commit()
+    text = said(digest(specs, START + 2 * WEEK))
+    assert "2 judged, 2 in violation (1 of an earlier version)" in text
+
+
 def test_a_measured_error_replaces_the_estimates_before_it(
     conn: Connection, specs: Specs, judge: Callable[..., int]
 ) -> None:

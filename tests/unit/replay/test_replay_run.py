@@ -193,24 +193,31 @@ def test_a_killed_replay_goes_on_and_comes_to_the_same(small, start, tmp_path):
     assert result_of(third) == result_of(whole)
 
 
-def test_what_was_not_known_is_not_seen(world, start, monkeypatch, tmp_path):
-    """Labels that arrive five days late: the first judgement has none, a later revision has them."""
+@pytest.fixture
+def late(world, start, monkeypatch, tmp_path):
+    """Forty days of rides whose labels come after five days, as corrections; from day 22 on the demand is another one."""
     monkeypatch.setenv("EVERGREEN_HOME", str(tmp_path / "home"))
     world = world.with_model(
         label={"delay": "5d"}, training={"holdout": "3d", "min_rows": 150},
         monitoring={"window": "2d", "min_rows": 24},
     )  # fmt: skip
     world.land(start, 40, edit=lambda row: row.update(demand=None))
-    with connect() as conn, conn.cursor() as cursor:  # the labels come as corrections
-        cursor.execute("SELECT ts FROM data.rides_hourly ORDER BY ts")
-        times = [row[0] for row in cursor.fetchall()]
+    with connect() as conn, conn.cursor() as cursor:
         cursor.execute(
             "INSERT INTO data.rides_hourly__history SELECT *, ts + interval '5 days' FROM data.rides_hourly"
         )
         cursor.execute(
-            "UPDATE data.rides_hourly SET demand = 50 + 3 * x, _arrived_at = ts + interval '5 days'"
+            "UPDATE data.rides_hourly SET demand = CASE WHEN ts < %s THEN 50 ELSE 90 END + 3 * x,"
+            " _arrived_at = ts + interval '5 days'",
+            (start + 22 * DAY,),
         )
-    assert len(times) == 960
+        assert cursor.rowcount == 960
+    return world
+
+
+def test_what_was_not_known_is_not_seen(late, start):
+    """The first judgement has no labels, a later revision has them."""
+    world = late
     asked = ask(world.specs, world.model, start + 20 * DAY, start + 38 * DAY, ["never"])
     ((policy, model),) = asked.policies
     loop = loop_of(asked, policy, model)
@@ -223,6 +230,25 @@ def test_what_was_not_known_is_not_seen(world, start, monkeypatch, tmp_path):
     assert of[0].as_of == window.end
     assert of[1].metrics["rmse"].state == "judged"
     assert of[1].as_of >= window.end + 4 * DAY
+
+
+def test_labels_that_come_after_a_promotion_judge_the_version_before_it(late, start):
+    asked = ask(late.specs, late.model, start + 20 * DAY, start + 40 * DAY, ["every:4d"])
+    ((policy, model),) = asked.policies
+    loop = loop_of(asked, policy, model)
+    for number in range(len(loop.moments())):
+        loop.step(number)
+    second = loop.state.changes()[-2]
+    assert second.version != "1"
+    served = [j for j in loop.state.judgements if j.version == "1" and j.window_end <= second.effective_from]
+    after = [j for j in served if j.as_of > second.as_of]
+    assert {j.window_start for j in after} == {
+        j.window_start for j in served if j.as_of <= second.as_of and j.metrics["rmse"].state == "not_yet"
+    } - {j.window_start for j in served if j.as_of <= second.as_of and j.revision > 1}
+    assert after
+    for judged in after:
+        assert (judged.revision, judged.labelled, judged.metrics["rmse"].state) == (2, 48, "judged")
+        assert judged.as_of >= judged.window_end + 4 * DAY
 
 
 def test_late_labels_are_estimated_as_the_live_loop_does(world, start, mlflow_url, monkeypatch):
