@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from evergreen.replay.policies import Kind, Policy, parse_all
 from evergreen.spec import DatasetSpec, ModelSpec, Specs, format_duration
 from evergreen.spec.load import read_model
 from evergreen.training.provenance import git_commit, library_versions, spec_document, spec_hash
+from evergreen.warehouse.connection import connect
+from evergreen.warehouse.contents import contents
 
 FILE = "settings.json"
 SAME = ("task", "datasets", "key", "event_time", "label")
@@ -34,7 +36,7 @@ class Asked:
         end: TO, moved down to the end of a window: labels that arrived by then make the table.
         policies: with the spec that each runs.
         folder: of the replay.
-        provenance: the code's commit and the versions of the libraries.
+        provenance: the code's commit, the versions of the libraries, and what each dataset held up to TO.
     """
 
     specs: Specs
@@ -102,7 +104,7 @@ class Asked:
 def ask(
     specs: Specs, model: ModelSpec, begin: datetime, end: datetime, names: list[str], home: Path | None = None
 ) -> Asked:
-    """Plan a replay.
+    """Plan a replay; its folder is another one where specs, code, libraries or the rows up to TO are.
 
     Args:
         specs: all specs.
@@ -113,6 +115,7 @@ def ask(
 
     Raises:
         TerminalError: a policy is not known, its spec is not usable, or the range holds no whole window (BAD_SPEC).
+        TransientError: the warehouse does not answer.
     """
     length = model.monitoring.window
     first = windows.window_of(begin, length)
@@ -125,7 +128,9 @@ def ask(
             Reason.BAD_SPEC,
         )
     policies = tuple((p, _spec_of(p, model)) for p in parse_all(names))
-    provenance = {"commit": git_commit(), "libraries": library_versions()}
+    with connect(timeout_s=1500) as conn:
+        data = {d.name: asdict(contents(conn, d, end)) for d in specs.datasets_of(model)}
+    provenance = {"commit": git_commit(), "libraries": library_versions(), "data": data}
     told = json.dumps([spec_document(specs, model), provenance], sort_keys=True)
     digest = hashlib.sha256(told.encode()).hexdigest()[:8]
     home = home or settings.HOME.path() / "replays"

@@ -54,7 +54,8 @@ def replay(
 ) -> Replayed:
     """Replay a model's loop; called again with the same arguments it goes on after the last finished step.
 
-    Nothing is written to the warehouse or to MLflow.
+    Nothing is written to the warehouse or to MLflow. Rows that came meanwhile and change what was known up to TO make it
+    another replay.
 
     Args:
         specs: all specs.

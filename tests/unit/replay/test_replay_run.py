@@ -464,3 +464,21 @@ def test_every_fit_is_done_once(small, start, tmp_path):
     ahead = set(never.fits.glob("*.ubj"))
     every.step(1)
     assert set(never.fits.glob("*.ubj")) == ahead, "the training found what was fitted ahead"
+
+
+def test_other_data_is_another_replay_and_the_same_data_the_same(small, start):
+    def replayed():
+        return replay(
+            small.specs, small.model, start + 30 * DAY, start + 34 * DAY, ["never"], workers=0, say=print
+        )
+
+    first = replayed()
+    small.land(start + 60 * DAY, 1)
+    small.correct(start + 32 * DAY, start + 50 * DAY, demand=1.0)
+    assert replayed().asked.folder == first.asked.folder, "what arrived after TO changes nothing"
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("UPDATE data.rides_hourly SET demand = 2 * demand")
+        cursor.execute("UPDATE data.rides_hourly__history SET demand = 2 * demand")
+    second = replayed()
+    assert second.asked.folder != first.asked.folder
+    assert second.outcomes[0].error > 1.5 * first.outcomes[0].error
