@@ -25,6 +25,7 @@ from evergreen.replay.state import PREDICTED, Step
 from evergreen.training.encode import Encoding
 
 ERROR_FILE = "error.json"
+PARAMS_FILE = "params.json"
 
 
 class Folder:
@@ -33,6 +34,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.steps = path / "steps"
+        self.studies = path / "studies"
 
     def finished(self) -> int:
         """How many steps are finished."""
@@ -54,15 +56,21 @@ class Folder:
             yield content, pd.read_parquet(self.steps / f"{number:06d}.parquet")
 
     def save_version(
-        self, version: str, booster: xgb.Booster, encoding: Encoding, reference: Reference
+        self,
+        version: str,
+        booster: xgb.Booster,
+        encoding: Encoding,
+        reference: Reference,
+        params: dict[str, Any],
     ) -> None:
-        """Keep a version: the model in XGBoost's format, its encoding and its reference."""
+        """Keep a version: the model in XGBoost's format, its encoding, its reference and the parameters of its fit."""
         target = self.path / "versions" / version
         part = target.with_name(f".{version}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         booster.save_model(part / MODEL_FILE)
         (part / ENCODING_FILE).write_text(json.dumps(encoding.to_dict()), encoding="utf-8")
+        write_json(part / PARAMS_FILE, params)
         reference.write(part / "reference")
         shutil.rmtree(target, ignore_errors=True)  # of a step that was not finished
         part.replace(target)
@@ -78,6 +86,11 @@ class Folder:
     def reference(self, version: str) -> Reference:
         """Read the reference of a version."""
         return Reference.read(self.path / "versions" / version / "reference")
+
+    def params(self, version: str) -> dict[str, Any]:
+        """The parameters that a version was fitted with, as a spec writes them."""
+        text = (self.path / "versions" / version / PARAMS_FILE).read_text(encoding="utf-8")
+        return dict(json.loads(text))
 
     def fail(self, error: EvergreenError) -> None:
         """Keep why it cannot go on."""

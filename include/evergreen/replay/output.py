@@ -47,7 +47,10 @@ READING = (
         "requests, suppressed",
         "what the trigger policy asked for and held back; only policies on drift ask it",
     ),
-    ("fit s", "seconds of the fits, of two policies that fit the same rows each counts them"),
+    (
+        "fit s",
+        "seconds of the fits, those of validation and tuning too; of two policies that fit the same rows each counts them",
+    ),
 )
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;color:#1f2933;max-width:1100px;margin:2em auto;padding:0 1em}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .7em;border-bottom:1px solid #e4e7eb;text-align:right}

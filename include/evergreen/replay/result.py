@@ -56,7 +56,7 @@ class Outcome:
         alarms: windows in violation at their last judgement.
         requests, suppressed: of the trigger policy (only policies on drift ask it).
         rolled_back: by the watch after a promotion.
-        fit_seconds: of the fits after the first champion's.
+        fit_seconds: of the fits after the first champion's, those of validation and tuning too.
     """
 
     policy: str

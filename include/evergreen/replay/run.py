@@ -92,7 +92,7 @@ def _tidy(asked: Asked) -> None:
     shutil.rmtree(asked.folder / "fits", ignore_errors=True)
     for policy, model in asked.policies:
         place = asked.policy_folder(policy, model).path
-        for name in ("versions", "scratch", "ahead"):
+        for name in ("versions", "studies", "scratch", "ahead"):
             shutil.rmtree(place / name, ignore_errors=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from evergreen import registry
 from evergreen.errors import TerminalError
@@ -36,6 +37,10 @@ class Trainer:
             self._loaded = dict([*recent, (version, self._folder.version(version))])
         return self._loaded[version]
 
+    def params_of(self, model: ModelSpec, champion: registry.Champion) -> dict[str, Any]:
+        """The parameters that a promoted version was fitted with."""
+        return self._folder.params(champion.version)
+
     def train(self, state: State, step: Step, plan: Plan, champion: registry.Champion | None) -> Decision:
         """Train as of a plan's time, ask the gate, and promote or reject.
 
@@ -62,7 +67,12 @@ class Trainer:
             return state.decide(step, failed)
 
     def fit_ahead(self, as_of: datetime) -> None:
-        """Do the fits of a training as of a time; they do not depend on the champion, so none is asked for."""
+        """Do the fits of a training as of a time; they do not depend on the champion, so none is asked for.
+
+        Those of a spec that searches for parameters do: the search begins with the champion's.
+        """
+        if self._model.training.tune.on:
+            return
         place = self._folder.path / "ahead"
         taken = snapshot.take(self._specs, self._model, as_of, place)
         fits = Fits(self._fits, taken.fingerprint)
@@ -99,8 +109,10 @@ class Trainer:
                 where = machine.choose(model)
                 judged = evaluate(
                     model, taken, plan.as_of, run, champion, where, work, drifted,
-                    load=self.load, fitting=fits.fit,
+                    load=self.load, fitting=fits.fit, studies=self._folder.studies, params_of=self.params_of,
                 )  # fmt: skip
+                if judged.choice.board is not None:
+                    step.fit_seconds += judged.choice.board.seconds
                 blocking = ruling.blocking_of(
                     state.find(Kind.ROLLED_BACK),
                     version,
@@ -113,7 +125,8 @@ class Trainer:
                 if promoted:
                     final = finalise(model, judged, fits.refit)
                     reference = reference_of(model, judged, final)
-                    self._folder.save_version(version, final.booster, final.encoding, reference)
+                    params = judged.choice.model.training.params
+                    self._folder.save_version(version, final.booster, final.encoding, reference, params)
                     until, refitted = final.trained_until.isoformat(), final.refitted
         finally:
             step.fit_seconds += fits.seconds

@@ -11,10 +11,11 @@ version is stored in XGBoost's own format, and nothing here is a pickle.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from evergreen import registry
@@ -38,6 +39,8 @@ from evergreen.training.validate import (
 )
 
 log = logging.getLogger(__name__)
+
+ParamsOf = Callable[[ModelSpec, registry.Champion], dict[str, Any] | None]
 
 CONFIDENCE = 0.8
 """How sure it must be, on the rows of all folds, that a candidate is better than one that stands before it.
@@ -99,6 +102,8 @@ def choose(
     fingerprint: str,
     champion: registry.Champion | None,
     machine: Machine,
+    studies: Path | None = None,
+    params_of: ParamsOf | None = None,
 ) -> Choice:
     """Choose window and parameters; the same rows, spec and champion give the same choice, but for `tune.minutes`.
 
@@ -112,6 +117,9 @@ def choose(
         fingerprint: of the snapshot.
         champion: of now; its parameters are among the candidates where the spec asks for tuning.
         machine: where fits run.
+        studies: folder of the searches' journals, see `tune.study_path`.
+        params_of: gives the parameters that a champion was fitted with, None where nobody knows; default
+            `champions_params`.
 
     Raises:
         TransientError: MLflow, or the cluster that the spec asks for, does not answer.
@@ -152,7 +160,12 @@ def choose(
     sentences = [_on_windows(validation, usable, chosen)] if len(windows) > 1 else []
     scored = [without_predictions(s) for s in windows]
     if spec.tune.on:
-        chosen, tried, sentence = _tuned(validation, reference, chosen, champion, run_id, fingerprint)
+        # Optuna is imported only where a spec asks for it.
+        from evergreen.training import tune
+
+        theirs = (params_of or champions_params)(model, champion) if champion else None
+        study = tune.study_path(model, run_id, fingerprint, studies)
+        chosen, tried, sentence = _tuned(validation, reference, chosen, theirs, study)
         scored += tried
         sentences.append(sentence)
     for kind in spec.compare_with:
@@ -206,22 +219,22 @@ def _tuned(
     validation: Validation,
     reference: Scored,
     base: Scored,
-    champion: registry.Champion | None,
-    run_id: str,
-    fingerprint: str,
+    theirs: dict[str, Any] | None,
+    study: Path,
 ) -> tuple[Scored, list[Scored], str]:
-    """The preferred parameters, every candidate beside the spec's own, and a sentence."""
-    # Optuna is imported only where a spec asks for it.
+    """The preferred parameters, every candidate beside the spec's own, and a sentence.
+
+    `theirs` are the champion's parameters, None where nobody knows them; `study` is the search's journal.
+    """
     from evergreen.training import tune
 
     model, window = validation.model, base.candidate.window
     starts = [base]
-    theirs = _champions_params(model, champion)
     if theirs is not None:
         params = tune.near(model.training.params, theirs)
         if params != tune.near(model.training.params, model.training.params):
             starts.append(validation.score(Candidate(XGBOOST, "champion", window, params)))
-    trials = tune.search(validation, reference, starts, tune.study_path(model, run_id, fingerprint))
+    trials = tune.search(validation, reference, starts, study)
     usable = [t for t in trials if not t.problem]
     candidates = [s for s in starts if not s.problem]
     if usable:
@@ -240,10 +253,12 @@ def _tuned(
     return chosen, tried, told
 
 
-def _champions_params(model: ModelSpec, champion: registry.Champion | None) -> dict[str, Any] | None:
-    """The parameters in the champion's MLflow run; None if there is none, or no such run."""
-    if champion is None:
-        return None
+def champions_params(model: ModelSpec, champion: registry.Champion) -> dict[str, Any] | None:
+    """The parameters in the champion's MLflow run; None if there is no such run.
+
+    Raises:
+        TransientError: MLflow does not answer.
+    """
     try:
         with guarded(f"read the parameters of version {champion.version} of {model.name}"):
             kept = client().get_run(champion.run_id).data.params

@@ -23,7 +23,7 @@ from evergreen.errors import TerminalError
 from evergreen.registry.models import predict
 from evergreen.spec import ModelSpec
 from evergreen.training import baseline, evidence, gate, metrics
-from evergreen.training.choose import Choice, choose
+from evergreen.training.choose import Choice, ParamsOf, choose
 from evergreen.training.encode import Encoding, survey
 from evergreen.training.fit import Fitted, fit
 from evergreen.training.local import Labelled
@@ -74,6 +74,8 @@ def evaluate(
     answers_drift: bool,
     load: Load | None = None,
     fitting: Fitting = fit,
+    studies: Path | None = None,
+    params_of: ParamsOf | None = None,
 ) -> Judged:
     """Choose window and parameters, fit a challenger on the training part of a snapshot, and ask the gate about it.
 
@@ -88,6 +90,7 @@ def evaluate(
         answers_drift: whether the training answers a drift, see `plan.answers_drift`.
         load: gives a version by its number, and raises as `registry.load` does, which is the default.
         fitting: fits as `fit.fit` does.
+        studies, params_of: what a search for parameters keeps and begins with, see `choose.choose`.
 
     Raises:
         TerminalError: rows, labels or parameters that cannot be used; a challenger whose predictions are not
@@ -100,7 +103,10 @@ def evaluate(
     matrix, (known, _, held) = write(
         encoding, (whole.training, whole.between, whole.holdout), work / "judged.f32"
     )
-    choice = choose(model, whole, encoding, matrix, as_of, run_id, snapshot.fingerprint, champion, machine)
+    choice = choose(
+        model, whole, encoding, matrix, as_of, run_id, snapshot.fingerprint, champion, machine,
+        studies, params_of,
+    )  # fmt: skip
     parts, matrix = whole.since(choice.first), matrix.part(choice.first)
     training = len(parts.training)
     fitted = fitting(

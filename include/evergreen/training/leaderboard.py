@@ -37,12 +37,17 @@ class Leaderboard:
             range(len(self.scored)), key=lambda i: (self.relative[i] is None, self.relative[i] or 0.0, i)
         )
 
+    @property
+    def seconds(self) -> float:
+        """What the candidates' fits took."""
+        return sum(s.seconds for s in self.scored)
+
     def measured(self) -> dict[str, float]:
         """What the run keeps as metrics: of the chosen candidate and of the leaderboard as a whole."""
         mean, share = self.scored[self.chosen].mean, self.relative[self.chosen]
         found = {
             "candidates": float(len(self.scored)),
-            "validation_seconds": sum(s.seconds for s in self.scored),
+            "validation_seconds": self.seconds,
         }
         if mean is not None and share is not None:
             found |= {f"validation_{self.metric}": mean, "validation_error_of_the_first": share}

@@ -134,10 +134,19 @@ def _kept(found: list[Scored], newest: Scored, validation: Validation, reference
     return [s if s is best else without_predictions(s) for s in (*found, newest)]
 
 
-def study_path(model: ModelSpec, run_id: str, fingerprint: str) -> Path:
-    """Where the study of a run is kept; older studies of the model beyond `KEPT_STUDIES` are removed."""
+def study_path(model: ModelSpec, run_id: str, fingerprint: str, folder: Path | None = None) -> Path:
+    """Where the study of a run is kept; older studies in the folder beyond `KEPT_STUDIES` are removed.
+
+    One process at a time searches for a run: who opens a study takes a trial that is not finished for one that was killed.
+
+    Args:
+        model: the spec.
+        run_id: the training.
+        fingerprint: of its snapshot.
+        folder: of the studies; default `EVERGREEN_HOME/studies/MODEL`.
+    """
     key = "\n".join((model.model_dump_json(), run_id, fingerprint))
-    folder = settings.HOME.path() / "studies" / model.name
+    folder = folder or settings.HOME.path() / "studies" / model.name
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.jsonl"
     others = sorted((p for p in folder.glob("*.jsonl") if p != path), key=lambda p: p.stat().st_mtime)

@@ -99,7 +99,7 @@ def test_a_search_begins_with_the_parameters_of_the_champion(turned, as_of):
     turned.with_model(training={"params": {"max_depth": 2, "eta": 0.11}}).promote(as_of, "dag/first")
     with connect() as conn:
         champion = registry.champion(conn, "rides", repair=False)
-    found = choose._champions_params(turned.model, champion)
+    found = choose.champions_params(turned.model, champion)
     assert (found["max_depth"], found["eta"]) == (2, 0.11)
     outcome = turned.with_model(training={"tune": {"trials": 1}}).train(as_of, "dag/second")
     table = leaderboard(outcome)

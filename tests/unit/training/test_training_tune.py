@@ -67,7 +67,7 @@ def told(trials: list) -> list:
 def test_trials_are_better_than_bad_parameters(model, tmp_path):
     validation = validation_of(model, tmp_path)
     base = validation.score(Candidate(XGBOOST, "spec", "all", model.training.params))
-    chosen, tried, sentence = choose._tuned(validation, base, base, None, "run", "rows")
+    chosen, tried, sentence = choose._tuned(validation, base, base, None, tmp_path / "run.jsonl")
     assert chosen.candidate.source.startswith("trial ")
     assert validation.relative(chosen.values, base) < 0.9
     assert chosen.candidate.params["max_depth"] < 10
@@ -79,11 +79,11 @@ def test_trials_are_better_than_bad_parameters(model, tmp_path):
 def test_good_parameters_are_kept_when_no_trial_is_surely_better(model, change, tmp_path):
     validation = validation_of(model, tmp_path)
     base = validation.score(Candidate(XGBOOST, "spec", "all", model.training.params))
-    best = choose._tuned(validation, base, base, None, "run", "rows")[0].candidate.params
+    best = choose._tuned(validation, base, base, None, tmp_path / "run.jsonl")[0].candidate.params
     model = change(model, training={"params": best, "tune": {"trials": 3}})
     validation = replace(validation, model=model)
     base = validation.score(Candidate(XGBOOST, "spec", "all", best))
-    chosen, _, sentence = choose._tuned(validation, base, base, None, "other", "rows")
+    chosen, _, sentence = choose._tuned(validation, base, base, None, tmp_path / "other.jsonl")
     assert chosen is base
     assert "None of 3 trials" in sentence
 
@@ -164,18 +164,17 @@ def test_what_the_spec_sets_outside_of_the_space_stays_as_it_is(params, fixed):
     assert all(tune._merged(params, {})[n] == params[n] for n in fixed)
 
 
-def test_the_champions_parameters_are_a_starting_point(model, tmp_path, monkeypatch):
+def test_the_champions_parameters_are_a_starting_point(model, tmp_path):
     validation = validation_of(model, tmp_path)
     base = validation.score(Candidate(XGBOOST, "spec", "all", model.training.params))
     theirs = {"max_depth": 3, "eta": 0.05, "subsample": 7.0, "objective": "reg:squarederror", "seed": 3.0}
-    monkeypatch.setattr(choose, "_champions_params", lambda model, champion: theirs)
-    _, tried, _ = choose._tuned(validation, base, base, None, "run", "rows")
+    _, tried, _ = choose._tuned(validation, base, base, theirs, tmp_path / "run.jsonl")
     champion = tried[0].candidate
     assert champion.source == "champion"
     assert (champion.params["max_depth"], champion.params["learning_rate"]) == (3, 0.05)
     assert champion.params["subsample"] == 1.0  # beyond the space's edge
     assert "seed" not in champion.params
-    study = tune._opened(tune.study_path(model, "run", "rows"), True)
+    study = tune._opened(tmp_path / "run.jsonl", True)
     assert [t.user_attrs.get("start") for t in study.trials][:2] == ["spec", "champion"]
     assert study.trials[1].params["max_depth"] == 3
 
