@@ -27,7 +27,7 @@ class Step:
         number: 0 for the first champion, then the ends of the windows in turn.
         as_of: the moment.
         predictions: served and shadow predictions (`PREDICTED`).
-        fit_seconds: what the fits of its training took.
+        fit_seconds: what the fits of its training took, those of validation and tuning too.
     """
 
     number: int
@@ -126,13 +126,13 @@ class State:
         if rows.empty:
             return
         step.predictions.append(rows.assign(shadow=shadow))
-        self._keep(window.start, rows, shadow)
+        self._keep(window.start, rows, shadow, step.as_of)
 
     def predicted(self, start: datetime, *, shadow: bool = False) -> pd.DataFrame:
-        """The predictions of a window by key: `_time`, `prediction`, `version`."""
+        """The predictions of a window by key: `_time`, `prediction`, `version`, and `as_of` of the step that made them."""
         found = (self.shadow if shadow else self.served).get(start)
         if found is None:
-            return pd.DataFrame({"_time": [], "prediction": [], "version": []})
+            return pd.DataFrame({"_time": [], "prediction": [], "version": [], "as_of": []})
         return found
 
     def forget(self, before: datetime) -> None:
@@ -151,19 +151,20 @@ class State:
         """
         self.decisions += [records.decision_from(d) for d in content["decisions"]]
         self.judgements += [records.judgement_from(j) for j in content["judgements"]]
+        as_of = datetime.fromisoformat(content["as_of"])
         for (start, shadow), rows in predictions.groupby([starts, "shadow"]):
-            self._keep(start.to_pydatetime(), rows.drop(columns="shadow"), bool(shadow))
+            self._keep(start.to_pydatetime(), rows.drop(columns="shadow"), bool(shadow), as_of)
         if content["trained"] is not None:
-            self.trained(datetime.fromisoformat(content["as_of"]))
+            self.trained(as_of)
 
     def trained(self, at: datetime) -> None:
         """A training took place."""
         self.trained_at = at
         self.trainings += 1
 
-    def _keep(self, start: datetime, rows: pd.DataFrame, shadow: bool) -> None:
+    def _keep(self, start: datetime, rows: pd.DataFrame, shadow: bool, as_of: datetime) -> None:
         kept = self.shadow if shadow else self.served
-        keyed = rows.set_index("_key")
+        keyed = rows.assign(as_of=as_of).set_index("_key")
         kept[start] = pd.concat([kept[start], keyed]) if start in kept else keyed
         first = rows["_time"].min().to_pydatetime()
         if not shadow and (self.first_scored is None or first < self.first_scored):

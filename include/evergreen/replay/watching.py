@@ -75,7 +75,7 @@ def look(model: ModelSpec, state: State, step: Step, there: Known) -> Decision |
 def _seen(
     model: ModelSpec, state: State, there: Known, champion: registry.Champion, found: Watched
 ) -> tuple[Seen, float]:
-    """What the look sees, and which share of the champion's rows the previous one has predicted too."""
+    """What the look sees, and which share of what the champion scored in the watch period the previous one predicted too."""
     if found.previous is None:
         problem = f"there was no champion before version {champion.version}"
         return Seen(0, problem=problem, comparable=False), 0.0
@@ -86,6 +86,8 @@ def _seen(
         if new.empty:
             continue
         new = new[(new["version"] == champion.version) & (new["_time"] >= champion.trained_until)]
+        # From then on nothing is predicted in the shadow, and rows without one say nothing against it.
+        new = new[new["as_of"] <= found.shadowed_until]
         mine += len(new)
         if old.empty:
             continue

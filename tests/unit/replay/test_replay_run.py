@@ -379,6 +379,33 @@ def test_a_rollback_by_the_watch_closes_the_requests_that_the_live_one_closes(wo
     )
 
 
+def test_a_watch_with_late_labels_asks_the_shadow_for_its_own_days_only(world, start, tmp_path, monkeypatch):
+    """The watch ends six days after the shadow; what the champion alone has scored meanwhile does not count against it."""
+    monkeypatch.setenv("EVERGREEN_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("EVERGREEN_THREADS", "1")
+    world = world.with_model(
+        label={"delay": "6d"},
+        training={"window": "30d", "holdout": "3d", "min_rows": 150},
+        monitoring={"window": "2d", "min_rows": 24},
+        gate={"otherwise": "not_worse", "beat_baseline": False},
+        watch={"period": "4d", "min_rows": 24},
+    )
+    world.land(start - 10 * DAY, 23)
+    world.land(start + 13 * DAY, 35, seed=2, edit=lambda row: row.update(demand=2 * row["demand"]))
+    asked = ask(world.specs, world.model, start + 21 * DAY, start + 47 * DAY, ["even:1"])
+    ((policy, model),) = asked.policies
+    loop = loop_of(asked, policy, model)
+    for number in range(len(loop.moments())):
+        if number == 11:  # as a run that goes on after an interruption
+            loop = loop_of(asked, policy, model)
+            assert loop.resume() == number
+        loop.step(number)
+    promoted = loop.state.changes()[0]
+    (ended,) = loop.state.find(Kind.WATCH_ENDED)[:1]
+    assert (promoted.as_of, ended.as_of) == (start + 35 * DAY, start + 47 * DAY)
+    assert (ended.version, ended.reason, ended.evidence["rows"]) == (promoted.version, "watch_passed", 96)
+
+
 def test_a_changed_spec_is_a_policy_of_its_own(small, start, tmp_path):
     content = small.model.model_dump(mode="json", exclude={"query"})
     content["monitoring"]["trigger"] = {"m": 1, "n": 1, "cooldown": "2d"}
