@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from evergreen.alerting import words
 from evergreen.alerting.letter import Known, Letter, facts, known_links
 from evergreen.alerting.links import airflow_dag_url, airflow_run_url, mlflow_version_url
-from evergreen.ledger import Kind
+from evergreen.ledger import Kind, TriggerReason
 from evergreen.spec import format_duration
 from evergreen.warehouse.connection import Connection
 
@@ -22,6 +22,9 @@ WHAT = {
     "batch_quarantined": "batches or rows that were held back",
     "run_failed": "a task that failed",
 }
+REASONS = frozenset(reason.value for reason in TriggerReason)
+# Of an alarm that estimates alone raised: nobody has seen a drift.
+ESTIMATES = {TriggerReason.ESTIMATED_PERFORMANCE.value}
 NEXT = {
     "drift": "Nothing needs to be done. The champion is watched as before; a drift that comes back is told again.",
     "data_problem": "Nothing needs to be done. Windows whose rows came late are judged again by themselves.",
@@ -42,6 +45,8 @@ def recovered(conn: Connection, known: Known) -> Letter:
         over = f"{known.text('task')} runs again"
     if of == "data_problem":
         over = words.reason(code)
+    if of == "drift" and REASONS.intersection(known.items("classes")) == ESTIMATES:
+        over = "the error is no longer estimated beyond its limit"
     head = f"{known.name}{f' v{version}' if version else ''}: recovered, {over}"
     what = " and ".join(words.reason(str(c)) for c in known.items("classes") if c in words.REASONS)
     known.told |= {"incident", "classes", "since", "ended", "opened", "promotion", "held_files", "judgements"}

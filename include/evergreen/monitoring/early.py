@@ -2,6 +2,8 @@
 
 The same rule as the trigger policy's (m of the last n judged windows, and the newest), but all it does is to tell people.
 A retraining is asked for by the policy, and only where the spec says `estimate_requests`; then its mail tells.
+
+It is an incident like a drift, and joins the one that is open: see `incidents.tell_estimate`.
 """
 
 from __future__ import annotations
@@ -9,32 +11,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from evergreen import registry
-from evergreen.alerting.outbox import raise_incident
-from evergreen.ledger import model_subject
-from evergreen.monitoring import judgement
-from evergreen.monitoring.effects import beyond
-from evergreen.monitoring.judgement import Judgement, Status, What
+from evergreen import ledger, registry
+from evergreen.monitoring import incidents, judgement
+from evergreen.monitoring.effects import estimated
+from evergreen.monitoring.judgement import Judgement, Status
 from evergreen.monitoring.reign import reign_of
-from evergreen.monitoring.windows import MOST_PER_RUN
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import connect
 
 
-def tell(model: ModelSpec, as_of: datetime) -> bool:
-    """Owe the mail of an early alarm, one for each unbroken run of windows.
+def tell(model: ModelSpec, as_of: datetime, run_id: str) -> bool:
+    """Owe the mail of an early alarm, unless people know of it.
 
     Args:
         model: whose champion was judged.
         as_of: of the run; judgements of a later time do not count.
+        run_id: `dag_id/run_id`.
 
     Returns:
-        Whether the alarm is new.
+        Whether a mail is owed.
     """
     performance = model.monitoring.performance
     if not performance.estimate or performance.estimate_requests:
         return False
     with connect() as conn:
+        ledger.lock(conn, model.name)
         champion = registry.champion(conn, model.name, repair=False, as_of=as_of)
         if champion is None:
             return False
@@ -45,18 +46,8 @@ def tell(model: ModelSpec, as_of: datetime) -> bool:
         hits = alarm(model, judgements)
         if not hits:
             return False
-        first = _first(judgements, hits[0])
-        context = {
-            "reasons": [What.ESTIMATED_PERFORMANCE.value],
-            "version": champion.version,
-            "judgements": [j.id for j in hits[-MOST_PER_RUN:]],
-            "windows": [str(j.window) for j in hits],
-            "since": first.window_start.isoformat(),
-            "window_start": hits[-1].window_start.isoformat(),
-            "as_of": as_of.isoformat(),
-        }
-        incident = f"estimate:{model.name}:{champion.version}:{first.window_start.isoformat()}"
-        return raise_incident(conn, incident, model_subject(model.name), "drift", None, context)
+        began = _first(judgements, hits[0]).window_start
+        return incidents.tell_estimate(conn, model, hits, began, judgements, as_of, run_id)
 
 
 def alarm(model: ModelSpec, judgements: Sequence[Judgement]) -> list[Judgement]:
@@ -69,11 +60,6 @@ def alarm(model: ModelSpec, judgements: Sequence[Judgement]) -> list[Judgement]:
     last = [j for j in judgements if j.status in (Status.OK, Status.VIOLATION)][-model.monitoring.trigger.n :]
     hits = [j for j in last if estimated(j)]
     return hits if len(hits) >= model.monitoring.trigger.m and hits[-1] is last[-1] else []
-
-
-def estimated(judged: Judgement) -> bool:
-    """Whether a window's estimate is beyond its limit."""
-    return any(v.kind is What.ESTIMATED_PERFORMANCE and beyond(v) for v in judged.violations)
 
 
 def _first(judgements: Sequence[Judgement], hit: Judgement) -> Judgement:

@@ -39,6 +39,11 @@ def causes(
     return {f"{v.kind.value}:{v.column}" for j in judgements for v in effects(model, j, kinds)}
 
 
+def estimated(judged: Judgement) -> bool:
+    """Whether a window's error is estimated to be beyond its limit, whether or not estimates may ask for a training."""
+    return any(v.kind is What.ESTIMATED_PERFORMANCE and beyond(v) for v in judged.violations)
+
+
 def beyond(violation: Violation) -> bool:
     """Whether a violation has a value, and that on the wrong side of its limit."""
     value, limit = violation.value, violation.limit

@@ -1,6 +1,6 @@
-"""The e-mails that monitoring owes: about drift, and about data that cannot be judged.
+"""The e-mails that monitoring owes: about drift, estimates of the error, and data that cannot be judged.
 
-A model has at most one open incident of each: drift, windows held back, columns that cannot be read. What goes on is no
+A model has at most one open incident of each: drift or estimates, windows held back, columns that cannot be read. What goes on is no
 mail, what becomes another thing or ends is one, see `evergreen.alerting.threads`; when it has ended, see
 `evergreen.monitoring.recovery`.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from evergreen.alerting import threads
 from evergreen.alerting.threads import News, Thread
-from evergreen.ledger import Decision, Kind, model_subject
+from evergreen.ledger import Decision, Kind, TriggerReason, model_subject
 from evergreen.monitoring import recovery
 from evergreen.monitoring.judgement import HELD_BACK, Judgement, Status, What
 from evergreen.monitoring.windows import MOST_PER_RUN
@@ -91,9 +91,73 @@ def tell_drift(
         urgent=given_up,
         since=since,
     )
-    thread = threads.newest(conn, news.subject, "drift", decision.as_of)
+    return _tell(conn, model, newest.version, news, since, judgements, decision.run_id, decision)
+
+
+def tell_estimate(
+    conn: Connection,
+    model: ModelSpec,
+    hits: Sequence[Judgement],
+    since: datetime,
+    judgements: Sequence[Judgement],
+    as_of: datetime,
+    run_id: str,
+) -> bool:
+    """Owe the mail of an early alarm: a drift of which only estimates tell. No row of the ledger stands for it.
+
+    Args:
+        conn: the transaction, with the model's lock.
+        model: whose.
+        hits: the windows whose estimates fulfil the rule, oldest first.
+        since: start of the first window of their run.
+        judgements: all windows of the champion, oldest first.
+        as_of, run_id: of the run.
+
+    Returns:
+        False if people know already.
+    """
+    newest, reason = hits[-1], TriggerReason.ESTIMATED_PERFORMANCE.value
+    news = News(
+        incident=f"estimate:{model.name}:{newest.version}:{since.isoformat()}",
+        subject=model_subject(model.name),
+        kind="drift",
+        decision_id=None,
+        context={
+            "reasons": [reason],
+            "version": newest.version,
+            "judgements": [j.id for j in hits[-MOST_PER_RUN:]],
+            "windows": [str(j.window) for j in hits],
+            "window_start": newest.window_start.isoformat(),
+            "violations": _violations(newest),
+            "as_of": as_of.isoformat(),
+            "run_id": run_id,
+        },
+        as_of=as_of,
+        classes=frozenset({reason}),
+        details=frozenset(
+            f"{v.kind.value}:{v.column}" for v in newest.violations if v.kind is What.ESTIMATED_PERFORMANCE
+        ),
+        since=since,
+    )
+    return _tell(conn, model, newest.version, news, since, judgements, run_id)
+
+
+def _tell(
+    conn: Connection,
+    model: ModelSpec,
+    version: str,
+    news: News,
+    since: datetime,
+    judgements: Sequence[Judgement],
+    run_id: str,
+    decision: Decision | None = None,
+) -> bool:
+    """Owe the mail of a drift, in the thread of the open one; `decision` is the one about it, where there is one."""
+    thread = threads.newest(conn, news.subject, news.kind, news.as_of)
     if not _told_before(conn, news):
-        thread = recovery.end_unnoticed(conn, model, newest.version, thread, judgements, decision, since)
+        thread = recovery.end_unnoticed(
+            conn, model, version, thread, judgements, since, news.as_of, run_id, decision
+        )
     return threads.tell(conn, news, thread, recovery.relapse(model))
 
 

@@ -94,6 +94,6 @@ def monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run
         )
     finally:  # also where the watch is tried again: what is asked for is in the ledger then
         decision = attempt("the trigger policy", lambda: policy.apply(model, as_of, run_id, specs), None)
-    attempt("the mails about estimates", lambda: early.tell(model, as_of), None)
+    attempt("the mails about estimates", lambda: early.tell(model, as_of, run_id), None)
     announce, request = wake(model, decision, as_of)
     return Run(tuple(judged), watched, decision, announce, request, tuple(problems))

@@ -3,8 +3,9 @@
 A drift has ended when no retrain request is open and the newest judged windows are ok: the first one of a champion that
 came after the drift, else as many in a row as the trigger needs to open a request (`trigger.m`). Where the served error
 was part of the drift, it must have been judged in as many windows, and be within its limit: a window whose labels are not
-in says nothing about it. Windows that are held back have ended when the newest one was judged, whatever came out; columns
-that cannot be read, when they are read in the newest window that was judged.
+in says nothing about it. Where estimates of the error were part of it, the error must have been estimated or judged
+likewise. Windows that are held back have ended when the newest one was judged, whatever came out; columns that cannot be
+read, when they are read in the newest window that was judged.
 
 A drift that was away in between, such as in every second window, has ended only after more windows than it was away. What
 ended and came back lately needs twice as many, see `evergreen.alerting.threads.patience`.
@@ -21,10 +22,10 @@ from evergreen import ledger
 from evergreen.alerting import threads
 from evergreen.alerting.threads import Ending, Thread
 from evergreen.ledger import Decision, Kind, TriggerReason
-from evergreen.monitoring.effects import effects
+from evergreen.monitoring.effects import effects, estimated
 from evergreen.monitoring.judgement import Judgement, Status, What
 from evergreen.spec import ModelSpec
-from evergreen.warehouse.connection import Connection
+from evergreen.warehouse.connection import Connection, fetch
 
 JUDGED = (Status.OK, Status.VIOLATION)
 LATELY_WINDOWS = 30
@@ -62,7 +63,7 @@ def end_drift(
         return False
     if _asked(conn, model, as_of):
         return False
-    found = _healthy(model, judgements, _needed(conn, model, version, thread, as_of), _by_error(thread))
+    found = _healthy(model, judgements, _needed(conn, model, version, thread, as_of), _told_by(thread))
     if not found or judgements[-1] is not found[-1]:
         return False
     return threads.end(conn, thread, _ending(conn, model, version, thread, found, as_of), as_of, run_id)
@@ -74,8 +75,10 @@ def end_unnoticed(
     version: str,
     thread: Thread | None,
     judgements: Sequence[Judgement],
-    decision: Decision,
     since: datetime,
+    as_of: datetime,
+    run_id: str,
+    decision: Decision | None = None,
 ) -> Thread | None:
     """End an open drift that was over long before another one began, and nobody looked; without a mail.
 
@@ -83,25 +86,24 @@ def end_unnoticed(
     `relapse` goes on.
 
     Args:
-        conn, model, version, judgements: see `end_drift`.
+        conn, model, version, judgements, as_of, run_id: see `end_drift`.
         thread: the newest drift.
-        decision: about the drift of now.
-        since: start of its first window.
+        since: start of the first window of the drift of now.
+        decision: about it; None where only estimates tell of it.
 
     Returns:
         The newest drift, as it is then.
     """
-    as_of = decision.as_of
     if thread is None or thread.end is not None or _asked(conn, model, as_of, but=decision):
         return thread
     before = [j for j in judgements if j.window_end > thread.opened and j.window_start < since]
-    needed = _needed(conn, model, version, thread, as_of, but=decision)
+    needed = _needed(conn, model, version, thread, as_of, but=decision, before=since)
     runs = (before[: end + 1] for end in range(len(before)))
-    found = next((ok for run in runs if (ok := _healthy(model, run, needed, _by_error(thread)))), ())
+    found = next((ok for run in runs if (ok := _healthy(model, run, needed, _told_by(thread)))), ())
     if not found or since - found[-1].window_end < relapse(model):
         return thread
     ending = _ending(conn, model, version, thread, found, as_of)
-    threads.end(conn, thread, ending, as_of, decision.run_id, mail=False)
+    threads.end(conn, thread, ending, as_of, run_id, mail=False)
     return threads.newest(conn, thread.subject, thread.kind, as_of)
 
 
@@ -145,10 +147,12 @@ def _needed(
     thread: Thread,
     as_of: datetime,
     but: Decision | None = None,
+    before: datetime | None = None,
 ) -> int:
     """How many windows in a row must be ok: more than ever lay between two windows in violation of this drift.
 
-    `but` is the decision about the drift of now, which is not yet known to be the same.
+    `but` is the decision about the drift of now, which is not yet known to be the same; `before` the start of its first
+    window.
     """
     about = [
         d
@@ -157,27 +161,54 @@ def _needed(
         )
         if d.as_of >= thread.opened and d.evidence.get("windows") and (but is None or d.id != but.id)
     ]
-    base = model.monitoring.trigger.m if any(d.version == version for d in about) else 1
-    hits = sorted({datetime.fromisoformat(w["start"]) for d in about for w in d.evidence.get("windows", ())})
+    estimates = _estimated(conn, model, thread, before or as_of, as_of)
+    watched = {d.version for d in about} | {watched for watched, _ in estimates}
+    base = model.monitoring.trigger.m if version in watched else 1
+    starts = {datetime.fromisoformat(w["start"]) for d in about for w in d.evidence["windows"]}
+    hits = sorted(starts | {start for _, start in estimates})
     apart = max((b - a for a, b in pairwise(hits)), default=timedelta(0))
     patience = threads.patience(conn, thread, base, LATELY_WINDOWS * model.monitoring.window)
     return max(patience, apart // model.monitoring.window)
 
 
-def _by_error(thread: Thread) -> bool:
-    return TriggerReason.PERFORMANCE.value in thread.classes
+def _estimated(
+    conn: Connection, model: ModelSpec, thread: Thread, before: datetime, as_of: datetime
+) -> set[tuple[str, datetime]]:
+    """The windows whose estimates are of this incident: the version that was watched, and the start.
+
+    No row of the ledger names them. A window counts though its labels said later that it was fine: so do those of a
+    request.
+    """
+    if TriggerReason.ESTIMATED_PERFORMANCE.value not in thread.classes:
+        return set()
+    rows = fetch(
+        conn,
+        "SELECT DISTINCT version, window_start FROM evergreen.window_judgement WHERE model = %s"
+        " AND window_start >= %s AND window_start < %s AND as_of <= %s AND violations @> %s::jsonb",
+        (model.name, thread.since, before, as_of, f'[{{"kind": "{What.ESTIMATED_PERFORMANCE.value}"}}]'),
+    )
+    return {(row["version"], row["window_start"]) for row in rows}
+
+
+def _told_by(thread: Thread) -> tuple[str, ...]:
+    """By which states of a window's error a drift can be seen to be over; none where the error was no part of it."""
+    if TriggerReason.PERFORMANCE.value in thread.classes:
+        return ("judged",)
+    if TriggerReason.ESTIMATED_PERFORMANCE.value in thread.classes:
+        return ("judged", "estimated")
+    return ()
 
 
 def _healthy(
-    model: ModelSpec, judgements: Sequence[Judgement], needed: int, by_error: bool
+    model: ModelSpec, judgements: Sequence[Judgement], needed: int, told_by: Sequence[str]
 ) -> tuple[Judgement, ...]:
     """The newest windows, `needed` of them, if they show that a drift is over; else none."""
     found = tuple(j for j in judgements if j.status in JUDGED)[-needed:]
     if len(found) < needed or any(j.status is not Status.OK for j in found):
         return ()
-    if by_error:
-        labelled = [j for j in judgements if any(m.state == "judged" for m in j.metrics.values())][-needed:]
-        if len(labelled) < needed or any(effects(model, j, (What.PERFORMANCE,)) for j in labelled):
+    if told_by:
+        seen = [j for j in judgements if any(m.state in told_by for m in j.metrics.values())][-needed:]
+        if len(seen) < needed or any(effects(model, j, (What.PERFORMANCE,)) or estimated(j) for j in seen):
             return ()
     return found
 
