@@ -16,7 +16,7 @@ from evergreen.alerting.links import (
     mlflow_version_url,
 )
 from evergreen.ledger import WITHOUT_DRIFT, Decision, Kind, champions, find
-from evergreen.monitoring.episode import could_tell
+from evergreen.monitoring.episode import conclusive
 from evergreen.spec import LARGER_IS_BETTER, METRICS
 from evergreen.warehouse.connection import Connection
 
@@ -284,13 +284,10 @@ def _blocked(decision: Decision | None) -> tuple[str, ...]:
 
 def _rejected_steps(known: Known, champion: Any) -> tuple[str, ...]:
     steps = []
-    by_person = known.get("awaiting") is not None
-    requested = known.decision is not None and known.decision.answers
-    if by_person:
-        steps.append(
-            "Retrain requests that it answered are closed by this; after the cool-down a drift that goes on asks again."
-        )
-    elif requested and known.decision is not None and not could_tell(known.decision):
+    # The row by which a challenger waited for a person is settled too, and is no request.
+    waited = known.get("awaiting")
+    requested = known.decision is not None and any(i != waited for i in known.decision.answers)
+    if requested and known.decision is not None and not conclusive(known.decision):
         steps.append(
             "The gate could not tell, so the requests above are closed unanswered; after the cool-down what goes on asks again."
         )
@@ -300,7 +297,7 @@ def _rejected_steps(known: Known, champion: Any) -> tuple[str, ...]:
         )
     elif requested:
         steps.append(
-            "The retrain requests above are answered by this; the same drift does not ask again, a new one does."
+            "The retrain requests above are answered by this; the same drift asks for two trainings at most, then a person is told."
         )
     if known.decision is not None and known.decision.kind is Kind.REJECTED:
         steps.append("The next nightly training makes a new challenger; nothing needs to be done for that.")

@@ -142,7 +142,9 @@ def _lead(going_on: Sequence[Thread], mails: Sequence[Unsent]) -> str:
 def _steps(going_on: Sequence[Thread], mails: Sequence[Unsent]) -> tuple[str, ...]:
     steps = []
     if any(t.kind == "drift" and "gave_up" in t.classes for t in going_on):
-        steps.append("Where retraining did not help twice, a person must look at what changed in the data.")
+        steps.append(
+            "Where retraining did not help twice, a person must look; the mail about it says at what."
+        )
     if mails:
         steps.append(
             "Check the Airflow connection evergreen_smtp (or smtp_default); the DAG mail tries again by itself."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from evergreen.alerting import words
+from evergreen.alerting import given_up, words
 from evergreen.alerting.judgements import (
     ERRORS,
     error_of,
@@ -36,8 +36,6 @@ WHAT = {
     "prediction_drift": "prediction drift",
 }
 
-GAVE_UP = "Retraining did not help twice: a person must look. More of the same data does not mend this."
-
 
 def drifted(conn: Connection, known: Known) -> Letter:
     """A model's inputs, predictions or served error left their limits."""
@@ -56,7 +54,7 @@ def drifted(conn: Connection, known: Known) -> Letter:
     rule = known.get("rule")
     known.told |= {
         "judgements", "judgement", "windows", "window", "violations", "signature", "window_start", "causes",
-        "drifted", "message", "request", "incident", "alternates", "budget", "spent", "next_free", "new_rows", "needed",
+        "drifted", "message", "request", "incident", "alternates", "budget", "spent", "next_free", "new_rows", "needed", "endings",
     }  # fmt: skip
     return Letter(
         headline=headline,
@@ -153,7 +151,8 @@ def _lead(known: Known, codes: Sequence[str], names: str, version: str | None) -
 
 def _to_do(known: Known, gave_up: bool) -> str:
     if gave_up:
-        return GAVE_UP
+        why = given_up.because(known.evidence)
+        return f"Retraining did not help twice: a person must look. {why[0].upper()}{why[1:]}."
     kind = known.decision.kind if known.decision else None
     if kind is Kind.RETRAIN_REQUESTED:
         return "Nothing needs to be done now: a retraining is requested."
@@ -183,8 +182,7 @@ def _given_up_steps(known: Known) -> tuple[str, ...]:
     return (
         "No further retraining is asked for because of this: two trainings had their turn and it is still there"
         + (f" ({told.rstrip('.')})." if told else "."),
-        "A person must look: is the feed right (unit, sensor, a source that changed)? If the world has changed, new "
-        "features, a longer or shorter training.window, or other limits under monitoring are the way.",
+        f"A person must look: {given_up.remedy(known.evidence)}",
         f"To train all the same, start train__{known.name} by hand. Until then the present champion keeps scoring.",
     )
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from evergreen.alerting import given_up
 from evergreen.ledger import Decision, Kind, TriggerReason
 from evergreen.monitoring import episode, wording
 from evergreen.monitoring.effects import REASONS, causes, effects
@@ -176,6 +177,11 @@ def _held(
         gave_up: Sequence[Decision] = (),
     ) -> Verdict:
         told = {**evidence, "message": message, "request": request.id if request else None}
+        if gave_up:
+            told["endings"] = episode.endings(gave_up[-MOST_REQUESTS:], decisions)
+            told["message"] = (
+                f"{message}: retraining did not help twice, a person must look; {given_up.because(told)}"
+            )
         return Verdict(Action.SUPPRESS, hold, told, signature, hits, covering, since, tuple(gave_up))
 
     if asked.open:
@@ -184,17 +190,12 @@ def _held(
         covering = same or next((d for d in asked.open if d in chain), None)
         return suppress(Hold.ALREADY_OPEN, open_message(request), request, covering)
     if len(asked.settled) >= MOST_REQUESTS:
-        message = (
-            f"trainings answered requests {_last(asked.settled)} for the same "
-            f"drift, and version {version} stayed champion: retraining on more of the same data did not help twice, "
-            "a person must look at what changed"
-        )
+        message = f"trainings answered requests {_last(asked.settled)} for the same drift, and version {version} stayed champion"
         return suppress(Hold.ALREADY_ANSWERED, message, asked.settled[-1], None, asked.settled)
     again = episode.answered(chain, decisions)
     if len(again) >= MOST_REQUESTS:
         message = (
-            f"the drift comes and goes: trainings answered requests {_last(again)} for it, and it is back. Retraining on "
-            "more of the same data did not help twice, a person must look at what alternates"
+            f"the drift comes and goes: trainings answered requests {_last(again)} for it, and it is back"
         )
         return suppress(Hold.ALREADY_ANSWERED, message, again[-1], None, again)
     if asked.settled and not any(j.window_end > episode.reach(asked.settled[-1]) for j in hits):

@@ -13,15 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from evergreen.ledger import Decision, Kind
 from evergreen.monitoring.effects import effects
 from evergreen.monitoring.judgement import Judgement, Status, What
 from evergreen.spec import ModelSpec
-from evergreen.training import verdict
-
-# Every other reason says that the gate could not compare: the champion did not load, a metric was missing, ...
-COULD_TELL = tuple(reason.value for reason in verdict.COULD_TELL)
+from evergreen.training.verdict import CONCLUSIVE
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Asked:
         open: those that no decision answers.
         same: those for this champion whose causes hold all of this drift's.
         episode: those of them that were about the same unbroken episode.
-        settled: those of them that a training answered whose gate could tell.
+        settled: those of them that a training answered, see `conclusive`.
     """
 
     requests: tuple[Decision, ...]
@@ -138,8 +136,8 @@ def chain(
 
 
 def answered(requests: Sequence[Decision], decisions: Sequence[Decision]) -> list[Decision]:
-    """Those of some requests that a training answered whose gate could tell, oldest first."""
-    told = {i for d in decisions if could_tell(d) for i in d.answers}
+    """Those of some requests that a training answered, see `conclusive`; oldest first."""
+    told = {i for d in decisions if conclusive(d) for i in d.answers}
     found = (d for d in requests if d.kind is Kind.RETRAIN_REQUESTED and d.id in told)
     return sorted(found, key=lambda d: (d.as_of, d.id or 0))
 
@@ -150,6 +148,20 @@ def reach(request: Decision) -> datetime:
     return max(ends, default=request.as_of)
 
 
-def could_tell(answer: Decision) -> bool:
-    """Whether a decision is the answer of a training: a promotion, or a rejection by a gate that could compare."""
-    return answer.kind is Kind.PROMOTED or (answer.kind is Kind.REJECTED and answer.reason in COULD_TELL)
+def endings(requests: Sequence[Decision], decisions: Sequence[Decision]) -> list[dict[str, Any]]:
+    """How the training of each answered request ended, as the ledger keeps it, in the order of the requests."""
+    by_request = {
+        i: d for d in sorted(decisions, key=lambda d: d.id or 0) if conclusive(d) for i in d.answers
+    }
+    found = ((request.id, by_request[request.id]) for request in requests if request.id in by_request)
+    return [
+        {"request": request, "kind": d.kind.value, "reason": d.reason, "version": d.version}
+        for request, d in found
+    ]
+
+
+def conclusive(answer: Decision) -> bool:
+    """Whether a decision is the answer of a training: a promotion, or a rejection of a challenger that was judged."""
+    if answer.kind is Kind.PROMOTED:
+        return True
+    return answer.kind is Kind.REJECTED and answer.reason in {reason.value for reason in CONCLUSIVE}

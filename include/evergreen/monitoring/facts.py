@@ -111,9 +111,9 @@ def promotion(version: str, decisions: Sequence[Decision]) -> Decision | None:
 def settled(decisions: Sequence[Decision], trained_as_of: datetime) -> list[Decision]:
     """The trainings of a later cut-off than the champion's that came to an answer, whatever had asked for them.
 
-    Those are promotions (of a champion that was taken back) and rejections by a gate that could tell.
+    Those are promotions (of a champion that was taken back) and rejections of challengers that were judged.
     """
-    return [d for d in decisions if episode.could_tell(d) and d.as_of > trained_as_of]
+    return [d for d in decisions if episode.conclusive(d) and d.as_of > trained_as_of]
 
 
 def _seen_until(model: ModelSpec, training: Decision) -> datetime:

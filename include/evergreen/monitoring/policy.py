@@ -161,7 +161,7 @@ def _without_drift(
     if verdict.covered_by is not None:
         return verdict.covered_by
     key = f"policy:{model.name}:{version}:{verdict.signature}"
-    # What was asked for before on the same basis was closed by a training that could not tell.
+    # What was asked for before on the same basis was closed by a training that came to no answer.
     if asked := _asked(earlier, key):
         key = f"{key}:again:{asked[0].id}"
     return _decision(model, version, verdict, verdict.evidence, key, as_of, run_id)

@@ -1,8 +1,8 @@
 """When a training is asked for though nothing drifted: the spec changed, enough new data came, or the model is old.
 
 Each is asked for once. It is answered by the next training that comes to an answer, whatever asked for that one, and
-may ask again when as much has changed since then: another spec, as many new rows, as much time. A training whose gate
-could not tell answers nothing; then the same is asked for again after the cool-down.
+may ask again when as much has changed since then: another spec, as many new rows, as much time. A training whose challenger
+could not be judged answers nothing; then the same is asked for again after the cool-down.
 """
 
 from __future__ import annotations

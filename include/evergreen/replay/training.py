@@ -17,6 +17,7 @@ from evergreen.training import machine, ruling, scratch
 from evergreen.training.evaluate import evaluate
 from evergreen.training.plan import Plan
 from evergreen.training.provenance import spec_document, spec_hash, training_hash
+from evergreen.training.verdict import RulingReason
 from evergreen.training.version import finalise, reference_of
 from evergreen.warehouse import snapshot
 
@@ -136,7 +137,7 @@ class Trainer:
             as_of=plan.as_of,
             subject=model_subject(model.name),
             kind=Kind.PROMOTED if promoted else Kind.REJECTED,
-            reason=ruling.BLOCKED if blocking else judged.verdict.reason.value,
+            reason=(RulingReason.BLOCKED_AFTER_ROLLBACK if blocking else judged.verdict.reason).value,
             run_id=run,
             dedupe_key=f"settle:{model.name}:{version}",
             version=version,

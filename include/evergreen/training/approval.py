@@ -5,8 +5,8 @@ requests that it answers stay open, and no other training takes them up. The wai
 
 - `approved`: it is champion, if the champion is still the one that the gate compared with;
 - `refused`: a person said no; the requests are answered;
-- `approval_timed_out`: nobody answered in `gate.approval_timeout`. An approval that comes later does not count: what it
-  approves was measured too long ago;
+- `approval_timed_out`: nobody answered in `gate.approval_timeout`; the requests are answered. An approval that comes later
+  does not count: what it approves was measured too long ago;
 - `champion_changed_meanwhile`: it was approved, but the gate compared with another champion; the requests stay open;
 - `superseded`: a challenger of the same or newer data passed; it takes over the requests.
 
@@ -25,12 +25,10 @@ from evergreen.errors import Reason, TerminalError
 from evergreen.ledger import Decision, Kind
 from evergreen.spec import ModelSpec, format_duration
 from evergreen.training.outcome import Outcome
-from evergreen.training.ruling import SUPERSEDED, Ruling, check_version, named, rule, settled, write
+from evergreen.training.ruling import Ruling, check_version, named, rule, settled, write
+from evergreen.training.verdict import RulingReason
 from evergreen.warehouse.connection import Connection, connect
 
-APPROVED = "approved"
-REFUSED = "refused"
-TIMED_OUT = "approval_timed_out"
 # An answer of the last minute may be on its way for so long before the wait is ended without it.
 GRACE = timedelta(hours=1)
 
@@ -67,7 +65,7 @@ def wait(
             as_of=found.as_of,
             subject=ledger.model_subject(model.name),
             kind=Kind.AWAITING_APPROVAL,
-            reason=ruling.reason,
+            reason=ruling.reason.value,
             run_id=run_id,
             dedupe_key=f"await:{model.name}:{found.version}",
             version=found.version,
@@ -95,7 +93,7 @@ def newer_than(conn: Connection, model: ModelSpec, found: Outcome) -> Decision |
 def superseded(ruling: Ruling, by: str | None) -> Ruling:
     """The ruling on a challenger whose place another one takes."""
     message = f"{named(by)}, of data that is not older, passed the gate too and takes its place"
-    return replace(ruling, passed=False, reason=SUPERSEDED, message=message, answers=False)
+    return replace(ruling, passed=False, reason=RulingReason.SUPERSEDED, message=message, answers=False)
 
 
 def supersede(conn: Connection, model: ModelSpec, found: Outcome, run_id: str) -> Outcome:
@@ -231,12 +229,14 @@ def _end(
         message = (
             f"nobody answered within {format_duration(allowed)}, by {until(asked):%Y-%m-%d %H:%M} UTC{late}"
         )
-        ruling = replace(ruling, passed=False, reason=TIMED_OUT, message=message, answers=True)
+        ruling = replace(
+            ruling, passed=False, reason=RulingReason.APPROVAL_TIMED_OUT, message=message, answers=True
+        )
     elif not answer.approved:
         message = f"{answer.by} refused it{f': {answer.comment}' if answer.comment else ''}"
-        ruling = replace(ruling, passed=False, reason=REFUSED, message=message, answers=True)
+        ruling = replace(ruling, passed=False, reason=RulingReason.REFUSED, message=message, answers=True)
     elif ruling.passed:
-        ruling = replace(ruling, reason=APPROVED)
+        ruling = replace(ruling, reason=RulingReason.APPROVED)
     because = asked.evidence.get("asked_because")
     more = {
         "gate": asked.reason,

@@ -16,11 +16,9 @@ from evergreen.registry.client import client, guarded
 from evergreen.spec import ModelSpec
 from evergreen.training.outcome import Outcome
 from evergreen.training.record import KEY_TAG, run_key
+from evergreen.training.verdict import ChallengerReason, RulingReason
 from evergreen.warehouse.connection import Connection, fetch
 
-CHAMPION_CHANGED = "champion_changed_meanwhile"
-BLOCKED = "blocked_after_rollback"
-SUPERSEDED = "superseded"
 FINGERPRINT_TAG = "evergreen.fingerprint"
 # What is promoted so soon after it was registered is in force as of its training.
 AT_ONCE = timedelta(hours=1)
@@ -35,7 +33,7 @@ class Ruling:
     """
 
     passed: bool
-    reason: str
+    reason: ChallengerReason
     message: str
     champion: registry.Champion | None
     answers: bool = True
@@ -61,7 +59,7 @@ def rule(conn: Connection, model: ModelSpec, found: Outcome) -> Ruling:
             f"the gate compared with {named(found.champion_version)}, champion is now "
             f"{named(champion.version if champion else None)}; the next training compares again"
         )
-        return Ruling(False, CHAMPION_CHANGED, message, champion, answers=False)
+        return Ruling(False, RulingReason.CHAMPION_CHANGED_MEANWHILE, message, champion, answers=False)
     blocking = blocked_by(conn, model, found)
     if blocking is not None:
         message = (
@@ -69,8 +67,8 @@ def rule(conn: Connection, model: ModelSpec, found: Outcome) -> Ruling:
             f"that makes the same model (decision {blocking.id}); a training on newer rows may be promoted. By hand: rollback__{model.name} with "
             "To version"
         )
-        return Ruling(False, BLOCKED, message, champion)
-    return Ruling(found.passed, found.verdict.reason.value, found.sentence(), champion)
+        return Ruling(False, RulingReason.BLOCKED_AFTER_ROLLBACK, message, champion)
+    return Ruling(found.passed, found.verdict.reason, found.sentence(), champion)
 
 
 def write(
@@ -103,7 +101,7 @@ def write(
             as_of=found.as_of,
             subject=ledger.model_subject(model.name),
             kind=Kind.PROMOTED if ruling.passed else Kind.REJECTED,
-            reason=ruling.reason,
+            reason=ruling.reason.value,
             run_id=run_id,
             dedupe_key=_key(model, found.version),
             version=found.version,
@@ -115,7 +113,7 @@ def write(
             },
         ),
     )
-    if ruling.reason == SUPERSEDED:
+    if ruling.reason is RulingReason.SUPERSEDED:
         return decision  # the mail about the one that takes its place tells it
     raise_incident(
         conn,

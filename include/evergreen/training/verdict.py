@@ -1,4 +1,6 @@
-"""What the gate says: the reason codes, the checks and the verdict, as the ledger, the mails and the policy read them."""
+"""What the gate says, and what is decided on a challenger beside it: the reason codes, the checks and the verdict, as the
+ledger, the mails and the policy read them.
+"""
 
 from __future__ import annotations
 
@@ -40,6 +42,25 @@ class GateReason(str, Enum):
     UNSTABLE = "unstable"
 
 
+class RulingReason(str, Enum):
+    """Why a challenger that the gate has judged is promoted or not; see `ruling` and `approval`."""
+
+    APPROVED = "approved"
+    REFUSED = "refused"
+    APPROVAL_TIMED_OUT = "approval_timed_out"
+    BLOCKED_AFTER_ROLLBACK = "blocked_after_rollback"
+    CHAMPION_CHANGED_MEANWHILE = "champion_changed_meanwhile"
+    SUPERSEDED = "superseded"
+
+
+ChallengerReason = GateReason | RulingReason
+
+PASSED: tuple[ChallengerReason, ...] = (
+    GateReason.FIRST_CHAMPION,
+    GateReason.BETTER_THAN_CHAMPION,
+    GateReason.NOT_WORSE_THAN_CHAMPION,
+    RulingReason.APPROVED,
+)
 # A comparison with the champion was lost.
 COMPARED = (
     GateReason.NOT_BETTER_THAN_CHAMPION,
@@ -47,8 +68,42 @@ COMPARED = (
     GateReason.SLICE_WORSE,
     GateReason.CALIBRATION_WORSE,
 )
-# The gate could tell that the challenger is no improvement; every other rejection says that something is broken or missing.
-COULD_TELL = (GateReason.WORSE_THAN_BASELINE, *COMPARED)
+# The challenger learnt too little of the new world, or the features do not tell of it.
+NO_BETTER = (GateReason.WORSE_THAN_BASELINE, *COMPARED)
+# An answer: the challenger was judged, by the gate, by the watch that took its like back or by a person, and another one of
+# the same spec would meet the same. Silence is an answer too: the question was asked, and is not asked for ever.
+CONCLUSIVE: tuple[ChallengerReason, ...] = (
+    *NO_BETTER,
+    GateReason.PREDICTIONS_NOT_FINITE,
+    GateReason.PREDICTIONS_OUT_OF_RANGE,
+    GateReason.SLICE_ABSENT,
+    GateReason.SLICE_TOO_SMALL,
+    GateReason.TOO_SLOW,
+    GateReason.TOO_LARGE,
+    GateReason.UNSTABLE,
+    RulingReason.BLOCKED_AFTER_ROLLBACK,
+    RulingReason.REFUSED,
+    RulingReason.APPROVAL_TIMED_OUT,
+)
+# No answer: the champion, the rows or an evaluation were not there to judge by, or another challenger takes its place. A later
+# try may succeed.
+INCONCLUSIVE: tuple[ChallengerReason, ...] = (
+    GateReason.STALE_EVALUATION,
+    GateReason.SNAPSHOT_MISMATCH,
+    GateReason.DIFFERENT_ROWS,
+    GateReason.TOO_FEW_ROWS,
+    GateReason.LEAKED_HOLDOUT,
+    GateReason.CHALLENGER_METRIC_MISSING,
+    GateReason.METRIC_MISMATCH,
+    GateReason.BASELINE_METRIC_MISSING,
+    GateReason.CHAMPION_UNAVAILABLE,
+    GateReason.CHAMPION_METRIC_MISSING,
+    GateReason.OLDER_THAN_CHAMPION,
+    GateReason.NOT_COMPARABLE,
+    GateReason.NOT_ENOUGH_FRESH_ROWS,
+    RulingReason.CHAMPION_CHANGED_MEANWHILE,
+    RulingReason.SUPERSEDED,
+)
 
 
 @dataclass(frozen=True)

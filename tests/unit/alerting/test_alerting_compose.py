@@ -12,10 +12,12 @@ from typing import Any
 import psycopg2
 import pytest
 
+from evergreen.alerting import given_up
 from evergreen.alerting.compose import KINDS, compose, recipients
 from evergreen.alerting.outbox import raise_incident
 from evergreen.ledger import Decision, Kind
 from evergreen.spec import Specs
+from evergreen.training.verdict import CONCLUSIVE
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.migrate import migrate
 
@@ -222,6 +224,56 @@ def test_a_drift_that_retraining_did_not_help_asks_for_a_person(
         assert said in steps, said
     assert "a person must look" in " ".join(page.text.split())
     assert "gave_up" not in text
+
+
+@pytest.mark.parametrize(
+    ("endings", "lead", "steps"),
+    [
+        pytest.param(
+            [("rejected", "not_better_than_champion")] * 2, "More of the same data does not mend this.", "is the feed right",
+            id="no better",
+        ),
+        pytest.param(
+            [("promoted", "approved"), ("rejected", "worse_than_baseline")], "More of the same data does not mend this.",
+            "is the feed right", id="promoted, then no better",
+        ),
+        pytest.param(
+            [("rejected", "too_large")] * 2, "The last challenger was rejected: its file is larger than the spec allows.",
+            "gate.max_size_mb", id="too large",
+        ),
+        pytest.param(
+            [("rejected", "not_better_than_champion"), ("rejected", "refused")],
+            "The last challenger was rejected: a person refused it.", "must be different for the next one", id="refused",
+        ),
+        pytest.param(
+            [("rejected", "too_slow"), ("promoted", "better_than_champion")],
+            "The last challenger became champion, and that did not end it.", "is the feed right", id="promoted last",
+        ),
+    ],
+)  # fmt: skip
+def test_the_mail_that_asks_for_a_person_says_how_the_last_training_ended(
+    mail: Callable[..., EmailMessage],
+    life: list[int],
+    endings: list[tuple[str, str]],
+    lead: str,
+    steps: str,
+) -> None:
+    found = [{"request": 1, "kind": kind, "reason": reason, "version": "2"} for kind, reason in endings]
+    evidence = {"judgements": life[11:13], "message": "two trainings", "endings": found}
+    message = mail(
+        "drift", Kind.RETRAIN_SUPPRESSED, reason="already_answered", version="1", evidence=evidence,
+        context={"gave_up": True},
+    )  # fmt: skip
+    text, _ = parts(message)
+    text = " ".join(text.split())
+    assert f"Retraining did not help twice: a person must look. {lead}" in text
+    assert ("More of the same data" in text) is ("More of the same data" in lead)
+    assert steps in text.partition("A person must look:")[2]
+    assert "endings" not in text
+
+
+def test_each_answer_has_something_that_a_person_can_look_at() -> None:
+    assert set(given_up.REMEDIES) == {reason.value for reason in CONCLUSIVE}
 
 
 def test_a_drift_that_is_not_given_up_asks_for_nobody(

@@ -13,10 +13,11 @@ from evergreen.alerting.outbox import raise_incident
 from evergreen.ledger import WITHOUT_DRIFT, Decision, Kind, TriggerReason
 from evergreen.monitoring.verdict import Hold
 from evergreen.spec import Specs
+from evergreen.training.verdict import GateReason, RulingReason
 from evergreen.warehouse.connection import Connection, fetch
 
 
-@pytest.mark.parametrize("code", [*TriggerReason, *Hold], ids=lambda c: c.value)
+@pytest.mark.parametrize("code", [*TriggerReason, *Hold, *GateReason, *RulingReason], ids=lambda c: c.value)
 def test_each_reason_has_words_of_its_own(code):
     assert words.reason(code.value) != code.value.replace("_", " ")
 
@@ -44,7 +45,26 @@ def test_the_mail_of_the_outcome_says_what_asked_for_it(
     assert f"{words.reason(reason)} (request {request.id})" in text
     if kind is Kind.REJECTED:
         assert ("as much has changed once more" in text) is (reason != "data_drift")
-        assert ("same drift does not ask again" in text) is (reason == "data_drift")
+        assert ("the same drift asks for two trainings at most" in text) is (reason == "data_drift")
+
+
+def test_the_mail_of_a_refusal_says_that_it_is_an_answer_and_leaves_out_the_wait(
+    conn: Connection, specs: Specs, decide: Callable[..., Decision]
+) -> None:
+    request = decide(Kind.RETRAIN_REQUESTED, "data_drift", version="1", evidence={"message": "it is time"})
+    wait = decide(Kind.AWAITING_APPROVAL, "not_worse_than_champion", version="2")
+    evidence = {"trigger": "data_drift", "awaiting": wait.id, "answered_by": "ann"}
+    for version, answers in (("2", (request.id, wait.id)), ("3", (wait.id,))):
+        outcome = decide(Kind.REJECTED, "refused", version=version, answers=answers, evidence=evidence)
+        raise_incident(conn, f"rejected:{version}", outcome.subject, "challenger_rejected", outcome.id, {})
+    asked, nightly = (
+        " ".join(compose(conn, specs, row).get_body(("plain",)).get_content().split())  # type: ignore[union-attr]
+        for row in fetch(conn, "SELECT * FROM evergreen.mail ORDER BY id")
+    )
+    assert "a person refused it" in asked
+    assert "the same drift asks for two trainings at most, then a person is told" in asked
+    assert "asks again" not in asked
+    assert "requests above" not in nightly, "no request asked for this one"
 
 
 @pytest.mark.parametrize("reason", ["code_change", "data_drift"])
@@ -66,7 +86,7 @@ def test_the_mail_of_a_gate_that_could_not_tell_says_that_it_is_asked_for_again(
     assert "too few rows are new to the champion to compare it fairly" in text
     assert "judged rows that the champion had learnt 108 of 120 0 failed" in text
     assert "after the cool-down what goes on asks again" in text
-    assert "same drift does not ask again" not in text
+    assert "the same drift asks for two trainings at most" not in text
     assert "as much has changed once more" not in text
 
 

@@ -8,9 +8,11 @@ from datetime import datetime, timedelta
 import pytest
 from monitoring_scene import CUTOFF, WEEK, model
 
+from evergreen.alerting import words
 from evergreen.ledger import Decision, Kind
 from evergreen.monitoring.judgement import Judgement, MetricResult, Status, Violation, What
 from evergreen.monitoring.policy import Action, Hold, Quiet, decide
+from evergreen.training.verdict import CONCLUSIVE, INCONCLUSIVE, NO_BETTER, PASSED, GateReason, RulingReason
 
 AMOUNT = Violation(What.DATA_DRIFT, "amount", "wasserstein", 0.9, 0.2)
 KIND = Violation(What.NEW_CATEGORY, "kind", "unseen_share", 0.4, 0.05)
@@ -141,31 +143,62 @@ ONCE = [asked(1, end(2), DRIFT), answer(2, 1)]
 LATER = end(4) + timedelta(hours=1)
 
 
+def test_every_reason_is_on_one_side():
+    """A new one must be put there: a drift is asked for again after it, or it counts towards calling a person."""
+    sides = [*PASSED, *CONCLUSIVE, *INCONCLUSIVE]
+    assert sorted(r.value for r in sides) == sorted(r.value for r in (*GateReason, *RulingReason))
+
+
 @pytest.mark.parametrize(
     ("reason", "after", "held"),
     [
-        pytest.param("not_better_than_champion", 15, Hold.ALREADY_ANSWERED, id="not better is an answer"),
-        pytest.param("worse_than_baseline", 15, Hold.ALREADY_ANSWERED, id="worse than the baseline is one"),
-        pytest.param("champion_unavailable", 15, None, id="a champion that did not load is none"),
-        pytest.param("champion_metric_missing", 15, None, id="a missing metric is none"),
-        pytest.param("challenger_metric_missing", 15, None, id="of the challenger neither"),
-        pytest.param("older_than_champion", 15, None, id="older data is none"),
-        pytest.param("stale_evaluation", 15, None, id="a stale evaluation is none"),
-        pytest.param("too_few_rows", 15, None, id="too few rows are none"),
-        pytest.param("not_enough_fresh_rows", 15, None, id="rows that the champion had learnt are none"),
+        *(pytest.param(r.value, 15, Hold.ALREADY_ANSWERED, id=f"{r.value} is an answer") for r in CONCLUSIVE),
+        *(pytest.param(r.value, 15, None, id=f"{r.value} is none") for r in INCONCLUSIVE),
         pytest.param("champion_unavailable", 13, Hold.COOLDOWN, id="but the cool-down holds"),
     ],
 )
-def test_only_a_gate_that_could_tell_answers_a_drift(reason, after, held):
+def test_only_a_challenger_that_was_judged_answers_a_drift(reason, after, held):
     when = end(2) + timedelta(days=after)
     verdict = decide(RULE, TWICE, [asked(1, end(2), DRIFT), answer(2, 1, reason=reason)], when)
     assert (verdict.reason if held else verdict.action) is (held or Action.REQUEST)
 
 
-def test_rejections_that_could_not_tell_never_add_up_to_giving_up():
-    earlier = [asked(n, end(2), DRIFT) for n in (1, 3, 5)]
-    earlier += [answer(n + 1, n, reason="champion_unavailable") for n in (1, 3, 5)]
-    assert decide(RULE, TWICE, earlier, LATER).action is Action.REQUEST
+def rejected(reasons: list[str]) -> list[Decision]:
+    """A request about ever newer windows and its rejection, for each reason."""
+    found = []
+    for number, reason in enumerate(reasons):
+        found += [asked(2 * number + 1, end(number + 2), DRIFT, newest=number + 1)]
+        found += [answer(2 * number + 2, 2 * number + 1, reason=reason)]
+    return found
+
+
+@pytest.mark.parametrize("reason", INCONCLUSIVE, ids=lambda r: r.value)
+def test_rejections_that_could_not_tell_never_add_up_to_giving_up(reason):
+    earlier = rejected([reason.value] * 4)
+    assert decide(RULE, windows(*[AMOUNT] * 8), earlier, end(8)).action is Action.REQUEST
+
+
+@pytest.mark.parametrize("reason", CONCLUSIVE, ids=lambda r: r.value)
+def test_two_challengers_that_were_judged_and_rejected_call_a_person(reason):
+    found = windows(*[AMOUNT] * 8)
+    once = decide(RULE, found, rejected([reason.value]), end(8))
+    assert once.action is Action.REQUEST, "newer windows may hold enough of the new world"
+    verdict = decide(RULE, found, rejected(["champion_unavailable", reason.value, reason.value]), end(8))
+    assert (verdict.action, verdict.reason) == (Action.SUPPRESS, Hold.ALREADY_ANSWERED)
+    assert [d.id for d in verdict.gave_up] == [3, 5]
+    assert [e["reason"] for e in verdict.evidence["endings"]] == [reason.value] * 2
+    message = verdict.evidence["message"]
+    assert "a person must look" in message
+    assert ("more of the same data does not mend this" in message) is (reason in NO_BETTER)
+    assert (words.reason(reason.value) in message) is (reason not in NO_BETTER)
+
+
+def test_two_answers_of_different_kinds_are_told_by_the_last():
+    reasons = ["not_better_than_champion", "too_large"]
+    for last in reasons:
+        earlier = rejected([*(r for r in reasons if r != last), last])
+        message = decide(RULE, windows(*[AMOUNT] * 8), earlier, end(8)).evidence["message"]
+        assert message.endswith(f"the last challenger was rejected: {words.reason(last)}")
 
 
 @pytest.mark.parametrize(
