@@ -27,8 +27,8 @@ WHY = {
         "challenger was 2.3 % better on the 168 rows of the holdout, which cannot exclude 4.9 % worse; the next request about the same "
         "drift, a week later, won by 26 %. Tried: windows of 28 days, in which nothing alarms, because a season that the champion has seen "
         "is no drift. Prices: the inputs did change (the markets were joined), and of the six challengers that lost four were better by "
-        "their point, by 0.3 to 14.5 %, but 672 rows that depend on each other cannot exclude 1 % worse; one was worse than the baseline in "
-        "the very week in which the world changed. Tried: see replay; with gate.tolerance 0.1 more of them are promoted, and the served "
+        "their point, by 0.3 to 14.5 %, but 672 rows that depend on each other cannot exclude 1 % worse; one was worse than the baseline, a "
+        "month after the markets were joined. Tried: see replay; with gate.tolerance 0.1 more of them are promoted, and the served "
         "error is larger, so the gate was right to doubt."
     ),
     "gate": (
@@ -88,7 +88,7 @@ def _write(found: dict[str, list[Row]], command: str = "", seconds: float | None
         "",
         "The real data are the rides of Bike Sharing (UCI, 2011 and 2012) and the electricity prices of New South Wales",
         "(1996 to 1998), as `benchmarks/electricity.py` says; `price_up` of `benchmarks/specs` has the shipped defaults but for",
-        "the longest history (210 days), the parameters, and log loss as the metric of the gate.",
+        "the longest history (210 days), the parameters and rounds of the fit, and log loss as the metric of the gate.",
     ]
     for part in PARTS:
         if any(not row["met"] for row in kept.get(part, {}).get("rows", ())):
