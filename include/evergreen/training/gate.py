@@ -99,15 +99,15 @@ def judge(
     return asked.verdict(evidence, ruled)
 
 
-def prediction_limit(model: ModelSpec, side: int, evidence: Evidence) -> tuple[float, str]:
+def prediction_limit(model: ModelSpec, side: int, learnt: tuple[float, float]) -> tuple[float, str]:
     """What predictions may not be below (side -1) or above (1), and where the limit comes from.
 
-    A side that the spec sets counts, with its slack. For one that it does not set, the labels that the challenger learnt
-    stand in: a model may go beyond them, but by no more than they span.
+    A side that the spec sets counts, with its slack. For one that it does not set, the labels that the model learnt (the
+    smallest and the largest) stand in: a model may go beyond them, but by no more than they span.
     """
     if model.task == "binary":
         return float(side > 0), "a probability"
-    spec, learnt = (model.label.min, model.label.max), evidence.learnt_labels
+    spec = (model.label.min, model.label.max)
     known = spec[side > 0]
     if known is None:
         edge, span = learnt[side > 0], _span(*learnt)
@@ -176,7 +176,7 @@ class _Asked:
         if evidence.predictions is None:
             return
         for name, side, value in zip(("smallest", "largest"), (-1, 1), evidence.predictions, strict=True):
-            limit, source = prediction_limit(self.model, side, evidence)
+            limit, source = prediction_limit(self.model, side, evidence.learnt_labels)
             self.check(f"{name}_prediction", value, limit, side * value <= side * limit, GateReason.PREDICTIONS_OUT_OF_RANGE,
                        f"the {name} prediction is {value:.4g}, the limit is {limit:.4g}: {source}")  # fmt: skip
 

@@ -146,11 +146,13 @@ def finalise(model: ModelSpec, judged: Judged, refitting: Refitting = refit) -> 
 
 def _check_again(model: ModelSpec, judged: Judged, booster: xgb.Booster, predicted: np.ndarray) -> None:
     """What the gate asked of the judged fit without comparing it with another model, asked of the fit that will serve."""
+    labels = judged.split.rows.labels
+    learnt = float(labels.min()), float(labels.max())
     for name, side, value in (
         ("smallest", -1, float(predicted.min())),
         ("largest", 1, float(predicted.max())),
     ):
-        limit, source = prediction_limit(model, side, judged.evidence)
+        limit, source = prediction_limit(model, side, learnt)
         if side * value > side * limit:
             raise TerminalError(
                 f"{model.name}: the judged model passed, but the {name} prediction of the one that was fitted again on all rows is "

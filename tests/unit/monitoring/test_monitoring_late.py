@@ -327,7 +327,7 @@ def test_a_late_violation_of_an_earlier_champion_does_not_count_for_the_present_
     assert found == [(version, {"performance:rmse"}) for version in ("1", "1", "2")]
     decided = policy.apply(world.spec, noon(4), "monitor/1", world.specs)
     assert decided.reason == "too_few_violations", "one window of the last three is its own"
-    assert not early.tell(world.spec, noon(4))
+    assert not early.tell(world.spec, noon(4), "monitor/1")
     assert mails(world) == []
 
 
