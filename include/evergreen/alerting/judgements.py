@@ -107,10 +107,8 @@ def error_of(judgement: dict[str, Any] | None) -> str | None:
     """The watched error of a window with its interval and the share of labels, or that it is not known yet."""
     for name, found in ((judgement or {}).get("metrics") or {}).items():
         if isinstance(found, dict) and found.get("state") not in (None, "shown"):
-            return sentence(
-                words.metric_name(name),
-                MetricResult(**{"value": None, "limit": None, "reference": None, **found}),
-            )
+            result = MetricResult(**{"value": None, "limit": None, "reference": None, **found})
+            return sentence(name, result, called=words.metric_name(name))
     return None
 
 

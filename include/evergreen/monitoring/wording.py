@@ -15,8 +15,9 @@ def error(judgement: Judgement) -> str:
     )
 
 
-def sentence(name: str, found: MetricResult) -> str:
-    """One metric: its value with the interval, how many rows it rests on, its limit."""
+def sentence(metric: str, found: MetricResult, called: str | None = None) -> str:
+    """One metric: its value with the interval, how many rows it rests on, its limit; `called` is its name for people."""
+    name = called or metric
     if found.state in WITHOUT_VALUE or found.value is None:
         return f"{name}: {WITHOUT_VALUE.get(found.state, 'could not be computed')} ({found.detail})"
     between = ""
@@ -29,7 +30,7 @@ def sentence(name: str, found: MetricResult) -> str:
     side = (
         ""
         if found.limit is None
-        else f"; at {'least' if name in LARGER_IS_BETTER else 'most'} {found.limit:.4g}"
+        else f"; at {'least' if metric in LARGER_IS_BETTER else 'most'} {found.limit:.4g}"
     )
     kind = "estimated without labels, " if found.state == "estimated" else ""
     return f"{name}: {kind}{found.value:.4g}{between}{rows}{share}{side}"

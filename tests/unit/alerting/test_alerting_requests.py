@@ -9,6 +9,7 @@ import pytest
 from evergreen.alerting import words
 from evergreen.alerting.compose import compose
 from evergreen.alerting.history import timeline_rows
+from evergreen.alerting.judgements import error_of
 from evergreen.alerting.outbox import raise_incident
 from evergreen.ledger import WITHOUT_DRIFT, Decision, Kind, TriggerReason
 from evergreen.monitoring.verdict import Hold
@@ -24,6 +25,14 @@ def test_each_reason_has_words_of_its_own(code):
 
 def test_what_asks_without_a_drift_are_reasons_of_a_training():
     assert {r.value for r in TriggerReason} > WITHOUT_DRIFT
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"), [("roc_auc", "ROC AUC: 0.91; at least 0.88"), ("rmse", "RMSE: 0.91; at most 0.88")]
+)
+def test_the_limit_of_an_error_is_told_from_its_right_side(metric: str, told: str) -> None:
+    found = {metric: {"state": "judged", "value": 0.91, "limit": 0.88, "reference": 0.9}}
+    assert error_of({"metrics": found}) == told
 
 
 @pytest.mark.parametrize("kind", [Kind.PROMOTED, Kind.REJECTED], ids=lambda k: k.value)
