@@ -17,6 +17,7 @@ from datetime import datetime
 
 import pandas as pd
 
+from evergreen.errors import Reason, TerminalError
 from evergreen.monitoring import gate, performance, windows
 from evergreen.monitoring.judgement import Judgement, in_short
 from evergreen.monitoring.reference import Reference
@@ -103,6 +104,9 @@ def again(
     Returns:
         The judgement, still without an id; it names the pages of the revision before. Where the rows of the window have
         vanished so far that it could not be judged now, it says so.
+
+    Raises:
+        TerminalError: the version's holdout does not have the metric that is watched now (BAD_METRIC).
     """
     found = replace(
         before,
@@ -120,6 +124,13 @@ def again(
     if performance.served_by_another(rows, before.version):
         return replace(found, metrics=performance.of_another(model, rows, reference)).concluded(
             before.columns, ()
+        )
+    metric = model.performance_metric
+    if metric not in reference.holdout_metrics:
+        raise TerminalError(
+            f"{model.name}: {metric} is watched, and the holdout of version {before.version} has "
+            f"{', '.join(sorted(reference.holdout_metrics)) or 'no metric'}: it was trained for another task",
+            Reason.BAD_METRIC,
         )
     metrics, worse = performance.judge(model, rows, reference, facts)
     return replace(found, metrics=metrics).concluded(before.columns, worse)

@@ -15,6 +15,7 @@ import psycopg2.extras
 import pyarrow as pa
 from mlflow import MlflowClient
 
+from evergreen.alerting.compose import compose
 from evergreen.ledger import Decision, Kind, append
 from evergreen.monitoring import reference
 from evergreen.monitoring.judgement import Judgement
@@ -225,3 +226,10 @@ def violated(judged: Judgement) -> set[str]:
 def count(conn: Connection, table: str) -> int:
     """Rows of a table of the schema evergreen."""
     return int(fetch(conn, f"SELECT count(*) AS n FROM evergreen.{table}")[0]["n"])
+
+
+def mails(world) -> list[tuple[dict, str]]:
+    """The mails that are owed, oldest first, each as its row and its text."""
+    with connect() as conn:
+        owed = fetch(conn, "SELECT * FROM evergreen.mail ORDER BY id")
+        return [(row, compose(conn, world.specs, row).get_body(("plain",)).get_content()) for row in owed]
