@@ -59,7 +59,9 @@ MLFLOW_URL = Variable(
     "EVERGREEN_MLFLOW_URL", "http://127.0.0.1:5000", "address of the MLflow UI, for links in e-mails"
 )
 DATA_DIR = Variable(
-    "EVERGREEN_DATA_DIR", "", "folder with real data sets (bike_sharing/hour.csv), instead of a download"
+    "EVERGREEN_DATA_DIR",
+    "",
+    "folder with real data sets (bike_sharing/hour.csv; for `make decisions` also electricity/elec.csv), instead of a download",
 )
 THREADS = Variable("EVERGREEN_THREADS", "2", "threads that one XGBoost fit or prediction may use")
 TRAINING_MEMORY_MB = Variable(
