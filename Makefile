@@ -20,7 +20,7 @@ COMPILE := pip compile --quiet --universal --python-version 3.10 --generate-hash
 DATA ?= simulated
 IS_SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help run venv up down status mail silence logs clean demo check replay test lint bench bench-large decisions lock
+.PHONY: help run venv up down status mail silence logs clean demo check replay test attack lint bench bench-large decisions lock
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -78,9 +78,12 @@ test: lint ## lint, types and all tests; ARGS=... goes to pytest
 ifdef ARGS
 	$(RUN) pytest $(ARGS)
 else
-	$(RUN) pytest -n 2 --dist loadfile tests/unit tests/dags
+	$(RUN) pytest -n 2 --dist loadfile tests/unit tests/dags tests/attack
 	$(RUN) pytest tests/e2e
 endif
+
+attack: $(VENV)/.installed-dev ## try to break it; PARTS="kills files", SEED=7; writes docs/reliability.md (an hour)
+	$(RUN) pytest $(if $(PARTS),$(PARTS:%=tests/attack/test_attack_%.py),tests/attack) --whole $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.installed-dev ## measure against plain scripts; writes benchmarks/RESULTS.md (half an hour)
 	$(RUN) benchmarks.answers
