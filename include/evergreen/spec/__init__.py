@@ -8,10 +8,11 @@ database can tell (a column that the feature query does not return, SQL that doe
 """
 
 from evergreen.spec.dataset import Column, ColumnType, DatasetSpec, Expectation
-from evergreen.spec.load import Problem, Specs, json_schema, load_dataset, load_model, load_specs
+from evergreen.spec.load import Specs, json_schema, load_dataset, load_model, load_specs
 from evergreen.spec.metrics import LARGER_IS_BETTER, METRICS
 from evergreen.spec.model import ModelSpec
 from evergreen.spec.monitoring import Drift, Monitoring
+from evergreen.spec.problem import Problem
 from evergreen.spec.types import RESERVED_COLUMNS, format_duration, parse_duration
 
 __all__ = [

@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from evergreen.spec.types import RESERVED_COLUMNS, Cron, Duration, Name, Strict, unknown
+from evergreen.spec.address import Recipients
+from evergreen.spec.cron import Cron
+from evergreen.spec.types import RESERVED_COLUMNS, Duration, Line, Name, Prose, Strict, unknown
 
 ColumnType = Literal["float", "integer", "boolean", "text", "category", "timestamp", "date"]
 
@@ -88,8 +90,8 @@ class DatasetSpec(Strict):
     """A table that lands as files: columns, key, times, expectations."""
 
     name: Name = Field(description="the file's name without its ending; the table in the warehouse, the DAG")
-    description: str = Field("", description="what the data is; stands on the DAG's page")
-    owner: str = Field("ml-team", description="who answers for it; shown in Airflow and in e-mails")
+    description: Prose = Field("", description="what the data is; stands on the DAG's page")
+    owner: Line = Field("ml-team", description="who answers for it; shown in Airflow and in e-mails")
     schedule: Cron = Field(
         "30 1 * * *", description="when new files are looked for (cron, UTC); null: only by hand"
     )
@@ -108,7 +110,7 @@ class DatasetSpec(Strict):
     future_tolerance: Duration = Field(
         timedelta(hours=24), description="how far past as-of an event time may lie"
     )
-    alerts: tuple[str, ...] = Field((), description="recipients; default: EVERGREEN_MAIL_TO")
+    alerts: tuple[Recipients, ...] = Field((), description="recipients; default: EVERGREEN_MAIL_TO")
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetSpec:

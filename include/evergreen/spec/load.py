@@ -1,37 +1,27 @@
-"""Reads a folder of specs: what is good by name, and every mistake of the rest with file, field, value and remedy."""
+"""Reads a folder of specs: what is good by name, and every mistake of the rest with file, field, value and remedy.
+
+Whatever goes wrong while one file is read or checked is a problem of that file alone.
+"""
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from evergreen.spec import folder as folders
+from evergreen.spec import mistakes, yaml_text
 from evergreen.spec.dataset import DatasetSpec
+from evergreen.spec.folder import short
 from evergreen.spec.model import ModelSpec
+from evergreen.spec.problem import Problem, near, shown
+from evergreen.spec.types import NAME
 
-
-@dataclass(frozen=True)
-class Problem:
-    """One mistake in one file."""
-
-    file: str
-    field: str
-    value: str
-    remedy: str
-
-    def __str__(self) -> str:
-        shown = f" (value: {self.value})" if self.value else ""
-        return (
-            f"{self.file}: {self.field}: {self.remedy}{shown}"
-            if self.field
-            else f"{self.file}: {self.remedy}{shown}"
-        )
+# In place of a query that cannot be read, which is told by itself, so that the rest of the spec is checked all the same.
+_ANY_QUERY = "SELECT"
 
 
 @dataclass(frozen=True)
@@ -48,14 +38,18 @@ class Specs:
 
 
 def load_specs(folder: Path) -> Specs:
-    """Read every spec of a folder; never raises for a bad file.
+    """Read every spec of a folder; never raises, and one odd file never changes what is said of another.
 
     Args:
         folder: holds `datasets/` and `models/`.
     """
-    datasets, wrong = _load_datasets(_files(folder / "datasets"))
-    models, problems = _load_models(_files(folder / "models"))
-    return _joined(datasets, models, [*wrong, *problems], known=datasets)
+    paths, odd = folders.files(folder / "datasets")
+    datasets, wrong = _load_datasets(paths)
+    model_paths, odd_models = folders.files(folder / "models")
+    models, problems = _load_models(model_paths)
+    known = dict.fromkeys([p.stem for p in paths] + [Path(p.file).stem for p in odd])
+    found = [*_missing(folder), *odd, *wrong, *odd_models, *problems]
+    return _joined(datasets, models, found, known=known)
 
 
 def load_model(folder: Path, name: str) -> Specs:
@@ -68,17 +62,24 @@ def load_model(folder: Path, name: str) -> Specs:
     Returns:
         What `load_specs` says about them; the model is missing if it, or one of its datasets, has a problem.
     """
-    models, problems = _load_models(_files(folder / "models", name))
-    named = sorted({dataset for _, model in models for dataset in model.datasets})
-    datasets, wrong = _load_datasets([path for n in named for path in _files(folder / "datasets", n)])
-    known = [path.stem for path in _files(folder / "datasets")]
-    return _joined(datasets, models, [*wrong, *problems], known=known)
+    paths, odd = folders.files(folder / "models", name)
+    models, problems = _load_models(paths)
+    datasets: dict[str, DatasetSpec] = {}
+    wrong: list[Problem] = []
+    for dataset in sorted({dataset for _, model in models for dataset in model.datasets}):
+        paths, strange = folders.files(folder / "datasets", dataset)
+        loaded, found = _load_datasets(paths)
+        datasets |= loaded
+        wrong += [*strange, *found]
+    known = [path.stem for path in folders.files(folder / "datasets")[0]]
+    return _joined(datasets, models, [*odd, *wrong, *problems], known=known)
 
 
 def load_dataset(folder: Path, name: str) -> Specs:
     """Read one dataset and no other file; see `load_model`."""
-    datasets, problems = _load_datasets(_files(folder / "datasets", name))
-    return Specs(datasets, {}, tuple(problems))
+    paths, odd = folders.files(folder / "datasets", name)
+    datasets, problems = _load_datasets(paths)
+    return Specs(datasets, {}, (*odd, *problems))
 
 
 def read_model(path: Path, query: str) -> ModelSpec | list[Problem]:
@@ -88,14 +89,15 @@ def read_model(path: Path, query: str) -> ModelSpec | list[Problem]:
         path: the YAML.
         query: the feature query, where none lies beside it (`.sql`).
     """
-    sql = path.with_suffix(".sql")
-    query = sql.read_text(encoding="utf-8") if sql.is_file() else query
-    found, model = _load(path, ModelSpec, {"query": query}, any_name=True)
+    found, model = _model(path, query, any_name=True)
     return found or model
 
 
-def _files(folder: Path, name: str | None = None) -> list[Path]:
-    return sorted(path for path in folder.glob("*.y*ml") if name in (None, path.stem))
+def _missing(folder: Path) -> list[Problem]:
+    if (folder / "datasets").is_dir() or (folder / "models").is_dir():
+        return []
+    remedy = "holds neither datasets/ nor models/; EVERGREEN_SPECS names the folder of the specs"
+    return [Problem(str(folder), "", "", remedy)]
 
 
 def _load_datasets(paths: Iterable[Path]) -> tuple[dict[str, DatasetSpec], list[Problem]]:
@@ -113,13 +115,24 @@ def _load_models(paths: Iterable[Path]) -> tuple[list[tuple[Path, ModelSpec]], l
     models: list[tuple[Path, ModelSpec]] = []
     problems: list[Problem] = []
     for path in paths:
-        sql = path.with_suffix(".sql")
-        query = sql.read_text(encoding="utf-8") if sql.is_file() else ""
-        found, model = _load(path, ModelSpec, {"query": query})
+        found, model = _model(path, "")
         problems += found
         if isinstance(model, ModelSpec):
             models.append((path, model))
     return models, problems
+
+
+def _model(path: Path, query: str, *, any_name: bool = False) -> tuple[list[Problem], Any]:
+    sql, unreadable = path.with_suffix(".sql"), []
+    try:
+        query = folders.text(sql, folders.MOST_SQL_BYTES)
+    except FileNotFoundError:
+        pass
+    except folders.Unreadable as error:
+        unreadable = [Problem(short(sql), "", "", str(error))]
+        query = _ANY_QUERY
+    found, model = _load(path, ModelSpec, {"query": query}, any_name=any_name)
+    return [*found, *unreadable], None if unreadable else model
 
 
 def _joined(
@@ -131,9 +144,13 @@ def _joined(
 ) -> Specs:
     """The specs, less the models whose datasets are not all usable."""
     whole: dict[str, ModelSpec] = {}
+    causes = {Path(p.file).stem: p.file for p in reversed(problems) if p.file.startswith("datasets/")}
     for path, model in models:
-        missing = [n for n in model.datasets if n not in datasets]
-        problems += [Problem(_short(path), "datasets", n, _unknown_dataset(n, known)) for n in missing]
+        missing = [n for n in dict.fromkeys(model.datasets) if n not in datasets]
+        problems += [
+            Problem(short(path), "datasets", n, _unknown_dataset(n, known), causes.get(n, ""))
+            for n in missing
+        ]
         if not missing:
             whole[model.name] = model
     return Specs(datasets, whole, tuple(problems))
@@ -142,109 +159,46 @@ def _joined(
 def _load(
     path: Path, kind: type[DatasetSpec] | type[ModelSpec], extra: dict[str, Any], *, any_name: bool = False
 ) -> tuple[list[Problem], Any]:
-    short = _short(path)
+    """One file as its model, or its problems; neither, if it is gone."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        return [Problem(short, "", "", f"not readable as YAML: {' '.join(str(error).split())}")], None
+        return _checked(path, kind, extra, any_name=any_name)
+    except FileNotFoundError:
+        return [], None
+    except (folders.Unreadable, yaml_text.NotUsable) as error:
+        return [Problem(short(path), "", "", str(error))], None
+    except Exception as error:
+        # Whatever a value makes the checks or a library under them do, the others are read on.
+        said = f"cannot be checked ({type(error).__name__}: {error}); simplify it until it can"
+        return [Problem(short(path), "", "", said)], None
+
+
+def _checked(
+    path: Path, kind: type[DatasetSpec] | type[ModelSpec], extra: dict[str, Any], *, any_name: bool
+) -> tuple[list[Problem], Any]:
+    name = short(path)
+    if not any_name and not NAME.match(path.stem):
+        remedy = "is no usable name for a spec: small letters, digits and _, a letter first, at most 48; rename the file"
+        return [Problem(name, "", "", remedy)], None
+    content, node = yaml_text.parse(folders.text(path))
     if not isinstance(content, dict):
-        return [
-            Problem(short, "", "", "is empty or no mapping; start from the example in docs/your-own-table.md")
-        ], None
+        remedy = "is empty or no mapping; start from the example in docs/your-own-table.md"
+        return [Problem(name, "", "", remedy)], None
     if "query" in content:
-        return [
-            Problem(
-                short, "query", "", f"goes into {path.with_suffix('.sql').name}, not into the YAML; move it"
-            )
-        ], None
+        remedy = f"goes into {path.with_suffix('.sql').name}, not into the YAML; move it"
+        return [Problem(name, "query", "", remedy)], None
     if not any_name and content.get("name") != path.stem:
-        return [
-            Problem(
-                short, "name", repr(content.get("name")), f"must be the file's name; write name: {path.stem}"
-            )
-        ], None
+        remedy = f"must be the file's name; write name: {path.stem}"
+        return [Problem(name, "name", shown(content.get("name")), remedy)], None
     try:
         return [], kind.model_validate({**content, **extra})
     except ValidationError as error:
-        return list(_problems(short, error, kind)), None
-
-
-def _problems(short: str, error: ValidationError, kind: type[BaseModel]) -> Iterable[Problem]:
-    for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-"))
-        value = "" if isinstance(item["input"], dict) else repr(item["input"])
-        if item["type"] == "extra_forbidden":
-            yield Problem(short, where, value, _misspelt(item["loc"], kind))
-        elif item["type"] == "missing":
-            yield Problem(short, where, "", "is missing; add it")
-        elif item["type"] == "value_error":
-            prefix = f"{where}." if where else ""
-            for line in item["msg"].removeprefix("Value error, ").split("\n"):
-                head, separator, rest = line.partition(": ")
-                if separator and re.match(r"^[a-z_.0-9A-Z]+$", head):
-                    yield Problem(short, prefix + head, "", rest)
-                else:
-                    yield Problem(short, where, value, line)
-        else:
-            yield Problem(short, where, value, item["msg"][0].lower() + item["msg"][1:])
-
-
-def _misspelt(location: tuple[Any, ...], kind: type[BaseModel]) -> str:
-    fields: list[str] = list(kind.model_fields)
-    current: type[BaseModel] = kind
-    for part in location[:-1]:
-        annotation = (
-            current.model_fields[part].annotation
-            if isinstance(current, type) and part in current.model_fields
-            else None
-        )
-        inner = [
-            a
-            for a in (annotation, *getattr(annotation, "__args__", ()))
-            if isinstance(a, type) and issubclass(a, BaseModel)
-        ]
-        if inner:
-            current = inner[0]
-            fields = list(current.model_fields)
-    close = difflib.get_close_matches(str(location[-1]), fields, n=1)
-    hint = (
-        f"did you mean {close[0]}?"
-        if close
-        else f"known here: {', '.join(f for f in fields if f != 'query')}"
-    )
-    return f"unknown field; {hint}"
+        return mistakes.problems(name, error, kind, node), None
 
 
 def _unknown_dataset(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, [n for n in known if n != name], n=1)
-    return f"no usable dataset of that name; {f'did you mean {close[0]}?' if close else 'add or mend datasets/' + name + '.yaml'}"
-
-
-def _short(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"
-
-
-# libyaml's parser takes a fifth of the time; a PyYAML that was built without it has none.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _UniqueKeys(_Loader):  # type: ignore[misc]
-    """A safe loader to which a key written twice is a mistake: YAML would silently keep the last one."""
-
-
-def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{key!r} is written twice", key_node.start_mark
-            )
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+    close = near(name, [n for n in known if n != name])
+    hint = close if close.startswith("did") else f"add or mend datasets/{name}.yaml"
+    return f"no usable dataset of that name; {hint}"
 
 
 def json_schema(kind: type[DatasetSpec] | type[ModelSpec]) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from evergreen.spec.address import Recipients
+from evergreen.spec.cron import Cron
 from evergreen.spec.gate import Gate
 from evergreen.spec.metrics import METRICS
 from evergreen.spec.monitoring import Monitoring, Scoring, Watch
 from evergreen.spec.training import Training, windows_problems
-from evergreen.spec.types import SQL_NOISE, Cron, Duration, Name, Strict, unknown
+from evergreen.spec.types import SQL_NOISE, Duration, Line, Name, Prose, Strict, unknown
 
 
 class Label(Strict):
@@ -43,10 +45,10 @@ class ModelSpec(Strict):
     """A model: features, label, windows, gate, monitoring, alerts."""
 
     name: Name = Field(description="the file's name without its ending; the registered model, the DAGs")
-    description: str = Field(
+    description: Prose = Field(
         "", description="what is predicted for whom; stands on the DAGs' pages and in MLflow"
     )
-    owner: str = Field("ml-team", description="who answers for it; shown in Airflow and in e-mails")
+    owner: Line = Field("ml-team", description="who answers for it; shown in Airflow and in e-mails")
     task: Literal["regression", "binary"] = Field(
         description="predict a number, or the probability of class 1"
     )
@@ -69,7 +71,7 @@ class ModelSpec(Strict):
     scoring: Scoring = Scoring()
     watch: Watch = Watch()
     monitoring: Monitoring = Monitoring()
-    alerts: tuple[str, ...] = Field((), description="recipients; default: EVERGREEN_MAIL_TO")
+    alerts: tuple[Recipients, ...] = Field((), description="recipients; default: EVERGREEN_MAIL_TO")
     query: str = Field("", description="the feature query: filled from models/NAME.sql, not written here")
 
     @property

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 from pydantic import Field, model_validator
 
+from evergreen.spec.cron import Cron
 from evergreen.spec.metrics import Metric
-from evergreen.spec.types import Cron, Duration, Strict
+from evergreen.spec.types import Duration, Span, Strict
 
 
 class Volume(Strict):
@@ -97,7 +98,7 @@ class Trigger(Strict):
         gt=0,
         description="ask when so many labelled rows (the same share) have come since the newest training; null: do not",
     )
-    max_age: Duration | None = Field(
+    max_age: Span | None = Field(
         None, description="ask when the newest training is older than this; null: do not"
     )
     on_change: bool | None = Field(
@@ -122,12 +123,12 @@ class Monitoring(Strict):
         "0 * * * *",
         description="when the watch runs (cron, UTC), besides after each scoring; null: only then",
     )
-    window: Duration = Field(
+    window: Span = Field(
         timedelta(days=1), description="length of the windows; they lie end to end from a Monday 00:00 UTC"
     )
     min_rows: int = Field(100, ge=1, description="a window with fewer rows is not judged; it is told")
     sample_rows: int = Field(20000, ge=100, description="most rows a side that go into one report")
-    freshness: Duration = Field(timedelta(hours=36), description="oldest that the newest row may be")
+    freshness: Span = Field(timedelta(hours=36), description="oldest that the newest row may be")
     volume: Volume = Volume()
     drift: Drift = Drift()
     performance: Performance = Performance()
@@ -148,7 +149,7 @@ class Scoring(Strict):
 class Watch(Strict):
     """How a new champion is compared with the previous one, which goes on predicting beside it, unserved."""
 
-    period: Duration | None = Field(
+    period: Span | None = Field(
         timedelta(days=7),
         description="how long after a promotion the previous champion predicts the same rows in the shadow; the comparison "
         "ends when their labels are mature; null: no shadow, no comparison",

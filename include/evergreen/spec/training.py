@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from evergreen.spec.types import Duration, Strict, format_duration
+from evergreen.spec.types import Span, Strict, format_duration
 
 
 class Tune(Strict):
@@ -31,7 +31,7 @@ class Tune(Strict):
         return self.trials is not None or self.minutes is not None
 
 
-Window = Duration | Literal["all"]
+Window = Span | Literal["all"]
 
 
 class Training(Strict):
@@ -43,9 +43,7 @@ class Training(Strict):
         min_length=1,
         description="in place of window: the validation folds choose one of these at each training; see docs/tuning.md",
     )
-    holdout: Duration = Field(
-        timedelta(days=14), description="the newest mature part, kept for the judgement"
-    )
+    holdout: Span = Field(timedelta(days=14), description="the newest mature part, kept for the judgement")
     min_rows: int = Field(500, ge=10, description="fewer rows in the training part stop the run")
     min_holdout_rows: int = Field(50, ge=5, description="fewer rows in the holdout stop the run")
     params: dict[str, Any] = Field(default_factory=dict, description="XGBoost parameters")
@@ -61,12 +59,12 @@ class Training(Strict):
         None,
         description="naive prediction to compare with; default: seasonal (regression), class_prior (binary)",
     )
-    season: Duration = Field(timedelta(days=7), description="lag of the seasonal baseline")
+    season: Span = Field(timedelta(days=7), description="lag of the seasonal baseline")
     seed: int = Field(7, description="seed of all that is random in a training")
     folds: int = Field(
         4, ge=1, le=20, description="validation folds before the holdout, for windows, tune and compare_with"
     )
-    fold: Duration | None = Field(None, description="length of a fold; default: holdout")
+    fold: Span | None = Field(None, description="length of a fold; default: holdout")
     tune: Tune = Tune()
     compare_with: tuple[Literal["linear", "hist_gradient_boosting"], ...] = Field(
         (),

@@ -1,18 +1,20 @@
-"""The kinds of values that stand in a spec: names, durations, cron expressions; and the strictness of all of it."""
+"""The kinds of values that stand in a spec: names, durations, texts; and the strictness of all of it."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
-NAME = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
-CRON = re.compile(r"^\s*(\S+\s+){4}\S+\s*$")
-_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(min|m|h|d|w)\s*$")
+from evergreen.spec.problem import near
+
+NAME = re.compile(r"\A[a-z][a-z0-9_]{0,47}\Z")
+_DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(min|m|h|d|w)\s*")
+# Times before the year 1 or after 9999 cannot be written; a century is far from both.
+LONGEST_DURATION = timedelta(days=36525)
 _UNITS = {"m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 SQL_NOISE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:''|[^'])*'", re.DOTALL)
 RESERVED_COLUMNS = (
@@ -25,16 +27,31 @@ def parse_duration(value: Any) -> timedelta:
     """Turn `90m`, `36h`, `14d` or `2w` into a timedelta.
 
     Raises:
-        ValueError: anything else.
+        ValueError: anything else, or longer than LONGEST_DURATION.
     """
     if isinstance(value, timedelta):
         return value
-    match = _DURATION.match(str(value))
+    match = _DURATION.fullmatch(str(value))
     if not match:
         raise ValueError(
             f"{value!r} is not a duration; write a number and a unit, such as 90m, 36h, 14d or 2w"
         )
-    return timedelta(**{_UNITS[match[2]]: float(match[1])})
+    number, unit = float(match[1]), timedelta(**{_UNITS[match[2]]: 1})
+    if number > LONGEST_DURATION / unit:
+        raise ValueError(f"{str(value)[:40]!r} is longer than a century (36525d); write a shorter one")
+    return number * unit
+
+
+def parse_span(value: Any) -> timedelta:
+    """The same, for what cannot be without length.
+
+    Raises:
+        ValueError: anything else, or shorter than a minute.
+    """
+    found = parse_duration(value)
+    if found < timedelta(minutes=1):
+        raise ValueError(f"{value!r} is too short; write at least 1m")
+    return found
 
 
 def format_duration(value: timedelta) -> str:
@@ -47,17 +64,25 @@ def format_duration(value: timedelta) -> str:
 
 
 def _check_name(value: Any) -> Any:
-    if not isinstance(value, str) or not NAME.match(value):
+    if not isinstance(value, str) or not NAME.fullmatch(value):
         raise ValueError(
             f"{value!r} is not a usable name; use small letters, digits and _, start with a letter, at most 48"
         )
     return value
 
 
-def _check_cron(value: Any) -> Any:
-    if value is None or (isinstance(value, str) and CRON.match(value)):
-        return value
-    raise ValueError(f"{value!r} is not a cron expression of five fields, such as '0 2 * * *'")
+def _check_line(value: str) -> str:
+    if not value.isprintable() or not value.strip():
+        raise ValueError(
+            "must be one line of plain text; remove line breaks, tabs and what cannot be printed"
+        )
+    return value
+
+
+def _check_prose(value: str) -> str:
+    if any(not c.isprintable() and c not in "\n\t" for c in value):
+        raise ValueError("holds a character that cannot be printed; remove it")
+    return value
 
 
 Duration = Annotated[
@@ -65,18 +90,22 @@ Duration = Annotated[
     BeforeValidator(parse_duration, json_schema_input_type=str),
     PlainSerializer(format_duration, return_type=str),
 ]
+Span = Annotated[
+    timedelta,
+    BeforeValidator(parse_span, json_schema_input_type=str),
+    PlainSerializer(format_duration, return_type=str),
+]
 Name = Annotated[str, BeforeValidator(_check_name, json_schema_input_type=str)]
-Cron = Annotated[str | None, BeforeValidator(_check_cron, json_schema_input_type=str | None)]
+Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_check_line)]
+Prose = Annotated[str, Field(max_length=5000), AfterValidator(_check_prose)]
 
 
 class Strict(BaseModel):
     """A model in which an unknown field is a mistake: a misspelt one must not be ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """Say that a column is not known, and what may be meant."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
-    return f"{what}: no column {name!r}; {hint}"
+    return f"{what}: no column {name!r}; {near(name, known)}"
