@@ -1,11 +1,12 @@
 """
-### Mail: what could not be sent is tried again
+### Mail: what could not be sent is tried again, and specs that cannot be used are told
 
-**What.** Sends every e-mail that waits in `evergreen.mail`: those that the mail server did not take (where it
+**What.** Looks at all specs, and owes a mail to EVERGREEN_MAIL_TO for each file that cannot be used: once, and once more when
+it is good again. Then sends every e-mail that waits in `evergreen.mail`: those that the mail server did not take (where it
 refused some recipients: to these alone), and what a silence had kept back once it has ended (one letter for each model or
 dataset). Runs that have something to tell send it themselves; this DAG does not wait for the next run of the same model.
 
-**When.** Every 15 minutes: one short task, and no more than a query where nothing waits. By hand to send at once.
+**When.** Every 15 minutes: one short task, and no more than a look at the files and a query where nothing is wrong or waits. By hand to send at once.
 
 **Params.** None.
 
@@ -18,6 +19,7 @@ run tries again, however old a mail is. No mail is sent about mail that cannot b
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from airflow.sdk import DAG, task
 
@@ -40,8 +42,12 @@ with DAG(
     @task(
         retries=0, execution_timeout=timedelta(minutes=10), on_failure_callback=None, on_success_callback=None
     )
-    def send_waiting() -> list[str]:
-        """Send what waits, of every model and dataset."""
+    def send_waiting(**context: Any) -> list[str]:
+        """Tell of specs that cannot be used, and send what waits, of every model and dataset."""
+        from evergreen.alerting import spec_problems
+
+        if "dag_run" in context:  # who only wants the mails sent has no run
+            spec_problems.tell(wiring.specs(), wiring.as_of(context), wiring.run_id(context))
         return mailing.deliver_all()
 
     send_waiting()

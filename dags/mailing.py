@@ -37,12 +37,11 @@ def send(message: Any) -> None:
 
 
 def specs_of(subject: str) -> Specs:
-    """Read the specs that a subject needs, as the files are now: its own, or all for the digest's."""
+    """Read the specs that a subject needs, as the files are now: its own, or all where it is of all of them."""
     kind, _, name = subject.partition("/")
     folder = settings.SPECS.path()
-    if kind == "digest":
-        return load_specs(folder)
-    return (load_model if kind == "model" else load_dataset)(folder, name)
+    own = {"model": load_model, "dataset": load_dataset}.get(kind)
+    return own(folder, name) if own else load_specs(folder)
 
 
 def deliver(subject: str) -> None:

@@ -29,6 +29,7 @@ from evergreen.alerting import (
     drift,
     failures,
     recovered,
+    spec_problems,
     words,
 )
 from evergreen.alerting.letter import Known, Letter, Table, facts, known_links, show
@@ -72,6 +73,7 @@ KINDS: dict[str, Callable[[Connection, Known], Letter]] = {
     "approval": approvals.waiting,
     "rolled_back": challengers.rolled_back,
     "run_failed": failures.run_failed,
+    "spec_unusable": spec_problems.unusable,
     "recovered": recovered.recovered,
     "digest": digest.digest,
 }
@@ -208,9 +210,10 @@ def _to(specs: Specs, row: dict[str, Any]) -> list[str]:
 
 
 def recipients(specs: Specs, subject: str) -> list[str]:
-    """Who is told about `model/NAME` or `dataset/NAME`: the spec's `alerts`, or EVERGREEN_MAIL_TO."""
+    """Who is told about a subject: the `alerts` of its spec, or EVERGREEN_MAIL_TO, those who answer for the fleet."""
     kind, _, name = subject.partition("/")
-    spec = specs.models.get(name) if kind == "model" else specs.datasets.get(name)
+    found = {"model": specs.models, "dataset": specs.datasets}.get(kind, {})
+    spec = found.get(name)
     named = list(spec.alerts) if spec and spec.alerts else settings.MAIL_TO.read().split(",")
     return [address for address in map(_line, named) if address]
 

@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 
 LOST_AFTER = 3
 # A new champion, a rejected challenger, a rollback and a failed run each keep a letter of their own.
-TOGETHER = ("drift", "data_problem", "batch_quarantined", "recovered")
-_SUBJECT = re.compile(r"^(dataset|model)/[a-z][a-z0-9_]*$")
+TOGETHER = ("drift", "data_problem", "batch_quarantined", "spec_unusable", "recovered")
+_SUBJECT = re.compile(r"^(dataset|model|fleet)/[a-z][a-z0-9_]*$")
 # What is not sent and not held. A silence that is in force holds what it holds, whether it is marked or not.
 _DUE = sql.SQL(
     " WHERE m.sent_at IS NULL AND NOT (m.kind = ANY(%(held)s) AND EXISTS (SELECT 1 FROM evergreen.silence AS s"
@@ -95,7 +95,7 @@ def raise_incident(
     Args:
         conn: the transaction of the decision that the mail tells about.
         incident: what happened, the same text whenever the same thing is met again.
-        subject: `model/NAME` or `dataset/NAME`.
+        subject: `model/NAME`, `dataset/NAME` or `fleet/specs`.
         kind: which mail it is, see `evergreen.alerting.compose.KINDS`.
         decision_id: the ledger row with the evidence, if there is one.
         context: what the ledger row does not hold. NaN becomes null; what JSON does not know becomes text.
@@ -109,7 +109,7 @@ def raise_incident(
         ValueError: a subject that the ledger would refuse.
     """
     if not _SUBJECT.match(subject):
-        raise ValueError(f"{subject!r} is no subject of a mail; write model/NAME or dataset/NAME")
+        raise ValueError(f"{subject!r} is no subject of a mail; write model/NAME, dataset/NAME or fleet/NAME")
     return owe(conn, incident, subject, kind, decision_id, context, thread=thread, as_of=as_of)
 
 

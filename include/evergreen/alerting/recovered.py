@@ -15,12 +15,14 @@ OVER = {
     "drift": "the drift is over",
     "batch_quarantined": "batches are published whole again",
     "run_failed": "it runs again",
+    "spec_unusable": "all of it can be used again",
 }
 WHAT = {
     "drift": "drift",
     "data_problem": "windows or columns that could not be judged",
     "batch_quarantined": "batches or rows that were held back",
     "run_failed": "a task that failed",
+    "spec_unusable": "a spec that could not be used",
 }
 REASONS = frozenset(reason.value for reason in TriggerReason)
 # Of an alarm that estimates alone raised: nobody has seen a drift.
@@ -28,6 +30,8 @@ ESTIMATES = {TriggerReason.ESTIMATED_PERFORMANCE.value}
 NEXT = {
     "drift": "Nothing needs to be done. The champion is watched as before; a drift that comes back is told again.",
     "data_problem": "Nothing needs to be done. Windows whose rows came late are judged again by themselves.",
+    "spec_unusable": "Nothing needs to be done. Airflow builds its DAGs again within a few minutes; what was missed meanwhile, "
+    "the next runs take up.",
     "run_failed": "Nothing needs to be done. What the failed runs would have done, this one has done or the next one does.",
 }
 
@@ -43,6 +47,8 @@ def recovered(conn: Connection, known: Known) -> Letter:
     over = OVER.get(of, "it is over")
     if of == "run_failed":
         over = f"{known.text('task')} runs again"
+    if of == "spec_unusable":
+        over = f"{' and '.join(map(str, known.items('files')))} can be used again, or is gone"
     if of == "data_problem":
         over = words.reason(code)
     if of == "drift" and REASONS.intersection(known.items("classes")) == ESTIMATES:

@@ -27,7 +27,7 @@ from evergreen.ledger import Decision, Kind, TriggerReason, append, find
 from evergreen.monitoring.verdict import Hold
 from evergreen.warehouse.connection import Connection, fetch
 
-KINDS = ("drift", "data_problem", "batch_quarantined", "run_failed")
+KINDS = ("drift", "data_problem", "batch_quarantined", "run_failed", "spec_unusable")
 MOST_CHANGES = 2
 MOST_PATIENCE = 3
 # Classes that say how a drift was answered and not what it is: a drift that comes back is held back for another reason.
@@ -40,7 +40,7 @@ class Thread:
 
     Attributes:
         incident: the name of its first mail.
-        subject: `model/NAME` or `dataset/NAME`.
+        subject: `model/NAME`, `dataset/NAME` or `fleet/specs`.
         kind: of its first mail, one of KINDS.
         opened: as of when it was first told.
         since: when it began, where that is known to be earlier; else `opened`.

@@ -74,6 +74,8 @@ REASONS = {
     "columns_back": "its columns can be read again",
     "works_again": "the task that had failed succeeded",
     "published_again": "a batch was published whole again",
+    "spec_unusable": "its spec cannot be used",
+    "spec_usable": "its file is good, or gone",
     "silenced": "a person silenced it",
     "silence_ended": "a person ended the silence",
     "beats_champion": "better than the champion",

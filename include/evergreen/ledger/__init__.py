@@ -34,6 +34,7 @@ class Kind(str, Enum):
     MAIL_FAILED = "mail_failed"
     RECOVERED = "recovered"
     SILENCED = "silenced"
+    SPEC_UNUSABLE = "spec_unusable"
 
 
 class TriggerReason(str, Enum):

@@ -30,6 +30,22 @@ def lines(home: Path | str | None = None) -> list[str]:
     return [*_silenced(found), *_waiting([m for m in mails if not m.silenced])]
 
 
+def specs(home: Path | str | None = None) -> list[str]:
+    """The mistakes of the specs as lines for a terminal: what they describe is switched off."""
+    try:
+        folder = environment(home).get(settings.SPECS.name, settings.SPECS.read())
+    except (EvergreenError, StackError, KeyError):
+        folder = settings.SPECS.read()
+    problems = load_specs(settings.REPOSITORY / folder).problems
+    if not problems:
+        return []
+    said = [f"{len(problems)} mistake(s) in the specs; what these files describe is switched off:"]
+    said += [f"  {problem}" for problem in problems[:MOST_LINES]]
+    if len(problems) > MOST_LINES:
+        said.append(f"  and {len(problems) - MOST_LINES} more, see `make check`")
+    return said
+
+
 def silence(
     home: Path | str | None = None, *, model: str = "", dataset: str = "", until: str = "", reason: str = ""
 ) -> str:

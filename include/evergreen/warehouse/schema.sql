@@ -9,7 +9,7 @@ CREATE TABLE IF NOT EXISTS evergreen.decision (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     decided_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     as_of       timestamptz NOT NULL,
-    subject     text NOT NULL CHECK (subject ~ '^(dataset|model)/[a-z][a-z0-9_]*$'),
+    subject     text NOT NULL CHECK (subject ~ '^(dataset|model|fleet)/[a-z][a-z0-9_]*$'),
     kind        text NOT NULL,
     reason      text NOT NULL,
     version     text,
@@ -18,6 +18,14 @@ CREATE TABLE IF NOT EXISTS evergreen.decision (
     run_id      text NOT NULL,
     dedupe_key  text NOT NULL UNIQUE
 );
+-- What concerns all models and datasets (fleet/...) was no subject in earlier releases.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT 1 FROM pg_constraint WHERE conrelid = 'evergreen.decision'::regclass
+                   AND conname = 'decision_subject_check' AND pg_get_constraintdef(oid) LIKE '%|fleet)/%') THEN
+        ALTER TABLE evergreen.decision DROP CONSTRAINT IF EXISTS decision_subject_check, ADD CONSTRAINT decision_subject_check
+            CHECK (subject ~ '^(dataset|model|fleet)/[a-z][a-z0-9_]*$');
+    END IF;
+END $$;
 CREATE INDEX IF NOT EXISTS decision_subject ON evergreen.decision (subject, kind, id);
 
 CREATE OR REPLACE FUNCTION evergreen.refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -111,7 +119,7 @@ CREATE TABLE IF NOT EXISTS evergreen.window_column (
 CREATE TABLE IF NOT EXISTS evergreen.mail (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     incident    text NOT NULL UNIQUE,
-    subject     text NOT NULL,             -- dataset/NAME or model/NAME
+    subject     text NOT NULL,             -- dataset/NAME, model/NAME or fleet/specs
     kind        text NOT NULL,
     decision_id bigint REFERENCES evergreen.decision (id),
     context     jsonb NOT NULL DEFAULT '{}',

@@ -79,3 +79,16 @@ def test_without_a_warehouse_nothing_is_said(monkeypatch: pytest.MonkeyPatch) ->
         alerts, "environment", lambda home: {"EVERGREEN_WAREHOUSE_URL": "postgresql://127.0.0.1:1/none"}
     )
     assert alerts.lines() == []
+
+
+def test_specs_that_cannot_be_used_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    for number in range(30):
+        (tmp_path / "models" / f"m{number}.yaml").symlink_to("nowhere")
+    monkeypatch.setattr(alerts, "environment", lambda home: {"EVERGREEN_SPECS": str(tmp_path)})
+    lines = alerts.specs()
+    assert lines[0] == "30 mistake(s) in the specs; what these files describe is switched off:"
+    assert lines[1] == "  models/m0.yaml: is a link that leads nowhere; mend or remove it"
+    assert lines[-1] == "  and 10 more, see `make check`"
+    monkeypatch.setattr(alerts, "environment", lambda home: {"EVERGREEN_SPECS": str(REPOSITORY / "include")})
+    assert alerts.specs() == []
