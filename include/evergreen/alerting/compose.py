@@ -35,7 +35,7 @@ from evergreen.alerting import (
 from evergreen.alerting.letter import Known, Letter, Table, facts, known_links, show
 from evergreen.alerting.links import airflow_run_url
 from evergreen.ledger import find
-from evergreen.spec import Specs
+from evergreen.spec import DatasetSpec, ModelSpec, Specs
 from evergreen.warehouse.connection import Connection, fetch
 
 LONGEST_SUBJECT = 140
@@ -212,8 +212,11 @@ def _to(specs: Specs, row: dict[str, Any]) -> list[str]:
 def recipients(specs: Specs, subject: str) -> list[str]:
     """Who is told about a subject: the `alerts` of its spec, or EVERGREEN_MAIL_TO, those who answer for the fleet."""
     kind, _, name = subject.partition("/")
-    found = {"model": specs.models, "dataset": specs.datasets}.get(kind, {})
-    spec = found.get(name)
+    spec: ModelSpec | DatasetSpec | None = None
+    if kind == "model":
+        spec = specs.models.get(name)
+    elif kind == "dataset":
+        spec = specs.datasets.get(name)
     named = list(spec.alerts) if spec and spec.alerts else settings.MAIL_TO.read().split(",")
     return [address for address in map(_line, named) if address]
 

@@ -111,8 +111,8 @@ def _status(options: argparse.Namespace) -> int:
     for row in rows:
         if row.message and not row.is_good:
             print(f"{row.message} `make logs NAME={row.service}` shows its log.")
-    for line in alerts.specs(options.home):
-        print(line)
+    for said in alerts.specs(options.home):
+        print(said)
     _alerts(options)
     return 0 if all(row.is_good for row in rows) else 1
 
