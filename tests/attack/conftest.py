@@ -52,7 +52,7 @@ class Attack:
 @pytest.fixture
 def attack(request: pytest.FixtureRequest) -> Iterator[Attack]:
     """How much to try, from which seed, and where the figures go."""
-    attack = Attack(request.config.getoption("--whole"), request.config.getoption("--seed"))
+    attack = Attack(request.config.getoption("--whole", False), request.config.getoption("--seed", SEED))
     yield attack
     if attack.whole:
         write(attack.figures)
