@@ -106,6 +106,15 @@ def check_history(conn: Connection, specs: Specs, model: ModelSpec) -> list[Prob
     return problems
 
 
+def _expectations(specs: Specs) -> list[Problem]:
+    asking = [dataset for dataset in specs.datasets.values() if dataset.expectations]
+    if not asking:
+        return []
+    from evergreen.validation import offered  # imports Great Expectations
+
+    return [problem for dataset in asking for problem in offered.problems(dataset)]
+
+
 def _no_rows(model: ModelSpec) -> Problem:
     names = ", ".join(f"ingest__{name}" for name in model.datasets)
     return Problem(f"models/{model.name}.yaml", "datasets", "", f"no row has landed yet; run {names}")
@@ -130,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     folder = args.specs or settings.SPECS.path()
     specs = load_specs(folder)
-    problems = list(specs.problems)
+    problems = [*specs.problems, *_expectations(specs)]
     notes: list[Problem] = []
     unseen = "--no-warehouse" if args.no_warehouse else ""
     if not args.no_warehouse:

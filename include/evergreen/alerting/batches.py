@@ -13,6 +13,7 @@ from evergreen.warehouse.connection import Connection
 
 MOST_ROWS = 15
 MOST_REMEDIES = 4
+MOST_REASONS = 3
 
 
 def quarantined(conn: Connection, known: Known) -> Letter:
@@ -41,6 +42,7 @@ def quarantined(conn: Connection, known: Known) -> Letter:
             ("Dataset", name),
             ("File", file),
             ("Reason", words.reason(code)),
+            *(("Why the whole file", why) for why in known.items("held_whole")[:MOST_REASONS]),
             ("Rows read", read),
             ("Rows held", held),
             *((("Rows published", published),) if published else ()),

@@ -9,6 +9,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import great_expectations as gx
@@ -25,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.spec import DatasetSpec
+from evergreen.validation import failing
 from evergreen.validation.suite import Rule
 from evergreen.warehouse.connection import Connection
 from evergreen.warehouse.failure import SAMPLES, Failure, sample_of
@@ -82,16 +85,22 @@ def judge(dataset: DatasetSpec, rules: Sequence[Rule], typed: str) -> list[Findi
         verdicts = _validate(batch, expectations, "BOOLEAN_ONLY")
         failed = [i for i, r in enumerate(verdicts) if getattr(r, "success", None) is not True]
         details = _validate(batch, [expectations[i] for i in failed], "BASIC") if failed else []
+        queries = [
+            _failing_rows(batch, rules[i], expectations[i], typed) if _was_judged(detail) else ""
+            for i, detail in zip(failed, details, strict=True)
+        ]
     for index, detail in zip(failed, details, strict=True):
         if getattr(detail, "success", None) is True:
             raise _lost(f"{rules[index].type} failed and then passed")
-    return [_finding(rules[i], detail, typed) for i, detail in zip(failed, details, strict=True)]
+    return [
+        _finding(rules[i], detail, query) for i, detail, query in zip(failed, details, queries, strict=True)
+    ]
 
 
 def confirm(conn: Connection, finding: Finding) -> Finding:
     """Keep a finding's query of rows only if it gives as many rows as Great Expectations counted.
 
-    A finding whose rows cannot be told holds the whole batch back.
+    A finding whose rows cannot be told holds the whole batch back, and says why.
     """
     if finding.rows is None:
         return finding
@@ -99,15 +108,17 @@ def confirm(conn: Connection, finding: Finding) -> Finding:
         cursor.execute("SAVEPOINT evergreen_confirm")
         try:
             cursor.execute(sql.SQL("SELECT count(DISTINCT _row) FROM ({}) AS failing").format(finding.rows))
-            told = (cursor.fetchone() or (None,))[0]
-        except conn.ProgrammingError:
-            told = None
-        except conn.DataError:
-            told = None
+            told, why = (cursor.fetchone() or (None,))[0], ""
+        except (conn.ProgrammingError, conn.DataError) as error:
+            told, why = None, f"the query of its rows does not run ({error.diag.message_primary})"
         if told is None:
             cursor.execute("ROLLBACK TO SAVEPOINT evergreen_confirm")
         cursor.execute("RELEASE SAVEPOINT evergreen_confirm")
-    return finding if told == finding.failure.failed_rows else Finding(finding.failure)
+    counted = finding.failure.failed_rows
+    if told == counted:
+        return finding
+    why = why or f"the query of its rows gives {told} rows and Great Expectations counted {counted}"
+    return Finding(replace(finding.failure, whole=finding.failure.whole or why))
 
 
 @contextmanager
@@ -143,7 +154,7 @@ def _validate(batch: Any, expectations: list[Expectation], result_format: str) -
     try:
         return _validate_at_once(batch, expectations, result_format)
     except (GreatExpectationsError, DBAPIError) as error:
-        if any(name in f"{error} {error.__cause__!r} {error.__context__!r}" for name in _LOST):
+        if _was_lost(error):
             raise _lost(error) from error
         if len(expectations) == 1:
             return [error]
@@ -159,11 +170,7 @@ def _validate_at_once(batch: Any, expectations: list[Expectation], result_format
             suite.add_expectation(expectation.copy())
     form: dict[str, Any] = {"result_format": result_format}
     if result_format != "BOOLEAN_ONLY":
-        form |= {
-            "partial_unexpected_count": SAMPLES,
-            "unexpected_index_column_names": ["_row"],
-            "return_unexpected_index_query": True,
-        }
+        form["partial_unexpected_count"] = SAMPLES
     results = {
         r.expectation_config.meta["rule"]: r
         for r in batch.validate(suite, result_format=form).results
@@ -185,38 +192,44 @@ def _identity(expectation: Expectation) -> str:
     return f"{expectation.expectation_type} {fields!r}"
 
 
-def _finding(rule: Rule, result: Any, typed: str) -> Finding:
+def _finding(rule: Rule, result: Any, rows: sql.Composable | str) -> Finding:
+    failure = partial(Failure, rule.type, rule.column, limit=rule.limit, remedy=rule.remedy)
     if result is None:
-        return Finding(Failure(rule.type, rule.column, "no verdict", rule.limit, remedy=rule.remedy))
+        return Finding(failure(observed="no verdict", whole="there is no verdict on any row"))
     raised = [(str(result), "")] if isinstance(result, Exception) else _exceptions(result.exception_info)
     if raised:
         text = " ".join(raised[0][0].split())[:200]
-        return Finding(
-            Failure(rule.type, rule.column, f"could not be judged: {text}", rule.limit, remedy=rule.remedy)
-        )
+        return Finding(failure(observed=f"could not be judged: {text}", whole="no row could be judged"))
     found = result.result
-    count = found.get("unexpected_count")
+    count, of = found.get("unexpected_count"), found.get("element_count")
+    if count is None and not isinstance(rows, str):
+        # The user's own query of rows: what it returns is what is wrong.
+        count = found.get("observed_value")
     if count is None:
         observed = str(found.get("observed_value", "no value"))[:200]
-        return Finding(Failure(rule.type, rule.column, observed, rule.limit, remedy=rule.remedy))
-    failure = Failure(
-        rule.type, rule.column, f"{count} of {found.get('element_count')} rows", rule.limit, int(count),
-        sample_of(_plain(v) for v in found.get("partial_unexpected_list") or ()), rule.remedy,
+        return Finding(failure(observed=observed, whole="it is about the file as a whole"))
+    told = failure(
+        observed=f"{count} of {of} rows" if of is not None else f"{count} rows", failed_rows=int(count),
+        sample=sample_of(_plain(v) for v in found.get("partial_unexpected_list") or ()),
     )  # fmt: skip
-    return Finding(failure, _failing_rows(rule, found, typed) if rule.rows else None)
+    if isinstance(rows, str):
+        return Finding(replace(told, whole=rows))
+    return Finding(told if rule.rows else replace(told, whole=rule.whole), rows)
 
 
-def _failing_rows(rule: Rule, found: dict[str, Any], typed: str) -> sql.Composable | None:
+def _was_judged(result: Any) -> bool:
+    return result is not None and not isinstance(result, Exception) and not _exceptions(result.exception_info)
+
+
+def _failing_rows(batch: Any, rule: Rule, expectation: Expectation, typed: str) -> sql.Composable | str:
     if rule.failing is not None:
         return sql.SQL("SELECT _row FROM {} WHERE {}").format(table(typed), rule.failing)
-    # Great Expectations 1.24 writes this query for people: values in Python's notation, sometimes a cross
-    # join. `confirm` uses it only where it runs and gives the right number of rows.
-    query = found.get("unexpected_index_query")
-    return (
-        sql.SQL("SELECT _row FROM ({}) AS told").format(sql.SQL(query.rstrip().rstrip(";")))
-        if query
-        else None
-    )
+    try:
+        return failing.rows_query(batch, expectation, table(typed))
+    except (GreatExpectationsError, DBAPIError) as error:
+        if _was_lost(error):
+            raise _lost(error) from error
+        return f"Great Expectations gives no condition of its rows ({_line(error)[:120]})"
 
 
 def _exceptions(info: Any) -> list[tuple[str, str]]:
@@ -240,6 +253,10 @@ def _plain(value: Any) -> Any:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
+
+
+def _was_lost(error: Exception) -> bool:
+    return any(name in f"{error!r} {error} {error.__cause__!r} {error.__context__!r}" for name in _LOST)
 
 
 def _lost(error: Any) -> TransientError:

@@ -44,10 +44,14 @@ STORABLE = "rows_storable"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be done with a batch, and why: the reason code of its ledger row."""
+    """What is to be done with a batch, and why: the reason code of its ledger row.
+
+    `whole` says in words why all of it is held back and not its bad rows alone; empty where it is not.
+    """
 
     state: State
     reason: str
+    whole: tuple[str, ...] = ()
 
 
 def ingest(
@@ -259,11 +263,31 @@ def judge_batch(dataset: DatasetSpec, rows: int, held: int, findings: list[Findi
         return Verdict("quarantined", "unreadable")
     if not findings:
         return Verdict("published", "passed")
-    if dataset.quarantine == "batch" or any(f.rows is None for f in findings):
-        return Verdict("quarantined", "failed_expectations")
+    whole = _whole(dataset, rows, held, findings)
+    if not whole:
+        return Verdict("published", "rows_held")
+    by_row = dataset.quarantine == "rows" and all(f.by_row for f in findings)
+    return Verdict("quarantined", "too_many_bad_rows" if by_row else "failed_expectations", whole)
+
+
+def _whole(dataset: DatasetSpec, rows: int, held: int, findings: list[Finding]) -> tuple[str, ...]:
+    if dataset.quarantine == "batch":
+        return ("the spec says `quarantine: batch`, so one failed expectation holds the whole file",)
+    about = tuple(
+        dict.fromkeys(
+            f"{f.failure.column or 'file'}: {f.failure.expectation} cannot hold back single rows: "
+            f"{f.failure.whole or 'it is about the file as a whole'}"
+            for f in findings
+            if not f.by_row
+        )
+    )
+    if about:
+        return about
     if held > dataset.max_bad_rows * rows or held >= rows:
-        return Verdict("quarantined", "too_many_bad_rows")
-    return Verdict("published", "rows_held")
+        return (
+            f"{held} of {rows} rows fail, {held / rows:.3g} of them; max_bad_rows is {dataset.max_bad_rows:g}",
+        )
+    return ()
 
 
 def _settle(
@@ -280,7 +304,7 @@ def _settle(
 ) -> None:
     """The one transaction: rows, quarantine, batch, ledger, incident, and the end of the staging tables."""
     publish.prepare(conn, dataset)
-    by_row = dataset.quarantine == "rows" and all(f.rows is not None for f in findings)
+    by_row = dataset.quarantine == "rows" and all(f.by_row for f in findings)
     held = publish.mark_held(conn, findings, limit=None if by_row else KEPT_ROWS)
     verdict = judge_batch(dataset, rows, held, findings)
     batch = _batch_row(conn, dataset, file, as_of, verdict.state)
@@ -308,6 +332,8 @@ def _settle(
         "file": file.name, "checksum": file.checksum, "batch": batch, **numbers, "quarantine": dataset.quarantine,
         "failures": failures[:EVIDENCE_FAILURES], "failures_in_all": len(failures),
     }  # fmt: skip
+    if verdict.whole:
+        evidence["held_whole"] = list(verdict.whole[:EVIDENCE_FAILURES])
     if verdict.reason == "too_many_bad_rows":
         evidence["max_bad_rows"] = dataset.max_bad_rows
     published = verdict.state == "published"

@@ -28,6 +28,7 @@ class Rule:
         remedy: what to do when it fails.
         rows: whether the rows that fail can be held back by themselves.
         failing: the condition under which a row of the typed table fails; None: ask Great Expectations.
+        whole: where rows cannot be held back by themselves: why not.
     """
 
     type: str
@@ -37,6 +38,7 @@ class Rule:
     remedy: str
     rows: bool
     failing: sql.Composable | None = field(default=None, compare=False)
+    whole: str = "it is about the file as a whole"
 
 
 def rules(dataset: DatasetSpec, as_of: datetime, typed: sql.Composable) -> tuple[Rule, ...]:
@@ -61,6 +63,7 @@ def rules(dataset: DatasetSpec, as_of: datetime, typed: sql.Composable) -> tuple
             or "true",
             f"mend the data, or the expectation in datasets/{dataset.name}.yaml and run with force",
             item.rows,
+            whole="the spec does not say `rows: true` of it",
         )
         for item in dataset.expectations
     ]

@@ -10,6 +10,23 @@ TEXT = 80
 
 
 @dataclass(frozen=True)
+class Example:
+    """A row that fails, so that a person finds it.
+
+    Args:
+        row: its number among the rows of the file; the first one is 1.
+        value: what failed of it, or all that did, by comma; shortened to 80 characters.
+        key: the values of its key columns, by comma; shortened likewise.
+        line: the line of the file on which it begins, the first one is 1; None for a file without lines.
+    """
+
+    row: int
+    value: str
+    key: str
+    line: int | None = None
+
+
+@dataclass(frozen=True)
 class Failure:
     """A failed expectation, as it goes to the ledger, into the quarantine and into e-mails.
 
@@ -19,8 +36,10 @@ class Failure:
         observed: what was found.
         limit: what was expected.
         failed_rows: how many rows fail; None where rows are not what fails.
-        sample: at most five of the values that failed, each shortened to 80 characters.
+        sample: at most five different values that failed, each shortened to 80 characters.
         remedy: what to do next.
+        rows: where such values stand, one row for each value; empty where rows are not what fails.
+        whole: why this holds the whole batch back, and not the rows alone; empty where it does not.
     """
 
     expectation: str
@@ -30,6 +49,8 @@ class Failure:
     failed_rows: int | None = None
     sample: tuple[str, ...] = ()
     remedy: str = ""
+    rows: tuple[Example, ...] = ()
+    whole: str = ""
 
     def __str__(self) -> str:
         where = f"{self.column}: " if self.column else ""
@@ -42,19 +63,24 @@ class Failure:
 
     def to_dict(self) -> dict[str, Any]:
         """The failure as JSON takes it."""
-        return {**asdict(self), "sample": list(self.sample)}
+        return {**asdict(self), "sample": list(self.sample), "rows": [asdict(row) for row in self.rows]}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Failure:
         """The failure that `to_dict` wrote."""
-        return cls(**{**value, "sample": tuple(value["sample"])})
+        rows = tuple(Example(**row) for row in value.get("rows", ()))
+        return cls(**{**value, "sample": tuple(value["sample"]), "rows": rows})
 
 
 def sample_of(values: Any) -> tuple[str, ...]:
-    """At most five values as short texts that JSON and PostgreSQL can hold."""
-    texts = ("NULL" if v is None else str(v).replace("\x00", "\N{REPLACEMENT CHARACTER}") for v in values)
-    shown = (t if len(t) <= TEXT else t[: TEXT - 1] + "\N{HORIZONTAL ELLIPSIS}" for t in texts)
-    return tuple(text for text, _ in zip(shown, range(SAMPLES), strict=False))
+    """At most five different values as short texts that JSON and PostgreSQL can hold."""
+    return tuple(text for text, _ in zip(dict.fromkeys(map(short, values)), range(SAMPLES), strict=False))
+
+
+def short(value: Any) -> str:
+    """A value as a text of at most 80 characters that JSON and PostgreSQL can hold."""
+    text = "NULL" if value is None else str(value).replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    return text if len(text) <= TEXT else text[: TEXT - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 class UnreadableError(Exception):

@@ -72,7 +72,7 @@ def mark_held(conn: Connection, findings: list[Finding], limit: int | None = Non
     """Note which rows of the batch fail and why, in a table of this transaction; returns how many rows.
 
     Args:
-        findings: those with a query of their rows count, the others are ignored.
+        findings: those that hold single rows back count, the others are ignored.
         limit: at most so many rows for each finding; None for all.
     """
     with conn.cursor() as cursor:
@@ -81,7 +81,7 @@ def mark_held(conn: Connection, findings: list[Finding], limit: int | None = Non
             "CREATE TEMPORARY TABLE _held (_row bigint NOT NULL, reason text NOT NULL) ON COMMIT DROP"
         )
         for finding in findings:
-            if finding.rows is None:
+            if finding.rows is None or finding.failure.whole:
                 continue
             cursor.execute(
                 sql.SQL(

@@ -51,6 +51,11 @@ class Finding:
     failure: Failure
     rows: sql.Composable | None = None
 
+    @property
+    def by_row(self) -> bool:
+        """Whether it can be held back row by row; else `failure.whole` says why not."""
+        return self.rows is not None and not self.failure.whole
+
 
 def sweep(conn: Connection, dataset: DatasetSpec) -> list[str]:
     """Drop what crashed runs of the dataset left in staging; the caller holds the dataset's ingest lock."""
