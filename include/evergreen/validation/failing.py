@@ -10,15 +10,15 @@ from typing import Any
 
 import sqlalchemy as sa
 from great_expectations.core.metric_function_types import MetricPartialFunctionTypeSuffixes
-from great_expectations.execution_engine import SqlAlchemyExecutionEngine
 from great_expectations.exceptions import GreatExpectationsError
+from great_expectations.execution_engine import SqlAlchemyExecutionEngine
+from great_expectations.expectations.core import UnexpectedRowsExpectation
 from great_expectations.expectations.expectation import (
     ColumnMapExpectation,
     ColumnPairMapExpectation,
     Expectation,
     MulticolumnMapExpectation,
 )
-from great_expectations.expectations.core import UnexpectedRowsExpectation
 from great_expectations.expectations.registry import get_metric_kwargs, get_metric_provider
 from great_expectations.util import get_sqlalchemy_selectable
 from great_expectations.validator.metric_configuration import MetricConfiguration
