@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from evergreen.alerting import threads, words
+from evergreen.alerting import batches, threads, words
 from evergreen.alerting.letter import Known, Letter, Table, facts
 from evergreen.ledger import Decision, find
 from evergreen.warehouse.connection import Connection
@@ -15,23 +16,55 @@ MOST_SECTIONS = 6
 MOST_LINES = 40
 
 
-def cover(
-    conn: Connection, known: Sequence[Known], letters: Sequence[Letter], rows: Sequence[Mapping[str, Any]]
-) -> Letter | None:
-    """The first section of a letter of several alerts; None for a single one that nothing has held.
+@dataclass(frozen=True)
+class Unit:
+    """What has a section of its own: an alert, or all batches that were held back, which share one."""
+
+    known: tuple[Known, ...]
+    letter: Letter
+
+    def leftovers(self) -> list[tuple[str, str]]:
+        """What is recorded and not told; of several batches the ledger has it."""
+        return self.known[0].leftovers() if len(self.known) == 1 else []
+
+
+def units(conn: Connection, known: Sequence[Known], said: Callable[[Known], Letter]) -> list[Unit]:
+    """Alerts as sections, in their order; the batches stand where the last of them would.
 
     Args:
         conn: reads the ledger.
-        known, letters, rows: of the alerts, in the same order, the oldest first.
+        known: the alerts, the oldest first.
+        said: lays one out.
+    """
+    held = [one for one in known if one.kind == batches.KIND]
+    if len(held) < 2:
+        return [Unit((one,), said(one)) for one in known]
+    found = []
+    for one in known:
+        if one.kind != batches.KIND:
+            found.append(Unit((one,), said(one)))
+        elif one is held[-1]:
+            found.append(Unit(tuple(held), batches.quarantined_files(conn, held)))
+    return found
+
+
+def cover(conn: Connection, parts: Sequence[Unit], rows: Sequence[Mapping[str, Any]]) -> Letter | None:
+    """The first section of a letter of several sections; None for a single one that nothing has held.
+
+    Args:
+        conn: reads the ledger.
+        parts: the sections.
+        rows: of the alerts, the oldest first.
     """
     held = [row["held_by"] for row in rows if row.get("held_by") is not None]
-    if not held and len(rows) == 1:
+    if not held and len(parts) == 1:
         return None
-    name = known[0].name
+    letters = [part.letter for part in parts]
+    name = parts[0].known[0].name
     said = [_without(name, one.summary) for one in letters]
     lines = [
         (words.when(one.as_of or one.get("as_of")), text, words.yes_no(_open(conn, one)))
-        for one, text in zip(known, said, strict=True)
+        for one, text in zip((part.known[-1] for part in parts), said, strict=True)
     ]
     more = len(lines) - MOST_LINES
     left_out = len(letters) - MOST_SECTIONS
@@ -48,7 +81,7 @@ def cover(
     )
     tone = "bad" if any(one.tone == "bad" for one in letters) else letters[0].tone
     if held:
-        return _after_silence(find(conn, ids=held[-1:]), name, len(letters), table, tone)
+        return _after_silence(find(conn, ids=held[-1:]), name, len(rows), table, tone)
     return Letter(
         headline=f"{name}: {len(letters)} alerts",
         summary=f"{name}: {'; '.join(dict.fromkeys(said))}",

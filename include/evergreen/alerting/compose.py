@@ -80,6 +80,7 @@ KINDS: dict[str, Callable[[Connection, Known], Letter]] = {
 # What `evergreen.alerting.threads` keeps in the context for itself.
 OWN_CONTEXT = frozenset({"classes", "details", "update_of"})
 MOST_REFERENCES = 10
+MOST_NAMED = 8
 
 
 def compose(conn: Connection, specs: Specs, row: dict[str, Any]) -> EmailMessage:
@@ -96,20 +97,22 @@ def letter(conn: Connection, specs: Specs, rows: Sequence[dict[str, Any]]) -> Em
         rows: of `evergreen.mail`, oldest first; one letter with a section for each where they are several.
     """
     known = [gather(conn, specs, row) for row in rows]
-    letters = [_said(conn, one) for one in known]
-    cover = bundle.cover(conn, known, letters, rows)
-    shown = letters if cover is None else letters[: bundle.MOST_SECTIONS]
-    message = envelope(specs, rows, (cover or letters[0]).summary)
+    units = bundle.units(conn, known, lambda one: _said(conn, one))
+    cover = bundle.cover(conn, units, rows)
+    shown = units if cover is None else units[: bundle.MOST_SECTIONS]
+    message = envelope(specs, rows, (cover or units[0].letter).summary)
     _thread(message, earlier(conn, rows, known))
     message_id = message["Message-ID"].strip("<>")
     sections = [
-        _Section(one, what.leftovers(), f"picture{index or ''}.{message_id}" if one.picture else None)
-        for index, (one, what) in enumerate(zip(shown, known, strict=False))
+        _Section(
+            one.letter, one.leftovers(), f"picture{index or ''}.{message_id}" if one.letter.picture else None
+        )
+        for index, one in enumerate(shown)
     ]
     parts = {
         "cover": cover,
         "sections": sections,
-        "title": (cover or letters[0]).headline,
+        "title": (cover or units[0].letter).headline,
         "footer": _footer(known),
     }
     message.set_content(_templates().get_template("letter.txt").render(**parts), cte="quoted-printable")
@@ -117,14 +120,14 @@ def letter(conn: Connection, specs: Specs, rows: Sequence[dict[str, Any]]) -> Em
     message.add_alternative(html, subtype="html", cte="quoted-printable")
     page = message.get_body(("html",))
     assert isinstance(page, EmailMessage)
-    for section, what in zip(sections, known, strict=False):
+    for section, what in zip(sections, shown, strict=True):
         if section.letter.picture:
             page.add_related(
                 section.letter.picture.png,
                 "image",
                 "png",
                 cid=f"<{section.cid}>",
-                filename=f"{what.kind}.png",
+                filename=f"{what.known[0].kind}.png",
                 disposition="inline",
             )
     return _sealed(message)
@@ -250,8 +253,14 @@ def _sealed(message: EmailMessage) -> EmailMessage:
 def _footer(known: Sequence[Known]) -> str:
     first = known[0]
     decisions = [one.number for one in known if one.decision]
-    ledger = f"ledger decision {', '.join(decisions)}" if decisions else "no ledger decision"
-    return f"Evergreen · {first.subject} · owner {first.owner} · {ledger} · incident {', '.join(o.incident for o in known)}"
+    ledger = f"ledger decision {_some(decisions)}" if decisions else "no ledger decision"
+    incidents = _some([one.incident for one in known])
+    return f"Evergreen · {first.subject} · owner {first.owner} · {ledger} · incident {incidents}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _line(text: str, longest: int | None = None) -> str:

@@ -13,7 +13,7 @@ from evergreen.warehouse.connection import Connection
 
 OVER = {
     "drift": "the drift is over",
-    "batch_quarantined": "batches are published whole again",
+    "batch_quarantined": "nothing is held back any more",
     "run_failed": "it runs again",
     "spec_unusable": "all of it can be used again",
 }
@@ -27,6 +27,7 @@ WHAT = {
 REASONS = frozenset(reason.value for reason in TriggerReason)
 # Of an alarm that estimates alone raised: nobody has seen a drift.
 ESTIMATES = {TriggerReason.ESTIMATED_PERFORMANCE.value}
+MOST_FILES = 10
 NEXT = {
     "drift": "Nothing needs to be done. The champion is watched as before; a drift that comes back is told again.",
     "data_problem": "Nothing needs to be done. Windows whose rows came late are judged again by themselves.",
@@ -114,15 +115,21 @@ def _more(known: Known, of: str) -> tuple[tuple[str, object], ...]:
 
 def _steps(known: Known, of: str) -> tuple[str, ...]:
     if of == "batch_quarantined":
-        held = known.get("still_held")
-        return (
-            (
+        # Of a mail that an earlier release owed: it ended while batches were still held.
+        held, removed = known.get("still_held"), known.items("removed_files")
+        if held:
+            return (
                 f"{words.num(held)} batch(es) of {known.name} that were held back are still not published; their rows are in "
                 f"quarantine.{known.name}. Mend and land them if they are missed.",
             )
-            if held
-            else ("Nothing needs to be done.",)
-        )
+        if removed:
+            return (
+                f"Files that are no longer in the folder, though not all of their rows were published: "
+                f"{', '.join(map(str, removed[:MOST_FILES]))}"
+                + (f" and {len(removed) - MOST_FILES} more" if len(removed) > MOST_FILES else "")
+                + f". Land them again, mended, if their rows are missed; what failed is in quarantine.{known.name}.",
+            )
+        return ("Nothing needs to be done: what was held back was mended, published since or dismissed.",)
     return (NEXT[of],) if of in NEXT else ()
 
 

@@ -73,9 +73,10 @@ def rows_query(batch: Any, expectation: Expectation, table: sql.Composable) -> s
     """
     if isinstance(expectation, UnexpectedRowsExpectation):
         return _of_own_query(batch, expectation, table)
+    metric = getattr(expectation, "map_metric", None)
     if why := why_not_by_row(type(expectation)):
         return why
-    return _literal(batch, _select(batch, expectation, expectation.map_metric))
+    return _literal(batch, _select(batch, expectation, str(metric)))
 
 
 def _select(batch: Any, expectation: Expectation, metric: str) -> Any:
@@ -86,13 +87,13 @@ def _select(batch: Any, expectation: Expectation, metric: str) -> Any:
     kwargs = get_metric_kwargs(name, configuration=configuration, runtime_configuration={})
     wanted = MetricConfiguration(name, kwargs["metric_domain_kwargs"], kwargs["metric_value_kwargs"])
     condition, compute, accessor = MetricsCalculator(engine).get_metric(wanted)
-    row = sa.column("_row")
+    row: sa.ColumnClause[Any] = sa.column("_row")
     if metric == _COMPOUND:
         return sa.select(row).where(condition)
     domain = {**compute, **accessor}
-    records = get_sqlalchemy_selectable(engine.get_domain_records(domain_kwargs=domain))
+    records: Any = get_sqlalchemy_selectable(engine.get_domain_records(domain_kwargs=domain))
     if metric == _UNIQUE:
-        value = sa.column(domain["column"])
+        value: sa.ColumnClause[Any] = sa.column(domain["column"])
         twice = sa.select(value).select_from(records).group_by(value).having(sa.func.count() > 1)
         return sa.select(row).select_from(records).where(value.in_(twice))
     return sa.select(row).select_from(records).where(condition)

@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ from evergreen.ledger import Decision, Kind
 from evergreen.spec import DatasetSpec
 from evergreen.validation import engine, suite
 from evergreen.validation.outcome import BatchOutcome, State
-from evergreen.warehouse import bulk, landing, publish, staging
+from evergreen.warehouse import bulk, examples, landing, publish, staging
+from evergreen.warehouse import held as held_rows
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.failure import Failure, UnreadableError
 from evergreen.warehouse.landing import LandedFile, Stamp
+from evergreen.warehouse.lines import lines_of
 from evergreen.warehouse.staging import Finding, Staged
 
 log = logging.getLogger(__name__)
@@ -285,7 +287,7 @@ def _whole(dataset: DatasetSpec, rows: int, held: int, findings: list[Finding]) 
         return about
     if held > dataset.max_bad_rows * rows or held >= rows:
         return (
-            f"{held} of {rows} rows fail, {held / rows:.3g} of them; max_bad_rows is {dataset.max_bad_rows:g}",
+            f"{held} of {rows} rows fail ({held / rows:.1%}), and max_bad_rows allows {dataset.max_bad_rows:.4g}",
         )
     return ()
 
@@ -304,6 +306,7 @@ def _settle(
 ) -> None:
     """The one transaction: rows, quarantine, batch, ledger, incident, and the end of the staging tables."""
     publish.prepare(conn, dataset)
+    findings = _with_rows(conn, dataset, file, staged, findings)
     by_row = dataset.quarantine == "rows" and all(f.by_row for f in findings)
     held = publish.mark_held(conn, findings, limit=None if by_row else KEPT_ROWS)
     verdict = judge_batch(dataset, rows, held, findings)
@@ -318,6 +321,10 @@ def _settle(
         new, changed = done.new, done.changed
     else:
         held = rows
+    if held or verdict.state == "quarantined":
+        held_rows.note(conn, dataset, staged, batch, whole=verdict.state == "quarantined")
+    else:
+        held_rows.forget(conn, batch)
     if staged:
         staging.drop(conn, (staged.raw, staged.typed))
     numbers = {"rows_read": rows, "rows_new": new, "rows_changed": changed, "rows_held": held}
@@ -329,7 +336,7 @@ def _settle(
             (*numbers.values(), json.dumps(failures), batch),
         )
     evidence: dict[str, Any] = {
-        "file": file.name, "checksum": file.checksum, "batch": batch, **numbers, "quarantine": dataset.quarantine,
+        "file": file.name, "path": str(file.path), "checksum": file.checksum, "batch": batch, **numbers, "quarantine": dataset.quarantine,
         "failures": failures[:EVIDENCE_FAILURES], "failures_in_all": len(failures),
     }  # fmt: skip
     if verdict.whole:
@@ -354,8 +361,24 @@ def _settle(
     if not published or held:  # a good batch with a few bad rows is told too: they are missing from now on
         quarantines.held(conn, decision, {"dataset": dataset.name, "reason": verdict.reason, **evidence})
     else:
-        quarantines.published(conn, decision)
+        quarantines.published(conn, decision, _folder_of(file))
     log.info("%s: %s %s (%s): %s", dataset.name, file.name, verdict.state, verdict.reason, numbers)
+
+
+def _with_rows(
+    conn: Connection, dataset: DatasetSpec, file: LandedFile, staged: Staged | None, findings: list[Finding]
+) -> list[Finding]:
+    """The findings with a row for each different value that failed, by number, key and line."""
+    if staged is None:
+        return findings
+    found = [examples.with_examples(conn, dataset, staged, finding) for finding in findings]
+    begins = lines_of(dataset, file, {row.row for finding in found for row in finding.failure.rows})
+    return [
+        replace(f, failure=replace(
+            f.failure, rows=tuple(replace(row, line=begins.get(row.row)) for row in f.failure.rows)
+        ))
+        for f in found
+    ]  # fmt: skip
 
 
 def _batch_row(
@@ -375,6 +398,11 @@ def _batch_row(
             f"{file.name} was published by another run meanwhile; this one starts again", Reason.BUSY
         )
     return int(rows[0]["id"])
+
+
+def _folder_of(file: LandedFile) -> Path:
+    """The folder in which a file landed, of which its name is a path."""
+    return file.path.parents[len(Path(file.name).parts) - 1]
 
 
 def _answers(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> tuple[int, ...]:

@@ -56,6 +56,15 @@ CREATE TABLE IF NOT EXISTS evergreen.batch (
 ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS file_size bigint;
 ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS file_mtime_ns bigint;
 
+-- The keys of rows that were held back, at most 10,000 a batch: what is not published since is still missing.
+-- NULL: the key could not be read.
+CREATE TABLE IF NOT EXISTS evergreen.held_key (
+    batch       bigint NOT NULL REFERENCES evergreen.batch (id) ON DELETE CASCADE,
+    row_number  bigint NOT NULL,
+    key         jsonb,
+    PRIMARY KEY (batch, row_number)
+);
+
 -- Batch predictions. The row with the smallest scored_at of a key is the one that was served.
 CREATE TABLE IF NOT EXISTS evergreen.prediction (
     model       text NOT NULL,

@@ -264,6 +264,20 @@ def _make_typed(conn: Connection, dataset: DatasetSpec, staged: Staged, findings
         return cursor.rowcount
 
 
+def keys(dataset: DatasetSpec, staged: Staged) -> sql.Composable:
+    """A query of `_row` and `key` (jsonb, NULL where it cannot be read) of a raw table; to be run in `local_time`."""
+    bad = [p for n in dataset.key for _, p in _predicates(n, dataset.columns[n])]
+    typed = sql.SQL(", ").join(
+        sql.SQL("{}, {}::{}").format(
+            sql.Literal(n), sql.Identifier(n), sql.SQL(TYPES[dataset.columns[n].type])
+        )
+        for n in dataset.key
+    )
+    return sql.SQL(
+        "SELECT _row, CASE WHEN ({bad}) IS NOT TRUE THEN jsonb_build_object({typed}) END AS key FROM {raw}"
+    ).format(bad=sql.SQL(" OR ").join(bad) if bad else sql.SQL("false"), typed=typed, raw=table(staged.raw))
+
+
 def _predicates(name: str, column: Column, converted: bool = False) -> list[tuple[str, sql.Composable]]:
     """What makes a text unfit for a column's type, by kind; NULL is fit. `converted`: the cast is known to work."""
     if column.type in ("text", "category") or (converted and column.type in ("integer", "boolean")):

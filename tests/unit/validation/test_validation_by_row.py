@@ -211,7 +211,7 @@ def test_too_many_bad_rows_say_so_with_the_limit(room: Room) -> None:
     room.land("x.csv", [reading(h, value=101 if h < 3 else 1) for h in range(30)])
     room.one(spec(quarantine="rows"))
     (told,) = room.rows("SELECT evidence->'held_whole' AS whole FROM evergreen.decision")
-    assert told["whole"] == ["3 of 30 rows fail, 0.1 of them; max_bad_rows is 0.05"]
+    assert told["whole"] == ["3 of 30 rows fail (10.0%), and max_bad_rows allows 0.05"]
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
