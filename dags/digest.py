@@ -36,6 +36,7 @@ with DAG(
     is_paused_upon_creation=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=1),
+    on_failure_callback=wiring.report_run,
     default_args=wiring.default_args("evergreen"),
     tags=["evergreen", "digest"],
     params={"as_of": wiring.as_of_param()},

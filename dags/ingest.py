@@ -10,7 +10,8 @@ holds it back (the whole batch, or only its bad rows, as the spec says). The sam
 **Params.** *As of*: the time at which the rows count as learnt, where the spec names no other. *Force*: judge
 quarantined files again, for instance after the suite was corrected.
 
-**Then.** An event of the dataset's asset wakes the scoring of every model that reads it.
+**Then.** An event of the dataset's asset wakes the scoring of every model that reads it; also for what an earlier run
+published and, because it was killed, never announced.
 
 **How to recover.** A red `verdict` means that a batch was quarantined: the e-mail and `evergreen.batch` say why.
 Mend the file and land it again (a new checksum is a new batch), or mend the spec and run with *Force*. A run that
@@ -40,7 +41,7 @@ def build(dag_id: str, spec: DatasetSpec) -> DAG:
         catchup=False,
         max_active_runs=1,
         dagrun_timeout=timedelta(hours=8),
-        on_failure_callback=wiring.report_timeout,
+        on_failure_callback=wiring.report_run,
         default_args=wiring.default_args(spec.owner),
         tags=["evergreen", "ingest", f"dataset:{spec.name}"],
         params={
@@ -63,15 +64,16 @@ def build(dag_id: str, spec: DatasetSpec) -> DAG:
             )
             published = [o.file for o in outcomes if o.state == "published"]
             quarantined = [o.file for o in outcomes if o.state == "quarantined"]
+            event = wiring.owed(subject, bool(published), as_of)
             return wiring.hand_on(
                 context,
                 {
-                    "announce": bool(published),
+                    "announce": event,
                     "as_of": as_of.isoformat(),
                     "published": published,
                     "quarantined": quarantined,
                 },
-                announce=bool(published),
+                announce=event["due"],
                 notify=wiring.mails_wait(subject),
                 verdict=bool(quarantined),
             )
@@ -85,7 +87,9 @@ def build(dag_id: str, spec: DatasetSpec) -> DAG:
                 )
 
         news = land()
-        wiring.announce(wiring.dataset_asset(spec.name), unless="no file was published")(news)
+        wiring.announce(
+            wiring.dataset_asset(spec.name), unless="no file was published, and no earlier one is untold"
+        )(news)
         news >> wiring.notify(subject)
         verdict(news)
     return dag

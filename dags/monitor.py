@@ -15,7 +15,7 @@ spec asks for that, because the spec changed, enough new rows came or the model 
 **Params.** *As of*: windows that were complete by then are judged.
 
 **Then.** An open request emits the drift asset, which wakes the training; a rollback emits the model's asset, which wakes
-the scoring; a mail goes out, one per incident. What has nothing to tell of `announce`, `announce_rollback` and `notify`
+the scoring (so does a change of champion whose run was killed before it could announce it); a mail goes out, one per incident. What has nothing to tell of `announce`, `announce_rollback` and `notify`
 is skipped. What could not be done (a reference is lost, a rollback fails) keeps nothing else from being done; `verdict` then
 turns the run red and says what it was.
 
@@ -65,11 +65,12 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 raise AirflowSkipException(f"{model.name} has no champion yet; run train__{model.name} first")
             if not run.problems:
                 wiring.report_working(context, "verdict")  # which is skipped, and cannot say so itself
+            champion = wiring.owed(subject, run.rolled_back, as_of)
             return wiring.hand_on(
                 context,
                 {
                     "announce": run.announce,
-                    "announce_rollback": run.rolled_back,
+                    "announce_rollback": champion,
                     "as_of": as_of.isoformat(),
                     "windows": [
                         f"{j.window_start:%Y-%m-%d %H:%M} v{j.version} {verdict(j)}" for j in run.judged
@@ -80,7 +81,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                     "problems": list(run.problems),
                 },
                 announce=run.announce,
-                announce_rollback=run.rolled_back,
+                announce_rollback=champion["due"],
                 notify=wiring.mails_wait(subject),
                 verdict=bool(run.problems),
             )
@@ -97,7 +98,9 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             unless="no retrain request is open, or its training has just failed",
         )(judged)
         wiring.announce(
-            wiring.model_asset(spec.name), unless="nothing was rolled back", task_id="announce_rollback"
+            wiring.model_asset(spec.name),
+            unless="nothing was rolled back, and no earlier change of champion is untold",
+            task_id="announce_rollback",
         )(judged)
         judged >> wiring.notify(subject)
         verdict(judged)

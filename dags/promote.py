@@ -144,25 +144,29 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             )
             decision = approval.conclude(model, news["version"], said, wiring.run_id(context))
             promoted = decision.kind.value == "promoted"
+            # What arrived while it waited is the new champion's to score.
+            event = wiring.owed(subject, promoted, decision.effective_from)
             return wiring.hand_on(
                 context,
                 {
-                    "announce": promoted,
-                    # What arrived while it waited is the new champion's to score.
+                    "announce": event,
                     "as_of": decision.effective_from.isoformat(),
                     "decision": decision.kind.value,
                     "reason": decision.reason,
                     "decision_id": decision.id,
                     "version": decision.version,
                 },
-                announce=promoted,
+                announce=event["due"],
                 notify=wiring.mails_wait(subject),
             )
 
         found = find()
         decided = decide(found, ask.output)
         found >> ask
-        wiring.announce(wiring.model_asset(spec.name), unless="the challenger was rejected")(decided)
+        wiring.announce(
+            wiring.model_asset(spec.name),
+            unless="the challenger was rejected, and no earlier change is untold",
+        )(decided)
         decided >> wiring.notify(subject)
     return dag
 

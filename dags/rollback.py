@@ -75,7 +75,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             if params["dry_run"]:
                 raise AirflowSkipException(f"dry run: would return to version {decision.version}")
             return {
-                "announce": True,
+                "announce": wiring.owed(f"model/{spec.name}", True, as_of),
                 "as_of": as_of.isoformat(),
                 "version": decision.version,
                 "decision_id": decision.id,

@@ -50,7 +50,9 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         description=f"Batch predictions of {spec.name}",
         doc_md=wiring.doc(__doc__, spec),
         schedule=wiring.schedule(
-            None, *map(wiring.dataset_asset, spec.datasets), wiring.model_asset(spec.name)
+            spec.scoring.schedule,
+            *map(wiring.dataset_asset, spec.datasets),
+            wiring.model_asset(spec.name),
         ),
         default_args=wiring.default_args(spec.owner),
         tags=["evergreen", "score", f"model:{spec.name}"],
@@ -62,7 +64,11 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         **wiring.MODEL_DAG,
     ) as dag:
 
-        @task(execution_timeout=timedelta(hours=4), outlets=[predictions])
+        @task(
+            execution_timeout=timedelta(hours=4),
+            outlets=[predictions],
+            on_success_callback=[wiring.report_success, wiring.told(predictions)],
+        )
         def score(**context: Any) -> dict[str, Any]:
             """Write the champion's predictions for every row that lacks one; skipped where none does."""
             from evergreen import ledger
@@ -77,12 +83,14 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 raise AirflowSkipException(f"{model.name} has no champion yet; run train__{model.name} first")
             start, end = (wiring.parse_time(context["params"][n]) for n in ("from", "to"))
             result = score_rows(found, model, as_of, wiring.run_id(context), start=start, end=end)
-            # An earlier try that was killed may have written some; a skipped task emits no event.
             shadowed = result.shadow.rows if result.shadow else 0
-            if not (result.rows or shadowed) and context["ti"].try_number == 1:
+            # A run that was killed may have written some; a skipped task emits no event.
+            event = wiring.owed(f"predictions/{model.name}", bool(result.rows or shadowed), as_of)
+            if not event["due"]:
                 raise AirflowSkipException(f"every row has its prediction ({result.state})")
             news = {
-                "as_of": as_of.isoformat(),
+                "as_of": event["as_of"],
+                "upto": event["upto"],
                 "rows": result.rows,
                 "version": result.version,
                 "unseen": result.unseen,

@@ -123,6 +123,8 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             Then announce is skipped unless it promoted, and notify unless e-mails wait. Where a person approves,
             announce_challenger tells the promotion DAG as long as a challenger waits, be it an earlier one.
             """
+            from datetime import datetime
+
             from evergreen import ledger
             from evergreen.training.promote import settle as settle_outcome
             from evergreen.warehouse.connection import connect
@@ -138,6 +140,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 because=plan["reason"],
             )
             promoted = decision.kind.value == "promoted"
+            event = wiring.owed(subject, promoted, datetime.fromisoformat(plan["as_of"]))
             asks = {}
             if approved_by_hand:
                 with connect() as conn:
@@ -145,21 +148,24 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             return wiring.hand_on(
                 context,
                 {
-                    "announce": promoted,
+                    "announce": event,
                     **asks,
                     "as_of": plan["as_of"],
                     "decision": decision.kind.value,
                     "decision_id": decision.id,
                     "version": decision.version,
                 },
-                announce=promoted,
+                announce=event["due"],
                 notify=wiring.mails_wait(subject),
                 **asks,
             )
 
         planned = snapshot()
         settled = settle(planned, fit(planned))
-        wiring.announce(wiring.model_asset(spec.name), unless="the challenger was rejected")(settled)
+        wiring.announce(
+            wiring.model_asset(spec.name),
+            unless="the challenger was rejected, and no earlier change is untold",
+        )(settled)
         if approved_by_hand:
             wiring.announce(
                 wiring.challenger_asset(spec.name),

@@ -37,6 +37,12 @@ log = logging.getLogger("evergreen")
 mails_wait, notify = mailing.mails_wait, mailing.notify
 
 AS_OF_AHEAD = timedelta(minutes=5)
+RUN = "(run)"  # stands for the run where no task of it is what failed
+TOLD = "told"  # XCom of a task whose failure is in no ledger
+KILLED = (
+    "the task's process ended without a word: it was killed, mostly for want of memory, or its machine was lost. "
+    "Look at the end of the task's log and at the machine's memory, then clear the task"
+)
 
 
 def specs() -> Specs:
@@ -254,13 +260,17 @@ def report_failure(context: dict[str, Any]) -> None:
 
     If even the ledger cannot be reached, the mail goes out directly: a failure is never silent.
     """
-    ti, run = context["ti"], context["dag_run"]
+    ti, run, exception = context["ti"], context["dag_run"], context.get("exception")
     try:
         cut_off = as_of(context)
     except Exception:  # a bad Param or event may itself be what failed
         cut_off = run.run_after
-    error = str(context.get("exception") or "the task's process ended without a message")
-    _report(run_id(context), ti.task_id, ti.try_number, error, ti.log_url, cut_off)
+    if _subject(run_id(context)).endswith("/"):
+        if exception is None:
+            return  # Airflow calls this for a lost process in the DAG processor, and `report_run` there too
+        ti.xcom_push(key=TOLD, value=True)
+    _record(run_id(context), ti.task_id, ti.try_number, str(exception or KILLED), ti.log_url, cut_off)
+    _deliver(_subject(run_id(context)))
 
 
 def report_success(context: dict[str, Any]) -> None:
@@ -282,26 +292,66 @@ def report_working(context: dict[str, Any], task_id: str) -> None:
         )
 
 
-def report_timeout(context: dict[str, Any]) -> None:
-    """Record and mail a run that hit its time limit: Airflow skips its tasks then and calls none of them back.
+def report_run(context: dict[str, Any]) -> None:
+    """Record and mail what a failed run could not tell itself. Airflow calls it in the DAG processor.
 
-    Runs in the DAG processor, whose context may hold no more than the DAG, the run id and the reason.
+    A task that raised has told so before Airflow knew of its failure (`report_failure`). One whose process was killed for good,
+    or lost its machine, has not. Nor do the tasks of a run that hit its time limit: Airflow skips them.
     """
-    if context.get("reason") != "timed_out":
-        return  # a task failed, and told so itself
-    dag = context["dag"]
+    dag, reason = context["dag"], str(context.get("reason"))
     name = f"{dag.dag_id}/{context['run_id']}"
-    error = (
-        f"the run took longer than its limit of {dag.dagrun_timeout} and was ended; its tasks were skipped"
-    )
     url = f"{settings.AIRFLOW_URL.read()}/dags/{dag.dag_id}/runs/{context['run_id']}"
-    _report(name, "(run)", 0, error, url, datetime.now(timezone.utc))
+    try:
+        cut_off = as_of(context)
+    except Exception:  # the context may hold no more than the DAG, the run id and the reason
+        cut_off = datetime.now(timezone.utc)
+    for task_id, try_number in _silent(context, name):
+        if task_id == RUN:
+            error = (
+                f"the run took longer than its limit of {dag.dagrun_timeout} and was ended; its tasks were skipped"
+                if reason == "timed_out"
+                else f"the run failed ({reason}); which task it was could not be found out"
+            )
+            _record(name, RUN, 0, error, url, cut_off)
+        else:
+            log_url = f"{url}/tasks/{task_id}" + (f"?try_number={try_number}" if try_number else "")
+            _record(name, task_id, try_number, KILLED, log_url, cut_off)
+    # Last, as it takes seconds: Airflow ends a callback that takes too long, and what is recorded is sent by the next run.
+    _deliver(_subject(name))
 
 
-def _report(run: str, task_id: str, try_number: int, error: str, url: str, cut_off: datetime) -> None:
-    subject = _subject(run)
+def _silent(context: dict[str, Any], name: str) -> list[tuple[str, int]]:
+    """The tasks of a failed run that have not told of their failure, each with its try (0: unknown); RUN is the run itself."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
     from evergreen.alerting import failures
 
+    dag, run_id, ti = context["dag"], context["run_id"], context.get("ti")
+    timed_out = [(RUN, 0)] if context.get("reason") == "timed_out" else []
+    try:
+        states = RuntimeTaskInstance.get_task_states(dag_id=dag.dag_id, run_ids=[run_id])[run_id]
+        # A task without the callback tells by other means: of a quarantined batch, or of mails that wait, there is a row.
+        failed = [t for t, s in states.items() if s == "failed" and dag.get_task(t).has_on_failure_callback]
+    except Exception:
+        log.exception("which tasks of %s failed cannot be found out", name)
+        return timed_out or [(RUN, 0)]
+    tries = {ti.task_id: ti.try_number} if ti is not None else {}
+    if _subject(name).endswith("/"):
+        told = {t for t in failed if ti is not None and ti.xcom_pull(task_ids=t, key=TOLD)}
+    else:
+        try:
+            told = failures.told(name, tries, getattr(context.get("dag_run"), "start_date", None))
+        except Exception:
+            log.exception("what was recorded of %s cannot be read", name)
+            told = set()  # rather twice than never
+    return timed_out + [(t, tries.get(t, 0)) for t in failed if t not in told]
+
+
+def _record(run: str, task_id: str, try_number: int, error: str, url: str, cut_off: datetime) -> None:
+    """Write a failure into the ledger and owe its mail; where that cannot be, mail it directly."""
+    from evergreen.alerting import failures
+
+    subject = _subject(run)
     if subject.endswith("/"):  # a DAG of no model and no dataset; the ledger has no subject for it
         mailing.send(failures.bare_message(run.partition("/")[0], run, task_id, error, url))
         return
@@ -310,8 +360,12 @@ def _report(run: str, task_id: str, try_number: int, error: str, url: str, cut_o
     except Exception as second:
         log.exception("the failure could not be recorded; mailing it directly")
         mailing.send(failures.bare_message(subject, run, task_id, error, url, second))
-        return
-    mailing.deliver(subject)  # what cannot be sent now waits in evergreen.mail for the next run
+
+
+def _deliver(subject: str) -> None:
+    """Send what waits for a subject; what cannot be sent now waits in evergreen.mail for the next run."""
+    if not subject.endswith("/") and mailing.mails_wait(subject):
+        mailing.deliver(subject)
 
 
 def _subject(run: str) -> str:
@@ -340,22 +394,65 @@ def hand_on(context: dict[str, Any], news: dict[str, Any], **due: bool) -> dict[
     raise DownstreamTasksSkipped(tasks=idle)
 
 
+def owed(asset: str, own: bool, run_as_of: datetime) -> dict[str, Any]:
+    """What `announce` needs to know: whether an event is due, of this run or left by one that died, and as of when.
+
+    Args:
+        asset: see `evergreen.ledger.events.owe`.
+        own: whether this run has something to tell, also if it told it in an earlier try.
+        run_as_of: as-of time of this run.
+    """
+    from evergreen.ledger import events
+    from evergreen.warehouse.connection import connect
+
+    with connect() as conn:
+        left = events.owed(conn, asset)
+    newest = max(run_as_of, left.as_of) if left else run_as_of
+    return {"due": own or left is not None, "upto": left.upto if left else 0, "as_of": newest.isoformat()}
+
+
+def told(asset: Asset) -> Any:
+    """The callback that notes that Airflow has an event: called once the task's success, and with it the event, is stored."""
+
+    def forget(context: dict[str, Any]) -> None:
+        from evergreen.ledger import events
+        from evergreen.warehouse.connection import connect
+
+        try:
+            with connect() as conn:
+                events.told(conn, _owed_name(asset), int(context["outlet_events"][asset].extra["upto"]))
+        except Exception:
+            log.exception(
+                "that %s was announced could not be noted; the next run announces it again", asset.name
+            )
+
+    return forget
+
+
+def _owed_name(asset: Asset) -> str:
+    return asset.name.replace("_", "/", 1)
+
+
 def announce(asset: Asset, *, unless: str, task_id: str = "announce") -> Any:
     """The task that emits an asset event with the as-of time.
 
     Args:
         asset: whose event it is.
-        task_id: its own, and the key under which the task before it says whether there is something to announce.
+        task_id: its own, and the key under which the task before it says whether there is something to announce: true or
+            false, or what `owed` returned.
         unless: why there may be nothing to announce. The task before has it skipped then, see `hand_on`; a person
             who clears it nonetheless is told this.
     """
 
-    @task(task_id=task_id, outlets=[asset])
+    @task(task_id=task_id, outlets=[asset], on_success_callback=[report_success, told(asset)])
     def emit(news: dict[str, Any], outlet_events: Any = None) -> None:
         """Tell the next DAG of the loop, through its asset."""
-        if not news.get(task_id):
+        said = news.get(task_id)
+        more = said if isinstance(said, dict) else {"due": bool(said), "upto": 0}
+        if not more["due"]:
             raise AirflowSkipException(unless)
-        outlet_events[asset].extra = {k: v for k, v in news.items() if not k.startswith("announce")}
+        extra = {k: v for k, v in news.items() if not k.startswith("announce")} | more
+        outlet_events[asset].extra = {k: v for k, v in extra.items() if k != "due"}
 
     return emit
 
@@ -369,5 +466,5 @@ MODEL_DAG: dict[str, Any] = {
     "catchup": False,
     "max_active_runs": 1,
     "dagrun_timeout": timedelta(hours=8),
-    "on_failure_callback": report_timeout,
+    "on_failure_callback": report_run,
 }

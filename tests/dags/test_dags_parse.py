@@ -16,9 +16,7 @@ import pytest
 import requests
 from airflow.sdk.exceptions import AirflowTaskTimeout, DownstreamTasksSkipped
 
-from evergreen import ledger
 from evergreen.errors import Reason, TerminalError, TransientError
-from evergreen.warehouse.connection import connect
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -240,24 +238,6 @@ def test_only_what_may_pass_is_tried_again(dagbag: Any, error: BaseException, ac
     for dag in dagbag.dags.values():
         for task in dag.tasks:
             assert task.retry_policy.evaluate(error, 1, 4).action.value == action, task.task_id
-
-
-def test_a_run_that_hits_its_limit_is_told(
-    dagbag: Any, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Airflow skips its tasks and calls back the DAG alone, with no more than this context."""
-    import mailing
-
-    sent: list[Any] = []
-    monkeypatch.setattr(mailing, "send", sent.append)
-    dag = dagbag.dags["train__bike_demand"]
-    for reason in ("task_failure", "timed_out"):
-        dag.on_failure_callback({"dag": dag, "run_id": "manual__x", "reason": reason})
-    with connect() as conn:
-        (decision,) = ledger.find(conn)
-    assert (decision.kind.value, decision.subject) == ("run_failed", "model/bike_demand")
-    assert len(sent) == 1
-    assert "limit of 8:00:00" in str(sent[0])
 
 
 def test_nightly_on_drift_and_by_hand(dagbag: Any) -> None:

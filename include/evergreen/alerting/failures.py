@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
@@ -86,6 +87,31 @@ def record(
         more = {"update_of": known.opened.isoformat()} if known and thread != incident else {}
         raise_incident(conn, incident, subject, "run_failed", decision.id, more, thread=thread)
     return decision
+
+
+def told(run_id: str, tries: Mapping[str, int], since: datetime | None) -> set[str]:
+    """The tasks of a run whose failure is in the ledger.
+
+    Args:
+        run_id: `dag_id/run_id`.
+        tries: the last try of a task, where it is known: then only the failure of that try counts.
+        since: when the run began or was cleared, aware; for the other tasks failures count that were recorded since then.
+
+    Raises:
+        TransientError: the warehouse does not answer.
+    """
+    with connect() as conn:
+        rows = fetch(
+            conn,
+            "SELECT evidence->>'task_id' AS task, (evidence->>'try_number')::int AS try, decided_at"
+            " FROM evergreen.decision WHERE kind = %s AND run_id = %s",
+            (Kind.RUN_FAILED.value, run_id),
+        )
+    return {
+        r["task"]
+        for r in rows
+        if (r["try"] == tries[r["task"]] if r["task"] in tries else since is None or r["decided_at"] >= since)
+    }
 
 
 def worked(subject: str, run_id: str, task_id: str, as_of: datetime) -> bool:

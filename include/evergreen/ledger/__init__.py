@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
+from evergreen.ledger import events
 from evergreen.warehouse.connection import Connection, fetch
 
 
@@ -50,6 +51,9 @@ class TriggerReason(str, Enum):
     NEW_DATA = "new_data"
     CODE_CHANGE = "code_change"
 
+
+# Decisions that another DAG waits for: they owe an event of the asset that is named as their subject.
+ANNOUNCED = frozenset({Kind.BATCH_PUBLISHED, Kind.PROMOTED, Kind.ROLLED_BACK})
 
 # What the policy asks for though nothing drifted: the champion is all right, so only a better one takes its place.
 WITHOUT_DRIFT = frozenset({"staleness", "new_data", "code_change"})
@@ -93,7 +97,7 @@ def dataset_subject(name: str) -> str:
 
 
 def append(conn: Connection, decision: Decision) -> Decision:
-    """Append a decision, or return the one that already has its key.
+    """Append a decision, or return the one that already has its key; a new one of `ANNOUNCED` owes an asset event.
 
     Returns:
         The decision as it stands in the ledger, with id and decided_at. Compare `run_id` with your own to
@@ -109,6 +113,8 @@ def append(conn: Connection, decision: Decision) -> Decision:
                 decision.run_id, decision.dedupe_key,
             ),
         )  # fmt: skip
+        if cursor.rowcount and decision.kind in ANNOUNCED:
+            events.owe(conn, decision.subject, decision.effective_from, decision.run_id)
     return find(conn, dedupe_key=decision.dedupe_key)[0]
 
 

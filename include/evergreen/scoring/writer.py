@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg2 import sql
 
+from evergreen.ledger import events
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import Connection
 
@@ -85,6 +86,8 @@ def _write_whole(
     written = Counter({
         p.table: _write(conn, model, p.version, p.rows, p.predicted, as_of, run_id, p.table) for p in parts
     })  # fmt: skip
+    if any(written.values()):
+        events.owe(conn, f"predictions/{model.name}", as_of, run_id)
     conn.commit()
     return written
 

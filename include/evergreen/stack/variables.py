@@ -101,6 +101,8 @@ def _defaults(layout: Layout) -> dict[str, str]:
         # some 0.15 s each time; two seconds a model keep that below a tenth of a core.
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(max(40, 2 * _models())),
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "20",
+        # It also tells of tasks that were killed; on a machine so busy that they are, Airflow's 50 s can be too short for that.
+        "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "180",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "OMP_NUM_THREADS": threads,
         # Threads that wait sleep instead of spinning: trainings at once on the same cores otherwise take each other's time.

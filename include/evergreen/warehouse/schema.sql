@@ -36,6 +36,16 @@ END $$;
 CREATE OR REPLACE TRIGGER decision_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON evergreen.decision
     FOR EACH STATEMENT EXECUTE FUNCTION evergreen.refuse_change();
 
+-- Asset events that Airflow has not been told yet: owed in the transaction of what they tell, deleted when it has them.
+CREATE TABLE IF NOT EXISTS evergreen.owed_event (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    asset       text NOT NULL,             -- dataset/NAME, model/NAME or predictions/NAME
+    as_of       timestamptz NOT NULL,
+    run_id      text NOT NULL,
+    owed_at     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX IF NOT EXISTS owed_event_asset ON evergreen.owed_event (asset, id);
+
 -- Files seen by ingest; a checksum is decided once per dataset.
 CREATE TABLE IF NOT EXISTS evergreen.batch (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

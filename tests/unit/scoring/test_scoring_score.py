@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from evergreen import registry
 from evergreen.errors import Reason, TerminalError
+from evergreen.ledger import events
 from evergreen.scoring import writer
 from evergreen.scoring.score import rechunk, score
 from evergreen.warehouse.connection import connect, fetch
@@ -208,6 +209,8 @@ def test_a_run_that_dies_leaves_whole_chunks_and_the_next_one_finishes(champion,
         with pytest.raises(Killed):
             run(small, day + timedelta(days=2))
     assert len(stored()) == 20
+    with connect() as conn:
+        assert events.owed(conn, f"predictions/{small.model.name}").as_of == day + timedelta(days=2)
     assert run(small, day + timedelta(days=2)).rows == 28
     assert len({r["key"] for r in stored()}) == len(stored()) == 48
 
