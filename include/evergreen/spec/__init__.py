@@ -7,7 +7,8 @@ database can tell (a column that the feature query does not return, SQL that doe
 `evergreen.warehouse.features.check`.
 """
 
-from evergreen.spec.dataset import Column, ColumnType, DatasetSpec, Expectation
+from evergreen.spec.column import Column, ColumnType
+from evergreen.spec.dataset import DatasetSpec, Expectation
 from evergreen.spec.load import Specs, json_schema, load_dataset, load_model, load_specs
 from evergreen.spec.metrics import LARGER_IS_BETTER, METRICS
 from evergreen.spec.model import ModelSpec

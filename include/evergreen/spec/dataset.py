@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import date, timedelta
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from evergreen.spec.address import Recipients
+from evergreen.spec.column import NUMBERS, TIMES, Column, Written
 from evergreen.spec.cron import Cron
 from evergreen.spec.types import RESERVED_COLUMNS, Duration, Line, Name, Prose, Strict, unknown
+from evergreen.spec.zones import TimeZone
 
-ColumnType = Literal["float", "integer", "boolean", "text", "category", "timestamp", "date"]
-
-
-class Column(Strict):
-    """One column of a dataset: its type and what a valid value is."""
-
-    type: ColumnType = Field(description="what every value must be readable as")
-    required: bool = Field(True, description="a missing value in a row is a failed expectation")
-    null_share_max: float | None = Field(
-        None, ge=0, le=1, description="largest share of missing values in a batch"
-    )
-    min: float | None = Field(None, description="smallest valid value (numbers)")
-    max: float | None = Field(None, description="largest valid value (numbers)")
-    values: tuple[str, ...] | None = Field(None, description="the valid values (text, category)")
-    description: str = Field("", description="what the column holds, for the reader of the file")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Column:
-        if self.type in ("text", "category", "boolean", "timestamp", "date") and (
-            self.min is not None or self.max is not None
-        ):
-            raise ValueError(f"min and max are for numbers, not for {self.type}; remove them")
-        if self.type not in ("text", "category") and self.values is not None:
-            raise ValueError(f"values is for text and category, not for {self.type}; remove it")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min} is larger than max {self.max}; swap them")
-        return self
-
-
-class Source(Strict):
-    """Where the files of a dataset land."""
+class Source(Written):
+    """Where the files of a dataset land, and how they are written."""
 
     folder: str | None = Field(
         None, description="folder of the files; relative to EVERGREEN_LANDING; default: name"
@@ -54,7 +28,20 @@ class Source(Strict):
     delimiter: str = Field(
         ",", min_length=1, max_length=1, description="the character between two values of a CSV file"
     )
-    timezone: str = Field("UTC", description="time zone of timestamps that come without one")
+    header: bool = Field(
+        True, description="the first line names the columns; false: they come in the spec's order, or by from: N"
+    )
+    extra_columns: Literal["refuse", "ignore"] = Field(
+        "refuse", description="what a column that the spec does not name does to its file"
+    )
+    timezone: TimeZone = Field(
+        "UTC", description="time zone of timestamps that come without one: UTC or an IANA name, such as Europe/Berlin"
+    )
+    fold: Literal["first", "second", "by_order"] | None = Field(
+        None,
+        description="which of the two a local time is that the clock shows twice in autumn; by_order: the rows of one key"
+        " stand in order of time, the second pass begins where the clock goes back; default: such rows are held",
+    )
 
 
 class Arrival(Strict):
@@ -110,6 +97,11 @@ class DatasetSpec(Strict):
     future_tolerance: Duration = Field(
         timedelta(hours=24), description="how far past as-of an event time may lie"
     )
+    earliest: date | None = Field(
+        date(1990, 1, 1),
+        description="an event time before this day (UTC) is a failed expectation: 1970 and 0001 stand for a missing time;"
+        " null: none is",
+    )
     alerts: tuple[Recipients, ...] = Field((), description="recipients; default: EVERGREEN_MAIL_TO")
 
     @model_validator(mode="after")
@@ -119,12 +111,9 @@ class DatasetSpec(Strict):
             problems += [unknown(what, n, self.columns) for n in names if n not in self.columns]
         if self.arrival.column and self.arrival.column not in self.columns:
             problems.append(unknown("arrival.column", self.arrival.column, self.columns))
-        elif self.arrival.column and self.columns[self.arrival.column].type not in ("timestamp", "date"):
+        elif self.arrival.column and self.columns[self.arrival.column].type not in TIMES:
             problems.append(f"arrival.column: {self.arrival.column} is no timestamp; make its type timestamp")
-        if self.event_time in self.columns and self.columns[self.event_time].type not in (
-            "timestamp",
-            "date",
-        ):
+        if self.event_time in self.columns and self.columns[self.event_time].type not in TIMES:
             problems.append(
                 f"event_time: {self.event_time} has type {self.columns[self.event_time].type}; make it timestamp"
             )
@@ -139,6 +128,45 @@ class DatasetSpec(Strict):
             column = item.kwargs.get("column")
             if column is not None and column not in self.columns:
                 problems.append(unknown(f"expectations.{index}.kwargs.column", column, self.columns))
+        problems += self._unwritten()
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _unwritten(self) -> Iterator[str]:
+        """What is wrong with how the columns stand in the file."""
+        places = [place for column in self.columns.values() for place in column.origin or ()]
+        if not self.source.header:
+            yield from (
+                f"columns.{name}.from: a file without a header has no column {place!r}; write its number"
+                for name, column in self.columns.items()
+                for place in column.origin or ()
+                if isinstance(place, str)
+            )
+            without = [name for name, column in self.columns.items() if not column.origin]
+            if places and without:
+                yield f"columns.{without[0]}.from: other columns have a number; give every column one, or none"
+        for name, column in self.columns.items():
+            written = self.written(name)
+            if column.type in NUMBERS and written.thousands == (written.decimal or "."):
+                yield (
+                    f"columns.{name}: decimal and thousands are both {written.thousands!r}; write the other one, such as"
+                    " decimal: ','"
+                )
+
+    def written(self, name: str) -> Written:
+        """How the file writes a column: as the column says, else as `source` says.
+
+        A column's `missing` adds to that of `source`; an empty one stands for none at all.
+        """
+        column, source = self.columns[name], self.source
+        numbers, truths = column.type in NUMBERS, column.type == "boolean"
+        own = column.true is not None
+        missing = () if column.missing == () else (*(source.missing or ()), *(column.missing or ()))
+        return Written(
+            missing=missing,
+            decimal=(column.decimal or source.decimal) if numbers else None,
+            thousands=(column.thousands or source.thousands) if numbers else None,
+            true=(column.true if own else source.true) if truths else None,
+            false=(column.false if own else source.false) if truths else None,
+        )
