@@ -57,7 +57,7 @@ def fields(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from fields(inner[0], f"{prefix}{name}{'.*' if many else ''}.")
         else:
             about = field.description or ""
-            yield f"| `{prefix}{name}` | {_type(field.annotation)} | {_default(field.get_default(call_default_factory=True))} | {about} |"
+            yield f"| `{prefix}{field.alias or name}` | {_type(field.annotation)} | {_default(field.get_default(call_default_factory=True))} | {about} |"
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

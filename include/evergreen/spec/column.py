@@ -22,25 +22,28 @@ def _several(value: Any) -> Any:
     words = list(value) if isinstance(value, (list, tuple)) else [value]
     for word in words:
         if word is None or isinstance(word, bool):
-            read = "null" if word is None else str(word).lower()
+            read, such = ("null", "NULL") if word is None else (str(word).lower(), "YES" if word else "NO")
             raise ValueError(
-                f'YAML reads an item as {read}, whatever the file calls it; put it in quotes, such as "NO" or "NULL"'
+                f"YAML reads an item as {read}, whatever the file calls it; write the file's word in quotes, such as"
+                f' "{such}"'
             )
         if isinstance(word, (list, dict)):
-            raise ValueError(f"{word!r} is no word; write a list such as [\"NA\", \"-200\"]")
+            raise ValueError(f'{word!r} is no word; write a list such as ["NA", "-200"]')
     return tuple(str(word) for word in words)
 
 
 def _bound(value: Any) -> Any:
     """A number, a date or a time, from what YAML made of it or from a text."""
-    if not isinstance(value, str):
+    if isinstance(value, (date, float, int)) and not isinstance(value, bool):
         return value
     for read in (float, date.fromisoformat, datetime.fromisoformat):
         try:
             return read(value)
-        except ValueError:
+        except (ValueError, TypeError):
             continue
-    raise ValueError(f"{value!r} is no number, date or time; write 5, 2024-03-31 or 2024-03-31T14:00:00+00:00")
+    raise ValueError(
+        f"{value!r} is no number, date or time; write 5, 2024-03-31 or 2024-03-31T14:00:00+00:00"
+    )
 
 
 def _sources(value: Any) -> Any:
@@ -57,10 +60,10 @@ def _sources(value: Any) -> Any:
     return tuple(items)
 
 
-Words = Annotated[tuple[str, ...], BeforeValidator(_several, json_schema_input_type=str | float | list[str | float])]
-Bound = Annotated[
-    float | date | datetime, BeforeValidator(_bound, json_schema_input_type=float | str)
+Words = Annotated[
+    tuple[str, ...], BeforeValidator(_several, json_schema_input_type=str | float | list[str | float])
 ]
+Bound = Annotated[float | date | datetime, BeforeValidator(_bound, json_schema_input_type=float | str)]
 From = Annotated[
     tuple[str | int, ...], BeforeValidator(_sources, json_schema_input_type=str | int | list[str | int])
 ]
@@ -74,21 +77,21 @@ class Written(Strict):
         description="words that mean: no value; an empty field always does; of numbers every spelling (-200, -200.0)",
     )
     decimal: str | None = Field(
-        None, min_length=1, max_length=1, description="the sign before the decimals of a number; default: a point"
+        None,
+        min_length=1,
+        max_length=1,
+        description="the sign before the decimals of a number; default: a point",
     )
     thousands: str | None = Field(
-        None, min_length=1, max_length=1, description="the sign between groups of three digits; a blank: every kind of it"
+        None,
+        min_length=1,
+        max_length=1,
+        description="the sign between groups of three digits; a blank: every kind of it",
     )
     true: Words | None = Field(None, description="the words for true, in place of true, t, yes, y, on and 1")
-    false: Words | None = Field(None, description="the words for false, in place of false, f, no, n, off and 0")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _truth_values_as_names(cls, content: Any) -> Any:
-        # YAML reads the names true and false as truth values.
-        if not isinstance(content, dict):
-            return content
-        return {str(k).lower() if isinstance(k, bool) else k: v for k, v in content.items()}
+    false: Words | None = Field(
+        None, description="the words for false, in place of false, f, no, n, off and 0"
+    )
 
     @model_validator(mode="after")
     def _signs(self) -> Written:
@@ -106,7 +109,7 @@ class Written(Strict):
 class Column(Written):
     """One column of a dataset: its type, what a valid value is, and what the file makes of it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     type: ColumnType = Field(description="what every value must be readable as")
     origin: From | None = Field(
@@ -129,7 +132,8 @@ class Column(Written):
         None, ge=0, le=1, description="largest share of missing values in a batch"
     )
     min: Bound | None = Field(
-        None, description="smallest valid value (numbers; times: ISO 8601, without an offset in source.timezone)"
+        None,
+        description="smallest valid value (numbers; times: ISO 8601, without an offset in source.timezone)",
     )
     max: Bound | None = Field(None, description="largest valid value, as min")
     values: tuple[str, ...] | None = Field(None, description="the valid values (text, category)")

@@ -15,6 +15,7 @@ from evergreen.spec.cron import Cron
 from evergreen.spec.types import RESERVED_COLUMNS, Duration, Line, Name, Prose, Strict, unknown
 from evergreen.spec.zones import TimeZone
 
+
 class Source(Written):
     """Where the files of a dataset land, and how they are written."""
 
@@ -29,13 +30,15 @@ class Source(Written):
         ",", min_length=1, max_length=1, description="the character between two values of a CSV file"
     )
     header: bool = Field(
-        True, description="the first line names the columns; false: they come in the spec's order, or by from: N"
+        True,
+        description="the first line names the columns; false: they come in the spec's order, or by from: N",
     )
     extra_columns: Literal["refuse", "ignore"] = Field(
         "refuse", description="what a column that the spec does not name does to its file"
     )
     timezone: TimeZone = Field(
-        "UTC", description="time zone of timestamps that come without one: UTC or an IANA name, such as Europe/Berlin"
+        "UTC",
+        description="time zone of timestamps that come without one: UTC or an IANA name, such as Europe/Berlin",
     )
     fold: Literal["first", "second", "by_order"] | None = Field(
         None,

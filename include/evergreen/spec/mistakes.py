@@ -125,7 +125,7 @@ def _fields(location: tuple[Any, ...], kind: type[BaseModel]) -> list[str]:
         field = current.model_fields.get(part) if isinstance(part, str) else None
         inner = _models(field.annotation) if field else []
         current = inner[0] if inner else current
-    return list(current.model_fields)
+    return [field.alias or name for name, field in current.model_fields.items()]
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:

@@ -113,7 +113,8 @@ def time_format(text: str) -> TimeFormat:
             looks = rf"\d{{{_FULL[letter]}}}"
         elif letter == "f" and _numeric(tokens, index + 1):
             looks = r"\d{6}"
-        pattern += f"(?P<{part}>{looks})" if part else f"(?:{looks})"
+        blank = " ?" if letter == "d" and looks == r"\d{1,2}" else ""
+        pattern += f"{blank}(?P<{part}>{looks})" if part else f"(?:{looks})"
     return TimeFormat(text, f"^ *{pattern} *$", tuple(part for part in parts if part))
 
 
@@ -158,7 +159,9 @@ def _numeric(tokens: list[tuple[str, str]], index: int) -> bool:
 
 def _check(parts: list[str]) -> None:
     twice = sorted({part for part in parts if parts.count(part) > 1})
-    twice += [" and ".join(same) for several in _ALTERNATIVES if len(same := [p for p in several if p in parts]) > 1]
+    twice += [
+        " and ".join(same) for several in _ALTERNATIVES if len(same := [p for p in several if p in parts]) > 1
+    ]
     if twice:
         raise ValueError(f"format names the {twice[0].replace('2', '')} twice; keep one of them")
     if not {"year", "year2"} & set(parts):

@@ -163,13 +163,17 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
                 "put a text with braces or brackets in quotes"
             )
         key = loader.construct_object(key_node)
+        if key_node.value in ("true", "false"):
+            key = key_node.value
         if not isinstance(key, str):
             read_as = _READ_AS.get(key_node.tag.rpartition(":")[2], "no text")
             raise NotUsable(f"{line}the name {key_node.value} {quoted(key_node.value, read_as)}")
         if key in seen:
             raise NotUsable(f"{line}{key!r} is written twice; remove one")
         seen.add(key)
-    return dict(loader.construct_mapping(node, deep=True))
+    content = loader.construct_mapping(node, deep=True)
+    # The fields true and false of a column keep their names.
+    return {str(key).lower() if isinstance(key, bool) else key: value for key, value in content.items()}
 
 
 def _told(what: str) -> Any:

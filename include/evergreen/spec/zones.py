@@ -82,7 +82,9 @@ def _near(name: str) -> str | None:
     city = plain.rpartition("/")[2]
     if city in cities:
         return cities[city]
-    close = difflib.get_close_matches(plain, by_lower, n=1) or difflib.get_close_matches(city, cities, n=1, cutoff=0.75)
+    close = difflib.get_close_matches(plain, by_lower, n=1) or difflib.get_close_matches(
+        city, cities, n=1, cutoff=0.75
+    )
     return by_lower.get(close[0]) or cities.get(close[0]) if close else None
 
 

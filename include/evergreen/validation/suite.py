@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from psycopg2 import sql
 
-from evergreen.spec import Column, DatasetSpec
+from evergreen.spec import Column, ColumnType, DatasetSpec
+from evergreen.spec.column import TIMES
 from evergreen.warehouse.migrate import TYPES
 
 
@@ -53,7 +55,7 @@ def rules(dataset: DatasetSpec, as_of: datetime, typed: sql.Composable) -> tuple
     for name, column in dataset.columns.items():
         found += _of_column(dataset, name, column)
     found.append(_unique(dataset, typed))
-    found += _not_later(dataset, as_of)
+    found += _within_time(dataset, as_of)
     found += [
         Rule(
             item.type,
@@ -86,23 +88,19 @@ def _of_column(dataset: DatasetSpec, name: str, column: Column) -> Iterator[Rule
             name, f"at most {column.null_share_max:.4g} of the values missing",
             f"ask the source why so much is missing, {spec}", False,
         )  # fmt: skip
-    if column.min is not None or column.max is not None:
-        outside = [
-            sql.SQL("{} {} {}").format(value, sql.SQL(sign), sql.Literal(bound))
-            for sign, bound in (("<", column.min), (">", column.max))
-            if bound is not None
-        ]
-        bounds = {"min_value": column.min, "max_value": column.max}
+    low, high = _bound(dataset, column, column.min), _bound(dataset, column, column.max)
+    if low is not None or high is not None:
         yield Rule(
             "expect_column_values_to_be_between",
-            {"column": name, **{k: v for k, v in bounds.items() if v is not None}},
+            {"column": name, **{k: v for k, v in (("min_value", low), ("max_value", high)) if v is not None}},
             name,
             " and ".join(
-                f"{word} {bound:.6g}"
-                for word, bound in (("at least", column.min), ("at most", column.max))
+                f"{word} {bound if isinstance(bound, str) else format(bound, '.6g')}"
+                for word, bound in (("at least", low), ("at most", high))
                 if bound is not None
             ),
-            f"did the unit change? Mend the data, {spec}", True, sql.SQL(" OR ").join(outside),
+            f"did the unit change? Mend the data, {spec}", True,
+            _outside(value, column.type, low, high),
         )  # fmt: skip
     if column.values is not None:
         yield Rule(
@@ -125,17 +123,52 @@ def _unique(dataset: DatasetSpec, typed: sql.Composable) -> Rule:
     )  # fmt: skip
 
 
-def _not_later(dataset: DatasetSpec, as_of: datetime) -> Iterator[Rule]:
+def _bound(
+    dataset: DatasetSpec, column: Column, bound: float | date | datetime | None
+) -> float | str | None:
+    """A spec's `min` or `max` as it is compared: a number, or a time as ISO 8601 with its offset."""
+    if not isinstance(bound, date):
+        return bound
+    if column.type == "date":
+        return (bound.date() if isinstance(bound, datetime) else bound).isoformat()
+    moment = bound if isinstance(bound, datetime) else datetime(bound.year, bound.month, bound.day)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(dataset.source.timezone))).isoformat()
+
+
+def _outside(
+    value: sql.Composable, kind: ColumnType, low: float | str | None, high: float | str | None
+) -> sql.Composable:
+    """The condition under which a value is not within its bounds."""
+    cast = sql.SQL("::" + TYPES[kind]) if kind in TIMES else sql.SQL("")
+    return sql.SQL(" OR ").join(
+        sql.SQL("{} {} {}{}").format(value, sql.SQL(sign), sql.Literal(bound), cast)
+        for sign, bound in (("<", low), (">", high))
+        if bound is not None
+    )
+
+
+def _within_time(dataset: DatasetSpec, as_of: datetime) -> Iterator[Rule]:
+    """Event and arrival times lie neither in the future nor in a past that stands for a missing time."""
     latest = as_of + dataset.future_tolerance
     for name in dict.fromkeys(n for n in (dataset.event_time, dataset.arrival.column) if n):
-        kind = dataset.columns[name].type
+        value, kind = sql.Identifier(name), dataset.columns[name].type
         bound = latest.date().isoformat() if kind == "date" else latest.isoformat()
         yield Rule(
             "expect_column_values_to_be_between", {"column": name, "max_value": bound}, name,
             f"not after {bound} (as-of + future_tolerance)",
             "is the time zone right (source.timezone), or the clock of the source?", True,
-            sql.SQL("{} > {}::{}").format(sql.Identifier(name), sql.Literal(bound), sql.SQL(TYPES[kind])),
+            _outside(value, kind, None, bound),
         )  # fmt: skip
+        if dataset.earliest is not None:
+            first = dataset.earliest.isoformat()
+            bound = first if kind == "date" else f"{first}T00:00:00+00:00"
+            yield Rule(
+                "expect_column_values_to_be_between", {"column": name, "min_value": bound}, name,
+                f"not before {first} (earliest)",
+                "does it stand for a missing time, or is the format wrong? Mend the data; of an older history set earliest in"
+                f" datasets/{dataset.name}.yaml and run with force", True,
+                _outside(value, kind, bound, None),
+            )  # fmt: skip
 
 
 def _named(kwargs: dict[str, Any]) -> str | None:

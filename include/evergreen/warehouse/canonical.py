@@ -118,9 +118,13 @@ class Converter:
         decimal, thousands = self.written.decimal or ".", self.written.thousands
         if self.kinds[0] != "text":
             decimal, thousands = ".", None
+        words = self.written.missing or ()
+        if any(_NAN.fullmatch(word) for word in words):
+            found = pc.fill_null(pc.match_substring_regex(values, f"^{_NAN.pattern}$"), False)
+            values = pc.if_else(found, None, values)
         if decimal != "." or thousands:
             values = _with_point(values, decimal, thousands)
-        given = pa.array([w for w in self.written.missing or () if w], pa.string())
+        given = pa.array(words, pa.string())
         return _without_numbers(values, pa.concat_arrays([given, _with_point(given, decimal, thousands)]))
 
     def _times(self, values: pa.Array, partly: pa.Array | None, groups: Sequence[pa.Array]) -> pa.Array:
@@ -148,7 +152,11 @@ class Converter:
             fits &= (utc >= _MIN) & (utc <= _MAX)
         texts = _iso(np.where(fits & ~twice & ~never, utc, 0), self.column.type == "date")
         result = pc.replace_with_mask(values, pa.array(there), texts)
-        for why, rows_of in ((Held.UNREADABLE, ~fits), (Held.TWICE, fits & twice), (Held.NEVER, fits & never)):
+        for why, rows_of in (
+            (Held.UNREADABLE, ~fits),
+            (Held.TWICE, fits & twice),
+            (Held.NEVER, fits & never),
+        ):
             if rows_of.any():
                 result = _put_back(result, values, there, rows_of, why)
         if partly is not None and pc.any(partly).as_py():
@@ -156,7 +164,9 @@ class Converter:
         return result
 
 
-_MIN, _MAX = (np.datetime64(day, "us").astype(np.int64) for day in ("0001-01-01", "9999-12-31T23:59:59.999999"))
+_MIN, _MAX = (
+    np.datetime64(day, "us").astype(np.int64) for day in ("0001-01-01", "9999-12-31T23:59:59.999999")
+)
 
 
 def _put_back(
@@ -191,22 +201,26 @@ def _without(values: pa.Array, words: Sequence[str]) -> pa.Array:
     """The values without those that are one of the words, blanks around them aside."""
     if not words:
         return values
-    found = pc.is_in(pc.utf8_trim(values, _BLANKS), value_set=pa.array([w.strip(_BLANKS) for w in words], pa.string()))
+    found = pc.is_in(
+        pc.utf8_trim(values, _BLANKS), value_set=pa.array([w.strip(_BLANKS) for w in words], pa.string())
+    )
     return pc.if_else(found, None, values) if pc.any(found).as_py() else values
 
 
 _NUMBER = r"^[ \t]*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?[ \t]*$"
-_NOT_A_NUMBER = r"(?i)^[ \t]*[+-]?nan[ \t]*$"
+_NAN = re.compile(r"(?i:[ \t]*[+-]?nan[ \t]*)")
+# Beyond, neighbours are one number to a float.
+_EXACT = 2.0**53
 
 
 def _without_numbers(values: pa.Array, words: pa.Array) -> pa.Array:
     """The values without those that are the same number as one of the words, however it is written."""
     numbers = _floats(words).drop_null()
-    found = pc.is_in(_floats(values), value_set=numbers) if len(numbers) else None
-    if pc.any(pc.match_substring_regex(words, _NOT_A_NUMBER)).as_py():
-        none = pc.fill_null(pc.match_substring_regex(values, _NOT_A_NUMBER), False)
-        found = none if found is None else pc.or_(found, none)
-    return values if found is None or not pc.any(found).as_py() else pc.if_else(found, None, values)
+    numbers = numbers.filter(pc.less(pc.abs(numbers), _EXACT))
+    if not len(numbers):
+        return values
+    found = pc.is_in(_floats(values), value_set=numbers)
+    return pc.if_else(found, None, values) if pc.any(found).as_py() else values
 
 
 def _floats(values: pa.Array) -> pa.Array:
@@ -221,8 +235,8 @@ def _with_point(values: pa.Array, decimal: str, thousands: str | None) -> pa.Arr
         group = "[ \u00a0\u202f\u2009]"
     elif thousands in ("'", "\u2019"):
         group = "['\u2019]"
-    whole = rf"(?:\d{{1,3}}(?:{group}\d{{3}})+|\d+)" if thousands else r"\d+"
-    form = rf"^[ \t]*[+-]?(?:{whole}(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?[ \t]*$"
+    grouped = rf"\d{{1,3}}(?:{group}\d{{3}})+(?:{point}\d*)?|" if thousands else ""
+    form = rf"^[ \t]*[+-]?(?:{grouped}(?:\d+(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?)[ \t]*$"
     fits = pc.match_substring_regex(values, form)
     plain = pc.utf8_trim(values, " \t")
     if thousands:
@@ -234,6 +248,9 @@ def _with_point(values: pa.Array, decimal: str, thousands: str | None) -> pa.Arr
 
 def _truths(values: pa.Array, true: Sequence[str], false: Sequence[str]) -> pa.Array:
     trimmed = pc.utf8_trim(values, _BLANKS)
-    yes, no = (pc.is_in(trimmed, value_set=pa.array([w.strip(_BLANKS) for w in words], pa.string())) for words in (true, false))
+    yes, no = (
+        pc.is_in(trimmed, value_set=pa.array([w.strip(_BLANKS) for w in words], pa.string()))
+        for words in (true, false)
+    )
     result = pc.if_else(yes, "true", pc.if_else(no, "false", values))
     return marked(result, pc.and_(pc.is_valid(values), pc.invert(pc.or_(yes, no))), Held.UNREADABLE)

@@ -69,7 +69,9 @@ def _changes(zone: str, year: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any
     def offset(at: datetime) -> timedelta:
         return at.astimezone(place).utcoffset() or timedelta(0)
 
-    at = max(datetime(max(year, 1), 1, 1, tzinfo=timezone.utc), _FIRST + timedelta(days=2)) - timedelta(days=2)
+    at = max(datetime(max(year, 1), 1, 1, tzinfo=timezone.utc), _FIRST + timedelta(days=2)) - timedelta(
+        days=2
+    )
     last = min(datetime(year, 12, 31, tzinfo=timezone.utc), _LAST - timedelta(days=3)) + timedelta(days=3)
     walls: list[tuple[int, int]] = []
     known = offset(at)
@@ -135,7 +137,7 @@ class WallClock:
         second = np.full(len(local), self.fold == "second")
         if self.fold == "by_order":
             for row in np.flatnonzero(twice):
-                number = self._pass(int(local[row]), int(found.until[row]), tuple(g[row] for g in groups))
+                number = self._pass(int(local[row]), int(found.until[row]), tuple(g[int(row)] for g in groups))
                 second[row], twice[row] = number == 1, number not in (0, 1)
         elif self.fold is not None:
             twice = np.zeros(len(local), bool)

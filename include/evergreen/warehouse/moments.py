@@ -16,7 +16,7 @@ from evergreen.spec.timeformat import EPOCHS, ISO, MONTHS, TimeFormat, time_form
 UNTOLD = np.iinfo(np.int64).min
 _SECOND = 1_000_000
 _HOUR = 3600 * _SECOND
-_NUMBER = r"^ *[+-]?\d{1,18}(?:\.\d{0,9})?(?:[eE]\+?\d{1,2})? *$"
+_NUMBER = r"^ *[+-]?\d{1,19}(?:\.\d{0,9})?(?:[eE]\+?\d{1,2})? *$"
 _SHORT = pa.array([name[:3] for name in MONTHS])
 
 
@@ -46,7 +46,11 @@ def moments(values: pa.Array, formats: Sequence[str] | None) -> Moments:
         if not len(left):
             break
         rest = values if len(left) == count else values.take(pa.array(left))
-        read = _epoch(rest, EPOCHS[text]) if text in EPOCHS else _parsed(rest, time_format(text) if text else ISO)
+        read = (
+            _epoch(rest, EPOCHS[text])
+            if text in EPOCHS
+            else _parsed(rest, time_format(text) if text else ISO)
+        )
         at = left[read.fits]
         result.micros[at], result.offset[at], result.fits[at] = (part[read.fits] for part in read)
     return result
@@ -64,7 +68,11 @@ def _epoch(values: pa.Array, unit: Decimal) -> Moments:
         exact = pc.if_else(pa.array(large), "0", numbers).cast(pa.decimal128(28, 9))
     micros = pc.floor(pc.multiply(exact, pa.scalar(unit)))
     there = pc.and_(fits, pc.less(pc.abs(micros), pa.scalar(Decimal(10**18))))
-    whole = pc.if_else(there, micros, pa.scalar(Decimal(0), micros.type)).cast(pa.decimal128(38, 0)).cast(pa.int64())
+    whole = (
+        pc.if_else(there, micros, pa.scalar(Decimal(0), micros.type))
+        .cast(pa.decimal128(38, 0))
+        .cast(pa.int64())
+    )
     return Moments(whole.to_numpy(), np.zeros(len(values), np.int64), there.to_numpy(zero_copy_only=False))
 
 

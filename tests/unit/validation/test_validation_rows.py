@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from psycopg2 import sql
 from sqlalchemy.engine import make_url
-from validation_room import AS_OF, Room, reading, spec
+from validation_room import AS_OF, HEADER, Room, reading, spec
 
 from evergreen.validation import engine, suite
 from evergreen.validation.ingest import judge_batch
@@ -36,6 +36,8 @@ BAD_VALUES: dict[str, tuple[dict[str, Any], str, str]] = {
     "time-without-an-end": ({"at": "infinity"}, "to_be_of_type", "at"),
     "ambiguous-date": ({"at": "03/02/2024"}, "to_be_of_type", "at"),
     "no-such-day": ({"at": "2024-02-30 00:00:00"}, "to_be_of_type", "at"),
+    "time-that-stands-for-none": ({"at": "1970-01-01T00:00:00Z"}, "to_be_between", "at"),
+    "time-of-the-year-1": ({"at": "0001-01-01 00:00:00"}, "to_be_between", "at"),
     "time-in-the-future": ({"at": (AS_OF + timedelta(hours=25)).isoformat()}, "to_be_between", "at"),
 }
 
@@ -102,6 +104,51 @@ def test_time_without_zone_is_in_the_source_zone(room: Room) -> None:
     assert room.one(spec(source={"timezone": "America/New_York"})).rows_new == 2
     times = room.rows('SELECT "at"::text AS t FROM data.readings ORDER BY 1')
     assert [t["t"] for t in times] == ["2024-02-10 10:00:00+00", "2024-02-10 15:00:00+00"]
+
+
+@pytest.mark.parametrize("quarantine", ["batch", "rows"])
+@pytest.mark.parametrize(
+    ("kind", "bounds", "good", "bad"),
+    [
+        pytest.param("timestamp", {"min": "2024-01-01"}, "2024-01-01 00:00:00", "2023-12-31 23:59:59", id="day"),
+        pytest.param("timestamp", {"max": "2024-01-01T10:00:00+02:00"}, "2024-01-01T08:00:00Z", "2024-01-01T08:00:01Z", id="moment"),
+        pytest.param("date", {"min": "2024-01-01", "max": "2024-01-31"}, "2024-01-31", "2024-02-01", id="date"),
+    ],
+)
+def test_time_is_held_to_its_bounds(
+    room: Room, quarantine: str, kind: str, bounds: dict[str, str], good: str, bad: str
+) -> None:  # fmt: skip
+    dataset = spec(columns={"due": {"type": kind, **bounds}}, quarantine=quarantine)
+    header = (*HEADER, "due")
+    room.land("a.csv", [reading(h, due=good) for h in range(30)], header=header)
+    assert room.one(dataset).failures == ()
+    room.land("b.csv", [*(reading(h, due=good) for h in range(30, 60)), reading(70, due=bad)], header=header)
+    outcome = room.one(dataset)
+    assert [(f.column, f.failed_rows) for f in outcome.failures] == [("due", 1)]
+    assert next(iter(bounds.values()))[:10] in outcome.failures[0].limit
+    assert (outcome.state, room.published()) == (("published", 60) if quarantine == "rows" else ("quarantined", 30))
+
+
+def test_bound_without_an_offset_is_in_the_source_zone(room: Room) -> None:
+    dataset = spec(source={"timezone": "America/New_York"}, columns={"at": {"type": "timestamp", "min": "2024-02-01"}})
+    room.land("x.csv", [reading(0, at="2024-02-01T05:00:00Z"), reading(1, at="2024-02-01T04:59:59Z")])
+    assert [f.failed_rows for f in room.one(dataset).failures] == [1]
+
+
+def test_how_old_an_event_may_be_is_the_specs(room: Room) -> None:
+    room.land("x.csv", [reading(0, at="1965-03-01 00:00:00")])
+    failure = room.one(spec()).failures[0]
+    assert failure.limit == "not before 1990-01-01 (earliest)"
+    assert "set earliest in datasets/readings.yaml" in failure.remedy
+    assert room.one(spec(earliest="1960-01-01"), force=True).state == "published"
+    room.land("y.csv", [reading(0, at="0001-01-01 00:00:00")])
+    assert room.one(spec(earliest=None)).state == "published"
+
+
+def test_day_can_be_the_event_time(room: Room) -> None:
+    dataset = spec(columns={"at": {"type": "date"}})
+    room.land("x.csv", [reading(0, at="2024-02-01"), reading(0, at="2024-02-02"), reading(0, at="1989-12-31")])
+    assert [(f.column, f.failed_rows) for f in room.one(dataset).failures] == [("at", 1)]
 
 
 def test_doubled_key_holds_every_row_of_it(room: Room) -> None:
