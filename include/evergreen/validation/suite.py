@@ -123,9 +123,7 @@ def _unique(dataset: DatasetSpec, typed: sql.Composable) -> Rule:
     )  # fmt: skip
 
 
-def _bound(
-    dataset: DatasetSpec, column: Column, bound: float | date | datetime | None
-) -> float | str | None:
+def _bound(dataset: DatasetSpec, column: Column, bound: float | date | datetime | None) -> float | str | None:
     """A spec's `min` or `max` as it is compared: a number, or a time as ISO 8601 with its offset."""
     if not isinstance(bound, date):
         return bound

@@ -137,7 +137,9 @@ class WallClock:
         second = np.full(len(local), self.fold == "second")
         if self.fold == "by_order":
             for row in np.flatnonzero(twice):
-                number = self._pass(int(local[row]), int(found.until[row]), tuple(g[int(row)] for g in groups))
+                number = self._pass(
+                    int(local[row]), int(found.until[row]), tuple(g[int(row)] for g in groups)
+                )
                 second[row], twice[row] = number == 1, number not in (0, 1)
         elif self.fold is not None:
             twice = np.zeros(len(local), bool)

@@ -110,9 +110,19 @@ def test_time_without_zone_is_in_the_source_zone(room: Room) -> None:
 @pytest.mark.parametrize(
     ("kind", "bounds", "good", "bad"),
     [
-        pytest.param("timestamp", {"min": "2024-01-01"}, "2024-01-01 00:00:00", "2023-12-31 23:59:59", id="day"),
-        pytest.param("timestamp", {"max": "2024-01-01T10:00:00+02:00"}, "2024-01-01T08:00:00Z", "2024-01-01T08:00:01Z", id="moment"),
-        pytest.param("date", {"min": "2024-01-01", "max": "2024-01-31"}, "2024-01-31", "2024-02-01", id="date"),
+        pytest.param(
+            "timestamp", {"min": "2024-01-01"}, "2024-01-01 00:00:00", "2023-12-31 23:59:59", id="day"
+        ),
+        pytest.param(
+            "timestamp",
+            {"max": "2024-01-01T10:00:00+02:00"},
+            "2024-01-01T08:00:00Z",
+            "2024-01-01T08:00:01Z",
+            id="moment",
+        ),
+        pytest.param(
+            "date", {"min": "2024-01-01", "max": "2024-01-31"}, "2024-01-31", "2024-02-01", id="date"
+        ),
     ],
 )
 def test_time_is_held_to_its_bounds(
@@ -126,11 +136,15 @@ def test_time_is_held_to_its_bounds(
     outcome = room.one(dataset)
     assert [(f.column, f.failed_rows) for f in outcome.failures] == [("due", 1)]
     assert next(iter(bounds.values()))[:10] in outcome.failures[0].limit
-    assert (outcome.state, room.published()) == (("published", 60) if quarantine == "rows" else ("quarantined", 30))
+    assert (outcome.state, room.published()) == (
+        ("published", 60) if quarantine == "rows" else ("quarantined", 30)
+    )
 
 
 def test_bound_without_an_offset_is_in_the_source_zone(room: Room) -> None:
-    dataset = spec(source={"timezone": "America/New_York"}, columns={"at": {"type": "timestamp", "min": "2024-02-01"}})
+    dataset = spec(
+        source={"timezone": "America/New_York"}, columns={"at": {"type": "timestamp", "min": "2024-02-01"}}
+    )
     room.land("x.csv", [reading(0, at="2024-02-01T05:00:00Z"), reading(1, at="2024-02-01T04:59:59Z")])
     assert [f.failed_rows for f in room.one(dataset).failures] == [1]
 
@@ -147,7 +161,9 @@ def test_how_old_an_event_may_be_is_the_specs(room: Room) -> None:
 
 def test_day_can_be_the_event_time(room: Room) -> None:
     dataset = spec(columns={"at": {"type": "date"}})
-    room.land("x.csv", [reading(0, at="2024-02-01"), reading(0, at="2024-02-02"), reading(0, at="1989-12-31")])
+    room.land(
+        "x.csv", [reading(0, at="2024-02-01"), reading(0, at="2024-02-02"), reading(0, at="1989-12-31")]
+    )
     assert [(f.column, f.failed_rows) for f in room.one(dataset).failures] == [("at", 1)]
 
 

@@ -146,12 +146,22 @@ def test_value_is_read_or_stays_as_it_was(case: str) -> None:
 
 def test_several_columns_make_one_time() -> None:
     column = {"type": "timestamp", "from": ["y", "m", "d", "h"], "format": "%Y %B %d %H"}
-    parts = [["2020", "2020", None, "2020"], ["may", "NA", None, "june"], ["1", "1", None, "31"], ["24", "0", None, "0"]]
-    found = read({**column, "missing": ["NA"]}, *parts, kinds=("number", "text", "number", "number"))
-    assert found == ["2020-05-02 00:00:00+00:00", held("2020 NA 1 0", Held.PARTIAL), None, held("2020 june 31 0")]
-    assert read({"type": "timestamp", "from": ["a", "b"]}, ["2020-01-01"], ["10:00"], kinds=("text", "text")) == [
-        "2020-01-01 10:00:00+00:00"
+    parts = [
+        ["2020", "2020", None, "2020"],
+        ["may", "NA", None, "june"],
+        ["1", "1", None, "31"],
+        ["24", "0", None, "0"],
     ]
+    found = read({**column, "missing": ["NA"]}, *parts, kinds=("number", "text", "number", "number"))
+    assert found == [
+        "2020-05-02 00:00:00+00:00",
+        held("2020 NA 1 0", Held.PARTIAL),
+        None,
+        held("2020 june 31 0"),
+    ]
+    assert read(
+        {"type": "timestamp", "from": ["a", "b"]}, ["2020-01-01"], ["10:00"], kinds=("text", "text")
+    ) == ["2020-01-01 10:00:00+00:00"]
 
 
 TYPED: dict[str, tuple[dict[str, Any], str, str, str]] = {
@@ -210,8 +220,12 @@ def test_times_are_those_of_strptime(format_: str) -> None:
     chance = random.Random(format_)
     values = []
     for number in range(600):
-        moment = datetime(1969, 1, 1) + timedelta(seconds=chance.randrange(99 * 365 * 86400), microseconds=chance.randrange(10**6))
-        text = list(moment.replace(tzinfo=timezone(timedelta(minutes=30 * chance.randint(-20, 20)))).strftime(format_))
+        moment = datetime(1969, 1, 1) + timedelta(
+            seconds=chance.randrange(99 * 365 * 86400), microseconds=chance.randrange(10**6)
+        )
+        text = list(
+            moment.replace(tzinfo=timezone(timedelta(minutes=30 * chance.randint(-20, 20)))).strftime(format_)
+        )
         for _ in range(chance.randint(0, 2) if number % 2 else 0):
             text[chance.randrange(len(text))] = chance.choice(SPOIL)
         values.append("".join(text))
@@ -235,7 +249,9 @@ def test_times_are_those_of_strptime(format_: str) -> None:
     assert taken >= 280
 
 
-@pytest.mark.parametrize(("decimal", "thousands"), [(",", "."), (".", ","), (",", " "), (".", "'"), (",", None)])
+@pytest.mark.parametrize(
+    ("decimal", "thousands"), [(",", "."), (".", ","), (",", " "), (".", "'"), (",", None)]
+)
 def test_numbers_are_those_of_decimal(decimal: str, thousands: str | None) -> None:
     chance = random.Random(f"{decimal}{thousands}")
     values = []
@@ -259,7 +275,9 @@ def test_numbers_are_those_of_decimal(decimal: str, thousands: str | None) -> No
         if thousands:
             head = re.split(f"[{re.escape(decimal)}e]", plain)[0].lstrip("+-")
             groups = head.split(thousands)
-            assert len(groups) == 1 or (1 <= len(groups[0]) <= 3 and all(len(g) == 3 for g in groups[1:])), value
+            assert len(groups) == 1 or (1 <= len(groups[0]) <= 3 and all(len(g) == 3 for g in groups[1:])), (
+                value
+            )
             plain = plain.replace(thousands, "")
         assert Decimal(got) == Decimal(plain.replace(decimal, ".")), value
     assert taken > 300
@@ -272,19 +290,32 @@ def test_epochs_are_exact() -> None:
         values = [format(Decimal(m).scaleb(digits - 6), "f") for m in moments]
         found = read({"type": "timestamp", "format": unit}, values)
         origin = datetime(1970, 1, 1, tzinfo=timezone.utc)
-        assert [(datetime.fromisoformat(str(f)) - origin) // timedelta(microseconds=1) for f in found] == moments
+        assert [
+            (datetime.fromisoformat(str(f)) - origin) // timedelta(microseconds=1) for f in found
+        ] == moments
 
 
 def test_spec_that_says_nothing_of_the_file_converts_nothing() -> None:
-    columns = {kind: {"type": kind} for kind in ("float", "integer", "boolean", "text", "category", "timestamp", "date")}
-    dataset = DatasetSpec.model_validate({"name": "x", "key": ["timestamp"], "event_time": "timestamp", "columns": columns})
+    columns = {
+        kind: {"type": kind}
+        for kind in ("float", "integer", "boolean", "text", "category", "timestamp", "date")
+    }
+    dataset = DatasetSpec.model_validate(
+        {"name": "x", "key": ["timestamp"], "event_time": "timestamp", "columns": columns}
+    )
     assert [name for name in columns if converts(dataset, name)] == []
     renamed = {name: {**column, "from": name.upper()} for name, column in columns.items()}
-    dataset = DatasetSpec.model_validate({"name": "x", "key": ["timestamp"], "event_time": "timestamp", "columns": renamed})
+    dataset = DatasetSpec.model_validate(
+        {"name": "x", "key": ["timestamp"], "event_time": "timestamp", "columns": renamed}
+    )
     assert [name for name in columns if converts(dataset, name)] == []
 
 
 @pytest.mark.parametrize("values", [[], [None], [""], [None, "1/1/17 0:00"]])
 def test_nothing_and_little_are_read_too(values: list[str | None]) -> None:
-    found = read({"type": "timestamp", "format": "%m/%d/%y %H:%M"}, [v or None for v in values], timezone="Europe/Berlin")
+    found = read(
+        {"type": "timestamp", "format": "%m/%d/%y %H:%M"},
+        [v or None for v in values],
+        timezone="Europe/Berlin",
+    )
     assert found == [v and "2016-12-31 23:00:00+00:00" for v in [v or None for v in values]]

@@ -33,7 +33,9 @@ def changes(zone: ZoneInfo) -> list[datetime]:
 @pytest.mark.parametrize("zone", ZONES)
 def test_offsets_are_those_of_zoneinfo(zone: str) -> None:
     chance, place = random.Random(5), ZoneInfo(zone)
-    times = [datetime(1880, 1, 1) + timedelta(seconds=chance.randrange(160 * 365 * 86400)) for _ in range(500)]
+    times = [
+        datetime(1880, 1, 1) + timedelta(seconds=chance.randrange(160 * 365 * 86400)) for _ in range(500)
+    ]
     times += [d - timedelta(minutes=chance.randrange(48 * 60)) for d in changes(place) for _ in range(4)]
     times += [datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59)]
     found = offsets(micros(times), zone)
@@ -42,7 +44,9 @@ def test_offsets_are_those_of_zoneinfo(zone: str) -> None:
         assert [int(found.first[index]) * MICROSECOND, int(found.second[index]) * MICROSECOND] == told, time
 
 
-def autumn(*minutes: int, fold: str | None = "by_order", group: str = "", zone: str = "Europe/Berlin") -> list[str]:
+def autumn(
+    *minutes: int, fold: str | None = "by_order", group: str = "", zone: str = "Europe/Berlin"
+) -> list[str]:
     """The UTC clock time of local times, each so many minutes after midnight of the 29th October 2023; `?` if not told."""
     local = micros([datetime(2023, 10, 29) + timedelta(minutes=m) for m in minutes])
     told = WallClock(zone, fold).utc(local, [group] if group else [])  # type: ignore[arg-type]
@@ -69,7 +73,10 @@ def test_order_tells_the_pass(case: str) -> None:
 
 def test_each_series_has_passes_of_its_own() -> None:
     assert autumn(120, 120, 120, 120, group="abab") == ["00:00", "00:00", "01:00", "01:00"]
-    assert autumn(90, 120, 120, 180, 90, 120, 120, 180, group="aaaabbbb") == ["23:30", "00:00", "01:00", "02:00"] * 2
+    assert (
+        autumn(90, 120, 120, 180, 90, 120, 120, 180, group="aaaabbbb")
+        == ["23:30", "00:00", "01:00", "02:00"] * 2
+    )
 
 
 def test_first_second_and_nothing_said() -> None:
@@ -86,7 +93,12 @@ def test_order_goes_on_from_block_to_block() -> None:
 
 def test_two_autumns_do_not_mix() -> None:
     clock = WallClock("Europe/Berlin", "by_order")
-    times = [datetime(2022, 10, 30, 2), datetime(2022, 10, 30, 2), datetime(2023, 10, 29, 2), datetime(2023, 10, 29, 2)]
+    times = [
+        datetime(2022, 10, 30, 2),
+        datetime(2022, 10, 30, 2),
+        datetime(2023, 10, 29, 2),
+        datetime(2023, 10, 29, 2),
+    ]
     told = clock.utc(micros(times))
     assert [(ORIGIN + int(u) * MICROSECOND).hour for u in told.utc] == [0, 1, 0, 1]
 
