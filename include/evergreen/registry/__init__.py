@@ -1,7 +1,7 @@
 """Versions of models: which one is champion (the ledger knows), their files and aliases (MLflow keeps them)."""
 
 from evergreen.registry.aliases import aliases, move_alias
-from evergreen.registry.artifacts import artifact_folder, log_files
+from evergreen.registry.artifacts import artifact_folder, kept_folder, log_files
 from evergreen.registry.champions import Champion, champion, history
 from evergreen.registry.models import LoadedModel, load
 
@@ -12,6 +12,7 @@ __all__ = [
     "artifact_folder",
     "champion",
     "history",
+    "kept_folder",
     "load",
     "log_files",
     "move_alias",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -13,7 +14,11 @@ import mlflow.artifacts
 
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError
+from evergreen.registry import identity
 from evergreen.registry.client import client, guarded
+from evergreen.warehouse.connection import connect
+
+log = logging.getLogger(__name__)
 
 KEEP_FOLDERS = 24
 IN_USE_S = 3600.0
@@ -38,6 +43,37 @@ def artifact_folder(run_id: str, path: str) -> Path:
         return (
             fetched(f"runs/{run_id}-{hashlib.sha256(path.encode()).hexdigest()[:16]}", uri) / Path(path).name
         )
+
+
+def kept_folder(model_name: str, run_id: str, path: str) -> Path:
+    """A local copy of a folder that travels with a version (its reference), each file as it was registered.
+
+    Of a version that an earlier release registered no sums are known; its files are taken as they are.
+
+    Args:
+        model_name: name of the model.
+        run_id: MLflow's id of the run that made the version.
+        path: path of the folder in the run.
+
+    Raises:
+        TerminalError: the run has no such folder, or its files are not those that were registered (REGISTRY_MISMATCH).
+        TransientError: warehouse or MLflow do not answer.
+    """
+    what = f"{model_name}, MLflow run {run_id}"
+    with guarded(f"read {path} of MLflow run {run_id}"):
+        tags = client().get_run(run_id).data.tags
+    with connect() as conn:
+        sums = identity.expected(what, tags, identity.known_run(conn, model_name, run_id))
+    folder = artifact_folder(run_id, path)
+    if sums is None:
+        log.warning(
+            "%s was made by an earlier release, which kept no sum of %s; it is taken as it is", what, path
+        )
+        return folder
+    names = {name for name in sums if name.startswith(f"{path}/")}
+    names |= {f"{path}/{p.relative_to(folder)}" for p in folder.rglob("*") if p.is_file()}
+    identity.verify(what, folder, {name: folder.parent / name for name in sorted(names)}, sums)
+    return folder
 
 
 def log_files(run_id: str, source: Path, artifact_path: str | None = None) -> None:

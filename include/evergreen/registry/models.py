@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import xgboost as xgb
 
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError
+from evergreen.registry import identity
 from evergreen.registry.artifacts import fetched
 from evergreen.registry.client import client, guarded
 from evergreen.spec import ModelSpec
 from evergreen.training.encode import Encoded, Encoding, encode
+from evergreen.warehouse.connection import connect
+
+log = logging.getLogger(__name__)
 
 MODEL_FILE = "model.ubj"
 ENCODING_FILE = "features.json"
 PROBE_FILE = "probe.parquet"
-DIGEST_TAG = "evergreen.model_sha256"
+EXTRA = "extra_files"  # MLflow's folder for what travels with a model
+DIGEST_TAG = "evergreen.model_sha256"  # of the booster's file alone, as earlier releases kept it
+TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -66,35 +73,94 @@ def predict(booster: xgb.Booster, matrix: np.ndarray) -> np.ndarray:
 
 
 def load(model: ModelSpec, version: str) -> LoadedModel:
-    """Load a registered version.
+    """Load a registered version, after it was seen to be the one that the ledger decided on, unchanged.
 
     MLflow is asked for the version each time, so that one which was deleted is not served from this
-    machine's cache; the files are fetched once.
+    machine's cache; the files are fetched once. Its run must be the one that the ledger knows for that number, and every
+    file that is loaded must have the sum that was registered, see `identity`. Of a version that an earlier release
+    registered the booster's sum alone is known; its encoding must then give the predictions that were kept with it.
 
     Args:
         model: its spec (the name is what counts).
         version: the number, as text.
 
     Raises:
-        TerminalError: MLflow has no such version, or its files are not those that were registered
-            (REGISTRY_MISMATCH).
-        TransientError: MLflow does not answer.
+        TerminalError: MLflow has no such version, it is another one than the ledger's, or its files are not those that
+            were registered (REGISTRY_MISMATCH).
+        TransientError: warehouse or MLflow do not answer.
     """
+    what = f"{model.name} version {version}"
     with guarded(f"load version {version} of {model.name}"):
         found = client().get_model_version(model.name, version)
+    with connect() as conn:
+        ledgers = identity.known(conn, model.name, version)
+    identity.require_run(model.name, version, str(found.run_id), ledgers)
+    with guarded(f"load version {version} of {model.name}"):
         folder = fetched(f"models/{model.name}-{version}-{found.run_id}", f"models:/{model.name}/{version}")
-    path = folder / MODEL_FILE
-    digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
-    if digest != found.tags.get(DIGEST_TAG):
-        raise TerminalError(
-            f"{model.name} version {version}: {MODEL_FILE} has SHA-256 {digest[:16]}, registered was "
-            f"{str(found.tags.get(DIGEST_TAG))[:16]}; the file was changed after training. Delete {folder} in case the "
-            "copy on this machine is damaged, else roll back",
-            Reason.REGISTRY_MISMATCH,
+    places = {
+        MODEL_FILE: folder / MODEL_FILE,
+        **{name: folder / EXTRA / name for name in (ENCODING_FILE, PROBE_FILE)},
+    }
+    sums = identity.expected(what, found.tags, ledgers)
+    if sums is not None:
+        identity.verify(what, folder, places, sums)
+    else:
+        identity.verify(
+            what, folder, {MODEL_FILE: places[MODEL_FILE]}, {MODEL_FILE: found.tags.get(DIGEST_TAG, "")}
         )
     booster = xgb.Booster()
-    booster.load_model(path)
-    encoding = Encoding.from_dict(
-        json.loads((folder / "extra_files" / ENCODING_FILE).read_text(encoding="utf-8"))
-    )
-    return LoadedModel(version, str(found.run_id), booster, encoding, folder)
+    booster.load_model(places[MODEL_FILE])
+    loaded = LoadedModel(version, str(found.run_id), booster, _encoding(what, places[ENCODING_FILE]), folder)
+    if sums is None:
+        log.warning(
+            "%s was registered by an earlier release, which kept the sum of %s alone; its encoding was held against its probe",
+            what, MODEL_FILE,
+        )  # fmt: skip
+        if places[PROBE_FILE].is_file():
+            probe(loaded)
+    return loaded
+
+
+def _encoding(what: str, path: Path) -> Encoding:
+    try:
+        return Encoding.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TerminalError(
+            f"{what}: {ENCODING_FILE} cannot be read ({type(error).__name__}: {error}); it is damaged. Delete {path.parent.parent} "
+            f"in case only the copy on this machine is. {identity.WAY_ON}",
+            Reason.REGISTRY_MISMATCH,
+        ) from error
+
+
+def probe(loaded: LoadedModel) -> dict[str, float]:
+    """Score the rows that were kept with a version and compare with what it predicted when it was trained.
+
+    Returns:
+        The number of rows and the largest difference, relative to the largest prediction.
+
+    Raises:
+        TerminalError: predictions that are not finite or differ by more than 1e-5 (PROBE_FAILED), or no rows
+            (REGISTRY_MISMATCH).
+    """
+    path = loaded.folder / EXTRA / PROBE_FILE
+    if not path.is_file():
+        raise TerminalError(
+            f"version {loaded.version} has no {PROBE_FILE} in MLflow, so it cannot be tried; choose another version",
+            Reason.REGISTRY_MISMATCH,
+        )
+    rows = pq.read_table(path)
+    expected, found = rows["_prediction"].to_numpy(), loaded.predict(rows)
+    if not rows.num_rows or not np.isfinite(found).all():
+        raise TerminalError(
+            f"version {loaded.version} gives {int((~np.isfinite(found)).sum())} predictions that are not finite for "
+            f"{rows.num_rows} probe rows; choose another version",
+            Reason.PROBE_FAILED,
+        )
+    difference = float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
+    if not difference <= TOLERANCE:
+        raise TerminalError(
+            f"version {loaded.version} predicts otherwise than when it was trained: largest relative difference "
+            f"{difference:.2g}, limit {TOLERANCE:g}; another version of XGBoost? Choose another version or train again",
+            Reason.PROBE_FAILED,
+        )
+    return {"rows": rows.num_rows, "largest_difference": difference}

@@ -12,21 +12,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
-
 from evergreen import ledger
 from evergreen.alerting.outbox import raise_incident
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
 from evergreen.registry.champions import champion, succession
-from evergreen.registry.models import PROBE_FILE, LoadedModel, load
+from evergreen.registry.models import load, probe
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.connection import connect
 
 log = logging.getLogger(__name__)
-
-TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -136,40 +131,6 @@ def rollback(
 def about(waiting: Sequence[Decision], version: str | None, as_of: datetime) -> tuple[int, ...]:
     """Ids of those of the open retrain requests that windows of a version opened: a rollback from it answers them."""
     return tuple(d.id for d in waiting if d.id is not None and d.version == version and d.as_of <= as_of)
-
-
-def probe(loaded: LoadedModel) -> dict[str, float]:
-    """Score the rows that were kept with a version and compare with what it predicted when it was trained.
-
-    Returns:
-        The number of rows and the largest difference, relative to the largest prediction.
-
-    Raises:
-        TerminalError: predictions that are not finite or differ by more than 1e-5 (PROBE_FAILED), or no rows
-            (REGISTRY_MISMATCH).
-    """
-    path = loaded.folder / "extra_files" / PROBE_FILE
-    if not path.is_file():
-        raise TerminalError(
-            f"version {loaded.version} has no {PROBE_FILE} in MLflow, so it cannot be tried; choose another version",
-            Reason.REGISTRY_MISMATCH,
-        )
-    rows = pq.read_table(path)
-    expected, found = rows["_prediction"].to_numpy(), loaded.predict(rows)
-    if not rows.num_rows or not np.isfinite(found).all():
-        raise TerminalError(
-            f"version {loaded.version} gives {int((~np.isfinite(found)).sum())} predictions that are not finite for "
-            f"{rows.num_rows} probe rows; choose another version",
-            Reason.PROBE_FAILED,
-        )
-    difference = float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
-    if not difference <= TOLERANCE:
-        raise TerminalError(
-            f"version {loaded.version} predicts otherwise than when it was trained: largest relative difference "
-            f"{difference:.2g}, limit {TOLERANCE:g}; another version of XGBoost? Choose another version or train again",
-            Reason.PROBE_FAILED,
-        )
-    return {"rows": rows.num_rows, "largest_difference": difference}
 
 
 def _target(model: ModelSpec, changes: list[Decision], to_version: str | None) -> str:

@@ -45,8 +45,14 @@ class Answer:
 
 def waiting(conn: Connection, model: ModelSpec, version: str | None) -> Decision | None:
     """The row by which a version waits, whether or not that wait has ended; None if it never waited."""
-    found = ledger.find(conn, dedupe_key=f"await:{model.name}:{version}")
-    return found[0] if found else None
+    rows = ledger.find(conn, ledger.model_subject(model.name), (Kind.AWAITING_APPROVAL,))
+    return next((row for row in rows if row.version == version), None)
+
+
+def waiting_for(conn: Connection, model: ModelSpec, found: Outcome) -> Decision | None:
+    """The row by which the challenger of a training waits, see `waiting`."""
+    row = waiting(conn, model, found.version)
+    return row if row is not None and row.evidence.get("mlflow_run") == found.mlflow_run else None
 
 
 def until(waiting: Decision) -> datetime:
@@ -67,7 +73,7 @@ def wait(
             kind=Kind.AWAITING_APPROVAL,
             reason=ruling.reason.value,
             run_id=run_id,
-            dedupe_key=f"await:{model.name}:{found.version}",
+            dedupe_key=f"await:{model.name}:run:{found.mlflow_run}",
             version=found.version,
             evidence={
                 **found.to_dict(),
@@ -132,13 +138,14 @@ def conclude(model: ModelSpec, version: str, answer: Answer, run_id: str) -> Dec
     """
     with connect() as conn:
         asked = waiting(conn, model, version)
-        standing = settled(conn, model, version)
     if asked is None:
         raise TerminalError(
             f"{model.name}: version {version} does not wait for approval; see the ledger for what was decided",
             Reason.REGISTRY_MISMATCH,
         )
     found = outcome(asked)
+    with connect() as conn:
+        standing = settled(conn, model, found)
     in_time = answer.by is not None and answer.at <= until(asked)
     registered = None
     if standing is None and answer.approved and in_time:
@@ -146,7 +153,7 @@ def conclude(model: ModelSpec, version: str, answer: Answer, run_id: str) -> Dec
         registry.load(model, version)
     with connect() as conn:
         ledger.lock(conn, model.name)
-        decision = settled(conn, model, version) or _end(
+        decision = settled(conn, model, found) or _end(
             conn, model, asked, found, answer, in_time, registered, run_id
         )
     if decision.kind is Kind.PROMOTED:
@@ -209,7 +216,8 @@ def ask(conn: Connection, waiting: Decision, run_id: str, instead_of: Decision |
 
 def outcome(waiting: Decision) -> Outcome:
     """The outcome of the training whose challenger waits, as its row keeps it."""
-    return Outcome.from_dict({f.name: waiting.evidence[f.name] for f in fields(Outcome)})
+    kept = waiting.evidence
+    return Outcome.from_dict({f.name: kept[f.name] for f in fields(Outcome) if f.name in kept})
 
 
 def _end(

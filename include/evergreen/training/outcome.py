@@ -19,6 +19,7 @@ class Outcome:
     ledger row that made the champion which the gate compared with (None: there was none), so that a change of
     champion meanwhile is seen. `metrics` holds challenger, baseline and champion on the judged rows; `holdout` the
     challenger on the whole holdout. `trained_until`: the final model saw labels of event times before it (UTC).
+    `digest`: over all files that are loaded with the version, see `registry.identity`; empty: an earlier release trained it.
     `training_hash`: of what of the spec shapes a model, see `provenance`.
     `choice`: window and parameters that the validation chose, see `choose.Choice`; None where nothing was open.
     `note`: what the spec asked for and the machine could not give, a sentence; mostly empty.
@@ -47,6 +48,7 @@ class Outcome:
     note: str = ""
     training_hash: str = ""
     choice: dict[str, Any] | None = None
+    digest: str = ""
 
     @property
     def passed(self) -> bool:

@@ -58,7 +58,7 @@ def settle(
     registered = check_version(model, found)
     with connect() as conn:
         ledger.lock(conn, model.name)
-        standing = settled(conn, model, found.version) or approval.waiting(conn, model, found.version)
+        standing = settled(conn, model, found) or approval.waiting_for(conn, model, found)
         decision = standing or _decide(conn, model, found, registered, run_id, because)
     if decision.kind is Kind.PROMOTED:
         with connect() as conn:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -18,17 +19,20 @@ import mlflow
 import mlflow.xgboost
 import xgboost as xgb
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
+from evergreen.registry import identity
 from evergreen.registry.client import client, guarded
 from evergreen.registry.models import ENCODING_FILE
 from evergreen.spec import ModelSpec
 from evergreen.training.encode import Encoding
 from evergreen.training.outcome import Outcome
 from evergreen.training.provenance import requirements
+
+log = logging.getLogger(__name__)
 
 KEY_TAG = "evergreen.run_key"
 DONE_TAG = "evergreen.complete"
@@ -135,10 +139,29 @@ def model_files(mlflow_run: str, booster: xgb.Booster, encoding: Encoding, extra
         return logged.model_id
 
 
+def tag_files(mlflow_run: str, sums: dict[str, str]) -> dict[str, str]:
+    """Keep the sums of a version's files and their digest with the run; returns the same tags for the version."""
+    tags = {identity.FILES_TAG: json.dumps(sums), identity.IDENTITY_TAG: identity.digest_of(sums)}
+    with guarded(f"write into MLflow run {mlflow_run}"):
+        client().log_batch(mlflow_run, tags=[RunTag(name, value) for name, value in tags.items()])
+    return tags
+
+
 def register(
-    model: ModelSpec, mlflow_run: str, model_id: str, as_of: datetime, run_id: str, tags: dict[str, str]
+    model: ModelSpec,
+    mlflow_run: str,
+    model_id: str,
+    as_of: datetime,
+    run_id: str,
+    tags: dict[str, str],
+    beyond: int,
 ) -> str:
-    """Register the run's model as a version with the alias `challenger`; returns the version."""
+    """Register the run's model as a version with the alias `challenger`; returns the version.
+
+    Its number is larger than `beyond`, the largest that the ledger has seen: MLflow counts from 1 again after the registered
+    model was deleted, and goes back with a database that was restored. The numbers between are taken and deleted, and so used
+    up; a call that dies among them leaves versions of its own run, which the next try discards.
+    """
     tags = {**_identity(as_of, run_id), **tags}
     with guarded(f"register a version of {model.name}"):
         try:
@@ -146,9 +169,19 @@ def register(
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        made = client().create_model_version(
-            model.name, f"models:/{model_id}", run_id=mlflow_run, tags=tags, model_id=model_id
-        )
+        while True:
+            made = client().create_model_version(
+                model.name, f"models:/{model_id}", run_id=mlflow_run, tags=tags, model_id=model_id
+            )
+            if int(made.version) > beyond:
+                break
+            log.warning(
+                "%s: MLflow gave the number %s, the ledger knows numbers up to %d; it is used up",
+                model.name,
+                made.version,
+                beyond,
+            )
+            client().delete_model_version(model.name, str(made.version))
         client().set_registered_model_alias(model.name, "challenger", str(made.version))
         return str(made.version)
 

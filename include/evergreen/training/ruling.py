@@ -12,6 +12,7 @@ from evergreen import ledger, registry
 from evergreen.alerting.outbox import raise_incident
 from evergreen.errors import Reason, TerminalError
 from evergreen.ledger import Decision, Kind
+from evergreen.registry import identity
 from evergreen.registry.client import client, guarded
 from evergreen.spec import ModelSpec
 from evergreen.training.outcome import Outcome
@@ -39,10 +40,17 @@ class Ruling:
     answers: bool = True
 
 
-def settled(conn: Connection, model: ModelSpec, version: str | None) -> Decision | None:
-    """The decision that stands for a version; None while there is none."""
-    standing = ledger.find(conn, dedupe_key=_key(model, version))
-    return standing[0] if standing else None
+def settled(conn: Connection, model: ModelSpec, found: Outcome) -> Decision | None:
+    """The decision that stands for the challenger of a training; None while there is none.
+
+    It is found by the MLflow run. A decision of an earlier release is named by the number of the version, which another
+    MLflow server may have given to another model: it counts where its run is the same.
+    """
+    for key in (_key(model, found), f"settle:{model.name}:{found.version}"):
+        for standing in ledger.find(conn, dedupe_key=key):
+            if standing.evidence.get("mlflow_run") == found.mlflow_run:
+                return standing
+    return None
 
 
 def rule(conn: Connection, model: ModelSpec, found: Outcome) -> Ruling:
@@ -103,7 +111,7 @@ def write(
             kind=Kind.PROMOTED if ruling.passed else Kind.REJECTED,
             reason=ruling.reason.value,
             run_id=run_id,
-            dedupe_key=_key(model, found.version),
+            dedupe_key=_key(model, found),
             version=found.version,
             answers=tuple(answers),
             evidence={
@@ -140,6 +148,7 @@ def evidence(found: Outcome, ruling: Ruling) -> dict[str, Any]:
         "compared_with": found.champion_version,
         "requests": list(found.requests),
         "mlflow_run": found.mlflow_run,
+        "digest": found.digest,
         "training_run": found.run_id,
         "trained_until": found.trained_until.isoformat(),
         "refitted": found.refitted,
@@ -176,6 +185,13 @@ def check_version(model: ModelSpec, found: Outcome) -> datetime:
         raise TerminalError(
             f"{model.name}: version {found.version} in MLflow is of run {registered.run_id}, the training's run is "
             f"{found.mlflow_run}; another MLflow server, or a restored one? Train again",
+            Reason.REGISTRY_MISMATCH,
+        )
+    tagged = registered.tags.get(identity.IDENTITY_TAG, "")
+    if tagged != found.digest:
+        raise TerminalError(
+            f"{model.name}: version {found.version} in MLflow has the digest {tagged[:16] or 'none'}, the training's files have "
+            f"{found.digest[:16] or 'none'}; its tags were changed since, and nothing is promoted. Train again",
             Reason.REGISTRY_MISMATCH,
         )
     with guarded(f"read run {found.mlflow_run} of {model.name}"):
@@ -221,8 +237,8 @@ def named(version: str | None) -> str:
     return f"version {version}" if version else "none"
 
 
-def _key(model: ModelSpec, version: str | None) -> str:
-    return f"settle:{model.name}:{version}"
+def _key(model: ModelSpec, found: Outcome) -> str:
+    return f"settle:{model.name}:run:{found.mlflow_run}"
 
 
 def _incident(

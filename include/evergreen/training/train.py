@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import psycopg2
 
 from evergreen import registry
 from evergreen.errors import EvergreenError, Reason, TransientError
+from evergreen.registry import identity
 from evergreen.registry.models import DIGEST_TAG, MODEL_FILE
 from evergreen.spec import ModelSpec, Specs
 from evergreen.training import machine, record, scratch
@@ -30,7 +30,14 @@ from evergreen.training.provenance import (
     spec_hash,
     training_hash,
 )
-from evergreen.training.version import Final, finalise, write_model_files, write_run_files
+from evergreen.training.version import (
+    REFERENCE,
+    SPEC_FILE,
+    Final,
+    finalise,
+    write_model_files,
+    write_run_files,
+)
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.snapshot import Snapshot
 
@@ -103,14 +110,21 @@ def train(
                 "champion_version": champion.version if champion else None,
             }
             record.parameters(mlflow_run, told | _told(model, judged, final, tags))
-            model_id, digest = _log_files(model, judged, final, document, mlflow_run)
+            model_id, sums = _log_files(model, judged, final, document, mlflow_run)
+            digest = identity.digest_of(sums)
             record.measured(mlflow_run, model_id, _measured(judged))
             version = None
             if not dry_run:
                 # Without the connection the lock is gone, and another try may be at work.
                 fetch(lock, "SELECT 1")
-                more = {"evergreen.gate": judged.verdict.reason.value, DIGEST_TAG: digest}
-                version = record.register(model, mlflow_run, model_id, as_of, run_id, tags | more)
+                more = {
+                    "evergreen.gate": judged.verdict.reason.value,
+                    DIGEST_TAG: sums[MODEL_FILE],
+                    **record.tag_files(mlflow_run, sums),
+                }
+                with connect() as conn:
+                    beyond = identity.highest(conn, model.name)
+                version = record.register(model, mlflow_run, model_id, as_of, run_id, tags | more, beyond)
             outcome = Outcome(
                 model=model.name,
                 run_id=run_id,
@@ -130,6 +144,7 @@ def train(
                 trained_until=final.trained_until,
                 fingerprint=snapshot.fingerprint,
                 spec_hash=tags["evergreen.spec_hash"],
+                digest=digest,
                 champion_version=champion.version if champion else None,
                 champion_decision=champion.decision_id if champion else None,
                 note=where.note,
@@ -202,8 +217,8 @@ def _measured(judged: Judged) -> dict[str, float]:
 
 def _log_files(
     model: ModelSpec, judged: Judged, final: Final, document: dict[str, Any], mlflow_run: str
-) -> tuple[str, str]:
-    """Log all files; returns MLflow's id of the model, and the SHA-256 of the model's file."""
+) -> tuple[str, dict[str, str]]:
+    """Log all files; returns MLflow's id of the model, and the sums of the files that stay with its version."""
     with tempfile.TemporaryDirectory(prefix="evergreen-train-") as place:
         run_files, model_files = Path(place, "run"), Path(place, "model")
         run_files.mkdir()
@@ -216,4 +231,7 @@ def _log_files(
             mlflow_run, final.booster, final.encoding, write_model_files(judged, final, model_files)
         )
         final.booster.save_model(model_files / MODEL_FILE)
-        return model_id, hashlib.sha256((model_files / MODEL_FILE).read_bytes()).hexdigest()
+        kept = {path.name: path for path in model_files.iterdir()}
+        kept[SPEC_FILE] = run_files / SPEC_FILE
+        kept |= {f"{REFERENCE}/{path.name}": path for path in (run_files / REFERENCE).iterdir()}
+        return model_id, identity.sums(kept)

@@ -37,6 +37,8 @@ from evergreen.training.rows import Rows
 from evergreen.training.split import moment
 
 PROBE_ROWS = 200
+SPEC_FILE = "spec.yaml"
+REFERENCE = "reference"  # folder
 Refitting = Callable[[ModelSpec, Encoding, Labelled, int, Machine], Boosted]
 
 
@@ -180,8 +182,8 @@ def write_run_files(
     _json(folder / "importance.json", gains(final.booster, final.encoding))
     _json(folder / ENCODING_FILE, final.encoding.to_dict())
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-    (folder / "spec.yaml").write_text(text, encoding="utf-8")
-    reference_of(model, judged, final).write(folder / "reference")
+    (folder / SPEC_FILE).write_text(text, encoding="utf-8")
+    reference_of(model, judged, final).write(folder / REFERENCE)
 
 
 def reference_of(model: ModelSpec, judged: Judged, final: Final) -> reference.Reference:
