@@ -1,13 +1,14 @@
 """
 ### Promote: a person approves a challenger before it is champion
 
-**What.** Only for a model whose spec says `gate.approval: manual`. A challenger that passed the gate waits in the ledger;
+**What.** For a model whose spec says `gate.approval: manual`, and for any other one whose champion cannot be evaluated any
+more (`champion_cannot_be_evaluated`). A challenger that passed the gate waits in the ledger;
 this DAG asks about it on Airflow's page of required actions: metrics of challenger, champion and baseline on the same
 rows, every check of the gate with its numbers, links to MLflow. The answer, who gave it and the comment are a row of the
 ledger.
 
-**When.** When a training leaves a challenger that waits (the asset wakes this DAG), and every hour, so that no challenger
-is forgotten whose event was lost or whose run was ended. A run that finds nothing to ask ends at once. Waiting takes no
+**When.** When a training leaves a challenger that waits (the asset wakes this DAG), and with `gate.approval: manual` every
+hour, so that no challenger is forgotten whose event was lost or whose run was ended. A run that finds nothing to ask ends at once. Waiting takes no
 worker: the task is parked (`awaiting_input`), and it holds up neither trainings nor other runs.
 
 **Params.** None. The page has *Comment*: why.
@@ -66,7 +67,10 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         dag_id,
         description=f"A person approves the next champion of {spec.name}",
         doc_md=wiring.doc(__doc__, spec),
-        schedule=wiring.schedule("47 * * * *", wiring.challenger_asset(spec.name)),
+        # Where a person is asked only if the champion is lost, an event that was lost is told again by the next training.
+        schedule=wiring.schedule(
+            "47 * * * *" if spec.gate.approval == "manual" else None, wiring.challenger_asset(spec.name)
+        ),
         default_args=wiring.default_args(spec.owner),
         tags=["evergreen", "promote", f"model:{spec.name}"],
         **{
@@ -179,5 +183,4 @@ def _still_asks(ti: Any, other: str) -> bool:
 
 
 for _dag_id, _spec in wiring.wanted("promote"):
-    if _spec.gate.approval == "manual":
-        globals()[_dag_id] = build(_dag_id, _spec)
+    globals()[_dag_id] = build(_dag_id, _spec)

@@ -14,7 +14,9 @@ model at a time.
 
 **Then.** A promotion emits the model's asset, which wakes the scoring; the e-mail names the numbers. `announce` is
 skipped where nothing was promoted, `notify` where no e-mail waits. With `gate.approval: manual` a challenger that passed
-waits for a person instead, in `promote__MODEL`, which `announce_challenger` wakes.
+waits for a person instead, in `promote__MODEL`, which `announce_challenger` wakes. So it does where the champion cannot be
+evaluated any more (lost in MLflow, or it needs a feature that is gone): then only a person can say that the challenger may take
+its place.
 
 **How to recover.** Clear the failed task: each step finds what an earlier try left and never registers or promotes
 twice. A bad promotion is undone by the monitor's watch, or by hand by the DAG `rollback__MODEL`. What the watch took
@@ -36,7 +38,7 @@ from evergreen.spec import ModelSpec
 
 def build(dag_id: str, spec: ModelSpec) -> DAG:
     """Build the training DAG of a model."""
-    subject, approved_by_hand = f"model/{spec.name}", spec.gate.approval == "manual"
+    subject = f"model/{spec.name}"
     with DAG(
         dag_id,
         description=f"Train, judge and promote {spec.name}",
@@ -120,8 +122,8 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         def settle(plan: dict[str, Any], outcome: dict[str, Any], **context: Any) -> dict[str, Any]:
             """Promote, reject or let it wait: one row in the ledger, then the aliases in MLflow.
 
-            Then announce is skipped unless it promoted, and notify unless e-mails wait. Where a person approves,
-            announce_challenger tells the promotion DAG as long as a challenger waits, be it an earlier one.
+            Then announce is skipped unless it promoted, and notify unless e-mails wait. announce_challenger tells the
+            promotion DAG as long as a challenger waits for a person, be it an earlier one.
             """
             from datetime import datetime
 
@@ -141,15 +143,13 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             )
             promoted = decision.kind.value == "promoted"
             event = wiring.owed(subject, promoted, datetime.fromisoformat(plan["as_of"]))
-            asks = {}
-            if approved_by_hand:
-                with connect() as conn:
-                    asks["announce_challenger"] = ledger.awaiting_approval(conn, model.name) is not None
+            with connect() as conn:
+                waits = ledger.awaiting_approval(conn, model.name) is not None
             return wiring.hand_on(
                 context,
                 {
                     "announce": event,
-                    **asks,
+                    "announce_challenger": waits,
                     "as_of": plan["as_of"],
                     "decision": decision.kind.value,
                     "decision_id": decision.id,
@@ -157,7 +157,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 },
                 announce=event["due"],
                 notify=wiring.mails_wait(subject),
-                **asks,
+                announce_challenger=waits,
             )
 
         planned = snapshot()
@@ -166,12 +166,11 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             wiring.model_asset(spec.name),
             unless="the challenger was rejected, and no earlier change is untold",
         )(settled)
-        if approved_by_hand:
-            wiring.announce(
-                wiring.challenger_asset(spec.name),
-                unless="no challenger waits",
-                task_id="announce_challenger",
-            )(settled)
+        wiring.announce(
+            wiring.challenger_asset(spec.name),
+            unless="no challenger waits",
+            task_id="announce_challenger",
+        )(settled)
         settled >> wiring.notify(subject)
     return dag
 

@@ -26,6 +26,7 @@ class Reason(str, Enum):
     PROBE_FAILED = "probe_failed"
     UNREACHABLE = "unreachable"
     BUSY = "busy"
+    NO_SPACE = "no_space"
 
 
 class EvergreenError(Exception):

@@ -123,6 +123,32 @@ def rolled_back(conn: Connection, known: Known) -> Letter:
     )
 
 
+def alias_repaired(conn: Connection, known: Known) -> Letter:
+    """Somebody moved the alias in MLflow, and the monitor put it right."""
+    found = known.get("found_version")
+    was = f"named v{found}" if found else "was gone"
+    known.told |= {"message", "alias", "champion_decision"}
+    return Letter(
+        headline=f"{known.name}: MLflow's alias champion {was}",
+        summary=f"{known.name}: the alias champion in MLflow {was}, it is v{known.version} again",
+        lead=(
+            f"The alias champion of {known.name} in MLflow {was}; the champion by the ledger is "
+            f"version {known.version}. The alias was put right. Nothing was scored by it: scoring, "
+            "monitoring and rollback follow the ledger.",
+        ),
+        facts=facts(
+            ("Found", f"version {found}" if found else "no alias"),
+            ("Champion", f"version {known.version}"),
+            ("As of", words.when(known.as_of)),
+        ),
+        steps=(
+            "Find out who or what moves it: whoever reads the alias took the wrong version for the champion.",
+            f"To make an earlier champion champion again, start rollback__{known.name}; a new one comes from train__{known.name}.",
+        ),
+        links=_links(known, known.version, rollback=True),
+    )
+
+
 def gate_metric(known: Known) -> str | None:
     """The metric that decided: as recorded, else the spec's."""
     found = known.get("metric", "gate_metric", "gate.metric")

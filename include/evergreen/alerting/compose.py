@@ -72,6 +72,7 @@ KINDS: dict[str, Callable[[Connection, Known], Letter]] = {
     "challenger_rejected": challengers.rejected,
     "approval": approvals.waiting,
     "rolled_back": challengers.rolled_back,
+    "alias_repaired": challengers.alias_repaired,
     "run_failed": failures.run_failed,
     "spec_unusable": spec_problems.unusable,
     "recovered": recovered.recovered,

@@ -29,6 +29,7 @@ class Kind(str, Enum):
     PROMOTED = "promoted"
     REJECTED = "rejected"
     ROLLED_BACK = "rolled_back"
+    ALIAS_REPAIRED = "alias_repaired"
     WATCHED = "watched"
     WATCH_ENDED = "watch_ended"
     RUN_FAILED = "run_failed"

@@ -183,7 +183,7 @@ def _incomparable(
 ) -> str:
     """Why there is nothing to compare with; empty where there is."""
     if found.previous is None:
-        return f"there was no champion before version {champion.version}"
+        return found.alone
     there = fetch(
         conn,
         "SELECT EXISTS (SELECT 1 FROM evergreen.shadow_prediction WHERE model = %s AND version = %s AND event_time >= %s"

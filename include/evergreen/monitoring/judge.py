@@ -119,7 +119,7 @@ def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[
 
 
 def _reference(model: ModelSpec, run_id: str) -> Reference:
-    return Reference.read(registry.kept_folder(model.name, run_id, REFERENCE_PATH)).for_window(model)
+    return Reference.read(registry.kept(model.name, run_id, REFERENCE_PATH)).for_window(model)
 
 
 def _due(

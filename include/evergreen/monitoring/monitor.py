@@ -21,6 +21,7 @@ from evergreen.ledger import Decision, Kind
 from evergreen.monitoring import after_promotion, early, judge, policy
 from evergreen.monitoring.judgement import Judgement
 from evergreen.monitoring.waking import wake
+from evergreen.registry.confirm import confirm_alias
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.connection import connect
 
@@ -55,7 +56,7 @@ class Run:
 
 
 def monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run | None:
-    """Judge every window that is due, compare a new champion with the last one, then apply the trigger policy.
+    """Judge every window that is due, compare a new champion with the last one, apply the trigger policy, then see to the alias.
 
     Args:
         specs: all specs.
@@ -95,5 +96,6 @@ def monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run
     finally:  # also where the watch is tried again: what is asked for is in the ledger then
         decision = attempt("the trigger policy", lambda: policy.apply(model, as_of, run_id, specs), None)
     attempt("the mails about estimates", lambda: early.tell(model, as_of, run_id), None)
+    attempt("the alias in MLflow", lambda: confirm_alias(model, as_of, run_id), None)
     announce, request = wake(model, decision, as_of)
     return Run(tuple(judged), watched, decision, announce, request, tuple(problems))

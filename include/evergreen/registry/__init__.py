@@ -1,9 +1,9 @@
 """Versions of models: which one is champion (the ledger knows), their files and aliases (MLflow keeps them)."""
 
 from evergreen.registry.aliases import aliases, move_alias
-from evergreen.registry.artifacts import artifact_folder, kept_folder, log_files
+from evergreen.registry.artifacts import artifact_folder, kept, log_files
 from evergreen.registry.champions import Champion, champion, history
-from evergreen.registry.models import LoadedModel, load
+from evergreen.registry.models import LoadedModel, load, trained_as
 
 __all__ = [
     "Champion",
@@ -12,8 +12,9 @@ __all__ = [
     "artifact_folder",
     "champion",
     "history",
-    "kept_folder",
+    "kept",
     "load",
     "log_files",
     "move_alias",
+    "trained_as",
 ]

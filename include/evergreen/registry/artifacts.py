@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 KEEP_FOLDERS = 24
 IN_USE_S = 3600.0
+PART = ".part-"
 
 
 def artifact_folder(run_id: str, path: str) -> Path:
@@ -45,18 +46,18 @@ def artifact_folder(run_id: str, path: str) -> Path:
         )
 
 
-def kept_folder(model_name: str, run_id: str, path: str) -> Path:
-    """A local copy of a folder that travels with a version (its reference), each file as it was registered.
+def kept(model_name: str, run_id: str, path: str) -> Path:
+    """A local copy of a folder or file that travels with a version (its reference, its spec), as it was registered.
 
     Of a version that an earlier release registered no sums are known; its files are taken as they are.
 
     Args:
         model_name: name of the model.
         run_id: MLflow's id of the run that made the version.
-        path: path of the folder in the run.
+        path: path of the folder or file in the run.
 
     Raises:
-        TerminalError: the run has no such folder, or its files are not those that were registered (REGISTRY_MISMATCH).
+        TerminalError: the run has no such thing, or its files are not those that were registered (REGISTRY_MISMATCH).
         TransientError: warehouse or MLflow do not answer.
     """
     what = f"{model_name}, MLflow run {run_id}"
@@ -64,16 +65,17 @@ def kept_folder(model_name: str, run_id: str, path: str) -> Path:
         tags = client().get_run(run_id).data.tags
     with connect() as conn:
         sums = identity.expected(what, tags, identity.known_run(conn, model_name, run_id))
-    folder = artifact_folder(run_id, path)
+    found = artifact_folder(run_id, path)
     if sums is None:
         log.warning(
             "%s was made by an earlier release, which kept no sum of %s; it is taken as it is", what, path
         )
-        return folder
-    names = {name for name in sums if name.startswith(f"{path}/")}
-    names |= {f"{path}/{p.relative_to(folder)}" for p in folder.rglob("*") if p.is_file()}
-    identity.verify(what, folder, {name: folder.parent / name for name in sorted(names)}, sums)
-    return folder
+        return found
+    root = found.parent
+    names = {name for name in sums if name == path or name.startswith(f"{path}/")}
+    names |= {str(p.relative_to(root)) for p in found.rglob("*") if p.is_file()}
+    identity.verify(what, root, {name: root / name for name in sorted(names)}, sums)
+    return found
 
 
 def log_files(run_id: str, source: Path, artifact_path: str | None = None) -> None:
@@ -104,7 +106,7 @@ def fetched(key: str, uri: str) -> Path:
         os.utime(target)
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
+    part = Path(tempfile.mkdtemp(prefix=PART, dir=target.parent))
     try:
         mlflow.artifacts.download_artifacts(
             artifact_uri=uri, dst_path=str(part), tracking_uri=settings.MLFLOW.read()
@@ -126,9 +128,13 @@ def fetched(key: str, uri: str) -> Path:
 
 
 def _trim(folder: Path, keep: Path) -> None:
-    """Drop what was used longest ago; never what another process may just be reading."""
-    found = sorted((p for p in folder.iterdir() if p != keep), key=_used, reverse=True)
+    """Drop what was used longest ago, and what a killed download left; never what another process may just be using."""
     now = time.time()
+    parts = set(folder.glob(f"{PART}*"))
+    for left in parts:
+        if now - _used(left) > IN_USE_S:
+            shutil.rmtree(left, ignore_errors=True)
+    found = sorted((p for p in folder.iterdir() if p != keep and p not in parts), key=_used, reverse=True)
     for old in found[KEEP_FOLDERS - 1 :]:
         if now - _used(old) > IN_USE_S:
             shutil.rmtree(old, ignore_errors=True)

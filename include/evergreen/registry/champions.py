@@ -6,15 +6,21 @@ a run died between the ledger's commit and the move of the alias.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+
+from mlflow.exceptions import MlflowException
 
 from evergreen import ledger
 from evergreen.errors import Reason, TerminalError
 from evergreen.ledger import Decision, Kind
 from evergreen.registry.aliases import move_alias
-from evergreen.registry.client import client, guarded
+from evergreen.registry.client import MISSING, client, guarded
 from evergreen.warehouse.connection import Connection
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class Champion:
     """A version that is or was champion.
 
     `as_of` is its training cut-off, `trained_until` the event time before which it saw labelled rows (UTC);
-    `decision_id`, `decided_at`, `kind` and `reason` belong to the decision that made it champion.
+    `holdout` holds its metrics on the holdout of its training. `decision_id`, `decided_at`, `kind` and `reason` belong to the decision that made it champion.
     """
 
     version: str
@@ -33,6 +39,7 @@ class Champion:
     decided_at: datetime
     kind: Kind
     reason: str
+    holdout: Mapping[str, float] = field(default_factory=dict)
 
 
 def champion(
@@ -105,18 +112,28 @@ def champion_of(model_name: str, change: Decision, changes: list[Decision]) -> C
             "ever promoted that version; look at the ledger, then roll back to a version by its number",
             Reason.REGISTRY_MISMATCH,
         )
-    run_id = made.evidence.get("mlflow_run")
-    if not run_id:
-        with guarded(f"find version {change.version} of {model_name}"):
-            run_id = client().get_model_version(model_name, change.version).run_id
+    run_id = made.evidence.get("mlflow_run") or _run_of(model_name, change.version)
     until = made.evidence.get("trained_until")
     return Champion(
         version=change.version,
-        run_id=str(run_id),
+        run_id=run_id,
         as_of=made.as_of,
         trained_until=datetime.fromisoformat(until) if until else made.as_of,
         decision_id=change.id,
         decided_at=change.decided_at,
         kind=change.kind,
         reason=change.reason,
+        holdout=made.evidence.get("holdout") or {},
     )
+
+
+def _run_of(model_name: str, version: str) -> str:
+    """The MLflow run of a version whose promotion an earlier release wrote; empty where MLflow has lost the version."""
+    with guarded(f"find version {version} of {model_name}"):
+        try:
+            return str(client().get_model_version(model_name, version).run_id)
+        except MlflowException as error:
+            if error.error_code not in MISSING:
+                raise
+    log.warning("%s: MLflow does not have version %s, the champion, any more", model_name, version)
+    return ""

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.warehouse.disk import full, is_full
 
 MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
 REFUSED = frozenset(
@@ -27,6 +28,12 @@ DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+# What can be done about a version that is lost or not what was registered; each of it leads on.
+WAY_ON = (
+    "Restore MLflow's database and artifacts from the backup; or roll back to an earlier champion (rollback__MODEL); or run "
+    "train__MODEL: where the champion cannot be evaluated, a challenger that beats the baseline waits in promote__MODEL for a "
+    "person's approval"
+)
 _USER = re.compile(r"//[^/@\s]+@")
 
 
@@ -57,8 +64,7 @@ def guarded(doing: str) -> Iterator[None]:
     except MlflowException as error:
         if error.error_code in MISSING or ("alias" in str(error) and "not found" in str(error)):
             raise TerminalError(
-                f"cannot {doing}: MLflow has no such thing ({_line(error)}). Restore MLflow's database and artifacts "
-                "from the backup, or roll back to a version that is still there",
+                f"cannot {doing}: MLflow has no such thing ({_line(error)}). {WAY_ON}",
                 Reason.REGISTRY_MISMATCH,
             ) from error
         if error.error_code in REFUSED:
@@ -67,9 +73,14 @@ def guarded(doing: str) -> Iterator[None]:
                 "request, trying again does not help",
                 Reason.REGISTRY_MISMATCH,
             ) from error
-        raise _lost(doing, error) from error
+        raise (_full(doing, error) if is_full(error) else _lost(doing, error)) from error
     except (requests.exceptions.RequestException, sqlalchemy.exc.OperationalError, OSError) as error:
-        raise _lost(doing, error) from error
+        raise (_full(doing, error) if is_full(error) else _lost(doing, error)) from error
+
+
+def _full(doing: str, error: Exception) -> TransientError:
+    where = "this machine" if isinstance(error, OSError) else "MLflow's server or its database"
+    return full(f"cannot {doing}: no space left on the disk of {where}", error)
 
 
 def _lost(doing: str, error: Exception) -> TransientError:

@@ -17,6 +17,7 @@ from pathlib import Path
 from evergreen import ledger
 from evergreen.errors import Reason, TerminalError
 from evergreen.ledger import Kind
+from evergreen.registry.client import WAY_ON
 from evergreen.warehouse.connection import Connection, fetch
 
 # On version and run: the SHA-256 of each file by its path, and the digest over all of them.
@@ -138,12 +139,6 @@ def changed(what: str, name: str, found: str, registered: str | None, folder: Pa
         f"training. Delete {folder} in case only the copy on this machine is damaged. {WAY_ON}",
         Reason.REGISTRY_MISMATCH,
     )
-
-
-WAY_ON = (
-    "Else restore MLflow's artifacts from the backup, roll back to an earlier champion, or train: a challenger is then judged "
-    "without this version, and waits for a person's approval"
-)
 
 
 def require_run(model_name: str, version: str, run_id: str, ledgers: Identity | None) -> None:

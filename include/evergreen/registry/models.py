@@ -6,17 +6,19 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xgboost as xgb
+import yaml
 
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError
 from evergreen.registry import identity
-from evergreen.registry.artifacts import fetched
-from evergreen.registry.client import client, guarded
+from evergreen.registry.artifacts import fetched, kept
+from evergreen.registry.client import WAY_ON, client, guarded
 from evergreen.spec import ModelSpec
 from evergreen.training.encode import Encoded, Encoding, encode
 from evergreen.warehouse.connection import connect
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 MODEL_FILE = "model.ubj"
 ENCODING_FILE = "features.json"
 PROBE_FILE = "probe.parquet"
+SPEC_FILE = "spec.yaml"  # of the run
 EXTRA = "extra_files"  # MLflow's folder for what travels with a model
 DIGEST_TAG = "evergreen.model_sha256"  # of the booster's file alone, as earlier releases kept it
 TOLERANCE = 1e-5
@@ -121,13 +124,31 @@ def load(model: ModelSpec, version: str) -> LoadedModel:
     return loaded
 
 
+def trained_as(model: ModelSpec, run_id: str) -> dict[str, Any]:
+    """The spec from which the version of an MLflow run was trained, as its YAML says it, datasets left out.
+
+    Raises:
+        TerminalError: it is not there, or not as it was registered (REGISTRY_MISMATCH).
+        TransientError: warehouse or MLflow do not answer.
+    """
+    path = kept(model.name, run_id, SPEC_FILE)
+    try:
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["model"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise TerminalError(
+            f"{model.name}: {SPEC_FILE} of MLflow run {run_id} cannot be read ({type(error).__name__}); it is damaged. "
+            f"{WAY_ON}",
+            Reason.REGISTRY_MISMATCH,
+        ) from error
+
+
 def _encoding(what: str, path: Path) -> Encoding:
     try:
         return Encoding.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise TerminalError(
             f"{what}: {ENCODING_FILE} cannot be read ({type(error).__name__}: {error}); it is damaged. Delete {path.parent.parent} "
-            f"in case only the copy on this machine is. {identity.WAY_ON}",
+            f"in case only the copy on this machine is. {WAY_ON}",
             Reason.REGISTRY_MISMATCH,
         ) from error
 

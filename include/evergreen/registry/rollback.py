@@ -151,8 +151,9 @@ def _target(model: ModelSpec, changes: list[Decision], to_version: str | None) -
         return to_version
     if len(line) < 2:
         raise TerminalError(
-            f"{model.name}: no champion before {'version ' + line[-1] if line else 'the first one'}; train a better one, or "
-            "name a version that was champion once",
+            f"{model.name}: no champion before {'version ' + line[-1] if line else 'the first one'}; name a version that was champion "
+            f"once, or run train__{model.name}: a challenger takes its place if it is better or, where this one cannot be evaluated "
+            f"any more, if a person approves it in promote__{model.name}",
             Reason.NO_PREVIOUS_CHAMPION,
         )
     return line[-2]

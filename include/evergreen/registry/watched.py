@@ -13,6 +13,7 @@ from datetime import datetime
 from evergreen.ledger import Decision, Kind
 from evergreen.registry.champions import succession
 from evergreen.spec import ModelSpec
+from evergreen.training.verdict import NEEDS_A_PERSON
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Watched:
 
     Attributes:
         promotion: the decision; runs as of its time or later compare. The period counts from its `effective_from`.
-        previous: the version that was champion before; None where there was none.
+        previous: the version that was champion before; None where there was none, or the gate could not evaluate it: then it
+            cannot predict beside the new one, or predicts something else.
         shadowed_until: runs as of this time or earlier let the previous champion predict too.
         judged_until: from then on the labels of those rows are mature, and the comparison ends.
     """
@@ -30,6 +32,16 @@ class Watched:
     previous: str | None
     shadowed_until: datetime
     judged_until: datetime
+
+    @property
+    def alone(self) -> str:
+        """Why there is no previous champion, as a sentence."""
+        version = self.promotion.version
+        if self.promotion.reason in NEEDS_A_PERSON:
+            return (
+                f"the champion before version {version} could not be evaluated, so the two cannot be compared"
+            )
+        return f"there was no champion before version {version}"
 
 
 def watched(model: ModelSpec, changes: Sequence[Decision]) -> Watched | None:
@@ -45,5 +57,8 @@ def watched(model: ModelSpec, changes: Sequence[Decision]) -> Watched | None:
     if not period or not changes or changes[0].kind is not Kind.PROMOTED:
         return None
     line = succession(list(changes))
+    previous = line[-2] if len(line) > 1 else None
+    if changes[0].reason in NEEDS_A_PERSON:
+        previous = None
     until = changes[0].effective_from + period
-    return Watched(changes[0], line[-2] if len(line) > 1 else None, until, until + model.label.delay)
+    return Watched(changes[0], previous, until, until + model.label.delay)

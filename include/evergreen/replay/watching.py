@@ -77,8 +77,7 @@ def _seen(
 ) -> tuple[Seen, float]:
     """What the look sees, and which share of what the champion scored in the watch period the previous one predicted too."""
     if found.previous is None:
-        problem = f"there was no champion before version {champion.version}"
-        return Seen(0, problem=problem, comparable=False), 0.0
+        return Seen(0, problem=found.alone, comparable=False), 0.0
     mature = there.as_of - model.label.delay
     parts, mine, both = [], 0, 0
     for window in windows.complete(model.monitoring.window, champion.trained_until, there.as_of):

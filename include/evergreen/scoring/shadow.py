@@ -45,7 +45,7 @@ class Shadow:
         self._model, self.version, self.problem = model, found.previous, ""
         self._loaded: registry.LoadedModel | None = None
         if self.version is None:
-            self.problem = f"there was no champion before version {found.promotion.version}"
+            self.problem = found.alone
             log.info("%s: no shadow: %s", model.name, self.problem)
             return
         try:

@@ -1,9 +1,10 @@
-"""Challengers that wait for a person: `gate.approval: manual`.
+"""Challengers that wait for a person: `gate.approval: manual`, or the gate could not evaluate the champion.
 
 A challenger that passed the gate gets a row `awaiting_approval` instead of a promotion. While it waits, the retrain
 requests that it answers stay open, and no other training takes them up. The wait ends once, by one decision:
 
-- `approved`: it is champion, if the champion is still the one that the gate compared with;
+- `approved`: it is champion, if the champion is still the one that the gate compared with; where that one could not be
+  evaluated, the promotion's reason is `champion_cannot_be_evaluated`, and its evidence says who approved;
 - `refused`: a person said no; the requests are answered;
 - `approval_timed_out`: nobody answered in `gate.approval_timeout`; the requests are answered. An approval that comes later
   does not count: what it approves was measured too long ago;
@@ -26,7 +27,7 @@ from evergreen.ledger import Decision, Kind
 from evergreen.spec import ModelSpec, format_duration
 from evergreen.training.outcome import Outcome
 from evergreen.training.ruling import Ruling, check_version, named, rule, settled, write
-from evergreen.training.verdict import RulingReason
+from evergreen.training.verdict import NEEDS_A_PERSON, RulingReason
 from evergreen.warehouse.connection import Connection, connect
 
 # An answer of the last minute may be on its way for so long before the wait is ended without it.
@@ -243,7 +244,7 @@ def _end(
     elif not answer.approved:
         message = f"{answer.by} refused it{f': {answer.comment}' if answer.comment else ''}"
         ruling = replace(ruling, passed=False, reason=RulingReason.REFUSED, message=message, answers=True)
-    elif ruling.passed:
+    elif ruling.passed and ruling.reason not in NEEDS_A_PERSON:
         ruling = replace(ruling, reason=RulingReason.APPROVED)
     because = asked.evidence.get("asked_because")
     more = {

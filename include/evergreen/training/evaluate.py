@@ -9,7 +9,7 @@ promoted, one that loses is rejected for want of new rows (`not_enough_fresh_row
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -88,13 +88,14 @@ def evaluate(
         machine: where the challenger is fitted.
         work: a folder for the encoded rows, which are read until the training ends.
         answers_drift: whether the training answers a drift, see `plan.answers_drift`.
-        load: gives a version by its number, and raises as `registry.load` does, which is the default.
+        load: gives a version by its number, of this spec, and raises as `registry.load` does. Default: that, and the version's
+            own spec in MLflow says whether it predicts the same label.
         fitting: fits as `fit.fit` does.
         studies, params_of: what a search for parameters keeps and begins with, see `choose.choose`.
 
     Raises:
         TerminalError: rows, labels or parameters that cannot be used; a challenger whose predictions are not
-            finite. A champion that cannot be loaded or cannot score the rows is no error: the gate fails closed.
+            finite. A champion that cannot be loaded or cannot score the rows is no error: the gate says what that means.
         TransientError: MLflow, or the cluster that the spec asks for, does not answer.
     """
     whole = split(model, read(model, snapshot))
@@ -121,11 +122,15 @@ def evaluate(
         "baseline": baseline.predict(model, whole),
     }
     problems: dict[str, str] = {}
+    recorded = champion.holdout if champion else {}
     if champion is not None:
         try:
-            predictions["champion"] = _predict(
-                (load or registry.load)(model, champion.version), parts.holdout
-            )
+            unlike = "" if load else _unlike(model, registry.trained_as(model, champion.run_id))
+            if unlike:
+                problems["champion"], recorded = unlike, {}
+            else:
+                version = (load or registry.load)(model, champion.version)
+                predictions["champion"] = _predict(version, parts.holdout)
         except TerminalError as error:
             problems["champion"] = str(error)
     y, fresh = parts.holdout.labels, fresh_rows(parts, champion)
@@ -169,6 +174,7 @@ def evaluate(
         run_id=run_id,
         as_of=as_of,
         fingerprint=snapshot.fingerprint,
+        recorded=recorded,
     )
     return Judged(
         split=parts,
@@ -200,6 +206,17 @@ def evaluate(
         evidence=weighed,
         verdict=verdict,
     )
+
+
+def _unlike(model: ModelSpec, trained: Mapping[str, Any]) -> str:
+    """Why a version does not predict what the spec of now asks for; empty where it does."""
+    for what, was, now in (
+        ("task", trained.get("task"), model.task),
+        ("label", (trained.get("label") or {}).get("column"), model.label.column),
+    ):
+        if was != now:
+            return f"it was trained for the {what} {was}, the spec's {what} is {now} now"
+    return ""
 
 
 def _cost(model: ModelSpec, fitted: Fitted, matrix: Matrix) -> evidence.Cost | None:

@@ -3,11 +3,17 @@
 Every check is recorded with its value, limit and a sentence, passed or not; the first that failed is the reason. What
 is missing, stale or not comparable fails: it is never taken for good. Against the champion the bound of the improvement
 counts and not its point, so that a lucky week promotes nobody.
+
+A champion that is there and cannot be evaluated on these rows (its files are lost or damaged, a feature that it needs is gone,
+it was trained for another label) must not stand in the way for ever. Then the baseline must be beaten whatever the spec
+says, the champion's recorded holdout is told beside the challenger's, and what passes is `champion_cannot_be_evaluated`:
+it waits for a person, see `promote.settle`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -58,6 +64,7 @@ def judge(
     run_id: str,
     as_of: datetime,
     fingerprint: str,
+    recorded: Mapping[str, float] | None = None,
 ) -> Verdict:
     """Judge a challenger.
 
@@ -65,13 +72,15 @@ def judge(
         model: its gate section, metric and label.
         challenger: on the holdout.
         baseline: on the same rows.
-        champion: on the same rows; None only where there is no champion yet.
+        champion: on the same rows, or with the problem that kept it from being evaluated; None only where there is no
+            champion yet.
         evidence: from the same predictions, see `evidence.gather`.
         answers_drift: whether the training answers a drift, so that gate.on_drift holds.
         champion_as_of: training cut-off of the champion; None only where there is no champion yet.
         run_id: the training that asks.
         as_of: its as-of time.
         fingerprint: its snapshot's.
+        recorded: the champion's metrics on the holdout of its own training.
     """
     judged = [("challenger", challenger), ("baseline", baseline)]
     ruled = champion is not None or champion_as_of is not None
@@ -85,9 +94,12 @@ def judge(
                 f"{challenger.rows} rows are judged, at least {least} are needed")  # fmt: skip
     asked.predictions(evidence)
     asked.metric(challenger, baseline, judged[2][1] if ruled else None, evidence)
-    if model.gate.beat_baseline:
+    unknown = champion is not None and champion.problem is not None
+    if model.gate.beat_baseline or unknown:
         asked.baseline(challenger, baseline)
-    if ruled:
+    if champion is not None and unknown:
+        asked.without_champion(challenger, champion, as_of, champion_as_of, recorded or {})
+    elif ruled:
         asked.champion(judged[2][1], as_of, champion_as_of)
         asked.improvement(evidence, model.gate.on_drift if answers_drift else model.gate.otherwise)
         if model.task == "binary":
@@ -96,7 +108,8 @@ def judge(
     asked.cost(evidence)
     asked.stability(challenger, evidence)
     asked.fresh_rows(challenger, evidence)
-    return asked.verdict(evidence, ruled)
+    won = GateReason.CHAMPION_CANNOT_BE_EVALUATED if unknown else asked.won(evidence, ruled)
+    return asked.verdict(won)
 
 
 def prediction_limit(model: ModelSpec, side: int, learnt: tuple[float, float]) -> tuple[float, str]:
@@ -137,16 +150,19 @@ class _Asked:
         self.checks.append(Check(name, _plain(value), _plain(limit), bool(passed), reason.value, sentence))
         return bool(passed)
 
-    def verdict(self, evidence: Evidence, ruled: bool) -> Verdict:
-        """All rules together; the first that does not hold is the reason."""
+    def won(self, evidence: Evidence, ruled: bool) -> GateReason:
+        """What is said where every rule holds."""
+        if not ruled:
+            return GateReason.FIRST_CHAMPION
+        low = evidence.over_champion.low if evidence.over_champion else None
+        better = low is not None and low > self.gate.margin
+        return GateReason.BETTER_THAN_CHAMPION if better else GateReason.NOT_WORSE_THAN_CHAMPION
+
+    def verdict(self, won: GateReason) -> Verdict:
+        """All rules together; the first that does not hold is the reason, `won` where all do."""
         failed = next((c for c in self.checks if not c.passed), None)
         if failed is not None:
             return Verdict(False, GateReason(failed.code), tuple(self.checks))
-        won = GateReason.FIRST_CHAMPION
-        if ruled:
-            low = evidence.over_champion.low if evidence.over_champion else None
-            better = low is not None and low > self.gate.margin
-            won = GateReason.BETTER_THAN_CHAMPION if better else GateReason.NOT_WORSE_THAN_CHAMPION
         return Verdict(True, won, tuple(self.checks))
 
     def provenance(
@@ -216,6 +232,35 @@ class _Asked:
         ruling = _number(champion.metrics.get(self.name))
         self.check(f"champion_{self.name}", ruling, "finite", ruling is not None, GateReason.CHAMPION_METRIC_MISSING,
                    f"the champion's {self.name} is {_told(ruling)}")  # fmt: skip
+        self.not_older(as_of, champion_as_of)
+
+    def without_champion(
+        self,
+        challenger: Evaluation,
+        champion: Evaluation,
+        as_of: datetime,
+        champion_as_of: datetime | None,
+        recorded: Mapping[str, float],
+    ) -> None:
+        """What is told to the person who decides where the champion cannot be evaluated; it stops nothing.
+
+        The recorded holdout is of other rows. Held against it, a challenger of a harder season, or one that must do without a
+        feature that is gone, could never pass.
+        """
+        reason = GateReason.CHAMPION_CANNOT_BE_EVALUATED
+        self.check("champion_cannot_be_evaluated", champion.problem, None, True, reason,
+                   f"the champion cannot be evaluated on these rows, so a person decides: {champion.problem}")  # fmt: skip
+        value, before = _number(challenger.metrics.get(self.name)), _number(recorded.get(self.name))
+        told = f"{self.name} of the champion on the holdout of its own training was {_told(before)}, of the challenger it is {_told(value)}"
+        if value is not None and before is not None and _loss(self.name, before) > 0:
+            worse = _loss(self.name, value) / _loss(self.name, before) - 1.0
+            told += f" on these rows, {_share(abs(worse))} {'worse' if worse > 0 else 'better'}"
+        self.check(f"champion_recorded_{self.name}", value, before, True, reason,
+                   f"{told}; the rows are others, so this is told and does not decide")  # fmt: skip
+        self.not_older(as_of, champion_as_of)
+
+    def not_older(self, as_of: datetime, champion_as_of: datetime | None) -> None:
+        """The challenger is of the champion's time or later."""
         known = champion_as_of.isoformat() if champion_as_of else "an unknown time"
         self.check("not_older", as_of, champion_as_of, champion_as_of is not None and as_of >= champion_as_of,
                    GateReason.OLDER_THAN_CHAMPION,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from evergreen.training.verdict import Verdict
+from evergreen.training.verdict import NEEDS_A_PERSON, Verdict
 
 _TIMES = ("as_of", "trained_until")
 
@@ -88,6 +88,11 @@ class Outcome:
         against = (
             f"champion (version {self.champion_version}) {of('champion')}, " if self.champion_version else ""
         )
+        if self.verdict.reason in NEEDS_A_PERSON:
+            told = (c.sentence for c in self.verdict.checks if c.code == self.verdict.reason.value)
+            return (
+                f"{'; '.join(told)}; baseline {of('baseline')}, on {self.rows.get('judged', 0)} holdout rows"
+            )
         reason = self.verdict.reason.value.replace("_", " ")
         learnt = self.rows.get("champion_learnt", 0)
         favoured = f", {learnt} of which the champion had learnt" if learnt else ""

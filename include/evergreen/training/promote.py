@@ -12,6 +12,7 @@ from evergreen.spec import ModelSpec, Specs
 from evergreen.training import approval
 from evergreen.training.outcome import Outcome
 from evergreen.training.ruling import check_version, rule, settled, write
+from evergreen.training.verdict import NEEDS_A_PERSON
 from evergreen.warehouse.connection import Connection, connect
 
 
@@ -33,7 +34,8 @@ def settle(
     planned a newer one, and its training still returns what it had come to.
 
     With `gate.approval: manual` a challenger that passed is not promoted: it waits, see `approval`. Its retrain requests
-    stay open until the person has decided.
+    stay open until the person has decided. So does, whatever the spec says, one that the gate could not hold against the
+    champion (champion_cannot_be_evaluated).
 
     Args:
         specs: all specs.
@@ -76,6 +78,6 @@ def _decide(
         if newer is not None:
             return write(conn, model, found, approval.superseded(ruling, newer.version), run_id, more=more)
         found = approval.supersede(conn, model, found, run_id)
-        if model.gate.approval == "manual":
+        if model.gate.approval == "manual" or found.verdict.reason in NEEDS_A_PERSON:
             return approval.wait(conn, model, found, ruling, run_id, more=more)
     return write(conn, model, found, ruling, run_id, more=more, registered=registered)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import tempfile
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,42 @@ def earlier(model: ModelSpec, run_id: str) -> Outcome | None:
                     return Outcome.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
             _discard(client(), run)
     return None
+
+
+def sweep(model: ModelSpec, run_id: str, at_work: Callable[[str, str], bool]) -> None:
+    """Close the MLflow runs that killed trainings of a model left open, and delete the versions that they registered.
+
+    Such a version was never settled, as settling needs the outcome that is written last. A training that Airflow tries again
+    finds its run closed and discards it, see `earlier`; one that had its outcome written is only closed.
+
+    Args:
+        model: whose.
+        run_id: the training that begins; its own runs are left to `earlier`.
+        at_work: tells by the model's name and a run id whether a try of that training is at work.
+
+    Raises:
+        TransientError: MLflow or the warehouse do not answer.
+    """
+    place = experiment(model)
+    with guarded(f"look for trainings of {model.name} that were killed"):
+        for run in client().search_runs([place], "attributes.status = 'RUNNING'"):
+            tags = run.data.tags
+            theirs = tags.get("evergreen.run_id", "")
+            if not theirs or tags[KEY_TAG] == run_key(run_id) or at_work(model.name, theirs):
+                continue
+            if tags.get(DONE_TAG) == "true":
+                client().set_terminated(run.info.run_id, "FINISHED")
+                continue
+            log.warning(
+                "%s: closing the MLflow run of %s, whose process ended without a word", model.name, theirs
+            )
+            _delete_versions(client(), run)
+            client().set_tag(
+                run.info.run_id,
+                "evergreen.error",
+                "its process ended without a word: killed, or its machine was",
+            )
+            client().set_terminated(run.info.run_id, "KILLED")
 
 
 def begin(model: ModelSpec, run_id: str, as_of: datetime, tags: dict[str, str]) -> str:
@@ -205,9 +242,13 @@ def _identity(as_of: datetime, run_id: str) -> dict[str, str]:
     return {KEY_TAG: run_key(run_id), "evergreen.run_id": run_id[:4000], "evergreen.as_of": as_of.isoformat()}
 
 
-def _discard(mlflow_client: MlflowClient, run: Run) -> None:
+def _delete_versions(mlflow_client: MlflowClient, run: Run) -> None:
     for version in mlflow_client.search_model_versions(f"run_id = '{run.info.run_id}'"):
         mlflow_client.delete_model_version(version.name, str(version.version))
+
+
+def _discard(mlflow_client: MlflowClient, run: Run) -> None:
+    _delete_versions(mlflow_client, run)
     for output in run.outputs.model_outputs if run.outputs else ():
         mlflow_client.delete_logged_model(output.model_id)
     mlflow_client.delete_run(run.info.run_id)

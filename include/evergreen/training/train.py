@@ -15,7 +15,7 @@ import psycopg2
 from evergreen import registry
 from evergreen.errors import EvergreenError, Reason, TransientError
 from evergreen.registry import identity
-from evergreen.registry.models import DIGEST_TAG, MODEL_FILE
+from evergreen.registry.models import DIGEST_TAG, MODEL_FILE, SPEC_FILE
 from evergreen.spec import ModelSpec, Specs
 from evergreen.training import machine, record, scratch
 from evergreen.training.evaluate import Judged, evaluate
@@ -32,13 +32,13 @@ from evergreen.training.provenance import (
 )
 from evergreen.training.version import (
     REFERENCE,
-    SPEC_FILE,
     Final,
     finalise,
     write_model_files,
     write_run_files,
 )
 from evergreen.warehouse.connection import Connection, connect, fetch
+from evergreen.warehouse.disk import room
 from evergreen.warehouse.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,14 @@ def train(
             still at work.
     """
     parameters(model)  # those that are refused stop it before anything is written
-    with _alone(model.name, run_id) as lock:
+    place = Path(snapshot.path).parent
+    with (
+        _alone(model.name, run_id) as lock,
+        room(f"training {model.name}", place, lambda: _bytes(model, snapshot)),
+        scratch.folder(place) as work,
+        scratch.own_temporaries(work),
+    ):
+        record.sweep(model, run_id, at_work)
         done = record.earlier(model, run_id)
         if done is not None:
             log.info("%s: %s was trained already, version %s", model.name, run_id, done.version)
@@ -96,9 +103,8 @@ def train(
                 champion = registry.champion(conn, model.name, repair=False)
                 drifted = answers_drift(conn, requests)
             where = machine.choose(model)
-            with scratch.folder(Path(snapshot.path).parent) as work:
-                judged = evaluate(model, snapshot, as_of, run_id, champion, where, work, drifted)
-                final = finalise(model, judged)
+            judged = evaluate(model, snapshot, as_of, run_id, champion, where, work, drifted)
+            final = finalise(model, judged)
             params = parameters(judged.choice.model, where.device)
             told = {"xgb." + name: value for name, value in params.items()} | {
                 "engine": where.engine,
@@ -169,11 +175,10 @@ def _alone(model_name: str, run_id: str) -> Iterator[Connection]:
     Raises:
         TransientError: another try holds the lock (BUSY), or the warehouse does not answer.
     """
-    name = f"evergreen.train.{model_name}.{run_id}"
+    name = _lock_name(model_name, run_id)
     with connect() as conn:
         conn.autocommit = True
-        found = fetch(conn, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS held", (name,))
-        if not found[0]["held"]:
+        if not _taken(conn, name):
             raise TransientError(
                 f"another try of {run_id} is still at work; this one is tried again", Reason.BUSY
             )
@@ -182,7 +187,36 @@ def _alone(model_name: str, run_id: str) -> Iterator[Connection]:
         finally:
             # The server ends a closed session a moment later; the next try need not meet it.
             with suppress(psycopg2.Error):
-                fetch(conn, "SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
+                _let_go(conn, name)
+
+
+def at_work(model_name: str, run_id: str) -> bool:
+    """Whether a try of a training is at work just now, on whichever machine: it holds its lock."""
+    name = _lock_name(model_name, run_id)
+    with connect() as conn:
+        if not _taken(conn, name):
+            return True
+        _let_go(conn, name)
+        return False
+
+
+def _lock_name(model_name: str, run_id: str) -> str:
+    return f"evergreen.train.{model_name}.{run_id}"
+
+
+def _taken(conn: Connection, name: str) -> bool:
+    return bool(
+        fetch(conn, "SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS held", (name,))[0]["held"]
+    )
+
+
+def _let_go(conn: Connection, name: str) -> None:
+    fetch(conn, "SELECT pg_advisory_unlock(hashtextextended(%s, 0))", (name,))
+
+
+def _bytes(model: ModelSpec, snapshot: Snapshot) -> int:
+    """About what a training writes: its rows encoded, twice where it is fitted again, and a little for the model's files."""
+    return snapshot.rows * len(model.features.all) * 4 * (2 if model.training.refit else 1) + (20 << 20)
 
 
 def _told(model: ModelSpec, judged: Judged, final: Final, tags: dict[str, str]) -> dict[str, Any]:
@@ -219,7 +253,7 @@ def _log_files(
     model: ModelSpec, judged: Judged, final: Final, document: dict[str, Any], mlflow_run: str
 ) -> tuple[str, dict[str, str]]:
     """Log all files; returns MLflow's id of the model, and the sums of the files that stay with its version."""
-    with tempfile.TemporaryDirectory(prefix="evergreen-train-") as place:
+    with tempfile.TemporaryDirectory(prefix="files-") as place:
         run_files, model_files = Path(place, "run"), Path(place, "model")
         run_files.mkdir()
         model_files.mkdir()

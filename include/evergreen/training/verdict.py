@@ -15,6 +15,7 @@ class GateReason(str, Enum):
     FIRST_CHAMPION = "first_champion"
     BETTER_THAN_CHAMPION = "better_than_champion"
     NOT_WORSE_THAN_CHAMPION = "not_worse_than_champion"
+    CHAMPION_CANNOT_BE_EVALUATED = "champion_cannot_be_evaluated"
     STALE_EVALUATION = "stale_evaluation"
     SNAPSHOT_MISMATCH = "snapshot_mismatch"
     DIFFERENT_ROWS = "different_rows"
@@ -59,8 +60,11 @@ PASSED: tuple[ChallengerReason, ...] = (
     GateReason.FIRST_CHAMPION,
     GateReason.BETTER_THAN_CHAMPION,
     GateReason.NOT_WORSE_THAN_CHAMPION,
+    GateReason.CHAMPION_CANNOT_BE_EVALUATED,
     RulingReason.APPROVED,
 )
+# The gate could not hold the challenger against the champion, so a person is asked whatever the spec says.
+NEEDS_A_PERSON = (GateReason.CHAMPION_CANNOT_BE_EVALUATED,)
 # A comparison with the champion was lost.
 COMPARED = (
     GateReason.NOT_BETTER_THAN_CHAMPION,

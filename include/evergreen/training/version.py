@@ -22,7 +22,7 @@ import yaml
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.monitoring import reference
-from evergreen.registry.models import ENCODING_FILE, PROBE_FILE
+from evergreen.registry.models import ENCODING_FILE, PROBE_FILE, SPEC_FILE
 from evergreen.spec import ModelSpec
 from evergreen.training import leaderboard
 from evergreen.training.encode import Encoding, survey
@@ -37,7 +37,6 @@ from evergreen.training.rows import Rows
 from evergreen.training.split import moment
 
 PROBE_ROWS = 200
-SPEC_FILE = "spec.yaml"
 REFERENCE = "reference"  # folder
 Refitting = Callable[[ModelSpec, Encoding, Labelled, int, Machine], Boosted]
 

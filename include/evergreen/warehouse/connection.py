@@ -11,6 +11,7 @@ from psycopg2.extensions import connection as Connection
 
 from evergreen import settings
 from evergreen.errors import Reason, TransientError
+from evergreen.warehouse.disk import full
 
 __all__ = ["Connection", "connect", "fetch"]
 
@@ -25,7 +26,7 @@ def connect(url: str | None = None, *, timeout_s: int = 600) -> Iterator[Connect
 
     Raises:
         TransientError: the server cannot be reached or went away, another run holds a lock, or a statement took
-            longer than `timeout_s` (BUSY).
+            longer than `timeout_s` (BUSY); its disk is full (NO_SPACE).
     """
     try:
         conn = psycopg2.connect(
@@ -56,6 +57,9 @@ def connect(url: str | None = None, *, timeout_s: int = 600) -> Iterator[Connect
             "it stays, choose a smaller window or chunk, add an index that the query can use, or allow a longer time-out",
             Reason.BUSY,
         ) from error
+    except psycopg2.errors.DiskFull as error:
+        conn.rollback()
+        raise full("no space left on the disk of the warehouse's server", error) from error
     except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
         if (
             conn.closed

@@ -7,7 +7,7 @@ datasets keep the versions that later corrections replaced.
 from __future__ import annotations
 
 import hashlib
-import os
+import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse import arrow, features
+from evergreen.warehouse import arrow, features, leftovers
+from evergreen.warehouse.disk import room
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
 
     Raises:
         TerminalError: no row qualifies (NO_ROWS), or the feature query does not run (BAD_QUERY).
-        TransientError: the warehouse does not answer.
+        TransientError: the warehouse does not answer, or the disk is full (NO_SPACE).
     """
     window = model.training.lengths[0]
     start = None if window == "all" else as_of - window
@@ -58,11 +59,14 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
     schema = arrow.feature_schema(model, entity=True)
     target = folder / model.name
     target.mkdir(parents=True, exist_ok=True)
-    part = target / f".{os.getpid()}.part"
+    leftovers.sweep(target, ".*.part")
+    part = target / f".{uuid.uuid4().hex}.part"
     fingerprint = Fingerprint(schema)
     rows, first, last = 0, None, None
     try:
         with (
+            room(f"taking the snapshot of {model.name}", target, lambda: _needed(rows, part)),
+            leftovers.held(part),
             arrow.reading(specs.datasets_of(model), timeout_s=timeout_s) as reader,
             pq.ParquetWriter(
                 part, schema, compression="lz4", use_dictionary=list(model.features.categorical)
@@ -89,6 +93,11 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
     return Snapshot(
         str(path), digest, rows, first.isoformat(), (last + timedelta(microseconds=1)).isoformat()
     )
+
+
+def _needed(rows: int, part: Path) -> int | None:
+    """About what a snapshot takes: at least twice what was written of it when the disk was full."""
+    return 2 * part.stat().st_size if rows and part.exists() else None
 
 
 def fingerprint_of(model: ModelSpec, path: Path) -> str:

@@ -36,11 +36,11 @@ EVIDENCE = Evidence(
 
 def ask(
     model, challenger=GOOD, baseline=BASELINE, champion=CHAMPION, champion_as_of=AS_OF - timedelta(days=1),
-    answers_drift=False, **evidence,
+    answers_drift=False, recorded=None, **evidence,
 ):  # fmt: skip
     return judge(
         model, challenger, baseline, champion, evidence=replace(EVIDENCE, **evidence), answers_drift=answers_drift,
-        champion_as_of=champion_as_of, run_id="run", as_of=AS_OF, fingerprint="print",
+        champion_as_of=champion_as_of, run_id="run", as_of=AS_OF, fingerprint="print", recorded=recorded,
     )  # fmt: skip
 
 
@@ -82,7 +82,6 @@ def test_without_a_champion_only_the_baseline_counts(rides):
         pytest.param({"baseline": replace(BASELINE, metrics={})}, "BASELINE_METRIC_MISSING", id="no-baseline"),
         pytest.param({"baseline": replace(BASELINE, metrics={"rmse": 0.8}), "over_baseline": -0.25}, "WORSE_THAN_BASELINE", id="baseline-better"),
         pytest.param({"baseline": replace(BASELINE, metrics={"rmse": 1.0}), "over_baseline": 0.0}, "WORSE_THAN_BASELINE", id="baseline-equal"),
-        pytest.param({"champion": replace(CHAMPION, metrics={}, problem="gone")}, "CHAMPION_UNAVAILABLE", id="champion-gone"),
         pytest.param({"champion": None}, "CHAMPION_UNAVAILABLE", id="champion-not-evaluated"),
         pytest.param({"champion": replace(CHAMPION, metrics={"mae": 1.0})}, "CHAMPION_METRIC_MISSING", id="champion-metric"),
         pytest.param({"champion": replace(CHAMPION, metrics={"rmse": float("nan")})}, "CHAMPION_METRIC_MISSING", id="champion-nan"),
@@ -127,9 +126,41 @@ def test_the_baseline_may_be_left_out(rides, change):
     assert ask(model, baseline=replace(BASELINE, metrics={})).passed
 
 
-def test_a_champion_that_was_not_evaluated_has_no_evidence_either(rides):
-    verdict = ask(rides, champion=replace(CHAMPION, metrics={}, problem="gone"), over_champion=None)
-    assert verdict.reason is GateReason.CHAMPION_UNAVAILABLE
+GONE = {"champion": replace(CHAMPION, metrics={}, problem="version 1 is gone"), "over_champion": None}
+
+
+def test_a_champion_that_cannot_be_evaluated_is_told_with_its_recorded_holdout(rides):
+    verdict = ask(rides, **GONE, recorded={"rmse": GOOD.metrics["rmse"] / 2})
+    assert (verdict.passed, verdict.reason) == (True, GateReason.CHAMPION_CANNOT_BE_EVALUATED)
+    told = {c.check: c for c in verdict.checks}
+    assert "version 1 is gone" in told["champion_cannot_be_evaluated"].sentence
+    recorded = told["champion_recorded_rmse"]
+    assert (recorded.value, recorded.limit) == (GOOD.metrics["rmse"], GOOD.metrics["rmse"] / 2)
+    assert "100.00 % worse" in recorded.sentence
+    assert not [c for c in verdict.checks if "beats_champion" in c.check]
+
+
+@pytest.mark.parametrize("recorded", [None, {}, {"mae": 1.0}, {"rmse": float("nan")}, {"rmse": 0.0}])
+def test_a_champion_of_which_nothing_usable_is_recorded(rides, recorded):
+    verdict = ask(rides, **GONE, recorded=recorded)
+    assert verdict.reason is GateReason.CHAMPION_CANNOT_BE_EVALUATED
+    json.dumps(verdict.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        pytest.param({"baseline": replace(BASELINE, metrics={"rmse": 0.8}), "over_baseline": -0.25}, "WORSE_THAN_BASELINE", id="baseline-better"),
+        pytest.param({"baseline": replace(BASELINE, metrics={})}, "BASELINE_METRIC_MISSING", id="no-baseline"),
+        pytest.param({"champion_as_of": AS_OF + timedelta(hours=1)}, "OLDER_THAN_CHAMPION", id="backfill"),
+        pytest.param({"champion_as_of": None}, "OLDER_THAN_CHAMPION", id="champion-of-unknown-age"),
+        pytest.param({"not_finite": 1}, "PREDICTIONS_NOT_FINITE", id="one-nan-prediction"),
+    ],
+)  # fmt: skip
+def test_without_the_champion_every_other_rule_holds(rides, change, broken, reason):
+    model = change(rides, gate={"beat_baseline": False})
+    verdict = ask(model, **{**GONE, **broken})
+    assert (verdict.passed, verdict.reason) == (False, GateReason[reason])
 
 
 @pytest.mark.parametrize(
@@ -275,7 +306,7 @@ LEARNT = {"champion_learnt": 90}
         pytest.param({"answers_drift": True, **bounds(-0.005)}, "NOT_WORSE_THAN_CHAMPION", id="not-worse"),
         pytest.param({"baseline": replace(BASELINE, metrics={"rmse": 0.8}), "over_baseline": -0.25, **bounds(-0.1)},
                      "WORSE_THAN_BASELINE", id="the-baseline-learnt-nothing"),
-        pytest.param({"champion": replace(CHAMPION, metrics={}, problem="gone")}, "CHAMPION_UNAVAILABLE", id="champion-gone"),
+        pytest.param({"champion": replace(CHAMPION, metrics={}, problem="gone")}, "CHAMPION_CANNOT_BE_EVALUATED", id="champion-gone"),
     ],
 )  # fmt: skip
 def test_a_champion_that_had_learnt_judged_rows_holds_nobody_back_for_good(rides, broken, reason):

@@ -287,14 +287,6 @@ def test_a_dry_run_registers_and_decides_nothing(landed, start):
         landed.settle(outcome)
 
 
-def test_a_champion_that_mlflow_lost_holds_back_every_challenger(landed, start):
-    landed.promote(start + timedelta(days=30), "dag/first")
-    MlflowClient().delete_model_version("rides", "1")
-    outcome = landed.train(start + timedelta(days=40), "dag/second")
-    assert outcome.verdict.reason is GateReason.CHAMPION_UNAVAILABLE
-    assert landed.settle(outcome).kind is ledger.Kind.REJECTED
-
-
 def test_a_backfill_is_never_promoted_over_a_newer_champion(landed, start):
     landed.promote(start + timedelta(days=40), "dag/now")
     outcome = landed.train(start + timedelta(days=30), "dag/backfill")

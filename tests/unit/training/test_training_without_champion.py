@@ -1,0 +1,191 @@
+"""A champion that cannot be evaluated stands in nobody's way for ever: the baseline, its recorded holdout, and a person."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from mlflow import MlflowClient
+
+from evergreen import ledger, registry
+from evergreen.errors import EvergreenError, Reason, TerminalError
+from evergreen.ledger import Kind
+from evergreen.monitoring import after_promotion
+from evergreen.registry.rollback import rollback
+from evergreen.scoring.score import score
+from evergreen.training import approval
+from evergreen.training.approval import Answer
+from evergreen.training.verdict import GateReason, Verdict
+from evergreen.warehouse.connection import connect, fetch
+
+ALONE = GateReason.CHAMPION_CANNOT_BE_EVALUATED
+
+
+@pytest.fixture
+def one(world, mlflow_url, start):
+    """One champion, version 1; the spec asks for no approval."""
+    world.land(start, 45)
+    world.promote(start + timedelta(days=30), "dag/one")
+    assert world.model.gate.approval == "auto"
+    return world
+
+
+def run():
+    return MlflowClient().get_model_version("rides", "1").run_id
+
+
+def forget(world):
+    """What this machine keeps of MLflow's files is gone, as on another worker."""
+    shutil.rmtree(world.folder.parent / "home" / "cache", ignore_errors=True)
+
+
+def without_files(world):
+    shutil.rmtree(world.folder.parent / "artifacts" / "rides")
+    forget(world)
+
+
+def with_other_files(world):
+    path = next((world.folder.parent / "artifacts" / "rides").rglob("extra_files/features.json"))
+    path.write_text(path.read_text().replace('"dry"', '"wet "'))
+    forget(world)
+
+
+LOSSES = {
+    "version-deleted": lambda world: MlflowClient().delete_model_version("rides", "1"),
+    "registered-model-deleted": lambda world: MlflowClient().delete_registered_model("rides"),
+    "artifacts-deleted": without_files,
+    "files-changed": with_other_files,
+}
+
+
+def answer(yes=True):
+    return Answer(yes, "jane", datetime.now(timezone.utc), "seen")
+
+
+def retrained(world, start, day=40, name="dag/two"):
+    return world.train(start + timedelta(days=day), name)
+
+
+@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
+def test_a_lost_champion_is_left_by_way_of_a_person(one, start, lose):
+    """Each step's message names the next one, and the last one works."""
+    lose(one)
+    as_of = start + timedelta(days=41)
+    with pytest.raises(TerminalError, match="train__") as caught:
+        score(one.specs, one.model, as_of, "dag/score")
+    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    with pytest.raises(TerminalError, match=r"run train__rides.*promote__rides"):
+        rollback(one.specs, one.model, as_of, "dag/back", reason="it is lost")
+    outcome = retrained(one, start)
+    assert (outcome.verdict.passed, outcome.verdict.reason) == (True, ALONE)
+    told = {c.check: c for c in outcome.verdict.checks}
+    with connect() as conn:
+        recorded = registry.history(conn, "rides")[0].holdout["rmse"]
+    assert told["champion_recorded_rmse"].limit == recorded
+    assert told["beats_baseline"].passed
+    waits = one.settle(outcome)
+    assert (waits.kind, waits.reason) == (Kind.AWAITING_APPROVAL, ALONE.value)
+    assert one.settle(outcome) == waits
+    assert "champion cannot be evaluated" in waits.evidence["message"]
+    with connect() as conn:
+        assert [r["kind"] for r in fetch(conn, "SELECT kind FROM evergreen.mail ORDER BY id")][
+            -1
+        ] == "approval"
+    done = approval.conclude(one.model, str(outcome.version), answer(), "promote/1")
+    assert (done.kind, done.reason, done.evidence["answered_by"]) == (Kind.PROMOTED, ALONE.value, "jane")
+    assert registry.aliases("rides")["champion"] == outcome.version
+    assert score(one.specs, one.model, as_of, "dag/score").version == outcome.version
+    # The watch has nothing to compare with, and takes nothing back.
+    assert (
+        after_promotion.watch(one.specs, one.model, start + timedelta(days=49), "m").reason
+        == "cannot_compare"
+    )
+    assert retrained(one, start, 42, "dag/three").verdict.reason is not ALONE
+
+
+def test_nobody_is_promoted_without_a_person(one, start):
+    MlflowClient().delete_model_version("rides", "1")
+    outcome = retrained(one, start)
+    one.settle(outcome)
+    refused = approval.conclude(one.model, str(outcome.version), answer(yes=False), "promote/1")
+    assert (refused.kind, refused.reason) == (Kind.REJECTED, "refused")
+    with connect() as conn:
+        assert registry.champion(conn, "rides", repair=False).version == "1"
+
+
+def test_a_challenger_that_does_not_beat_the_baseline_asks_nobody(one, start):
+    MlflowClient().delete_model_version("rides", "1")
+    lenient = one.with_model(
+        gate={"beat_baseline": False}, training={"max_rounds": 1, "params": {"learning_rate": 1e-6}}
+    )
+    outcome = retrained(lenient, start)
+    assert outcome.verdict.reason is GateReason.WORSE_THAN_BASELINE
+    assert lenient.settle(outcome).kind is Kind.REJECTED
+
+
+def test_a_server_that_does_not_answer_is_no_lost_champion(one, start, monkeypatch):
+    snapshot = one.snapshot(start + timedelta(days=40))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    from evergreen.training.train import train
+
+    with pytest.raises(EvergreenError) as caught:
+        train(one.specs, one.model, snapshot, start + timedelta(days=40), "dag/two", trigger="manual")
+    assert caught.value.reason is Reason.UNREACHABLE
+    with connect() as conn:
+        assert [d.kind for d in ledger.find(conn, "model/rides")] == [Kind.PROMOTED]
+
+
+def test_a_lost_champion_of_an_earlier_release_whose_run_is_not_in_the_ledger(one, start):
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("ALTER TABLE evergreen.decision DISABLE TRIGGER decision_append_only")
+        cursor.execute(
+            "UPDATE evergreen.decision SET evidence = evidence - 'mlflow_run' - 'digest' - 'holdout'"
+        )
+        cursor.execute("ALTER TABLE evergreen.decision ENABLE TRIGGER decision_append_only")
+    MlflowClient().delete_registered_model("rides")
+    outcome = retrained(one, start)
+    assert (outcome.version, outcome.verdict.reason) == ("2", ALONE)
+    assert one.settle(outcome).kind is Kind.AWAITING_APPROVAL
+
+
+RETOLD = {
+    "label": ({"label": {"column": "rides", "delay": "1h"}}, "label demand, the spec's label is rides now"),
+    "task": (
+        {"task": "binary", "label": {"column": "busy", "delay": "1h"}},
+        "task regression, the spec's task is binary now",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "told"), RETOLD.values(), ids=RETOLD)
+def test_a_champion_of_another_label_or_task_is_not_compared(one, start, changes, told):
+    query = one.model.query.replace(
+        "demand FROM", "demand, 2 * demand AS rides, (demand > 55)::int AS busy FROM"
+    )
+    other = one.with_model(query=query, **changes)
+    outcome = retrained(other, start)
+    assert outcome.verdict.reason is ALONE
+    recorded = next(c for c in outcome.verdict.checks if c.check.startswith("champion_recorded_"))
+    assert recorded.limit is None, "its numbers are about something else"
+    assert told in other.settle(outcome).evidence["message"]
+    done = approval.conclude(other.model, str(outcome.version), answer(), "promote/1")
+    assert (done.kind, done.reason) == (Kind.PROMOTED, ALONE.value)
+    # The one before predicts something else: it is no shadow.
+    result = score(other.specs, other.model, start + timedelta(days=41), "dag/score")
+    assert (result.shadow.version, result.rows > 0) == (None, True)
+    passed = replace(
+        retrained(other, start, 42, "dag/three"), verdict=Verdict(True, GateReason.BETTER_THAN_CHAMPION)
+    )
+    assert other.settle(passed).kind is Kind.PROMOTED, "from now on the champions are compared again"
+
+
+def test_another_key_keeps_the_champion_comparable(one, start):
+    """Its features and its label are the same, so its predictions of today's rows are what the challenger must beat."""
+    query = one.model.query.replace("ts,", "ts, ts AS moment,", 1)
+    other = one.with_model(query=query, key=["moment"], event_time="ts")
+    outcome = retrained(other, start)
+    assert outcome.verdict.reason is not ALONE
+    assert "rmse" in outcome.metrics["champion"]
