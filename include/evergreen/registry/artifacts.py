@@ -15,7 +15,7 @@ import mlflow.artifacts
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError
 from evergreen.registry import identity
-from evergreen.registry.client import client, guarded
+from evergreen.registry.client import WAY_ON, client, guarded
 from evergreen.warehouse.connection import connect
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def fetched(key: str, uri: str) -> Path:
         )
         if not any(p.is_file() for p in part.rglob("*")):
             raise TerminalError(
-                f"{uri} is empty in MLflow; restore its artifacts from the backup, or train again",
+                f"{uri} is empty in MLflow. {WAY_ON}",
                 Reason.REGISTRY_MISMATCH,
             )
         try:
