@@ -163,7 +163,8 @@ def model_files(mlflow_run: str, booster: xgb.Booster, encoding: Encoding, extra
     inputs = Schema([ColSpec("double", name, required=False) for name in encoding.features])
     signature = ModelSignature(inputs, Schema([ColSpec("double")]))
     with guarded(f"write the model into MLflow run {mlflow_run}"):
-        with mlflow.start_run(run_id=mlflow_run, log_system_metrics=False):
+        mlflow.start_run(run_id=mlflow_run, log_system_metrics=False)
+        try:
             logged = mlflow.xgboost.log_model(
                 booster,
                 name="model",
@@ -173,6 +174,9 @@ def model_files(mlflow_run: str, booster: xgb.Booster, encoding: Encoding, extra
                 extra_files=[str(path) for path in extra],
                 metadata={"evergreen_encoding": ENCODING_FILE},
             )
+        finally:
+            # Leaving the run by `with` would call it finished, and a training that is killed after that would look whole.
+            mlflow.end_run("RUNNING")
         return logged.model_id
 
 
