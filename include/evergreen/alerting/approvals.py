@@ -69,7 +69,7 @@ def waiting(conn: Connection, known: Known) -> Letter:
 TOLD = {
     "model", "run_id", "as_of", "version", "dry_run", "verdict", "trigger", "requests", "rounds", "refitted", "holdout",
     "champion_decision", "champion_version", "previous_version", "message", "approval_timeout_s", "trained_until",
-    "fingerprint", "spec_hash", "training_hash", "metric", "metrics", "rows", "mlflow_run",
+    "fingerprint", "spec_hash", "training_hash", "digest", "metric", "metrics", "rows", "mlflow_run",
 }  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def write(encoding: Encoding, parts: Sequence[Rows], path: Path) -> tuple[Matrix
             lost.append(Lost({}, {}))
             for batch in part.batches(encoding.features):
                 encoded = encode(encoding, pa.Table.from_batches([batch]))
-                encoded.matrix.tofile(file)
+                file.write(encoded.matrix.data)  # numpy says of a full disk only that less was written
                 dense = dense and not np.isnan(encoded.matrix).any()
                 rows += batch.num_rows
                 for counts, more in (
