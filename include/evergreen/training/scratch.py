@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from evergreen.warehouse import leftovers
+from evergreen.warehouse.scratch import PREFIX, folder
 
-PREFIX = ".work-"
-_LOCK = "lock"
-
-
-@contextmanager
-def folder(beside: Path) -> Iterator[Path]:
-    """Make a folder in another one and remove it at the end; what killed trainings left there goes too."""
-    beside.mkdir(parents=True, exist_ok=True)
-    leftovers.sweep(beside, f"{PREFIX}*", _LOCK)
-    made = Path(tempfile.mkdtemp(prefix=PREFIX, dir=beside))
-    try:
-        with leftovers.held(made / _LOCK):
-            yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+__all__ = ["PREFIX", "folder", "own_temporaries"]
 
 
 @contextmanager

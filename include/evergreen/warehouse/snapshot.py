@@ -7,7 +7,6 @@ datasets keep the versions that later corrections replaced.
 from __future__ import annotations
 
 import hashlib
-import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,7 +19,7 @@ import pyarrow.parquet as pq
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse import arrow, features, leftovers
+from evergreen.warehouse import arrow, features, scratch
 from evergreen.warehouse.disk import room
 
 
@@ -59,14 +58,17 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
     schema = arrow.feature_schema(model, entity=True)
     target = folder / model.name
     target.mkdir(parents=True, exist_ok=True)
-    leftovers.sweep(target, ".*.part")
-    part = target / f".{uuid.uuid4().hex}.part"
+    for left in target.glob(".*.part"):  # of killed snapshots of an earlier release
+        if scratch.old(left):
+            left.unlink(missing_ok=True)
     fingerprint = Fingerprint(schema)
-    rows, first, last = 0, None, None
-    try:
+    rows, size, first, last = 0, 0, None, None
+    with (
+        room(f"taking the snapshot of {model.name}", target, lambda: 2 * size or None),
+        scratch.folder(target) as work,
+    ):
+        part = work / "rows.parquet"
         with (
-            room(f"taking the snapshot of {model.name}", target, lambda: _needed(rows, part)),
-            leftovers.held(part),
             arrow.reading(specs.datasets_of(model), timeout_s=timeout_s) as reader,
             pq.ParquetWriter(
                 part, schema, compression="lz4", use_dictionary=list(model.features.categorical)
@@ -76,6 +78,7 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
                 writer.write_batch(batch)
                 fingerprint.update(batch)
                 rows += batch.num_rows
+                size += batch.nbytes
                 first = first or batch.column("_time")[0].as_py()
                 last = batch.column("_time")[-1].as_py()
         if not rows or first is None or last is None:
@@ -88,16 +91,9 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
         digest = fingerprint.hexdigest()
         path = target / f"{as_of:%Y%m%dT%H%M%SZ}-{digest[:16]}.parquet"
         part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return Snapshot(
         str(path), digest, rows, first.isoformat(), (last + timedelta(microseconds=1)).isoformat()
     )
-
-
-def _needed(rows: int, part: Path) -> int | None:
-    """About what a snapshot takes: at least twice what was written of it when the disk was full."""
-    return 2 * part.stat().st_size if rows and part.exists() else None
 
 
 def fingerprint_of(model: ModelSpec, path: Path) -> str:

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from evergreen import registry
 from evergreen.errors import Reason, TransientError
 from evergreen.training import record, train
-from evergreen.warehouse import leftovers, snapshot
+from evergreen.warehouse import scratch, snapshot
 
 
 @pytest.fixture
@@ -91,16 +91,25 @@ def test_a_training_whose_outcome_was_written_is_only_closed(landed, start):
 
 
 def test_a_snapshot_that_was_cut_short_goes_and_one_that_is_being_written_stays(landed, start):
-    as_of = start + timedelta(days=30)
+    as_of, folder = start + timedelta(days=30), landed.folder / "rides"
     killed(lambda: landed.snapshot(as_of), snapshot.Fingerprint, "update")
-    folder = landed.folder / "rides"
-    left = list(folder.glob(".*.part"))
-    assert len(left) == 1
-    with leftovers.held(left[0]):
-        landed.snapshot(as_of)
-        assert left[0].exists()
-    taken = landed.snapshot(as_of)
+    left = list(folder.iterdir())
+    assert [p.name for p in left[0].iterdir()]
+    with scratch.folder(folder) as busy:
+        taken = landed.snapshot(as_of)
+        assert {p.name for p in folder.iterdir()} == {busy.name, Path(taken.path).name}
     assert [p.name for p in folder.iterdir()] == [Path(taken.path).name]
+
+
+def test_half_a_snapshot_of_an_earlier_release_goes_once_it_is_old(landed, start):
+    folder = landed.folder / "rides"
+    folder.mkdir(parents=True)
+    new, old = folder / ".12.part", folder / ".34.part"
+    for path in (new, old):
+        path.write_bytes(b"PAR1")
+    os.utime(old, (0, 0))
+    landed.snapshot(start + timedelta(days=30))
+    assert (new.exists(), old.exists()) == (True, False)
 
 
 @pytest.fixture
