@@ -80,6 +80,7 @@ def test_params_of_each_kind(dagbag: Any) -> None:
         "score": {"as_of", "from", "to"},
         "monitor": {"as_of"},
         "rollback": {"as_of", "reason", "to_version", "dry_run"},
+        "promote": set(),
         "mail": set(),
         "digest": {"as_of"},
         "silence": {"subject", "until", "reason"},
@@ -95,7 +96,8 @@ def test_tasks_of_each_kind(dagbag: Any) -> None:
     }
     assert tasks == {
         "ingest": ["land", "announce", "notify", "verdict"],
-        "train": ["snapshot", "fit", "settle", "announce", "notify"],
+        "train": ["snapshot", "fit", "settle", "announce", "announce_challenger", "notify"],
+        "promote": ["find", "ask", "decide", "announce", "notify"],
         "score": ["score"],
         "monitor": ["judge", "announce", "announce_rollback", "notify", "verdict"],
         "rollback": ["roll_back", "announce", "notify"],
@@ -117,6 +119,8 @@ def test_what_emits_which_asset(dagbag: Any) -> None:
     assert outlets == {
         "ingest.announce": ["dataset_bike_hourly"],
         "train.announce": ["model_bike_demand"],
+        "train.announce_challenger": ["challenger_bike_demand"],
+        "promote.announce": ["model_bike_demand"],
         "score.score": ["predictions_bike_demand"],
         "monitor.announce": ["drift_bike_demand"],
         "monitor.announce_rollback": ["model_bike_demand"],

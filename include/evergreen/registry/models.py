@@ -105,12 +105,12 @@ def load(model: ModelSpec, version: str) -> LoadedModel:
         **{name: folder / EXTRA / name for name in (ENCODING_FILE, PROBE_FILE)},
     }
     sums = identity.expected(what, found.tags, ledgers)
+    # Every version has this one, of whichever release.
+    identity.verify(
+        what, folder, {MODEL_FILE: places[MODEL_FILE]}, {MODEL_FILE: found.tags.get(DIGEST_TAG, "")}
+    )
     if sums is not None:
         identity.verify(what, folder, places, sums)
-    else:
-        identity.verify(
-            what, folder, {MODEL_FILE: places[MODEL_FILE]}, {MODEL_FILE: found.tags.get(DIGEST_TAG, "")}
-        )
     booster = xgb.Booster()
     booster.load_model(places[MODEL_FILE])
     loaded = LoadedModel(version, str(found.run_id), booster, _encoding(what, places[ENCODING_FILE]), folder)
