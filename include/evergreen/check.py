@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from evergreen import settings
 from evergreen.errors import EvergreenError
 from evergreen.spec import DatasetSpec, ModelSpec, Problem, Specs, format_duration, json_schema, load_specs
+from evergreen.spec.environment import environment_problems
 
 if TYPE_CHECKING:
     from evergreen.warehouse.connection import Connection
@@ -139,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     folder = args.specs or settings.SPECS.path()
     specs = load_specs(folder)
-    problems = [*specs.problems, *_expectations(specs)]
+    problems = [*environment_problems(), *specs.problems, *_expectations(specs)]
     notes: list[Problem] = []
     unseen = "--no-warehouse" if args.no_warehouse else ""
     if not args.no_warehouse:

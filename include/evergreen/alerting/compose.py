@@ -34,8 +34,10 @@ from evergreen.alerting import (
 )
 from evergreen.alerting.letter import Known, Letter, Table, facts, known_links, show
 from evergreen.alerting.links import airflow_run_url
+from evergreen.alerting.recipients import recipients, unreadable
 from evergreen.ledger import find
-from evergreen.spec import DatasetSpec, ModelSpec, Specs
+from evergreen.spec import Specs
+from evergreen.spec.address import addresses, readable
 from evergreen.warehouse.connection import Connection, fetch
 
 LONGEST_SUBJECT = 140
@@ -209,20 +211,8 @@ def _to(specs: Specs, row: dict[str, Any]) -> list[str]:
     """The recipients of a mail that have not got it yet."""
     context = row.get("context")
     named = context.get("to") if isinstance(context, dict) and row["kind"] == "digest" else None
-    everyone = list(map(_line, map(str, named))) if named else recipients(specs, row["subject"])
-    return [to for to in everyone if parseaddr(to)[1] not in (row["taken_by"] or ())]
-
-
-def recipients(specs: Specs, subject: str) -> list[str]:
-    """Who is told about a subject: the `alerts` of its spec, or EVERGREEN_MAIL_TO, those who answer for the fleet."""
-    kind, _, name = subject.partition("/")
-    spec: ModelSpec | DatasetSpec | None = None
-    if kind == "model":
-        spec = specs.models.get(name)
-    elif kind == "dataset":
-        spec = specs.datasets.get(name)
-    named = list(spec.alerts) if spec and spec.alerts else settings.MAIL_TO.read().split(",")
-    return [address for address in map(_line, named) if address]
+    everyone = readable(", ".join(map(str, named)))[0] if named else recipients(specs, row["subject"])
+    return [to for to in everyone if addresses(to)[0].addr_spec not in (row["taken_by"] or ())]
 
 
 def gather(conn: Connection, specs: Specs, row: dict[str, Any]) -> Known:
@@ -256,7 +246,10 @@ def _footer(known: Sequence[Known]) -> str:
     decisions = [one.number for one in known if one.decision]
     ledger = f"ledger decision {_some(decisions)}" if decisions else "no ledger decision"
     incidents = _some([one.incident for one in known])
-    return f"Evergreen · {first.subject} · owner {first.owner} · {ledger} · incident {incidents}"
+    wrong = (
+        f" · not sent to {_some(unreadable())}: no e-mail address (EVERGREEN_MAIL_TO)" if unreadable() else ""
+    )
+    return f"Evergreen · {first.subject} · owner {first.owner} · {ledger} · incident {incidents}{wrong}"
 
 
 def _some(names: Sequence[str]) -> str:

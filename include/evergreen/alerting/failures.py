@@ -14,6 +14,7 @@ from evergreen.alerting import threads, words
 from evergreen.alerting.letter import Known, Letter, facts, known_links
 from evergreen.alerting.links import airflow_dag_url, airflow_run_url
 from evergreen.alerting.outbox import raise_incident, redact
+from evergreen.alerting.recipients import fleet
 from evergreen.ledger import Decision, Kind, append
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -150,8 +151,8 @@ def bare_message(
         second: why the failure could not be recorded; None where the ledger has no subject for it.
     """
     message = EmailMessage()
-    message["From"] = settings.MAIL_FROM.read()
-    message["To"] = settings.MAIL_TO.read()
+    message["From"] = " ".join(settings.MAIL_FROM.read().split())
+    message["To"] = ", ".join(fleet())
     message["Subject"] = " ".join(f"[Evergreen] {run_id.partition('/')[0]} failed in {task_id}".split())[:140]
     message["Date"] = format_datetime(datetime.now(timezone.utc))
     message["Message-ID"] = make_msgid("evergreen", "localhost")

@@ -21,7 +21,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.message import EmailMessage
-from email.utils import getaddresses
 from smtplib import SMTPRecipientsRefused
 from typing import Any
 
@@ -181,8 +180,10 @@ def deliver(
             tried += [row["id"] for row in rows]
             try:
                 message = _compose(conn, specs, rows)
-                if message["To"] or not rows[0]["taken_by"]:  # else the rest are no recipients any more
+                if message["To"]:
                     send(message)
+                elif not rows[0]["taken_by"]:  # else the rest are no recipients any more
+                    raise ValueError("there is nobody to send it to; EVERGREEN_MAIL_TO or `alerts` must name an address")
             except Exception as error:
                 if conn.closed:
                     raise
@@ -331,7 +332,7 @@ def _record_taken(
     conn: Connection, rows: Sequence[dict[str, Any]], message: EmailMessage, refused: Mapping[str, Any]
 ) -> None:
     """Remember who has got a letter that was refused for others."""
-    taken = {address for _, address in getaddresses([message["To"]])} - refused.keys()
+    taken = {address.addr_spec for address in message["To"].addresses} - refused.keys()
     if taken:
         _execute(
             conn,

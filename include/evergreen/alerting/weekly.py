@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
-from evergreen.alerting.compose import recipients
 from evergreen.alerting.outbox import owe
+from evergreen.alerting.recipients import recipients
 from evergreen.ledger import dataset_subject, model_subject
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import connect

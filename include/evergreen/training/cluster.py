@@ -50,7 +50,7 @@ def boost(
     local.boost({**params, "device": "cpu"}, encoding, few, 1, few, 1)
     with _connected() as client:
         more = {
-            "feature_names": encoding.features,
+            "feature_names": encoding.boosted,
             "feature_types": encoding.types,
             "enable_categorical": True,
             "max_bin": params.get("max_bin", 256),

@@ -8,7 +8,8 @@ rows; a category that was not among them becomes missing. Both are counted, so t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ import pyarrow.compute as pc
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import ModelSpec
 
+_REFUSED = re.compile(r"[\[\]<]")
+_SAFE = str.maketrans({"[": "(", "]": ")", "<": "lt"})
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -33,6 +36,11 @@ class Encoding:
     def features(self) -> list[str]:
         """Names of the columns."""
         return [*self.numeric, *self.categorical]
+
+    @property
+    def boosted(self) -> list[str]:
+        """The names that XGBoost knows the columns by, see `boosted_names`."""
+        return boosted_names(self.features)
 
     @property
     def types(self) -> list[str]:
@@ -74,6 +82,21 @@ class Survey:
 
     encoding: Encoding
     constant: tuple[str, ...]
+
+
+def boosted_names(features: Sequence[str]) -> list[str]:
+    """Names of features as XGBoost takes them, in the same order: none holds [, ] or <, and no two are alike."""
+    names: list[str] = []
+    taken = {name for name in features if not _REFUSED.search(name)}
+    for name in features:
+        safe = name
+        if _REFUSED.search(name):
+            safe = name.translate(_SAFE)
+            while safe in taken:
+                safe += "_"
+            taken.add(safe)
+        names.append(safe)
+    return names
 
 
 def survey(model: ModelSpec, batches: Iterable[pa.RecordBatch]) -> Survey:

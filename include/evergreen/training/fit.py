@@ -154,14 +154,16 @@ def refit(
 def gains(booster: xgb.Booster, encoding: Encoding) -> dict[str, float]:
     """Average gain of the splits on each feature, largest first; 0 for one that no tree uses."""
     found = booster.get_score(importance_type="gain")
-    values = {name: float(np.mean(found.get(name, 0.0))) for name in encoding.features}
+    pairs = zip(encoding.features, encoding.boosted, strict=True)
+    values = {name: float(np.mean(found.get(boosted, 0.0))) for name, boosted in pairs}
     return dict(sorted(values.items(), key=lambda item: (-item[1], item[0])))
 
 
 def gain_shares(booster: xgb.Booster, encoding: Encoding) -> dict[str, float]:
     """Each feature's share of the gain of all splits; empty for a model without a split."""
     found = booster.get_score(importance_type="total_gain")
-    values = {name: float(np.sum(found.get(name, 0.0))) for name in encoding.features}
+    pairs = zip(encoding.features, encoding.boosted, strict=True)
+    values = {name: float(np.sum(found.get(boosted, 0.0))) for name, boosted in pairs}
     total = sum(values.values())
     return {name: value / total for name, value in values.items()} if total > 0 else {}
 

@@ -149,7 +149,7 @@ class Batches(xgb.DataIter):
         input_data(
             data=batch[0],
             label=batch[1],
-            feature_names=self._encoding.features,
+            feature_names=self._encoding.boosted,
             feature_types=self._encoding.types,
         )
         return True

@@ -60,7 +60,7 @@ def outside(model: ModelSpec, judged: Judged) -> np.ndarray:
         data = xgb.QuantileDMatrix(
             x[learnt],
             y[learnt],
-            feature_names=judged.encoding.features,
+            feature_names=judged.encoding.boosted,
             feature_types=judged.encoding.types,
             enable_categorical=True,
             max_bin=params["max_bin"],
