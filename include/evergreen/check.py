@@ -116,6 +116,14 @@ def _expectations(specs: Specs) -> list[Problem]:
     return [problem for dataset in asking for problem in offered.problems(dataset)]
 
 
+def _parameters(specs: Specs) -> list[Problem]:
+    if not specs.models:
+        return []
+    from evergreen.training.rehearse import parameter_problems  # imports XGBoost
+
+    return [problem for model in specs.models.values() for problem in parameter_problems(model)]
+
+
 def _no_rows(model: ModelSpec) -> Problem:
     names = ", ".join(f"ingest__{name}" for name in model.datasets)
     return Problem(f"models/{model.name}.yaml", "datasets", "", f"no row has landed yet; run {names}")
@@ -140,18 +148,22 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     folder = args.specs or settings.SPECS.path()
     specs = load_specs(folder)
-    problems = [*environment_problems(), *specs.problems, *_expectations(specs)]
+    problems = [*environment_problems(), *specs.problems, *_expectations(specs), *_parameters(specs)]
     notes: list[Problem] = []
     unseen = "--no-warehouse" if args.no_warehouse else ""
     if not args.no_warehouse:
         from evergreen.stack.layout import Layout, StackError
         from evergreen.stack.variables import environment
+        from evergreen.validation.rehearse import pattern_problems
         from evergreen.warehouse import features
         from evergreen.warehouse.connection import connect
 
         try:
             if not os.environ.get(settings.WAREHOUSE.name) and Layout.of().secrets_file.exists():
                 os.environ[settings.WAREHOUSE.name] = environment()[settings.WAREHOUSE.name]
+            for dataset in specs.datasets.values():
+                with connect() as conn:
+                    problems += pattern_problems(conn, dataset)
             for model in specs.models.values():
                 with connect() as conn:
                     found = features.check(conn, specs, model)

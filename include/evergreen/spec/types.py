@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable
 from datetime import timedelta
@@ -21,6 +22,16 @@ RESERVED_COLUMNS = (
     "_arrived_at", "_superseded_at", "_batch", "_row", "_key",
     "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid",
 )  # fmt: skip
+
+
+# What the rooms call the columns that they add to the rows of a feature query.
+OWN_NAMES = frozenset({
+    "_key", "_hash", "_time", "_entity", "_label", "_prediction", "_version", "_outside", "_new", "_old", "_row", "_features",
+    "_rows", "_versions", "_batch", "_arrived_at", "_superseded_at",
+})  # fmt: skip
+MOST_NAME_BYTES = 63
+# Codecs of Python that make text of other text.
+_NO_FILE_HAS = ("idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "raw-unicode-escape", "unicode-escape")
 
 
 def parse_duration(value: Any) -> timedelta:
@@ -100,10 +111,44 @@ Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_check
 Prose = Annotated[str, Field(max_length=5000), AfterValidator(_check_prose)]
 
 
+Feature = Annotated[str, AfterValidator(lambda value: _check_feature(value))]
+Encoding = Annotated[str, AfterValidator(lambda value: _check_encoding(value))]
+Delimiter = Annotated[str, AfterValidator(lambda value: _check_delimiter(value))]
+
+
 class Strict(BaseModel):
     """A model in which an unknown field is a mistake: a misspelt one must not be ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _check_feature(value: str) -> str:
+    if value in OWN_NAMES:
+        raise ValueError(f"{value!r} is Evergreen's own name; give the column another one in the SQL (AS)")
+    if not value.strip() or not value.isprintable() or len(value.encode()) > MOST_NAME_BYTES:
+        raise ValueError(
+            f"{value!r} is no usable name of a column; PostgreSQL takes 1 to {MOST_NAME_BYTES} bytes, and they must be printable"
+        )
+    return value
+
+
+def _check_encoding(value: str) -> str:
+    try:
+        codec = codecs.lookup(value)
+    except (LookupError, ValueError):
+        codec = None
+    if codec is None or not codec._is_text_encoding or codec.name in _NO_FILE_HAS:
+        raise ValueError(f"{value!r} is no encoding of text files; write utf-8, latin-1, cp1252 or utf-16")
+    return value
+
+
+def _check_delimiter(value: str) -> str:
+    if value in '\r\n"\\' or not value.isascii() or value.isalnum() or value in ".-+_":
+        raise ValueError(
+            f"{value!r} cannot stand between two values; write one ASCII character that is no letter, digit, quote, sign or line "
+            "break, such as a comma, a semicolon or a tab"
+        )
+    return value
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

@@ -17,8 +17,9 @@ import xgboost as xgb
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import ModelSpec
+from evergreen.spec.problem import near
 from evergreen.training import local
-from evergreen.training.encode import Encoding
+from evergreen.training.encode import Encoding, boosted_names
 from evergreen.training.local import Boosted, Labelled
 from evergreen.training.machine import Machine
 
@@ -86,11 +87,14 @@ def parameters(model: ModelSpec, device: str = "cpu") -> dict[str, Any]:
             wrong.append(
                 f"training.params.objective: {value} does not fit {model.task}; use {', '.join(OBJECTIVES[model.task])}"
             )
+    constraints, unknown = _constraints(model)
+    wrong += unknown
     if wrong:
         raise TerminalError("\n".join(f"models/{model.name}.yaml: {line}" for line in wrong), Reason.BAD_SPEC)
     return {
         "objective": OBJECTIVES[model.task][0],
         **model.training.params,
+        **constraints,
         "tree_method": "hist",
         "device": device,
         "booster": "gbtree",
@@ -98,6 +102,23 @@ def parameters(model: ModelSpec, device: str = "cpu") -> dict[str, Any]:
         "nthread": int(settings.THREADS.read()),
         "verbosity": 1,
     }
+
+
+def _constraints(model: ModelSpec) -> tuple[dict[str, Any], list[str]]:
+    """The constraints of the spec with XGBoost's names of the features, and what is wrong with them."""
+    names = dict(zip(model.features.all, boosted_names(model.features.all), strict=True))
+    params, found = model.training.params, {}
+    used: list[tuple[str, str]] = []
+    monotone, interaction = params.get("monotone_constraints"), params.get("interaction_constraints")
+    if isinstance(monotone, dict):
+        used += [("monotone_constraints", name) for name in monotone]
+        found["monotone_constraints"] = {names.get(name, name): sign for name, sign in monotone.items()}
+    if isinstance(interaction, list) and all(isinstance(group, list) for group in interaction):
+        used += [("interaction_constraints", str(name)) for group in interaction for name in group]
+        found["interaction_constraints"] = [[names.get(name, name) for name in group] for group in interaction]
+    return found, [
+        f"training.params.{param}: no feature {name!r}; {near(name, names)}" for param, name in used if name not in names
+    ]
 
 
 def fit(

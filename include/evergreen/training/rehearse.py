@@ -1,0 +1,38 @@
+"""Tries a model's XGBoost parameters on a few invented rows, so that what XGBoost refuses is known before the night."""
+
+from __future__ import annotations
+
+import numpy as np
+import xgboost as xgb
+
+from evergreen.errors import TerminalError
+from evergreen.spec import ModelSpec, Problem
+from evergreen.training.encode import Encoding
+from evergreen.training.fit import parameters
+
+ROWS = 64
+
+
+def parameter_problems(model: ModelSpec) -> list[Problem]:
+    """What is wrong with `training.params`: those that are not to be set, and what XGBoost itself refuses."""
+    file = f"models/{model.name}.yaml"
+    try:
+        params = parameters(model)
+    except TerminalError as error:
+        lines = [line.removeprefix(f"{file}: ").partition(": ") for line in str(error).splitlines()]
+        return [Problem(file, field, "", said) for field, _, said in lines]
+    encoding = Encoding(model.features.numeric, {name: ("a", "b") for name in model.features.categorical})
+    rng = np.random.default_rng(model.training.seed)
+    rows = rng.integers(0, 2, (ROWS, len(encoding.features))).astype(np.float32)
+    label = np.arange(ROWS) % 2 + (0 if model.task == "binary" else 1)
+    try:
+        data = xgb.QuantileDMatrix(
+            rows, label, feature_names=encoding.boosted, feature_types=encoding.types, enable_categorical=True,
+            max_bin=params.get("max_bin", 256),
+        )  # fmt: skip
+        xgb.train(params, data, 1, evals=[(data, "rows")], verbose_eval=False)
+    except Exception as error:
+        said = str(error).split("Stack trace")[0].strip().splitlines()
+        text = " ".join(said)[:300]
+        return [Problem(file, "training.params", "", f"XGBoost refuses them: {text}; mend the parameter")]
+    return []
