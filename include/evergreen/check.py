@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     if not args.no_warehouse:
         from evergreen.stack.layout import Layout, StackError
         from evergreen.stack.variables import environment
-        from evergreen.validation.rehearse import pattern_problems
+        from evergreen.validation.patterns import pattern_problems
         from evergreen.warehouse import features
         from evergreen.warehouse.connection import connect
 

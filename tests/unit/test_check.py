@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from evergreen import check
-from evergreen.spec import ModelSpec, Specs
+from evergreen.spec import DatasetSpec, ModelSpec, Specs
 from evergreen.warehouse.connection import connect, fetch
 
 NOT_CHECKED = "the feature queries and windows were NOT checked"
@@ -200,3 +200,81 @@ def test_a_check_leaves_the_environment_and_the_warehouse_as_they_were(
     before = dict(os.environ), tables()
     run()
     assert (dict(os.environ), tables()) == before
+
+
+EXPECTATIONS = [
+    ({"type": "expect_column_values_to_be_betwen", "kwargs": {"column": "x"}},
+     "expectations.0.type: Great Expectations knows no such expectation; did you mean expect_column_values_to_be_between?"),
+    ({"type": "expect_column_values_to_be_between", "kwargs": {"column": "x", "min_valu": 1}},
+     "expectations.0.kwargs: Great Expectations refuses them: "),
+    ({"type": "expect_column_values_to_be_between", "kwargs": {"column": "x", "min_value": 9, "max_value": 1}},
+     "expectations.0.kwargs: min_value 9 is larger than max_value 1; swap them"),
+    ({"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "x", "mostly": 3}},
+     "ensure this value is less than or equal to 1.0"),
+    ({"type": "expect_column_pair_values_to_be_equal", "kwargs": {"column_A": "x", "column_B": "kid"}},
+     "expectations.0.kwargs.column_B: there is: no column 'kid'; did you mean kind?"),
+    ({"type": "expect_column_values_to_match_regex", "kwargs": {"column": "kind", "regex": "[a-"}},
+     "expectations.0.kwargs.regex: no pattern that PostgreSQL reads (invalid regular expression: brackets [] not balanced)"),
+]  # fmt: skip
+
+
+def test_expectations_are_tried_on_great_expectations_and_patterns_on_postgresql(
+    world: Any, folder: Path, run: Any
+) -> None:
+    dataset = world.specs.datasets["rides_hourly"]
+    found = []
+    for item, _ in EXPECTATIONS:
+        content = {**dataset.model_dump(mode="json"), "expectations": [item]}
+        write(folder, Specs({dataset.name: DatasetSpec.model_validate(content)}), world.model)
+        status, _, err = run()
+        assert status == 1, item
+        found.append(err)
+    for (_, said), err in zip(EXPECTATIONS, found, strict=True):
+        assert f"datasets/rides_hourly.yaml: {said}" in err or said in err, err
+
+
+PARAMETERS = [
+    ({"max_dept": 3}, "training.params.max_dept: no parameter of XGBoost that is known here; did you mean max_depth?"),
+    ({"max_depth": "deep"}, "training.params: XGBoost refuses them: Invalid Parameter format for max_depth expect int"),
+    ({"subsample": 2}, "training.params: XGBoost refuses them: value 2 for Parameter subsample exceed bound [0,1]"),
+    ({"eval_metric": "nope"}, "Unknown metric function nope"),
+    ({"max_bin": 1}, "max_bin"),
+    ({"monotone_constraints": {"huor": 1}}, "training.params.monotone_constraints: no feature 'huor'; did you mean hour?"),
+]  # fmt: skip
+
+
+def test_parameters_are_tried_on_xgboost(world: Any, folder: Path, run: Any, change: Any) -> None:
+    for params, said in PARAMETERS:
+        write(folder, world.specs, change(world.model, training={"params": params}))
+        status, _, err = run("--no-warehouse")
+        assert status == 1, params
+        assert f"models/rides.yaml: {said}" in err or said in err, err
+    write(folder, world.specs, change(world.model, training={"params": {"monotone_constraints": {"x": 1}}}))
+    assert run("--no-warehouse")[0] == 0
+
+
+def test_variables_of_the_environment_are_read(
+    world: Any, folder: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, world.specs, world.model)
+    monkeypatch.setenv("EVERGREEN_MAIL_TO", "a@x.org;b@x.org")
+    monkeypatch.setenv("EVERGREEN_DIGEST", "61 6 * * 1")
+    status, _, err = run("--no-warehouse")
+    assert status == 1
+    assert "EVERGREEN_MAIL_TO: 'a@x.org;b@x.org': separate addresses by commas" in err
+    assert "EVERGREEN_DIGEST: '61 6 * * 1' is not a cron expression" in err
+
+
+def test_one_odd_file_is_a_line_and_no_traceback(world: Any, folder: Path, run: Any) -> None:
+    write(folder, world.specs, world.model)
+    (folder / "models" / "link.yaml").symlink_to("nowhere")
+    (folder / "models" / "odd.yaml").write_text("owner: {{ team }}")
+    os.mkfifo(folder / "models" / "pipe.yaml")
+    status, out, err = run("--no-warehouse")
+    assert status == 1
+    assert "1 dataset(s), 1 model(s)" in out
+    assert [line.partition(": ")[0] for line in err.splitlines()] == [
+        "models/link.yaml",
+        "models/pipe.yaml",
+        "models/odd.yaml",
+    ]

@@ -183,7 +183,9 @@ def deliver(
                 if message["To"]:
                     send(message)
                 elif not rows[0]["taken_by"]:  # else the rest are no recipients any more
-                    raise ValueError("there is nobody to send it to; EVERGREEN_MAIL_TO or `alerts` must name an address")
+                    raise ValueError(
+                        "there is nobody to send it to; EVERGREEN_MAIL_TO or `alerts` must name an address"
+                    )
             except Exception as error:
                 if conn.closed:
                     raise

@@ -12,7 +12,17 @@ from pydantic import Field, model_validator
 from evergreen.spec.address import Recipients
 from evergreen.spec.column import NUMBERS, TIMES, Column, Written
 from evergreen.spec.cron import Cron
-from evergreen.spec.types import RESERVED_COLUMNS, Duration, Line, Name, Prose, Strict, unknown
+from evergreen.spec.types import (
+    RESERVED_COLUMNS,
+    Delimiter,
+    Duration,
+    Encoding,
+    Line,
+    Name,
+    Prose,
+    Strict,
+    unknown,
+)
 from evergreen.spec.zones import TimeZone
 
 
@@ -25,10 +35,8 @@ class Source(Written):
     pattern: str = Field(
         "*", description="which files count; .csv and .parquet are read, the ending tells which"
     )
-    encoding: str = Field("utf-8", description="encoding of CSV files")
-    delimiter: str = Field(
-        ",", min_length=1, max_length=1, description="the character between two values of a CSV file"
-    )
+    encoding: Encoding = Field("utf-8", description="encoding of CSV files")
+    delimiter: Delimiter = Field(",", description="the character between two values of a CSV file")
     header: bool = Field(
         True,
         description="the first line names the columns; false: they come in the spec's order, or by from: N",
@@ -87,7 +95,9 @@ class DatasetSpec(Strict):
     )
     source: Source = Source()
     key: tuple[str, ...] = Field(
-        min_length=1, description="columns that name a row; other values for the same key are a correction"
+        min_length=1,
+        max_length=32,
+        description="columns that name a row; other values for the same key are a correction",
     )
     event_time: str = Field(description="timestamp or date column: when what the row tells of happened")
     arrival: Arrival = Arrival()
@@ -110,6 +120,8 @@ class DatasetSpec(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> DatasetSpec:
         problems: list[str] = []
+        if len(set(self.key)) < len(self.key):
+            problems.append("key: a column stands there twice; remove one")
         for what, names in (("key", self.key), ("event_time", (self.event_time,))):
             problems += [unknown(what, n, self.columns) for n in names if n not in self.columns]
         if self.arrival.column and self.arrival.column not in self.columns:
@@ -123,7 +135,7 @@ class DatasetSpec(Strict):
         for name in self.columns:
             if name in RESERVED_COLUMNS:
                 problems.append(f"columns.{name}: the name is Evergreen's own; rename the column")
-            elif not re.match(r"^[A-Za-z_][A-Za-z0-9_]{0,62}$", name):
+            elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", name):
                 problems.append(
                     f"columns.{name}: not a usable column name; letters, digits and _, at most 63"
                 )

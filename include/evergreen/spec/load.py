@@ -5,7 +5,7 @@ Whatever goes wrong while one file is read or checked is a problem of that file 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from evergreen.spec.types import NAME
 
 # In place of a query that cannot be read, which is told by itself, so that the rest of the spec is checked all the same.
 _ANY_QUERY = "SELECT"
+# How the tables and indexes of a dataset end, beside the one that has its name.
+_OF_A_DATASET = ("__history", "_pkey", "_event_time")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def load_specs(folder: Path) -> Specs:
         folder: holds `datasets/` and `models/`.
     """
     paths, odd = folders.files(folder / "datasets")
-    datasets, wrong = _load_datasets(paths)
+    datasets, wrong = _load_datasets(paths, {p.stem for p in paths})
     model_paths, odd_models = folders.files(folder / "models")
     models, problems = _load_models(model_paths)
     known = dict.fromkeys([p.stem for p in paths] + [Path(p.file).stem for p in odd])
@@ -64,21 +66,21 @@ def load_model(folder: Path, name: str) -> Specs:
     """
     paths, odd = folders.files(folder / "models", name)
     models, problems = _load_models(paths)
+    known = [path.stem for path in folders.files(folder / "datasets")[0]]
     datasets: dict[str, DatasetSpec] = {}
     wrong: list[Problem] = []
     for dataset in sorted({dataset for _, model in models for dataset in model.datasets}):
         paths, strange = folders.files(folder / "datasets", dataset)
-        loaded, found = _load_datasets(paths)
+        loaded, found = _load_datasets(paths, known)
         datasets |= loaded
         wrong += [*strange, *found]
-    known = [path.stem for path in folders.files(folder / "datasets")[0]]
     return _joined(datasets, models, [*odd, *wrong, *problems], known=known)
 
 
 def load_dataset(folder: Path, name: str) -> Specs:
     """Read one dataset and no other file; see `load_model`."""
     paths, odd = folders.files(folder / "datasets", name)
-    datasets, problems = _load_datasets(paths)
+    datasets, problems = _load_datasets(paths, [p.stem for p in folders.files(folder / "datasets")[0]])
     return Specs(datasets, {}, (*odd, *problems))
 
 
@@ -100,13 +102,20 @@ def _missing(folder: Path) -> list[Problem]:
     return [Problem(str(folder), "", "", remedy)]
 
 
-def _load_datasets(paths: Iterable[Path]) -> tuple[dict[str, DatasetSpec], list[Problem]]:
+def _load_datasets(
+    paths: Iterable[Path], names: Collection[str]
+) -> tuple[dict[str, DatasetSpec], list[Problem]]:
     datasets: dict[str, DatasetSpec] = {}
     problems: list[Problem] = []
     for path in paths:
         found, dataset = _load(path, DatasetSpec, {})
         problems += found
-        if isinstance(dataset, DatasetSpec):
+        taken = [s for s in _OF_A_DATASET if path.stem.endswith(s) and path.stem.removesuffix(s) in names]
+        if taken:
+            other = path.stem.removesuffix(taken[0])
+            remedy = f"is what Evergreen calls a table or an index of the dataset {other}; rename this one"
+            problems.append(Problem(short(path), "name", path.stem, remedy))
+        elif isinstance(dataset, DatasetSpec):
             datasets[dataset.name] = dataset
     return datasets, problems
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from typing import Literal
 
@@ -13,26 +14,39 @@ from evergreen.spec.gate import Gate
 from evergreen.spec.metrics import METRICS
 from evergreen.spec.monitoring import Monitoring, Scoring, Watch
 from evergreen.spec.training import Training, windows_problems
-from evergreen.spec.types import SQL_NOISE, Duration, Line, Name, Prose, Strict, unknown
+from evergreen.spec.types import SQL_NOISE, Duration, Feature, Line, Name, Prose, Strict, unknown
+
+# A query of PostgreSQL returns at most 1,664 columns, and the key, the time and the label are some of them.
+MOST_FEATURES = 1600
 
 
 class Label(Strict):
     """What is predicted, and when it is known."""
 
-    column: str = Field(
+    column: Feature = Field(
         description="number in the feature query that is predicted (binary: 0 or 1), null if not known"
     )
     delay: Duration = Field(timedelta(0), description="how long after event time a label is mature")
     min: float | None = Field(None, description="smallest valid label; a smaller one stops the training")
     max: float | None = Field(None, description="largest valid label; a larger one stops the training")
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Label:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is larger than max {self.max}; swap them")
+        return self
+
 
 class Features(Strict):
     """Columns of the feature query that the model sees."""
 
-    numeric: tuple[str, ...] = Field((), description="columns that are numbers to the model")
-    categorical: tuple[str, ...] = Field(
-        (), description="columns that are categories; one that the training did not see counts as missing"
+    numeric: tuple[Feature, ...] = Field(
+        (), max_length=MOST_FEATURES, description="columns that are numbers to the model"
+    )
+    categorical: tuple[Feature, ...] = Field(
+        (),
+        max_length=MOST_FEATURES,
+        description="columns that are categories; one that the training did not see counts as missing",
     )
 
     @property
@@ -55,10 +69,12 @@ class ModelSpec(Strict):
     datasets: tuple[Name, ...] = Field(
         min_length=1, description="datasets that the feature query reads; new data in one wakes the scoring"
     )
-    key: tuple[str, ...] = Field(
-        min_length=1, description="columns of the feature query that name a row and its prediction"
+    key: tuple[Feature, ...] = Field(
+        min_length=1,
+        max_length=50,
+        description="columns of the feature query that name a row and its prediction",
     )
-    event_time: str = Field(
+    event_time: Feature = Field(
         description="timestamp or date column of the feature query: when the row happened"
     )
     label: Label
@@ -97,8 +113,18 @@ class ModelSpec(Strict):
             problems.append("features: there are none; name at least one under numeric or categorical")
         problems += [
             f"features: {n} is named twice; remove one"
-            for n in sorted({f for f in features if features.count(f) > 1})
+            for n, times in sorted(Counter(features).items())
+            if times > 1
         ]
+        problems += [
+            f"datasets: {n} is named twice; remove one"
+            for n, times in Counter(self.datasets).items()
+            if times > 1
+        ]
+        if len(features) > MOST_FEATURES:
+            problems.append(
+                f"features: {len(features):,} are more than {MOST_FEATURES:,}, the most that a query returns"
+            )
         if self.label.column in features:
             problems.append(
                 f"features: {self.label.column} is the label; a model that sees its label learns nothing else. Remove it"
@@ -127,13 +153,13 @@ class ModelSpec(Strict):
             )
         if self.gate.approval_timeout <= timedelta(0):
             problems.append("gate.approval_timeout: nobody can answer in no time; write one like 3d")
-        categorical = self.features.categorical
+        categorical = dict.fromkeys(self.features.categorical)
         problems += [
             unknown("gate.slices", n.partition("=")[0], categorical)
             for n in self.gate.slices
             if n.partition("=")[0] not in categorical
         ]
-        known = {*features, self.label.column}
+        known = dict.fromkeys([*features, self.label.column])
         problems += [
             unknown("monitoring.drift.ignore", n, known)
             for n in self.monitoring.drift.ignore

@@ -21,6 +21,14 @@ class Volume(Strict):
         3.0, gt=0, description="a window above this share of the usual rows is not judged; it is told"
     )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Volume:
+        if self.min >= self.max:
+            raise ValueError(
+                f"min {self.min} is not below max {self.max}, so that no window could be judged; swap them"
+            )
+        return self
+
 
 class Drift(Strict):
     """When a column counts as drifted (effect sizes against learnt limits, not p-values).
@@ -82,11 +90,14 @@ class Trigger(Strict):
     """What asks for a retraining: violations (m of the last n windows and the newest), new rows, age, another spec."""
 
     m: int = Field(
-        2, ge=1, description="so many windows in violation, the newest among them, ask for a retraining"
+        2,
+        ge=1,
+        le=1000,
+        description="so many windows in violation, the newest among them, ask for a retraining",
     )
-    n: int = Field(3, ge=1, description="of so many newest windows that could be judged")
+    n: int = Field(3, ge=1, le=1000, description="of so many newest windows that could be judged")
     cooldown: Duration = Field(timedelta(days=7), description="least time between two requests")
-    budget: int = Field(2, ge=1, description="most requests of the policy in any 7 days")
+    budget: int = Field(2, ge=1, le=1000, description="most requests of the policy in any 7 days")
     min_new_rows: float = Field(
         0.0,
         ge=0,
@@ -126,8 +137,10 @@ class Monitoring(Strict):
     window: Span = Field(
         timedelta(days=1), description="length of the windows; they lie end to end from a Monday 00:00 UTC"
     )
-    min_rows: int = Field(100, ge=1, description="a window with fewer rows is not judged; it is told")
-    sample_rows: int = Field(20000, ge=100, description="most rows a side that go into one report")
+    min_rows: int = Field(
+        100, ge=1, le=10**12, description="a window with fewer rows is not judged; it is told"
+    )
+    sample_rows: int = Field(20000, ge=100, le=10**7, description="most rows a side that go into one report")
     freshness: Span = Field(timedelta(hours=36), description="oldest that the newest row may be")
     volume: Volume = Volume()
     drift: Drift = Drift()
@@ -142,7 +155,7 @@ class Scoring(Strict):
         "30 * * * *", description="cron (UTC) that scores what no event has told of; null: events only"
     )
     chunk_rows: int = Field(
-        100_000, ge=1, description="rows that are scored and written at a time; bounds the memory"
+        100_000, ge=1, le=10**7, description="rows that are scored and written at a time; bounds the memory"
     )
 
 

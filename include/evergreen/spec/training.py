@@ -44,8 +44,8 @@ class Training(Strict):
         description="in place of window: the validation folds choose one of these at each training; see docs/tuning.md",
     )
     holdout: Span = Field(timedelta(days=14), description="the newest mature part, kept for the judgement")
-    min_rows: int = Field(500, ge=10, description="fewer rows in the training part stop the run")
-    min_holdout_rows: int = Field(50, ge=5, description="fewer rows in the holdout stop the run")
+    min_rows: int = Field(500, ge=10, le=10**12, description="fewer rows in the training part stop the run")
+    min_holdout_rows: int = Field(50, ge=5, le=10**12, description="fewer rows in the holdout stop the run")
     params: dict[str, Any] = Field(default_factory=dict, description="XGBoost parameters")
     max_rounds: int = Field(500, ge=1, le=20000, description="most boosting rounds; early stopping chooses")
     early_stopping_rounds: int | None = Field(
@@ -60,7 +60,7 @@ class Training(Strict):
         description="naive prediction to compare with; default: seasonal (regression), class_prior (binary)",
     )
     season: Span = Field(timedelta(days=7), description="lag of the seasonal baseline")
-    seed: int = Field(7, description="seed of all that is random in a training")
+    seed: int = Field(7, ge=0, lt=2**31, description="seed of all that is random in a training")
     folds: int = Field(
         4, ge=1, le=20, description="validation folds before the holdout, for windows, tune and compare_with"
     )

@@ -26,12 +26,19 @@ RESERVED_COLUMNS = (
 
 # What the rooms call the columns that they add to the rows of a feature query.
 OWN_NAMES = frozenset({
-    "_key", "_hash", "_time", "_entity", "_label", "_prediction", "_version", "_outside", "_new", "_old", "_row", "_features",
-    "_rows", "_versions", "_batch", "_arrived_at", "_superseded_at",
+    "_key", "_hash", "_time", "_entity", "_label", "_prediction", "_version", "_outside",
 })  # fmt: skip
 MOST_NAME_BYTES = 63
 # Codecs of Python that make text of other text.
-_NO_FILE_HAS = ("idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "raw-unicode-escape", "unicode-escape")
+_NO_FILE_HAS = (
+    "idna",
+    "punycode",
+    "undefined",
+    "unicode_escape",
+    "raw_unicode_escape",
+    "raw-unicode-escape",
+    "unicode-escape",
+)
 
 
 def parse_duration(value: Any) -> timedelta:
@@ -111,11 +118,6 @@ Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_check
 Prose = Annotated[str, Field(max_length=5000), AfterValidator(_check_prose)]
 
 
-Feature = Annotated[str, AfterValidator(lambda value: _check_feature(value))]
-Encoding = Annotated[str, AfterValidator(lambda value: _check_encoding(value))]
-Delimiter = Annotated[str, AfterValidator(lambda value: _check_delimiter(value))]
-
-
 class Strict(BaseModel):
     """A model in which an unknown field is a mistake: a misspelt one must not be ignored."""
 
@@ -143,12 +145,19 @@ def _check_encoding(value: str) -> str:
 
 
 def _check_delimiter(value: str) -> str:
+    if len(value) != 1:
+        raise ValueError(f'{value!r} is not one character; write one, a tab as "\\t" in double quotes')
     if value in '\r\n"\\' or not value.isascii() or value.isalnum() or value in ".-+_":
         raise ValueError(
             f"{value!r} cannot stand between two values; write one ASCII character that is no letter, digit, quote, sign or line "
             "break, such as a comma, a semicolon or a tab"
         )
     return value
+
+
+Feature = Annotated[str, AfterValidator(_check_feature)]
+Encoding = Annotated[str, AfterValidator(_check_encoding)]
+Delimiter = Annotated[str, AfterValidator(_check_delimiter)]
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

@@ -107,7 +107,7 @@ def parameters(model: ModelSpec, device: str = "cpu") -> dict[str, Any]:
 def _constraints(model: ModelSpec) -> tuple[dict[str, Any], list[str]]:
     """The constraints of the spec with XGBoost's names of the features, and what is wrong with them."""
     names = dict(zip(model.features.all, boosted_names(model.features.all), strict=True))
-    params, found = model.training.params, {}
+    params, found = model.training.params, dict[str, Any]()
     used: list[tuple[str, str]] = []
     monotone, interaction = params.get("monotone_constraints"), params.get("interaction_constraints")
     if isinstance(monotone, dict):
@@ -115,9 +115,13 @@ def _constraints(model: ModelSpec) -> tuple[dict[str, Any], list[str]]:
         found["monotone_constraints"] = {names.get(name, name): sign for name, sign in monotone.items()}
     if isinstance(interaction, list) and all(isinstance(group, list) for group in interaction):
         used += [("interaction_constraints", str(name)) for group in interaction for name in group]
-        found["interaction_constraints"] = [[names.get(name, name) for name in group] for group in interaction]
+        found["interaction_constraints"] = [
+            [names.get(name, name) for name in group] for group in interaction
+        ]
     return found, [
-        f"training.params.{param}: no feature {name!r}; {near(name, names)}" for param, name in used if name not in names
+        f"training.params.{param}: no feature {name!r}; {near(name, names)}"
+        for param, name in used
+        if name not in names
     ]
 
 

@@ -45,12 +45,13 @@ def _of(dataset: DatasetSpec, item: Expectation) -> Iterator[tuple[str, str, str
         yield ".type", item.type, f"Great Expectations knows no such expectation; {hint}"
         return
     columns = [(f".kwargs.{name}", item.kwargs.get(name)) for name in ("column_A", "column_B")]
-    columns += [(".kwargs.column_list", name) for name in item.kwargs.get("column_list") or ()]
+    several = item.kwargs.get("column_list")
+    columns += [(".kwargs.column_list", name) for name in (several if isinstance(several, list) else ())]
     wrong = [
         (field, str(name)) for field, name in columns if name is not None and name not in dataset.columns
     ]
     for field, name in wrong:
-        yield field, name, unknown("there is", name, dataset.columns)
+        yield field, name, unknown("there is", str(name), dataset.columns)
     if wrong:
         return
     kind: type[Implementation] = get_expectation_impl(item.type)
@@ -59,7 +60,10 @@ def _of(dataset: DatasetSpec, item: Expectation) -> Iterator[tuple[str, str, str
     except (GreatExpectationsError, ValueError, TypeError, KeyError) as error:
         yield ".kwargs", "", f"Great Expectations refuses them: {' '.join(str(error).split())[:300]}"
         return
-    if not judged_in_sql(kind):
+    low, high = item.kwargs.get("min_value"), item.kwargs.get("max_value")
+    if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
+        yield ".kwargs", "", f"min_value {low} is larger than max_value {high}; swap them"
+    elif not judged_in_sql(kind):
         yield (
             ".type", item.type,
             "Great Expectations does not judge it in SQL, so every file would be held back; take another one, such as "

@@ -15,7 +15,7 @@ from evergreen.spec.environment import environment_problems
 from evergreen.warehouse.connection import connect
 
 
-def send_one(specs: Specs = Specs(), refuse: frozenset[str] = frozenset()) -> list[EmailMessage]:
+def send_one(specs: Specs | None = None, refuse: frozenset[str] = frozenset()) -> list[EmailMessage]:
     """Owe a mail if none is owed, deliver, and return what went out."""
     sent: list[EmailMessage] = []
 
@@ -27,7 +27,7 @@ def send_one(specs: Specs = Specs(), refuse: frozenset[str] = frozenset()) -> li
 
     with connect() as conn:
         raise_incident(conn, "a", "dataset/rides", "batch_quarantined", None, {})
-    deliver(specs, send)
+    deliver(specs or Specs(), send)
     return sent
 
 
@@ -88,6 +88,10 @@ def test_the_check_names_each_variable_that_cannot_be_read(monkeypatch: pytest.M
     monkeypatch.setenv("EVERGREEN_MAIL_FROM", "evergreen@x.org\nBcc: evil@x.org")
     monkeypatch.setenv("EVERGREEN_DIGEST", "0 6 30 2 *")
     said = list(map(str, environment_problems()))
-    assert [text.partition(":")[0] for text in said] == ["EVERGREEN_MAIL_TO", "EVERGREEN_MAIL_FROM", "EVERGREEN_DIGEST"]
+    assert [text.partition(":")[0] for text in said] == [
+        "EVERGREEN_MAIL_TO",
+        "EVERGREEN_MAIL_FROM",
+        "EVERGREEN_DIGEST",
+    ]
     assert "by commas, not by semicolons (value: 'a@x.org;b@x.org')" in said[0]
     assert "never fires" in said[2]

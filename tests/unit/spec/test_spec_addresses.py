@@ -63,7 +63,9 @@ def test_taken(text: str, kept: list[str]) -> None:
 
 
 def test_one_that_cannot_be_read_leaves_the_others() -> None:
-    good, bad = readable('a@x.org;b@x.org, jörg@x.org, "Doe, Jane" <jane@x.org>, c@x.org, c@x.org,, a..b@x.org')
+    good, bad = readable(
+        'a@x.org;b@x.org, jörg@x.org, "Doe, Jane" <jane@x.org>, c@x.org, c@x.org,, a..b@x.org'
+    )
     assert good == ['"Doe, Jane" <jane@x.org>', "c@x.org"]
     assert bad == ["a@x.org;b@x.org", "jörg@x.org", "a..b@x.org"]
 

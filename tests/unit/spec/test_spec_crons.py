@@ -46,7 +46,11 @@ def test_refused(value: object, said: str) -> None:
     with pytest.raises(ValueError) as caught:
         check_cron(value)
     assert said in str(caught.value)
-    assert "write five fields" in str(caught.value) or "use one of" in said or "or write null" in str(caught.value)
+    assert (
+        "write five fields" in str(caught.value)
+        or "use one of" in said
+        or "or write null" in str(caught.value)
+    )
 
 
 TAKEN = {
@@ -83,8 +87,18 @@ def test_airflow_reads_what_is_taken(value: str | None, kept: str | None) -> Non
 PLACES = {
     "dataset": ("datasets/bike_hourly.yaml", "owner: bike-team", 'schedule: "{}"', "schedule"),
     "training": ("models/bike_rush.yaml", 'schedule: "15 2 * * *"', 'schedule: "{}"', "schedule"),
-    "scoring": ("models/bike_rush.yaml", "monitoring:", 'scoring: {{schedule: "{}"}}\nmonitoring:', "scoring.schedule"),
-    "monitoring": ("models/bike_rush.yaml", "monitoring:", 'monitoring:\n  schedule: "{}"', "monitoring.schedule"),
+    "scoring": (
+        "models/bike_rush.yaml",
+        "monitoring:",
+        'scoring: {{schedule: "{}"}}\nmonitoring:',
+        "scoring.schedule",
+    ),
+    "monitoring": (
+        "models/bike_rush.yaml",
+        "monitoring:",
+        'monitoring:\n  schedule: "{}"',
+        "monitoring.schedule",
+    ),
 }
 
 

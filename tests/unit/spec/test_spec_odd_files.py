@@ -139,9 +139,10 @@ def test_what_has_the_name_of_a_spec_and_is_none_is_told(
 ) -> None:
     before = whole(folder)
     place(folder / "models")
-    began = time.monotonic()
+    began = time.process_time(), time.monotonic()
     after = load_specs(folder)
-    assert time.monotonic() - began < 2, "nothing is waited for or unfolded"
+    assert time.process_time() - began[0] < 2, "nothing is unfolded"
+    assert time.monotonic() - began[1] < 30, "nothing is waited for"
     assert (after.datasets, after.models) == (before.datasets, before.models)
     assert len(after.problems) >= 1
     assert any(said in str(p) for p in after.problems), [str(p) for p in after.problems]
@@ -243,9 +244,9 @@ def test_ten_thousand_mistakes_are_told_in_a_second_and_on_a_page(folder: Path) 
     (folder / "models" / "odd.yaml").write_text(
         f"name: odd\n{lines}features:\n  numeric:\n{columns}{columns}"
     )
-    began = time.monotonic()
+    began = time.process_time()
     problems = load_specs(folder).problems
-    assert time.monotonic() - began < 3
+    assert time.process_time() - began < 3
     assert 10 < len(problems) < 60
     assert "more mistakes; mend these first" in str(problems[-1])
 
