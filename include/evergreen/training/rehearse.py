@@ -11,6 +11,14 @@ from evergreen.training.encode import Encoding
 from evergreen.training.fit import parameters
 
 ROWS = 64
+# Beyond these a fit takes all time and memory, and the rehearsal would, too.
+MOST = {
+    "num_parallel_tree": 1_000,
+    "max_bin": 65_536,
+    "max_depth": 1_000,
+    "max_leaves": 1_000_000,
+    "max_cat_to_onehot": 10**6,
+}
 
 
 def parameter_problems(model: ModelSpec) -> list[Problem]:
@@ -21,6 +29,17 @@ def parameter_problems(model: ModelSpec) -> list[Problem]:
     except TerminalError as error:
         lines = [line.removeprefix(f"{file}: ").partition(": ") for line in str(error).splitlines()]
         return [Problem(file, field, "", said) for field, _, said in lines]
+    beyond = [(n, m) for n, m in MOST.items() if isinstance(params.get(n), (int, float)) and params[n] > m]
+    if beyond:
+        return [
+            Problem(
+                file,
+                f"training.params.{n}",
+                str(params[n]),
+                f"takes more than any machine has; write at most {m:,}",
+            )
+            for n, m in beyond
+        ]
     encoding = Encoding(model.features.numeric, {name: ("a", "b") for name in model.features.categorical})
     rng = np.random.default_rng(model.training.seed)
     rows = rng.integers(0, 2, (ROWS, len(encoding.features))).astype(np.float32)

@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import xgboost as xgb
 from mlflow import MlflowClient
@@ -41,7 +42,7 @@ def test_a_model_is_trained_loaded_and_explained_under_the_names_of_its_query(wo
     named.promote(start + timedelta(days=40), "dag/first")
     loaded = load(named.model, "1")
     assert loaded.encoding.features == ["hour<24", "temp[C]", "temp(C)", "]"]
-    table = named.snapshot(start + timedelta(days=40)).table()
+    table = pq.read_table(named.snapshot(start + timedelta(days=40)).path)
     assert np.isfinite(loaded.predict(table)).all()
     client = MlflowClient()
     path = client.download_artifacts(client.get_model_version("rides", "1").run_id, "importance.json")
