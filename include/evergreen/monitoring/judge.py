@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 
 from evergreen import registry
-from evergreen.errors import EvergreenError
+from evergreen.errors import EvergreenError, Reason, TerminalError
 from evergreen.monitoring import (
     estimate,
     gate,
@@ -91,10 +91,11 @@ def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[
             return []
         reign = reign_of(conn, model, champion, as_of)
     reference = _reference(model, champion.run_id)
+    there, lost = _watched(specs, model, reference, as_of)
     due, waits = _due(specs, model, reference, champion, reign, as_of)
     done = []
     # Learnt at most once in a run, and only where a window asks for it.
-    estimator = cache(lambda: estimate.fit(model, reference))
+    estimator = cache(lambda: estimate.fit(there, reference))
     for window, revision in due.windows:
         facts = due.feed.facts.get(window.start, Facts())
         held = due.held[window.start]
@@ -109,7 +110,7 @@ def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[
             found = (
                 gate.held_back(found, held)
                 if held
-                else _measured(specs, model, reference, found, facts, estimator)
+                else _measured(specs, there, reference, found, facts, estimator, lost)
             )
             found = judgement.insert(guard, replace(found, before=due.before.get(window.start)))
             if wording.flipped(found):
@@ -119,7 +120,40 @@ def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[
 
 
 def _reference(model: ModelSpec, run_id: str) -> Reference:
-    return Reference.read(registry.kept(model.name, run_id, REFERENCE_PATH)).for_window(model)
+    found, metric = (
+        Reference.read(registry.kept(model.name, run_id, REFERENCE_PATH)),
+        model.performance_metric,
+    )
+    if metric not in found.holdout_metrics:
+        raise TerminalError(
+            f"{model.name}: {metric} is watched, and the holdout of MLflow run {run_id} has "
+            f"{', '.join(sorted(found.holdout_metrics)) or 'no metric'}: it was trained for another task. Its windows cannot be "
+            f"judged; run train__{model.name}, and approve its challenger in promote__{model.name}",
+            Reason.BAD_METRIC,
+        )
+    return found.for_window(model)
+
+
+def _watched(
+    specs: Specs, model: ModelSpec, reference: Reference, as_of: datetime
+) -> tuple[ModelSpec, dict[str, str]]:
+    """The spec with those features of the champion that the query gives, and the others, each with why it does not.
+
+    What the champion reads is what is watched: a feature that the spec has left since tells of the served predictions still,
+    and one that the spec has got since says nothing about them.
+    """
+    seen = reference.seen_by(model)
+    lost = reads.lacking(specs, seen, as_of)
+    kept = [
+        [n for n in names if n not in lost] for names in (seen.features.numeric, seen.features.categorical)
+    ]
+    if not any(kept):
+        raise TerminalError(
+            f"{model.name}: the feature query gives none of the features that the champion was trained on; put them back into "
+            f"models/{model.name}.sql, or run train__{model.name} and approve its challenger in promote__{model.name}",
+            Reason.REGISTRY_MISMATCH,
+        )
+    return seen.seeing(*kept), lost
 
 
 def _due(
@@ -279,10 +313,13 @@ def _measured(
     found: Judgement,
     facts: Facts,
     estimator: Callable[[], Estimator | None],
+    lost: Mapping[str, str],
 ) -> Judgement:
     rows = measure.frame(reads.sample(specs, model, found.as_of, found.window, facts))
     wanted = model.monitoring.performance.estimate and not performance.enough_labels(model, facts)
-    found, columns, worse = measured(model, reference, found, facts, rows, estimator() if wanted else None)
+    found, columns, worse = measured(
+        model, reference, found, facts, rows, estimator() if wanted else None, lost
+    )
     with tempfile.TemporaryDirectory(prefix="evergreen-report-") as name:
         folder = Path(name)
         try:
@@ -303,12 +340,15 @@ def measured(
     facts: Facts,
     rows: pd.DataFrame,
     estimator: Estimator | None = None,
+    lost: Mapping[str, str] | None = None,
 ) -> tuple[Judgement, list[ColumnResult], tuple[Violation, ...]]:
     """Measure the rows of a window (`measure.frame`): the judgement with its metrics, columns, violations of the error.
 
     Where another version served most rows, neither their error nor the drift of their predictions is a violation.
     """
-    columns = measure.columns(model, rows, reference, labels=performance.enough_labels(model, facts))
+    columns = measure.columns(
+        model, rows, reference, labels=performance.enough_labels(model, facts), lost=lost
+    )
     if not performance.served_by_another(rows, found.version):
         metrics, worse = performance.judge(model, rows, reference, facts, estimator)
     else:

@@ -7,7 +7,7 @@ are measured all the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,12 @@ DRIFT_OF = {"feature": What.DATA_DRIFT, "label": What.DATA_DRIFT, "prediction": 
 
 
 def columns(
-    model: ModelSpec, window: pd.DataFrame, reference: Reference, *, labels: bool
+    model: ModelSpec,
+    window: pd.DataFrame,
+    reference: Reference,
+    *,
+    labels: bool,
+    lost: Mapping[str, str] | None = None,
 ) -> list[ColumnResult]:
     """Every statistic of every column of a window.
 
@@ -40,11 +45,19 @@ def columns(
         window: rows of the window (`reads.sample`); rows without a prediction have none.
         reference: the champion's.
         labels: whether the labels are in.
+        lost: features of the model that the window does not have, each with why.
     """
     before = frame(reference.sample)
     known = limits(reference.columns, reference.family, model.monitoring.drift, len(window))
     found: list[ColumnResult] = []
-    for name in (*model.features.all, "_prediction", *(("_label",) if labels else ())):
+    for name in lost or {}:
+        gone = _unreadable(name, "drift", 0.0, (lost or {})[name])
+        found.append(_shown(gone) if name in model.monitoring.drift.ignore else gone)
+    for name in (
+        *(n for n in model.features.all if n not in (lost or {})),
+        "_prediction",
+        *(("_label",) if labels else ()),
+    ):
         shown_only = name == "_label" or name in model.monitoring.drift.ignore
         profile = reference.columns.get(name)
         numeric = name in (*model.features.numeric, "_prediction", "_label")

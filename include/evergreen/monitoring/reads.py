@@ -111,6 +111,17 @@ def first_scored(model: ModelSpec, as_of: datetime) -> datetime | None:
         )[0]["first"]
 
 
+def lacking(specs: Specs, model: ModelSpec, as_of: datetime) -> dict[str, str]:
+    """The features of a model that its query does not give as of a time, each with what is wrong, see `features.lacking`.
+
+    Raises:
+        TerminalError: the feature query does not run.
+        TransientError: the warehouse does not answer.
+    """
+    with views.reading(specs, model, as_of) as reader:
+        return features.lacking(model, features.types(reader))
+
+
 def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window, facts: Facts) -> pa.Table:
     """At most `monitoring.sample_rows` rows of a window: those whose key has the smallest hash, ties by key.
 

@@ -92,6 +92,7 @@ class Reference:
 
     def for_window(self, model: ModelSpec) -> Reference:
         """This reference for the spec's window and metric of now: made again from the sample if they were changed."""
+        model = self.seen_by(model)
         if model.monitoring.window.total_seconds() == self.window_s:
             if model.performance_metric == self.movement.metric:
                 return self
@@ -101,6 +102,13 @@ class Reference:
         gains = {c.name: c.gain for c in self.columns.values() if c.gain is not None}
         again = build(model, self.sample, self.holdout_metrics, gains)
         return replace(again, rows=self.rows, usual_rows=again.usual_rows * self.rows / self.sample.num_rows)
+
+    def seen_by(self, model: ModelSpec) -> ModelSpec:
+        """The spec with the features that the champion learnt from, which are what is watched; it may have left some since."""
+        features = [c for c in self.columns.values() if c.role == "feature"]
+        return model.seeing(
+            (c.name for c in features if c.numeric), (c.name for c in features if not c.numeric)
+        )
 
     @classmethod
     def read(cls, folder: Path) -> Reference:

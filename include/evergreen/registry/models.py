@@ -49,6 +49,10 @@ class LoadedModel:
         """The categories that the version knows, by feature."""
         return self.encoding.categorical
 
+    def seen_by(self, model: ModelSpec) -> ModelSpec:
+        """The spec with the features that this version was trained on, which are what it needs to predict."""
+        return model.seeing(self.encoding.numeric, self.encoding.categorical)
+
     def encode(self, table: pa.Table) -> Encoded:
         """Turn feature rows into the model's input; says how many values it does not know."""
         return encode(self.encoding, table)

@@ -19,6 +19,7 @@ from evergreen.ledger import Decision, Kind
 from evergreen.registry.champions import champion, succession
 from evergreen.registry.models import load, probe
 from evergreen.spec import ModelSpec, Specs
+from evergreen.warehouse import features, views
 from evergreen.warehouse.connection import connect
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def rollback(
 
     Raises:
         TerminalError: there is none to return to (NO_PREVIOUS_CHAMPION), it is not in MLflow as it was
-            registered (REGISTRY_MISMATCH), or it predicts otherwise than it did (PROBE_FAILED).
+            registered, or needs features that the query does not give any more (REGISTRY_MISMATCH), or it predicts otherwise than it did (PROBE_FAILED).
         TransientError: warehouse or MLflow do not answer, or the champion changed since the finding (BUSY).
     """
     key = finding.key if finding else f"rollback:{model.name}:{run_id}"
@@ -92,7 +93,9 @@ def rollback(
                     Reason.BUSY,
                 )
             target = _target(model, changes, to_version)
-            tried = probe(load(model, target))
+            loaded = load(model, target)
+            tried = probe(loaded)
+            _require_readable(specs, loaded.seen_by(model), target, as_of)
             decision = Decision(
                 as_of=as_of,
                 subject=ledger.model_subject(model.name),
@@ -131,6 +134,25 @@ def rollback(
 def about(waiting: Sequence[Decision], version: str | None, as_of: datetime) -> tuple[int, ...]:
     """Ids of those of the open retrain requests that windows of a version opened: a rollback from it answers them."""
     return tuple(d.id for d in waiting if d.id is not None and d.version == version and d.as_of <= as_of)
+
+
+def _require_readable(specs: Specs, seen: ModelSpec, version: str, as_of: datetime) -> None:
+    """See that the feature query gives what a version was trained on; without it nothing could be scored."""
+    try:
+        with views.reading(specs, seen, as_of) as reader:
+            lacks = features.lacking(seen, features.types(reader))
+    except TerminalError as error:
+        log.warning(
+            "%s: what version %s could read of today's features is not known: %s", seen.name, version, error
+        )
+        return
+    if lacks:
+        told = "; ".join(f"{name}: {why}" for name, why in lacks.items())
+        raise TerminalError(
+            f"{seen.name}: version {version} needs features that are not what they were ({told}), so it could score nothing. Put them "
+            f"back into models/{seen.name}.sql first, or name another version",
+            Reason.REGISTRY_MISMATCH,
+        )
 
 
 def _target(model: ModelSpec, changes: list[Decision], to_version: str | None) -> str:

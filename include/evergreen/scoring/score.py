@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -120,16 +120,21 @@ def score(
                 Reason.BAD_QUERY,
             )
         loaded = registry.load(model, champion.version)
-        query = features.feature_query(specs, model, as_of, first, last, ordered=False)
-        schema = pa.schema([f for f in arrow.feature_schema(model) if f.name not in ("_hash", "_label")])
+        conn.commit()
+        reader = stack.enter_context(views.reading(specs, model, as_of, timeout_s=STATEMENT_TIMEOUT_S))
+        types = features.types(reader)
+        seen = loaded.seen_by(model)
+        _require_features(seen, champion, types)
         under = watched(model, changes)
-        beside = Shadow(model, under, schema.names) if under and shadow.active(under, as_of) else None
+        beside = Shadow(model, under, seen, types) if under and shadow.active(under, as_of) else None
         previous = beside.version if beside and beside.there else None
-        todo = _unscored(model, query, schema, champion, previous, (first, last), by_any=not chosen)
+        if beside is not None:
+            seen = beside.seen
+        query = features.feature_query(seen, first, last, ordered=False)
+        schema = pa.schema([f for f in arrow.feature_schema(seen) if f.name not in ("_hash", "_label")])
+        todo = _unscored(query, schema, champion, previous, (first, last), by_any=not chosen)
         if previous is not None:
             schema = schema.append(pa.field(MINE, pa.bool_())).append(pa.field(ITS, pa.bool_()))
-        conn.commit()
-        reader = stack.enter_context(arrow.reading(specs.datasets_of(model), timeout_s=STATEMENT_TIMEOUT_S))
         _require_unique(reader, model, query)
         waiting = rechunk(reader.stream(todo, schema), schema, model.scoring.chunk_rows)
         writer = stack.enter_context(Writer(conn, model, as_of, run_id))
@@ -178,6 +183,19 @@ def score(
         state,
         beside.result(written[SHADOW]) if beside else None,
     )
+
+
+def _require_features(seen: ModelSpec, champion: registry.Champion, types: Mapping[str, str]) -> None:
+    """See that the feature query gives what the champion was trained on, whatever the spec asks for now."""
+    lacks = features.lacking(seen, types)
+    if lacks:
+        told = "; ".join(f"{name}: {why}" for name, why in lacks.items())
+        raise TerminalError(
+            f"{seen.name}: the champion, version {champion.version}, needs features that are not what they were ({told}). Put them "
+            f"back into models/{seen.name}.sql until another model is champion; or run train__{seen.name}: its challenger is judged "
+            f"without this champion, and waits in promote__{seen.name} for a person's approval",
+            Reason.REGISTRY_MISMATCH,
+        )
 
 
 def rechunk(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> Iterator[pa.Table]:

@@ -7,7 +7,7 @@ the result says why. Rows that lack their shadow get it in the next run of the p
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,6 +18,7 @@ from evergreen import registry
 from evergreen.errors import EvergreenError
 from evergreen.registry.watched import Watched
 from evergreen.spec import ModelSpec
+from evergreen.warehouse import features
 
 log = logging.getLogger(__name__)
 
@@ -34,15 +35,18 @@ class Shadowed:
 class Shadow:
     """A previous champion that predicts as long as it can; `problem` says why it cannot."""
 
-    def __init__(self, model: ModelSpec, found: Watched, features: Collection[str]) -> None:
+    def __init__(self, model: ModelSpec, found: Watched, seen: ModelSpec, types: Mapping[str, str]) -> None:
         """Load it.
 
         Args:
             model: its name.
             found: the watch.
-            features: the columns that the rows have.
+            seen: the spec with the features that the champion reads.
+            types: the columns of the feature query, see `features.types`.
         """
         self._model, self.version, self.problem = model, found.previous, ""
+        self.seen = seen
+        """The spec with the features that both read."""
         self._loaded: registry.LoadedModel | None = None
         if self.version is None:
             self.problem = found.alone
@@ -53,11 +57,14 @@ class Shadow:
         except EvergreenError as error:
             self._stop(str(error))
             return
-        if missing := [name for name in loaded.encoding.features if name not in features]:
-            self._stop(
-                f"it needs the features {', '.join(missing)}, which the feature query does not return now"
-            )
+        if lacks := _unreadable(loaded.seen_by(model), seen, types):
+            self._stop(f"it needs features that it cannot read ({lacks})")
             return
+        theirs = loaded.encoding
+        self.seen = seen.seeing(
+            dict.fromkeys((*seen.features.numeric, *theirs.numeric)),
+            dict.fromkeys((*seen.features.categorical, *theirs.categorical)),
+        )
         self._loaded = loaded
 
     @property
@@ -91,6 +98,17 @@ class Shadow:
             "cannot be compared",
             self._model.name, self.version, problem,
         )  # fmt: skip
+
+
+def _unreadable(theirs: ModelSpec, seen: ModelSpec, types: Mapping[str, str]) -> str:
+    """Which features it cannot read beside the champion, and why; empty where it can read all."""
+    lacks = features.lacking(theirs, types)
+    for mine, other, kind in (
+        (theirs.features.numeric, seen.features.categorical, "a category"),
+        (theirs.features.categorical, seen.features.numeric, "a number"),
+    ):
+        lacks |= {name: f"to the champion it is {kind}" for name in mine if name in other}
+    return "; ".join(f"{name}: {why}" for name, why in lacks.items())
 
 
 def active(found: Watched | None, as_of: datetime) -> bool:

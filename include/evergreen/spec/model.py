@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Literal
 
@@ -104,6 +105,11 @@ class ModelSpec(Strict):
     def baseline(self) -> str:
         """The naive prediction that every challenger must beat."""
         return self.training.baseline or ("seasonal" if self.task == "regression" else "class_prior")
+
+    def seeing(self, numeric: Iterable[str], categorical: Iterable[str]) -> ModelSpec:
+        """This spec with other features: those of a version that was trained before the spec was changed."""
+        features = Features(numeric=tuple(numeric), categorical=tuple(categorical))
+        return self.model_copy(update={"features": features})
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from evergreen import registry
-from evergreen.errors import TerminalError
+from evergreen.errors import Reason, TerminalError
 from evergreen.registry.models import predict
 from evergreen.spec import ModelSpec
 from evergreen.training import baseline, evidence, gate, metrics
@@ -35,6 +35,7 @@ from evergreen.training.verdict import Verdict
 from evergreen.warehouse.snapshot import Snapshot, fingerprint_of
 
 Load = Callable[[ModelSpec, str], registry.LoadedModel]
+Again = Callable[[ModelSpec, Rows], Rows]
 Fitting = Callable[[ModelSpec, Encoding, Labelled, np.ndarray, Machine], Fitted]
 
 
@@ -76,6 +77,7 @@ def evaluate(
     fitting: Fitting = fit,
     studies: Path | None = None,
     params_of: ParamsOf | None = None,
+    again: Again | None = None,
 ) -> Judged:
     """Choose window and parameters, fit a challenger on the training part of a snapshot, and ask the gate about it.
 
@@ -91,6 +93,7 @@ def evaluate(
         load: gives a version by its number, of this spec, and raises as `registry.load` does. Default: that, and the version's
             own spec in MLflow says whether it predicts the same label.
         fitting: fits as `fit.fit` does.
+        again: reads holdout rows once more with the features of a version that the spec has left since.
         studies, params_of: what a search for parameters keeps and begins with, see `choose.choose`.
 
     Raises:
@@ -130,7 +133,7 @@ def evaluate(
                 problems["champion"], recorded = unlike, {}
             else:
                 version = (load or registry.load)(model, champion.version)
-                predictions["champion"] = _predict(version, parts.holdout)
+                predictions["champion"] = _predict(version, _seen(model, version, parts.holdout, again))
         except TerminalError as error:
             problems["champion"] = str(error)
     y, fresh = parts.holdout.labels, fresh_rows(parts, champion)
@@ -273,6 +276,27 @@ def _categories(model: ModelSpec, rows: Rows, chosen: np.ndarray) -> dict[str, p
         return {}
     table = pa.Table.from_batches(list(rows.batches(names))).filter(pa.array(chosen))
     return {name: table[name] for name in names}
+
+
+def _seen(model: ModelSpec, version: registry.LoadedModel, held: Rows, again: Again | None) -> Rows:
+    """The holdout with the features that a version was trained on.
+
+    Raises:
+        TerminalError: the feature query does not give them any more, or other rows than the snapshot has (REGISTRY_MISMATCH).
+    """
+    wanted, have = version.seen_by(model), model.features
+    there = {*wanted.features.numeric} <= {*have.numeric} and {*wanted.features.categorical} <= {
+        *have.categorical
+    }
+    if there or again is None:
+        return held
+    rows = again(wanted, held)
+    if not (np.array_equal(rows.hashes, held.hashes) and np.array_equal(rows.times, held.times)):
+        raise TerminalError(
+            f"{len(rows)} rows have the features that it was trained on, the holdout has {len(held)} others",
+            Reason.REGISTRY_MISMATCH,
+        )
+    return rows
 
 
 def _predict(version: registry.LoadedModel, rows: Rows) -> np.ndarray:

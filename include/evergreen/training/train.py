@@ -18,7 +18,7 @@ from evergreen.registry import identity
 from evergreen.registry.models import DIGEST_TAG, MODEL_FILE, SPEC_FILE
 from evergreen.spec import ModelSpec, Specs
 from evergreen.training import machine, record, scratch
-from evergreen.training.evaluate import Judged, evaluate
+from evergreen.training.evaluate import Again, Judged, evaluate
 from evergreen.training.fit import parameters
 from evergreen.training.leaderboard import TABLE_FILE
 from evergreen.training.outcome import Outcome
@@ -30,6 +30,8 @@ from evergreen.training.provenance import (
     spec_hash,
     training_hash,
 )
+from evergreen.training.rows import Rows, opened
+from evergreen.training.split import moment
 from evergreen.training.version import (
     REFERENCE,
     Final,
@@ -39,7 +41,7 @@ from evergreen.training.version import (
 )
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.disk import room
-from evergreen.warehouse.snapshot import Snapshot
+from evergreen.warehouse.snapshot import Snapshot, write_seen
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +105,17 @@ def train(
                 champion = registry.champion(conn, model.name, repair=False)
                 drifted = answers_drift(conn, requests)
             where = machine.choose(model)
-            judged = evaluate(model, snapshot, as_of, run_id, champion, where, work, drifted)
+            judged = evaluate(
+                model,
+                snapshot,
+                as_of,
+                run_id,
+                champion,
+                where,
+                work,
+                drifted,
+                again=_again(specs, as_of, work),
+            )
             final = finalise(model, judged)
             params = parameters(judged.choice.model, where.device)
             told = {"xgb." + name: value for name, value in params.items()} | {
@@ -217,6 +229,17 @@ def _let_go(conn: Connection, name: str) -> None:
 def _bytes(model: ModelSpec, snapshot: Snapshot) -> int:
     """About what a training writes: its rows encoded, twice where it is fitted again, and a little for the model's files."""
     return snapshot.rows * len(model.features.all) * 4 * (2 if model.training.refit else 1) + (20 << 20)
+
+
+def _again(specs: Specs, as_of: datetime, work: Path) -> Again:
+    """Reads the holdout once more, with the features that the champion was trained on."""
+
+    def rows(seen: ModelSpec, held: Rows) -> Rows:
+        path = work / "champion.parquet"
+        write_seen(specs, seen, as_of, moment(int(held.times[0])), path)
+        return opened(path)
+
+    return rows
 
 
 def _told(model: ModelSpec, judged: Judged, final: Final, tags: dict[str, str]) -> dict[str, Any]:

@@ -178,6 +178,27 @@ def key_types(conn: Connection, specs: Specs, model: ModelSpec, as_of: datetime)
         return [name for (name,) in cursor.fetchall()]
 
 
+def lacking(model: ModelSpec, found: Mapping[str, str]) -> dict[str, str]:
+    """The features of a model that its query does not give, each with what is wrong with it.
+
+    A spec is held against its query before anything is done (`check`). This tells of the features of a version that was trained
+    from an earlier spec, see `ModelSpec.seeing`.
+
+    Args:
+        model: its features.
+        found: the columns of the query with their types, see `types`.
+    """
+    wanted = [(name, NUMERIC, "a number") for name in model.features.numeric]
+    wanted += [(name, TEXTUAL, "a category") for name in model.features.categorical]
+    lacks = {}
+    for name, allowed, kind in wanted:
+        if name not in found:
+            lacks[name] = "the feature query does not return it now"
+        elif found[name] not in allowed or (allowed is NUMERIC and found[name] == "boolean"):
+            lacks[name] = f"it was {kind}, and the feature query returns {found[name]} now"
+    return lacks
+
+
 def _entity(model: ModelSpec) -> sql.Composable:
     others = [name for name in model.key if name != model.event_time]
     if model.event_time not in model.key or not others:

@@ -96,6 +96,46 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
     )
 
 
+def write_seen(
+    specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, path: Path, *, timeout_s: int = 1500
+) -> None:
+    """Write the rows of a snapshot since an event time once more, with other features: those that the champion was trained on.
+
+    They are no part of the snapshot, so its rows and its fingerprint follow from the spec and the as-of time alone, whoever is
+    champion when it is taken.
+
+    Args:
+        specs: all specs.
+        model: the spec with those features, see `ModelSpec.seeing`.
+        as_of: of the snapshot.
+        start: first event time, included.
+        path: the file.
+        timeout_s: the server ends a statement that runs longer.
+
+    Raises:
+        TerminalError: the feature query does not give those features any more (REGISTRY_MISMATCH), or does not run (BAD_QUERY).
+        TransientError: the warehouse does not answer.
+    """
+    schema = arrow.feature_schema(model, entity=True)
+    query = features.feature_query(model, start, as_of, mature_at=as_of, entity=True)
+    with views.reading(specs, model, as_of, timeout_s=timeout_s) as reader:
+        if lacks := features.lacking(model, features.types(reader)):
+            told = "; ".join(f"{name}: {why}" for name, why in lacks.items())
+            raise TerminalError(
+                f"it needs features that are not what they were ({told}); put them back into models/{model.name}.sql to have it "
+                "compared",
+                Reason.REGISTRY_MISMATCH,
+            )
+        with pq.ParquetWriter(path, schema, compression="lz4") as writer:
+            for batch in reader.stream(query, schema):
+                writer.write_batch(batch)
+
+
+def _needed(rows: int, part: Path) -> int | None:
+    """About what a snapshot takes: at least twice what was written of it when the disk was full."""
+    return 2 * part.stat().st_size if rows and part.exists() else None
+
+
 def fingerprint_of(model: ModelSpec, path: Path) -> str:
     """The fingerprint of the rows that a snapshot's file holds now."""
     found = Fingerprint(arrow.feature_schema(model, entity=True))
