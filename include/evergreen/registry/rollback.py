@@ -17,7 +17,7 @@ from evergreen.alerting.outbox import raise_incident
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
 from evergreen.registry.champions import champion, succession
-from evergreen.registry.models import load, probe
+from evergreen.registry.models import LoadedModel, load, probe
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse import features, views
 from evergreen.warehouse.connection import connect
@@ -95,7 +95,7 @@ def rollback(
             target = _target(model, changes, to_version)
             loaded = load(model, target)
             tried = probe(loaded)
-            _require_readable(specs, loaded.seen_by(model), target, as_of)
+            _require_readable(specs, model, loaded, as_of)
             decision = Decision(
                 as_of=as_of,
                 subject=ledger.model_subject(model.name),
@@ -136,11 +136,12 @@ def about(waiting: Sequence[Decision], version: str | None, as_of: datetime) -> 
     return tuple(d.id for d in waiting if d.id is not None and d.version == version and d.as_of <= as_of)
 
 
-def _require_readable(specs: Specs, seen: ModelSpec, version: str, as_of: datetime) -> None:
+def _require_readable(specs: Specs, model: ModelSpec, loaded: LoadedModel, as_of: datetime) -> None:
     """See that the feature query gives what a version was trained on; without it nothing could be scored."""
+    seen, version = loaded.seen_by(model), loaded.version
     try:
         with views.reading(specs, seen, as_of) as reader:
-            lacks = features.lacking(seen, features.types(reader))
+            lacks = features.lacking(seen, features.types(reader), loaded.categories)
     except TerminalError as error:
         log.warning(
             "%s: what version %s could read of today's features is not known: %s", seen.name, version, error
@@ -149,7 +150,7 @@ def _require_readable(specs: Specs, seen: ModelSpec, version: str, as_of: dateti
     if lacks:
         told = "; ".join(f"{name}: {why}" for name, why in lacks.items())
         raise TerminalError(
-            f"{seen.name}: version {version} needs features that are not what they were ({told}), so it could score nothing. Put them "
+            f"{seen.name}: version {version} needs the features {', '.join(lacks)} ({told}), so it could score nothing. Put them "
             f"back into models/{seen.name}.sql first, or name another version",
             Reason.REGISTRY_MISMATCH,
         )

@@ -124,7 +124,7 @@ def score(
         reader = stack.enter_context(views.reading(specs, model, as_of, timeout_s=STATEMENT_TIMEOUT_S))
         types = features.types(reader)
         seen = loaded.seen_by(model)
-        _require_features(seen, champion, types)
+        _require_features(seen, champion, features.lacking(seen, types, loaded.categories))
         under = watched(model, changes)
         beside = Shadow(model, under, seen, types) if under and shadow.active(under, as_of) else None
         previous = beside.version if beside and beside.there else None
@@ -185,13 +185,12 @@ def score(
     )
 
 
-def _require_features(seen: ModelSpec, champion: registry.Champion, types: Mapping[str, str]) -> None:
+def _require_features(seen: ModelSpec, champion: registry.Champion, lacks: Mapping[str, str]) -> None:
     """See that the feature query gives what the champion was trained on, whatever the spec asks for now."""
-    lacks = features.lacking(seen, types)
     if lacks:
         told = "; ".join(f"{name}: {why}" for name, why in lacks.items())
         raise TerminalError(
-            f"{seen.name}: the champion, version {champion.version}, needs features that are not what they were ({told}). Put them "
+            f"{seen.name}: the champion, version {champion.version}, needs the features {', '.join(lacks)} ({told}). Put them "
             f"back into models/{seen.name}.sql until another model is champion; or run train__{seen.name}: its challenger is judged "
             f"without this champion, and waits in promote__{seen.name} for a person's approval",
             Reason.REGISTRY_MISMATCH,

@@ -18,6 +18,7 @@ from evergreen import registry
 from evergreen.errors import EvergreenError
 from evergreen.registry.watched import Watched
 from evergreen.spec import ModelSpec
+from evergreen.training.encode import Encoding
 from evergreen.warehouse import features
 
 log = logging.getLogger(__name__)
@@ -57,8 +58,9 @@ class Shadow:
         except EvergreenError as error:
             self._stop(str(error))
             return
-        if lacks := _unreadable(loaded.seen_by(model), seen, types):
-            self._stop(f"it needs features that it cannot read ({lacks})")
+        lacks = features.lacking(loaded.seen_by(model), types, loaded.categories)
+        if lacks := lacks | _otherwise(loaded.encoding, seen):
+            self._stop(f"it needs the features {', '.join(lacks)}, which it cannot read ({_told(lacks)})")
             return
         theirs = loaded.encoding
         self.seen = seen.seeing(
@@ -100,14 +102,18 @@ class Shadow:
         )  # fmt: skip
 
 
-def _unreadable(theirs: ModelSpec, seen: ModelSpec, types: Mapping[str, str]) -> str:
-    """Which features it cannot read beside the champion, and why; empty where it can read all."""
-    lacks = features.lacking(theirs, types)
+def _otherwise(theirs: Encoding, seen: ModelSpec) -> dict[str, str]:
+    """Which features it would read as another kind than the champion does, each with why that cannot be."""
+    lacks: dict[str, str] = {}
     for mine, other, kind in (
-        (theirs.features.numeric, seen.features.categorical, "a category"),
-        (theirs.features.categorical, seen.features.numeric, "a number"),
+        (theirs.numeric, seen.features.categorical, "a category"),
+        (theirs.categorical, seen.features.numeric, "a number"),
     ):
         lacks |= {name: f"to the champion it is {kind}" for name in mine if name in other}
+    return lacks
+
+
+def _told(lacks: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {why}" for name, why in lacks.items())
 
 

@@ -35,7 +35,7 @@ from evergreen.training.verdict import Verdict
 from evergreen.warehouse.snapshot import Snapshot, fingerprint_of
 
 Load = Callable[[ModelSpec, str], registry.LoadedModel]
-Again = Callable[[ModelSpec, Rows], Rows]
+Again = Callable[[registry.LoadedModel, Rows], Rows]
 Fitting = Callable[[ModelSpec, Encoding, Labelled, np.ndarray, Machine], Fitted]
 
 
@@ -290,7 +290,7 @@ def _seen(model: ModelSpec, version: registry.LoadedModel, held: Rows, again: Ag
     }
     if there or again is None:
         return held
-    rows = again(wanted, held)
+    rows = again(version, held)
     if not (np.array_equal(rows.hashes, held.hashes) and np.array_equal(rows.times, held.times)):
         raise TerminalError(
             f"{len(rows)} rows have the features that it was trained on, the holdout has {len(held)} others",

@@ -114,7 +114,7 @@ def train(
                 where,
                 work,
                 drifted,
-                again=_again(specs, as_of, work),
+                again=_again(specs, model, as_of, work),
             )
             final = finalise(model, judged)
             params = parameters(judged.choice.model, where.device)
@@ -231,12 +231,12 @@ def _bytes(model: ModelSpec, snapshot: Snapshot) -> int:
     return snapshot.rows * len(model.features.all) * 4 * (2 if model.training.refit else 1) + (20 << 20)
 
 
-def _again(specs: Specs, as_of: datetime, work: Path) -> Again:
+def _again(specs: Specs, model: ModelSpec, as_of: datetime, work: Path) -> Again:
     """Reads the holdout once more, with the features that the champion was trained on."""
 
-    def rows(seen: ModelSpec, held: Rows) -> Rows:
-        path = work / "champion.parquet"
-        write_seen(specs, seen, as_of, moment(int(held.times[0])), path)
+    def rows(version: registry.LoadedModel, held: Rows) -> Rows:
+        path, start = work / "champion.parquet", moment(int(held.times[0]))
+        write_seen(specs, version.seen_by(model), as_of, start, path, categories=version.categories)
         return opened(path)
 
     return rows

@@ -6,8 +6,8 @@ query is plain SQL on those names, the same for training, scoring and monitoring
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 
 import psycopg2
 from psycopg2 import sql
@@ -178,7 +178,9 @@ def key_types(conn: Connection, specs: Specs, model: ModelSpec, as_of: datetime)
         return [name for (name,) in cursor.fetchall()]
 
 
-def lacking(model: ModelSpec, found: Mapping[str, str]) -> dict[str, str]:
+def lacking(
+    model: ModelSpec, found: Mapping[str, str], categories: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, str]:
     """The features of a model that its query does not give, each with what is wrong with it.
 
     A spec is held against its query before anything is done (`check`). This tells of the features of a version that was trained
@@ -187,6 +189,7 @@ def lacking(model: ModelSpec, found: Mapping[str, str]) -> dict[str, str]:
     Args:
         model: its features.
         found: the columns of the query with their types, see `types`.
+        categories: those that a version knows, by feature: words are none of a column that became a number.
     """
     wanted = [(name, NUMERIC, "a number") for name in model.features.numeric]
     wanted += [(name, TEXTUAL, "a category") for name in model.features.categorical]
@@ -196,7 +199,19 @@ def lacking(model: ModelSpec, found: Mapping[str, str]) -> dict[str, str]:
             lacks[name] = "the feature query does not return it now"
         elif found[name] not in allowed or (allowed is NUMERIC and found[name] == "boolean"):
             lacks[name] = f"it was {kind}, and the feature query returns {found[name]} now"
+    for name, known in (categories or {}).items():
+        if name not in lacks and known and not any(_may_be(value, found[name]) for value in known):
+            lacks[name] = (
+                f"it was one of {', '.join(known[:3])}, and the feature query returns {found[name]} now"
+            )
     return lacks
+
+
+def _may_be(category: str, type_: str) -> bool:
+    """Whether a column of a type can have a value that is written so."""
+    if type_ == "boolean":
+        return category in ("true", "false")
+    return type_ not in ("smallint", "integer", "bigint") or category.lstrip("-").isdigit()
 
 
 def _entity(model: ModelSpec) -> sql.Composable:

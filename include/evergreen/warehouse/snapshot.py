@@ -7,6 +7,8 @@ datasets keep the versions that later corrections replaced.
 from __future__ import annotations
 
 import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -97,7 +99,14 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
 
 
 def write_seen(
-    specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, path: Path, *, timeout_s: int = 1500
+    specs: Specs,
+    model: ModelSpec,
+    as_of: datetime,
+    start: datetime,
+    path: Path,
+    *,
+    categories: Mapping[str, Sequence[str]] | None = None,
+    timeout_s: int = 1500,
 ) -> None:
     """Write the rows of a snapshot since an event time once more, with other features: those that the champion was trained on.
 
@@ -110,6 +119,7 @@ def write_seen(
         as_of: of the snapshot.
         start: first event time, included.
         path: the file.
+        categories: those that the version knows, by feature.
         timeout_s: the server ends a statement that runs longer.
 
     Raises:
@@ -119,10 +129,10 @@ def write_seen(
     schema = arrow.feature_schema(model, entity=True)
     query = features.feature_query(model, start, as_of, mature_at=as_of, entity=True)
     with views.reading(specs, model, as_of, timeout_s=timeout_s) as reader:
-        if lacks := features.lacking(model, features.types(reader)):
+        if lacks := features.lacking(model, features.types(reader), categories):
             told = "; ".join(f"{name}: {why}" for name, why in lacks.items())
             raise TerminalError(
-                f"it needs features that are not what they were ({told}); put them back into models/{model.name}.sql to have it "
+                f"it needs the features {', '.join(lacks)} ({told}); put them back into models/{model.name}.sql to have it "
                 "compared",
                 Reason.REGISTRY_MISMATCH,
             )

@@ -305,12 +305,51 @@ def test_more_keys_than_are_held_are_told_apart_by_postgresql(champion, start, m
         run(doubled, day + timedelta(days=1))
 
 
-def test_a_feature_that_left_the_spec(champion, start):
+LEFT = {
+    "left": {"features": {"numeric": ("hour",)}},
+    "left-all-but-a-new-one": {"features": {"numeric": ("minute",), "categorical": ()}},
+    "another-kind": {"features": {"numeric": ("x",), "categorical": ("kind", "hour")}},
+}
+
+
+@pytest.mark.parametrize("changes", LEFT.values(), ids=LEFT)
+def test_a_feature_that_left_the_spec_is_still_the_champions(champion, start, changes):
+    """The query returns it, so the champion predicts as it did, until another one takes its place."""
+    day = start + timedelta(days=30)
+    champion.land(day, 1, seed=2)
+    query = champion.model.query.replace("ts,", "ts, extract(minute FROM ts)::int AS minute,", 1)
+    other = champion.with_model(query=query, **changes)
+    assert run(other, day + timedelta(days=1)).rows == 24
+    with connect() as conn:
+        known = fetch(conn, "SELECT ts, x, kind FROM data.rides_hourly WHERE ts >= %s ORDER BY ts", (day,))
+    features = pa.table({
+        "hour": [float(r["ts"].hour) for r in known], "x": [r["x"] for r in known], "kind": [r["kind"] for r in known],
+    })  # fmt: skip
+    predicted = [r["prediction"] for r in sorted(stored(), key=lambda r: r["event_time"])]
+    assert predicted == list(registry.load(champion.model, "1").predict(features))
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        pytest.param("", "x: the feature query does not return it now", id="gone"),
+        pytest.param(
+            "x::text AS x,", "x: it was a number, and the feature query returns text now", id="text"
+        ),
+        pytest.param(
+            "x > 0 AS x,", "x: it was a number, and the feature query returns boolean now", id="boolean"
+        ),
+    ],
+)
+def test_a_feature_that_left_the_query_is_told_with_the_way_on(champion, start, column, told):
     champion.land(start + timedelta(days=30), 1, seed=2)
-    fewer = champion.with_model(features={"numeric": ("hour",)})
+    query = champion.model.query.replace("x, ", column and f"{column} ", 1)
+    fewer = champion.with_model(query=query, features={"numeric": ("hour",)})
     with pytest.raises(TerminalError, match="needs the features x") as caught:
         run(fewer, start + timedelta(days=31))
     assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    for part in (told, "models/rides.sql", "train__rides", "promote__rides"):
+        assert part in str(caught.value)
 
 
 def test_a_chunk_that_cannot_be_written_stops_the_run_with_its_own_error(champion, start, monkeypatch):

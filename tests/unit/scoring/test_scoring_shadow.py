@@ -158,12 +158,39 @@ def test_what_it_missed_it_predicts_in_the_next_run_and_the_champion_is_left_alo
     assert (result.rows, result.shadow.rows, result.state) == (0, 24, "up_to_date")
 
 
-def test_a_feature_that_only_the_previous_champion_needs(two, start):
+def test_a_feature_that_only_the_previous_champion_needs_is_read_for_it(two, start):
     day = start + 31 * DAY
     fewer = two.with_model(features={"numeric": ("hour",)})
     fewer.land(day, 2, seed=3)
     fewer.promote(day + DAY, "dag/third")
     result = run(fewer, day + 2 * DAY)
+    assert (result.version, result.state) == ("3", "scored")
+    assert (result.shadow.version, result.shadow.problem) == ("2", "")
+    assert result.shadow.rows > 0
+
+
+@pytest.mark.parametrize(
+    ("query", "features"),
+    [
+        pytest.param("x, |", {"numeric": ("hour",)}, id="left-the-query"),
+        pytest.param(
+            "x, |x::text AS x, ", {"numeric": ("hour",), "categorical": ("kind", "x")}, id="another-type"
+        ),
+        pytest.param(
+            "x, |round(x)::int AS x, ",
+            {"numeric": ("hour",), "categorical": ("kind", "x")},
+            id="another-kind",
+        ),
+    ],
+)
+def test_a_feature_that_the_previous_champion_cannot_read_any_more_ends_its_shadow_only(
+    two, start, query, features
+):
+    day = start + 31 * DAY
+    other = two.with_model(query=two.model.query.replace(*query.split("|"), 1), features=features)
+    other.land(day, 2, seed=3)
+    other.promote(day + DAY, "dag/third")
+    result = run(other, day + 2 * DAY)
     assert (result.version, result.state) == ("3", "scored")
     assert "needs the features x" in result.shadow.problem
 

@@ -182,6 +182,51 @@ def test_a_champion_of_another_label_or_task_is_not_compared(one, start, changes
     assert other.settle(passed).kind is Kind.PROMOTED, "from now on the champions are compared again"
 
 
+LEFT = {
+    "left-the-spec": ("", {"numeric": ("hour",)}),
+    "became-a-category": ("x, |round(x)::int AS x, ", {"numeric": ("hour",), "categorical": ("kind", "x")}),
+    "became-a-number": (
+        "kind, |length(kind) AS kind, ",
+        {"numeric": ("hour", "x", "kind"), "categorical": ()},
+    ),
+    "left-the-query": ("x, |", {"numeric": ("hour",)}),
+    "became-text": ("x, |x::text AS x, ", {"numeric": ("hour",), "categorical": ("kind", "x")}),
+    "became-a-truth": ("x, |x > 0 AS x, ", {"numeric": ("hour",), "categorical": ("kind", "x")}),
+}
+EVALUATED = ("left-the-spec", "became-a-category")
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_a_feature_that_changed(one, start, name):
+    """Where the query still gives what the champion reads it is compared, and else left by way of a person."""
+    (edit, features), query = LEFT[name], one.model.query
+    other = one.with_model(query=query.replace(*edit.split("|"), 1) if edit else query, features=features)
+    outcome = retrained(other, start)
+    if name in EVALUATED:
+        assert outcome.verdict.reason is not ALONE
+        assert "rmse" in outcome.metrics["champion"]
+        return
+    told = next(c for c in outcome.verdict.checks if c.check == "champion_cannot_be_evaluated")
+    assert f"needs the features {'kind' if name == 'became-a-number' else 'x'}" in told.sentence
+    if outcome.verdict.passed:
+        assert other.settle(outcome).kind is Kind.AWAITING_APPROVAL
+        assert approval.conclude(other.model, "2", answer(), "promote/1").reason == ALONE.value
+        assert score(other.specs, other.model, start + timedelta(days=41), "dag/score").version == "2"
+        with pytest.raises(TerminalError, match="it could score nothing"):
+            rollback(other.specs, other.model, start + timedelta(days=41), "dag/back", reason="x")
+
+
+def test_a_champion_with_a_feature_more_is_evaluated_as_it_was(one, start):
+    """What the gate measures of it is what it gives on the same rows of the unchanged spec, to the last digit."""
+    as_of = start + timedelta(days=40)
+    fewer = one.with_model(features={"numeric": ("hour",)})
+    with_x, without = one.train(as_of, "dag/with"), fewer.train(as_of, "dag/without")
+    assert without.metrics["champion"] == with_x.metrics["champion"]
+    assert without.fingerprint != with_x.fingerprint, "the snapshot is the spec's own"
+    again = fewer.snapshot(as_of)
+    assert again.fingerprint == without.fingerprint, "whoever is champion"
+
+
 def test_another_key_keeps_the_champion_comparable(one, start):
     """Its features and its label are the same, so its predictions of today's rows are what the challenger must beat."""
     query = one.model.query.replace("ts,", "ts, ts AS moment,", 1)
