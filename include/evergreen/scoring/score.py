@@ -121,8 +121,9 @@ def score(
             )
         loaded = registry.load(model, champion.version)
         conn.commit()
-        reader = stack.enter_context(views.reading(specs, model, as_of, timeout_s=STATEMENT_TIMEOUT_S))
-        types = features.types(reader)
+        reader = stack.enter_context(arrow.reading(specs.datasets_of(model), timeout_s=STATEMENT_TIMEOUT_S))
+        types = features.types(reader.conn, specs, model, as_of)
+        reader.conn.commit()
         seen = loaded.seen_by(model)
         _require_features(seen, champion, features.lacking(seen, types, loaded.categories))
         under = watched(model, changes)
@@ -130,9 +131,9 @@ def score(
         previous = beside.version if beside and beside.there else None
         if beside is not None:
             seen = beside.seen
-        query = features.feature_query(seen, first, last, ordered=False)
+        query = features.feature_query(specs, seen, as_of, first, last, ordered=False)
         schema = pa.schema([f for f in arrow.feature_schema(seen) if f.name not in ("_hash", "_label")])
-        todo = _unscored(query, schema, champion, previous, (first, last), by_any=not chosen)
+        todo = _unscored(model, query, schema, champion, previous, (first, last), by_any=not chosen)
         if previous is not None:
             schema = schema.append(pa.field(MINE, pa.bool_())).append(pa.field(ITS, pa.bool_()))
         _require_unique(reader, model, query)

@@ -7,7 +7,7 @@ query is plain SQL on those names, the same for training, scoring and monitoring
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 
 import psycopg2
 from psycopg2 import sql
@@ -19,6 +19,9 @@ from evergreen.warehouse.migrate import TYPES
 
 NUMERIC = ("int2", "int4", "int8", "float4", "float8", "numeric", "bool")
 TEXTUAL = ("text", "varchar", "bpchar", "bool", "int2", "int4", "int8")
+# The same as PostgreSQL writes them out, of columns that a version may have been trained on.
+NUMBERS = ("smallint", "integer", "bigint", "real", "double precision", "numeric")
+CATEGORIES = ("text", "character varying", "character", "boolean", "smallint", "integer", "bigint")
 TIMES = ("timestamptz", "timestamp", "date")
 
 
@@ -156,26 +159,38 @@ def _range(model: ModelSpec, start: datetime | None, end: datetime | None) -> li
     return where
 
 
-def key_types(conn: Connection, specs: Specs, model: ModelSpec, as_of: datetime) -> list[str]:
-    """The SQL types of the key columns as the feature query returns them; reads no row.
+def types(conn: Connection, specs: Specs, model: ModelSpec, as_of: datetime) -> dict[str, str]:
+    """The columns that the feature query returns, with their SQL types (`timestamp with time zone`); reads no row.
 
     Raises:
-        psycopg2.Error: the query does not run.
+        TerminalError: the query does not run (BAD_QUERY).
     """
     with conn.cursor() as cursor:
-        cursor.execute(
-            sql.SQL("{known}SELECT {key} FROM ({query}) AS _features LIMIT 0").format(
-                known=as_known(specs.datasets_of(model), as_of),
-                key=sql.SQL(", ").join(map(sql.Identifier, model.key)),
-                query=sql.SQL(model.query.rstrip().rstrip(";") + "\n"),
+        try:
+            cursor.execute(
+                sql.SQL("{known}SELECT * FROM ({query}) AS _features LIMIT 0").format(
+                    known=as_known(specs.datasets_of(model), as_of),
+                    query=sql.SQL(model.query.rstrip().rstrip(";") + "\n"),
+                )
             )
-        )
-        oids = [column.type_code for column in cursor.description or ()]
+        except psycopg2.errors.ProgrammingError as error:
+            line = " ".join(str(error).split())[:300]
+            raise TerminalError(
+                f"{model.name}: the feature query does not run: {line}; mend it and run `make check`",
+                Reason.BAD_QUERY,
+            ) from error
+        found = [(column.name, column.type_code) for column in cursor.description or ()]
         cursor.execute(
             "SELECT format_type(t, NULL) FROM unnest(%s::oid[]) WITH ORDINALITY AS o (t, n) ORDER BY n",
-            (oids,),
+            ([oid for _, oid in found],),
         )
-        return [name for (name,) in cursor.fetchall()]
+        return {name: kind for (name, _), (kind,) in zip(found, cursor.fetchall(), strict=True)}
+
+
+def key_types(conn: Connection, specs: Specs, model: ModelSpec, as_of: datetime) -> list[str]:
+    """The SQL types of the key columns as the feature query returns them, see `types`."""
+    found = types(conn, specs, model, as_of)
+    return [found[name] for name in model.key]
 
 
 def lacking(
@@ -191,13 +206,15 @@ def lacking(
         found: the columns of the query with their types, see `types`.
         categories: those that a version knows, by feature: words are none of a column that became a number.
     """
-    wanted = [(name, NUMERIC, "a number") for name in model.features.numeric]
-    wanted += [(name, TEXTUAL, "a category") for name in model.features.categorical]
+    wanted: list[tuple[str, tuple[str, ...], str]] = [
+        (name, NUMBERS, "a number") for name in model.features.numeric
+    ]
+    wanted += [(name, CATEGORIES, "a category") for name in model.features.categorical]
     lacks = {}
     for name, allowed, kind in wanted:
         if name not in found:
             lacks[name] = "the feature query does not return it now"
-        elif found[name] not in allowed or (allowed is NUMERIC and found[name] == "boolean"):
+        elif found[name] not in allowed:
             lacks[name] = f"it was {kind}, and the feature query returns {found[name]} now"
     for name, known in (categories or {}).items():
         if name not in lacks and known and not any(_may_be(value, found[name]) for value in known):

@@ -7,7 +7,6 @@ datasets keep the versions that later corrections replaced.
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -127,9 +126,9 @@ def write_seen(
         TransientError: the warehouse does not answer.
     """
     schema = arrow.feature_schema(model, entity=True)
-    query = features.feature_query(model, start, as_of, mature_at=as_of, entity=True)
-    with views.reading(specs, model, as_of, timeout_s=timeout_s) as reader:
-        if lacks := features.lacking(model, features.types(reader), categories):
+    query = features.feature_query(specs, model, as_of, start, as_of, mature_at=as_of, entity=True)
+    with arrow.reading(specs.datasets_of(model), timeout_s=timeout_s) as reader:
+        if lacks := features.lacking(model, features.types(reader.conn, specs, model, as_of), categories):
             told = "; ".join(f"{name}: {why}" for name, why in lacks.items())
             raise TerminalError(
                 f"it needs the features {', '.join(lacks)} ({told}); put them back into models/{model.name}.sql to have it "
@@ -139,11 +138,6 @@ def write_seen(
         with pq.ParquetWriter(path, schema, compression="lz4") as writer:
             for batch in reader.stream(query, schema):
                 writer.write_batch(batch)
-
-
-def _needed(rows: int, part: Path) -> int | None:
-    """About what a snapshot takes: at least twice what was written of it when the disk was full."""
-    return 2 * part.stat().st_size if rows and part.exists() else None
 
 
 def fingerprint_of(model: ModelSpec, path: Path) -> str:

@@ -14,8 +14,8 @@ from evergreen.scoring.score import score
 
 @pytest.fixture
 def served(world, mlflow_url, start):
-    """A champion on hour, x and kind that has served ten days; a window is a day."""
-    daily = world.with_model(monitoring={"window": "1d"})
+    """A champion on hour, x and kind that has served ten days; a window is five days."""
+    daily = world.with_model(monitoring={"window": "5d"})
     daily.land(start, 42)
     daily.promote(start + timedelta(days=30), "dag/one")
     score(daily.specs, daily.model, start + timedelta(days=40), "dag/score")
