@@ -56,9 +56,10 @@ def test_a_feature_that_the_query_does_not_give_is_a_finding(served, start, colu
 
 def test_one_that_is_only_shown_violates_nothing(served, start):
     ignored = served.with_model(
-        query=served.model.query.replace("x, ", "", 1), features={"numeric": ("hour",)},
+        query=served.model.query.replace("x, ", "x::text AS x, ", 1),
+        features={"numeric": ("hour",), "categorical": ("kind", "x")},
         monitoring={"drift": {"ignore": ["x"]}},
-    )  # fmt: skip
+    )
     assert not columns(ignored, start)["x", What.UNREADABLE].violated
 
 
