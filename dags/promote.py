@@ -8,7 +8,9 @@ rows, every check of the gate with its numbers, links to MLflow. The answer, who
 ledger.
 
 **When.** When a training leaves a challenger that waits (the asset wakes this DAG), and with `gate.approval: manual` every
-hour, so that no challenger is forgotten whose event was lost or whose run was ended. A run that finds nothing to ask ends at once. Waiting takes no
+hour, so that no challenger is forgotten whose event was lost or whose run was ended. Unlike other DAGs it is not paused when it
+is new. The e-mail is sent when the question is on its page, and a quarter of an hour later where no run asks. A run that finds
+nothing to ask ends at once. Waiting takes no
 worker: the task is parked (`awaiting_input`), and it holds up neither trainings nor other runs.
 
 **Params.** None. The page has *Comment*: why.
@@ -24,14 +26,18 @@ by mistake is replaced within an hour.
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import DAG, Param, task
 
+import mailing
 import wiring
 from evergreen.spec import ModelSpec
+
+log = logging.getLogger("evergreen")
 
 APPROVE, REJECT = "Approve", "Reject"
 OVER = {"success", "failed", "skipped", "upstream_failed", "removed"}
@@ -43,7 +49,8 @@ class AskPerson(HITLOperator):
     """Show a challenger and wait for *Approve* or *Reject* as long as its time lasts, whenever this run began to ask."""
 
     def execute(self, context: Any) -> Any:
-        """Ask; the task is parked until there is an answer or none can count any more."""
+        """Ask, and send the mail that says so; the task is parked until there is an answer or none can count any more."""
+        self.notifiers = [_mail]  # called when the question is on its page
         until = datetime.fromisoformat(context["ti"].xcom_pull(task_ids="find")["until"])
         self.response_timeout = max(until - datetime.now(timezone.utc), timedelta(seconds=1))
         return super().execute(context)
@@ -73,6 +80,8 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         ),
         default_args=wiring.default_args(spec.owner),
         tags=["evergreen", "promote", f"model:{spec.name}"],
+        # It only asks, and the training that it asks about was unpaused by a person.
+        is_paused_upon_creation=False,
         **{
             **wiring.MODEL_DAG,
             "max_active_runs": MOST_AT_ONCE,
@@ -173,6 +182,14 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         )(decided)
         decided >> wiring.notify(subject)
     return dag
+
+
+def _mail(context: Any) -> None:
+    """Send the mail that names the page; without a mail server the question stands nonetheless, and the mail waits."""
+    try:
+        mailing.deliver(f"model/{context['dag'].dag_id.partition('__')[2]}")
+    except Exception:
+        log.exception("the mail about the question could not be sent; the DAG mail tries again")
 
 
 def _still_asks(ti: Any, other: str) -> bool:

@@ -15,7 +15,8 @@ from evergreen.alerting.links import (
     mlflow_report_url,
     mlflow_version_url,
 )
-from evergreen.warehouse.connection import Connection
+from evergreen.ledger import Kind
+from evergreen.warehouse.connection import Connection, fetch
 
 PROVENANCE = ("_run", "_as_of", "_snapshot", "_rows", "_metric_agrees")
 EVALUATION_FILE = "gate.json"
@@ -51,6 +52,7 @@ def waiting(conn: Connection, known: Known) -> Letter:
         ),
         tables=(*metric_table(known, metric), *_checks(known)),
         steps=(
+            *_unasked(conn, known),
             f"Approve or refuse it on the approval page of promote__{known.name}, with a comment; both go to the ledger.",
             "If the champion changes before that, an approval rejects it, because the gate compared with another one.",
             "Retrain requests that it answers stay open until then.",
@@ -101,3 +103,18 @@ def _until(known: Known) -> object:
     if decided is None or not isinstance(seconds, (int, float)):
         return None
     return decided + timedelta(seconds=seconds)
+
+
+def _unasked(conn: Connection, known: Known) -> tuple[str, ...]:
+    """What to do first where the page is still empty."""
+    asked = fetch(
+        conn,
+        "SELECT 1 FROM evergreen.decision WHERE subject = %s AND kind = %s AND (evidence->>'awaiting')::bigint = %s LIMIT 1",
+        (known.subject, Kind.APPROVAL_ASKED.value, known.decision.id if known.decision else None),
+    )
+    if asked:
+        return ()
+    return (
+        f"No run of promote__{known.name} has asked yet, so its page is empty: is the DAG paused, or does it fail? Unpause it in "
+        "Airflow; it asks within the hour, and at once where you trigger it.",
+    )

@@ -37,10 +37,14 @@ LOST_AFTER = 3
 # A new champion, a rejected challenger, a rollback and a failed run each keep a letter of their own.
 TOGETHER = ("drift", "data_problem", "batch_quarantined", "spec_unusable", "recovered")
 _SUBJECT = re.compile(r"^(dataset|model|fleet)/[a-z][a-z0-9_]*$")
-# What is not sent and not held. A silence that is in force holds what it holds, whether it is marked or not.
+# What is not sent and not held. A silence that is in force holds what it holds, whether it is marked or not. A mail that names
+# the page with a question goes out when a run asks there; where none does so soon, it goes out and says that.
 _DUE = sql.SQL(
     " WHERE m.sent_at IS NULL AND NOT (m.kind = ANY(%(held)s) AND EXISTS (SELECT 1 FROM evergreen.silence AS s"
     " WHERE s.subject = m.subject AND s.until > coalesce(%(now)s::timestamptz, clock_timestamp())))"
+    " AND (m.kind <> 'approval' OR m.created_at < clock_timestamp() - interval '15 minutes' OR EXISTS (SELECT 1"
+    " FROM evergreen.decision AS a WHERE a.subject = m.subject AND a.kind = 'approval_asked'"
+    " AND (a.evidence->>'awaiting')::bigint = m.decision_id))"
 )
 _LETTER = (
     sql.SQL(
