@@ -49,10 +49,8 @@ with DAG(
     default_args=wiring.default_args("evergreen"),
     tags=["evergreen", "silence"],
     params={
-        "subject": Param(
-            None,
-            type=["null", "string"],
-            **({"enum": [None, *_known]} if _known else {}),
+        "subject": wiring.required_param(
+            **({"enum": _known} if _known else {}),
             title="Of",
             description="The model or dataset whose alerts are kept back.",
         ),
@@ -62,11 +60,8 @@ with DAG(
             title="Until",
             description="A time like 2026-05-01T06:00 (UTC), a duration like 3d or 12h, or now to end a silence.",
         ),
-        "reason": Param(
-            None,
-            type=["null", "string"],
-            title="Reason",
-            description="Why; it goes to the ledger, the digest and the letter at the end.",
+        "reason": wiring.required_param(
+            title="Reason", description="Why; it goes to the ledger, the digest and the letter at the end."
         ),
     },
 ):

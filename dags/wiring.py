@@ -134,13 +134,17 @@ def as_of_param() -> Param:
 
 
 def reason_param(required: bool = False) -> Param:
-    """The Param with which a person says why."""
-    return Param(
-        "" if not required else None,
-        type="string" if not required else ["null", "string"],
-        title="Reason",
-        description="Why this run is started by hand; it goes to the ledger and into the e-mail.",
-    )
+    """The Param with which a person says why; where it is required Airflow starts no run without."""
+    what = {
+        "title": "Reason",
+        "description": "Why this run is started by hand; it goes to the ledger and into the e-mail.",
+    }
+    return required_param(**what) if required else Param("", type="string", **what)
+
+
+def required_param(**schema: Any) -> Param:
+    """A text that a person must fill in. Only for DAGs that nothing but a person starts."""
+    return Param(type="string", minLength=1, pattern=r"\S", **schema)
 
 
 def flag_param(title: str, description: str) -> Param:

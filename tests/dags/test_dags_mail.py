@@ -94,7 +94,7 @@ def test_a_silence_needs_something_to_silence(dagbag: Any, warehouse_url: str) -
 
 def test_what_can_be_silenced_is_a_list(dagbag: Any) -> None:
     subject = dagbag.dags["silence"].params.get_param("subject")
-    assert subject.schema["enum"] == [None, MODEL, "model/bike_rush", "dataset/bike_hourly"]
+    assert subject.schema["enum"] == [MODEL, "model/bike_rush", "dataset/bike_hourly"]
 
 
 def test_what_waits_is_sent_again_for_every_subject(dagbag: Any, warehouse_url: str, sent: list[Any]) -> None:

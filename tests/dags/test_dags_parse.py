@@ -273,3 +273,24 @@ def test_a_bad_spec_switches_off_its_own_dags_and_is_shown(make_dagbag: Any, tmp
     assert "train__bike_rush" not in bag.dags
     (message,) = bag.import_errors.values()
     assert "models/bike_rush.yaml: training.wimdow: unknown field; did you mean window?" in message
+
+
+def test_airflow_starts_no_run_without_what_a_person_must_fill_in(dagbag: Any) -> None:
+    from airflow.sdk.definitions.param import ParamsDict
+    from airflow.sdk.exceptions import ParamValidationError
+
+    def start(dag: Any, conf: dict[str, Any]) -> None:
+        params = ParamsDict({name: dag.params.get_param(name) for name in dag.params})
+        params.update(conf)
+        params.validate()
+
+    given = {"rollback__bike_demand": {"reason": "x"}, "silence": {"subject": "model/bike_demand", "reason": "x"},
+             "replay__bike_demand": {"from": "2025-06-02T00:00:00Z", "to": "2025-12-15T00:00:00Z"}}  # fmt: skip
+    for dag_id, needed in given.items():
+        dag = dagbag.dags[dag_id]
+        for name in needed:
+            others = {n: v for n, v in needed.items() if n != name}
+            for wrong in ({}, {name: None}, {name: "  "}):
+                with pytest.raises(ParamValidationError):
+                    start(dag, {**others, **wrong})
+        start(dag, needed)

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from evergreen.spec import DatasetSpec, ModelSpec
-from evergreen.spec.types import Cron
+from evergreen.spec.cron import Cron
 
 DATASET = {"name": "rides", "key": ["ts"], "event_time": "ts", "columns": {"ts": {"type": "timestamp"}, "x": {"type": "float"},
            "demand": {"type": "float", "required": False}}}  # fmt: skip
@@ -90,3 +90,25 @@ def test_the_digest_follows_its_setting(
     with_crons(tmp_path)
     monkeypatch.setenv("EVERGREEN_DIGEST", "7 8 * * 2")
     assert cron_of(make_dagbag(tmp_path).dags["digest"]) == "7 8 * * 2"
+
+
+def test_a_new_dag_does_not_make_up_for_the_tick_before_it_was_unpaused() -> None:
+    """By default Airflow does, up to a tenth of the period later: a second training beside the one asked for by hand."""
+    from datetime import datetime, timedelta, timezone
+
+    from airflow.sdk import DAG
+    from airflow.serialization.serialized_objects import DagSerialization
+    from airflow.timetables.base import TimeRestriction
+
+    import wiring
+
+    now = datetime.now(timezone.utc)
+    cron = f"{now - timedelta(minutes=30):%M %H} * * *"
+    with DAG("nightly", schedule=wiring.schedule(cron), catchup=False) as dag:
+        pass
+    timetable = DagSerialization.from_dict(DagSerialization.to_dict(dag)).timetable
+    first = timetable.next_dagrun_info(
+        last_automated_data_interval=None, restriction=TimeRestriction(None, None, False)
+    )
+    assert first is not None
+    assert first.run_after > now

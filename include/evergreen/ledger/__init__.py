@@ -151,6 +151,13 @@ def find(
     return [Decision(**{**row, "kind": Kind(row["kind"]), "answers": tuple(row["answers"])}) for row in rows]
 
 
+def of_run(conn: Connection, run_id: str) -> list[Decision]:
+    """The decisions that a run made, oldest first; `run_id` as `dag_id/run_id`."""
+    rows = fetch(conn, "SELECT id FROM evergreen.decision WHERE run_id = %s", (run_id,))
+    ids = [row["id"] for row in rows]
+    return sorted(find(conn, ids=ids), key=lambda d: d.id or 0) if ids else []
+
+
 def open_requests(conn: Connection, model: str) -> list[Decision]:
     """Retrain requests of a model that no decision has answered, oldest first."""
     return _unanswered(conn, model, Kind.RETRAIN_REQUESTED)

@@ -9,10 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
-import requests
-
-from evergreen.errors import EvergreenError
-from evergreen.stack import alerts, control, supervisor
+from evergreen.stack import alerts, control, running, supervisor
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.layout import Layout, StackError
 from evergreen.stack.mailcatcher import messages, serve
@@ -177,33 +174,10 @@ def _catch_mail(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    os.environ.update(environment(options.home))
     login = control.login(options.home)
     api = AirflowApi(login.airflow_url, login.user, login.airflow_password)
-    texts: list[str] = []
-    for (
-        part
-    ) in options.param:  # make splits a value at its spaces: what holds no name goes on with the one before
-        if "=" in part or not texts:
-            texts.append(part)
-        else:
-            texts[-1] += f" {part}"
-    if wrong := [text for text in texts if "=" not in text]:
-        raise StackError(f"{wrong[0]!r} is no Param; write name=value, such as reason=test.")
-    params = dict(text.partition("=")[::2] for text in texts)
-    conf = {name: {"true": True, "false": False}.get(value, value) for name, value in params.items()}
-    try:
-        api.wait_for_dags({options.dag})
-        api.pause(options.dag, False)
-        run = api.trigger(options.dag, conf)
-        print(f"{login.airflow_url}/dags/{options.dag}/runs/{run}")
-        state = api.wait(options.dag, run, 3600)
-        tasks = api.tasks(options.dag, run)
-    except (EvergreenError, requests.HTTPError) as error:
-        raise StackError(str(error)) from error
-    for task, how in tasks.items():
-        print(f"  {task:12} {how}")
-    print(f"{options.dag}: {state}")
-    return 0 if state == "success" else 1
+    return 0 if running.run(api, options.dag, options.param, lambda line: print(line, flush=True)) else 1
 
 
 def _env(options: argparse.Namespace) -> None:

@@ -61,7 +61,7 @@ class AirflowApi:
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            known = self._dag_ids()
+            known = self.dag_ids()
             if dag_ids <= known:
                 return
             if time.monotonic() > deadline:
@@ -71,7 +71,8 @@ class AirflowApi:
                 )
             time.sleep(0.5)
 
-    def _dag_ids(self) -> set[str]:
+    def dag_ids(self) -> set[str]:
+        """The DAGs that Airflow knows."""
         found: list[str] = []
         while True:  # a page has at most `[api] maximum_page_limit` entries, whatever is asked for
             page = self.call("GET", "dags", params={"limit": 100, "offset": len(found), "order_by": "dag_id"})
