@@ -20,7 +20,7 @@ from evergreen.warehouse.connection import connect
 
 Say = Callable[[str], None]
 SHARED = ("mail", "digest", "silence")
-OF_MODELS = ("train", "score", "monitor", "rollback", "replay")
+OF_MODELS = ("train", "promote", "score", "monitor", "rollback", "replay")
 WAIT_S = 3600.0
 DONE = ("success", "failed", "skipped", "upstream_failed", "removed")
 MOST_LINES = 20
@@ -81,9 +81,8 @@ def require_dag(api: AirflowApi, dag_id: str) -> None:
 
 def dags_of(specs: Specs) -> set[str]:
     """The DAGs that the specs make."""
-    by_hand = {f"promote__{m.name}" for m in specs.models.values() if m.gate.approval == "manual"}
     return {
-        *SHARED, *by_hand, *(f"ingest__{name}" for name in specs.datasets),
+        *SHARED, *(f"ingest__{name}" for name in specs.datasets),
         *(f"{kind}__{name}" for name in specs.models for kind in OF_MODELS),
     }  # fmt: skip
 

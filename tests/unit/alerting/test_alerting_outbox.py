@@ -353,3 +353,26 @@ def test_a_mail_arrives_through_smtp(
     image = next(p for p in message.walk() if p.get_content_type() == "image/png")
     assert image.get_content().startswith(b"\x89PNG")
     assert max(map(len, arrived[0].split(b"\r\n"))) <= 998
+
+
+def test_a_mail_that_names_a_page_waits_until_a_run_asks_there_or_says_that_none_does(
+    warehouse_url: str, specs: Specs, decide: Callable[..., Decision], conn: Connection
+) -> None:
+    waits = decide(Kind.AWAITING_APPROVAL, "better", version="2", evidence={"approval_timeout_s": 3600.0})
+    raise_incident(conn, "approval:bike_demand:2", waits.subject, "approval", waits.id, {})
+    conn.commit()
+    sent: list[EmailMessage] = []
+    assert (deliver(specs, sent.append).sent, waiting(conn)) == (0, 0)
+    with conn.cursor() as cursor:  # nobody asks
+        cursor.execute("UPDATE evergreen.mail SET created_at = created_at - interval '16 minutes'")
+    conn.commit()
+    assert waiting(conn) == 1
+    conn.commit()
+    assert deliver(specs, sent.append).sent == 1
+    assert "No run of promote__bike_demand has asked yet" in str(sent[0].get_body(("plain",)))
+    newer = decide(Kind.AWAITING_APPROVAL, "better", version="3", evidence={"approval_timeout_s": 3600.0})
+    raise_incident(conn, "approval:bike_demand:3", newer.subject, "approval", newer.id, {})
+    decide(Kind.APPROVAL_ASKED, "better", version="3", evidence={"awaiting": newer.id})
+    conn.commit()
+    assert deliver(specs, sent.append).sent == 1
+    assert "has asked yet" not in str(sent[1].get_body(("plain",)))
