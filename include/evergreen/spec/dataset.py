@@ -33,10 +33,23 @@ class Source(Written):
         None, description="folder of the files; relative to EVERGREEN_LANDING; default: name"
     )
     pattern: str = Field(
-        "*", description="which files count; .csv and .parquet are read, the ending tells which"
+        "*", description="which files count; the ending tells how one is read, and one with another ending is told"
     )
-    encoding: Encoding = Field("utf-8", description="encoding of CSV files")
-    delimiter: Delimiter = Field(",", description="the character between two values of a CSV file")
+    encoding: Encoding = Field("utf-8", description="encoding of .csv, .tsv and .txt files")
+    delimiter: Delimiter = Field(
+        ",", description="the character between two values of a .csv or .txt file; in a .tsv file it is a tab"
+    )
+    escape: Literal["\\"] | None = Field(
+        None, description="a backslash where the file writes a quote inside a value so (Spark); default: doubled"
+    )
+    complete: Literal["line_end_or_quiet", "line_end", "quiet", "marker"] = Field(
+        "line_end_or_quiet",
+        description="when a file is taken: by a line end after its last line or after a quiet time, by the line end "
+        "alone, by the quiet time alone, or by a file NAME.done beside it (or _SUCCESS in its sub-folder)",
+    )
+    quiet: Duration = Field(
+        timedelta(minutes=5), description="how long a file has not changed that counts as finished by it"
+    )
     header: bool = Field(
         True,
         description="the first line names the columns; false: they come in the spec's order, or by from: N",

@@ -57,14 +57,21 @@ class Verdict:
 
 
 def ingest(
-    dataset: DatasetSpec, as_of: datetime, run_id: str, *, folder: Path | None = None, force: bool = False
+    dataset: DatasetSpec,
+    as_of: datetime,
+    run_id: str,
+    *,
+    folder: Path | None = None,
+    force: bool = False,
+    now: datetime | None = None,
 ) -> list[BatchOutcome]:
     """Decide every file of a dataset that was not decided before.
 
     Files are taken in the order of their names, each in a transaction of its own. A file whose rows PostgreSQL
     refuses is held back as `unpublishable`, and the next one is taken. Calling it again with the same run_id,
     after a crash or not, gives the same outcomes again and changes nothing. A file that was decided and has not
-    changed since in name, size and time of its last change is not read again.
+    changed since is not read again. What is wrong with one file, be it its name, its rights or a disk that fails in
+    the middle of it, is a batch of its own, held back as `unreadable`. A file that may be unfinished is left.
 
     Args:
         dataset: the spec.
@@ -73,9 +80,11 @@ def ingest(
         folder: where the files are; default: the spec's folder under EVERGREEN_LANDING.
         force: judge quarantined files again, for instance after the spec was mended. Published ones stay. One that
             is held back again is told again.
+        now: the time on the clock, against which a file's last change is held (`source.quiet`), aware; default: the
+            warehouse's own clock.
 
     Returns:
-        The outcome of every file that this run decided, sorted by file.
+        The outcome of every file that this run decided, sorted by file; after them those that are `waiting`.
 
     Raises:
         TerminalError: the spec and the published table contradict each other, or the folder does not exist.
@@ -83,14 +92,19 @@ def ingest(
     """
     if as_of.tzinfo is None:
         raise ValueError(f"as_of {as_of} has no time zone")
-    source = _folder(dataset, folder)
+    source = folder or settings.LANDING.path() / (dataset.source.folder or dataset.name)
+    waiting: list[BatchOutcome] = []
     with _alone(dataset) as conn:
         swept = staging.sweep(conn, dataset)
         decided = _stamps(conn, dataset, force=force)
         conn.commit()
         if swept:
             log.warning("%s: swept what a crashed run left in staging: %s", dataset.name, ", ".join(swept))
-        for file in landing.find(dataset, source, decided):
+        for file in landing.find(dataset, source, decided, now or _clock(conn)):
+            if file.waiting:
+                log.warning("%s: %s is left for the next run: %s", dataset.name, file.name, file.waiting)
+                waiting.append(_waits(dataset, file, file.waiting))
+                continue
             known = _known(conn, dataset, file)
             if known == "published" or (known == "quarantined" and not force):
                 log.info("%s: %s was decided before (%s)", dataset.name, file.name, known)
@@ -101,13 +115,21 @@ def ingest(
                 continue
             conn.commit()
             _decide(conn, dataset, file, as_of, run_id, again=known is not None)
-        return _decided_by(conn, dataset, run_id)
+        return _decided_by(conn, dataset, run_id) + waiting
 
 
-def _folder(dataset: DatasetSpec, folder: Path | None) -> Path:
-    if folder is not None and not folder.is_dir():
-        raise TerminalError(f"{folder} is no folder; name the one in which the files are", Reason.BAD_SPEC)
-    return folder or settings.LANDING.path() / (dataset.source.folder or dataset.name)
+def _clock(conn: Connection) -> datetime:
+    now: datetime = fetch(conn, "SELECT clock_timestamp() AS now")[0]["now"]
+    conn.commit()
+    return now
+
+
+def _waits(dataset: DatasetSpec, file: LandedFile, why: str) -> BatchOutcome:
+    failure = Failure(
+        "file_complete", None, why, f"source.complete: {dataset.source.complete}",
+        remedy="the next run takes it when it is finished",
+    )  # fmt: skip
+    return BatchOutcome(dataset.name, file.name, file.checksum, "waiting", 0, 0, 0, 0, (failure,), None)
 
 
 @contextmanager
@@ -142,8 +164,8 @@ def _stamps(conn: Connection, dataset: DatasetSpec, *, force: bool) -> set[Stamp
     """The files that need not be read: decided, and not to be judged again."""
     rows = fetch(
         conn,
-        "SELECT file, file_size, file_mtime_ns FROM evergreen.batch WHERE dataset = %s AND file_size IS NOT NULL"
-        " AND file_mtime_ns IS NOT NULL AND (state = 'published' OR NOT %s)",
+        "SELECT file, file_size, file_mtime_ns, file_ctime_ns, file_inode FROM evergreen.batch WHERE dataset = %s"
+        " AND file_inode IS NOT NULL AND (state = 'published' OR NOT %s)",
         (dataset.name, force),
     )
     return {Stamp(*row.values()) for row in rows}
@@ -153,10 +175,15 @@ def _remember(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> None:
     """Note that a file was touched and kept its content."""
     with conn.cursor() as cursor:
         cursor.execute(
-            "UPDATE evergreen.batch SET file_size = %s, file_mtime_ns = %s WHERE dataset = %s AND checksum = %s"
-            " AND file = %s",
-            (file.stamp.size, file.stamp.mtime_ns, dataset.name, file.checksum, file.name),
+            "UPDATE evergreen.batch SET file_size = %s, file_mtime_ns = %s, file_ctime_ns = %s, file_inode = %s"
+            " WHERE dataset = %s AND checksum = %s AND file = %s",
+            (*_remembered(file)[1:], dataset.name, file.checksum, file.name),
         )
+
+
+def _remembered(file: LandedFile) -> Stamp:
+    """The file's stamp; without what it takes to leave it out, where the next run has to try it again."""
+    return file.stamp._replace(ctime_ns=None, inode=None) if file.passing else file.stamp
 
 
 def _dedupe_key(dataset: DatasetSpec, file: LandedFile, again_by: str | None = None) -> str:
@@ -167,15 +194,27 @@ def _dedupe_key(dataset: DatasetSpec, file: LandedFile, again_by: str | None = N
 def _decide(
     conn: Connection, dataset: DatasetSpec, file: LandedFile, as_of: datetime, run_id: str, *, again: bool
 ) -> None:
+    if file.problem is not None:
+        _settle(conn, dataset, file, None, 0, [Finding(file.problem)], as_of, run_id, again=again)
+        conn.commit()
+        return
     if _published_at_once(conn, dataset, file, as_of, run_id, again=again) or _changed(dataset, file):
         return
     staged: Staged | None = None
     try:
         staged = staging.load(conn, dataset, file)
-        findings = [] if staged.rows else [Finding(_no_rows())]
+        findings = (
+            [] if staged.rows else [Finding(_lost(0, staged.records) if staged.records else _no_rows())]
+        )
     except UnreadableError as error:
         conn.rollback()
         findings = [Finding(error.failure)]
+    except OSError as error:
+        conn.rollback()
+        failed = landing.unreadable(file, error)
+        if _known(conn, dataset, failed) is None:
+            _decide(conn, dataset, failed, as_of, run_id, again=False)
+        return
     if _changed(dataset, file):
         conn.rollback()
         return
@@ -237,6 +276,14 @@ def _no_rows() -> Failure:
     return Failure(
         "file_not_empty", None, "a header and no rows", "at least one row",
         remedy="ask the source for the rows; a file with rows is a new batch",
+    )  # fmt: skip
+
+
+def _lost(found: int, records: int) -> Failure:
+    return Failure(
+        "rows_counted", None, f"{found} rows to publish or hold", f"{records} records, as the file was counted",
+        remedy="something between the file and the tables dropped or added rows (a trigger or rule on the schema "
+        "staging?); find it, then run with force",
     )  # fmt: skip
 
 
@@ -310,6 +357,11 @@ def _settle(
     by_row = dataset.quarantine == "rows" and all(f.by_row for f in findings)
     held = publish.mark_held(conn, findings, limit=None if by_row else KEPT_ROWS)
     verdict = judge_batch(dataset, rows, held, findings)
+    if staged and verdict.state == "published":
+        found = publish.to_publish(conn, staged) + held
+        if found != staged.records:
+            findings = [*findings, Finding(_lost(found, staged.records))]
+            verdict = Verdict("quarantined", "unreadable")
     batch = _batch_row(conn, dataset, file, as_of, verdict.state)
     new = changed = 0
     if staged and held:
@@ -386,12 +438,14 @@ def _batch_row(
 ) -> int:
     rows = fetch(
         conn,
-        "INSERT INTO evergreen.batch AS b (dataset, checksum, file, file_size, file_mtime_ns, as_of, state, rows_read,"
-        " rows_new, rows_changed, rows_held) VALUES (%s, %s, %s, %s, %s, %s, %s, 0, 0, 0, 0)"
+        "INSERT INTO evergreen.batch AS b (dataset, checksum, file, file_size, file_mtime_ns, file_ctime_ns, file_inode,"
+        " as_of, state, rows_read, rows_new, rows_changed, rows_held)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, 0, 0, 0, 0)"
         " ON CONFLICT (dataset, checksum) DO UPDATE SET file = excluded.file, file_size = excluded.file_size,"
-        " file_mtime_ns = excluded.file_mtime_ns, as_of = excluded.as_of, state = excluded.state,"
+        " file_mtime_ns = excluded.file_mtime_ns, file_ctime_ns = excluded.file_ctime_ns,"
+        " file_inode = excluded.file_inode, as_of = excluded.as_of, state = excluded.state,"
         " decided_at = clock_timestamp() WHERE b.state = 'quarantined' RETURNING id",
-        (dataset.name, file.checksum, *file.stamp, as_of, state),
+        (dataset.name, file.checksum, *_remembered(file), as_of, state),
     )
     if not rows:
         raise TransientError(

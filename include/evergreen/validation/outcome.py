@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from evergreen.warehouse.failure import Failure
 
-State = Literal["published", "quarantined"]
+State = Literal["published", "quarantined", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,14 @@ class BatchOutcome:
         dataset: its dataset.
         file: its name in the landing folder.
         checksum: SHA-256 of its content, hexadecimal.
-        state: whether it was published (perhaps without some rows) or held back as a whole.
+        state: whether it was published (perhaps without some rows), held back as a whole, or is waiting because it may be
+            unfinished, which decides nothing.
         rows_read: data rows in the file; 0 where it could not be read to the end.
         rows_new: rows with a key that was not there.
         rows_changed: rows that are another version of a key that was there.
         rows_held: rows held back: all of a quarantined batch.
         failures: what failed; a published batch has some where rows were held back.
-        decision_id: the ledger row.
+        decision_id: the ledger row; None where it waits.
     """
 
     dataset: str
@@ -36,7 +37,7 @@ class BatchOutcome:
     rows_changed: int
     rows_held: int
     failures: tuple[Failure, ...]
-    decision_id: int
+    decision_id: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """The outcome as JSON takes it."""

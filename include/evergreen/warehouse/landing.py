@@ -1,104 +1,182 @@
-"""Files that landed: which there are, what they are known by, and their rows as text for COPY.
+"""Files that landed: which there are, what they are known by, and whether they are whole.
 
-A file is known by the SHA-256 of its content, so a second name for the same content is the same file. A CSV
-file is decoded on this side and its header taken off; a Parquet file is turned into CSV a batch of rows at a
-time. Either way no more than a block is in memory.
+A file is known by the SHA-256 of its content, so a second name for the same content is the same file. What is in the
+folder and cannot be read is found all the same, with the reason: whoever put it there has to hear of it.
 """
 
 from __future__ import annotations
 
-import codecs
-import csv
 import hashlib
-import io
 import logging
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import os
+import stat
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pyarrow as pa
-import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
+from typing import Literal, NamedTuple
 
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.spec import DatasetSpec
-from evergreen.warehouse.failure import Failure, UnreadableError, sample_of
+from evergreen.warehouse import opened
+from evergreen.warehouse.failure import Failure
 
 log = logging.getLogger(__name__)
 
-BLOCK_BYTES = 1 << 20
-BLOCK_ROWS = 16_384
-HEADER_CHARACTERS = 1 << 18
-SUFFIXES = (".csv", ".parquet")
-UNFINISHED = (".part", ".tmp")
+Format = Literal["csv", "tsv", "jsonl", "parquet"]
+FORMATS: dict[str, Format] = {
+    ".csv": "csv", ".txt": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"
+}  # fmt: skip
+UNFINISHED = (".part", ".tmp", ".partial", ".filepart", ".crdownload")
+DONE = ".done"
+SUCCESS = "_SUCCESS"
+# What these are known by goes back to when they were the only ones; of the others the ending counts, too, so that a
+# file that had the wrong one is a new file under the right one.
+_BY_CONTENT = (".csv", ".txt", ".parquet")
+_SECOND = 1_000_000_000
 
 
 class Version(NamedTuple):
-    """What tells a file from its earlier self without reading it."""
+    """What tells a file from its earlier self without reading it; times in nanoseconds."""
 
     device: int
     inode: int
     size: int
     mtime_ns: int
+    ctime_ns: int
 
 
 class Stamp(NamedTuple):
-    """What is remembered of a file that was decided: name in the folder, bytes, time of its last change."""
+    """What is remembered of a file that was decided. ctime: a time of the last change that nobody can set."""
 
     name: str
     size: int
     mtime_ns: int
+    ctime_ns: int | None
+    inode: int | None
 
 
 @dataclass(frozen=True)
 class LandedFile:
-    """A file that stood still while it was hashed."""
+    """A file, or a folder of Parquet parts, that stood still while it was hashed.
+
+    Args:
+        path: where it is.
+        name: in the landing folder; bytes that are no UTF-8, and characters that do not print, are written as escapes.
+        checksum: of its content; of one that is not read: of its name, size and time.
+        version: as it was when it was hashed.
+        format: how it is read.
+        parts: the files of a folder of Parquet parts.
+        problem: why it cannot be read at all.
+        passing: the problem may be gone at the next try though the file is the same.
+        waiting: why it is not taken yet: it may be unfinished.
+    """
 
     path: Path
     name: str
     checksum: str
     version: Version
+    format: Format = "csv"
+    parts: tuple[Path, ...] = ()
+    problem: Failure | None = None
+    passing: bool = False
+    waiting: str | None = None
 
     @property
     def stamp(self) -> Stamp:
         """What to remember of it."""
-        return Stamp(self.name, self.version.size, self.version.mtime_ns)
+        v = self.version
+        return Stamp(self.name, v.size, v.mtime_ns, v.ctime_ns, v.inode)
 
 
-@dataclass(frozen=True)
-class Feed:
-    """The rows of a file on their way to COPY.
+class _OddError(Exception):
+    """What is there cannot be read as a file of the dataset."""
 
-    `read` gives at most that many characters or bytes of CSV without a header, nothing at the end. `columns`
-    are the file's, in its order. `failure` tells what went wrong inside `read`, which COPY hides.
-    """
-
-    columns: tuple[str, ...]
-    delimiter: str
-    header_lines: int
-    read: Callable[[int], str | bytes]
-    failure: Callable[[], BaseException | None]
+    def __init__(self, observed: str, limit: str, remedy: str) -> None:
+        super().__init__(observed)
+        self.failure = Failure("file_readable", None, observed[:200], limit, remedy=remedy)
 
 
-def find(dataset: DatasetSpec, folder: Path, decided: Collection[Stamp] = frozenset()) -> list[LandedFile]:
+def find(
+    dataset: DatasetSpec, folder: Path, decided: Collection[Stamp] = frozenset(), now: datetime | None = None
+) -> list[LandedFile]:
     """The files of a dataset in a folder, sorted by name, one for each content.
 
-    Hidden files and *.part and *.tmp are somebody's unfinished work; a file that changes while it is hashed
-    is left for the next run; of two files with the same content the first by name counts.
+    Hidden files, unfinished ones (*.part, *.tmp) and markers (*.done, _SUCCESS) are left out. Links are not followed.
+    A file that changes while it is hashed is left for the next run; of two files with the same content the first by
+    name counts. Whatever is wrong with one file is in its `problem`.
 
     Args:
         dataset: whose files.
         folder: where they are.
-        decided: files that are left out unread as long as name, size and time of the last change are these.
+        decided: files that are left out unread as long as all of their stamp is as it was.
+        now: the time on the clock, to tell which files may be unfinished; None: every file counts as finished.
 
     Raises:
-        TerminalError: a pattern that cannot be used.
-        TransientError: a file that may not be read.
+        TerminalError: there is no such folder, or a pattern that cannot be used.
+        TransientError: a folder that may not be read.
     """
     found: dict[str, LandedFile] = {}
     names = {stamp.name for stamp in decided}
+    for path in _paths(dataset, folder):
+        name = printable(path.relative_to(folder))
+        try:
+            status = path.lstat()
+            if stat.S_ISDIR(status.st_mode) and not _ending(path):
+                continue
+            if name in names and _stamp(path, name) in decided:
+                continue
+            file = _looked_at(path, name, status)
+        except FileNotFoundError:
+            log.info("%s: %s is gone again", dataset.name, name)
+            continue
+        except _OddError as odd:
+            file = _unread(path, name, status, odd.failure)
+        except OSError as error:
+            file = unreadable(_unread(path, name, status, _failed(error)), error)
+        if file is None:
+            log.info("%s: %s is still changing; the next run takes it", dataset.name, name)
+            continue
+        if now is not None and file.problem is None:
+            file = _finished(dataset, folder, file, now)
+        found.setdefault(file.checksum, file)
+    return list(found.values())
+
+
+def unchanged(file: LandedFile) -> bool:
+    """Whether the file is still the one that was hashed."""
+    try:
+        return _version(file.path) == file.version
+    except OSError:
+        return False
+
+
+def unreadable(file: LandedFile, error: OSError) -> LandedFile:
+    """The file as one that could not be read this time: it is told, and tried again by the next run."""
+    told = _unread(file.path, file.name, None, _failed(error), file.version)
+    return replace(told, passing=True)
+
+
+def printable(path: Path) -> str:
+    """A path as text that PostgreSQL, a terminal and a mail take: what is no UTF-8 or does not print as an escape."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _paths(dataset: DatasetSpec, folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder):
+            pass
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise TerminalError(
+            f"the landing folder of {dataset.name}, {folder}, is not there; make it (mkdir -p), mount it, or mend "
+            f"source.folder in datasets/{dataset.name}.yaml or EVERGREEN_LANDING",
+            Reason.BAD_SPEC,
+        ) from error
+    except OSError as error:
+        raise TransientError(
+            f"{folder} cannot be read ({error.strerror}); give the Airflow user the right to read it, then run again"
+        ) from error
     try:
         paths = sorted(folder.glob(dataset.source.pattern))
     except (NotImplementedError, ValueError) as error:
@@ -107,199 +185,191 @@ def find(dataset: DatasetSpec, folder: Path, decided: Collection[Stamp] = frozen
             "write one relative to the folder, such as *.csv",
             Reason.BAD_SPEC,
         ) from error
+    wanted: dict[Path, None] = {}
     for path in paths:
-        relative = path.relative_to(folder)
-        if any(part.startswith(".") for part in relative.parts) or path.suffix.lower() in UNFINISHED:
-            continue
-        if not path.is_file():
-            continue
-        if path.suffix.lower() not in SUFFIXES:
-            log.warning("%s: %s is ignored; files end in %s", dataset.name, relative, " or ".join(SUFFIXES))
-            continue
-        name = str(relative)
-        if name in names and _stamp(path, name) in decided:
-            continue
-        file = _hashed(path, name)
-        if file is None:
-            log.info("%s: %s is still changing; the next run takes it", dataset.name, relative)
-        else:
-            found.setdefault(file.checksum, file)
-    return list(found.values())
+        parts = path.relative_to(folder).parts
+        parents = [folder.joinpath(*parts[: n + 1]) for n in range(len(parts))]
+        # A link stands for all that lies behind it, a folder of Parquet parts for what is in it.
+        stop = next((p for p in parents[:-1] if p.is_symlink() or p.suffix.lower() == ".parquet"), path)
+        if not any(part.startswith(".") for part in parts) and not _marks(path):
+            wanted[stop] = None
+    return list(wanted)
 
 
-def unchanged(file: LandedFile) -> bool:
-    """Whether the file is still the one that was hashed."""
-    try:
-        return _version(file.path) == file.version
-    except FileNotFoundError:
-        return False
+def _marks(path: Path) -> bool:
+    return path.name == SUCCESS or path.suffix.lower() in (*UNFINISHED, DONE)
 
 
-@contextmanager
-def feed(dataset: DatasetSpec, file: LandedFile) -> Iterator[Feed]:
-    """Open a file for COPY.
+def _ending(path: Path) -> str:
+    """The ending by which a file is read, with that of the compression; empty where it is another one."""
+    name = path.name.lower()
+    for packed in ("", *opened.COMPRESSED):
+        for ending, kind in FORMATS.items():
+            if name.endswith(ending + packed) and not (packed and kind == "parquet"):
+                return ending + packed
+    return ""
+
+
+def _looked_at(path: Path, name: str, status: os.stat_result) -> LandedFile | None:
+    """The file; None where it changes.
 
     Raises:
-        UnreadableError: it is empty, damaged, in another encoding, or has no usable header.
+        _OddError: it is none that is read.
+        OSError: it cannot be read.
     """
-    if file.path.stat().st_size == 0:
-        raise UnreadableError(
-            Failure(
-                "file_not_empty",
-                None,
-                "0 bytes",
-                "a header and at least one row",
-                remedy="deliver the file again, whole",
-            )
+    ending = _ending(path)
+    if stat.S_ISLNK(status.st_mode):
+        raise _OddError("a symbolic link", "a file", "links are not followed; move or copy the file here")
+    if stat.S_ISDIR(status.st_mode):
+        if ending != ".parquet":
+            raise _OddError(
+                "a folder", "a file", "put the files themselves here, or a pattern such as */*.csv into source.pattern"
+            )  # fmt: skip
+    elif not stat.S_ISREG(status.st_mode):
+        raise _OddError("a pipe, socket or device", "a file", "land a file")
+    elif not ending:
+        raise _OddError(
+            f"a file that ends in {path.suffix[:20] or 'nothing'}",
+            f"one that ends in {', '.join(FORMATS)}; text also with {' or '.join(opened.COMPRESSED)}",
+            "deliver it in one of these forms, or leave such files out by source.pattern, such as *.csv",
         )
-    opened = _parquet(file.path) if file.path.suffix.lower() == ".parquet" else _csv(dataset, file.path)
-    with opened as result:
-        twice = sorted({c for c in result.columns if result.columns.count(c) > 1})
-        if twice:
-            raise UnreadableError(
-                Failure(
-                    "expect_table_columns_to_match_set",
-                    ", ".join(twice)[:200],
-                    "named twice in the header",
-                    "each column once",
-                    sample=sample_of(twice),
-                    remedy="rename or remove the second one",
-                )
-            )
-        yield result
+    return _hashed(path, name)
 
 
 def _hashed(path: Path, name: str) -> LandedFile | None:
-    digest = hashlib.sha256()
-    try:
-        before = _version(path)
-        with path.open("rb") as content:
-            while block := content.read(BLOCK_BYTES):
+    ending = _ending(path)
+    digest = hashlib.sha256(b"" if ending in _BY_CONTENT else f"evergreen {ending}\n".encode())
+    before, parts = _version(path), _parts(path)
+    for part in parts or (path,):
+        with opened.binary(part) as content:
+            while block := content.read(opened.BLOCK_BYTES):
                 digest.update(block)
-        after = _version(path)
-    except FileNotFoundError:
+    if before != _version(path) or parts != _parts(path):
         return None
-    except OSError as error:
-        raise TransientError(
-            f"{path} cannot be read ({error.strerror}); give the Airflow user the right to read it, then run again"
-        ) from error
-    return LandedFile(path, name, digest.hexdigest(), after) if before == after else None
+    kind = next(kind for e, kind in FORMATS.items() if ending.startswith(e))
+    return LandedFile(path, name, digest.hexdigest(), before, kind, parts)
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    """The files of a folder of Parquet parts, sorted by name; none of a file.
+
+    Raises:
+        _OddError: something else is in it.
+    """
+    if not path.is_dir():
+        return ()
+    inside = sorted(p for p in path.iterdir() if not p.name.startswith((".", "_")))
+    for part in inside:
+        if part.is_symlink() or not part.is_file() or part.suffix.lower() != ".parquet":
+            raise _OddError(
+                f"{printable(Path(part.name))} in a folder of Parquet parts", "*.parquet files and nothing else",
+                "write the parts without folders of partitions in it (no partitionBy), or land the files one by one",
+            )  # fmt: skip
+    if not inside:
+        raise _OddError(
+            "a folder without a part", "at least one *.parquet file in it", "write the folder again"
+        )
+    return tuple(inside)
 
 
 def _version(path: Path) -> Version:
-    stat = path.stat()
-    return Version(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        return _of(status)
+    every = [status, *(part.lstat() for part in path.iterdir())]
+    return Version(
+        status.st_dev, status.st_ino, sum(s.st_size for s in every[1:]),
+        max(s.st_mtime_ns for s in every), max(s.st_ctime_ns for s in every),
+    )  # fmt: skip
 
 
-def _stamp(path: Path, name: str) -> Stamp | None:
-    try:
-        version = _version(path)
-    except FileNotFoundError:
-        return None
-    return Stamp(name, version.size, version.mtime_ns)
+def _of(status: os.stat_result) -> Version:
+    return Version(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
-@contextmanager
-def _csv(dataset: DatasetSpec, path: Path) -> Iterator[Feed]:
-    encoding = dataset.source.encoding
-    try:
-        # A byte order mark is no part of the first column's name.
-        codec = "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
-    except LookupError as error:
-        raise TerminalError(
-            f"datasets/{dataset.name}.yaml: source.encoding {encoding!r} is unknown; write utf-8, latin-1 or cp1252",
-            Reason.BAD_SPEC,
-        ) from error
-    problem: list[BaseException] = []
-    with path.open("rb") as binary, io.TextIOWrapper(binary, encoding=codec, newline="") as text:
+def _stamp(path: Path, name: str) -> Stamp:
+    return LandedFile(path, name, "", _version(path)).stamp
 
-        def guarded(take: Callable[[], str]) -> str:
-            try:
-                return take()
-            except UnicodeError as error:
-                problem.append(UnreadableError(_encoding(encoding, error, binary.tell())))
-                raise problem[0] from error
 
-        lines = 0
-
-        def line() -> Iterator[str]:
-            nonlocal lines
-            while found := guarded(lambda: text.readline(HEADER_CHARACTERS)):
-                lines += 1
-                yield found.lstrip("\ufeff") if lines == 1 else found
-                if lines > 50:
-                    raise csv.Error("a quote that is opened in the header is not closed")
-
+def _unread(
+    path: Path, name: str, status: os.stat_result | None, problem: Failure, version: Version | None = None
+) -> LandedFile:
+    """A file that is not read, known by what can be seen from outside."""
+    if version is None:
         try:
-            header = next(csv.reader(line(), delimiter=dataset.source.delimiter, strict=True), [])
-        except csv.Error as error:
-            raise UnreadableError(
-                Failure(
-                    "file_readable",
-                    None,
-                    f"header: {error}",
-                    "one line of column names",
-                    remedy="mend the header and deliver the file again",
-                )
-            ) from error
-        yield Feed(
-            tuple(header),
-            dataset.source.delimiter,
-            lines,
-            lambda size: guarded(lambda: text.read(size)),
-            lambda: problem[0] if problem else None,
-        )
+            version = _version(path)
+        except OSError:
+            assert status is not None
+            version = _of(status)
+    seen = f"evergreen unread\n{problem.observed}\n{name}\n{version.size}\n{version.mtime_ns}"
+    return LandedFile(path, name, hashlib.sha256(seen.encode()).hexdigest(), version, problem=problem)
 
 
-def _encoding(encoding: str, error: UnicodeError, read: int) -> Failure:
-    where = ""
-    if isinstance(error, UnicodeDecodeError):
-        where = f"byte 0x{error.object[error.start]:02x} at position {max(read - len(error.object), 0) + error.start}"
+def _failed(error: OSError) -> Failure:
     return Failure(
-        "file_encoding", None, where or str(error), encoding,
-        remedy=f"deliver the file as {encoding}, or set source.encoding to what it is (latin-1, cp1252, utf-16)",
+        "file_readable", None, f"it cannot be read ({error.strerror or type(error).__name__})", "a file that can be read",
+        remedy="give the Airflow user the right to read it, and see that the disk is well; each run tries it again",
     )  # fmt: skip
 
 
-@contextmanager
-def _parquet(path: Path) -> Iterator[Feed]:
-    try:
-        file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
-        raise UnreadableError(_damaged(error)) from error
-    with file:
-        problem: list[BaseException] = []
-        blocks = _blocks(file)
-        rest = memoryview(b"")
-
-        def read(size: int) -> bytes:
-            nonlocal rest
-            try:
-                while not rest:
-                    rest = memoryview(next(blocks))
-            except StopIteration:
-                return b""
-            except (pa.ArrowException, OSError) as error:
-                problem.append(UnreadableError(_damaged(error)))
-                raise problem[0] from error
-            part, rest = rest[:size], rest[size:]
-            return bytes(part)
-
-        yield Feed(tuple(file.schema_arrow.names), ",", 0, read, lambda: problem[0] if problem else None)
-
-
-def _blocks(file: Any) -> Iterator[bytes]:
-    for batch in file.iter_batches(batch_size=BLOCK_ROWS):
-        plain = [c.cast(pa.string()) if pa.types.is_string_view(c.type) else c for c in batch.columns]
-        sink = io.BytesIO()
-        pacsv.write_csv(
-            pa.record_batch(plain, names=batch.schema.names), sink, pacsv.WriteOptions(include_header=False)
+def _finished(dataset: DatasetSpec, folder: Path, file: LandedFile, now: datetime) -> LandedFile:
+    """The file with what it waits for, or what is wrong where it waited in vain, as `source.complete` says."""
+    rule, quiet = dataset.source.complete, dataset.source.quiet
+    still = now.timestamp() - _changed(file, now) >= quiet.total_seconds()
+    if rule == "marker":
+        marked = _marked(folder, file)
+        return file if marked else replace(file, waiting=f"no {file.path.name}{DONE} that is newer than it")
+    if file.parts:
+        ended = any(marker.name == SUCCESS for marker in file.path.iterdir())
+    else:
+        ended = file.format == "parquet" or _ending(file.path).endswith(opened.COMPRESSED) or _ends(file.path)
+    if (ended and rule != "quiet") or (still and (rule != "line_end" or file.parts)):
+        return file
+    what = f"no {SUCCESS} in it" if file.parts else "its last line has no line end"
+    if not still:
+        return replace(
+            file,
+            waiting=f"changed less than {_told(quiet.total_seconds())} ago" + ("" if ended else f", {what}"),
         )
-        yield sink.getvalue()
-
-
-def _damaged(error: Exception) -> Failure:
-    return Failure(
-        "file_readable", None, " ".join(str(error).split())[:200], "a whole Parquet file of plain columns",
-        remedy="deliver the file again, whole; lists, structs and binary columns are not taken",
+    return replace(
+        file,
+        problem=Failure(
+            "file_complete", None, what, "a line end after the last line",
+            remedy="the file may be cut off: deliver it again, whole, with a line end after the last line, or set "
+            "source.complete to quiet",
+        ),
     )  # fmt: skip
+
+
+def _changed(file: LandedFile, now: datetime) -> float:
+    """When it was last written; a time that is still to come was set by somebody, and the system's own counts."""
+    written = file.version.mtime_ns / _SECOND
+    return written if written <= now.timestamp() else file.version.ctime_ns / _SECOND
+
+
+def _marked(folder: Path, file: LandedFile) -> bool:
+    markers: Iterator[Path] = iter((file.path.with_name(file.path.name + DONE),))
+    if file.parts:
+        markers = iter((*markers, file.path / SUCCESS))
+    elif file.path.parent != folder:
+        markers = iter((*markers, file.path.parent / SUCCESS))
+    newest = max((p.lstat().st_mtime_ns for p in file.parts), default=file.version.mtime_ns)
+    for marker in markers:
+        try:
+            if marker.lstat().st_mtime_ns >= newest:
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _ends(path: Path) -> bool:
+    """Whether a text file ends with a line end, also one of two or four bytes; an empty one has nothing to be cut."""
+    with opened.binary(path) as content:
+        size = content.seek(0, os.SEEK_END)
+        content.seek(max(size - 4, 0))
+        return not size or content.read().replace(b"\0", b"").endswith((b"\n", b"\r"))
+
+
+def _told(seconds: float) -> str:
+    return f"{seconds / 60:g} min"

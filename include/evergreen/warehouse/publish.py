@@ -93,6 +93,17 @@ def mark_held(conn: Connection, findings: list[Finding], limit: int | None = Non
         return int((cursor.fetchone() or (0,))[0])
 
 
+def to_publish(conn: Connection, staged: Staged) -> int:
+    """How many rows of a typed table `mark_held` did not note: those that `upsert` would publish."""
+    with conn.cursor() as cursor:
+        cursor.execute(
+            sql.SQL(
+                "SELECT count(*) FROM {} AS n WHERE NOT EXISTS (SELECT 1 FROM {} AS held WHERE held._row = n._row)"
+            ).format(table(staged.typed), HELD)
+        )
+        return int((cursor.fetchone() or (0,))[0])
+
+
 def quarantine(
     conn: Connection, dataset: DatasetSpec, staged: Staged, batch: int, *, limit: int | None = None
 ) -> None:

@@ -65,6 +65,9 @@ CREATE TABLE IF NOT EXISTS evergreen.batch (
 -- The file as it was when it was last hashed: one that is still so is not hashed again.
 ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS file_size bigint;
 ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS file_mtime_ns bigint;
+-- The system's own time of the last change, which nobody can set back; NULL: it is hashed again.
+ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS file_ctime_ns bigint;
+ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS file_inode numeric(20);
 
 -- The keys of rows that were held back, at most 10,000 a batch: what is not published since is still missing.
 -- NULL: the key could not be read.

@@ -6,6 +6,7 @@ dropped in the transaction that decides the batch. What a crashed run left is sw
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,19 +14,26 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import psycopg2
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
 from psycopg2 import sql
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import Column, DatasetSpec
-from evergreen.warehouse import landing
+from evergreen.warehouse import feed as feeding
+from evergreen.warehouse import opened
 from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.failure import Failure, UnreadableError, sample_of
-from evergreen.warehouse.landing import Feed, LandedFile
+from evergreen.warehouse.feed import Feed
+from evergreen.warehouse.landing import LandedFile
 from evergreen.warehouse.migrate import TYPES
 
 # Other forms that PostgreSQL reads ("now", "infinity", 3/4/2024, 2 PM IST) mean another thing tomorrow or on
 # another server. LIKE and rtrim take a third of the time of a regular expression.
 _ISO = "{0} LIKE '____-__-__%' AND rtrim({0}, '0123456789-:.+ TZUC') = ''"
+_MIDNIGHT = r"[ T]00:00(?::00(?:\.0+)?)?$"
+_WRITTEN = pacsv.WriteOptions(include_header=False, quoting_style="all_valid")
 _REMEDY = {
     "float": "write a number with a point",
     "integer": "write a whole number, without a point",
@@ -37,11 +45,15 @@ _REMEDY = {
 
 @dataclass(frozen=True)
 class Staged:
-    """The tables of one batch and what they hold; a batch that `bulk` loaded has no raw table."""
+    """The tables of one batch and what they hold; a batch that `bulk` loaded has no raw table.
+
+    `rows` were loaded, of `records` that the file has by its feed's own count.
+    """
 
     raw: str
     typed: str
     rows: int
+    records: int
 
 
 @dataclass(frozen=True)
@@ -86,18 +98,35 @@ def names(dataset: DatasetSpec, file: LandedFile) -> tuple[str, str]:
     return raw, f"{raw}_t"
 
 
+def rows(dataset: DatasetSpec, feed: Feed) -> Iterator[pa.RecordBatch]:
+    """The rows of a file as text, with the spec's columns in the spec's order; both ways into a table take them so.
+
+    Columns are matched by name. A time of day at midnight is left out of a date.
+
+    Raises:
+        UnreadableError: columns are missing or unknown, or something is wrong with the file.
+    """
+    require_columns(dataset, feed)
+    names = list(dataset.columns)
+    for batch in feed.batches([feed.columns.index(name) for name in names]):
+        columns = [
+            pc.replace_substring_regex(c, _MIDNIGHT, "") if dataset.columns[n].type == "date" else c
+            for n, c in zip(names, batch.columns, strict=True)
+        ]
+        yield pa.RecordBatch.from_arrays(columns, names=names)
+
+
 def load(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> Staged:
     """COPY a file into its raw table: the spec's columns as text, and `_row`, 1 for the first row.
 
-    Columns are matched by name, in any order. An empty field is NULL, quoted or not.
-
     Raises:
-        UnreadableError: columns are missing or unknown, or COPY cannot make rows of the file.
+        UnreadableError: columns are missing or unknown, or the file cannot be read as rows.
+        OSError: the file cannot be read any more.
     """
     raw, typed = names(dataset, file)
-    with landing.feed(dataset, file) as feed:
-        require_columns(dataset, feed)
-        columns = sql.SQL(", ").join(map(sql.Identifier, feed.columns))
+    with feeding.feed(dataset, file) as feed:
+        text = _Text(rows(dataset, feed))
+        columns = sql.SQL(", ").join(map(sql.Identifier, dataset.columns))
         with conn.cursor() as cursor:
             cursor.execute(
                 sql.SQL(
@@ -107,19 +136,39 @@ def load(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> Staged:
                     sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(c)) for c in dataset.columns),
                 )
             )
-            copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv, DELIMITER {}, FORCE_NULL ({}))").format(
-                table(raw), columns, sql.Literal(feed.delimiter), columns
-            )
+            copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(table(raw), columns)
             try:
-                cursor.copy_expert(copy.as_string(conn), cast(Any, feed), size=landing.BLOCK_BYTES)
+                cursor.copy_expert(copy.as_string(conn), cast(Any, text), size=opened.BLOCK_BYTES)
             except psycopg2.Error as error:
-                inside = feed.failure()
-                if inside is not None:
-                    raise inside from error
+                if text.failure is not None:  # which COPY hides
+                    raise text.failure from error
                 if (error.pgcode or "")[:2] not in ("22", "54"):
                     raise
-                raise UnreadableError(_unreadable(error, feed)) from error
-            return Staged(raw, typed, cursor.rowcount)
+                raise UnreadableError(_unreadable(error)) from error
+            return Staged(raw, typed, cursor.rowcount, feed.records)
+
+
+class _Text:
+    """Rows as what COPY reads. Every value is quoted, so that none is taken for a sign of something else."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
+        self.failure: BaseException | None = None
+        self._batches = batches
+        self._rest = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        try:
+            while not self._rest:
+                sink = io.BytesIO()
+                pacsv.write_csv(next(self._batches), sink, _WRITTEN)
+                self._rest = sink.getbuffer()
+        except StopIteration:
+            return b""
+        except BaseException as error:
+            self.failure = error
+            raise
+        part, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(part)
 
 
 def require_columns(dataset: DatasetSpec, feed: Feed) -> None:
@@ -128,19 +177,36 @@ def require_columns(dataset: DatasetSpec, feed: Feed) -> None:
     Raises:
         UnreadableError: columns are missing or unknown.
     """
+    twice = sorted({c for c in feed.columns if feed.columns.count(c) > 1})
+    if twice:
+        raise UnreadableError(
+            Failure(
+                "expect_table_columns_to_match_set", ", ".join(twice)[:200], "named twice in the header",
+                "each column once", sample=sample_of(twice), remedy="rename or remove the second one",
+            )
+        )  # fmt: skip
     missing = [c for c in dataset.columns if c not in feed.columns]
     extra = [c for c in feed.columns if c not in dataset.columns]
     if not missing and not extra:
         return
     found = "; ".join(
         f"{what} {', '.join(names)}"[:200]
-        for what, names in (("missing", missing), ("unknown", extra))
+        for what, names in (("missing", missing), ("unknown", [c for c in extra if c.strip()]))
         if names
     )
+    unnamed = [str(n + 1) for n, c in enumerate(feed.columns) if not c.strip()]
     remedy = (
         f"deliver the columns that datasets/{dataset.name}.yaml names, or change the spec and run with force"
     )
-    if len(feed.columns) == 1 and len(dataset.columns) > 1:
+    if unnamed:
+        found = f"column {', '.join(unnamed)} of the header has no name; {found}"[:300]
+        ends = len(unnamed) == 1 and not feed.columns[-1].strip()
+        remedy = (
+            "take the delimiter at the end of the header, and of each line, out"
+            if ends
+            else "give each column a name, or leave it out (pandas: index=False)"
+        )
+    elif len(feed.columns) == 1 and len(dataset.columns) > 1 and feed.delimiter:
         remedy = f"is {feed.delimiter!r} the delimiter (source.delimiter)? Else {remedy}"
     elif any(c.strip().lower() in (m.lower() for m in missing) for c in extra):
         remedy = f"spaces and capital letters count in a column's name; {remedy}"
@@ -156,14 +222,11 @@ def require_columns(dataset: DatasetSpec, feed: Feed) -> None:
     )
 
 
-def _unreadable(error: psycopg2.Error, feed: Feed) -> Failure:
-    # The context quotes the line's content; only its number is passed on.
-    line = re.search(r"line (\d+)", error.diag.context or "")
-    where = f"line {int(line[1]) + feed.header_lines}: " if line else ""
+def _unreadable(error: psycopg2.Error) -> Failure:
+    # Detail and context of the message quote the row.
     return Failure(
-        "file_readable", None, f"{where}{error.diag.message_primary}"[:200],
-        f"{len(feed.columns)} fields a line, quotes in pairs, valid characters",
-        remedy="a line that is cut short or a quote that is not closed; deliver the file again, whole",
+        "file_readable", None, str(error.diag.message_primary)[:200], "text that PostgreSQL can hold",
+        remedy="shorten the values, or mend the characters, and deliver the file again",
     )  # fmt: skip
 
 

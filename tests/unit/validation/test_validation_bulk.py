@@ -12,7 +12,7 @@ from validation_room import HEADER, Room, reading, spec
 
 from evergreen.spec import DatasetSpec
 from evergreen.validation import ingest as module
-from evergreen.warehouse import bulk, landing, staging
+from evergreen.warehouse import bulk, landing, opened, staging
 from evergreen.warehouse.connection import connect, fetch
 
 LINE = "2024-02-01 00:00:00+00,a,1.5,3,true,cold"
@@ -67,6 +67,9 @@ TAKEN = {
     "windows-line-ends": f"{LINE}\r\n{LINE}\r\n",
     "quoted": '"2024-02-01 00:00:00+00","a,b","1.5","3","true","cold"',
     "line-end-in-quotes": '2024-02-01,"a\nb",1,1,t,cold',
+    "doubled-quote": '2024-02-01,"a""b",1,1,t,cold',
+    "lone-carriage-returns": f"{LINE}\r{LINE}",
+    "end-of-data-marker": LINE.replace(",a,", ",\\.,"),
     "quoted-empty": '2024-02-01,a,"","",t,""',
     "spaces-around-a-number": "2024-02-01,a, 1.5 , 3,t,cold",
     "space-in-a-text": "2024-02-01, a ,1,1,t,cold",
@@ -92,11 +95,10 @@ def test_quick_way_gives_the_rows_of_the_long_way(room: Room, case: str) -> None
 DOUBTED = {
     "unclosed-quote": '2024-02-01,a,1,1,t,"cold\n',
     "quote-inside": '2024-02-01,a"b"c,1,1,t,cold',
-    "doubled-quote": '2024-02-01,"a""b",1,1,t,cold',
-    "lone-carriage-return": f"{LINE}\r{LINE}",
     "mixed-line-ends": f"{LINE}\r\n{LINE}\n",
     "hexadecimal": "2024-02-01,a,1,0xFFFFFFFFFFFFFFFF,t,cold",
     "not-a-number": "2024-02-01,a,NaN,1,t,cold",
+    "too-small": "2024-02-01,a,1e-400,1,t,cold",
     "too-large": "2024-02-01,a,1e400,1,t,cold",
     "infinite": "2024-02-01,a,-inf,1,t,cold",
     "word-for-a-time": "now,a,1,1,t,cold",
@@ -155,7 +157,7 @@ def test_times_are_read_alike_or_left_alone(room: Room) -> None:
 
 
 def test_many_blocks_keep_the_number_of_each_row(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(landing, "BLOCK_BYTES", 4096)
+    monkeypatch.setattr(opened, "BLOCK_BYTES", 4096)
     room.land("x.csv", [reading(h, count=h) for h in range(2000)])
     rows = quick(spec(), room.folder)
     assert rows is not None

@@ -14,7 +14,8 @@ from validation_room import AS_OF, HEADER, Room, reading, spec
 
 from evergreen.errors import TerminalError, TransientError
 from evergreen.validation.ingest import ingest
-from evergreen.warehouse import landing
+from evergreen.warehouse import feed as feeding
+from evergreen.warehouse import landing, opened
 
 GOOD = [reading(0), reading(1, kind="it's hot"), reading(2, value=None, count=None)]
 
@@ -142,23 +143,23 @@ def test_broken_parquet_is_held(room: Room, case: str) -> None:
     assert PARQUET[case][1] in outcome.failures[0].expectation
 
 
-def test_memory_holds_blocks_not_the_file(room: Room) -> None:
+def test_memory_holds_blocks_not_the_file(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opened, "BLOCK_BYTES", 4096)
     row = (",".join(str(reading()[c]) for c in HEADER) + "\n").encode()
-    path = room.land("x.csv", ",".join(HEADER).encode() + b"\n" + row * 60_000)
+    room.land("x.csv", ",".join(HEADER).encode() + b"\n" + row * 60_000)
     file = landing.find(spec(), room.folder)[0]
-    with landing.feed(spec(), file) as feed:
-        sizes = []
-        while block := feed.read(4096):
-            sizes.append(len(block))
-    assert max(sizes) == 4096
-    assert sum(sizes) == path.stat().st_size - len(",".join(HEADER)) - 1
+    with feeding.feed(spec(), file) as feed:
+        sizes = [batch.num_rows for batch in feed.batches()]
+    assert max(sizes) <= 2 * 4096 / len(row)
+    assert (sum(sizes), feed.records) == (60_000, 60_000)
 
 
-def test_unfinished_hidden_and_foreign_files_are_left_alone(room: Room) -> None:
-    for name in ("a.csv.part", "b.tmp", ".c.csv", "d.json"):
+def test_unfinished_and_hidden_files_and_markers_are_left_alone(room: Room) -> None:
+    for name in ("a.csv.part", "b.tmp", ".c.csv", "d.csv.done", "_SUCCESS"):
         room.land(name, "anything")
     (room.folder / ".sync").mkdir()
     room.land(".sync/e.csv", GOOD)
+    (room.folder / "archive").mkdir()
     assert room.ingest(spec(source={"pattern": "**/*"})) == []
 
 
@@ -168,7 +169,7 @@ def test_file_that_changes_while_hashed_is_left_for_the_next_run(
     path = room.land("x.csv", GOOD)
     version, calls = landing._version, []
 
-    def version_of_a_growing_file(p: Path) -> tuple[int, ...]:
+    def version_of_a_growing_file(p: Path) -> landing.Version:
         calls.append(p)
         if len(calls) == 2:
             with path.open("a") as file:
@@ -185,7 +186,7 @@ def test_file_that_changes_while_copied_is_left_for_the_next_run(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = room.land("x.csv", GOOD)
-    blocks = landing.feed
+    blocks = feeding.feed
 
     def feed_of_a_growing_file(*args):  # type: ignore[no-untyped-def]
         with path.open("a") as file:
@@ -193,7 +194,7 @@ def test_file_that_changes_while_copied_is_left_for_the_next_run(
         return blocks(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(landing, "feed", feed_of_a_growing_file)
+        patch.setattr(feeding, "feed", feed_of_a_growing_file)
         assert room.ingest(spec()) == []
     assert (room.published(), room.staging()) == (0, [])
     assert room.one(spec()).rows_new == 4
@@ -242,7 +243,7 @@ def test_mistake_in_the_spec_stops_and_decides_nothing(room: Room, case: str) ->
 
 
 def test_folder_by_hand_must_exist(room: Room) -> None:
-    with pytest.raises(TerminalError, match="is no folder"):
+    with pytest.raises(TerminalError, match="is not there; make it"):
         ingest(spec(), AS_OF, "r", folder=room.folder / "nowhere")
 
 
@@ -250,7 +251,8 @@ def test_default_folder_is_the_landing_folder_of_the_dataset(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVERGREEN_LANDING", str(room.folder))
-    assert ingest(spec(), AS_OF, "r/0") == []
+    with pytest.raises(TerminalError, match="landing folder of readings, .*/readings, is not there"):
+        ingest(spec(), AS_OF, "r/0")
     (room.folder / "readings").mkdir()
     room.land("readings/x.csv", GOOD)
     assert [o.file for o in ingest(spec(), AS_OF, "r/1")] == ["x.csv"]
