@@ -215,11 +215,11 @@ class Records:
         data, quotes = np.frombuffer(self._window, np.uint8), self._quotes()[0]
         other = _LF if self._line_end == b"\r" else _CR
         others = _outside(np.flatnonzero(data == other), quotes)
+        if other == _CR and not self._final:  # what it belongs to may come with the next block
+            others = others[others < len(data) - 1]
         if self._line_end == b"\r\n":
             lone = ends[(ends == 0) | (data[np.maximum(ends - 1, 0)] != _CR)]
             unpaired = others[data[np.minimum(others + 1, len(data) - 1)] != _LF]
-            if not self._final:  # its other half may come with the next block
-                unpaired = unpaired[unpaired < len(data) - 1]
             others = np.union1d(lone, unpaired)
         if not others.size:
             return

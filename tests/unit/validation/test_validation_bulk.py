@@ -107,7 +107,7 @@ DOUBTED = {
     "year-0": "0000-02-01,a,1,1,t,cold",
     "offset-of-a-day": LINE.replace("+00", "+16:00"),
     "no-such-day": "2024-02-30,a,1,1,t,cold",
-    "zoned-and-not": f"{LINE}\n2024-02-01 10:00:00,a,1,1,t,cold",
+    "zoned-and-not": f"{LINE}\n2024-02-01 10:00:00,a,1,1,t,cold\n",
     "field-too-many": f"{LINE},1",
     "field-too-few": "2024-02-01,a",
     "nul": LINE.replace(",a,", ",a\0,"),

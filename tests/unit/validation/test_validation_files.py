@@ -251,7 +251,7 @@ def test_default_folder_is_the_landing_folder_of_the_dataset(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVERGREEN_LANDING", str(room.folder))
-    with pytest.raises(TerminalError, match="landing folder of readings, .*/readings, is not there"):
+    with pytest.raises(TerminalError, match=r"landing folder of readings, .*/readings, is not there"):
         ingest(spec(), AS_OF, "r/0")
     (room.folder / "readings").mkdir()
     room.land("readings/x.csv", GOOD)
