@@ -10,6 +10,7 @@ import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -35,6 +36,7 @@ class Feed:
             them once `batches` has come to its end.
         ended: False where the last line has no line end, once `batches` has come to its end.
         delimiter: of a CSV file; None of another one.
+        line_of: the line on which a row of the last batch begins, by its number in it, from 1; None where rows have none.
     """
 
     columns: tuple[str, ...]
@@ -42,6 +44,7 @@ class Feed:
     records: int = 0
     ended: bool = True
     delimiter: str | None = None
+    line_of: Callable[[int], int] | None = None
 
     def batches(self, positions: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows in their order, as columns of pa.string(); a missing value and an empty one are both null.
@@ -152,6 +155,7 @@ def _parsed(feed: Feed, records: Records, positions: tuple[int, ...]) -> Iterato
                 )
             )  # fmt: skip
         feed.records, feed.ended = records.records, records.ended
+        feed.line_of = partial(records.line_of, block)
         yield batch
 
 

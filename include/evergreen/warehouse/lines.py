@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from evergreen.spec import DatasetSpec
-from evergreen.warehouse import landing
+from evergreen.warehouse import feed as feeding
 from evergreen.warehouse.failure import UnreadableError
-from evergreen.warehouse.landing import Feed, LandedFile
+from evergreen.warehouse.landing import LandedFile
 
 # A person who looks for a row beyond this one has its number; reading so far takes about two seconds.
 FURTHEST = 1_000_000
@@ -29,32 +28,17 @@ def lines_of(dataset: DatasetSpec, file: LandedFile, rows: Collection[int]) -> d
     if not wanted or file.path.suffix.lower() == ".parquet":
         return {}
     found: dict[int, int] = {}
+    before = 0
     try:
-        with landing.feed(dataset, file) as feed:
-            for row, line in _begins(feed):
-                if row in wanted:
-                    found[row] = line
-                    if len(found) == len(wanted):
-                        break
-    except (UnreadableError, csv.Error, OSError):
+        with feeding.feed(dataset, file) as feed:
+            for batch in feed.batches([0]):
+                if feed.line_of is None:
+                    return {}
+                here = [row for row in wanted if before < row <= before + batch.num_rows]
+                found |= {row: feed.line_of(row - before) for row in here}
+                before += batch.num_rows
+                if len(found) == len(wanted):
+                    break
+    except (UnreadableError, OSError):
         return {}
     return found
-
-
-def _begins(feed: Feed) -> Iterator[tuple[int, int]]:
-    reader = csv.reader(_lines(feed), delimiter=feed.delimiter)
-    before = 0
-    for row, _ in enumerate(reader, 1):
-        yield row, feed.header_lines + before + 1
-        before = reader.line_num
-
-
-def _lines(feed: Feed) -> Iterator[str]:
-    rest = ""
-    while block := feed.read(landing.BLOCK_BYTES):
-        text = rest + (block if isinstance(block, str) else block.decode())
-        *whole, rest = text.split("\n")
-        for line in whole:
-            yield line + "\n"
-    if rest:
-        yield rest
