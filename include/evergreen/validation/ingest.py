@@ -97,6 +97,8 @@ def ingest(
     with _alone(dataset) as conn:
         swept = staging.sweep(conn, dataset)
         decided = _stamps(conn, dataset, force=force)
+        if folder is None:
+            _make_first(conn, dataset, source)
         conn.commit()
         if swept:
             log.warning("%s: swept what a crashed run left in staging: %s", dataset.name, ", ".join(swept))
@@ -116,6 +118,15 @@ def ingest(
             conn.commit()
             _decide(conn, dataset, file, as_of, run_id, again=known is not None)
         return _decided_by(conn, dataset, run_id) + waiting
+
+
+def _make_first(conn: Connection, dataset: DatasetSpec, source: Path) -> None:
+    """Make the folder of a dataset of which nothing ever landed, so that it can; later, or by another name, it is missed."""
+    if dataset.source.folder or source.exists():
+        return
+    if not fetch(conn, "SELECT 1 FROM evergreen.batch WHERE dataset = %s LIMIT 1", (dataset.name,)):
+        source.mkdir(parents=True, exist_ok=True)
+        log.warning("%s: made its landing folder %s; land files there", dataset.name, source)
 
 
 def _clock(conn: Connection) -> datetime:

@@ -251,11 +251,14 @@ def test_default_folder_is_the_landing_folder_of_the_dataset(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVERGREEN_LANDING", str(room.folder))
-    with pytest.raises(TerminalError, match=r"landing folder of readings, .*/readings, is not there"):
-        ingest(spec(), AS_OF, "r/0")
-    (room.folder / "readings").mkdir()
+    assert ingest(spec(), AS_OF, "r/0") == []
     room.land("readings/x.csv", GOOD)
     assert [o.file for o in ingest(spec(), AS_OF, "r/1")] == ["x.csv"]
+    (room.folder / "readings").rename(room.folder / "away")
+    with pytest.raises(TerminalError, match=r"landing folder of readings, .*/readings, is not there"):
+        ingest(spec(), AS_OF, "r/2")
+    with pytest.raises(TerminalError, match="is not there; make it"):
+        ingest(spec(name="others", source={"folder": "misspelt"}), AS_OF, "r/3")
 
 
 def test_warehouse_that_does_not_answer_is_transient(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
