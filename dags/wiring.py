@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -271,12 +272,15 @@ def report_failure(context: dict[str, Any]) -> None:
         cut_off = as_of(context)
     except Exception:  # a bad Param or event may itself be what failed
         cut_off = run.run_after
-    if _subject(run_id(context)).endswith("/"):
-        if exception is None:
-            return  # Airflow calls this for a lost process in the DAG processor, and `report_run` there too
-        ti.xcom_push(key=TOLD, value=True)
+    subject = _subject(run_id(context))
+    no_ledger = subject.endswith("/")
+    if no_ledger and exception is None:
+        return  # Airflow calls this for a lost process in the DAG processor, and `report_run` there too
     _record(run_id(context), ti.task_id, ti.try_number, str(exception or KILLED), ti.log_url, cut_off)
-    _deliver(_subject(run_id(context)))
+    if no_ledger:
+        with suppress(Exception):  # then it is told again by the run: rather twice than never
+            ti.xcom_push(key=TOLD, value=True)
+    _deliver(subject)
 
 
 def report_success(context: dict[str, Any]) -> None:
