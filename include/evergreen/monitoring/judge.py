@@ -15,9 +15,10 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 import pandas as pd
 
@@ -45,6 +46,9 @@ from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.connection import Connection, connect
 
 REFERENCE_PATH = "reference"
+WEEK = timedelta(days=7)
+# So many of the newest windows that could be judged say by how much the feed has grown.
+GROWN_BY = 12
 
 log = logging.getLogger(__name__)
 
@@ -245,8 +249,8 @@ def span(model: ModelSpec, found: Sequence[Window], as_of: datetime) -> tuple[da
     """From where on rows are counted for some windows, and how far back the newest row is looked for."""
     length = model.monitoring.window
     start = min((w.start for w in found), default=windows.window_of(as_of, length).start)
-    # Far enough back to see the newest row of a feed that has just become stale.
-    return start, min(start, as_of - model.monitoring.freshness - length)
+    # Far enough back to see the newest row of a feed that has just become stale; a usual silence is less than a week.
+    return start, min(start, as_of - model.monitoring.freshness - max(length, WEEK))
 
 
 def plan(
@@ -271,8 +275,17 @@ def plan(
     """
     open_window = windows.window_of(as_of, model.monitoring.window)
     history = judgement.history(earlier)
+    growth = _growth(reference, earlier)
+
+    def wanted(window: Window) -> bool:
+        facts = feed.facts.get(window.start, Facts())
+        return gate.stopped(model, reference, feed.newest, window.end) or not gate.nothing_due(
+            model, reference, facts, window
+        )
+
+    found = [w for w in found if wanted(w)]
     held = {
-        w.start: gate.check(model, reference, feed.facts.get(w.start, Facts()), w, feed.newest, as_of)
+        w.start: gate.check(model, reference, feed.facts.get(w.start, Facts()), w, feed.newest, as_of, growth)
         for w in (*found, open_window)
     }
 
@@ -281,12 +294,22 @@ def plan(
         return not _repeats(window, held[window.start], history.get(window.start), facts, first_scored)
 
     due = windows.due(found, feed.facts, history, model.monitoring.performance.min_labels, news)
-    told = bool(found) and gate.stopped(model, feed.newest, found[-1].end)
-    stopped = gate.stopped(model, feed.newest, as_of) and not told and open_window.start < as_of
+    told = bool(found) and gate.stopped(model, reference, feed.newest, found[-1].end)
+    stopped = gate.stopped(model, reference, feed.newest, as_of) and not told and open_window.start < as_of
     if stopped and news(open_window):
         before = history.get(open_window.start)
         due.append((open_window, before.revision + 1 if before else 1))
     return Due(due, feed, held, {j.window_start: j.status for j in earlier})
+
+
+def _growth(reference: Reference, earlier: Sequence[Judgement]) -> float:
+    """By how much the feed has grown since the reference, as its newest judged windows show; at least 1.
+
+    Windows that were held back do not count, so a leap stays an alarm; and a feed that shrinks does not become usual.
+    """
+    usual = ((j.rows, reference.rhythm.at(j.window)[0]) for j in earlier if not j.held_back)
+    grown = [rows / was for rows, was in usual if was > 0][-GROWN_BY:]
+    return max(1.0, median(grown)) if grown else 1.0
 
 
 def _repeats(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from evergreen.monitoring.windows import ANCHOR
+from evergreen.monitoring.rhythm import Rhythm, learn, whole_windows
 from evergreen.spec import Monitoring
 
 LEAST_WINDOWS = 4
@@ -27,12 +26,15 @@ class PastWindows:
     `basis` is `history` where at least four whole windows could have been judged. It is `resampled` where there
     are fewer: then the windows are consecutive stretches of the usual number of rows at seeded places, which
     overlap and know no season that the history does not hold.
+
+    `usual_rows` is the median of the windows that have rows: those of a pause, or of a night, say nothing of it.
     """
 
     rows: tuple[Rows, ...]
     basis: str
     usual_rows: float
     whole: int
+    rhythm: Rhythm
 
 
 def sample_of(hashes: npt.NDArray[np.int64], limit: int) -> Rows:
@@ -55,32 +57,23 @@ def split(times: npt.NDArray[np.int64], monitoring: Monitoring, seed: int) -> Pa
         monitoring: window length, least rows, volume.
         seed: for the places of resampled windows.
     """
-    length = monitoring.window.total_seconds() * 1e6
     order = np.argsort(times, kind="stable")
     ordered = times[order]
-    position = (ordered - ANCHOR.timestamp() * 1e6) / length
-    first, last = int(np.floor(position[0])), int(np.floor(position[-1]))
-    # The windows at the two ends are whole only if the rows reach to their far side.
-    first += position[0] - first > EDGE_GAP
-    last -= last + 1 - position[-1] > EDGE_GAP
-    edges = np.searchsorted(position, np.arange(first, last + 2))
-    counts = np.diff(edges)
-    usual = float(np.median(counts)) if len(counts) else _rate(ordered, length)
-    least = max(monitoring.min_rows, monitoring.volume.min * usual, 1)
+    numbers, begins, ends = whole_windows(ordered, monitoring.window, EDGE_GAP)
+    counts = ends - begins
+    rhythm = learn(ordered, monitoring.window, numbers, counts)
+    usual = float(np.median(counts)) if len(counts) else rhythm.largest
+    here = np.array(rhythm.usual)[numbers % len(rhythm.usual)]
+    least = np.maximum(max(monitoring.min_rows, 1), monitoring.volume.min * here)
     rng = np.random.default_rng(seed)
-    whole = [(a, b) for a, b in pairwise(edges) if b - a >= least]
-    if len(whole) > MOST_WINDOWS:
-        whole = [whole[i] for i in np.sort(rng.choice(len(whole), MOST_WINDOWS, replace=False))]
-    rows = [np.sort(order[a:b]) for a, b in whole]
+    judged = np.flatnonzero(counts >= least)
+    if len(judged) > MOST_WINDOWS:
+        judged = judged[np.sort(rng.choice(len(judged), MOST_WINDOWS, replace=False))]
+    rows = [np.sort(order[begins[i] : ends[i]]) for i in judged]
     if len(rows) >= LEAST_WINDOWS and len(times) - max(map(len, rows)) > 0:
-        return PastWindows(tuple(rows), "history", usual, len(counts))
+        return PastWindows(tuple(rows), "history", usual, len(counts), rhythm)
     size = int(min(max(usual, 1), max(len(times) // 2, 1)))
     starts = rng.integers(0, len(times) - size + 1, RESAMPLES)
-    return PastWindows(tuple(np.sort(order[s : s + size]) for s in starts), "resampled", usual, len(counts))
-
-
-def _rate(ordered: npt.NDArray[np.int64], length: float) -> float:
-    span = float(ordered[-1] - ordered[0])
-    if len(ordered) < 2 or span <= 0:
-        return float(len(ordered))
-    return (len(ordered) - 1) / span * length
+    return PastWindows(
+        tuple(np.sort(order[s : s + size]) for s in starts), "resampled", usual, len(counts), rhythm
+    )

@@ -27,6 +27,8 @@ from evergreen.monitoring.limits import Family, p_values, weights
 from evergreen.monitoring.movement import Movement, Outside, learn
 from evergreen.monitoring.noise import RESAMPLES, Resamples
 from evergreen.monitoring.profile import ColumnProfile, as_numbers, describe
+from evergreen.monitoring.rhythm import Rhythm, whole_windows
+from evergreen.monitoring.rhythm import learn as learn_rhythm
 from evergreen.spec import ModelSpec
 
 FORMAT = 3
@@ -46,13 +48,14 @@ class Reference:
         columns: a profile for each feature, `_prediction` and `_label`.
         rows: how many rows the champion learnt from.
         start, end: first and last event time among them, UTC.
-        usual_rows: median of the rows in a window.
+        usual_rows: median of the rows in a window that has any.
         window_s: the window's length in seconds when the reference was made.
         windows: how many past windows the limits come from.
         basis: `history`, or `resampled` where the history has fewer than four whole windows.
         family: what the columns' statistics have in common.
         holdout_metrics: the champion's metrics on its holdout.
         movement: how the watched metric moves between windows.
+        rhythm: when rows usually come, and how many.
     """
 
     sample: pa.Table
@@ -67,6 +70,7 @@ class Reference:
     family: Family
     holdout_metrics: Mapping[str, float]
     movement: Movement
+    rhythm: Rhythm
 
     def write(self, folder: Path) -> None:
         """Write `reference.parquet` and `profile.json` into a folder, which is made if it is not there."""
@@ -85,6 +89,7 @@ class Reference:
             "family": asdict(self.family),
             "holdout_metrics": dict(self.holdout_metrics),
             "movement": self.movement.to_dict(),
+            "rhythm": self.rhythm.to_dict(),
             "columns": [c.to_dict() for c in self.columns.values()],
         }
         text = json.dumps(profile, allow_nan=False, indent=1)
@@ -101,7 +106,14 @@ class Reference:
             )
         gains = {c.name: c.gain for c in self.columns.values() if c.gain is not None}
         again = build(model, self.sample, self.holdout_metrics, gains)
-        return replace(again, rows=self.rows, usual_rows=again.usual_rows * self.rows / self.sample.num_rows)
+        scale = self.rows / self.sample.num_rows
+        rhythm = _rhythm_of(self.sample, model.monitoring.window, scale)
+        return replace(
+            again,
+            rows=self.rows,
+            usual_rows=again.usual_rows * scale,
+            rhythm=replace(rhythm, silence=self.rhythm.silence),
+        )
 
     def seen_by(self, model: ModelSpec) -> ModelSpec:
         """The spec with the features that the champion learnt from, which are what is watched; it may have left some since."""
@@ -133,19 +145,29 @@ class Reference:
             absent = [c.name for c in columns if c.name not in sample.column_names]
             if absent:
                 raise _unusable(f"{SAMPLE_FILE} lacks {', '.join(absent)}")
+            rows, usual = int(profile["rows"]), float(profile["usual_rows"])
+            # An earlier release kept no rhythm, and a number of rows that empty windows had made too small.
+            rhythm = (
+                Rhythm.from_dict(profile["rhythm"])
+                if "rhythm" in profile
+                else _rhythm_of(
+                    sample, timedelta(seconds=float(profile["window_s"])), rows / profile["sample_rows"]
+                )
+            )
             return cls(
                 sample=sample,
                 columns={c.name: c for c in columns},
-                rows=int(profile["rows"]),
+                rows=rows,
                 start=datetime.fromisoformat(profile["start"]),
                 end=datetime.fromisoformat(profile["end"]),
-                usual_rows=float(profile["usual_rows"]),
+                usual_rows=usual or rhythm.largest,
                 window_s=float(profile["window_s"]),
                 windows=int(profile["windows"]),
                 basis=str(profile["basis"]),
                 family=_family(profile["family"]),
                 holdout_metrics={k: float(v) for k, v in profile["holdout_metrics"].items()},
                 movement=Movement.from_dict(profile["movement"]),
+                rhythm=rhythm,
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             raise _unusable(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
@@ -296,6 +318,7 @@ def build(
         ),
         holdout_metrics={k: float(v) for k, v in holdout_metrics.items() if math.isfinite(v)},
         movement=_movement(model, frame, kept, past.usual_rows),
+        rhythm=past.rhythm,
     )
 
 
@@ -325,6 +348,12 @@ def _movement(model: ModelSpec, frame: Frame, sample: pa.Table, usual_rows: floa
         most_rows=most,
         seed=model.training.seed,
     )
+
+
+def _rhythm_of(sample: pa.Table, window: timedelta, scale: float) -> Rhythm:
+    times = np.sort(sample["_time"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy())
+    numbers, begins, ends = whole_windows(times, window, past_windows.EDGE_GAP)
+    return learn_rhythm(times, window, numbers, ends - begins, max(scale, 1.0))
 
 
 def _family(told: dict[str, Any]) -> Family:

@@ -148,7 +148,9 @@ class Loop:
         """Predict what has arrived and was not predicted; the champion before, while it is watched, in the shadow."""
         as_of, length = step.as_of, self.model.monitoring.window
         start = self._earliest(as_of)
-        counts = there.counts(start, min(start, as_of - self.model.monitoring.freshness - length))
+        counts = there.counts(
+            start, min(start, as_of - self.model.monitoring.freshness - max(length, judge.WEEK))
+        )
         champion = self._champion()
         found = watched(self.model, self.state.changes())
         beside = found if shadow.active(found, as_of) else None

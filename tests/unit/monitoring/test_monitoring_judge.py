@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
+import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
-from monitoring_scene import CUTOFF, ROWS, WEEK, at, count, violated, week
+from monitoring_scene import CUTOFF, ROWS, WEEK, as_table, at, count, learnt, rows, violated, week
 
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind, append
@@ -411,3 +412,17 @@ def test_judging_does_not_hold_up_the_ingest_of_the_data(scene, monkeypatch):
 
     monkeypatch.setattr(registry, "log_files", meanwhile)
     assert len(run(world, at(1))) == 1
+
+
+def test_a_row_of_long_ago_and_a_pause_blind_no_window(scene):
+    """Either made the median of all past windows 0, and then 168 rows were too many."""
+    world = scene()
+    before = as_table(rows(1, datetime(1970, 1, 5, tzinfo=timezone.utc), 1))
+    paused = as_table(rows(1, CUTOFF - 80 * WEEK, 15 * ROWS))
+    world.champion(learned=pa.concat_tables([before, paused, learnt()]))
+    world.live(1)
+    assert [(j.status, j.rows) for j in run(world, at(1))] == [(Status.OK, ROWS)]
+    world.land(week(1).head(40).assign(ts=lambda f: f["ts"] + 4 * DAY))
+    world.score(CUTOFF + WEEK, CUTOFF + 2 * WEEK)
+    (few,) = run(world, at(2))
+    assert (few.status, violated(few)) == (Status.INSUFFICIENT, {"volume:_key"})
