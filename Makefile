@@ -20,7 +20,7 @@ COMPILE := pip compile --quiet --universal --python-version 3.10 --generate-hash
 DATA ?= simulated
 IS_SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help run venv up down status mail silence logs clean demo check replay test attack lint bench bench-large decisions lock
+.PHONY: help run venv up down status mail silence logs clean demo check replay report test attack lint bench bench-large decisions lock
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -41,6 +41,9 @@ run: $(VENV)/.installed ## trigger a DAG and wait; DAG=train__bike_demand PARAMS
 
 replay: $(VENV)/.installed ## compare retraining policies over past time; MODEL=bike_demand FROM=2025-06-02 TO=2025-12-15
 	@$(RUN) evergreen.replay "$(MODEL)" --from "$(FROM)" --to "$(TO)" $(if $(POLICIES),--policies $(POLICIES))
+
+report: $(VENV)/.installed ## draw the report of a judged window; MODEL=bike_demand WINDOW=2025-06-02
+	@$(RUN) evergreen.report "$(MODEL)" "$(WINDOW)" $(if $(VERSION),--version "$(VERSION)")
 
 # These work on what `make up` made, so they install nothing.
 define existing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from evergreen.alerting import given_up, words
@@ -29,6 +29,8 @@ from evergreen.alerting.pictures import worst_columns_png
 from evergreen.ledger import Kind
 from evergreen.warehouse.connection import Connection, fetch
 
+SAMPLE = ".parquet"
+"""How the file of a window ends whose pages are not drawn."""
 WHAT = {
     "performance": "served error beyond its limit",
     "estimated_performance": "estimated error beyond its limit",
@@ -69,6 +71,7 @@ def drifted(conn: Connection, known: Known) -> Letter:
             *((("Judged before", again),) if (again := revised(conn, judgement)) else ()),
             ("Rows in it", _rows(judgement or {})),
             *((("Error in it", error),) if (error := error_of(judgement)) else ()),
+            *((("Report", drawn),) if (drawn := _not_drawn(judgement)) else ()),
             ("Rule", rule if isinstance(rule, str) else _rule(known)),
         ),
         tables=violation_table(violations, "What left its limits, in the newest window"),
@@ -187,8 +190,16 @@ def _given_up_steps(known: Known) -> tuple[str, ...]:
     )
 
 
+def _not_drawn(judgement: dict[str, Any] | None) -> str | None:
+    """How the report of a window is had that was not drawn: nothing was in violation in it."""
+    if not judgement or not str(judgement["report"] or "").endswith(SAMPLE):
+        return None
+    start = judgement["window_start"].astimezone(timezone.utc)
+    return f"not drawn, as nothing is in violation; make report MODEL={judgement['model']} WINDOW={start:%Y-%m-%dT%H:%M}"
+
+
 def _report(judgement: dict[str, Any] | None, codes: Sequence[str]) -> str | None:
-    if not judgement or not judgement["mlflow_run"] or not judgement["report"]:
+    if not judgement or not judgement["mlflow_run"] or not judgement["report"] or _not_drawn(judgement):
         return None
     run, path = judgement["mlflow_run"], judgement["report"]
     if not path.endswith(".html"):

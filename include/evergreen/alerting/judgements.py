@@ -16,7 +16,7 @@ MOST_ROWS = 12
 MOST_NAMES = 3
 ERRORS = ("performance", "estimated_performance")
 _JUDGEMENT = (
-    "SELECT id, version, window_start, window_end, revision, as_of, row_count, sampled_rows, labelled, status, violations, metrics,"
+    "SELECT id, model, version, window_start, window_end, revision, as_of, row_count, sampled_rows, labelled, status, violations, metrics,"
     " report, mlflow_run FROM evergreen.window_judgement"
 )
 

@@ -2,8 +2,9 @@
 
 Runs after scoring and on the spec's own schedule. In this order, because each step is only worth something if the
 one before held: data that stopped arriving or rows that are too few, or unscored, are never called fine and
-their drift is not judged. A judgement and its report do not part: the report is in MLflow before the numbers
-are in the warehouse, so a failure between the two leaves a report that the next try writes again.
+their drift is not judged. A judgement and what is kept of its window do not part: the sample, and the pages of a window in
+violation, are in MLflow before the numbers are in the warehouse, so a failure between the two leaves files that the next
+try writes again.
 
 Labels outlive reigns: the windows of earlier champions whose labels come late are judged again too, each under the version
 that it was judged under (`late`).
@@ -28,6 +29,7 @@ from evergreen.monitoring import (
     estimate,
     gate,
     judgement,
+    kept,
     late,
     measure,
     performance,
@@ -231,18 +233,33 @@ def _judged_again(
             return None
         rows = measure.frame(reads.sample(specs, model, as_of, window, facts))
         found = late.again(model, reference, before, facts, rows, feed.newest, as_of)
-        return judgement.insert(guard, _with_error_page(model, found, rows))
+        if not found.held_back:
+            found = _with_files(model, found, rows, reference, late=True)
+        return judgement.insert(guard, found)
 
 
-def _with_error_page(model: ModelSpec, found: Judgement, rows: pd.DataFrame) -> Judgement:
-    """The judgement with the page of its served error in MLflow, where there is one to draw."""
-    if not report.error_judged(found):
+def _with_files(
+    model: ModelSpec, found: Judgement, rows: pd.DataFrame, reference: Reference, *, late: bool = False
+) -> Judgement:
+    """The judgement with its sample in MLflow, and with its pages where it is in violation.
+
+    `late`: only the error is new, and its page alone is drawn; without a new error the files of the revision before stand.
+    """
+    if late and not report.error_judged(found):
         return found
     path = report.artifact_path(found)
+    file = kept.FILE
     with tempfile.TemporaryDirectory(prefix="evergreen-report-") as name:
-        report.write_performance(found, model.task, rows, Path(name))
-        registry.log_files(str(found.mlflow_run), Path(name), path)
-    return replace(found, report=f"{path}/{report.PERFORMANCE_FILE}")
+        folder = Path(name)
+        kept.write(rows, reference, folder / kept.FILE)
+        if found.status is Status.VIOLATION and not late:
+            report.write(found, model.task, rows, reference, folder)
+            file = report.DRIFT_FILE
+        elif found.status is Status.VIOLATION:
+            report.write_performance(found, model.task, rows, folder)
+            file = report.PERFORMANCE_FILE
+        registry.log_files(str(found.mlflow_run), folder, path)
+    return replace(found, report=f"{path}/{file}")
 
 
 def span(model: ModelSpec, found: Sequence[Window], as_of: datetime) -> tuple[datetime, datetime]:
@@ -343,17 +360,7 @@ def _measured(
     found, columns, worse = measured(
         model, reference, found, facts, rows, estimator() if wanted else None, lost
     )
-    with tempfile.TemporaryDirectory(prefix="evergreen-report-") as name:
-        folder = Path(name)
-        try:
-            report.write(replace(found, columns=tuple(columns)), model.task, rows, reference, folder)
-        # Evidently refused the whole page because of some column: that column is reported, the others are drawn.
-        except Exception:
-            columns = _without(columns, report.refused(columns, rows, reference))
-            report.write(replace(found, columns=tuple(columns)), model.task, rows, reference, folder)
-        path = report.artifact_path(found)
-        registry.log_files(str(found.mlflow_run), folder, path)
-    return replace(concluded(found, columns, worse, rows), report=f"{path}/{report.DRIFT_FILE}")
+    return _with_files(model, concluded(found, columns, worse, rows), rows, reference)
 
 
 def measured(
@@ -385,15 +392,6 @@ def concluded(
 ) -> Judgement:
     """The judgement of what `measured` found."""
     return found.concluded(_served_by(columns, rows, found.version), worse)
-
-
-def _without(columns: Sequence[ColumnResult], refused: dict[str, str]) -> list[ColumnResult]:
-    return [
-        replace(c, kind=What.UNREADABLE, value=None, violated=True, detail=refused[c.column])
-        if c.column in refused and c.kind in report.DRIFTS
-        else c
-        for c in columns
-    ]
 
 
 def _served_by(columns: Sequence[ColumnResult], rows: pd.DataFrame, version: str) -> list[ColumnResult]:

@@ -107,6 +107,7 @@ class Judgement:
 
     `labelled` and `scored` are how many of the event rows had a label, and a served prediction (see `windows.EXACT`; None:
     not known, an earlier release judged).
+    `report` is the file of its page in the MLflow run, or of its kept sample where no page was drawn (`draw.py` draws it).
     `before` is the outcome of the revision before, where the run that judged knows it; it is not kept, the earlier
     revision's own row has it.
     """
@@ -213,6 +214,30 @@ def newest(
         " ORDER BY window_start, version",
         (model, version, version, ends_after, as_of, limit),
     )
+    return _with_columns(conn, rows)
+
+
+def at(conn: Connection, model: str, when: datetime, *, version: str | None = None) -> Judgement | None:
+    """The last judgement of the window in which a moment lies: the newest version's newest revision; None if there is none.
+
+    Args:
+        conn: a warehouse connection.
+        model: whose window.
+        when: any moment of it, aware.
+        version: the judgement under this version; None: under whichever judged it last.
+    """
+    rows = fetch(
+        conn,
+        "SELECT id, model, version, window_start, window_end, revision, as_of, status, row_count AS rows, sampled_rows,"
+        " labelled, scored, violations, metrics, report, mlflow_run FROM evergreen.window_judgement"
+        " WHERE model = %s AND window_start <= %s AND window_end > %s AND (%s IS NULL OR version = %s)"
+        " ORDER BY as_of DESC, id DESC LIMIT 1",
+        (model, when, when, version, version),
+    )
+    return next(iter(_with_columns(conn, rows)), None)
+
+
+def _with_columns(conn: Connection, rows: Sequence[dict[str, Any]]) -> list[Judgement]:
     found = fetch(
         conn,
         "SELECT judgement_id, column_name, kind, statistic, value, threshold, violated, detail"

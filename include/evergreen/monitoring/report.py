@@ -1,14 +1,16 @@
 """The HTML that Evidently draws of a window, with our limits, so that it says what the verdict says.
 
 Two pages, kept with the champion's MLflow run: `drift.html` (each column against the reference) and, where the
-labels are in, `performance.html` (the served predictions). About 4 MB each, nearly all of it Evidently's own
-scripts. Drift, missing values and unknown categories are Evidently's tests. The lines above its page say what it has no
+labels are in, `performance.html` (the served predictions). At most 1.5 MB each, nearly all of it Evidently's own
+scripts (`page.py`): of many columns the `MOST_DRAWN` nearest to their limit, or beyond it, are drawn. Drift, missing values
+and unknown categories are Evidently's tests. The lines above its page say what it has no
 place for: whose window it is, how many of its rows were measured, and all that is in violation, such as a stuck sensor.
+
+Drawing takes ten times as long as judging, so it is done for windows in violation, and for others when somebody asks (`draw.py`).
 """
 
 from __future__ import annotations
 
-import html
 import warnings
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -31,7 +33,7 @@ from evidently.metrics import (
 from evidently.tests import gte, lt, lte
 
 from evergreen.alerting import words
-from evergreen.monitoring import wording
+from evergreen.monitoring import page, wording
 from evergreen.monitoring.judgement import ColumnResult, Judgement, MetricResult, What
 from evergreen.monitoring.measure import frame
 from evergreen.monitoring.reference import Reference
@@ -42,6 +44,7 @@ DRIFTS = (What.DATA_DRIFT, What.PREDICTION_DRIFT)
 SHARES = (What.MISSING, What.NEW_CATEGORY)
 UNKNOWN = "never seen"
 MOST_TOLD = 20
+MOST_DRAWN = 16
 ROUNDING = 1e-12
 
 
@@ -51,11 +54,17 @@ def artifact_path(judgement: Judgement) -> str:
 
 
 def write(
-    judgement: Judgement, task: str, window: pd.DataFrame, reference: Reference, folder: Path
+    judgement: Judgement,
+    task: str,
+    window: pd.DataFrame,
+    reference: Reference,
+    folder: Path,
+    slack: float = 0.0,
 ) -> dict[str, float]:
     """Draw the pages of a judgement into a folder.
 
-    Columns that could not be read are left out; their finding is in the judgement.
+    Columns that could not be measured are left out; their finding is in the judgement. A column that Evidently cannot draw is
+    left out with a line that says so; the verdict has measured it.
 
     Args:
         judgement: what was found.
@@ -63,17 +72,24 @@ def write(
         window: the rows that were measured.
         reference: the champion's.
         folder: an existing folder.
+        slack: by how much drift values of the rows may differ from the judged ones (`kept.Kept.slack`).
 
     Returns:
-        The drift value of each column as Evidently's report has it: the same as in the judgement.
-
-    Raises:
-        Exception: whatever Evidently raises; `refused` finds the column to blame.
+        The drift value of each drawn column as Evidently's report has it: the same as in the judgement.
     """
-    values = _drift_page(
-        judgement, _drawn(judgement.columns, reference), window, reference, folder / DRIFT_FILE
-    )
-    _say(folder / DRIFT_FILE, [_title(judgement), _sampled(judgement, reference), *_told(judgement)])
+    drawn = [c for c in _drawn(judgement.columns, reference) if c.column in window]
+    names = list(dict.fromkeys(c.column for c in sorted(drawn, key=_excess, reverse=True)))
+    shown, left = names[:MOST_DRAWN], names[MOST_DRAWN:]
+    columns = [c for name in shown for c in drawn if c.column == name]
+    notes = [_title(judgement), _sampled(judgement, reference), *_told(judgement)]
+    if left:
+        notes += [f"Not drawn, because they are farther from their limits: {', '.join(left)}."]
+    if slack:
+        notes += [
+            "Drawn from the kept sample, whose numbers are rounded to a thousandth of the reference's standard deviation and "
+            "are no longer in the order of time."
+        ]
+    values = _drift_page(judgement, columns, window, reference, folder / DRIFT_FILE, slack, notes)
     if error_judged(judgement):
         write_performance(judgement, task, window, folder)
     return values
@@ -86,14 +102,19 @@ def error_judged(judgement: Judgement) -> bool:
 
 def write_performance(judgement: Judgement, task: str, window: pd.DataFrame, folder: Path) -> None:
     """Draw the page of the served predictions alone; arguments are `write`'s."""
-    file = folder / PERFORMANCE_FILE
+    notes = [_title(judgement), *_told(judgement)]
     try:
-        _performance_page(judgement, task, window, file)
+        drawn = page.small(_performance_page(judgement, task, window), notes)
     # The error is judged already; a page that cannot be drawn must not keep the window from being recorded.
     except Exception as error:
-        reason = html.escape(f"{type(error).__name__}: {error}"[:500])
-        file.write_text(f"<p>Evidently could not draw this page: {reason}</p>", encoding="utf-8")
-    _say(file, [_title(judgement), *_told(judgement)])
+        drawn = page.with_notes(
+            "<body></body>", [*notes, f"Evidently could not draw this page: {_said(error)}"]
+        )
+    (folder / PERFORMANCE_FILE).write_text(drawn, encoding="utf-8")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _title(judgement: Judgement) -> str:
@@ -134,14 +155,10 @@ def _violations(judgement: Judgement) -> list[str]:
     return ["In violation:", *found[:MOST_TOLD], *more]
 
 
-def _say(file: Path, notes: Sequence[str]) -> None:
-    """Put lines above Evidently's page: it has no place for an interval, nor for what is not known yet."""
-    page = file.read_text(encoding="utf-8")
-    told = "<br>".join(map(html.escape, notes))
-    line = f'<p style="font: 16px sans-serif; margin: 1em">{told}</p>'
-    at = page.find("<body")
-    at = page.find(">", at) + 1 if at >= 0 else 0
-    file.write_text(page[:at] + line + page[at:], encoding="utf-8")
+def _excess(column: ColumnResult) -> float:
+    """How near a value is to its limit, or how far beyond it; what is in violation comes first."""
+    near = abs(column.value or 0.0) / column.limit if column.limit else 0.0
+    return near + 1e9 * column.violated
 
 
 def _drawn(columns: Sequence[ColumnResult], reference: Reference) -> list[ColumnResult]:
@@ -157,33 +174,54 @@ def _usual(column: ColumnResult, reference: Reference) -> float:
     return reference.columns[column.column].missing if column.kind is What.MISSING else 0.0
 
 
-def refused(columns: Sequence[ColumnResult], window: pd.DataFrame, reference: Reference) -> dict[str, str]:
+def _drift_page(
+    judgement: Judgement,
+    columns: list[ColumnResult],
+    window: pd.DataFrame,
+    reference: Reference,
+    file: Path,
+    slack: float,
+    notes: list[str],
+) -> dict[str, float]:
+    snapshot: Any = None
+    refused: dict[str, str] = {}
+    if columns:
+        try:
+            snapshot = _run(columns, window, reference, judgement.as_of, slack)
+        # Evidently refuses the whole page because of some column: that one is named, the others are drawn.
+        except Exception:
+            refused = _refused(columns, window, reference)
+            columns = [c for c in columns if c.column not in refused]
+            snapshot = _run(columns, window, reference, judgement.as_of, slack) if columns else None
+    notes = [*notes, *(f"Evidently could not draw {name}: {why}" for name, why in refused.items())]
+    if snapshot is None:
+        nothing = "No column of this window could be drawn; see the judgement."
+        file.write_text(page.with_notes("<body></body>", [*notes, nothing]), encoding="utf-8")
+        return {}
+    if slack:
+        _without_time(snapshot._widgets)
+    file.write_text(page.small(snapshot.get_html_str(as_iframe=False), notes), encoding="utf-8")
+    results = snapshot.dict()["metrics"]
+    return {r["config"]["column"]: float(r["value"]) for r in results if not isinstance(r["value"], dict)}
+
+
+def _refused(columns: Sequence[ColumnResult], window: pd.DataFrame, reference: Reference) -> dict[str, str]:
     """The columns that Evidently cannot draw, each tried alone, with what it says."""
     found = {}
-    drawn = _drawn(columns, reference)
-    for column in drawn:
-        if column.kind not in DRIFTS:
-            continue
+    for name in dict.fromkeys(c.column for c in columns):
         try:
-            _run([c for c in drawn if c.column == column.column], window, reference)
-        # Whatever a page's code raises on a strange column, it is the column's finding.
+            _run([c for c in columns if c.column == name], window, reference)
+        # Whatever a page's code raises on a strange column, the other columns are drawn.
         except Exception as error:
-            found[column.column] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            found[name] = _said(error)
     return found
 
 
-def _drift_page(
-    judgement: Judgement, columns: list[ColumnResult], window: pd.DataFrame, reference: Reference, file: Path
-) -> dict[str, float]:
-    if not columns:
-        file.write_text(
-            "<p>No column of this window could be measured; see the judgement.</p>", encoding="utf-8"
-        )
-        return {}
-    snapshot = _run(columns, window, reference, judgement.as_of)
-    snapshot.save_html(str(file))
-    results = snapshot.dict()["metrics"]
-    return {r["config"]["column"]: float(r["value"]) for r in results if not isinstance(r["value"], dict)}
+def _without_time(widgets: Sequence[Any]) -> None:
+    """Take away the figures over the order of rows, where the rows are in no order of time."""
+    for widget in widgets:
+        if getattr(widget, "tabs", None):
+            widget.tabs = [tab for tab in widget.tabs if tab.title != "DATA DRIFT"]
 
 
 def _run(
@@ -191,6 +229,7 @@ def _run(
     window: pd.DataFrame,
     reference: Reference,
     as_of: datetime | None = None,
+    slack: float = 0.0,
 ) -> Any:
     names = [c.column for c in columns if c.kind in DRIFTS]
     numeric = [n for n in names if reference.columns[n].numeric]
@@ -204,7 +243,7 @@ def _run(
                 ValueDrift(
                     column=name,
                     method=column.statistic,
-                    threshold=column.limit,
+                    threshold=column.limit + (-slack if column.violated else slack),
                     tests=None if _counts(column) else [],
                 )
             )
@@ -247,7 +286,7 @@ def _share_test(column: ColumnResult, reference: Reference) -> list[Any]:
     return [lt(_usual(column, reference) + column.limit + slack)]
 
 
-def _performance_page(judgement: Judgement, task: str, window: pd.DataFrame, file: Path) -> None:
+def _performance_page(judgement: Judgement, task: str, window: pd.DataFrame) -> str:
     # Without the reference: its predictions are of rows that the champion learnt from, and look too good.
     rows = window[["_label", "_prediction"]].dropna()
     limits = judgement.metrics
@@ -278,7 +317,7 @@ def _performance_page(judgement: Judgement, task: str, window: pd.DataFrame, fil
         snapshot = Report(metrics).run(
             Dataset.from_pandas(rows, data_definition=definition), None, timestamp=judgement.as_of
         )
-    snapshot.save_html(str(file))
+    return str(snapshot.get_html_str(as_iframe=False))
 
 
 def _test(metric: MetricResult | None, *, larger_is_better: bool = False) -> list[Any]:

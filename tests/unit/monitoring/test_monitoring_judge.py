@@ -25,7 +25,7 @@ def run(world, as_of, run_id="monitor/1"):
     return judge(world.specs, world.spec, as_of, run_id)
 
 
-def test_quiet_windows_are_ok_once_with_their_report_in_mlflow(scene):
+def test_quiet_windows_are_ok_once_with_their_sample_in_mlflow(scene):
     world = scene()
     run_id = world.champion()
     world.live(2)
@@ -37,7 +37,9 @@ def test_quiet_windows_are_ok_once_with_their_report_in_mlflow(scene):
     assert {(j.rows, j.sampled_rows, j.labelled, j.mlflow_run) for j in found} == {(ROWS, ROWS, ROWS, run_id)}
     files = {f.path for f in MlflowClient().list_artifacts(run_id, "monitoring/20240520T0000Z-r1")}
     assert found[0].report in files
-    assert files == {f"monitoring/20240520T0000Z-r1/{name}.html" for name in ("drift", "performance")}
+    assert files == {"monitoring/20240520T0000Z-r1/window.parquet"}, (
+        "nobody opens the pages of a quiet window"
+    )
     assert run(world, at(2)) == []
     with connect() as conn:
         back = store.newest(conn, "watched", "1", ends_after=CUTOFF, as_of=at(2), limit=9)
@@ -54,6 +56,10 @@ def test_a_changed_unit_is_found_with_value_limit_and_what_it_was(scene):
     assert found.status is Status.VIOLATION
     assert violated(found) == {"data_drift:amount"}
     assert (found.rows, found.sampled_rows) == (ROWS, 120)
+    files = {f.path for f in MlflowClient().list_artifacts(world.run_id, "monitoring/20240520T0000Z-r1")}
+    drawn = ("drift.html", "performance.html", "window.parquet")
+    assert files == {f"monitoring/20240520T0000Z-r1/{name}" for name in drawn}
+    assert found.report == "monitoring/20240520T0000Z-r1/drift.html"
     (finding,) = found.violations
     assert finding.value > 5 * finding.limit
     assert "(reference " in finding.detail

@@ -12,6 +12,7 @@ from monitoring_scene import CUTOFF, ROWS, WEEK, as_table, at, mails, rows, viol
 from evergreen.alerting.history import windows
 from evergreen.ledger import Kind, find
 from evergreen.monitoring import early, policy, wording
+from evergreen.monitoring.draw import draw
 from evergreen.monitoring.judge import judge
 from evergreen.monitoring.judgement import Status
 from evergreen.warehouse.connection import connect
@@ -24,6 +25,7 @@ def run(world, as_of):
 
 
 def page(world, judged, name: str) -> str:
+    draw("watched", judged.window_start, world.tmp / "drawn")
     folder = world.tmp / "artifacts" / world.run_id / "artifacts"
     return (folder / judged.report).with_name(name).read_text()
 

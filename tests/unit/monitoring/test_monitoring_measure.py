@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from monitoring_scene import CUTOFF, ROWS, as_table, learnt, model, rows, week
+from monitoring_scene import CUTOFF, ROWS, WEEK, as_table, learnt, model, rows, week
 
-from evergreen.monitoring import judge, measure, performance, report
+from evergreen.monitoring import measure, performance, report
 from evergreen.monitoring.judgement import Judgement, Status, What
 from evergreen.monitoring.limits import limits
+from evergreen.monitoring.page import unpacked
 from evergreen.monitoring.reference import build
 from evergreen.monitoring.windows import Facts
 from evergreen.spec import ModelSpec
@@ -138,13 +139,13 @@ def test_the_report_says_what_the_verdict_says(reference, tmp_path):
     values = report.write(judged, "regression", frame, reference, tmp_path)
     assert values == pytest.approx({c.column: c.value for c in columns if c.kind in report.DRIFTS})
     assert {p.name for p in tmp_path.iterdir()} == {"drift.html", "performance.html"}
-    assert all(p.stat().st_size < 6e6 for p in tmp_path.iterdir())
+    assert all(p.stat().st_size < 1.5e6 for p in tmp_path.iterdir())
     drift = next(c for c in columns if c.column == "amount" and c.kind is What.DATA_DRIFT)
     drift_page, performance_page = (
         (tmp_path / name).read_text() for name in ("drift.html", "performance.html")
     )
-    assert f"The drift threshold is {drift.limit:.2f}" in drift_page
-    assert "RMSE: Less or Equal 1.300" in performance_page
+    assert f"The drift threshold is {drift.limit:.2f}" in unpacked(drift_page)
+    assert "RMSE: Less or Equal 1.300" in unpacked(performance_page)
     for page in (drift_page, performance_page):
         assert f"watched version 1, {judged.window}, as of {CUTOFF:%Y-%m-%d %H:%M} UTC" in page
     learnt = f"{reference.sample.num_rows:,} of the {reference.rows:,} rows that the champion learnt"
@@ -158,7 +159,7 @@ def drawn(columns, frame: pd.DataFrame, reference, folder, metrics=None) -> tupl
     )  # fmt: skip
     report.write(judged, "regression", frame, reference, folder)
     page = (folder / "drift.html").read_text()
-    tests = re.findall(r'"title": "([^"]*)", "description": "([^"]*)", "state": "(\w+)"', page)
+    tests = re.findall(r'"title": "([^"]*)", "description": "([^"]*)", "state": "(\w+)"', unpacked(page))
     assert tests
     assert {state for *_, state in tests} <= {"success", "fail"}
     return page, {title: text for title, text, state in tests if state == "fail"}
@@ -222,17 +223,39 @@ def test_a_share_on_its_limit_comes_out_as_in_the_verdict(reference, tmp_path, m
     assert any("missing values" in title for title in fails) is violated
 
 
-def test_a_column_that_only_the_report_refuses_is_named(reference):
+def test_a_column_that_only_the_page_refuses_is_named_on_it_and_the_others_are_drawn(reference, tmp_path):
     frame = measure.frame(as_table(week(0)))
     columns = measure.columns(model(), frame, reference, labels=False)
     frame["amount"] = "words"
-    assert set(report.refused(columns, frame, reference)) == {"amount"}
-    told = {
-        c.column: c for c in judge._without(columns, {"amount": "KeyError: x"}) if c.kind is What.UNREADABLE
-    }
-    assert set(told) == {"amount"}
-    assert told["amount"].violated, "a column that Evidently refuses is a finding, never healthy"
-    assert told["amount"].value is None
+    page, _ = drawn(columns, frame, reference, tmp_path)
+    assert "Evidently could not draw amount: " in page
+    told = unpacked(page)
+    assert "Value Drift for column pressure" in told
+    assert "Value Drift for column amount" not in told
+
+
+def test_of_many_columns_the_worst_are_drawn_and_the_others_listed(tmp_path):
+    names = [f"n{i:02d}" for i in range(40)]
+    rng = np.random.default_rng(3)
+    frame = rows(1, CUTOFF - 10 * WEEK, 10 * ROWS).assign(**{n: rng.normal(0, 1, 10 * ROWS) for n in names})
+    spec = model().model_copy(
+        update={"features": model().features.model_copy(update={"numeric": tuple(names)})}
+    )
+    made = build(spec, as_table(frame), {"rmse": 1.0})
+    now = measure.frame(as_table(frame.assign(n33=frame["n33"] + 4)))
+    columns = measure.columns(spec, now, made, labels=True)
+    page, _ = drawn(columns, now, made, tmp_path)
+    told = unpacked(page)
+    shown = set(re.findall(r"Value Drift for column (\w+)", told))
+    assert len(shown) == report.MOST_DRAWN
+    assert "n33" in shown
+    near = {c.column: c.value / c.limit for c in columns if c.kind in report.DRIFTS}
+    (listed,) = re.findall(r"farther from their limits: ([^.]*)\.", page)
+    left = listed.split(", ")
+    assert set(left) | shown >= set(near)
+    assert max(near[n] for n in left if n in near) <= min(near[n] for n in shown)
+    assert (tmp_path / "drift.html").stat().st_size < 1.5e6
+    assert not re.search(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//", page), "it opens without a network"
 
 
 def _binary(metric: str) -> ModelSpec:
@@ -312,4 +335,5 @@ def test_the_page_of_a_classifier_is_drawn(tmp_path):
         metrics=metrics,
     )
     report.write(judged, "binary", current, made, tmp_path)
-    assert "RocAuc metric: Greater or Equal 0.891" in (tmp_path / "performance.html").read_text()
+    page = (tmp_path / "performance.html").read_text()
+    assert "RocAuc metric: Greater or Equal 0.891" in unpacked(page)

@@ -10,8 +10,8 @@ import pytest
 from monitoring_scene import model
 
 from evergreen.monitoring import gate, past
-from evergreen.monitoring.judgement import Judgement, Status, What
 from evergreen.monitoring.judge import plan
+from evergreen.monitoring.judgement import Judgement, Status, What
 from evergreen.monitoring.reads import Feed
 from evergreen.monitoring.rhythm import Rhythm
 from evergreen.monitoring.windows import ANCHOR, Facts, Window
@@ -184,7 +184,11 @@ def test_a_model_whose_windows_are_all_too_small_is_told_so():
 
 def test_a_feed_that_grew_steadily_is_measured_by_what_it_is_now():
     watched = spec("7d")
-    rows = [NOW - (40 - w) * WEEK + n * WEEK / int(100 * 1.08**w) for w in range(40) for n in range(int(100 * 1.08**w))]
+    rows = [
+        NOW - (40 - w) * WEEK + n * WEEK / int(100 * 1.08**w)
+        for w in range(40)
+        for n in range(int(100 * 1.08**w))
+    ]
     reference = learnt(rows, watched)
     next_one = of(NOW, WEEK)
     assert state(watched, reference, int(100 * 1.08**40), next_one, NOW + WEEK) == "judged"
