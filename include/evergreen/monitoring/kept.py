@@ -19,11 +19,14 @@ import pyarrow.parquet as pq
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.monitoring.measure import frame
+from evergreen.monitoring.profile import as_numbers
 from evergreen.monitoring.reference import Reference
 
 FILE = "window.parquet"
 MOST_BYTES = 100_000
 STEPS = 1000
+# More are not tried as they are: they would not fit.
+MOST_VALUES = 150_000
 # A column of few different numbers is small as it is.
 FEW_VALUES = 1000
 PAIR = ("_label", "_prediction")
@@ -51,28 +54,37 @@ class Kept:
 def write(rows: pd.DataFrame, reference: Reference, file: Path) -> None:
     """Keep the sample of a window (`measure.frame`)."""
     rows = rows.drop(columns=["_key", "_hash"], errors="ignore")
-    pq.write_table(_table(rows, {}), file, compression="zstd", compression_level=3)
-    if file.stat().st_size <= MOST_BYTES:
-        return
+    if rows.size <= MOST_VALUES:
+        pq.write_table(_table(pa.Table.from_pandas(rows, preserve_index=False), {}), file, compression="zstd")
+        if file.stat().st_size <= MOST_BYTES:
+            return
     steps: dict[str, float] = {}
-    columns: dict[str, np.ndarray] = {}
+    columns: dict[str, pa.Array] = {}
     pair = [n for n in PAIR if n in rows]
-    order = rows.sort_values([*reversed(pair)], kind="stable").index if pair else rows.index
+    order = np.lexsort([rows[n].to_numpy(dtype=float) for n in pair]) if pair else None
     for name in rows.columns.drop(["_time"], errors="ignore"):
-        values = rows.loc[order, name] if name in pair else rows[name].sort_values(kind="stable")
-        step = _step(values, name, reference)
+        values = rows[name].to_numpy()
+        number = values.dtype.kind == "f"
+        if name in pair:
+            values = values[order]
+        elif number:
+            values = np.sort(values)
+        step = _step(values, name, reference) if number else 0.0
         if step:
             steps[name] = step
-            values = (values / step).round().astype("Int64")
-        columns[name] = values.array
-    encoded = {name: "DELTA_BINARY_PACKED" for name in steps}
+            missing = np.isnan(values)
+            whole = np.round(np.where(missing, 0.0, values) / step).astype(np.int64)
+            columns[name] = pa.array(whole, mask=missing)
+        elif number:
+            columns[name] = pa.array(values, from_pandas=True)
+        else:
+            columns[name] = pa.array(rows[name].sort_values(kind="stable"), from_pandas=True)
     pq.write_table(
-        _table(pd.DataFrame(columns), steps),
+        _table(pa.table(columns), steps),
         file,
         compression="zstd",
-        compression_level=9,
         use_dictionary=[n for n in columns if n not in steps],
-        column_encoding=encoded,
+        column_encoding=dict.fromkeys(steps, "DELTA_BINARY_PACKED"),
         write_statistics=False,
     )
 
@@ -98,22 +110,21 @@ def read(file: Path) -> Kept:
     return Kept(rows, bool(told["steps"]) or "_time" not in rows)
 
 
-def _table(rows: pd.DataFrame, steps: dict[str, float]) -> pa.Table:
-    table = pa.Table.from_pandas(rows, preserve_index=False)
+def _table(table: pa.Table, steps: dict[str, float]) -> pa.Table:
     return table.replace_schema_metadata({META: json.dumps({"steps": steps}).encode()})
 
 
-def _step(values: pd.Series, name: str, reference: Reference) -> float:
-    """To what a column is rounded; 0: it is kept as it is."""
-    if not pd.api.types.is_float_dtype(values) or values.nunique() <= FEW_VALUES:
+def _step(values: np.ndarray, name: str, reference: Reference) -> float:
+    """To what a column of numbers is rounded; 0: it is kept as it is."""
+    if name not in reference.sample.column_names or len(np.unique(values)) <= FEW_VALUES:
         return 0.0
-    if name not in reference.sample.column_names:
+    try:
+        known = as_numbers(reference.sample[name])
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return 0.0
-    known = np.asarray(pd.to_numeric(reference.sample[name].to_pandas(), errors="coerce"), dtype=float)
     known = known[np.isfinite(known)]
     step = float(known.std()) / STEPS if len(known) else 0.0
     # A probability far from a half is told by its first digits, and an error of its logarithm by them, too.
     if name == "_prediction" and len(known) and known.min() >= 0 and known.max() <= 1:
         step = min(step, 1e-6)
-    largest = float(values.abs().max())
-    return step if step > 0 and largest / step < 2**53 else 0.0
+    return step if step > 0 and float(np.nanmax(np.abs(values))) / step < 2**53 else 0.0

@@ -15,6 +15,7 @@ import pyarrow as pa
 from evidently.legacy.calculations.stattests import get_stattest
 from evidently.legacy.core import ColumnType
 
+from evergreen.monitoring import statistics
 from evergreen.monitoring.judgement import ColumnResult, What
 from evergreen.monitoring.limits import limits
 from evergreen.monitoring.profile import DRIFT, MISSING, UNSEEN, ColumnProfile
@@ -79,7 +80,11 @@ def columns(
 
 def frame(table: pa.Table) -> pd.DataFrame:
     """A table as Evidently reads it: infinities are missing values."""
-    return table.to_pandas().replace([np.inf, -np.inf], np.nan)
+    rows = table.to_pandas()
+    for name in rows.columns:
+        if rows[name].dtype.kind == "f" and np.isinf(found := rows[name].to_numpy()).any():
+            rows[name] = np.where(np.isinf(found), np.nan, found)
+    return rows
 
 
 def drift(profile: ColumnProfile, before: pd.Series, now: pd.Series, limit: float) -> float:
@@ -88,9 +93,12 @@ def drift(profile: ColumnProfile, before: pd.Series, now: pd.Series, limit: floa
     Raises:
         ValueError: Evidently gives no number.
     """
-    kind = ColumnType.Numerical if profile.numeric else ColumnType.Categorical
-    test = get_stattest(before, now, kind, profile.statistic)
-    value = float(test(before, now, kind, limit).drift_score)
+    if profile.numeric:
+        value = statistics.normed(before.to_numpy(dtype=float), now.to_numpy(dtype=float))
+    else:
+        kind = ColumnType.Categorical
+        test = get_stattest(before, now, kind, profile.statistic)
+        value = float(test(before, now, kind, limit).drift_score)
     if math.isnan(value) and not profile.numeric and _same_shares(before, now):
         return 0.0  # rounding makes the divergence of equal shares a hair negative, and its root NaN
     if not math.isfinite(value):
@@ -130,6 +138,7 @@ def _column(
     if (
         profile.numeric
         and profile.role == "feature"
+        and values.iloc[0] == values.iloc[-1]
         and values.nunique() == 1
         and profile.least_distinct >= STUCK_FROM
     ):
