@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING
 
 from evergreen import settings
 from evergreen.errors import EvergreenError
-from evergreen.spec import DatasetSpec, ModelSpec, Problem, Specs, format_duration, json_schema, load_specs
+from evergreen.spec import (
+    DatasetSpec,
+    ModelSpec,
+    Problem,
+    Specs,
+    format_duration,
+    json_schema,
+    load_specs,
+    passable,
+)
 from evergreen.spec.environment import environment_problems
 
 if TYPE_CHECKING:
@@ -129,6 +138,30 @@ def _no_rows(model: ModelSpec) -> Problem:
     return Problem(f"models/{model.name}.yaml", "datasets", "", f"no row has landed yet; run {names}")
 
 
+def check_alarms(conn: Connection, model: ModelSpec) -> list[Problem]:
+    """What the training of the champion found of the watch on its served error: that it can hardly alarm on so few rows."""
+    from evergreen.ledger import champions
+    from evergreen.warehouse.connection import fetch
+
+    if not fetch(conn, "SELECT to_regclass('evergreen.decision') IS NOT NULL AS there")[0]["there"]:
+        return []
+    newest = max(champions(conn, model.name), key=lambda d: d.id or 0, default=None)
+    told = [newest.evidence.get("error_limit")] if newest else []
+    file = f"models/{model.name}.yaml"
+    return [
+        Problem(file, "monitoring.performance", "", f"the champion's watch: {note}") for note in told if note
+    ]
+
+
+def _never_alarms(model: ModelSpec) -> list[Problem]:
+    """A `max_worse` that no value of a metric can reach: an area under the curve is never worse than 0."""
+    metric, worse = model.performance_metric, model.monitoring.performance.max_worse
+    if worse < 1 or passable(metric, 0.0):
+        return []
+    text = f"{metric} cannot fall by so much, so its error never alarms; areas under the curve move little, write 0.02"
+    return [Problem(f"models/{model.name}.yaml", "monitoring.performance.max_worse", f"{worse:g}", text)]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Print every problem, a line each; exit status 1 if there is any."""
     parser = argparse.ArgumentParser(
@@ -149,7 +182,7 @@ def main(argv: list[str] | None = None) -> int:
     folder = args.specs or settings.SPECS.path()
     specs = load_specs(folder)
     problems = [*environment_problems(), *specs.problems, *_expectations(specs), *_parameters(specs)]
-    notes: list[Problem] = []
+    notes = [note for model in specs.models.values() for note in _never_alarms(model)]
     unseen = "--no-warehouse" if args.no_warehouse else ""
     if not args.no_warehouse:
         from evergreen.stack.layout import Layout, StackError
@@ -172,6 +205,7 @@ def main(argv: list[str] | None = None) -> int:
                         history = check_history(conn, specs, model)
                         problems += history if history is not None else []
                         notes += [] if history is not None else [_no_rows(model)]
+                    notes += check_alarms(conn, model)
         except (EvergreenError, StackError) as error:
             unseen = str(error)
     for note in notes:

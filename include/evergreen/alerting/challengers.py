@@ -271,7 +271,9 @@ def _answered(known: Known) -> tuple[tuple[str, Any], ...]:
 
 def _holdout(known: Known) -> tuple[tuple[str, Any], ...]:
     rows = known.get("rows.judged", "holdout_rows", "holdout.rows", "rows.holdout", "challenger.rows")
-    return (("Holdout rows judged", rows), ("Data as of", words.when(known.as_of)))
+    hardly = known.get("error_limit")
+    watch = (("Watch on its error", hardly),) if hardly else ()
+    return (("Holdout rows judged", rows), ("Data as of", words.when(known.as_of)), *watch)
 
 
 def _watch_table(known: Known) -> tuple[Table, ...]:

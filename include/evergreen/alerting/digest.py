@@ -186,6 +186,7 @@ def _error(week: ModelWeek) -> str:
     told = [
         f"{words.num(window.value)}{said}"
         + (f", limit {words.num(window.limit)}" if window.limit is not None else "")
+        + (" (by what was learnt it cannot alarm on so few rows)" if window.few_rows else "")
         for window, said in ((measured, ""), (estimated, f" ({ESTIMATED})"))
         if window
     ]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from evergreen.alerting.words import sentence
 from evergreen.ledger import Decision, Kind, champions, dataset_subject, find, model_subject
+from evergreen.spec import passable
 from evergreen.warehouse.connection import Connection, fetch
 
 TOLD = (
@@ -24,9 +25,10 @@ REPEATED = (Kind.RETRAIN_SUPPRESSED, Kind.REJECTED)
 
 @dataclass(frozen=True)
 class Window:
-    """One judged window: the served error in it, and the limit it was held against (None: not measured).
+    """One judged window: the served error in it, and the limit it was held against (None: not measured, or none that alarms).
 
-    `estimated`: the value is an estimate, its labels are not in.
+    `estimated`: the value is an estimate, its labels are not in. `few_rows`: chance on so few rows reaches as far as the limit
+    can be, or farther.
     """
 
     start: datetime
@@ -36,6 +38,7 @@ class Window:
     value: float | None
     limit: float | None
     estimated: bool = False
+    few_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,22 @@ def windows(conn: Connection, model: str, metric: str, *, until: datetime | None
     return [
         Window(
             row["window_start"], row["window_end"], row["version"], row["status"],
-            number(row["metric"], "value"), number(row["metric"], "limit"),
-            (row["metric"] or {}).get("state") == "estimated",
+            number(row["metric"], "value"), _limit(metric, row["metric"]),
+            (row["metric"] or {}).get("state") == "estimated", _cannot_alarm(metric, row["metric"]),
         )
         for row in rows
     ]  # fmt: skip
+
+
+def _limit(metric: str, found: dict[str, Any] | None) -> float | None:
+    """The limit, if a value can pass it: another is no place in a picture, and would flatten it."""
+    limit = number(found, "limit")
+    return limit if limit is not None and passable(metric, limit) else None
+
+
+def _cannot_alarm(metric: str, found: dict[str, Any] | None) -> bool:
+    limit = number(found, "limit")
+    return bool((found or {}).get("note")) or (limit is not None and not passable(metric, limit))
 
 
 def reigns(conn: Connection, model: str) -> list[Reign]:

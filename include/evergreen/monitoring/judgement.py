@@ -85,7 +85,8 @@ class MetricResult:
     `unreadable` (violated) or `shown` (a metric that is not the watched one, without a limit).
 
     `low` and `high` are the ends of its interval with that `confidence`, None where the rows do not tell. `coverage` is the
-    share of the window's rows that surely have a label and a prediction, `rows` how many of them were measured.
+    share of the window's rows that surely have a label and a prediction, `rows` how many of them were measured. `note` says
+    so where the limit can hardly alarm, or not at all, on so few rows.
     """
 
     value: float | None
@@ -99,6 +100,7 @@ class MetricResult:
     confidence: float | None = None
     coverage: float | None = None
     rows: int | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from evergreen.errors import TerminalError
 from evergreen.monitoring import interval
 from evergreen.monitoring.estimate import Estimator
 from evergreen.monitoring.judgement import MetricResult, Violation, What
+from evergreen.monitoring.profile import as_numbers
 from evergreen.monitoring.reference import Reference
 from evergreen.monitoring.windows import Facts
-from evergreen.spec import LARGER_IS_BETTER, ModelSpec
+from evergreen.spec import LARGER_IS_BETTER, ModelSpec, passable
 from evergreen.training import weighted
 from evergreen.training.metrics import compute
 
@@ -39,12 +42,29 @@ def limit_of(model: ModelSpec, reference: Reference) -> float:
     return value - slack if metric in LARGER_IS_BETTER else value + slack
 
 
-def limit_at(model: ModelSpec, reference: Reference, rows: int) -> float:
+@dataclass(frozen=True)
+class Limit:
+    """From where on a watched metric is worse.
+
+    Attributes:
+        value: the limit.
+        learnt: what unchanged windows of that many rows keep to, which may be no value that can occur.
+        note: a sentence, where chance on so few rows reaches farther than the metric tells anything; else empty.
+    """
+
+    value: float
+    learnt: float
+    note: str = ""
+
+
+def limit_for(model: ModelSpec, reference: Reference, rows: int) -> Limit:
     """The worst value that the watched metric may take in a window of so many labelled rows.
 
     `limit_of`, or what an unchanged window exceeds with the probability `drift.false_alarms`, whichever is worse. So a
     value beyond it is both large enough to count, and surely no chance: no interval is asked on top, which would
-    count the same chance twice.
+    count the same chance twice. What was learnt of few rows may allow more than a coin does (`coin`): then the coin's value is
+    the limit, where `max_worse` asks for better. Where the champion itself is hardly better, what was learnt stands unless no
+    value can pass it; then `limit_of` does. A limit that was bounded so is passed by chance more often than the rate says.
 
     Args:
         model: the smallest effect, and the rate.
@@ -52,10 +72,62 @@ def limit_at(model: ModelSpec, reference: Reference, rows: int) -> float:
         rows: with a label and a prediction.
     """
     metric, least = model.performance_metric, limit_of(model, reference)
+    worse = min if metric in LARGER_IS_BETTER else max
     factor = reference.movement.factor(model.monitoring.drift.false_alarms, rows)
     away = weighted.distance(metric, reference.holdout_metrics[metric])
     learnt = weighted.at_distance(metric, away * factor)
-    return min(least, learnt) if metric in LARGER_IS_BETTER else max(least, learnt)
+    value, naive = worse(least, learnt), coin(metric, reference)
+    if naive is not None and worse(least, naive) == naive and worse(value, naive) == value != naive:
+        value, what = naive, "a coin's"
+    elif not passable(metric, value):
+        value, what = least, "max_worse's"
+    else:
+        return Limit(value, learnt)
+    said = (
+        f"what was learnt cannot alarm on so few rows: chance alone reaches {learnt:.4g} on {rows}; the limit is {what}"
+        if passable(metric, value)
+        else f"cannot alarm on so few rows, nor with this max_worse: no {metric} is worse than {value:.4g}"
+    )
+    return Limit(value, learnt, f"{said}; make monitoring.window longer, or watch another metric")
+
+
+def limit_at(model: ModelSpec, reference: Reference, rows: int) -> float:
+    """The value of `limit_for`."""
+    return limit_for(model, reference, rows).value
+
+
+def coin(metric: str, reference: Reference) -> float | None:
+    """What a prediction that knows nothing of the row gets of a metric: a constant, or a coin; None where it is not known."""
+    labels = as_numbers(reference.sample["_label"])
+    labels = labels[np.isfinite(labels)]
+    if not len(labels):
+        return None
+    share = float(labels.mean())
+    if metric in ("log_loss", "brier") and 0 < share < 1:
+        if metric == "brier":
+            return share * (1 - share)
+        return -share * math.log(share) - (1 - share) * math.log(1 - share)
+    fixed = {
+        "roc_auc": 0.5,
+        "pr_auc": share,
+        "r2": 0.0,
+        "rmse": float(labels.std()) or None,
+        "mae": float(np.abs(labels - np.median(labels)).mean()) or None,
+    }
+    return fixed.get(metric)
+
+
+def about_usual_windows(model: ModelSpec, reference: Reference) -> str:
+    """What the watch on the error can do in windows of the usual number of rows, where that is little; else empty."""
+    rows = min(int(reference.usual_rows), model.monitoring.sample_rows)
+    found = limit_for(model, reference, max(rows, 1))
+    if not found.note:
+        return ""
+    value = reference.holdout_metrics[model.performance_metric]
+    return (
+        f"{model.performance_metric} of windows of {rows} rows, as is usual: limit {found.value:.4g} (holdout {value:.4g}); "
+        f"{found.note}"
+    )
 
 
 def enough_labels(model: ModelSpec, facts: Facts) -> bool:
@@ -95,7 +167,8 @@ def judge(
     if not enough_labels(model, facts):
         return _without_labels(model, window, reference, facts, coverage, estimator)
     rows = window[["_time", "_label", "_prediction"]].dropna()
-    limit = limit_at(model, reference, len(rows))
+    known = limit_for(model, reference, len(rows))
+    limit = known.value
     problem = f"{metric} is not defined on these {len(rows)} rows (one class, or all labels equal)"
     y, p = (rows[name].to_numpy(dtype=float) for name in ("_label", "_prediction"))
     try:
@@ -108,7 +181,15 @@ def judge(
     }
     if metric not in values:
         metrics[metric] = MetricResult(
-            None, limit, holdout[metric], "unreadable", True, problem, coverage=coverage, rows=len(rows)
+            None,
+            limit,
+            holdout[metric],
+            "unreadable",
+            True,
+            problem,
+            coverage=coverage,
+            rows=len(rows),
+            note=known.note,
         )
         return metrics, (Violation(What.UNREADABLE, "_label", metric, None, limit, problem),)
     worse = _beyond(metric, values[metric], limit)
@@ -132,6 +213,7 @@ def judge(
         interval.CONFIDENCE,
         coverage,
         len(rows),
+        known.note,
     )
     violation = Violation(What.PERFORMANCE, metric, metric, values[metric], limit, detail)
     return metrics, (violation,) if worse else ()
@@ -160,13 +242,17 @@ def _without_labels(
     unscored = facts.rows - facts.scored
     needed = f"{unscored} rows have no prediction, {wanted} with both" if unscored else wanted
     detail = f"{facts.labelled} of {facts.rows} labels are in, {needed} are needed; judged when they are"
-    limit = limit_at(model, reference, len(window))
+    known = limit_for(model, reference, len(window))
+    limit = known.value
     made = estimator.estimate(window) if estimator else None
     if made is None:
         return {
-            metric: MetricResult(None, limit, holdout[metric], "not_yet", detail=detail, coverage=coverage)
+            metric: MetricResult(
+                None, limit, holdout[metric], "not_yet", detail=detail, coverage=coverage, note=known.note
+            )
         }, ()
-    limit = limit_at(model, reference, made.rows)
+    known = limit_for(model, reference, made.rows)
+    limit = known.value
     between = "" if made.low is None else f" ({made.low:.4g} to {made.high:.4g})"
     detail = (
         f"an estimate without labels ({made.method}): {made.value:.4g}{between} expected on {made.rows} rows; "
@@ -175,7 +261,7 @@ def _without_labels(
     worse = _beyond(metric, made.value, limit)
     result = MetricResult(
         made.value, limit, holdout[metric], "estimated", worse, detail, low=made.low, high=made.high,
-        confidence=interval.CONFIDENCE, coverage=coverage, rows=made.rows,
+        confidence=interval.CONFIDENCE, coverage=coverage, rows=made.rows, note=known.note,
     )  # fmt: skip
     violation = Violation(What.ESTIMATED_PERFORMANCE, metric, metric, made.value, limit, detail)
     return {metric: result}, (violation,) if worse else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evergreen.monitoring.judgement import Judgement, MetricResult, Status
-from evergreen.spec import LARGER_IS_BETTER
+from evergreen.spec import LARGER_IS_BETTER, passable
 
 WITHOUT_VALUE = {"not_yet": "not yet", "another_version": "another version's"}
 
@@ -32,8 +32,18 @@ def sentence(metric: str, found: MetricResult, called: str | None = None) -> str
         if found.limit is None
         else f"; at {'least' if metric in LARGER_IS_BETTER else 'most'} {found.limit:.4g}"
     )
+    if found.limit is not None and not passable(metric, found.limit):
+        side = ""  # an earlier release kept limits that no value can pass
     kind = "estimated without labels, " if found.state == "estimated" else ""
-    return f"{name}: {kind}{found.value:.4g}{between}{rows}{share}{side}"
+    return f"{name}: {kind}{found.value:.4g}{between}{rows}{share}{side}{_hardly(metric, found)}"
+
+
+def _hardly(metric: str, found: MetricResult) -> str:
+    if found.note:
+        return f" ({found.note})"
+    if found.limit is not None and not passable(metric, found.limit):
+        return "; no value can pass its limit: it cannot alarm on so few rows"
+    return ""
 
 
 def verdict(judgement: Judgement) -> str:

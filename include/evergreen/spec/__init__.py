@@ -10,7 +10,7 @@ database can tell (a column that the feature query does not return, SQL that doe
 from evergreen.spec.column import Column, ColumnType
 from evergreen.spec.dataset import DatasetSpec, Expectation
 from evergreen.spec.load import Specs, json_schema, load_dataset, load_model, load_specs
-from evergreen.spec.metrics import LARGER_IS_BETTER, METRICS
+from evergreen.spec.metrics import LARGER_IS_BETTER, METRICS, passable
 from evergreen.spec.model import ModelSpec
 from evergreen.spec.monitoring import Drift, Monitoring
 from evergreen.spec.problem import Problem
@@ -20,5 +20,5 @@ __all__ = [
     "LARGER_IS_BETTER", "METRICS", "RESERVED_COLUMNS", "Column", "ColumnType", "DatasetSpec", "Drift", "Expectation", "ModelSpec",
     "Monitoring",
     "Problem", "Specs", "format_duration", "json_schema", "load_dataset", "load_model", "load_specs",
-    "parse_duration",
+    "parse_duration", "passable",
 ]  # fmt: skip

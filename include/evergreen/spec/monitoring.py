@@ -141,7 +141,10 @@ class Monitoring(Strict):
         100, ge=1, le=10**12, description="a window with fewer rows is not judged; it is told"
     )
     sample_rows: int = Field(20000, ge=100, le=10**7, description="most rows a side that go into one report")
-    freshness: Span = Field(timedelta(hours=36), description="oldest that the newest row may be")
+    freshness: Span = Field(
+        timedelta(hours=36),
+        description="oldest that the newest row may be; by default, the feed's usual silence at that hour of the week counts on top",
+    )
     volume: Volume = Volume()
     drift: Drift = Drift()
     performance: Performance = Performance()

@@ -22,6 +22,7 @@ class Outcome:
     `digest`: over all files that are loaded with the version, see `registry.identity`; empty: an earlier release trained it.
     `training_hash`: of what of the spec shapes a model, see `provenance`.
     `choice`: window and parameters that the validation chose, see `choose.Choice`; None where nothing was open.
+    `error_limit`: a sentence where the watch on the served error can hardly alarm on the usual number of rows; mostly empty.
     `note`: what the spec asked for and the machine could not give, a sentence; mostly empty.
     """
 
@@ -49,6 +50,7 @@ class Outcome:
     training_hash: str = ""
     choice: dict[str, Any] | None = None
     digest: str = ""
+    error_limit: str = ""
 
     @property
     def passed(self) -> bool:

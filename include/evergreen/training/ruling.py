@@ -157,6 +157,7 @@ def evidence(found: Outcome, ruling: Ruling) -> dict[str, Any]:
         "training_hash": found.training_hash,
         **({"choice": found.choice} if found.choice else {}),
         **({"note": found.note} if found.note else {}),
+        **({"error_limit": found.error_limit} if found.error_limit else {}),
     }
 
 

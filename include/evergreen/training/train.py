@@ -128,7 +128,7 @@ def train(
                 "champion_version": champion.version if champion else None,
             }
             record.parameters(mlflow_run, told | _told(model, judged, final, tags))
-            model_id, sums = _log_files(model, judged, final, document, mlflow_run)
+            model_id, sums, error_limit = _log_files(model, judged, final, document, mlflow_run)
             digest = identity.digest_of(sums)
             record.measured(mlflow_run, model_id, _measured(judged))
             version = None
@@ -168,6 +168,7 @@ def train(
                 note=where.note,
                 training_hash=training_hash(specs, model),
                 choice=judged.choice.summary(),
+                error_limit=error_limit,
             )
             record.finish(mlflow_run, outcome)
         except Exception as error:
@@ -274,13 +275,15 @@ def _measured(judged: Judged) -> dict[str, float]:
 
 def _log_files(
     model: ModelSpec, judged: Judged, final: Final, document: dict[str, Any], mlflow_run: str
-) -> tuple[str, dict[str, str]]:
-    """Log all files; returns MLflow's id of the model, and the sums of the files that stay with its version."""
+) -> tuple[str, dict[str, str], str]:
+    """Log all files; returns MLflow's id of the model, the sums of the files that stay with its version, and what
+    is to say of the watch on its error.
+    """
     with tempfile.TemporaryDirectory(prefix="files-") as place:
         run_files, model_files = Path(place, "run"), Path(place, "model")
         run_files.mkdir()
         model_files.mkdir()
-        write_run_files(model, judged, final, document, run_files)
+        error_limit = write_run_files(model, judged, final, document, run_files)
         registry.log_files(mlflow_run, run_files)
         if judged.choice.board is not None:
             record.show_table(mlflow_run, TABLE_FILE)
@@ -291,4 +294,4 @@ def _log_files(
         kept = {path.name: path for path in model_files.iterdir()}
         kept[SPEC_FILE] = run_files / SPEC_FILE
         kept |= {f"{REFERENCE}/{path.name}": path for path in (run_files / REFERENCE).iterdir()}
-        return model_id, identity.sums(kept)
+        return model_id, identity.sums(kept), error_limit

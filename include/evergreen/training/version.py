@@ -21,7 +21,7 @@ import xgboost as xgb
 import yaml
 
 from evergreen.errors import Reason, TerminalError
-from evergreen.monitoring import reference
+from evergreen.monitoring import performance, reference
 from evergreen.registry.models import ENCODING_FILE, PROBE_FILE, SPEC_FILE
 from evergreen.spec import ModelSpec
 from evergreen.training import leaderboard
@@ -171,8 +171,12 @@ def _check_again(model: ModelSpec, judged: Judged, booster: xgb.Booster, predict
 
 def write_run_files(
     model: ModelSpec, judged: Judged, final: Final, document: dict[str, Any], folder: Path
-) -> None:
-    """Write what the MLflow run keeps: spec, verdict with its evidence, leaderboard, notes, importance, encoding, `reference/`."""
+) -> str:
+    """Write what the MLflow run keeps: spec, verdict with its evidence, leaderboard, notes, importance, encoding, `reference/`.
+
+    Returns:
+        A sentence where the watch on the version's served error can hardly alarm, see `performance.about_usual_windows`.
+    """
     _json(folder / "gate.json", judged.verdict.to_dict())
     _json(folder / "evidence.json", judged.evidence.to_dict())
     if judged.choice.board is not None:
@@ -182,7 +186,9 @@ def write_run_files(
     _json(folder / ENCODING_FILE, final.encoding.to_dict())
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     (folder / SPEC_FILE).write_text(text, encoding="utf-8")
-    reference_of(model, judged, final).write(folder / REFERENCE)
+    found = reference_of(model, judged, final)
+    found.write(folder / REFERENCE)
+    return performance.about_usual_windows(model, found)
 
 
 def reference_of(model: ModelSpec, judged: Judged, final: Final) -> reference.Reference:

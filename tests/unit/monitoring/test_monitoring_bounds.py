@@ -1,0 +1,144 @@
+"""A limit that no value can pass is no watch: it is bounded by a coin's value, or said to be none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from monitoring_scene import ROWS, at, model, week
+
+from evergreen import check
+from evergreen.alerting.history import windows
+from evergreen.ledger import Decision, Kind, append
+from evergreen.monitoring import performance, wording
+from evergreen.monitoring.judge import judge
+from evergreen.monitoring.judgement import MetricResult
+from evergreen.monitoring.movement import Movement
+from evergreen.spec import LARGER_IS_BETTER, METRICS, passable
+from evergreen.warehouse.connection import connect
+
+LABELS = {"binary": np.repeat([0.0, 1.0], [150, 50]), "regression": np.arange(200.0)}
+COIN = {
+    "roc_auc": 0.5, "pr_auc": 0.25, "log_loss": 0.5623, "brier": 0.1875,
+    "r2": 0.0, "rmse": float(np.arange(200.0).std()), "mae": 50.0,
+}  # fmt: skip
+
+
+class Known:
+    """A reference whose error moved without end, or not at all."""
+
+    def __init__(self, task: str, metric: str, value: float, moves: float) -> None:
+        self.holdout_metrics = {metric: value}
+        self.sample = pa.table({"_label": LABELS[task]})
+        self.usual_rows = 168.0
+        self.movement = Movement(metric, 5, (10, 1000), (0.0, 0.0), (moves, moves), moves)
+
+
+def spec(task: str, metric: str, max_worse: float = 0.02):
+    return model(task, performance={"metric": metric, "max_worse": max_worse})
+
+
+def of(task: str, metric: str, value: float, moves: float, max_worse: float = 0.02) -> performance.Limit:
+    return performance.limit_for(spec(task, metric, max_worse), Known(task, metric, value, moves), 168)
+
+
+@pytest.mark.parametrize(("task", "metric"), [(t, m) for t, names in METRICS.items() for m in names])
+def test_a_limit_learnt_beyond_all_bounds_is_a_coins(task, metric):
+    better = 1 if metric in LARGER_IS_BETTER else -1
+    near = 1.0 - 0.0026 if better > 0 else 0.05 * COIN[metric]
+    found = of(task, metric, near, 3.0)
+    assert better * found.learnt < better * COIN[metric], "what was learnt is worse than a coin"
+    assert found.value == pytest.approx(COIN[metric], rel=1e-3)
+    assert passable(metric, found.value)
+    assert "cannot alarm on so few rows" in found.note
+    assert "the limit is a coin's" in found.note
+    quiet = of(task, metric, near, 0.001)
+    assert (quiet.note, better * quiet.value > better * COIN[metric]) == ("", True)
+
+
+def test_a_champion_that_is_hardly_better_than_a_coin_keeps_what_was_learnt_while_it_can_be_passed():
+    learnt = of("binary", "roc_auc", 0.52, 0.05, max_worse=0.3)
+    assert 0 < learnt.value == learnt.learnt < 0.5
+    assert learnt.note == ""
+    bounded = of("binary", "roc_auc", 0.52, 3.0, max_worse=0.3)
+    assert bounded.value == pytest.approx(0.52 * 0.7)
+    assert "the limit is max_worse's" in bounded.note
+    none = of("binary", "roc_auc", 0.52, 3.0, max_worse=1.0)
+    assert not passable("roc_auc", none.value)
+    assert none.note.startswith("cannot alarm on so few rows, nor with this max_worse")
+
+
+def test_training_says_what_the_watch_of_its_champion_can_do():
+    told = performance.about_usual_windows(spec("binary", "roc_auc"), Known("binary", "roc_auc", 0.9974, 3.0))
+    assert told.startswith("roc_auc of windows of 168 rows, as is usual: limit 0.5 (holdout 0.9974); ")
+    assert "make monitoring.window longer, or watch another metric" in told
+    assert (
+        performance.about_usual_windows(spec("binary", "roc_auc"), Known("binary", "roc_auc", 0.9974, 0.001))
+        == ""
+    )
+
+
+def test_an_old_limit_that_no_value_can_pass_is_in_no_picture_and_is_said():
+    old = MetricResult(0.9974, -10.39, 0.99, "judged", rows=168)
+    said = wording.sentence("roc_auc", old)
+    assert "-10" not in said
+    assert "cannot alarm on so few rows" in said
+
+
+def test_the_note_is_kept_with_the_window_told_and_not_drawn(scene):
+    world = scene()
+    world.champion()
+    world.live(1)
+    (found,) = judge(world.specs, world.spec, at(1), "monitor/1")
+    assert found.metrics["rmse"].note == "", "a limit that means something needs no word"
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute(
+            "UPDATE evergreen.window_judgement SET metrics = "
+            """'{"roc_auc": {"value": 0.9, "limit": -10.39, "reference": 0.9, "state": "judged"}}'"""
+        )
+        (window,) = windows(conn, "watched", "roc_auc")
+    assert (window.value, window.limit, window.few_rows) == (0.9, None, True)
+
+
+def test_make_check_says_so(warehouse_url):
+    watched = spec("binary", "roc_auc", 1.0)
+    (never,) = check._never_alarms(watched)
+    assert "monitoring.performance.max_worse" in str(never)
+    assert check._never_alarms(spec("binary", "roc_auc", 0.5)) == []
+    assert check._never_alarms(spec("regression", "rmse", 2.0)) == []
+    with connect() as conn:
+        assert check.check_alarms(conn, watched) == []
+        for version, evidence in (("1", {"error_limit": "limit 0.5, a coin's"}), ("2", {})):
+            append(
+                conn,
+                Decision(
+                    at(0),
+                    "model/watched",
+                    Kind.PROMOTED,
+                    "first_champion",
+                    "t/1",
+                    f"p:{version}",
+                    evidence,
+                    version,
+                ),
+            )
+            told = [str(note) for note in check.check_alarms(conn, watched)]
+            assert len(told) == (version == "1")
+            assert all("limit 0.5, a coin's" in note for note in told)
+
+
+def test_a_week_is_no_alarm_and_a_coin_is():
+    watched = spec("binary", "roc_auc")
+    reference = Known("binary", "roc_auc", 0.9974, 3.0)
+    from monitoring_scene import as_table
+
+    from evergreen.monitoring.measure import frame
+    from evergreen.monitoring.windows import Facts
+
+    rng = np.random.default_rng(2)
+    for skill, violated in ((1.0, False), (-0.2, True)):
+        rows = week(0).assign(y=rng.integers(0, 2, ROWS).astype(float))
+        rows["guess"] = np.clip(0.5 + skill * (rows["y"] - 0.5) / 2 + rng.normal(0, 0.1, ROWS), 0, 1)
+        metrics, _ = performance.judge(watched, frame(as_table(rows)), reference, Facts(ROWS, ROWS, ROWS))
+        assert metrics["roc_auc"].violated is violated
+        assert "cannot alarm on so few rows" in wording.sentence("roc_auc", metrics["roc_auc"])
