@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -280,7 +281,7 @@ def test_airflow_starts_no_run_without_what_a_person_must_fill_in(dagbag: Any) -
     from airflow.sdk.exceptions import ParamValidationError
 
     def start(dag: Any, conf: dict[str, Any]) -> None:
-        params = ParamsDict({name: dag.params.get_param(name) for name in dag.params})
+        params = ParamsDict({name: deepcopy(dag.params.get_param(name)) for name in dag.params})
         params.update(conf)
         params.validate()
 

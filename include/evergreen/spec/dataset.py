@@ -33,14 +33,16 @@ class Source(Written):
         None, description="folder of the files; relative to EVERGREEN_LANDING; default: name"
     )
     pattern: str = Field(
-        "*", description="which files count; the ending tells how one is read, and one with another ending is told"
+        "*",
+        description="which files count; the ending tells how one is read, and one with another ending is told",
     )
     encoding: Encoding = Field("utf-8", description="encoding of .csv, .tsv and .txt files")
     delimiter: Delimiter = Field(
         ",", description="the character between two values of a .csv or .txt file; in a .tsv file it is a tab"
     )
     escape: Literal["\\"] | None = Field(
-        None, description="a backslash where the file writes a quote inside a value so (Spark); default: doubled"
+        None,
+        description="a backslash where the file writes a quote inside a value so (Spark); default: doubled",
     )
     complete: Literal["line_end_or_quiet", "line_end", "quiet", "marker"] = Field(
         "line_end_or_quiet",

@@ -82,7 +82,8 @@ def _rows(
         raise UnreadableError(_too_long(f"{size >> 20} MiB a row"))
     try:
         for batch in reader.iter_batches(
-            batch_size=max(min(BLOCK_ROWS, BLOCK_BYTES // max(size, 1)), 1), columns=None if twice else [names[p] for p in read]
+            batch_size=max(min(BLOCK_ROWS, BLOCK_BYTES // max(size, 1)), 1),
+            columns=None if twice else [names[p] for p in read],
         ):
             there = dict(zip(read, batch.columns, strict=True))
             texts = {p: _text(there[p], names[p], instant=p in instants) for p in set(places)}
