@@ -218,7 +218,7 @@ def _sample(failure: Mapping[str, Any]) -> str:
 def _where(failures: list[Mapping[str, Any]]) -> tuple[Table, ...]:
     """The rows that failed: each different value once, with its place and its key."""
     rows = [
-        (show(_first(f, "column") or "row"), show(row.get("value")), _place(row), show(row.get("key")))
+        (show(_first(f, "column") or "row"), show(row.get("value")), _place(row), str(row.get("key") or ""))
         for f in failures
         for row in _examples(f)
     ]

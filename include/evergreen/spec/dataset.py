@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import date, timedelta
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from evergreen.spec.address import Recipients
 from evergreen.spec.column import NUMBERS, TIMES, Column, Written
@@ -24,6 +24,14 @@ from evergreen.spec.types import (
     unknown,
 )
 from evergreen.spec.zones import TimeZone
+
+
+GENERATED = "generated"
+ROW_ID = "_row_id"
+Key = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: value, json_schema_input_type=tuple[str, ...] | Literal["generated"]),
+]
 
 
 class Source(Written):
@@ -109,10 +117,16 @@ class DatasetSpec(Strict):
         "30 1 * * *", description="when new files are looked for (cron, UTC); null: only by hand"
     )
     source: Source = Source()
-    key: tuple[str, ...] = Field(
+    key: Key = Field(
         min_length=1,
         max_length=32,
-        description="columns that name a row; other values for the same key are a correction",
+        description="columns that name a row; other values for the same key are a correction. `generated`: rows have no key"
+        " of their own and get the column `_row_id` from their content, so that a row with other values is another row",
+    )
+    duplicates: Literal["hold", "drop"] = Field(
+        "hold",
+        description="rows of one file that are equal in every column. hold: equal keys are a failed expectation; with"
+        " key: generated they are rows of their own. drop: they are one row, and counted",
     )
     event_time: str = Field(description="timestamp or date column: when what the row tells of happened")
     arrival: Arrival = Arrival()
@@ -132,6 +146,31 @@ class DatasetSpec(Strict):
     )
     alerts: tuple[Recipients, ...] = Field((), description="recipients; default: EVERGREEN_MAIL_TO")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _generated(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("key") != GENERATED:
+            return given
+        columns = given.get("columns")
+        if isinstance(columns, dict):
+            if ROW_ID in columns:
+                raise ValueError(f"columns.{ROW_ID}: the name is Evergreen's own; rename the column")
+            columns = {**columns, ROW_ID: {"type": "text", "description": "made from the row's content"}}
+        return {**given, "key": [ROW_ID], "columns": columns}
+
+    @property
+    def generated(self) -> bool:
+        """Whether rows have no key of their own: `_row_id` is made of their content."""
+        return self.key == (ROW_ID,)
+
+    @property
+    def delivered(self) -> DatasetSpec:
+        """The spec with the columns that files have: without one that is generated, which then is the key, too."""
+        if not self.generated:
+            return self
+        columns = {name: column for name, column in self.columns.items() if name != ROW_ID}
+        return self.model_copy(update={"key": (), "columns": columns})
+
     @model_validator(mode="after")
     def _consistent(self) -> DatasetSpec:
         problems: list[str] = []
@@ -148,7 +187,7 @@ class DatasetSpec(Strict):
                 f"event_time: {self.event_time} has type {self.columns[self.event_time].type}; make it timestamp"
             )
         for name in self.columns:
-            if name in RESERVED_COLUMNS:
+            if name in RESERVED_COLUMNS or (name == ROW_ID and not self.generated):
                 problems.append(f"columns.{name}: the name is Evergreen's own; rename the column")
             elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", name):
                 problems.append(
@@ -173,7 +212,7 @@ class DatasetSpec(Strict):
                 for place in column.origin or ()
                 if isinstance(place, str)
             )
-            without = [name for name, column in self.columns.items() if not column.origin]
+            without = [name for name, column in self.delivered.columns.items() if not column.origin]
             if places and without:
                 yield f"columns.{without[0]}.from: other columns have a number; give every column one, or none"
         for name, column in self.columns.items():

@@ -24,8 +24,8 @@ from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
 from evergreen.spec import DatasetSpec
 from evergreen.validation import engine, suite
-from evergreen.validation.outcome import BatchOutcome, State
-from evergreen.warehouse import bulk, examples, landing, publish, staging
+from evergreen.validation.outcome import BatchOutcome, Counts, State
+from evergreen.warehouse import bulk, equal_rows, examples, landing, publish, staging
 from evergreen.warehouse import held as held_rows
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.failure import Failure, UnreadableError
@@ -213,7 +213,7 @@ def _decide(
         return
     staged: Staged | None = None
     try:
-        staged = staging.load(conn, dataset, file)
+        staged = staging.load(conn, dataset.delivered, file)
         findings = (
             [] if staged.rows else [Finding(_lost(0, staged.records) if staged.records else _no_rows())]
         )
@@ -232,7 +232,8 @@ def _decide(
     rows = staged.rows if staged else 0
     try:
         if staged is not None and rows:
-            findings, good = staging.type_rows(conn, dataset, staged)
+            findings, good = staging.type_rows(conn, dataset.delivered, staged)
+            staged = equal_rows.settle(conn, dataset, staged)
             # Great Expectations has its own connection and sees committed tables only.
             conn.commit()
             if good:
@@ -255,10 +256,12 @@ def _published_at_once(
 
     What is wrong, and the rows as the file has them, only the long way tells.
     """
-    staged = bulk.load(conn, dataset, file, timeout_s=STATEMENT_TIMEOUT_S)
+    staged = bulk.load(conn, dataset.delivered, file, timeout_s=STATEMENT_TIMEOUT_S)
     if staged is None:
         return False
     try:
+        staged = equal_rows.settle(conn, dataset, staged)
+        conn.commit()
         if not _judge(dataset, staged, as_of):
             _settle(conn, dataset, file, staged, staged.rows, [], as_of, run_id, again=again)
             conn.commit()
@@ -367,35 +370,35 @@ def _settle(
     findings = _with_rows(conn, dataset, file, staged, findings)
     by_row = dataset.quarantine == "rows" and all(f.by_row for f in findings)
     held = publish.mark_held(conn, findings, limit=None if by_row else KEPT_ROWS)
-    verdict = judge_batch(dataset, rows, held, findings)
+    duplicates = staged.duplicates if staged else 0
+    verdict = judge_batch(dataset, rows - duplicates, held, findings)
     if staged and verdict.state == "published":
-        found = publish.to_publish(conn, staged) + held
+        found = publish.to_publish(conn, staged) + held + duplicates
         if found != staged.records:
             findings = [*findings, Finding(_lost(found, staged.records))]
             verdict = Verdict("quarantined", "unreadable")
     batch = _batch_row(conn, dataset, file, as_of, verdict.state)
-    new = changed = 0
+    counts = Counts(rows, held=rows)
     if staged and held:
         publish.quarantine(
             conn, dataset, staged, batch, limit=None if verdict.state == "published" else KEPT_ROWS
         )
     if staged and verdict.state == "published":
         done = publish.upsert(conn, dataset, staged, batch, as_of)
-        new, changed = done.new, done.changed
-    else:
-        held = rows
+        counts = Counts(rows, done.new, done.changed, done.unchanged, duplicates, held)
+    held = counts.held
     if held or verdict.state == "quarantined":
         held_rows.note(conn, dataset, staged, batch, whole=verdict.state == "quarantined")
     else:
         held_rows.forget(conn, batch)
     if staged:
         staging.drop(conn, (staged.raw, staged.typed))
-    numbers = {"rows_read": rows, "rows_new": new, "rows_changed": changed, "rows_held": held}
+    numbers = counts.columns()
     failures = [f.failure.to_dict() for f in findings]
     with conn.cursor() as cursor:
         cursor.execute(
-            "UPDATE evergreen.batch SET rows_read = %s, rows_new = %s, rows_changed = %s, rows_held = %s,"
-            " failures = %s WHERE id = %s",
+            "UPDATE evergreen.batch SET rows_read = %s, rows_new = %s, rows_changed = %s, rows_unchanged = %s,"
+            " rows_duplicate = %s, rows_held = %s, failures = %s WHERE id = %s",
             (*numbers.values(), json.dumps(failures), batch),
         )
     evidence: dict[str, Any] = {
@@ -483,7 +486,7 @@ def _decided_by(conn: Connection, dataset: DatasetSpec, run_id: str) -> list[Bat
     rows = fetch(
         conn,
         "SELECT DISTINCT ON (b.id) b.dataset, b.file, b.checksum, b.state, b.rows_read, b.rows_new, b.rows_changed,"
-        " b.rows_held, b.failures, d.id AS decision_id FROM evergreen.decision AS d JOIN evergreen.batch AS b"
+        " b.rows_unchanged, b.rows_duplicate, b.rows_held, b.failures, d.id AS decision_id FROM evergreen.decision AS d JOIN evergreen.batch AS b"
         " ON b.id = (d.evidence->>'batch')::bigint"
         " WHERE d.subject = %s AND d.run_id = %s AND d.kind = ANY(%s) ORDER BY b.id, d.id DESC",
         (

@@ -11,6 +11,22 @@ State = Literal["published", "quarantined", "waiting"]
 
 
 @dataclass(frozen=True)
+class Counts:
+    """The rows of a batch; of a published one `read` is the sum of the others, of a quarantined one all are held."""
+
+    read: int
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    duplicate: int = 0
+    held: int = 0
+
+    def columns(self) -> dict[str, int]:
+        """By the names of the columns of evergreen.batch."""
+        return {f"rows_{name}": value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
 class BatchOutcome:
     """The decision on one file.
 
@@ -26,6 +42,8 @@ class BatchOutcome:
         rows_held: rows held back: all of a quarantined batch.
         failures: what failed; a published batch has some where rows were held back.
         decision_id: the ledger row; None where it waits.
+        rows_unchanged: rows that are there with the same values; None where an earlier release decided.
+        rows_duplicate: rows that are equal to an earlier one of the file and were dropped; None likewise.
     """
 
     dataset: str
@@ -38,6 +56,8 @@ class BatchOutcome:
     rows_held: int
     failures: tuple[Failure, ...]
     decision_id: int | None
+    rows_unchanged: int | None = None
+    rows_duplicate: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The outcome as JSON takes it."""

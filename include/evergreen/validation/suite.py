@@ -52,9 +52,10 @@ def rules(dataset: DatasetSpec, as_of: datetime, typed: sql.Composable) -> tuple
         typed: the typed table, for the condition of the rows with a doubled key.
     """
     found: list[Rule] = []
-    for name, column in dataset.columns.items():
+    for name, column in dataset.delivered.columns.items():
         found += _of_column(dataset, name, column)
-    found.append(_unique(dataset, typed))
+    if not dataset.generated:
+        found.append(_unique(dataset, typed))
     found += _within_time(dataset, as_of)
     found += [
         Rule(

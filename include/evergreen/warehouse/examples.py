@@ -40,7 +40,7 @@ def with_examples(conn: Connection, dataset: DatasetSpec, staged: Staged, findin
             " ) AS documents"
             ") AS found GROUP BY value ORDER BY min(_row) LIMIT {samples}"
         ).format(
-            value=_listed(named or list(dataset.columns)), key=_listed(dataset.key), raw=table(staged.raw),
+            value=_listed(named or list(dataset.delivered.columns)), key=_listed(dataset.delivered.key), raw=table(staged.raw),
             rows=finding.rows, most=sql.Literal(TEXT + 1), looked_at=sql.Literal(LOOKED_AT),
             samples=sql.Literal(SAMPLES),
         ),

@@ -24,7 +24,7 @@ def note(conn: Connection, dataset: DatasetSpec, staged: Staged | None, batch: i
         whole: all of its rows are held, and not only those that are marked.
     """
     forget(conn, batch)
-    if staged is None:
+    if staged is None or dataset.generated:  # a row without a key of its own comes again as another one
         return
     which = sql.SQL("true") if whole else sql.SQL("_row IN (SELECT _row FROM {})").format(HELD)
     with staging.local_time(conn, dataset), conn.cursor() as cursor:

@@ -25,10 +25,11 @@ HELD = sql.Identifier("pg_temp", "_held")
 
 @dataclass(frozen=True)
 class Published:
-    """How many rows were new and how many were a new version of a row; identical rows are neither."""
+    """How many rows were new, how many were a new version of a row, and how many changed nothing."""
 
     new: int
     changed: int
+    unchanged: int = 0
 
 
 def prepare(conn: Connection, dataset: DatasetSpec) -> None:
@@ -158,7 +159,7 @@ def upsert(conn: Connection, dataset: DatasetSpec, staged: Staged, batch: int, a
         if cursor.fetchone() == (False,):
             new = run(_INSERT, unknown=sql.SQL("true"))
             planner.refresh(conn, f"data.{dataset.name}", new)
-            return Published(new, 0)
+            return Published(new, 0, 0)
         run("DROP TABLE IF EXISTS pg_temp._changed")
         changed = 0
         if run(_CHANGED):
@@ -170,7 +171,9 @@ def upsert(conn: Connection, dataset: DatasetSpec, staged: Staged, batch: int, a
         new = run(_INSERT, unknown=sql.SQL(_UNKNOWN).format(**parts))
         planner.refresh(conn, f"data.{dataset.name}", new + changed)
         planner.refresh(conn, f"data.{dataset.name}__history", changed)
-        return Published(new, changed)
+        run(_COUNT)
+        (rows,) = cursor.fetchone() or (0,)
+        return Published(new, changed, int(rows) - new - changed)
 
 
 def _parts(dataset: DatasetSpec, staged: Staged, batch: int, as_of: datetime) -> dict[str, Any]:
@@ -225,6 +228,10 @@ SELECT n._row, c._arrived_at AS replaced_at, {late} AS late,
     CASE WHEN {told} OR {late} THEN {arrival} ELSE greatest({as_of}, c._arrived_at) END AS effective
 FROM {typed} AS n JOIN {current} AS c ON {same}
 WHERE ROW({n}) IS DISTINCT FROM ROW({c}) AND NOT EXISTS (SELECT 1 FROM {held} AS held WHERE held._row = n._row)
+"""
+
+_COUNT = """
+SELECT count(*) FROM {typed} AS n WHERE NOT EXISTS (SELECT 1 FROM {held} AS held WHERE held._row = n._row)
 """
 
 _ARCHIVE = """

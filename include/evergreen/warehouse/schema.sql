@@ -69,6 +69,11 @@ ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS file_mtime_ns bigint;
 ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS file_ctime_ns bigint;
 ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS file_inode numeric(20);
 
+-- Rows that are as they were before, and rows of the file that are equal to an earlier one of it and were dropped. Read are
+-- new + changed + unchanged + duplicate + held of a published batch. NULL: an earlier release decided it.
+ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS rows_unchanged bigint;
+ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS rows_duplicate bigint;
+
 -- The keys of rows that were held back, at most 10,000 a batch: what is not published since is still missing.
 -- NULL: the key could not be read.
 CREATE TABLE IF NOT EXISTS evergreen.held_key (

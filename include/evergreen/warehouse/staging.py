@@ -47,13 +47,15 @@ _REMEDY = {
 class Staged:
     """The tables of one batch and what they hold; a batch that `bulk` loaded has no raw table.
 
-    `rows` were loaded, of `records` that the file has by its feed's own count.
+    `rows` were loaded, of `records` that the file has by its feed's own count. `duplicates` counts rows that are equal to
+    an earlier one and were dropped, see `evergreen.warehouse.equal_rows`.
     """
 
     raw: str
     typed: str
     rows: int
     records: int
+    duplicates: int = 0
 
 
 @dataclass(frozen=True)
