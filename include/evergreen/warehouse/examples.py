@@ -46,7 +46,10 @@ def with_examples(conn: Connection, dataset: DatasetSpec, staged: Staged, findin
         ),
     )  # fmt: skip
     examples = tuple(Example(row["row"], short(row["value"]), short(row["key"])) for row in rows)
-    failure = replace(finding.failure, rows=examples, sample=tuple(one.value for one in examples))
+    sample = finding.failure.sample
+    if len(sample) < len(examples):  # of the first rows that fail, which may all have one value
+        sample = tuple(one.value for one in examples)
+    failure = replace(finding.failure, rows=examples, sample=sample)
     return replace(finding, failure=failure)
 
 

@@ -93,7 +93,7 @@ def test_a_model_may_be_keyed_on_the_generated_column(room: Room) -> None:
 
 @pytest.mark.parametrize("mode", ["batch", "rows"])
 def test_a_bad_row_without_a_key_is_held_with_its_line(room: Room, mode: str) -> None:
-    dataset = spec(**NO_KEY, quarantine=mode)
+    dataset = spec(**NO_KEY, quarantine=mode, max_bad_rows=0.1)
     room.land("a.csv", [*map(reading, range(30)), reading(1, value=1000), reading(1, value="x")])
     outcome = room.ingest(dataset)[0]
     assert outcome.rows_held == (2 if mode == "rows" else 32)
@@ -125,7 +125,7 @@ def test_full_duplicates_are_one_row_and_counted(room: Room, key: str) -> None:
 
 
 def test_duplicates_beside_held_rows_add_up(room: Room) -> None:
-    dataset = spec(duplicates="drop", quarantine="rows", max_bad_rows=0.5)
+    dataset = spec(duplicates="drop", quarantine="rows", max_bad_rows=0.7)
     room.land(
         "a.csv", [reading(0), reading(0), reading(1, value=1000), reading(1, value=1000), reading(2, ok="?")]
     )
