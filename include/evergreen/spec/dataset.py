@@ -25,9 +25,10 @@ from evergreen.spec.types import (
 )
 from evergreen.spec.zones import TimeZone
 
-
 GENERATED = "generated"
 ROW_ID = "_row_id"
+# PostgreSQL's 1,600, less the three that the history adds.
+MOST_COLUMNS = 1597
 Key = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: value, json_schema_input_type=tuple[str, ...] | Literal["generated"]),
@@ -185,6 +186,11 @@ class DatasetSpec(Strict):
         if self.event_time in self.columns and self.columns[self.event_time].type not in TIMES:
             problems.append(
                 f"event_time: {self.event_time} has type {self.columns[self.event_time].type}; make it timestamp"
+            )
+        if len(self.columns) > MOST_COLUMNS:
+            problems.append(
+                f"columns: {len(self.columns)} are more than the {MOST_COLUMNS:,} that a table of PostgreSQL can have beside"
+                " Evergreen's own; put them into two datasets with the same key and join them in the feature query"
             )
         for name in self.columns:
             if name in RESERVED_COLUMNS or (name == ROW_ID and not self.generated):

@@ -108,6 +108,8 @@ def ingest(
                 waiting.append(_waits(dataset, file, file.waiting))
                 continue
             known = _known(conn, dataset, file)
+            if known == "published" and force:
+                log.warning("%s: Force judges quarantined files again; %s is published and stays", dataset.name, file.name)
             if known == "published" or (known == "quarantined" and not force):
                 log.info("%s: %s was decided before (%s)", dataset.name, file.name, known)
                 _remember(conn, dataset, file)
@@ -304,10 +306,20 @@ def _lost(found: int, records: int) -> Failure:
 def _refused(dataset: DatasetSpec, error: psycopg2.Error) -> Failure:
     # Detail and context of the message quote rows.
     text = " ".join((error.diag.message_primary or type(error).__name__).split())[:200]
+    if "row is too big" in text:
+        remedy = (
+            "a row has to fit into a page of 8 kB, in which every number and every time takes 8 bytes: about 1,000 of them; "
+            "put the columns into two datasets with the same key and join them in the feature query"
+        )
+    elif "index" in text:
+        remedy = (
+            f"shorten the key ({', '.join(dataset.key)}): one over 2.7 kB cannot be indexed; then deliver the file again"
+        )
+    else:
+        remedy = "shorten or mend the value, then deliver the file again"
     return Failure(
         STORABLE, None, f"PostgreSQL refuses a row: {text} (SQLSTATE {error.pgcode})", "rows that the warehouse can hold",
-        remedy=f"shorten or mend the value, the key ({', '.join(dataset.key)}) first: one over 2.7 kB cannot be indexed; "
-        "then deliver the file again",
+        remedy=remedy,
     )  # fmt: skip
 
 

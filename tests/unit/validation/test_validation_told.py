@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from email.message import EmailMessage
 
 import pytest
@@ -147,8 +146,7 @@ def test_each_different_value_is_told_once_with_line_and_key(room: Room) -> None
     ):
         assert said in text, said
     assert text.count("-3000") == 1
-    also = text.partition("Also recorded")[2]
-    assert not re.search("max_bad_rows|held_whole|batch", also)
+    assert "Also recorded" not in text
 
 
 def test_a_doubled_key_names_its_rows(room: Room) -> None:
