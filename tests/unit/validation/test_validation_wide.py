@@ -15,7 +15,7 @@ def wide(count: int) -> dict[str, dict[str, str]]:
 def test_more_columns_than_a_table_has_are_refused_with_the_limit() -> None:
     own = len(spec().columns)
     assert len(spec(columns=wide(MOST_COLUMNS - own)).columns) == MOST_COLUMNS
-    with pytest.raises(ValueError, match="1598 are more than the 1,597.*two datasets"):
+    with pytest.raises(ValueError, match=r"1598 are more than the 1,597.*two datasets"):
         spec(columns=wide(MOST_COLUMNS - own + 1))
 
 
