@@ -33,6 +33,11 @@ def quarantined(conn: Connection, known: Known) -> Letter:
         "reason",
         "state",
         "max_bad_rows",
+        "rows_new",
+        "rows_changed",
+        "rows_unchanged",
+        "rows_duplicate",
+        "failures_in_all",
         "batch",
         "held_whole",
     }
