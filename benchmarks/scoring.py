@@ -24,7 +24,7 @@ from benchmarks.table import Row
 from evergreen import registry
 from evergreen.scoring.score import score
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse import arrow, features
+from evergreen.warehouse import arrow, features, views
 from evergreen.warehouse.connection import connect
 
 AS_OF = data.END + timedelta(days=1)
@@ -109,9 +109,9 @@ def _baseline(specs: Specs, model: ModelSpec, rows: int, table: str) -> float:
     if found is None:
         raise RuntimeError("no champion")
     loaded = registry.load(model, found.version)
-    query = features.feature_query(specs, model, AS_OF, data.START, AS_OF, ordered=False)
+    query = features.feature_query(model, data.START, AS_OF, ordered=False)
     schema = arrow.feature_schema(model)
-    with arrow.reading(specs.datasets_of(model)) as reader:
+    with views.reading(specs, model, AS_OF) as reader:
         limited = sql.SQL("SELECT * FROM ({}) AS f LIMIT {}").format(query, sql.Literal(rows))
         given = [
             (loaded.encode(pa.table(b)).matrix, b.select(["_key", "_time"]))

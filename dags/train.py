@@ -71,8 +71,8 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             from evergreen.warehouse.connection import connect
 
             found, model = wiring.model_and_specs(spec.name)
+            features.require_valid(found, model)
             with connect() as conn:
-                features.require_valid(conn, found, model)
                 waits = ledger.awaiting_approval(conn, model.name) is not None
             if waits:  # one that nobody asks about any more would keep its requests for ever
                 from evergreen.training import approval

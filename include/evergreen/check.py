@@ -11,10 +11,9 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from evergreen import settings
-from evergreen.errors import EvergreenError
+from evergreen.errors import EvergreenError, TerminalError
 from evergreen.spec import (
     DatasetSpec,
     ModelSpec,
@@ -27,9 +26,6 @@ from evergreen.spec import (
 )
 from evergreen.spec.environment import environment_problems
 
-if TYPE_CHECKING:
-    from evergreen.warehouse.connection import Connection
-
 SCHEMAS = Path(__file__).parent / "schemas"
 
 
@@ -40,38 +36,25 @@ def write_schemas(folder: Path = SCHEMAS) -> None:
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
-def check_history(conn: Connection, specs: Specs, model: ModelSpec) -> list[Problem] | None:
+def check_history(specs: Specs, model: ModelSpec) -> list[Problem] | None:
     """Compare training window, holdout and monitoring window with the history in the warehouse.
-
-    Rolls back at the end: a draft's tables would keep the types and the key of this moment.
 
     Returns:
         The windows that are longer than the history, or the query that fails on its rows; None where nothing has
         landed yet.
     """
-    from datetime import datetime, timezone
-
-    import psycopg2
     from psycopg2 import sql
 
-    from evergreen.warehouse import features
-    from evergreen.warehouse.connection import fetch
-    from evergreen.warehouse.migrate import ensure_dataset
+    from evergreen.warehouse import features, views
 
-    for dataset in specs.datasets_of(model):
-        ensure_dataset(conn, dataset)
-    query = features.feature_query(
-        specs, model, datetime(9999, 1, 1, tzinfo=timezone.utc), None, None, ordered=False
+    query = sql.SQL("SELECT min(_time) AS first, max(_time) AS last FROM ({}) AS _rows").format(
+        features.feature_query(model, None, None, ordered=False)
     )
     try:
-        found = fetch(
-            conn, sql.SQL("SELECT min(_time) AS first, max(_time) AS last FROM ({}) AS _rows").format(query)
-        )[0]
-    except (psycopg2.DataError, psycopg2.ProgrammingError) as error:
-        text = f"does not run on the rows that have landed: {error.diag.message_primary}; mend the query"
-        return [Problem(f"models/{model.name}.sql", "", "", text)]
-    finally:
-        conn.rollback()
+        with views.reading(specs, model, features.LATEST) as reader:
+            found = reader.rows(query)[0]
+    except TerminalError as error:
+        return [Problem(f"models/{model.name}.sql", "", "", str(error))]
     file = f"models/{model.name}.yaml"
     if found["first"] is None:
         return None
@@ -189,7 +172,6 @@ def main(argv: list[str] | None = None) -> int:
         from evergreen.stack.variables import environment
         from evergreen.validation.patterns import pattern_problems
         from evergreen.warehouse import features
-        from evergreen.warehouse.connection import connect
 
         try:
             if not os.environ.get(settings.WAREHOUSE.name) and Layout.of().secrets_file.exists():
@@ -198,14 +180,16 @@ def main(argv: list[str] | None = None) -> int:
                 with connect() as conn:
                     problems += pattern_problems(conn, dataset)
             for model in specs.models.values():
+                found = features.check(specs, model)
+                problems += found
+                if not found:
+                    history = check_history(specs, model)
+                    problems += history if history is not None else []
+                    notes += [] if history is not None else [_no_rows(model)]
                 with connect() as conn:
-                    found = features.check(conn, specs, model)
-                    problems += found
-                    if not found:
-                        history = check_history(conn, specs, model)
-                        problems += history if history is not None else []
-                        notes += [] if history is not None else [_no_rows(model)]
                     notes += check_alarms(conn, model)
+        except TerminalError as error:
+            problems.append(Problem("the warehouse", "", "", str(error)))
         except (EvergreenError, StackError) as error:
             unseen = str(error)
     for note in notes:

@@ -22,6 +22,7 @@ class Reason(str, Enum):
     NO_PREVIOUS_CHAMPION = "no_previous_champion"
     REGISTRY_MISMATCH = "registry_mismatch"
     BAD_QUERY = "bad_query"
+    NO_ROLE = "no_role"
     BAD_METRIC = "bad_metric"
     PROBE_FAILED = "probe_failed"
     UNREACHABLE = "unreachable"

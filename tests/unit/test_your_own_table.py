@@ -37,8 +37,7 @@ def test_the_worked_example_works(warehouse_url: str, tmp_path: Path) -> None:
     )
     assert (outcome.state, outcome.rows_new, outcome.rows_held) == ("published", 9000, 0)
     spec = specs.models["parcel_late"]
-    with connect() as conn:
-        assert features.check(conn, specs, spec) == []
+    assert features.check(specs, spec) == []
     taken = snapshot.take(specs, spec, as_of, tmp_path)
     assert 8500 < taken.rows < 9000, "the newest two days have no label yet"
     assert datetime.fromisoformat(taken.end) <= as_of - timedelta(days=2)

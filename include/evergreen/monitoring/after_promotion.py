@@ -30,7 +30,7 @@ from evergreen.registry.watched import Watched, watched
 from evergreen.spec import ModelSpec, Specs
 from evergreen.training import compare, metrics
 from evergreen.training.compare import Improvement
-from evergreen.warehouse import arrow, features
+from evergreen.warehouse import features, views
 from evergreen.warehouse.connection import Connection, connect, fetch
 
 log = logging.getLogger(__name__)
@@ -252,26 +252,23 @@ def _paired(
         " JOIN ({new}) AS n ON n.key = f._key JOIN ({old}) AS o ON o.key = f._key"
         " ORDER BY f._hash, f._key LIMIT {most}"
     ).format(
-        rows=features.feature_query(
-            specs, model, as_of, champion.trained_until, None, mature_at=as_of, ordered=False
-        ),
-        new=_predicted("prediction", model, champion.version, champion.trained_until, as_of),
-        old=_predicted("shadow_prediction", model, str(found.previous), champion.trained_until, as_of),
+        rows=features.feature_query(model, champion.trained_until, None, mature_at=as_of, ordered=False),
+        new=_predicted(views.PREDICTIONS, champion.version, champion.trained_until, as_of),
+        old=_predicted(views.SHADOW, str(found.previous), champion.trained_until, as_of),
         most=sql.Literal(MOST_ROWS),
     )
-    with arrow.reading(specs.datasets_of(model)) as reader:
+    with views.reading(specs, model, as_of) as reader:
         return reader.table(query, SCHEMA)
 
 
 def _predicted(
-    table: str, model: ModelSpec, version: str, start: datetime, as_of: datetime
+    view: str, version: str, start: datetime, as_of: datetime
 ) -> sql.Composable:
     return sql.SQL(
-        "SELECT key, prediction FROM {table} WHERE model = {model} AND version = {version} AND event_time >= {start}"
+        "SELECT key, prediction FROM {view} WHERE version = {version} AND event_time >= {start}"
         " AND as_of <= {as_of}"
     ).format(
-        table=sql.Identifier("evergreen", table),
-        model=sql.Literal(model.name),
+        view=sql.Identifier(view),
         version=sql.Literal(version),
         start=sql.Literal(start),
         as_of=sql.Literal(as_of),

@@ -17,7 +17,7 @@ from evergreen.ledger import Decision, Kind
 from evergreen.monitoring import episode
 from evergreen.spec import ModelSpec, Specs
 from evergreen.training.provenance import training_hash
-from evergreen.warehouse import arrow, features
+from evergreen.warehouse import features, views
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,6 @@ def _count(specs: Specs, model: ModelSpec, start: datetime, as_of: datetime, mos
         return 0
     query = sql.SQL(
         "SELECT count(*) AS rows FROM (SELECT FROM ({rows}) AS f WHERE _label IS NOT NULL LIMIT {most}) AS _some"
-    ).format(rows=features.event_query(specs, model, as_of, start, end), most=sql.Literal(most))
-    with arrow.reading(specs.datasets_of(model)) as reader:
+    ).format(rows=features.event_query(model, start, end), most=sql.Literal(most))
+    with views.reading(specs, model, as_of) as reader:
         return int(reader.rows(query)[0]["rows"])

@@ -12,7 +12,7 @@ from psycopg2 import sql
 
 from evergreen.monitoring.windows import ANCHOR, EXACT, Facts, Window, window_of
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse import arrow, features
+from evergreen.warehouse import arrow, features, views
 from evergreen.warehouse.connection import connect, fetch
 
 # The top ten bits of a key's hash are its bucket; the index `prediction_sample` holds the lowest ones.
@@ -63,12 +63,12 @@ def feed(specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, look_
         TransientError: the warehouse does not answer.
     """
     end = as_of + timedelta(microseconds=1)
-    with arrow.reading(specs.datasets_of(model)) as reader:
+    with views.reading(specs, model, as_of) as reader:
         counts = counted(reader, specs, model, as_of, start, look_back)
         facts = {}
         for begin, (rows, labelled) in counts.windows.items():
             window = window_of(begin, model.monitoring.window)
-            scored = _scored(reader, _made(model, window.start, min(window.end, end), as_of))
+            scored = _scored(reader, _made(window.start, min(window.end, end), as_of))
             if scored >= max(EXACT, (1 - ALL_BUT) * rows):
                 scored = rows
             facts[begin] = Facts(rows, labelled, min(scored, rows))
@@ -92,7 +92,7 @@ def counted(
     ).format(
         length=sql.Literal(length),
         anchor=sql.Literal(ANCHOR),
-        rows=features.event_query(specs, model, as_of, start, end),
+        rows=features.event_query(model, start, end),
     )
     rows = reader.rows(query)
     newest = max((r["newest"] for r in rows), default=None)
@@ -144,9 +144,9 @@ def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window, fact
         TerminalError: the feature query does not run.
         TransientError: the warehouse does not answer.
     """
-    with arrow.reading(specs.datasets_of(model)) as reader:
+    with views.reading(specs, model, as_of) as reader:
         buckets = _buckets(facts.scored, model.monitoring.sample_rows)
-        types = features.key_types(reader.conn, specs, model, as_of) if buckets <= INDEXED else []
+        types = _key_types(reader, model) if buckets <= INDEXED else []
         if types and set(types) <= READ_BACK:
             rows = _drawn(reader, specs, model, as_of, window, buckets, types)
         else:
@@ -165,13 +165,13 @@ def _sorted(
     """
     rows = reader.table(
         sql.SQL("SELECT f.* FROM ({rows}) AS f ORDER BY f._hash, f._key LIMIT {limit}").format(
-            rows=features.feature_query(specs, model, as_of, window.start, window.end, ordered=False),
+            rows=features.feature_query(model, window.start, window.end, ordered=False),
             limit=sql.Literal(model.monitoring.sample_rows),
         ),
         arrow.feature_schema(model),
     )
     theirs = sql.SQL("{} AND key = ANY ({})").format(
-        _made(model, window.start, window.end, as_of), _array(rows["_key"], "text")
+        _made(window.start, window.end, as_of), _array(rows["_key"], "text")
     )
     served = reader.table(
         sql.SQL("SELECT key, prediction, version FROM ({}) AS served").format(_served(theirs)), SERVED
@@ -189,7 +189,7 @@ def _drawn(
     types: list[str],
 ) -> pa.Table:
     """The sample out of the window's predictions, found in the lowest buckets of the index `prediction_sample`."""
-    in_buckets = _lowest(_made(model, window.start, window.end, as_of), buckets)
+    in_buckets = _lowest(_made(window.start, window.end, as_of), buckets)
     parts = [f"_key_{place}" for place in range(len(types))]
     served = reader.table(
         sql.SQL(
@@ -212,14 +212,17 @@ def _drawn(
     }
     rows = reader.table(
         sql.SQL("SELECT f.* FROM ({rows}) AS f WHERE f._key = ANY ({keys})").format(
-            rows=features.feature_query(
-                specs, model, as_of, window.start, window.end, ordered=False, among=among
-            ),
+            rows=features.feature_query(model, window.start, window.end, ordered=False, among=among),
             keys=_array(served["_key"], "text"),
         ),
         arrow.feature_schema(model),
     )
     return rows.join(served.drop_columns(parts), "_key", join_type="inner")
+
+
+def _key_types(reader: arrow.Reader, model: ModelSpec) -> list[str]:
+    types = features.types(reader)
+    return [types[name] for name in model.key]
 
 
 def _array(values: pa.ChunkedArray | pa.Array, type_: str) -> sql.Composable:
@@ -235,7 +238,7 @@ def _buckets(scored: int, wanted: int) -> int:
 def _newest(
     reader: arrow.Reader, specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, end: datetime
 ) -> datetime | None:
-    rows = features.event_query(specs, model, as_of, start, end)
+    rows = features.event_query(model, start, end)
     found: datetime | None = reader.rows(sql.SQL("SELECT max(_time) AS newest FROM ({}) AS f").format(rows))[
         0
     ]["newest"]
@@ -278,13 +281,12 @@ def _lowest(made: sql.Composable, buckets: int) -> sql.Composable:
     )
 
 
-def _made(model: ModelSpec, start: datetime, end: datetime, as_of: datetime) -> sql.Composable:
+def _made(start: datetime, end: datetime, as_of: datetime) -> sql.Composable:
     """Every prediction of a range that counts as of a time."""
     return sql.SQL(
-        "SELECT key, version, event_time, prediction, scored_at FROM evergreen.prediction WHERE model = {model}"
-        " AND event_time >= {start} AND event_time < {end} AND as_of <= {as_of}"
+        "SELECT key, version, event_time, prediction, scored_at FROM _prediction"
+        " WHERE event_time >= {start} AND event_time < {end} AND as_of <= {as_of}"
     ).format(
-        model=sql.Literal(model.name),
         start=sql.Literal(start),
         end=sql.Literal(end),
         as_of=sql.Literal(as_of),

@@ -13,7 +13,7 @@ from psycopg2 import sql
 from evergreen.monitoring import measure, reads
 from evergreen.monitoring.windows import Window
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse import arrow, features
+from evergreen.warehouse import arrow, features, views
 
 
 class Known:
@@ -35,9 +35,7 @@ class Known:
         if window.start not in self._read:
             query = sql.SQL("SELECT * FROM ({rows}) AS f ORDER BY _hash, _key LIMIT {limit}").format(
                 rows=features.feature_query(
-                    self._specs,
                     self._model,
-                    self.as_of,
                     window.start,
                     min(window.end, self.as_of),
                     ordered=False,
@@ -65,5 +63,5 @@ def known(specs: Specs, model: ModelSpec, as_of: datetime) -> Iterator[Known]:
         TerminalError: the feature query does not run.
         TransientError: the warehouse does not answer.
     """
-    with arrow.reading(specs.datasets_of(model)) as reader:
+    with views.reading(specs, model, as_of) as reader:
         yield Known(reader, specs, model, as_of)

@@ -20,7 +20,7 @@ from evergreen.replay.asked import Asked
 from evergreen.replay.checkpoint import Folder
 from evergreen.spec import ModelSpec
 from evergreen.training.metrics import compute
-from evergreen.warehouse import arrow, features
+from evergreen.warehouse import arrow, features, views
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,12 @@ def _labels(asked: Asked) -> pd.DataFrame:
     """The labels of all windows as known at the end, by key; of each window the rows that the watch would measure."""
     parts, model = [], asked.model
     schema = arrow.feature_schema(model)
-    with arrow.reading(asked.specs.datasets_of(model)) as reader:
+    with views.reading(asked.specs, model, asked.end) as reader:
         for window in asked.windows:
             query = sql.SQL(
                 "SELECT _key, _label FROM ({rows}) AS f ORDER BY _hash, _key LIMIT {limit}"
             ).format(
-                rows=features.feature_query(
-                    asked.specs, model, asked.end, window.start, window.end, ordered=False
-                ),
+                rows=features.feature_query(model, window.start, window.end, ordered=False),
                 limit=sql.Literal(model.monitoring.sample_rows),
             )
             names = ["_key", "_label"]

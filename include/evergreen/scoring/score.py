@@ -31,7 +31,7 @@ from evergreen.scoring import shadow
 from evergreen.scoring.shadow import Shadow, Shadowed
 from evergreen.scoring.writer import SERVED, SHADOW, Part, Writer
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse import arrow, features, planner
+from evergreen.warehouse import arrow, features, planner, views
 from evergreen.warehouse.connection import connect
 
 log = logging.getLogger(__name__)
@@ -121,9 +121,8 @@ def score(
             )
         loaded = registry.load(model, champion.version)
         conn.commit()
-        reader = stack.enter_context(arrow.reading(specs.datasets_of(model), timeout_s=STATEMENT_TIMEOUT_S))
-        types = features.types(reader.conn, specs, model, as_of)
-        reader.conn.commit()
+        reader = stack.enter_context(views.reading(specs, model, as_of, timeout_s=STATEMENT_TIMEOUT_S))
+        types = features.types(reader)
         seen = loaded.seen_by(model)
         _require_features(seen, champion, features.lacking(seen, types, loaded.categories))
         under = watched(model, changes)
@@ -131,9 +130,9 @@ def score(
         previous = beside.version if beside and beside.there else None
         if beside is not None:
             seen = beside.seen
-        query = features.feature_query(specs, seen, as_of, first, last, ordered=False)
+        query = features.feature_query(seen, first, last, ordered=False)
         schema = pa.schema([f for f in arrow.feature_schema(seen) if f.name not in ("_hash", "_label")])
-        todo = _unscored(model, query, schema, champion, previous, (first, last), by_any=not chosen)
+        todo = _unscored(query, schema, champion, previous, (first, last), by_any=not chosen)
         if previous is not None:
             schema = schema.append(pa.field(MINE, pa.bool_())).append(pa.field(ITS, pa.bool_()))
         _require_unique(reader, model, query)
@@ -216,7 +215,6 @@ def rechunk(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> 
 
 
 def _unscored(
-    model: ModelSpec,
     query: sql.Composable,
     schema: pa.Schema,
     champion: registry.Champion,
@@ -237,13 +235,12 @@ def _unscored(
     columns = sql.SQL(", ").join(sql.Identifier("f", name) for name in schema.names)
     joined = sql.SQL(
         "({query}) AS f LEFT JOIN ("
-        " SELECT key, bool_or(version = {version}) AS mine FROM evergreen.prediction"
-        " WHERE model = {model} AND event_time >= {first} AND event_time < {last} GROUP BY key"
+        " SELECT key, bool_or(version = {version}) AS mine FROM _prediction"
+        " WHERE event_time >= {first} AND event_time < {last} GROUP BY key"
         ") AS p ON p.key = f._key"
     ).format(
         query=query,
         version=sql.Literal(champion.version),
-        model=sql.Literal(model.name),
         first=sql.Literal(span[0]),
         last=sql.Literal(span[1]),
     )
@@ -255,8 +252,8 @@ def _unscored(
     )
     return sql.SQL(
         "SELECT {columns}, {wanted} AS {mine}, {shadowed} AS {its} FROM {joined} LEFT JOIN ("
-        " SELECT key FROM evergreen.shadow_prediction"
-        " WHERE model = {model} AND version = {previous} AND event_time >= {first} AND event_time < {last}"
+        " SELECT key FROM _shadow_prediction"
+        " WHERE version = {previous} AND event_time >= {first} AND event_time < {last}"
         ") AS s ON s.key = f._key WHERE {wanted} OR {shadowed}"
     ).format(
         columns=columns,
@@ -265,7 +262,6 @@ def _unscored(
         shadowed=shadowed,
         its=sql.Identifier(ITS),
         joined=joined,
-        model=sql.Literal(model.name),
         previous=sql.Literal(previous),
         first=sql.Literal(max(span[0], champion.trained_until)),
         last=sql.Literal(span[1]),

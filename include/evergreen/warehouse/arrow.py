@@ -1,13 +1,13 @@
 """Query results as Arrow, in batches of bounded size, straight from PostgreSQL's binary COPY (ADBC).
 
-Read here is what the feature query returns. It runs on a connection of its own in one read-only transaction, so that
-all queries of a reader see the same rows, whatever is published meanwhile.
+A reader has a connection of its own and one read-only transaction, so that all its queries see the same rows, whatever
+is published meanwhile. Each query goes by the extended protocol, which takes one statement and not two.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,15 +20,19 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError, TransientError
-from evergreen.spec import DatasetSpec, ModelSpec
+from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import Connection, connect
-from evergreen.warehouse.migrate import ensure_dataset
 
 BATCH_BYTES = 16 << 20
 # SQLSTATEs of a query that could not be served now: connection, resources, intervention, locks.
 _BUSY = ("53", "55", "40")
 _LOST = ("08", "57P")
 _CANCELLED = "57014"
+# What a text of a time, an interval or a number means, and how one is written, does not depend on the server's settings.
+_WRITTEN = {
+    "TimeZone": "UTC", "DateStyle": "ISO,MDY", "IntervalStyle": "postgres", "extra_float_digits": "1", "lc_time": "C",
+    "lc_numeric": "C", "lc_monetary": "C",
+}  # fmt: skip
 
 
 def feature_schema(model: ModelSpec, *, entity: bool = False) -> pa.Schema:
@@ -49,6 +53,14 @@ class Reader:
     conn: Connection
     cursor: Any
     timeout_s: int
+
+    def run(self, statement: sql.Composable) -> None:
+        """Run one statement that returns nothing; only what prepares a reader may change anything.
+
+        Raises:
+            adbc_driver_manager.Error: it does not run; the transaction is over then, see `error`.
+        """
+        self.cursor.execute(statement.as_string(self.conn))
 
     def stream(self, query: sql.Composable, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a query as record batches of about `BATCH_BYTES`; one query at a time.
@@ -90,9 +102,10 @@ class Reader:
         try:
             yield
         except (adbc_driver_manager.Error, OSError, pa.ArrowException) as error:
-            raise self._error(error, time.monotonic() - started) from error
+            raise self.error(error, time.monotonic() - started) from error
 
-    def _error(self, error: Exception, took_s: float) -> Exception:
+    def error(self, error: Exception, took_s: float = 0.0) -> Exception:
+        """What an error of the driver is to a task."""
         code, line = getattr(error, "sqlstate", None) or "", _line(error)
         # A failure in the middle of the rows comes without its SQLSTATE.
         if code.startswith(_LOST) or not (code or self._alive()):
@@ -122,22 +135,22 @@ class Reader:
 
 
 @contextmanager
-def reading(datasets: Iterable[DatasetSpec], *, timeout_s: int = 600) -> Iterator[Reader]:
-    """Open a reader on datasets; one that never landed is an empty table.
+def reading(
+    *, timeout_s: int = 600, prepare: Callable[[Reader], None] = lambda reader: None
+) -> Iterator[Reader]:
+    """Open a reader of the warehouse.
 
     Args:
-        datasets: what the queries read.
         timeout_s: the server ends a statement that runs longer.
+        prepare: what is to be done in the transaction before it becomes read-only; all of it is rolled back at the end.
 
     Raises:
         TransientError: the warehouse cannot be reached.
     """
     with connect(timeout_s=timeout_s) as conn:
-        for dataset in datasets:
-            ensure_dataset(conn, dataset)
-        conn.commit()
         given = parse_dsn(settings.WAREHOUSE.read())
-        options = f"{given.pop('options', '')} -c TimeZone=UTC -c statement_timeout={timeout_s * 1000} -c lock_timeout=60000"
+        written = " ".join(f"-c {name}={value}" for name, value in _WRITTEN.items())
+        options = f"{given.pop('options', '')} {written} -c statement_timeout={timeout_s * 1000} -c lock_timeout=60000"
         given.setdefault("connect_timeout", "10")
         try:
             opened = adbc.connect(make_dsn(**{**given, "application_name": "evergreen", "options": options}))
@@ -147,8 +160,11 @@ def reading(datasets: Iterable[DatasetSpec], *, timeout_s: int = 600) -> Iterato
             cursor = opened.cursor(
                 adbc_stmt_kwargs={"adbc.postgresql.batch_size_hint_bytes": str(BATCH_BYTES)}
             )
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            yield Reader(conn, cursor, timeout_s)
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            reader = Reader(conn, cursor, timeout_s)
+            prepare(reader)
+            cursor.execute("SET TRANSACTION READ ONLY")
+            yield reader
             cursor.close()
         finally:
             # Closing a connection that was lost says so once more.

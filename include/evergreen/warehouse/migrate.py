@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from importlib import resources
 
-from psycopg2 import sql
+from psycopg2 import errors, sql
 
+from evergreen.errors import Reason, TerminalError
 from evergreen.spec import ColumnType, DatasetSpec
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -20,13 +21,66 @@ TYPES: dict[ColumnType, str] = {
 }
 
 
+FEATURES_ROLE = "evergreen_features"
+"""The role under which feature queries run; it owns nothing and may read nothing of its own."""
+
+
 def migrate(conn: Connection) -> None:
-    """Create or update the schemas and tables of `schema.sql`."""
+    """Create or update the schemas and tables of `schema.sql`, and the role under which feature queries run.
+
+    Raises:
+        TerminalError: this login may not make the role, see `ensure_role`.
+    """
     with conn.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('evergreen.migrate'))")
         cursor.execute(
             resources.files("evergreen.warehouse").joinpath("schema.sql").read_text(encoding="utf-8")
         )
+    ensure_role(conn)
+
+
+def ensure_role(conn: Connection) -> None:
+    """Create the role under which feature queries run and let this login take it, where that is still to be done.
+
+    Roles belong to the server and not to one database, so several warehouses may share it.
+
+    Raises:
+        TerminalError: this login may not do it (NO_ROLE); the message has the statements for one that may.
+    """
+    if _takes_role(conn):
+        return
+    role, login = sql.Identifier(FEATURES_ROLE), sql.Identifier(conn.info.user)
+    create = sql.SQL("CREATE ROLE {} NOLOGIN").format(role)
+    grant = sql.SQL("GRANT {} TO {}").format(role, login)
+    with conn.cursor() as cursor:
+        cursor.execute("SAVEPOINT evergreen_role")
+        try:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('evergreen.migrate'))")
+            cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (FEATURES_ROLE,))
+            if not cursor.fetchone():
+                cursor.execute(create)
+            if not _takes_role(conn):
+                cursor.execute(grant)
+        except (errors.InsufficientPrivilege, errors.DuplicateObject, errors.UniqueViolation) as error:
+            cursor.execute("ROLLBACK TO SAVEPOINT evergreen_role")
+            if _takes_role(conn):  # of another database's migration at the same moment
+                return
+            raise TerminalError(
+                f"feature queries run under the role {FEATURES_ROLE}, which {conn.info.user} can neither take nor make "
+                f"({' '.join(str(error).split())}). Let an administrator of the server run once: "
+                f"{create.as_string(conn)}; {grant.as_string(conn)}; (the first one only if the role is not there)",
+                Reason.NO_ROLE,
+            ) from error
+
+
+def _takes_role(conn: Connection) -> bool:
+    how = "SET" if conn.server_version >= 160000 else "MEMBER"
+    found = fetch(
+        conn,
+        "SELECT pg_has_role(oid, %s) AS takes FROM pg_roles WHERE rolname = %s",
+        (how, FEATURES_ROLE),
+    )
+    return bool(found and found[0]["takes"])
 
 
 def ensure_dataset(conn: Connection, dataset: DatasetSpec) -> None:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse import arrow, features, scratch
+from evergreen.warehouse import arrow, features, scratch, views
 from evergreen.warehouse.disk import room
 
 
@@ -55,7 +55,7 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
     """
     window = model.training.lengths[0]
     start = None if window == "all" else as_of - window
-    query = features.feature_query(specs, model, as_of, start, as_of, mature_at=as_of, entity=True)
+    query = features.feature_query(model, start, as_of, mature_at=as_of, entity=True)
     schema = arrow.feature_schema(model, entity=True)
     target = folder / model.name
     target.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
     ):
         part = work / "rows.parquet"
         with (
-            arrow.reading(specs.datasets_of(model), timeout_s=timeout_s) as reader,
+            views.reading(specs, model, as_of, timeout_s=timeout_s) as reader,
             pq.ParquetWriter(
                 part, schema, compression="lz4", use_dictionary=list(model.features.categorical)
             ) as writer,

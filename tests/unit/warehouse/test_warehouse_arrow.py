@@ -18,7 +18,7 @@ NUMBERS = pa.schema([("n", pa.int64())])
 
 
 def drain(query: str, *, timeout_s: int = 600, schema: pa.Schema = NUMBERS) -> pa.Table:
-    with arrow.reading((), timeout_s=timeout_s) as reader:
+    with arrow.reading(timeout_s=timeout_s) as reader:
         return reader.table(sql.SQL(query), schema)
 
 
@@ -48,7 +48,7 @@ def test_a_query_that_takes_too_long_is_tried_again(warehouse_url: str, query: s
 
 
 def test_a_server_that_goes_away_in_the_middle_is_tried_again(warehouse_url: str) -> None:
-    with arrow.reading(()) as reader:
+    with arrow.reading() as reader:
         batches = reader.stream(
             sql.SQL("SELECT i AS n FROM generate_series(1, 30000000::bigint) AS i"), NUMBERS
         )
@@ -65,7 +65,7 @@ def test_a_server_that_goes_away_in_the_middle_is_tried_again(warehouse_url: str
 
 def test_no_server_is_tried_again(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVERGREEN_WAREHOUSE_URL", "postgresql://x:y@127.0.0.1:1/x")
-    with pytest.raises(TransientError, match="does not answer") as caught, arrow.reading(()):
+    with pytest.raises(TransientError, match="does not answer") as caught, arrow.reading():
         pass
     assert "y@" not in str(caught.value)
 
@@ -73,7 +73,7 @@ def test_no_server_is_tried_again(warehouse_url: str, monkeypatch: pytest.Monkey
 def test_a_reader_sees_one_moment_and_writes_nothing(warehouse_url: str) -> None:
     with connect() as conn, conn.cursor() as cursor:
         cursor.execute("CREATE TABLE t AS SELECT 1::bigint AS n")
-    with arrow.reading(()) as reader:
+    with arrow.reading() as reader:
         assert reader.rows(sql.SQL("SELECT n FROM t")) == [{"n": 1}]
         with connect() as conn, conn.cursor() as cursor:
             cursor.execute("INSERT INTO t VALUES (2)")
@@ -87,7 +87,7 @@ def test_a_reader_sees_one_moment_and_writes_nothing(warehouse_url: str) -> None
 
 
 def test_a_large_result_comes_in_bounded_batches(warehouse_url: str) -> None:
-    with arrow.reading(()) as reader:
+    with arrow.reading() as reader:
         query = sql.SQL("SELECT i AS n FROM generate_series(1, 6000000::bigint) AS i")
         sizes = [b.nbytes for b in reader.stream(query, NUMBERS)]
     assert sum(sizes) == 48_000_000

@@ -1,0 +1,113 @@
+"""What is wrong with the text of a feature query, for the person who has to mend it: where it stands, and what is near."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+import adbc_driver_manager
+
+from evergreen.errors import Reason, TerminalError
+from evergreen.spec import ModelSpec, Problem, Specs
+from evergreen.warehouse.repeatable import Objection
+
+# SQLSTATEs of the text itself: syntax, names and rights, what is not supported, values that are written in it, limits.
+_TEXT = ("42", "0A", "22", "54")
+_UNKNOWN_TABLE, _UNKNOWN_COLUMN, _NO_RIGHT = ("42P01", "3F000"), "42703", "42501"
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_NAME = re.compile(r'(?:"[^"]+"|[^\W\d]\w*)(?:\s*\.\s*(?:"[^"]+"|[^\W\d]\w*))*')
+_IN_SCHEMA = re.compile(r"\b(?:data|evergreen|staging|quarantine)\s*\.\s*(\w+)", re.IGNORECASE)
+
+
+class UnusableQuery(TerminalError):
+    """A feature query that cannot be used; `problems` has every mistake, each with its line."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)), Reason.BAD_QUERY)
+
+
+def told(error: adbc_driver_manager.Error, specs: Specs, model: ModelSpec, *, before: int) -> Problem | None:
+    """What PostgreSQL says about a query's text; None where the error is about something else.
+
+    Args:
+        error: of the statement that gave PostgreSQL the text.
+        specs: all specs, for the names of other datasets.
+        model: whose query.
+        before: how many characters stand before the text in that statement.
+    """
+    code = error.sqlstate or ""
+    if not code.startswith((*_TEXT, *_UNKNOWN_TABLE)):
+        return None
+    said = {_text(key): _text(value) for key, value in error.details or ()}
+    message = " ".join(said.get("PG_DIAG_MESSAGE_PRIMARY", str(error)).split())
+    hint = " ".join(said.get("PG_DIAG_MESSAGE_HINT", "").split())
+    given = said.get("PG_DIAG_STATEMENT_POSITION")
+    place = max(int(given) - 1 - before, 0) if given else None
+    line = model.query.count("\n", 0, place) + 1 if place is not None else None
+    found = _NAME.match(model.query, place) if place is not None else None
+    name = re.sub(r'[\s"]', "", found[0]).rpartition(".")[2] if found else ""
+    if code == _NO_RIGHT:
+        return _forbidden(message, model)
+    if code in _UNKNOWN_TABLE:
+        hint = _near_table(name, specs, model)
+    elif code == _UNKNOWN_COLUMN and not hint:
+        known = list(dict.fromkeys(c for d in specs.datasets_of(model) for c in d.columns))
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the datasets have {', '.join(known)}"
+    shown = f" ({hint})" if hint else ""
+    return _problem(model, line, f"does not run: {message}{shown}; mend the query and run `make check`")
+
+
+def objected(objection: Objection, model: ModelSpec) -> Problem:
+    """What speaks against a query that would run."""
+    return _problem(model, _line_of(model.query, objection.word), f"{objection.text}; {_rule(model)}")
+
+
+def _forbidden(message: str, model: ModelSpec) -> Problem:
+    found = _IN_SCHEMA.search(_bare(model.query))
+    line = _line_of(model.query, found[0]) if found else None
+    if found and found[1].lower() in model.datasets:
+        rule = f"write {found[1]} for {found[0]}: by its bare name the dataset is seen as it was known"
+    else:
+        rule = _rule(model)
+    return _problem(model, line, f"reads what it may not ({message}); {rule}")
+
+
+def _rule(model: ModelSpec) -> str:
+    return (
+        f"a feature query reads {', '.join(model.datasets)} by name and gives the same rows at each run "
+        "(docs/feature-sql.md)"
+    )
+
+
+def _near_table(name: str, specs: Specs, model: ModelSpec) -> str:
+    if name in specs.datasets:
+        return f"the model does not name this dataset; add {name} to datasets in models/{model.name}.yaml"
+    near = get_close_matches(name, model.datasets, n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    others = get_close_matches(name, specs.datasets, n=1)
+    if others:
+        return f"did you mean {others[0]}? Then add it to datasets in models/{model.name}.yaml, too"
+    return f"the model's datasets are {', '.join(model.datasets)}"
+
+
+def _problem(model: ModelSpec, line: int | None, remedy: str) -> Problem:
+    return Problem(f"models/{model.name}.sql", f"line {line}" if line else "", "", remedy)
+
+
+def _bare(text: str) -> str:
+    """A text with spaces in place of its comments."""
+    return _COMMENT.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+
+
+def _line_of(text: str, words: str) -> int | None:
+    """The first line that has a word, or several, outside of comments."""
+    found = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", _bare(text), re.IGNORECASE) if words else None
+    return text.count("\n", 0, found.start()) + 1 if found else None
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
