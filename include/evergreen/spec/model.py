@@ -9,13 +9,15 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from evergreen.spec import sql_text
 from evergreen.spec.address import Recipients
 from evergreen.spec.cron import Cron
 from evergreen.spec.gate import Gate
 from evergreen.spec.metrics import METRICS
 from evergreen.spec.monitoring import Monitoring, Scoring, Watch
 from evergreen.spec.training import Training, windows_problems
-from evergreen.spec.types import SQL_NOISE, Duration, Feature, Line, Name, Prose, Strict, unknown
+from evergreen.spec import sql_text
+from evergreen.spec.types import Duration, Feature, Line, Name, Prose, Strict, unknown
 
 # A query of PostgreSQL returns at most 1,664 columns, and the key, the time and the label are some of them.
 MOST_FEATURES = 1600
@@ -175,7 +177,7 @@ class ModelSpec(Strict):
             problems.append(
                 f"query: models/{self.name}.sql is missing or empty; write the feature query there"
             )
-        if ";" in SQL_NOISE.sub("", self.query).rstrip().rstrip(";"):
+        if sql_text.several(self.query):
             problems.append(f"query: models/{self.name}.sql has more than one statement; keep one SELECT")
         if problems:
             raise ValueError("\n".join(problems))

@@ -17,7 +17,6 @@ _DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(min|m|h|d|w)\s*")
 # Times before the year 1 or after 9999 cannot be written; a century is far from both.
 LONGEST_DURATION = timedelta(days=36525)
 _UNITS = {"m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-SQL_NOISE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:''|[^'])*'", re.DOTALL)
 RESERVED_COLUMNS = (
     "_arrived_at", "_superseded_at", "_batch", "_row", "_key",
     "ctid", "xmin", "xmax", "cmin", "cmax", "tableoid",

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 import adbc_driver_manager
 
 from evergreen.errors import Reason, TerminalError
-from evergreen.spec import ModelSpec, Problem, Specs
+from evergreen.spec import ModelSpec, Problem, Specs, sql_text
+from evergreen.spec.problem import near
 from evergreen.warehouse.repeatable import Objection
 
 # SQLSTATEs of the text itself: syntax, names and rights, what is not supported, values that are written in it, limits.
 _TEXT = ("42", "0A", "22", "54")
-_UNKNOWN_TABLE, _UNKNOWN_COLUMN, _NO_RIGHT = ("42P01", "3F000"), "42703", "42501"
-_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_UNKNOWN_TABLE, _UNKNOWN_COLUMN, _NO_RIGHT, _SYNTAX = ("42P01", "3F000"), "42703", "42501", "42601"
+_SEE = "see docs/feature-sql.md"
 _NAME = re.compile(r'(?:"[^"]+"|[^\W\d]\w*)(?:\s*\.\s*(?:"[^"]+"|[^\W\d]\w*))*')
-_IN_SCHEMA = re.compile(r"\b(?:data|evergreen|staging|quarantine)\s*\.\s*(\w+)", re.IGNORECASE)
+_IN_SCHEMA = re.compile(r'"?\b(?:data|evergreen|staging|quarantine)"?\s*\.\s*"?(\w+)"?', re.IGNORECASE)
 
 
 class UnusableQuery(TerminalError):
@@ -50,62 +50,49 @@ def told(error: adbc_driver_manager.Error, specs: Specs, model: ModelSpec, *, be
     name = re.sub(r'[\s"]', "", found[0]).rpartition(".")[2] if found else ""
     if code == _NO_RIGHT:
         return _forbidden(message, model)
+    if code == _SYNTAX and line is None:
+        return _problem(model, None, f"has more than one statement ({message}); keep one SELECT")
     if code in _UNKNOWN_TABLE:
         hint = _near_table(name, specs, model)
     elif code == _UNKNOWN_COLUMN and not hint:
-        known = list(dict.fromkeys(c for d in specs.datasets_of(model) for c in d.columns))
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the datasets have {', '.join(known)}"
+        hint = near(name, dict.fromkeys(c for d in specs.datasets_of(model) for c in d.columns))
     shown = f" ({hint})" if hint else ""
     return _problem(model, line, f"does not run: {message}{shown}; mend the query and run `make check`")
 
 
 def objected(objection: Objection, model: ModelSpec) -> Problem:
     """What speaks against a query that would run."""
-    return _problem(model, _line_of(model.query, objection.word), f"{objection.text}; {_rule(model)}")
+    return _problem(model, _line_of(model.query, objection.word), f"{objection.text}; {_SEE}")
 
 
 def _forbidden(message: str, model: ModelSpec) -> Problem:
-    found = _IN_SCHEMA.search(_bare(model.query))
-    line = _line_of(model.query, found[0]) if found else None
+    found = _IN_SCHEMA.search(sql_text.blank(model.query, texts=True))
+    line = model.query.count("\n", 0, found.start()) + 1 if found else None
     if found and found[1].lower() in model.datasets:
         rule = f"write {found[1]} for {found[0]}: by its bare name the dataset is seen as it was known"
     else:
-        rule = _rule(model)
+        rule = f"it reads {', '.join(model.datasets)} by their bare names, and nothing else; {_SEE}"
     return _problem(model, line, f"reads what it may not ({message}); {rule}")
 
 
-def _rule(model: ModelSpec) -> str:
-    return (
-        f"a feature query reads {', '.join(model.datasets)} by name and gives the same rows at each run "
-        "(docs/feature-sql.md)"
-    )
-
-
 def _near_table(name: str, specs: Specs, model: ModelSpec) -> str:
+    add = f"add it to datasets in models/{model.name}.yaml"
     if name in specs.datasets:
-        return f"the model does not name this dataset; add {name} to datasets in models/{model.name}.yaml"
-    near = get_close_matches(name, model.datasets, n=1)
-    if near:
-        return f"did you mean {near[0]}?"
-    others = get_close_matches(name, specs.datasets, n=1)
-    if others:
-        return f"did you mean {others[0]}? Then add it to datasets in models/{model.name}.yaml, too"
-    return f"the model's datasets are {', '.join(model.datasets)}"
+        return f"the model does not name this dataset; {add}"
+    hint = near(name, model.datasets)
+    if hint.startswith("known") and (others := near(name, specs.datasets)).startswith("did"):
+        return f"{others} Then {add}, too"
+    return hint
 
 
 def _problem(model: ModelSpec, line: int | None, remedy: str) -> Problem:
     return Problem(f"models/{model.name}.sql", f"line {line}" if line else "", "", remedy)
 
 
-def _bare(text: str) -> str:
-    """A text with spaces in place of its comments."""
-    return _COMMENT.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
-
-
-def _line_of(text: str, words: str) -> int | None:
-    """The first line that has a word, or several, outside of comments."""
-    found = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", _bare(text), re.IGNORECASE) if words else None
+def _line_of(text: str, word: str) -> int | None:
+    """The first line that has a word outside of comments and quoted texts."""
+    bare = sql_text.blank(text, texts=True)
+    found = re.search(rf"(?<!\w){re.escape(word)}(?!\w)", bare, re.IGNORECASE) if word else None
     return text.count("\n", 0, found.start()) + 1 if found else None
 
 

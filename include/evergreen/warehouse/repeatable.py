@@ -157,7 +157,9 @@ def _tables(nodes: list[Node], allowed: Collection[int], rows: Rows) -> Iterator
         sorted(read - set(allowed)),
     ):
         name = f"{row['nspname']}.{row['relname']}"
-        yield Objection(row["relname"], f"reads {name}, which is no dataset of the model")
+        yield Objection(
+            row["relname"], f"reads {name}, which is no dataset of the model; add a dataset for it"
+        )
 
 
 def _functions(nodes: list[Node], rows: Rows) -> Iterator[Objection]:
@@ -191,7 +193,10 @@ def _functions(nodes: list[Node], rows: Rows) -> Iterator[Objection]:
                 name, f"calls {shown}, which may do or give something else at each run (VOLATILE)"
             )
         elif row["volatile"] == "s" and not settled:
-            yield Objection(name, f"calls {shown}, which depends on the time or the session (STABLE)")
+            yield Objection(
+                name,
+                f"calls {shown}, which depends on the time or the session (STABLE); compute from the row's own event time",
+            )
         elif name in _ANY_ROW and row["own"]:
             yield Objection(name, f"calls {shown}, which takes whichever row comes; write min() or max()")
         elif name in _BY_ORDER and row["own"] and any(_by_chance(n, unordered) for n in called[row["oid"]]):
@@ -232,7 +237,10 @@ def _clauses(nodes: list[Node]) -> Iterator[Objection]:
     for node in nodes:
         if node.name == "SQLVALUEFUNCTION":
             name = _SQL_VALUES[min(node.number("op"), len(_SQL_VALUES) - 1)]
-            yield Objection(name, f"uses {name}, which depends on the time or the session")
+            yield Objection(
+                name,
+                f"uses {name}, which depends on the time or the session; compute from the row's own event time",
+            )
         elif node.name == "RANGETBLENTRY" and node.given("tablesample"):
             yield Objection(
                 "tablesample", "has a TABLESAMPLE, which takes other rows from a table that was changed"

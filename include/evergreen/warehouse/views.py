@@ -28,7 +28,6 @@ FEATURES, PREDICTIONS, SHADOW = "_features", "_prediction", "_shadow_prediction"
 """The views that a reader has besides the datasets: the feature query, and the model's predictions of each kind."""
 
 _TABLES = {PREDICTIONS: "prediction", SHADOW: "shadow_prediction"}
-_TWICE = "42701"  # SQLSTATE of a name that a view would have twice
 _passed: set[tuple[object, ...]] = set()  # the queries that this process has judged already
 
 
@@ -175,20 +174,14 @@ def _define(
     Raises:
         UnusableQuery: PostgreSQL does not take it, or it is no function of the datasets.
     """
-    head = _head(FEATURES)
-    reader.run(sql.SQL("SAVEPOINT evergreen_query"))
+    before = 0
     try:
-        try:
-            reader.run(head + sql.SQL(model.query))
-        except adbc_driver_manager.Error as error:
-            if error.sqlstate != _TWICE:
-                raise
-            # A query may return a name twice, a view may not.
-            reader.run(sql.SQL("ROLLBACK TO SAVEPOINT evergreen_query"))
-            head = _head(FEATURES, reader.cursor.adbc_execute_schema(model.query).names)
-            reader.run(head + sql.SQL(model.query))
+        # Asks PostgreSQL for the columns and runs nothing. A query may return a name twice, a view may not.
+        head = _head(FEATURES, reader.cursor.adbc_execute_schema(model.query).names)
+        before = len(head.as_string(reader.conn))
+        reader.run(head + sql.SQL(model.query))
     except adbc_driver_manager.Error as error:
-        found = mistakes.told(error, specs, model, before=len(head.as_string(reader.conn)))
+        found = mistakes.told(error, specs, model, before=before)
         if found is None:
             raise
         raise mistakes.UnusableQuery([found]) from error
@@ -203,17 +196,17 @@ def _define(
         _passed.add(seen)
 
 
-def _head(name: str, columns: Sequence[str] | None = None) -> sql.Composed:
-    """The beginning of a view's definition; with columns that would have one name twice they get another one."""
-    names = sql.SQL("")
-    if columns is not None:
-        taken: Counter[str] = Counter()
-        unique = []
-        for column in columns:
-            taken[column] += 1
-            unique.append(column if taken[column] == 1 else f"{column} ({taken[column]})")
-        names = sql.SQL("({})").format(sql.SQL(", ").join(map(sql.Identifier, unique)))
-    return sql.SQL("CREATE TEMPORARY VIEW {}{} AS ").format(sql.Identifier(name), names)
+def _head(view: str, columns: Sequence[str]) -> sql.Composed:
+    """The beginning of a view's definition; of columns with one name the later ones get another."""
+    begin = sql.SQL("CREATE TEMPORARY VIEW {} ").format(sql.Identifier(view))
+    if len(set(columns)) == len(columns):
+        return begin + sql.SQL("AS ")
+    before: Counter[str] = Counter()
+    unique = []
+    for column in columns:
+        before[column] += 1
+        unique.append(column if before[column] == 1 else f"{column} ({before[column]})")
+    return begin + sql.SQL("({}) AS ").format(sql.SQL(", ").join(map(sql.Identifier, unique)))
 
 
 def _judge(reader: arrow.Reader, model: ModelSpec, head: sql.Composed) -> None:
