@@ -24,7 +24,7 @@ from psycopg2 import sql
 
 from evergreen.stack.layout import Layout, StackError, write_private
 from evergreen.warehouse.connection import connect
-from evergreen.warehouse.migrate import migrate
+from evergreen.warehouse.migrate import FEATURES_ROLE, migrate
 
 DATABASES = {"airflow": "airflow_db", "mlflow": "mlflow_db", "warehouse": "warehouse_db"}
 """Each database, which a role of the same name owns, and the secret that is the role's password."""
@@ -167,7 +167,10 @@ class Postgres:
         return True
 
     def create_databases(self, port: int) -> None:
-        """Create the databases and their owners, where they are missing, and bring the warehouse's tables up to date."""
+        """Create the databases and their owners, where they are missing, and bring the warehouse's tables up to date.
+
+        The warehouse's owner may take the role under which feature queries run, which has no right of its own.
+        """
         with contextlib.closing(self._connect(port)) as connection, connection.cursor() as cursor:
             connection.autocommit = True
             for name, secret in DATABASES.items():
@@ -183,6 +186,11 @@ class Postgres:
                     cursor.execute(statement.format(sql.Identifier(name)))
                     statement = sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC")
                     cursor.execute(statement.format(sql.Identifier(name)))
+            cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [FEATURES_ROLE])
+            if not cursor.fetchone():
+                cursor.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(FEATURES_ROLE)))
+            statement = sql.SQL("GRANT {} TO warehouse")
+            cursor.execute(statement.format(sql.Identifier(FEATURES_ROLE)))
         with connect(self.url("warehouse", port)) as warehouse:
             migrate(warehouse)
 

@@ -52,15 +52,20 @@ def ensure_role(conn: Connection) -> None:
     role, login = sql.Identifier(FEATURES_ROLE), sql.Identifier(conn.info.user)
     create = sql.SQL("CREATE ROLE {} NOLOGIN").format(role)
     grant = sql.SQL("GRANT {} TO {}").format(role, login)
+    views = sql.SQL("GRANT TEMPORARY ON DATABASE {} TO {}, {}").format(
+        sql.Identifier(conn.info.dbname), role, login
+    )
     with conn.cursor() as cursor:
         cursor.execute("SAVEPOINT evergreen_role")
         try:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext('evergreen.migrate'))")
-            cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (FEATURES_ROLE,))
+            cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (FEATURES_ROLE,))
             if not cursor.fetchone():
                 cursor.execute(create)
             if not _takes_role(conn):
                 cursor.execute(grant)
+            if not _takes_role(conn):
+                cursor.execute(views)
         except (errors.InsufficientPrivilege, errors.DuplicateObject, errors.UniqueViolation) as error:
             cursor.execute("ROLLBACK TO SAVEPOINT evergreen_role")
             if _takes_role(conn):  # of another database's migration at the same moment
@@ -68,16 +73,19 @@ def ensure_role(conn: Connection) -> None:
             raise TerminalError(
                 f"feature queries run under the role {FEATURES_ROLE}, which {conn.info.user} can neither take nor make "
                 f"({' '.join(str(error).split())}). Let an administrator of the server run once: "
-                f"{create.as_string(conn)}; {grant.as_string(conn)}; (the first one only if the role is not there)",
+                f"{'; '.join(s.as_string(conn) for s in (create, grant, views))}; (the first one only if the role is not "
+                "there)",
                 Reason.NO_ROLE,
             ) from error
 
 
 def _takes_role(conn: Connection) -> bool:
+    """Whether this login may take the role, and both may make temporary views."""
     how = "SET" if conn.server_version >= 160000 else "MEMBER"
     found = fetch(
         conn,
-        "SELECT pg_has_role(oid, %s) AS takes FROM pg_roles WHERE rolname = %s",
+        "SELECT pg_has_role(oid, %s) AND has_database_privilege(oid, current_database(), 'TEMPORARY')"
+        " AND has_database_privilege(current_database(), 'TEMPORARY') AS takes FROM pg_roles WHERE rolname = %s",
         (how, FEATURES_ROLE),
     )
     return bool(found and found[0]["takes"])

@@ -20,7 +20,6 @@ from psycopg2 import sql
 from evergreen import settings
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
 from evergreen.warehouse import arrow, mistakes
-from evergreen.warehouse.connection import connect
 from evergreen.warehouse.migrate import FEATURES_ROLE, TYPES, ensure_role
 from evergreen.warehouse.repeatable import SHIFT_H, objections
 
@@ -53,10 +52,10 @@ def reading(
     """
     if as_of.tzinfo is None:
         raise ValueError(f"as_of {as_of} has no time zone")
-    with connect(timeout_s=timeout_s) as conn:
-        ensure_role(conn)
 
     def prepare(reader: arrow.Reader) -> None:
+        ensure_role(reader.conn)
+        reader.conn.commit()
         try:
             _prepare(reader, specs, model, as_of)
         except adbc_driver_manager.Error as error:
