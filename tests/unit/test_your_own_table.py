@@ -10,7 +10,6 @@ from pathlib import Path
 from evergreen.spec import load_specs
 from evergreen.validation.ingest import ingest
 from evergreen.warehouse import features, snapshot
-from evergreen.warehouse.connection import connect
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "your-own-table.md"
 

@@ -47,48 +47,46 @@ def ensure_role(conn: Connection) -> None:
     Raises:
         TerminalError: this login may not do it (NO_ROLE); the message has the statements for one that may.
     """
-    if _takes_role(conn):
+    if not _missing(conn):
         return
-    role, login = sql.Identifier(FEATURES_ROLE), sql.Identifier(conn.info.user)
-    create = sql.SQL("CREATE ROLE {} NOLOGIN").format(role)
-    grant = sql.SQL("GRANT {} TO {}").format(role, login)
-    views = sql.SQL("GRANT TEMPORARY ON DATABASE {} TO {}, {}").format(
-        sql.Identifier(conn.info.dbname), role, login
-    )
     with conn.cursor() as cursor:
         cursor.execute("SAVEPOINT evergreen_role")
         try:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext('evergreen.migrate'))")
-            cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (FEATURES_ROLE,))
-            if not cursor.fetchone():
-                cursor.execute(create)
-            if not _takes_role(conn):
-                cursor.execute(grant)
-            if not _takes_role(conn):
-                cursor.execute(views)
+            while missing := _missing(conn):
+                cursor.execute(missing[0])
+                if len(_missing(conn)) >= len(missing):  # said as a warning only
+                    raise errors.InsufficientPrivilege("the server did not grant it")
         except (errors.InsufficientPrivilege, errors.DuplicateObject, errors.UniqueViolation) as error:
             cursor.execute("ROLLBACK TO SAVEPOINT evergreen_role")
-            if _takes_role(conn):  # of another database's migration at the same moment
+            missing = _missing(conn)
+            if not missing:  # another database's migration was faster
                 return
             raise TerminalError(
-                f"feature queries run under the role {FEATURES_ROLE}, which {conn.info.user} can neither take nor make "
-                f"({' '.join(str(error).split())}). Let an administrator of the server run once: "
-                f"{'; '.join(s.as_string(conn) for s in (create, grant, views))}; (the first one only if the role is not "
-                "there)",
+                f"feature queries run under the role {FEATURES_ROLE}, which {conn.info.user} can neither make nor take as it "
+                f"is ({' '.join(str(error).split())}). Let an administrator of the server run once: "
+                f"{'; '.join(statement.as_string(conn) for statement in missing)};",
                 Reason.NO_ROLE,
             ) from error
 
 
-def _takes_role(conn: Connection) -> bool:
-    """Whether this login may take the role, and both may make temporary views."""
-    how = "SET" if conn.server_version >= 160000 else "MEMBER"
+def _missing(conn: Connection) -> list[sql.Composable]:
+    """What is still to be said to the server so that this login may take the role, and both make temporary views."""
+    role, login = sql.Identifier(FEATURES_ROLE), sql.Identifier(conn.info.user)
+    database = sql.Identifier(conn.info.dbname)
     found = fetch(
         conn,
-        "SELECT pg_has_role(oid, %s) AND has_database_privilege(oid, current_database(), 'TEMPORARY')"
-        " AND has_database_privilege(current_database(), 'TEMPORARY') AS takes FROM pg_roles WHERE rolname = %s",
-        (how, FEATURES_ROLE),
+        "SELECT pg_has_role(oid, %s) AS takes, has_database_privilege(oid, current_database(), 'TEMPORARY')"
+        " AND has_database_privilege(current_database(), 'TEMPORARY') AS makes FROM pg_roles WHERE rolname = %s",
+        ("SET" if conn.server_version >= 160000 else "MEMBER", FEATURES_ROLE),
     )
-    return bool(found and found[0]["takes"])
+    makes = fetch(conn, "SELECT has_database_privilege('public', current_database(), 'TEMPORARY') AS all_may")
+    missing: list[sql.Composable] = [] if found else [sql.SQL("CREATE ROLE {} NOLOGIN").format(role)]
+    if not found or not found[0]["takes"]:
+        missing.append(sql.SQL("GRANT {} TO {}").format(role, login))
+    if not (found[0]["makes"] if found else makes[0]["all_may"]):
+        missing.append(sql.SQL("GRANT TEMPORARY ON DATABASE {} TO {}, {}").format(database, role, login))
+    return missing
 
 
 def ensure_dataset(conn: Connection, dataset: DatasetSpec) -> None:

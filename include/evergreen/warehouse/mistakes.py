@@ -12,8 +12,8 @@ from evergreen.spec import ModelSpec, Problem, Specs, sql_text
 from evergreen.spec.problem import near
 from evergreen.warehouse.repeatable import Objection
 
-# SQLSTATEs of the text itself: syntax, names and rights, what is not supported, values that are written in it, limits.
-_TEXT = ("42", "0A", "22", "54")
+# SQLSTATEs of what is not about the text: the connection, resources, other sessions, the server.
+_ELSEWHERE = ("08", "40", "53", "55P", "57", "58", "XX")
 _UNKNOWN_TABLE, _UNKNOWN_COLUMN, _NO_RIGHT, _SYNTAX = ("42P01", "3F000"), "42703", "42501", "42601"
 _SEE = "see docs/feature-sql.md"
 _NAME = re.compile(r'(?:"[^"]+"|[^\W\d]\w*)(?:\s*\.\s*(?:"[^"]+"|[^\W\d]\w*))*')
@@ -38,7 +38,7 @@ def told(error: adbc_driver_manager.Error, specs: Specs, model: ModelSpec, *, be
         before: how many characters stand before the text in that statement.
     """
     code = error.sqlstate or ""
-    if not code.startswith((*_TEXT, *_UNKNOWN_TABLE)):
+    if not code or code.startswith(_ELSEWHERE):
         return None
     said = {_text(key): _text(value) for key, value in error.details or ()}
     message = " ".join(said.get("PG_DIAG_MESSAGE_PRIMARY", str(error)).split())
@@ -54,8 +54,9 @@ def told(error: adbc_driver_manager.Error, specs: Specs, model: ModelSpec, *, be
         return _problem(model, None, f"has more than one statement ({message}); keep one SELECT")
     if code in _UNKNOWN_TABLE:
         hint = _near_table(name, specs, model)
-    elif code == _UNKNOWN_COLUMN and not hint:
-        hint = near(name, dict.fromkeys(c for d in specs.datasets_of(model) for c in d.columns))
+    elif code == _UNKNOWN_COLUMN:
+        close = near(name, dict.fromkeys(c for d in specs.datasets_of(model) for c in d.columns))
+        hint = close if close.startswith("did") or not hint else hint
     shown = f" ({hint})" if hint else ""
     return _problem(model, line, f"does not run: {message}{shown}; mend the query and run `make check`")
 
