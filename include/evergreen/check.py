@@ -172,6 +172,7 @@ def main(argv: list[str] | None = None) -> int:
         from evergreen.stack.variables import environment
         from evergreen.validation.patterns import pattern_problems
         from evergreen.warehouse import features
+        from evergreen.warehouse.connection import connect
 
         try:
             if not os.environ.get(settings.WAREHOUSE.name) and Layout.of().secrets_file.exists():

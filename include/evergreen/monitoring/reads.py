@@ -118,8 +118,8 @@ def lacking(specs: Specs, model: ModelSpec, as_of: datetime) -> dict[str, str]:
         TerminalError: the feature query does not run.
         TransientError: the warehouse does not answer.
     """
-    with arrow.reading(specs.datasets_of(model)) as reader:
-        return features.lacking(model, features.types(reader.conn, specs, model, as_of))
+    with views.reading(specs, model, as_of) as reader:
+        return features.lacking(model, features.types(reader))
 
 
 def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window, facts: Facts) -> pa.Table:

@@ -19,7 +19,7 @@ from evergreen.ledger import Decision, Kind
 from evergreen.registry.champions import champion, succession
 from evergreen.registry.models import LoadedModel, load, probe
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse import arrow, features
+from evergreen.warehouse import features, views
 from evergreen.warehouse.connection import connect
 
 log = logging.getLogger(__name__)
@@ -140,8 +140,8 @@ def _require_readable(specs: Specs, model: ModelSpec, loaded: LoadedModel, as_of
     """See that the feature query gives what a version was trained on; without it nothing could be scored."""
     seen, version = loaded.seen_by(model), loaded.version
     try:
-        with arrow.reading(specs.datasets_of(seen)) as reader:
-            lacks = features.lacking(seen, features.types(reader.conn, specs, seen, as_of), loaded.categories)
+        with views.reading(specs, seen, as_of) as reader:
+            lacks = features.lacking(seen, features.types(reader), loaded.categories)
     except TerminalError as error:
         log.warning(
             "%s: what version %s could read of today's features is not known: %s", seen.name, version, error

@@ -16,7 +16,6 @@ from evergreen.spec.gate import Gate
 from evergreen.spec.metrics import METRICS
 from evergreen.spec.monitoring import Monitoring, Scoring, Watch
 from evergreen.spec.training import Training, windows_problems
-from evergreen.spec import sql_text
 from evergreen.spec.types import Duration, Feature, Line, Name, Prose, Strict, unknown
 
 # A query of PostgreSQL returns at most 1,664 columns, and the key, the time and the label are some of them.

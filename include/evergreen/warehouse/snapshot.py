@@ -126,9 +126,9 @@ def write_seen(
         TransientError: the warehouse does not answer.
     """
     schema = arrow.feature_schema(model, entity=True)
-    query = features.feature_query(specs, model, as_of, start, as_of, mature_at=as_of, entity=True)
-    with arrow.reading(specs.datasets_of(model), timeout_s=timeout_s) as reader:
-        if lacks := features.lacking(model, features.types(reader.conn, specs, model, as_of), categories):
+    query = features.feature_query(model, start, as_of, mature_at=as_of, entity=True)
+    with views.reading(specs, model, as_of, timeout_s=timeout_s) as reader:
+        if lacks := features.lacking(model, features.types(reader), categories):
             told = "; ".join(f"{name}: {why}" for name, why in lacks.items())
             raise TerminalError(
                 f"it needs the features {', '.join(lacks)} ({told}); put them back into models/{model.name}.sql to have it "
