@@ -65,7 +65,7 @@ def test_a_good_spec_with_enough_history_has_no_problem(
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("kind, gone", "knid, gone", 'models/rides.sql: line 1: does not run: column "knid" does not exist'),
+        ("kind, gone", "knid, gone", 'models/rides.sql: does not run: column "knid" does not exist, line 1'),
         ("FROM rides_hourly", "FROM rides_horly", 'relation "rides_horly" does not exist'),
         ("x, kind", "kind", "models/rides.yaml: features.numeric: the query returns no such column"),
         ("x, kind", "x::text AS x, kind", "models/rides.sql: features.numeric: has type text; cast it"),

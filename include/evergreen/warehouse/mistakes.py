@@ -51,19 +51,21 @@ def told(error: adbc_driver_manager.Error, specs: Specs, model: ModelSpec, *, be
     if code == _NO_RIGHT:
         return _forbidden(message, model)
     if code == _SYNTAX and line is None:
-        return _problem(model, None, f"has more than one statement ({message}); keep one SELECT")
+        return _problem(model, f"has more than one statement ({message})", None, "; keep one SELECT")
     if code in _UNKNOWN_TABLE:
         hint = _near_table(name, specs, model)
     elif code == _UNKNOWN_COLUMN:
         close = near(name, dict.fromkeys(c for d in specs.datasets_of(model) for c in d.columns))
         hint = close if close.startswith("did") or not hint else hint
     shown = f" ({hint})" if hint else ""
-    return _problem(model, line, f"does not run: {message}{shown}; mend the query and run `make check`")
+    return _problem(model, f"does not run: {message}", line, f"{shown}; mend the query and run `make check`")
 
 
 def objected(objection: Objection, model: ModelSpec) -> Problem:
     """What speaks against a query that would run."""
-    return _problem(model, _line_of(model.query, objection.word), f"{objection.text}; {_SEE}")
+    wrong, separator, remedy = objection.text.partition("; ")
+    line = _line_of(model.query, objection.word)
+    return _problem(model, wrong, line, f"{separator}{remedy}; {_SEE}")
 
 
 def _forbidden(message: str, model: ModelSpec) -> Problem:
@@ -73,7 +75,7 @@ def _forbidden(message: str, model: ModelSpec) -> Problem:
         rule = f"write {found[1]} for {found[0]}: by its bare name the dataset is seen as it was known"
     else:
         rule = f"it reads {', '.join(model.datasets)} by their bare names, and nothing else; {_SEE}"
-    return _problem(model, line, f"reads what it may not ({message}); {rule}")
+    return _problem(model, f"reads what it may not ({message})", line, f"; {rule}")
 
 
 def _near_table(name: str, specs: Specs, model: ModelSpec) -> str:
@@ -86,8 +88,10 @@ def _near_table(name: str, specs: Specs, model: ModelSpec) -> str:
     return hint
 
 
-def _problem(model: ModelSpec, line: int | None, remedy: str) -> Problem:
-    return Problem(f"models/{model.name}.sql", f"line {line}" if line else "", "", remedy)
+def _problem(model: ModelSpec, wrong: str, line: int | None, remedy: str) -> Problem:
+    """A mistake with its line, told after what is wrong and before what to do."""
+    at = f", line {line}" if line else ""
+    return Problem(f"models/{model.name}.sql", "", "", f"{wrong}{at}{remedy}")
 
 
 def _line_of(text: str, word: str) -> int | None:
