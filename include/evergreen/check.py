@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from evergreen import settings
 from evergreen.errors import EvergreenError, TerminalError
@@ -25,6 +26,9 @@ from evergreen.spec import (
     passable,
 )
 from evergreen.spec.environment import environment_problems
+
+if TYPE_CHECKING:
+    from evergreen.warehouse.connection import Connection
 
 SCHEMAS = Path(__file__).parent / "schemas"
 

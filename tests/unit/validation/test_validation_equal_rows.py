@@ -13,7 +13,7 @@ import pytest
 from validation_room import AS_OF, Room, reading, spec
 
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
-from evergreen.warehouse import features
+from evergreen.warehouse import features, views
 from evergreen.warehouse.connection import connect, fetch
 from evergreen.warehouse.contents import contents
 
@@ -85,8 +85,9 @@ def test_a_model_may_be_keyed_on_the_generated_column(room: Room) -> None:
     })  # fmt: skip
     specs = Specs({"readings": dataset}, {"m": model})
     with connect() as conn:
-        assert features.check(conn, specs, model) == []
-        rows = fetch(conn, features.feature_query(specs, model, AS_OF + DAY, None, None))
+        assert features.check(specs, model) == []
+        with views.reading(specs, model, AS_OF + DAY) as reader:
+            rows = reader.rows(features.feature_query(model, None, None))
         assert len({row["_key"] for row in rows}) == 3
         assert contents(conn, dataset, AS_OF + DAY).versions == 3
 
