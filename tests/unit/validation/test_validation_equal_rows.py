@@ -14,7 +14,7 @@ from validation_room import AS_OF, Room, reading, spec
 
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
 from evergreen.warehouse import features, views
-from evergreen.warehouse.connection import connect, fetch
+from evergreen.warehouse.connection import connect
 from evergreen.warehouse.contents import contents
 
 NO_KEY = {"key": "generated"}
