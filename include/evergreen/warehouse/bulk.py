@@ -24,7 +24,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from evergreen import settings
 from evergreen.spec import ColumnType, DatasetSpec
 from evergreen.warehouse import feed as feeding
-from evergreen.warehouse import landing, staging
+from evergreen.warehouse import landing, shape, staging
 from evergreen.warehouse.connection import Connection
 from evergreen.warehouse.failure import UnreadableError
 from evergreen.warehouse.feed import Feed
@@ -150,7 +150,7 @@ class _Rows:
         return pa.RecordBatchReader.from_batches(schema, self._batches(schema))
 
     def _batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        for batch in staging.rows(self.dataset, self.feed):
+        for batch in shape.rows(self.dataset, self.feed):
             columns = {n: self._column(c.type, batch.column(n)) for n, c in self.dataset.columns.items()}
             numbers = pa.array(np.arange(self.count + 1, self.count + batch.num_rows + 1))
             self.count += batch.num_rows

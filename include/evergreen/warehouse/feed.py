@@ -19,6 +19,7 @@ import pyarrow.csv as pacsv
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse import json_lines, opened, parquet
+from evergreen.warehouse.canonical import Kind
 from evergreen.warehouse.failure import Failure, UnreadableError
 from evergreen.warehouse.landing import LandedFile
 from evergreen.warehouse.records import Block, Records
@@ -36,6 +37,8 @@ class Feed:
             them once `batches` has come to its end.
         ended: False where the last line has no line end, once `batches` has come to its end.
         delimiter: of a CSV file; None of another one.
+        named: whether the file names its columns; else `columns` are made up.
+        kinds: how the file has each column; None: as text.
         line_of: the line on which a row of the last batch begins, by its number in it, from 1; None where rows have none.
     """
 
@@ -45,6 +48,8 @@ class Feed:
     ended: bool = True
     delimiter: str | None = None
     line_of: Callable[[int], int] | None = None
+    named: bool = True
+    kinds: tuple[Kind, ...] | None = None
 
     def batches(self, positions: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows in their order, as columns of pa.string(); a missing value and an empty one are both null.
@@ -72,10 +77,16 @@ def feed(dataset: DatasetSpec, file: LandedFile) -> Iterator[Feed]:
         raise UnreadableError(_empty("0 bytes"))
     if file.format == "parquet":
         with parquet.opened(dataset, file) as (columns, blocks):
-            yield Feed(columns, lambda feed, positions: _counted(feed, blocks(positions)))
+            yield Feed(
+                columns, lambda feed, positions: _counted(feed, blocks(positions)), kinds=parquet.kinds(file)
+            )
     elif file.format == "jsonl":
         columns = json_lines.columns(dataset, file)
-        yield Feed(columns, lambda feed, positions: json_lines.rows(dataset, file, feed, positions))
+        yield Feed(
+            columns,
+            lambda feed, positions: json_lines.rows(dataset, file, feed, positions),
+            kinds=("number",) * len(columns),  # JSON's numbers have a point
+        )
     else:
         with opened.text(dataset, file.path) as read:
             yield _csv(dataset, file, read)
@@ -97,7 +108,8 @@ def _csv(dataset: DatasetSpec, file: LandedFile, read: opened.Read) -> Feed:
         )
     records = Records(read, delimiter, dataset.source.escape)
     try:
-        header, line = records.header()
+        named = dataset.source.header
+        header, line = records.header(take=named)
         if header[:4].lower() == _EXCEL.encode():
             # Excel's own line: the delimiter of what follows.
             told = header[4:].decode().strip('"') or delimiter
@@ -108,7 +120,9 @@ def _csv(dataset: DatasetSpec, file: LandedFile, read: opened.Read) -> Feed:
                         remedy=f"set source.delimiter to {told!r}, or take the line out",
                     )
                 )  # fmt: skip
-            header, line = records.header()
+            if not named:
+                records.header()
+            header, line = records.header(take=named)
     except UnreadableError as error:
         failure = error.failure
         raise UnreadableError(
@@ -126,7 +140,11 @@ def _csv(dataset: DatasetSpec, file: LandedFile, read: opened.Read) -> Feed:
             )
         )  # fmt: skip
     names = _names(header, delimiter, line)
-    return Feed(names, lambda feed, positions: _parsed(feed, records, positions), delimiter=delimiter)
+    if not named:
+        names = tuple(f"column {number}" for number, _ in enumerate(names, 1))
+    return Feed(
+        names, lambda feed, positions: _parsed(feed, records, positions), delimiter=delimiter, named=named
+    )
 
 
 def _names(header: bytes, delimiter: str, line: int) -> tuple[str, ...]:

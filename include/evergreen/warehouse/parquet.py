@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse import opened as files
+from evergreen.warehouse.canonical import Kind
 from evergreen.warehouse.failure import Failure, UnreadableError
 from evergreen.warehouse.landing import LandedFile, printable
 from evergreen.warehouse.records import RECORD_BYTES
@@ -49,6 +50,25 @@ def opened(dataset: DatasetSpec, file: LandedFile) -> Iterator[tuple[tuple[str, 
                 yield from _rows(reader, columns, positions, path if file.parts else None)
 
     yield columns, blocks
+
+
+def kinds(file: LandedFile) -> tuple[Kind, ...]:
+    """How the file has each of its columns.
+
+    Raises:
+        UnreadableError: it is damaged.
+    """
+    with _reader((file.parts or (file.path,))[0]) as reader:
+        return tuple(_kind(field.type) for field in reader.schema_arrow)
+
+
+def _kind(kind: pa.DataType) -> Kind:
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        return "time"
+    if pa.types.is_boolean(kind):
+        return "truth"
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    return "number" if number else "text"
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from psycopg2 import sql
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse import planner
+from evergreen.warehouse.canonical import MARK
 from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.migrate import TYPES, ensure_dataset
 from evergreen.warehouse.staging import Finding, Staged, table
@@ -124,11 +125,12 @@ def quarantine(
         cursor.execute(sql.SQL("DELETE FROM {} WHERE batch = %s").format(target), (batch,))
         cursor.execute(
             sql.SQL(
-                "INSERT INTO {} SELECT %s, r._row, to_jsonb(r) - '_row', h.reasons FROM {} AS r JOIN"
+                "INSERT INTO {} SELECT %s, r._row, (SELECT jsonb_object_agg(e.key, regexp_replace(e.value, %s, ''))"
+                " FROM jsonb_each_text(to_jsonb(r) - '_row') AS e), h.reasons FROM {} AS r JOIN"
                 " (SELECT _row, array_agg(DISTINCT reason ORDER BY reason) AS reasons FROM {} GROUP BY _row"
                 " ORDER BY _row LIMIT {}) AS h ON h._row = r._row"
             ).format(target, table(staged.raw), HELD, sql.Literal(limit)),
-            (batch,),
+            (batch, f"^{MARK}."),
         )
 
 

@@ -61,10 +61,13 @@ class Records:
         self._line_end = b""
         self._quoted: tuple[bytes | None, Positions, Positions] = (None, _NONE, _NONE)
 
-    def header(self) -> tuple[bytes, int]:
+    def header(self, *, take: bool = True) -> tuple[bytes, int]:
         """Take the first record off: its bytes without the line end, and its line; nothing of an empty file.
 
         The line ends after it may be of another kind.
+
+        Args:
+            take: False: only look at it, it is a record as the others are.
         """
         line = self.lines + 1
         while True:
@@ -76,8 +79,9 @@ class Records:
             self._more()
         record = self._window[:end]
         self.ended = bool(ends.size)
-        self._take(end)
-        self._line_end = b""
+        if take:
+            self._take(end)
+            self._line_end = b""
         return self._plain(record.rstrip(b"\r\n")), line
 
     def blocks(self, *, empty_lines: bool) -> Iterator[Block]:

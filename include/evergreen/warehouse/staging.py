@@ -15,32 +15,22 @@ from typing import Any, cast
 
 import psycopg2
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 from psycopg2 import sql
 
-from evergreen.errors import Reason, TerminalError
 from evergreen.spec import Column, DatasetSpec
 from evergreen.warehouse import feed as feeding
-from evergreen.warehouse import opened
+from evergreen.warehouse import opened, shape, unfit
+from evergreen.warehouse.canonical import MARK, Held
 from evergreen.warehouse.connection import Connection, fetch
-from evergreen.warehouse.failure import Failure, UnreadableError, sample_of
-from evergreen.warehouse.feed import Feed
+from evergreen.warehouse.failure import Failure, UnreadableError
 from evergreen.warehouse.landing import LandedFile
 from evergreen.warehouse.migrate import TYPES
 
 # Other forms that PostgreSQL reads ("now", "infinity", 3/4/2024, 2 PM IST) mean another thing tomorrow or on
 # another server. LIKE and rtrim take a third of the time of a regular expression.
 _ISO = "{0} LIKE '____-__-__%' AND rtrim({0}, '0123456789-:.+ TZUC') = ''"
-_MIDNIGHT = r"[ T]00:00(?::00(?:\.0+)?)?$"
 _WRITTEN = pacsv.WriteOptions(include_header=False, quoting_style="all_valid")
-_REMEDY = {
-    "float": "write a number with a point",
-    "integer": "write a whole number, without a point",
-    "boolean": "write true or false",
-    "timestamp": "write ISO 8601, such as 2024-03-31T14:00:00+00:00",
-    "date": "write ISO 8601, such as 2024-03-31",
-}
 
 
 @dataclass(frozen=True)
@@ -100,24 +90,6 @@ def names(dataset: DatasetSpec, file: LandedFile) -> tuple[str, str]:
     return raw, f"{raw}_t"
 
 
-def rows(dataset: DatasetSpec, feed: Feed) -> Iterator[pa.RecordBatch]:
-    """The rows of a file as text, with the spec's columns in the spec's order; both ways into a table take them so.
-
-    Columns are matched by name. A time of day at midnight is left out of a date.
-
-    Raises:
-        UnreadableError: columns are missing or unknown, or something is wrong with the file.
-    """
-    require_columns(dataset, feed)
-    names = list(dataset.columns)
-    for batch in feed.batches([feed.columns.index(name) for name in names]):
-        columns = [
-            pc.replace_substring_regex(c, _MIDNIGHT, "") if dataset.columns[n].type == "date" else c
-            for n, c in zip(names, batch.columns, strict=True)
-        ]
-        yield pa.RecordBatch.from_arrays(columns, names=names)
-
-
 def load(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> Staged:
     """COPY a file into its raw table: the spec's columns as text, and `_row`, 1 for the first row.
 
@@ -127,7 +99,7 @@ def load(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> Staged:
     """
     raw, typed = names(dataset, file)
     with feeding.feed(dataset, file) as feed:
-        text = _Text(rows(dataset, feed))
+        text = _Text(shape.rows(dataset, feed))
         columns = sql.SQL(", ").join(map(sql.Identifier, dataset.columns))
         with conn.cursor() as cursor:
             cursor.execute(
@@ -173,57 +145,6 @@ class _Text:
         return bytes(part)
 
 
-def require_columns(dataset: DatasetSpec, feed: Feed) -> None:
-    """Refuse a file that has not exactly the columns of the spec.
-
-    Raises:
-        UnreadableError: columns are missing or unknown.
-    """
-    twice = sorted({c for c in feed.columns if feed.columns.count(c) > 1})
-    if twice:
-        raise UnreadableError(
-            Failure(
-                "expect_table_columns_to_match_set", ", ".join(twice)[:200], "named twice in the header",
-                "each column once", sample=sample_of(twice), remedy="rename or remove the second one",
-            )
-        )  # fmt: skip
-    missing = [c for c in dataset.columns if c not in feed.columns]
-    extra = [c for c in feed.columns if c not in dataset.columns]
-    if not missing and not extra:
-        return
-    found = "; ".join(
-        f"{what} {', '.join(names)}"[:200]
-        for what, names in (("missing", missing), ("unknown", [c for c in extra if c.strip()]))
-        if names
-    )
-    unnamed = [str(n + 1) for n, c in enumerate(feed.columns) if not c.strip()]
-    remedy = (
-        f"deliver the columns that datasets/{dataset.name}.yaml names, or change the spec and run with force"
-    )
-    if unnamed:
-        found = f"column {', '.join(unnamed)} of the header has no name; {found}"[:300]
-        ends = len(unnamed) == 1 and not feed.columns[-1].strip()
-        remedy = (
-            "take the delimiter at the end of the header, and of each line, out"
-            if ends
-            else "give each column a name, or leave it out (pandas: index=False)"
-        )
-    elif len(feed.columns) == 1 and len(dataset.columns) > 1 and feed.delimiter:
-        remedy = f"is {feed.delimiter!r} the delimiter (source.delimiter)? Else {remedy}"
-    elif any(c.strip().lower() in (m.lower() for m in missing) for c in extra):
-        remedy = f"spaces and capital letters count in a column's name; {remedy}"
-    raise UnreadableError(
-        Failure(
-            "expect_table_columns_to_match_set",
-            ", ".join([*missing, *extra])[:200],
-            found,
-            f"{', '.join(dataset.columns)}"[:300],
-            sample=sample_of([*missing, *extra]),
-            remedy=remedy,
-        )
-    )
-
-
 def _unreadable(error: psycopg2.Error) -> Failure:
     # Detail and context of the message quote the row.
     return Failure(
@@ -234,19 +155,11 @@ def _unreadable(error: psycopg2.Error) -> Failure:
 
 @contextmanager
 def local_time(conn: Connection, dataset: DatasetSpec) -> Iterator[None]:
-    """Read timestamps without a zone in the source's zone, until the block ends."""
+    """Read times as UTC until the block ends: what is local was read before, see `evergreen.warehouse.canonical`."""
     with conn.cursor() as cursor:
-        try:
-            cursor.execute("SET LOCAL TimeZone = %s", (dataset.source.timezone,))
-        except psycopg2.Error as error:
-            raise TerminalError(
-                f"datasets/{dataset.name}.yaml: source.timezone {dataset.source.timezone!r} is unknown; "
-                "write a name such as Europe/Berlin",
-                Reason.BAD_SPEC,
-            ) from error
+        cursor.execute("SET LOCAL TimeZone = 'UTC'")
         cursor.execute("SET LOCAL DateStyle = 'ISO, YMD'")
         yield
-        cursor.execute("SET LOCAL TimeZone = 'UTC'")
 
 
 def type_rows(conn: Connection, dataset: DatasetSpec, staged: Staged) -> tuple[list[Finding], int]:
@@ -274,18 +187,18 @@ def type_rows(conn: Connection, dataset: DatasetSpec, staged: Staged) -> tuple[l
 
 def _check(conn: Connection, dataset: DatasetSpec, staged: Staged, *, converted: bool) -> list[Finding]:
     checks = [
-        (name, column, kind, predicate)
+        (name, kind, predicate)
         for name, column in dataset.columns.items()
         for kind, predicate in _predicates(name, column, converted)
     ]
     if not checks:
         return []
-    counts = sql.SQL(", ").join(sql.SQL("count(*) FILTER (WHERE {})").format(p) for _, _, _, p in checks)
+    counts = sql.SQL(", ").join(sql.SQL("count(*) FILTER (WHERE {})").format(p) for _, _, p in checks)
     findings = []
     with local_time(conn, dataset), conn.cursor() as cursor:
         cursor.execute(sql.SQL("SELECT {} FROM {}").format(counts, table(staged.raw)))
         failed = cursor.fetchone() or ()
-        for (name, column, kind, predicate), count in zip(checks, failed, strict=True):
+        for (name, kind, predicate), count in zip(checks, failed, strict=True):
             if not count:
                 continue
             cursor.execute(
@@ -293,12 +206,8 @@ def _check(conn: Connection, dataset: DatasetSpec, staged: Staged, *, converted:
                     sql.Identifier(name), table(staged.raw), predicate
                 )
             )
-            failure = Failure(
-                f"expect_column_values_to_be_{kind}", name, f"{count} of {staged.rows} rows",
-                column.type if kind == "of_type" else "a finite number, or empty", count,
-                sample_of(v for (v,) in cursor.fetchall()),
-                _REMEDY[column.type] if kind == "of_type" else "leave the field empty where there is no value",
-            )  # fmt: skip
+            values = [v for (v,) in cursor.fetchall()]
+            failure = unfit.failure(dataset, name, kind, count, staged.rows, values)
             rows = sql.SQL("SELECT _row FROM {} WHERE {}").format(table(staged.raw), predicate)
             findings.append(Finding(failure, rows))
     return findings
@@ -354,7 +263,16 @@ def _predicates(name: str, column: Column, converted: bool = False) -> list[tupl
     if column.type in ("timestamp", "date"):
         iso = sql.SQL(_ISO).format(value)
         length = sql.SQL("AND length({}) = 10").format(value) if column.type == "date" else sql.SQL("")
-        return [("of_type", sql.SQL("NOT ({} AND {} {})").format(valid, iso, length))]
+        wrong = sql.SQL("NOT ({} AND {} {})").format(valid, iso, length)
+        if converted:
+            return [("of_type", wrong)]
+        # A local time that is not told is none of the wrong type.
+        local = [
+            (kind, sql.SQL("{} LIKE {}").format(value, sql.Literal(f"{MARK}{why.value}%")))
+            for kind, why in ((unfit.TWICE, Held.TWICE), (unfit.NEVER, Held.NEVER))
+        ]
+        others = sql.SQL(" AND ").join(sql.SQL("NOT {}").format(p) for _, p in local)
+        return [*local, ("of_type", sql.SQL("{} AND {}").format(wrong, others))]
     found: list[tuple[str, sql.Composable]] = []
     if not converted:
         found.append(("of_type", sql.SQL("NOT {}").format(valid)))
