@@ -23,6 +23,7 @@ from evergreen.alerting import quarantines
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.ledger import Decision, Kind
 from evergreen.spec import DatasetSpec
+from evergreen.spec.problem import printable
 from evergreen.validation import engine, suite
 from evergreen.validation.outcome import BatchOutcome, Counts, State
 from evergreen.warehouse import bulk, equal_rows, examples, landing, publish, staging
@@ -419,6 +420,10 @@ def _settle(
     }  # fmt: skip
     if verdict.whole:
         evidence["held_whole"] = list(verdict.whole[:EVIDENCE_FAILURES])
+    if staged and staged.absent:
+        evidence["columns_absent"] = list(staged.absent)
+    if staged and staged.ignored:
+        evidence["columns_ignored"] = [printable(name) for name in staged.ignored[:EVIDENCE_FAILURES]]
     if verdict.reason == "too_many_bad_rows":
         evidence["max_bad_rows"] = dataset.max_bad_rows
     published = verdict.state == "published"

@@ -39,6 +39,8 @@ class Feed:
         delimiter: of a CSV file; None of another one.
         named: whether the file names its columns; else `columns` are made up.
         kinds: how the file has each column; None: as text.
+        absent: the dataset's columns that the file has not, once that is known.
+        ignored: the file's columns that are left out, once that is known.
         line_of: the line on which a row of the last batch begins, by its number in it, from 1; None where rows have none.
     """
 
@@ -50,6 +52,8 @@ class Feed:
     line_of: Callable[[int], int] | None = None
     named: bool = True
     kinds: tuple[Kind, ...] | None = None
+    absent: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     def batches(self, positions: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows in their order, as columns of pa.string(); a missing value and an empty one are both null.
@@ -82,10 +86,11 @@ def feed(dataset: DatasetSpec, file: LandedFile) -> Iterator[Feed]:
             )
     elif file.format == "jsonl":
         columns = json_lines.columns(dataset, file)
+        number: Kind = "number"  # JSON's numbers have a point
         yield Feed(
             columns,
             lambda feed, positions: json_lines.rows(dataset, file, feed, positions),
-            kinds=("number",) * len(columns),  # JSON's numbers have a point
+            kinds=(number,) * len(columns),
         )
     else:
         with opened.text(dataset, file.path) as read:

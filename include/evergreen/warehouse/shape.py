@@ -43,6 +43,7 @@ def rows(dataset: DatasetSpec, feed: Feed) -> Iterator[pa.RecordBatch]:
         UnreadableError: columns are missing or unknown, or something is wrong with the file.
     """
     shape = match(dataset, feed)
+    feed.absent, feed.ignored = shape.absent, shape.ignored
     used = sorted({place for places in shape.places.values() for place in places})
     index = {place: number for number, place in enumerate(used)}
     converters = {

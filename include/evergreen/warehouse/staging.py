@@ -38,7 +38,8 @@ class Staged:
     """The tables of one batch and what they hold; a batch that `bulk` loaded has no raw table.
 
     `rows` were loaded, of `records` that the file has by its feed's own count. `duplicates` counts rows that are equal to
-    an earlier one and were dropped, see `evergreen.warehouse.equal_rows`.
+    an earlier one and were dropped, see `evergreen.warehouse.equal_rows`. `absent` are the dataset's columns that the file
+    has not, `ignored` the file's that are left out.
     """
 
     raw: str
@@ -46,6 +47,8 @@ class Staged:
     rows: int
     records: int
     duplicates: int = 0
+    absent: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def load(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> Staged:
                 if (error.pgcode or "")[:2] not in ("22", "54"):
                     raise
                 raise UnreadableError(_unreadable(error)) from error
-            return Staged(raw, typed, cursor.rowcount, feed.records)
+            return Staged(raw, typed, cursor.rowcount, feed.records, feed.absent, feed.ignored)
 
 
 class _Text:

@@ -38,7 +38,7 @@ def failure(
         count: how many rows fail, of `rows`.
         found: some of the values.
     """
-    column, zone = dataset.columns[name], dataset.source.timezone
+    zone = dataset.source.timezone
     file = f"datasets/{dataset.name}.yaml"
     values = [unmarked(value) or "" for value in found]
     expectation, limit = f"expect_column_values_to_be_{kind}", "a finite number, or empty"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from psycopg2 import sql
@@ -128,10 +130,14 @@ def test_empty_line_is_no_row_that_passes(room: Room) -> None:
     assert room.one(spec()).failures[0].expectation == "file_readable"
 
 
-def test_local_times_of_another_zone_go_the_long_way(room: Room) -> None:
-    room.land("x.csv", TOP + LINE.replace("+00", ""))
-    assert quick(spec(), room.folder) == long(spec(), room.folder)
-    assert quick(spec(source={"timezone": "Europe/Berlin"}), room.folder) is None
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York"])
+def test_local_times_are_read_alike_in_both_ways(room: Room, zone: str) -> None:
+    room.land("x.csv", f"{TOP}{LINE.replace('+00', '')}\n")
+    dataset = spec(source={"timezone": zone})
+    rows = quick(dataset, room.folder)
+    assert rows
+    assert rows == long(dataset, room.folder)
+    assert rows[0]["at"] == datetime(2024, 2, 1, tzinfo=ZoneInfo(zone))
 
 
 def test_times_are_read_alike_or_left_alone(room: Room) -> None:
