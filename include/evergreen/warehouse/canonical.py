@@ -27,6 +27,8 @@ Kind = Literal["text", "number", "time", "truth"]
 
 # A noncharacter: legal UTF-8 that no file means as text.
 MARK = "\ufdd0"
+# The mark and its reason, for PostgreSQL's regexp_replace: the rest is what the file has.
+MARKED = f"^{MARK}."
 _BLANKS = " \t\u00a0\u202f"
 _DAY = 86_400_000_000
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from psycopg2 import sql
 
 from evergreen.spec import DatasetSpec
+from evergreen.warehouse.canonical import MARKED
 from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.failure import SAMPLES, TEXT, Example, short
 from evergreen.warehouse.staging import Finding, Staged, table
@@ -54,5 +55,8 @@ def with_examples(conn: Connection, dataset: DatasetSpec, staged: Staged, findin
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> sql.Composable:
-    values = sql.SQL(", ").join(sql.SQL("doc->>{}").format(sql.Literal(name)) for name in names)
+    values = sql.SQL(", ").join(
+        sql.SQL("regexp_replace(doc->>{}, {}, '')").format(sql.Literal(name), sql.Literal(MARKED))
+        for name in names
+    )
     return sql.SQL("array_to_string(ARRAY[{}]::text[], ', ', 'NULL')").format(values)

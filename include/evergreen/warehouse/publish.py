@@ -16,7 +16,7 @@ from psycopg2 import sql
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse import planner
-from evergreen.warehouse.canonical import MARK
+from evergreen.warehouse.canonical import MARKED
 from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.migrate import TYPES, ensure_dataset
 from evergreen.warehouse.staging import Finding, Staged, table
@@ -130,7 +130,7 @@ def quarantine(
                 " (SELECT _row, array_agg(DISTINCT reason ORDER BY reason) AS reasons FROM {} GROUP BY _row"
                 " ORDER BY _row LIMIT {}) AS h ON h._row = r._row"
             ).format(target, table(staged.raw), HELD, sql.Literal(limit)),
-            (batch, f"^{MARK}."),
+            (batch, MARKED),
         )
 
 
