@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from psycopg2 import sql
 from validation_room import Room
 
@@ -238,3 +239,11 @@ def test_every_kind_of_file_goes_through_the_same_spec(room: Room, write: Any) -
     outcome = room.one(SAME, as_of=at(2024, 8, 1))
     assert outcome.failures == ()
     assert published(room, ("at", "day", "x", "ok")) == ROWS
+
+
+def test_page_on_files_says_what_works(room: Room) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "files.md").read_text()
+    text = page.split("```yaml\n")[1].split("```")[0].replace("air_quality", "readings")
+    room.land("x.csv", "Date;Time;CO(GT);T;;\n10/03/2024;18.00.00;2,6;9;;\n10/03/2024;19.00.00;-200;9;;\n")
+    assert room.one(DatasetSpec.model_validate(yaml.safe_load(text)), as_of=at(2024, 6, 1)).failures == ()
+    assert published(room, ("at", "co_gt")) == [(at(2024, 3, 10, 17), 2.6), (at(2024, 3, 10, 18), None)]
