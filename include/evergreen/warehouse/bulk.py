@@ -99,7 +99,7 @@ def load(conn: Connection, dataset: DatasetSpec, file: LandedFile, *, timeout_s:
         # The text may quote a row.
         log.info("%s: %s goes the long way (%s)", dataset.name, file.name, type(error).__name__)
         return None
-    return Staged(raw, typed, rows.count, feed.records, feed.absent, feed.ignored)
+    return Staged(raw, typed, rows.count, feed.records, absent=feed.absent, ignored=feed.ignored)
 
 
 def _create(dataset: DatasetSpec, typed: str) -> sql.Composable:

@@ -122,7 +122,7 @@ def load(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> Staged:
                 if (error.pgcode or "")[:2] not in ("22", "54"):
                     raise
                 raise UnreadableError(_unreadable(error)) from error
-            return Staged(raw, typed, cursor.rowcount, feed.records, feed.absent, feed.ignored)
+            return Staged(raw, typed, cursor.rowcount, feed.records, absent=feed.absent, ignored=feed.ignored)
 
 
 class _Text:
