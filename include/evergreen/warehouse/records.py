@@ -78,6 +78,7 @@ class Records:
                 break
             self._more()
         record = self._window[:end]
+        self._refuse_nul(record)
         self.ended = bool(ends.size)
         if take:
             self._take(end)
@@ -97,9 +98,7 @@ class Records:
             self._refuse_stray(len(self._window))
             ends = self._ends()
             self._refuse_mixed(ends)
-            if b"\0" in self._window:
-                at = self._window.index(b"\0")
-                raise self._refused(at, "invalid byte sequence: a NUL (0x00)", "text without NUL")
+            self._refuse_nul(self._window)
             if not ends.size and not self._final:
                 self._more()
                 continue
@@ -235,6 +234,13 @@ class Records:
             at, f"mixed line ends: this line ends with {_NAMES[kind]}, those before it with {_NAMES[self._line_end]}",
             "line ends of one kind", "write all line ends alike, or quote the value that holds one",
         )  # fmt: skip
+
+    def _refuse_nul(self, data: bytes) -> None:
+        if b"\0" in data:
+            raise self._refused(
+                data.index(b"\0"), "invalid byte sequence: a NUL (0x00)", "text without NUL",
+                "take it out; a file full of them is in another encoding (source.encoding: utf-16)",
+            )  # fmt: skip
 
     def _refuse_empty(self, ends: Positions) -> None:
         width = len(self._line_end)

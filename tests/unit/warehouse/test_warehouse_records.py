@@ -87,6 +87,7 @@ REFUSED = {
     "mixed-the-other-way": ("a,b\r\n1,2\r\n3,4\n5,6\r\n", "line 3: mixed line ends: this line ends with \\n"),
     "lone-carriage-return": ("a,b\n1,2\n3,x\ry\n", "line 3: mixed line ends: this line ends with \\r"),
     "nul": ("a,b\n1,2\n3,\0\n", "line 3: invalid byte sequence"),
+    "nul-in-the-header": ("a,\0b\n1,2\n", "header: line 1: invalid byte sequence"),
     "empty-line": ("a,b\n1,2\n\n3,4\n", "line 3: an empty line"),
     "empty-line-at-the-end": ("a,b\r\n1,2\r\n\r\n", "line 3: an empty line"),
     "empty-line-at-once": ("a,b\n\n1,2\n", "line 2: an empty line"),
