@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from attack_page import Attack
 
-from conftest import Attack
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse import feed, opened
 from evergreen.warehouse.failure import UnreadableError

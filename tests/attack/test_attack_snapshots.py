@@ -16,7 +16,6 @@ from random import Random
 import psycopg2.extras
 import pyarrow.parquet as pq
 
-from conftest import Attack
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
 from evergreen.warehouse import snapshot
@@ -100,8 +99,14 @@ def world(chance: Random) -> tuple[Table, Table]:
                 events.publish(key, None, at)
                 continue
             x, y = (chance.choice([None, float("nan"), 0.0, chance.gauss(0, 1)]) for _ in range(2))
-            event = at - chance.choice([0, 0, 1, 5, 30]) * HOUR + chance.choice([0, 1]) * timedelta(microseconds=1)
-            if held is not None and chance.random() < 0.6:  # a label that came, or a correction of the same event
+            event = (
+                at
+                - chance.choice([0, 0, 1, 5, 30]) * HOUR
+                + chance.choice([0, 1]) * timedelta(microseconds=1)
+            )
+            if (
+                held is not None and chance.random() < 0.6
+            ):  # a label that came, or a correction of the same event
                 event, x = held[1], held[3] if chance.random() < 0.5 else x
             place = chance.choice(named)
             events.publish(key, (key, event, place, x, y if chance.random() < 0.7 else None), at)
@@ -126,7 +131,9 @@ def brute(events: Table, places: Table, as_of: datetime) -> list[tuple[object, .
 def as_ofs(chance: Random, count: int) -> Iterator[datetime]:
     """Times on and beside those at which something arrived."""
     for _ in range(count):
-        beside = chance.choice([timedelta(0), timedelta(microseconds=1), -timedelta(microseconds=1), HOUR / 2])
+        beside = chance.choice(
+            [timedelta(0), timedelta(microseconds=1), -timedelta(microseconds=1), HOUR / 2]
+        )
         yield START + chance.randint(0, HOURS + 5) * HOUR + beside
 
 
@@ -140,7 +147,9 @@ def taken(as_of: datetime, folder: Path) -> tuple[str, list[tuple[object, ...]]]
         return "", []
     rows = pq.read_table(found.path).to_pylist()
     names = ("_time", "_key", "x", "size", "place", "_label")
-    return found.fingerprint, [(row["_time"].astimezone(timezone.utc), *(row[n] for n in names[1:])) for row in rows]
+    return found.fingerprint, [
+        (row["_time"].astimezone(timezone.utc), *(row[n] for n in names[1:])) for row in rows
+    ]
 
 
 def test_a_snapshot_is_what_was_known(attack: Attack, warehouse_url: str, tmp_path: Path) -> None:
@@ -159,8 +168,17 @@ def test_a_snapshot_is_what_was_known(attack: Attack, warehouse_url: str, tmp_pa
             expected = brute(events, places, as_of)
             rows, empty = rows + len(found), empty + (not found)
             if repr(found) != repr(expected):
-                wrong.append(f"world {first} as of {as_of.isoformat()}: {len(found)} rows, expected {len(expected)}")
+                wrong.append(
+                    f"world {first} as of {as_of.isoformat()}: {len(found)} rows, expected {len(expected)}"
+                )
             if found and fingerprints.setdefault(repr(found), fingerprint) != fingerprint:
-                wrong.append(f"world {first} as of {as_of.isoformat()}: another fingerprint for the same rows")
-    attack.record("snapshots: random histories, brute force", number, wrong, f"{rows:,} rows equal, {empty} without a row")
+                wrong.append(
+                    f"world {first} as of {as_of.isoformat()}: another fingerprint for the same rows"
+                )
+    attack.record(
+        "snapshots: random histories, brute force",
+        number,
+        wrong,
+        f"{rows:,} rows equal, {empty} without a row",
+    )
     assert rows > 5 * number, "the worlds are too empty to say anything"
