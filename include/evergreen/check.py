@@ -58,7 +58,7 @@ def check_history(specs: Specs, model: ModelSpec) -> list[Problem] | None:
         with views.reading(specs, model, features.LATEST) as reader:
             found = reader.rows(query)[0]
     except TerminalError as error:
-        return [Problem(f"models/{model.name}.sql", "", "", str(error))]
+        return [Problem(f"models/{model.name}.sql", "", "", str(error).removeprefix("the feature query "))]
     file = f"models/{model.name}.yaml"
     if found["first"] is None:
         return None

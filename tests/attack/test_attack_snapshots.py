@@ -15,6 +15,7 @@ from random import Random
 
 import psycopg2.extras
 import pyarrow.parquet as pq
+from attack_page import Attack
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
