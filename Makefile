@@ -8,6 +8,8 @@ SHELL := /bin/bash
 
 UV_VERSION := 0.13.8
 VENV := .venv
+# What the packages take on the disk, with some room for the download.
+NEEDS_MB := 1800
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
 STACK := $(RUN) evergreen.stack
@@ -70,8 +72,8 @@ silence: ## keep alerts back; MODEL=bike_demand UNTIL=3d REASON="sensor is moved
 logs: ## list the logs; NAME=scheduler prints the end of one
 	$(call existing,logs $(NAME))
 
-clean: ## stop the stack and remove .evergreen with all its data
-	$(call existing,clean)
+clean: ## stop the stack and remove .evergreen with all its data, after a question; YES=1 does not ask
+	$(call existing,clean $(if $(YES),--yes))
 
 lint: $(VENV)/.installed-dev ## ruff and mypy
 	$(RUN) ruff check .
@@ -118,6 +120,9 @@ $(BIN)/uv:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/uv
+	@free=$$(df -Pk . | awk 'NR == 2 {print int($$4 / 1000)}'); if [ "$$free" -lt $(NEEDS_MB) ]; then \
+	    echo "The packages take $(NEEDS_MB) MB and $(CURDIR) has $$free MB free; free some space, then run make $(MAKECMDGOALS) again" >&2; exit 1; \
+	fi
 	@echo "Installing the locked requirements; the first time this downloads some 400 MB"
 	@$(UV) pip install $(QUIET) --python $(BIN)/python --require-hashes --requirement requirements.txt
 	@$(UV) pip install $(QUIET) --python $(BIN)/python --no-deps --no-build-isolation --editable .

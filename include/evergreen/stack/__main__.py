@@ -55,7 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("dag", help="such as ingest__bike_hourly")
     run.add_argument("param", nargs="*", help="Params as name=value, such as as_of=2026-05-01T02:00:00Z")
     env = add("env", _env, "Print the environment of the services as shell exports.")
-    env.add_argument("--secrets", action="store_true", help="also those that hold a password or key")
+    env.add_argument("name", nargs="*", help="only these variables")
+    env.add_argument(
+        "--secrets", action="store_true", help="also show those named that hold a password or key"
+    )
     silence = add(
         "silence", _silence, "Keep the alerts of a model or dataset back for a while, for a reason."
     )
@@ -65,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         "--until", default="", help="a time (UTC), a duration such as 3d, or now to end a silence"
     )
     silence.add_argument("--reason", default="", help="why")
-    add("clean", _clean, "Stop all of it and remove its folder with all data.")
+    clean = add("clean", _clean, "Stop all of it and remove its folder with all data, after a question.")
+    clean.add_argument("--yes", action="store_true", help="do not ask")
     # What `up` runs in the background; not listed.
     commands.add_parser("supervise").set_defaults(
         run=lambda options: supervisor.main(Layout.of(options.home))
@@ -87,8 +91,22 @@ def _down(options: argparse.Namespace) -> None:
     control.down(options.home)
 
 
-def _clean(options: argparse.Namespace) -> None:
+def _clean(options: argparse.Namespace) -> int:
+    held = control.contents(options.home)
+    if held and not options.yes:
+        print(f"{Layout.of(options.home).home} and all that is in it is removed for good:")
+        for entry, size in held:
+            print(f"  {entry.name:<16}{size / 1e6:>10,.1f} MB")
+        if not sys.stdin.isatty():
+            print(
+                "Nothing was removed. Without a terminal to ask on, say it: make clean YES=1", file=sys.stderr
+            )
+            return 1
+        if input("Remove it? Type yes: ").strip().lower() != "yes":
+            print("Nothing was removed.")
+            return 1
     control.clean(options.home)
+    return 0
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -181,12 +199,14 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _env(options: argparse.Namespace) -> None:
-    own, hidden = os.environ, secret_names(options.home)
-    for name, value in sorted(environment(options.home).items()):
-        if own.get(name) == value:
+    own, hidden, found = os.environ, secret_names(options.home), environment(options.home)
+    if unknown := sorted(set(options.name) - set(found)):
+        raise StackError(f"The services have no variable {', '.join(unknown)}; without names all are listed.")
+    for name, value in sorted(found.items()):
+        if name not in options.name if options.name else own.get(name) == value:
             continue
-        if name in hidden and not options.secrets:
-            print(f"# {name}: a secret, shown with --secrets")
+        if name in hidden and not (options.secrets and options.name):
+            print(f"# {name}: a secret, shown by: env --secrets {name}")
         else:
             print(f"export {name}={shlex.quote(value)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -145,6 +146,23 @@ def down(home: Path | str | None = None, *, say: Say = print) -> None:
             f"These processes cannot be ended: {', '.join(str(p.pid) for p in remaining)}; try as root."
         )
     say(f"{_elapsed(started)} The stack is down; its data stays in {layout.home}.")
+
+
+def contents(home: Path | str | None = None) -> list[tuple[Path, int]]:
+    """What `clean` would remove: each entry of the stack's home with the bytes that its files take."""
+    folder = Layout.of(home).home
+    if not folder.exists():
+        return []
+    return [(entry, _bytes(entry)) for entry in sorted(folder.iterdir())]
+
+
+def _bytes(entry: Path) -> int:
+    files = [entry, *entry.rglob("*")] if entry.is_dir() and not entry.is_symlink() else [entry]
+    total = 0
+    for file in files:
+        with contextlib.suppress(OSError):  # a running stack removes files meanwhile
+            total += file.lstat().st_size
+    return total
 
 
 def clean(home: Path | str | None = None, *, say: Say = print) -> None:

@@ -299,6 +299,13 @@ def main(argv: list[str] | None = None) -> int:
     except (EvergreenError, StackError) as error:
         print(f"\nThe demo stopped: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            "\nThe demo was interrupted. The stack is still up: `make status` shows it, `make down` stops it; another "
+            "`make demo` starts the story over.",
+            file=sys.stderr,
+        )
+        return 130
     login = control.login(layout.home)
     print(f"\nAirflow  {login.airflow_url}   user {login.user}   password {login.airflow_password}")
     print(f"MLflow   {login.mlflow_url}   user {login.user}   password {login.mlflow_password}")

@@ -1,0 +1,68 @@
+"""Commands that destroy or show much: what they ask before, and how little they show."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from evergreen.stack.__main__ import main
+from evergreen.stack.layout import Layout
+
+
+class Terminal(io.StringIO):
+    """A terminal at which a person types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def landed(layout: Layout) -> Layout:
+    """A home in which something has landed."""
+    layout.create()
+    file = layout.home / "landing" / "rides" / "a.csv"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"x" * 2_000_000)
+    return layout
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [io.StringIO("yes\n"), Terminal("y\n"), Terminal("\n")],
+    ids=["no-terminal", "not-yes", "nothing"],
+)
+def test_clean_without_a_clear_word_removes_nothing(
+    landed: Layout, answer: io.StringIO, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", answer)
+    assert main(["--home", str(landed.home), "clean"]) == 1
+    assert (landed.home / "landing" / "rides" / "a.csv").exists()
+    shown = "".join(capsys.readouterr())
+    assert "Nothing was removed" in shown
+    assert "landing" in shown
+    assert "2.0 MB" in shown
+
+
+@pytest.mark.parametrize(("words", "answer"), [(["--yes"], ""), ([], "yes\n")], ids=["said-before", "typed"])
+def test_clean_removes_what_a_person_gave_up(
+    landed: Layout, words: list[str], answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    assert main(["--home", str(landed.home), "clean", *words]) == 0
+    assert not landed.home.exists()
+
+
+def test_env_shows_the_secret_that_was_asked_for_and_no_other(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout.create()
+    home = ["--home", str(layout.home), "env"]
+    assert main([*home, "--secrets"]) == 0
+    assert not any(secret in capsys.readouterr().out for secret in layout.secrets.values())
+    assert main([*home, "--secrets", "AIRFLOW__CORE__FERNET_KEY"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("export ") == 1
+    assert layout.secrets["fernet"] in shown
+    assert main([*home, "NO_SUCH"]) == 1
+    assert "NO_SUCH" in capsys.readouterr().err
