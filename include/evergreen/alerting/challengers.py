@@ -130,15 +130,15 @@ def alias_repaired(conn: Connection, known: Known) -> Letter:
     known.told |= {"message", "alias", "champion_decision"}
     return Letter(
         headline=f"{known.name}: MLflow's alias champion {was}",
-        summary=f"{known.name}: the alias champion in MLflow {was}, it is v{known.version} again",
+        summary=f"{known.name}: the alias champion in MLflow {was}, it is v{known.version or '?'} again",
         lead=(
             f"The alias champion of {known.name} in MLflow {was}; the champion by the ledger is "
-            f"version {known.version}. The alias was put right. Nothing was scored by it: scoring, "
+            f"version {known.version or '?'}. The alias was put right. Nothing was scored by it: scoring, "
             "monitoring and rollback follow the ledger.",
         ),
         facts=facts(
             ("Found", f"version {found}" if found else "no alias"),
-            ("Champion", f"version {known.version}"),
+            ("Champion", f"version {known.version or words.MISSING}"),
             ("As of", words.when(known.as_of)),
         ),
         steps=(

@@ -345,7 +345,7 @@ def test_date_as_event_time(room: Room) -> None:
     )  # fmt: skip
     room.land("a.csv", "day,value\n2024-02-28,1\n")
     room.land("b.csv", "day,value\n2024-03-03,1\n")
-    room.land("c.csv", "day,value\n2024-03-01 00:00:00,1\n")
+    room.land("c.csv", "day,value\n2024-03-01 06:00:00,1\n")
     assert [o.state for o in room.ingest(dataset)] == ["published", "quarantined", "quarantined"]
     assert room.seen(dataset, datetime(2024, 2, 28, 23, tzinfo=timezone.utc)) == set()
     assert len(room.seen(dataset, datetime(2024, 2, 29, tzinfo=timezone.utc))) == 1
