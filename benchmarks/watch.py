@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from benchmarks import data, room
 from benchmarks.table import Row
 from evergreen import registry
+from evergreen.monitoring import kept, reads
 from evergreen.monitoring import measure as columns
-from evergreen.monitoring import reads
+from evergreen.monitoring.draw import draw
 from evergreen.monitoring.judge import REFERENCE_PATH, judge
 from evergreen.monitoring.reference import Reference
 from evergreen.monitoring.windows import Facts, Window
@@ -25,9 +26,9 @@ from evergreen.scoring.score import score
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.connection import connect
 
-WARM_UP, SMALL, LARGE, FIRST_CASE = 0, 1, 2, 3  # numbers of the windows
-WARM_UP_ROWS, SMALL_ROWS, CASE_ROWS = 5_000, 100_000, 1_000_000
-TRIES = 2
+WARM_UP, SMALL, LARGE, QUIET, FIRST_CASE = 0, 1, 2, 3, 4  # numbers of the windows
+WARM_UP_ROWS, SMALL_ROWS, QUIET_ROWS, CASE_ROWS = 5_000, 100_000, 10_000, 1_000_000
+TRIES, QUIET_TRIES = 2, 5
 IDS = 100_000_000  # a window's own range of keys
 Change = Callable[[pa.Table], pa.Table]
 
@@ -43,13 +44,22 @@ def measure(rows: int, case_rows: int = CASE_ROWS) -> list[Row]:
         small = room.aside("benchmarks.watch.one", SMALL, folder)
         _window(specs, model, LARGE, rows)
         large = room.aside("benchmarks.watch.one", LARGE, folder)
+        _window(specs, model, QUIET, QUIET_ROWS)
+        quiet = room.aside("benchmarks.watch.quiet", QUIET, folder)
         verdicts = _verdicts(specs, model, case_rows)
     same = sum(sampled == whole for sampled, whole in verdicts.values())
     told = "; ".join(
         f"{case}: {_said(sampled)} / {_said(whole)}" for case, (sampled, whole) in verdicts.items()
     )
     sample = model.monitoring.sample_rows
+    runs = ", ".join(f"{cpu:.2f}" for cpu in quiet["cpu_s"])
     return [
+        Row(
+            f"a quiet window of {QUIET_ROWS:,} rows: CPU of judging it, and what is kept",
+            f"{max(quiet['cpu_s']):.2f} s, {quiet['kept'] / 1e3:.0f} kB", f"drawn as well: {quiet['drawn_s']:.2f} s", None,
+            "≤ 0.3 CPU s and ≤ 100 kB", max(quiet["cpu_s"]) <= 0.3 and quiet["kept"] <= 100_000,
+            f"17 features, the process alone (not PostgreSQL), the worst of {QUIET_TRIES} after a warm-up: {runs} s; {quiet['status']}",
+        ),
         Row(
             f"one monitoring window of {rows:,} rows", f"{large['s']:.1f} s", f"{small['s']:.1f} s ({SMALL_ROWS:,} rows)",
             large["s"] / small["s"], "≤ 1.5", large["s"] <= 1.5 * small["s"],
@@ -75,6 +85,32 @@ def one(number: str, folder: str) -> None:
     tries = [_judged(specs, model, int(number)) for _ in range(TRIES)]
     took, read, sampled = min(tries)
     print(json.dumps({"s": took, "reads_s": read, "sampled": sampled, "peak_mb": room.peak_mb()}))
+
+
+def quiet(number: str, folder: str) -> None:
+    """Judge a window several times and draw it once; print CPU seconds and the size of what is kept, as JSON."""
+    specs, model = _specs(Path(folder))
+    _judged(specs, model, WARM_UP)
+    window = _range(int(number))
+    spent = []
+    for _ in range(QUIET_TRIES):
+        with connect() as conn, conn.cursor() as cursor:
+            cursor.execute("DELETE FROM evergreen.window_judgement WHERE window_start = %s", (window.start,))
+        began = time.process_time()
+        judged = judge(specs, model, window.end + timedelta(minutes=10), "bench/watch")
+        found = next(j for j in judged if j.window == window)
+        spent.append(time.process_time() - began)
+    folder_of = str(found.report).rpartition("/")[0]
+    file = registry.artifact_folder(str(found.mlflow_run), folder_of) / kept.FILE
+    began = time.process_time()
+    with tempfile.TemporaryDirectory(prefix="evergreen-bench-") as name:
+        draw(model.name, window.start, Path(name))
+    drawn = time.process_time() - began
+    print(
+        json.dumps(
+            {"cpu_s": spent, "kept": file.stat().st_size, "drawn_s": drawn, "status": found.status.value}
+        )
+    )
 
 
 def _judged(specs: Specs, model: ModelSpec, number: int) -> tuple[float, float, int]:

@@ -30,7 +30,6 @@ LIGHT = (
     "ledger",
     "warehouse.connection",
     "warehouse.migrate",
-    "warehouse.features",
 )
 
 

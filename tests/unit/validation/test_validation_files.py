@@ -217,7 +217,6 @@ def test_files_go_in_the_order_of_their_names(room: Room) -> None:
 
 
 MISTAKES = {
-    "encoding": (dict(source={"encoding": "klingon"}), "source.encoding 'klingon'"),
     "absolute-pattern": (dict(source={"pattern": "/tmp/*.csv"}), "source.pattern '/tmp/*.csv'"),
     "expectation": (dict(expectations=[{"type": "expect_wonders"}]), "expect_wonders"),
     "expectation-argument": (

@@ -121,7 +121,7 @@ def test_delimiter_of_the_spec_bounds_values(read: Read) -> None:
     assert read('a\tb\n"1\t2"\t3,4\n', ".tsv")[0] == [("1\t2", "3,4")]
     with pytest.raises(UnreadableError, match="line 2: a quote inside"):
         read('a;b\n1,"2";3\n', delimiter=";")
-    with pytest.raises(TerminalError, match=r"source\.delimiter 'é' cannot be used"):
+    with pytest.raises(ValueError, match="'é' cannot stand between two values"):
         read("a,b\n", delimiter="é")
 
 
