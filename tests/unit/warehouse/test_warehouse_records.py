@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from evergreen.errors import TerminalError
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse import feed, opened
 from evergreen.warehouse.failure import UnreadableError
