@@ -30,7 +30,8 @@ def waiting(conn: Connection, known: Known) -> Letter:
     run = run if isinstance(run, str) else None
     known.told |= TOLD
     because = known.get("asked_because")
-    note = known.get("note")
+    note, hardly = known.get("note"), known.get("error_limit")
+    known.told |= {"error_limit"}
     rows = known.mapping("rows")
     return Letter(
         headline=f"{known.name}: challenger v{version} waits for approval",
@@ -49,6 +50,7 @@ def waiting(conn: Connection, known: Known) -> Letter:
             ("Holdout rows judged", rows.get("judged")),
             ("Data as of", words.when(known.as_of)),
             *((("Note", note),) if note else ()),
+            *((("Watch on its error", hardly),) if hardly else ()),
         ),
         tables=(*metric_table(known, metric), *_checks(known)),
         steps=(

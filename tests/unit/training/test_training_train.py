@@ -217,8 +217,8 @@ def while_fitting(monkeypatch, act):
     """Do something in the middle of a training, where the hours go."""
     evaluate = train.evaluate
 
-    def between(*args):
-        judged = evaluate(*args)
+    def between(*args, **more):
+        judged = evaluate(*args, **more)
         act()
         return judged
 
