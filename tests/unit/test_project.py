@@ -30,6 +30,7 @@ LIGHT = (
     "ledger",
     "warehouse.connection",
     "warehouse.migrate",
+    "warehouse.features",
 )
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from psycopg2 import sql
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import ModelSpec, Problem, Specs
-from evergreen.warehouse import arrow, views
-from evergreen.warehouse.mistakes import UnusableQuery
+
+if TYPE_CHECKING:
+    from evergreen.warehouse import arrow
 
 # As PostgreSQL writes them out.
 NUMBERS = ("smallint", "integer", "bigint", "real", "double precision", "numeric")
@@ -185,6 +187,9 @@ def check(specs: Specs, model: ModelSpec) -> list[Problem]:
         TransientError: the warehouse does not answer.
     """
     file = f"models/{model.name}"
+    from evergreen.warehouse import views  # imports Arrow, which who only writes a query does not need
+    from evergreen.warehouse.mistakes import UnusableQuery
+
     try:
         with views.reading(specs, model, LATEST) as reader:
             found = types(reader)
