@@ -181,6 +181,11 @@ def main(argv: list[str] | None = None) -> int:
         try:
             if not os.environ.get(settings.WAREHOUSE.name) and Layout.of().secrets_file.exists():
                 os.environ[settings.WAREHOUSE.name] = environment()[settings.WAREHOUSE.name]
+            settings.WAREHOUSE.read()
+        except (EvergreenError, StackError) as error:
+            unseen = str(error)
+    if not (args.no_warehouse or unseen):
+        try:
             for dataset in specs.datasets.values():
                 with connect() as conn:
                     problems += pattern_problems(conn, dataset)
@@ -195,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
                     notes += check_alarms(conn, model)
         except TerminalError as error:
             problems.append(Problem("the warehouse", "", "", str(error)))
-        except (EvergreenError, StackError) as error:
+        except EvergreenError as error:
             unseen = str(error)
     for note in notes:
         print(f"note: {note}")

@@ -6,6 +6,7 @@ is published meanwhile. Each query goes by the extended protocol, which takes on
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ BATCH_BYTES = 16 << 20
 # SQLSTATEs of a query that could not be served now: connection, resources, intervention, locks.
 _BUSY = ("53", "55", "40")
 _LOST = ("08", "57P")
+_SAID = re.compile(r"\b(?:ERROR|FATAL):\s+(.*?)(?:\s*\.)?(?:\s+SQLSTATE: \w+)?$")
 _CANCELLED = "57014"
 # What a text of a time, an interval or a number means, and how one is written, does not depend on the server's settings.
 _WRITTEN = {
@@ -181,4 +183,7 @@ def lost(error: Exception) -> TransientError:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).partition("Query was:")[0].split())[:300]
+    """What PostgreSQL says, without the driver's words around it, or else what the driver says."""
+    said = " ".join(str(error).partition("Query was:")[0].split())
+    found = _SAID.search(said)
+    return (found[1] if found else said)[:300]
