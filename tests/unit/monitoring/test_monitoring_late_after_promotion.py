@@ -11,7 +11,7 @@ import pandas as pd
 from monitoring_scene import CUTOFF, mails, rows, violated
 
 from evergreen.ledger import Decision, Kind, append
-from evergreen.monitoring import early, policy, wording
+from evergreen.monitoring import early, kept, policy, wording
 from evergreen.monitoring import judge as judging
 from evergreen.monitoring.judge import judge
 from evergreen.monitoring.judgement import Status
@@ -126,7 +126,7 @@ def test_a_late_revision_keeps_what_was_found_of_the_columns_and_has_the_page_of
     text = (folder / "20240520T0000Z-r2" / "performance.html").read_text()
     assert "watched version 1, 2024-05-20 00:00 to 2024-05-21 00:00 UTC" in text
     assert "In violation:" in text
-    assert (folder / "20240520T0000Z-r1" / "drift.html").exists()
+    assert (folder / "20240520T0000Z-r1" / kept.FILE).exists()
 
 
 def test_a_late_violation_of_an_earlier_champion_does_not_count_for_the_present_one(scene):
