@@ -13,8 +13,12 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import clean_fork
 
 WRITING = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate")
 READS = ("select", "show", "set", "begin", "fetch", "declare", "close", "explain", "with", "rollback")
@@ -28,46 +32,43 @@ class Ended:
         killed: by SIGKILL, at the call that was asked for.
         calls: what it did that changes something, in order; the last one was not done if it was killed.
         error: the traceback, if it raised.
-        imported: the modules that it imported; the next fork need not, if this process imports them.
     """
 
     killed: bool
     calls: tuple[str, ...]
     error: str
-    imported: tuple[str, ...]
 
 
 def in_fork(step: Callable[[], object], watched: Sequence[Path], kill_at: int | None = None) -> Ended:
-    """Run a step in a fork of this process, to its end or to the call before which it is killed.
+    """Run a step in a fork, to its end or to the call before which it is killed.
 
     Args:
-        step: what is run; it may raise.
+        step: what is run; it may raise, and is pickled with all that it refers to.
         watched: changes of files below these count.
         kill_at: number of the call, from 1; one more than there are calls kills it when all is done.
     """
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        status, known = 1, set(sys.modules)
+    places = tuple(str(p) for p in watched)
+
+    def work(pipe: Connection) -> None:
+        counter = _Counter(pipe.fileno(), places, kill_at)
+        counter.install()
         try:
-            os.close(read_end)
-            counter = _Counter(write_end, tuple(str(p) for p in watched), kill_at)
-            counter.install()
             step()
             counter.call("end")
-            os.write(write_end, ("\x01\x01" + " ".join(set(sys.modules) - known)).encode())
-            status = 0
         except BaseException:
-            os.write(write_end, ("\x01" + traceback.format_exc()[-4000:] + "\x01").encode())
-        finally:
-            os._exit(status)
-    os.close(write_end)
-    with os.fdopen(read_end, "rb") as pipe:
+            os.write(pipe.fileno(), ("\x01" + traceback.format_exc()[-4000:]).encode())
+            os._exit(1)
+        os._exit(0)
+
+    mine, theirs = Pipe(duplex=False)
+    child = clean_fork.start(work, pipe=theirs)
+    theirs.close()
+    with os.fdopen(os.dup(mine.fileno()), "rb") as pipe:
         told = pipe.read().decode()
-    _, status = os.waitpid(child, 0)
-    calls, error, imported = (*told.split("\x01"), "", "")[:3]
-    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-    return Ended(killed, tuple(calls.splitlines()), error, tuple(imported.split()))
+    mine.close()
+    child.join()
+    calls, error = (*told.split("\x01"), "")[:2]
+    return Ended(child.exitcode == -signal.SIGKILL, tuple(calls.splitlines()), error)
 
 
 class _Counter:

@@ -9,8 +9,8 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
-from importlib import import_module
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,7 +56,7 @@ class Theatre:
 
     def run(self, step: Callable[[Place], None], kill_at: int | None = None) -> Ended:
         """Run a step in a fork, to its end or to a call."""
-        return in_fork(lambda: step(self.place), [self.folder], kill_at)
+        return in_fork(partial(step, self.place), [self.folder], kill_at)
 
     def again(self, step: Callable[[Place], None]) -> Ended:
         """Run a step as Airflow tries it again: a server may need a moment to notice that its client is gone."""
@@ -100,25 +100,18 @@ def theatre(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with connect(theatre.url) as conn:
         migrate(conn)
 
+    artifacts = (theatre.folder / "artifacts").as_uri()
+
     def experiment() -> None:
         from mlflow import MlflowClient
 
-        MlflowClient(store).create_experiment(
-            "load", artifact_location=(theatre.folder / "artifacts").as_uri()
-        )
+        MlflowClient(store).create_experiment("load", artifact_location=artifacts)
 
     assert not in_fork(experiment, []).error
     yield theatre
     for name in ("story", "story_saved"):
         theatre.statement(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
     theatre.admin.close()
-
-
-def load(modules: Iterable[str]) -> None:
-    """Import what a step imported, so that the next fork need not; nothing is run, so no thread is lost by a fork."""
-    for name in modules:
-        with suppress(Exception):  # a module that only lives inside of another process
-            import_module(name)
 
 
 def attacked(
@@ -132,7 +125,6 @@ def attacked(
     theatre.save()
     undisturbed = theatre.run(step)
     assert not undisturbed.error, f"{name}: {undisturbed.error}"
-    load(undisturbed.imported)
     should, calls = theatre.end(), undisturbed.calls
     killed = 0
     for at in points(len(calls)):
@@ -158,7 +150,6 @@ def attacked(
 
 def test_killed_step_that_runs_again_ends_as_if_nothing_had_happened(attack, theatre: Theatre) -> None:  # type: ignore[no-untyped-def]
     rng = random.Random(attack.seed)
-    load(["evergreen.monitoring.monitor", "evergreen.training.train", "evergreen.validation.ingest", "git"])
     wrong: list[str] = []
     killed = calls = 0
     for name, before, step in steps():

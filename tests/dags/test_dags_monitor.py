@@ -48,8 +48,15 @@ def test_a_part_that_failed_turns_the_run_red_once_the_rest_is_announced(
         "failed",
     )
     with connect() as conn:
-        (failed,) = ledger.find(conn, "model/small", (Kind.RUN_FAILED,))
-        (owed,) = fetch(conn, "SELECT incident FROM evergreen.mail WHERE kind = 'run_failed'")
+        # The run tells of itself too: without an API server, as here, it cannot ask which of its tasks have told already.
+        (failed,) = (
+            d
+            for d in ledger.find(conn, "model/small", (Kind.RUN_FAILED,))
+            if d.evidence["task_id"] != "(run)"
+        )
+        (owed,) = fetch(
+            conn, "SELECT incident FROM evergreen.mail WHERE kind = 'run_failed' AND decision_id = %s", (failed.id,)
+        )
     assert "judging the windows: the reference is lost" in str(failed.evidence)
     assert "monitor__small.verdict" in owed["incident"]
 

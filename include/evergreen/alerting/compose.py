@@ -279,7 +279,10 @@ def _templates() -> jinja2.Environment:
 
 
 def _fold(text: Any, width: int, indent: int = 0) -> str:
-    lines = textwrap.wrap(str(text), width, subsequent_indent=" " * indent, break_long_words=False) or [""]
+    # A path or a name is copied from the mail, so it stays whole.
+    lines = textwrap.wrap(
+        str(text), width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    ) or [""]
     return "\n".join(lines)
 
 

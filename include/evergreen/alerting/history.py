@@ -154,7 +154,7 @@ def timeline_text(rows: Sequence[TimelineRow], width: int = 110) -> str:
     room = max(20, width - sum(sizes) - 6)
     out = []
     for cells in (("as of", *head[1:]), tuple("-" * s for s in (*sizes, room)), *lines):
-        first, *rest = textwrap.wrap(cells[3], room) or [""]
+        first, *rest = textwrap.wrap(cells[3], room, break_on_hyphens=False) or [""]
         out.append("  ".join((*(c.ljust(s) for c, s in zip(cells, sizes, strict=False)), first)).rstrip())
         out += [" " * (sum(sizes) + 6) + text for text in rest]
     return "\n".join(out)

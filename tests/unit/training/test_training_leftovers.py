@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+import clean_fork
 from evergreen import registry
 from evergreen.errors import Reason, TransientError
 from evergreen.training import record, train
@@ -40,8 +40,7 @@ def killed(step, module, name):
         setattr(module, name, die)
         step()
 
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
+    process = clean_fork.start(work)
     process.join(240)
     assert process.exitcode == -signal.SIGKILL
 

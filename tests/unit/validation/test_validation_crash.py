@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import threading
 import time
@@ -12,6 +11,7 @@ import pytest
 from psycopg2 import sql
 from validation_room import AS_OF, Room, reading, spec
 
+import clean_fork
 from evergreen.errors import TransientError
 from evergreen.validation import ingest as module
 from evergreen.warehouse.connection import connect, fetch
@@ -53,10 +53,8 @@ def test_killed_in_mid_publish_leaves_nothing_and_the_next_run_does_it(room: Roo
     room.land("1.csv", [reading(0, value=2), reading(1)])
     execute(SLEEP.format(table=table))
     try:
-        child = multiprocessing.get_context("fork").Process(
-            target=module.ingest, args=(spec(), AS_OF, "dag/killed"), kwargs={"folder": room.folder}
-        )
-        child.start()
+        asked, folder = spec(), room.folder
+        child = clean_fork.start(lambda: module.ingest(asked, AS_OF, "dag/killed", folder=folder))
         wait_for(lambda: napping(room) or not child.is_alive())
         child.kill()
         child.join()
