@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median
 
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from evergreen import registry
 from evergreen.errors import EvergreenError, Reason, TerminalError
@@ -45,6 +46,7 @@ from evergreen.monitoring.reign import reign_of
 from evergreen.monitoring.windows import MOST_PER_RUN, Facts, Judged, Window
 from evergreen.registry import Champion
 from evergreen.spec import ModelSpec, Specs
+from evergreen.warehouse import arrow, features, views
 from evergreen.warehouse.connection import Connection, connect
 
 REFERENCE_PATH = "reference"
@@ -90,15 +92,22 @@ def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[
         TerminalError: the champion's reference is missing or damaged, or the feature query does not run.
         TransientError: the warehouse or MLflow does not answer; the windows not yet judged stay due.
     """
+    with arrow.sharing():
+        return _judge(specs, model, as_of, run_id)
+
+
+def _judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[Judgement]:
     with connect() as conn:
         # The alias is put right by those who promote, score and roll back; watching needs only the ledger.
         champion = registry.champion(conn, model.name, repair=False, as_of=as_of)
         if champion is None:
             return []
         reign = reign_of(conn, model, champion, as_of)
+        past = _past(conn, model, as_of)
     reference = _reference(model, champion.run_id)
-    there, lost = _watched(specs, model, reference, as_of)
-    due, waits = _due(specs, model, reference, champion, reign, as_of)
+    with views.reading(specs, model, as_of) as reader:
+        there, lost = _watched(reader, model, reference)
+        due, waits = _due(reader, specs, model, reference, champion, reign, past, as_of)
     done = []
     # Learnt at most once in a run, and only where a window asks for it.
     estimator = cache(lambda: estimate.fit(there, reference))
@@ -141,7 +150,7 @@ def _reference(model: ModelSpec, run_id: str) -> Reference:
 
 
 def _watched(
-    specs: Specs, model: ModelSpec, reference: Reference, as_of: datetime
+    reader: arrow.Reader, model: ModelSpec, reference: Reference
 ) -> tuple[ModelSpec, dict[str, str]]:
     """The spec with those features of the champion that the query gives, and the others, each with why it does not.
 
@@ -149,7 +158,7 @@ def _watched(
     and one that the spec has got since says nothing about them.
     """
     seen = reference.seen_by(model)
-    lost = reads.lacking(specs, seen, as_of)
+    lost = features.lacking(seen, features.types(reader))
     kept = [
         [n for n in names if n not in lost] for names in (seen.features.numeric, seen.features.categorical)
     ]
@@ -162,21 +171,37 @@ def _watched(
     return seen.seeing(*kept), lost
 
 
+@dataclass(frozen=True)
+class _Past:
+    """What the warehouse has of earlier runs: the newest judgements, and the event time of the first prediction."""
+
+    judged: list[Judgement]
+    first_scored: datetime | None
+
+
+def _past(conn: Connection, model: ModelSpec, as_of: datetime) -> _Past:
+    ends_after = windows.oldest(model.monitoring.window, as_of, model.label.delay)
+    judged = judgement.newest(conn, model.name, None, ends_after=ends_after, as_of=as_of, limit=10_000)
+    return _Past(judged, reads.first_scored(conn, model, as_of))
+
+
 def _due(
-    specs: Specs, model: ModelSpec, reference: Reference, champion: Champion, reign: datetime, as_of: datetime
+    reader: arrow.Reader,
+    specs: Specs,
+    model: ModelSpec,
+    reference: Reference,
+    champion: Champion,
+    reign: datetime,
+    past: _Past,
+    as_of: datetime,
 ) -> tuple[Due, list[Judgement]]:
     """What is due of the champion's windows, and the windows of earlier champions that wait for labels."""
-    length = model.monitoring.window
-    first_scored = reads.first_scored(model, as_of)
-    found = windows.candidates(length, reign, first_scored, as_of, model.label.delay)
-    with connect() as conn:
-        ends_after = windows.oldest(length, as_of, model.label.delay)
-        judged = judgement.newest(conn, model.name, None, ends_after=ends_after, as_of=as_of, limit=10_000)
-    waits = late.waiting(model, judged, champion.version, reign, as_of)
+    found = windows.candidates(model.monitoring.window, reign, past.first_scored, as_of, model.label.delay)
+    waits = late.waiting(model, past.judged, champion.version, reign, as_of)
     start, look_back = span(model, [*found, *(j.window for j in waits)], as_of)
-    feed = reads.feed(specs, model, as_of, start, look_back)
-    earlier = [j for j in judged if j.version == champion.version]
-    return plan(model, reference, found, feed, earlier, first_scored, as_of), waits
+    feed = reads.feed(specs, model, as_of, start, look_back, reader=reader)
+    earlier = [j for j in past.judged if j.version == champion.version]
+    return plan(model, reference, found, feed, earlier, past.first_scored, as_of), waits
 
 
 def _judge_late(
@@ -376,6 +401,20 @@ def measured(
 
     Where another version served most rows, neither their error nor the drift of their predictions is a violation.
     """
+    # Threads for so few numbers cost more than they help, and would add them up in another order on another machine.
+    with threadpool_limits(1, "blas"):
+        return _measured_rows(model, reference, found, facts, rows, estimator, lost)
+
+
+def _measured_rows(
+    model: ModelSpec,
+    reference: Reference,
+    found: Judgement,
+    facts: Facts,
+    rows: pd.DataFrame,
+    estimator: Estimator | None,
+    lost: Mapping[str, str] | None,
+) -> tuple[Judgement, list[ColumnResult], tuple[Violation, ...]]:
     columns = measure.columns(
         model, rows, reference, labels=performance.enough_labels(model, facts), lost=lost
     )

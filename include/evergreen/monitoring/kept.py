@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evergreen.errors import Reason, TerminalError
@@ -78,7 +79,7 @@ def write(rows: pd.DataFrame, reference: Reference, file: Path) -> None:
         elif number:
             columns[name] = pa.array(values, from_pandas=True)
         else:
-            columns[name] = pa.array(rows[name].sort_values(kind="stable"), from_pandas=True)
+            columns[name] = _sorted(pa.array(rows[name], from_pandas=True))
     pq.write_table(
         _table(pa.table(columns), steps),
         file,
@@ -114,9 +115,19 @@ def _table(table: pa.Table, steps: dict[str, float]) -> pa.Table:
     return table.replace_schema_metadata({META: json.dumps({"steps": steps}).encode()})
 
 
+def _sorted(values: pa.Array) -> pa.Array:
+    """Ascending, missing values last; categories are few, so they are sorted and not their rows."""
+    if not pa.types.is_string(values.type):
+        return pc.take(values, pc.sort_indices(values))
+    counted = pc.value_counts(values)
+    names, counts = counted.field("values"), counted.field("counts")
+    order = pc.sort_indices(names)
+    return pc.take(names, np.repeat(order.to_numpy(), pc.take(counts, order).to_numpy()))
+
+
 def _step(values: np.ndarray, name: str, reference: Reference) -> float:
     """To what a column of numbers is rounded; 0: it is kept as it is."""
-    if name not in reference.sample.column_names or len(np.unique(values)) <= FEW_VALUES:
+    if name not in reference.sample.column_names or _distinct(values) <= FEW_VALUES:
         return 0.0
     try:
         known = as_numbers(reference.sample[name])
@@ -128,3 +139,9 @@ def _step(values: np.ndarray, name: str, reference: Reference) -> float:
     if name == "_prediction" and len(known) and known.min() >= 0 and known.max() <= 1:
         step = min(step, 1e-6)
     return step if step > 0 and float(np.nanmax(np.abs(values))) / step < 2**53 else 0.0
+
+
+def _distinct(values: np.ndarray) -> int:
+    """How many different values there are; every missing one is the same."""
+    ordered = np.sort(values)
+    return int((ordered[1:] > ordered[:-1]).sum()) + 1 + int(np.isnan(ordered[-1:]).sum())

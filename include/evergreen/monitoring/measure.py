@@ -7,13 +7,14 @@ are measured all the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-from evidently.legacy.calculations.stattests import get_stattest
-from evidently.legacy.core import ColumnType
+import pyarrow.compute as pc
 
 from evergreen.monitoring import statistics
 from evergreen.monitoring.judgement import ColumnResult, What
@@ -24,6 +25,7 @@ from evergreen.spec import ModelSpec
 
 # A number that took at least this many values in every past window and takes one now is a stuck sensor.
 STUCK_FROM = 5
+Floats = npt.NDArray[np.float64]
 DRIFT_OF = {"feature": What.DATA_DRIFT, "label": What.DATA_DRIFT, "prediction": What.PREDICTION_DRIFT}
 
 
@@ -48,7 +50,6 @@ def columns(
         labels: whether the labels are in.
         lost: features of the model that the window does not have, each with why.
     """
-    before = frame(reference.sample)
     known = limits(reference.columns, reference.family, model.monitoring.drift, len(window))
     found: list[ColumnResult] = []
     for name in lost or {}:
@@ -63,7 +64,12 @@ def columns(
         profile = reference.columns.get(name)
         numeric = name in (*model.features.numeric, "_prediction", "_label")
         results = (
-            _guarded(window[name], before[name], profile, {kind: known[name, kind] for kind in profile.kinds})
+            _guarded(
+                window[name],
+                reference.sample[name],
+                profile,
+                {kind: known[name, kind] for kind in profile.kinds},
+            )
             if profile is not None and profile.numeric == numeric
             else [
                 _unreadable(
@@ -87,84 +93,123 @@ def frame(table: pa.Table) -> pd.DataFrame:
     return rows
 
 
-def drift(profile: ColumnProfile, before: pd.Series, now: pd.Series, limit: float) -> float:
-    """Evidently's drift statistic of two samples without missing values.
-
-    Raises:
-        ValueError: Evidently gives no number.
-    """
-    if profile.numeric:
-        value = statistics.normed(before.to_numpy(dtype=float), now.to_numpy(dtype=float))
-    else:
-        kind = ColumnType.Categorical
-        test = get_stattest(before, now, kind, profile.statistic)
-        value = float(test(before, now, kind, limit).drift_score)
-    if math.isnan(value) and not profile.numeric and _same_shares(before, now):
-        return 0.0  # rounding makes the divergence of equal shares a hair negative, and its root NaN
-    if not math.isfinite(value):
-        raise ValueError(f"{profile.statistic} is {value}")
-    return value
-
-
 def _guarded(
-    now: pd.Series, before: pd.Series, profile: ColumnProfile, limit_of: dict[str, float]
+    now: pd.Series, before: pa.ChunkedArray, profile: ColumnProfile, limit_of: dict[str, float]
 ) -> list[ColumnResult]:
     try:
         return _column(now, before, profile, limit_of)
-    # Whatever a strange column makes pandas or Evidently raise is its own finding, not the report's end.
+    # Whatever a strange column makes NumPy, pandas or Arrow raise is its own finding, not the report's end.
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         return [_unreadable(profile.name, profile.statistic, limit_of[DRIFT], reason)]
 
 
 def _column(
-    now: pd.Series, before: pd.Series, profile: ColumnProfile, limit_of: dict[str, float]
+    now: pd.Series, before: pa.ChunkedArray, profile: ColumnProfile, limit_of: dict[str, float]
 ) -> list[ColumnResult]:
     name, limit = profile.name, limit_of[DRIFT]
     found: list[ColumnResult] = []
     if profile.role == "feature":
-        rise = float(now.isna().mean()) - profile.missing
+        missing = float(now.isna().mean())
         found.append(
             _result(
-                name, What.MISSING, "missing_rise", rise, limit_of[MISSING],
-                f"missing {now.isna().mean():.1%} (reference {profile.missing:.1%})",
+                name, What.MISSING, "missing_rise", missing - profile.missing, limit_of[MISSING],
+                f"missing {missing:.1%} (reference {profile.missing:.1%})",
             )
         )  # fmt: skip
     if profile.unreadable:
         return [*found, _unreadable(name, profile.statistic, limit, f"reference: {profile.unreadable}")]
-    values, old = now.dropna(), before.dropna()
-    if values.empty or old.empty:
+    sides = _Numbers.of(now, before) if profile.numeric else _Categories.of(now, before)
+    if not sides.there:
         return [*found, _unreadable(name, profile.statistic, limit, f"all {len(now)} values are missing")]
-    if (
-        profile.numeric
-        and profile.role == "feature"
-        and values.iloc[0] == values.iloc[-1]
-        and values.nunique() == 1
-        and profile.least_distinct >= STUCK_FROM
-    ):
-        return [
-            *found,
-            _unreadable(
-                name, profile.statistic, limit,
-                f"stuck: all {len(values)} values are {values.iloc[0]:g}; "
-                f"past windows had at least {profile.least_distinct} different ones",
-            ),
-        ]  # fmt: skip
-    if profile.categories is not None:
-        fresh = ~values.isin(profile.categories)
-        names = ", ".join(map(str, values[fresh].value_counts().index[:5]))
+    if isinstance(sides, _Numbers):
+        if profile.role == "feature" and profile.least_distinct >= STUCK_FROM and sides.stuck:
+            return [
+                *found,
+                _unreadable(
+                    name, profile.statistic, limit,
+                    f"stuck: all {len(sides.now)} values are {sides.now[0]:g}; "
+                    f"past windows had at least {profile.least_distinct} different ones",
+                ),
+            ]  # fmt: skip
+    elif profile.categories is not None:
+        fresh = sides.now[~sides.now.index.isin(profile.categories)].sort_values(ascending=False)
+        names = ", ".join(map(str, fresh.index[:5]))
         found.append(
             _result(
                 name, What.NEW_CATEGORY, "unseen_share", float(fresh.sum()) / len(now), limit_of[UNSEEN],
                 f"never seen: {names}" if names else "",
             )
         )  # fmt: skip
-    value = drift(profile, old, values, limit)
-    describe: Callable[[pd.Series, pd.Series], str] = _numbers if profile.numeric else _shares
+    value = sides.distance()
+    if not math.isfinite(value):
+        raise ValueError(f"{profile.statistic} is {value}")
     return [
         *found,
-        _result(name, DRIFT_OF[profile.role], profile.statistic, value, limit, describe(values, old)),
+        _result(name, DRIFT_OF[profile.role], profile.statistic, value, limit, sides.told()),
     ]
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """The numbers of a column in the window and in the reference, without the missing ones."""
+
+    now: Floats
+    before: Floats
+
+    @classmethod
+    def of(cls, now: pd.Series, before: pa.ChunkedArray) -> _Numbers:
+        return cls(_present(now.to_numpy(dtype=float)), _present(np.asarray(before.to_numpy(), dtype=float)))
+
+    @property
+    def there(self) -> bool:
+        return bool(len(self.now) and len(self.before))
+
+    @property
+    def stuck(self) -> bool:
+        return bool(self.now[0] == self.now[-1] and (self.now == self.now[0]).all())
+
+    def distance(self) -> float:
+        return statistics.normed(self.before, self.now)
+
+    def told(self) -> str:
+        return f"mean {self.now.mean():.4g} (reference {self.before.mean():.4g})"
+
+
+@dataclass(frozen=True)
+class _Categories:
+    """How often each category of a column is in the window and in the reference, in the order of their first rows."""
+
+    now: pd.Series
+    before: pd.Series
+
+    @classmethod
+    def of(cls, now: pd.Series, before: pa.ChunkedArray) -> _Categories:
+        counted = pc.value_counts(before.drop_null())
+        known = pd.Series(counted.field("counts").to_numpy(), index=counted.field("values").to_pandas())
+        return cls(now.value_counts(sort=False), known)
+
+    @property
+    def there(self) -> bool:
+        return bool(len(self.now) and len(self.before))
+
+    def distance(self) -> float:
+        names = list(dict.fromkeys([*self.before.index, *self.now.index]))
+        sides = (side.to_dict() for side in (self.before, self.now))
+        return statistics.divergence(*(np.array([side.get(n, 0) for n in names], float) for side in sides))
+
+    def told(self) -> str:
+        """The two categories whose share moved most."""
+        now, before = (side.sort_values(ascending=False) / side.sum() for side in (self.now, self.before))
+        names = now.index if now.index.equals(before.index) else now.index.union(before.index)
+        now, before = (side.reindex(names, fill_value=0.0) for side in (now, before))
+        moved = (now - before).abs().sort_values(ascending=False).index[:2]
+        return ", ".join(f"{n} {now[n]:.0%} (reference {before[n]:.0%})" for n in moved)
+
+
+def _present(values: Floats) -> Floats:
+    missing = ~np.isfinite(values)
+    return values[~missing] if missing.any() else values
 
 
 def _result(name: str, kind: What, statistic: str, value: float, limit: float, detail: str) -> ColumnResult:
@@ -186,21 +231,3 @@ def _shown(result: ColumnResult) -> ColumnResult:
     return ColumnResult(
         result.column, result.kind, result.statistic, result.value, result.limit, False, detail
     )
-
-
-def _numbers(now: pd.Series, before: pd.Series) -> str:
-    return f"mean {now.mean():.4g} (reference {before.mean():.4g})"
-
-
-def _shares(now: pd.Series, before: pd.Series) -> str:
-    shares = pd.DataFrame(
-        {"now": now.value_counts(normalize=True), "before": before.value_counts(normalize=True)}
-    )
-    shares = shares.fillna(0.0)
-    moved = (shares["now"] - shares["before"]).abs().sort_values(ascending=False).index[:2]
-    return ", ".join(f"{n} {shares.at[n, 'now']:.0%} (reference {shares.at[n, 'before']:.0%})" for n in moved)
-
-
-def _same_shares(before: pd.Series, now: pd.Series) -> bool:
-    a, b = before.value_counts(normalize=True).sort_index(), now.value_counts(normalize=True).sort_index()
-    return a.index.equals(b.index) and bool(np.allclose(a, b))

@@ -23,6 +23,7 @@ from evergreen.monitoring.judgement import Judgement
 from evergreen.monitoring.waking import wake
 from evergreen.registry.confirm import confirm_alias
 from evergreen.spec import ModelSpec, Specs
+from evergreen.warehouse import arrow
 from evergreen.warehouse.connection import connect
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,11 @@ def monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run
         TransientError: warehouse or MLflow do not answer, or another error that may pass (`errors.may_pass`); what was decided
             stands, and the next try goes on from there.
     """
+    with arrow.sharing():
+        return _monitor(specs, model, as_of, run_id)
+
+
+def _monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run | None:
     problems: list[str] = []
 
     def attempt(what: str, do: Callable[[], _T], otherwise: _T) -> _T:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,7 +14,7 @@ from psycopg2 import sql
 from evergreen.monitoring.windows import ANCHOR, EXACT, Facts, Window, window_of
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse import arrow, features, views
-from evergreen.warehouse.connection import connect, fetch
+from evergreen.warehouse.connection import Connection, fetch
 
 # The top ten bits of a key's hash are its bucket; the index `prediction_sample` holds the lowest ones.
 BUCKETS, LOWEST, INDEXED = 1024, -512, 64
@@ -43,7 +44,15 @@ class Feed:
     newest: datetime | None
 
 
-def feed(specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, look_back: datetime) -> Feed:
+def feed(
+    specs: Specs,
+    model: ModelSpec,
+    as_of: datetime,
+    start: datetime,
+    look_back: datetime,
+    *,
+    reader: arrow.Reader | None = None,
+) -> Feed:
     """Count the rows, labels and served predictions of every window from `start` to as-of.
 
     Rows and predictions are counted each for itself, joined is nothing: a key that was scored is one that the feature
@@ -57,13 +66,14 @@ def feed(specs: Specs, model: ModelSpec, as_of: datetime, start: datetime, look_
         as_of: the cut-off, aware.
         start: of the first window.
         look_back: how far back the newest row is looked for if there is none from `start` on.
+        reader: of the model's features as of that time; none: one is opened.
 
     Raises:
         TerminalError: the feature query does not run.
         TransientError: the warehouse does not answer.
     """
     end = as_of + timedelta(microseconds=1)
-    with views.reading(specs, model, as_of) as reader:
+    with nullcontext(reader) if reader else views.reading(specs, model, as_of) as reader:
         counts = counted(reader, specs, model, as_of, start, look_back)
         facts = {}
         for begin, (rows, labelled) in counts.windows.items():
@@ -101,25 +111,13 @@ def counted(
     return Counted({window_of(r["start"], length).start: (r["rows"], r["labelled"]) for r in rows}, newest)
 
 
-def first_scored(model: ModelSpec, as_of: datetime) -> datetime | None:
+def first_scored(conn: Connection, model: ModelSpec, as_of: datetime) -> datetime | None:
     """Event time of the model's first prediction that was made for `as_of` or earlier; None if there is none."""
-    with connect() as conn:
-        return fetch(
-            conn,
-            "SELECT min(event_time) AS first FROM evergreen.prediction WHERE model = %s AND as_of <= %s",
-            (model.name, as_of),
-        )[0]["first"]
-
-
-def lacking(specs: Specs, model: ModelSpec, as_of: datetime) -> dict[str, str]:
-    """The features of a model that its query does not give as of a time, each with what is wrong, see `features.lacking`.
-
-    Raises:
-        TerminalError: the feature query does not run.
-        TransientError: the warehouse does not answer.
-    """
-    with views.reading(specs, model, as_of) as reader:
-        return features.lacking(model, features.types(reader))
+    return fetch(
+        conn,
+        "SELECT min(event_time) AS first FROM evergreen.prediction WHERE model = %s AND as_of <= %s",
+        (model.name, as_of),
+    )[0]["first"]
 
 
 def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window, facts: Facts) -> pa.Table:
@@ -226,7 +224,10 @@ def _key_types(reader: arrow.Reader, model: ModelSpec) -> list[str]:
 
 
 def _array(values: pa.ChunkedArray | pa.Array, type_: str) -> sql.Composable:
-    return sql.SQL("{}::{}[]").format(sql.Literal(values.to_pylist()), sql.SQL(type_))
+    """Texts as one literal, which takes a third of the time that a literal for each of 10,000 does."""
+    parts = (v.replace("\\", "\\\\").replace('"', '\\"') for v in values.to_pylist())
+    text = ",".join(f'"{part}"' for part in parts)
+    return sql.SQL("{}::{}[]").format(sql.Literal(f"{{{text}}}"), sql.SQL(type_))
 
 
 def _buckets(scored: int, wanted: int) -> int:

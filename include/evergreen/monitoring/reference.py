@@ -136,7 +136,7 @@ class Reference:
                     f"{PROFILE_FILE} has format {profile.get('format')!r}, this version reads {FORMAT} (limits of "
                     "drift and error learnt for a rate of false alarms)"
                 )
-            sample = pq.read_table(folder / SAMPLE_FILE)
+            sample = pq.ParquetFile(folder / SAMPLE_FILE).read()
             if sample.num_rows != profile["sample_rows"] or not sample.num_rows:
                 raise _unusable(
                     f"{SAMPLE_FILE} has {sample.num_rows} rows, the profile names {profile['sample_rows']}"

@@ -1,7 +1,7 @@
 """The drift statistics of Evidently, for many windows against the rest of one reference at once.
 
 A reference needs its numbers for every past window, hundreds of times, so they are computed here from one sorting of the
-column; so is the distance of numbers of a judged window (`measure.py`), where Evidently's takes most of the time of judging.
+column; so are the distances of a judged window (`measure.py`), where Evidently's take most of the time of judging.
 Evidently draws. A test holds the two equal.
 
 Numeric: Wasserstein distance divided by the standard deviation of the reference (Evidently's `wasserstein`).
@@ -59,10 +59,11 @@ def normed(before: Floats, now: Floats) -> float:
 
 def _distance(rest: Floats, current: Floats) -> float:
     """First Wasserstein distance of two sorted samples: the area between their distribution functions."""
-    places = np.searchsorted(rest, current, side="right")
-    both = np.insert(rest, places, current)
-    from_current = np.zeros(len(both))
-    from_current[places + np.arange(len(current))] = 1.0
+    places = np.searchsorted(rest, current, side="right") + np.arange(len(current))
+    from_current = np.zeros(len(rest) + len(current), dtype=bool)
+    from_current[places] = True
+    both = np.empty(len(from_current))
+    both[places], both[~from_current] = current, rest
     seen = np.cumsum(from_current)
     gap = seen / len(current) - (np.arange(1, len(both) + 1) - seen) / len(rest)
     return float(np.dot(np.abs(gap[:-1]), np.diff(both)))
@@ -84,10 +85,15 @@ def categorical(
         rest = total - _counts(codes[window[sample[window]]], categories)
         current = _counts(codes[window], categories)
         if rest.sum() and current.sum():
-            value = distance.jensenshannon(rest / rest.sum(), current / current.sum())
-            # Rounding can make the divergence of equal shares a hair negative, and its root NaN.
-            found[number] = 0.0 if np.isnan(value) else float(value)
+            found[number] = divergence(rest, current)
     return found
+
+
+def divergence(before: Floats, now: Floats) -> float:
+    """The Jensen-Shannon distance of two sides, from how often each category is in them."""
+    value = distance.jensenshannon(before / before.sum(), now / now.sum())
+    # Rounding can make the divergence of equal shares a hair negative, and its root NaN.
+    return 0.0 if np.isnan(value) else float(value)
 
 
 def unseen(codes: npt.NDArray[np.int64], categories: int, windows: Sequence[Rows]) -> Floats:

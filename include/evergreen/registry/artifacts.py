@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import mlflow.artifacts
+from mlflow.entities import Run
 
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError
@@ -40,10 +41,7 @@ def artifact_folder(run_id: str, path: str) -> Path:
         TransientError: MLflow does not answer.
     """
     with guarded(f"read {path} of MLflow run {run_id}"):
-        uri = f"{client().get_run(run_id).info.artifact_uri}/{path}"
-        return (
-            fetched(f"runs/{run_id}-{hashlib.sha256(path.encode()).hexdigest()[:16]}", uri) / Path(path).name
-        )
+        return _folder(client().get_run(run_id), path)
 
 
 def kept(model_name: str, run_id: str, path: str) -> Path:
@@ -62,10 +60,11 @@ def kept(model_name: str, run_id: str, path: str) -> Path:
     """
     what = f"{model_name}, MLflow run {run_id}"
     with guarded(f"read {path} of MLflow run {run_id}"):
-        tags = client().get_run(run_id).data.tags
+        run = client().get_run(run_id)
     with connect() as conn:
-        sums = identity.expected(what, tags, identity.known_run(conn, model_name, run_id))
-    found = artifact_folder(run_id, path)
+        sums = identity.expected(what, run.data.tags, identity.known_run(conn, model_name, run_id))
+    with guarded(f"read {path} of MLflow run {run_id}"):
+        found = _folder(run, path)
     if sums is None:
         log.warning(
             "%s was made by an earlier release, which kept no sum of %s; it is taken as it is", what, path
@@ -76,6 +75,13 @@ def kept(model_name: str, run_id: str, path: str) -> Path:
     names |= {str(p.relative_to(root)) for p in found.rglob("*") if p.is_file()}
     identity.verify(what, root, {name: root / name for name in sorted(names)}, sums)
     return found
+
+
+def _folder(run: Run, path: str) -> Path:
+    """The local copy, see `artifact_folder`; to be called inside `guarded`."""
+    run_id = run.info.run_id
+    name = f"runs/{run_id}-{hashlib.sha256(path.encode()).hexdigest()[:16]}"
+    return fetched(name, f"{run.info.artifact_uri}/{path}") / Path(path).name
 
 
 def log_files(run_id: str, source: Path, artifact_path: str | None = None) -> None:

@@ -2,6 +2,9 @@
 
 A reader has a connection of its own and one read-only transaction, so that all its queries see the same rows, whatever
 is published meanwhile. Each query goes by the extended protocol, which takes one statement and not two.
+
+Before its first query the driver reads every type and column of the server's catalogue, which takes ten times the CPU of the
+connection itself; readers inside `sharing` do so once.
 """
 
 from __future__ import annotations
@@ -9,8 +12,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import adbc_driver_manager
@@ -136,6 +140,52 @@ class Reader:
         return True
 
 
+@dataclass
+class _Shared:
+    """Idle connections, by address, from which the readers of one run are cloned; `left` closes them."""
+
+    left: ExitStack
+    idle: dict[str, Any] = field(default_factory=dict)
+
+
+_shared: ContextVar[_Shared | None] = ContextVar("shared", default=None)
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Let the readers that are opened inside share what the driver learns of the server: for a run of several of them.
+
+    Each has a connection and a transaction of its own still; one idle connection more is open until the end. Inside another
+    `sharing` it does nothing.
+    """
+    if _shared.get() is not None:
+        yield
+        return
+    with ExitStack() as left:
+        before = _shared.set(_Shared(left))
+        try:
+            yield
+        finally:
+            _shared.reset(before)
+
+
+def _open(address: str) -> Any:
+    shared = _shared.get()
+    if shared is None:
+        return adbc.connect(address)
+    if address not in shared.idle:
+        # Without a transaction it keeps nothing in the database from being cleaned up.
+        shared.idle[address] = idle = adbc.connect(address, autocommit=True)
+        shared.left.callback(_close, idle)
+    return shared.idle[address].adbc_clone()
+
+
+def _close(connection: Any) -> None:
+    # Closing a connection that was lost says so once more.
+    with suppress(adbc_driver_manager.Error, OSError):
+        connection.close()
+
+
 @contextmanager
 def reading(
     *, timeout_s: int = 600, prepare: Callable[[Reader], None] = lambda reader: None
@@ -155,7 +205,7 @@ def reading(
         options = f"{given.pop('options', '')} {written} -c statement_timeout={timeout_s * 1000} -c lock_timeout=60000"
         given.setdefault("connect_timeout", "10")
         try:
-            opened = adbc.connect(make_dsn(**{**given, "application_name": "evergreen", "options": options}))
+            opened = _open(make_dsn(**{**given, "application_name": "evergreen", "options": options}))
         except (adbc_driver_manager.Error, OSError) as error:
             raise lost(error) from error
         try:
@@ -169,9 +219,7 @@ def reading(
             yield reader
             cursor.close()
         finally:
-            # Closing a connection that was lost says so once more.
-            with suppress(adbc_driver_manager.Error, OSError):
-                opened.close()
+            _close(opened)
 
 
 def lost(error: Exception) -> TransientError:

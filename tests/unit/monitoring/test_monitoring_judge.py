@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
+import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
@@ -46,6 +47,19 @@ def test_quiet_windows_are_ok_once_with_their_sample_in_mlflow(scene):
     key = lambda c: (c.kind.value, c.column)  # noqa: E731
     assert [sorted(j.columns, key=key) for j in back] == [sorted(j.columns, key=key) for j in found]
     assert [j.metrics for j in back] == [j.metrics for j in found]
+
+
+def test_a_run_learns_the_types_of_the_server_once(scene, monkeypatch):
+    world = scene()
+    world.champion()
+    world.live(3)
+    opened = []
+    monkeypatch.setattr(adbc, "connect", lambda *a, do=adbc.connect, **k: opened.append(1) or do(*a, **k))
+    assert len(run(world, at(3))) == 3
+    assert len(opened) == 1, "it takes more CPU than to judge a window"
+    with connect() as conn:
+        left = fetch(conn, "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database()")
+    assert left[0]["n"] == 1, "nothing stays open after the run"
 
 
 def test_a_changed_unit_is_found_with_value_limit_and_what_it_was(scene):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pyarrow as pa
 import pytest
 from monitoring_scene import BEGIN, SENSOR, WEEK, model, specs
+from psycopg2 import sql
 
 from evergreen.monitoring import reads
 from evergreen.monitoring.windows import Facts, window_of
-from evergreen.warehouse import arrow
+from evergreen.warehouse import arrow, views
 from evergreen.warehouse.connection import connect, fetch
 from evergreen.warehouse.migrate import ensure_dataset
 
@@ -185,3 +187,11 @@ def test_the_newest_row_is_looked_for_before_the_first_window_if_need_be(busy):
     assert (seen.facts, seen.newest) == ({}, newest)
     assert reads.feed(given, spec, later, WINDOW.end, WINDOW.end).newest is None
     assert reads.feed(given, spec, later, WINDOW.start, WINDOW.start).newest == newest
+
+
+def test_texts_reach_the_server_as_they_are(busy):
+    given, spec = watched()
+    texts = ["plain", 'a "quote"', "back\\slash", "it's", "{a,b}", "NULL", "", "line\nend", "é"]
+    array = reads._array(pa.array(texts), "text")
+    with views.reading(given, spec, AS_OF) as reader:
+        assert reader.rows(sql.SQL("SELECT {} AS texts").format(array))[0]["texts"] == texts

@@ -279,4 +279,4 @@ def test_a_shadow_prediction_is_neither_scored_nor_served(two, start):
     assert run(two, day + DAY, "again").rows == 12
     with connect() as conn, conn.cursor() as cursor:
         cursor.execute("TRUNCATE evergreen.prediction")
-    assert reads.first_scored(watched.model, as_of) is None
+        assert reads.first_scored(conn, watched.model, as_of) is None
