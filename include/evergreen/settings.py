@@ -37,6 +37,21 @@ class Variable:
             )
         return value
 
+    def number(self) -> int:
+        """Return the value as a whole number of at least 1.
+
+        Raises:
+            TerminalError: it is none.
+        """
+        text = self.read().strip()
+        if not (text.isascii() and text.isdigit() and int(text[:18]) >= 1 and len(text) <= 18):
+            raise TerminalError(
+                f"{self.name} is {text[:40]!r}, which is no whole number from 1 on ({self.meaning}); mend it in the environment "
+                "of the Airflow services, then run again",
+                Reason.BAD_SPEC,
+            )
+        return int(text)
+
     def path(self) -> Path:
         """Return the value as an absolute path; a relative one is taken from the repository's root."""
         return (REPOSITORY / self.read()).resolve()

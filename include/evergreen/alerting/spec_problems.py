@@ -16,6 +16,7 @@ from evergreen.alerting.letter import Known, Letter, Table, facts, known_links
 from evergreen.alerting.links import airflow_run_url
 from evergreen.ledger import Decision, Kind, append
 from evergreen.spec import Problem, Specs
+from evergreen.spec.environment import VARIABLES
 from evergreen.warehouse.connection import Connection, connect
 
 SUBJECT = "fleet/specs"
@@ -46,7 +47,7 @@ def tell(specs: Specs, as_of: datetime, run_id: str) -> bool:
         for file, problems in found.items():
             owed |= _tell(conn, file, problems, as_of, run_id)
         # While a whole folder cannot be read, nobody can say that the files in it are mended.
-        if all(file.lower().endswith(_SPECS) for file in found):
+        if all(file.lower().endswith(_SPECS) or file in VARIABLES for file in found):
             for thread in threads.open_ones(conn, SUBJECT, KIND):
                 if not thread.classes & found.keys():
                     evidence = {"files": sorted(thread.classes)}
@@ -92,16 +93,22 @@ def unusable(conn: Connection, known: Known) -> Letter:
     problems = [p for p in known.items("problems") if isinstance(p, dict)]
     known.told |= {"message", "classes", "details"}
     others = f", and with it {', '.join(off)}" if off else ""
+    variable = file in VARIABLES
     return Letter(
         headline=f"{file} cannot be used",
         summary=f"specs: {file} cannot be used",
         lead=(
+            f"The environment variable {file} of the Airflow services has a value that cannot be used. All DAGs run on; what it "
+            "sets is as if it were not set, or fails when it is needed, as the table says.",
+        )
+        if variable
+        else (
             f"{file} has mistakes, so what it describes is switched off{others}: its DAGs are gone from Airflow, no data is "
             "taken in, nothing is trained, scored or watched. All other models and datasets run on.",
         ),
         tone="bad",
         facts=facts(
-            ("File", file),
+            ("Variable" if variable else "File", file),
             *((("Switched off with it", ", ".join(off)),) if off else ()),
             ("As of", words.when(known.as_of)),
         ),
@@ -111,7 +118,7 @@ def unusable(conn: Connection, known: Known) -> Letter:
                 ("Field", "What to do", "Value"),
                 tuple(
                     (
-                        str(p.get("field") or "the file"),
+                        str(p.get("field") or ("the variable" if variable else "the file")),
                         str(p.get("remedy") or words.MISSING),
                         str(p.get("value") or "–"),
                     )
@@ -123,8 +130,12 @@ def unusable(conn: Connection, known: Known) -> Letter:
         else (),
         next_title="What to do",
         steps=(
-            "Mend the file; `make check` tells whether it is good, and what is still wrong.",
-            "Airflow builds its DAGs again by itself within a few minutes. You get one mail when it is good.",
+            "Mend its value where the Airflow services get their environment, and start them again."
+            if variable
+            else "Mend the file; `make check` tells whether it is good, and what is still wrong.",
+            "You get one mail when it is good."
+            if variable
+            else "Airflow builds its DAGs again by itself within a few minutes. You get one mail when it is good.",
         ),
         links=known_links(("Airflow run", airflow_run_url(known.run_id))),
     )

@@ -162,7 +162,7 @@ def fit(model: ModelSpec, reference: Reference) -> Estimator | None:
             return None
         return Estimator(model, reference, Calibration.fit(p, y))
     loss = weighted.losses(model.performance_metric, y, p)
-    params = {**PARAMS, "nthread": int(settings.THREADS.read())}
+    params = {**PARAMS, "nthread": settings.THREADS.number()}
     learnt = xgb.train(params, _matrix(model, reference, known, p, loss), ROUNDS)
     made = Estimator(model, reference, learnt)
     return Estimator(model, reference, learnt, _scale(made, known[held]))

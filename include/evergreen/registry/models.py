@@ -75,7 +75,7 @@ def predict(booster: xgb.Booster, matrix: np.ndarray) -> np.ndarray:
     if not len(matrix):
         return np.empty(0)
     # A booster that was fitted on a GPU would warn about numbers that lie elsewhere.
-    booster.set_param({"nthread": int(settings.THREADS.read()), "device": "cpu"})
+    booster.set_param({"nthread": settings.THREADS.number(), "device": "cpu"})
     return np.asarray(booster.inplace_predict(matrix, validate_features=False), dtype=np.float64)
 
 

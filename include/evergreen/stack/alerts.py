@@ -13,6 +13,7 @@ from evergreen.alerting.silences import Silence
 from evergreen.alerting.unsent import Unsent, unsent
 from evergreen.errors import EvergreenError
 from evergreen.spec import load_specs
+from evergreen.spec.environment import environment_problems
 from evergreen.stack.layout import StackError
 from evergreen.stack.variables import environment
 from evergreen.warehouse.connection import connect
@@ -36,10 +37,12 @@ def specs(home: Path | str | None = None) -> list[str]:
         folder = environment(home).get(settings.SPECS.name, settings.SPECS.read())
     except (EvergreenError, StackError, KeyError):
         folder = settings.SPECS.read()
-    problems = load_specs(settings.REPOSITORY / folder).problems
+    problems = (*environment_problems(), *load_specs(settings.REPOSITORY / folder).problems)
     if not problems:
         return []
-    said = [f"{len(problems)} mistake(s) in the specs; what these files describe is switched off:"]
+    said = [
+        f"{len(problems)} mistake(s) in the specs and the environment; what these files describe is switched off:"
+    ]
     said += [f"  {problem}" for problem in problems[:MOST_LINES]]
     if len(problems) > MOST_LINES:
         said.append(f"  and {len(problems) - MOST_LINES} more, see `make check`")

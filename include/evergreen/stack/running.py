@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -137,6 +138,10 @@ def _value(name: str, text: str, schema: dict[str, Any]) -> Any:
         return [part.strip() for part in text.split(",") if part.strip()]
     if not text and "null" in kinds:
         return None
+    if schema.get("format") == "date-time" and not re.search(schema.get("pattern", ""), text):
+        raise StackError(
+            f"{name}={text}: write a time of the years 1900 to 2199, such as {name}=2026-05-01T02:00:00Z. Nothing was started."
+        )
     choices = schema.get("enum")
     if choices and text not in choices:
         raise StackError(f"{name}={text}: there is no such choice{_near(text, [c for c in choices if c])}")
@@ -270,8 +275,8 @@ def said(decision: Decision) -> list[str]:
 
 
 def result(api: AirflowApi, task: dict[str, Any]) -> list[str]:
-    """What a task that scores, judges or replays handed on, which no decision tells."""
-    if task["task_id"] not in ("score", "judge", "replay"):
+    """What a task that lands, scores, judges or replays handed on, which no decision tells."""
+    if task["task_id"] not in ("land", "score", "judge", "replay"):
         return []
     path = f"dags/{task['dag_id']}/dagRuns/{task['dag_run_id']}/taskInstances/{task['task_id']}/xcomEntries/return_value"
     try:
@@ -280,6 +285,13 @@ def result(api: AirflowApi, task: dict[str, Any]) -> list[str]:
         return []
     if not isinstance(value, dict):
         return []
+    if task["task_id"] == "land":
+        waits = list((value.get("waiting") or {}).items())
+        more = [f"and {len(waits) - MOST_LINES} more files wait"] if len(waits) > MOST_LINES else []
+        return [
+            f"{file}: waits, {why}; the next run takes it when it is finished"
+            for file, why in waits[:MOST_LINES]
+        ] + more
     if task["task_id"] == "score":
         return [f"{value['rows']} predictions by version {value['version']} as of {value['as_of']}"]
     if task["task_id"] == "judge":

@@ -99,7 +99,7 @@ def parameters(model: ModelSpec, device: str = "cpu") -> dict[str, Any]:
         "device": device,
         "booster": "gbtree",
         "seed": model.training.seed,
-        "nthread": int(settings.THREADS.read()),
+        "nthread": settings.THREADS.number(),
         "verbosity": 1,
     }
 

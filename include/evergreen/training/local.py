@@ -109,7 +109,7 @@ def _quantised(
         "nthread": params["nthread"],
         "ref": reference,
     }
-    limit = int(settings.TRAINING_MEMORY_MB.read()) << 20
+    limit = settings.TRAINING_MEMORY_MB.number() << 20
     # A GPU has its own memory, and XGBoost's external memory for it another kind of input.
     if params["device"] == "cpu" and data.matrix.quantised_bytes > limit:
         return xgb.ExtMemQuantileDMatrix(

@@ -43,7 +43,7 @@ def learn(kind: str, model: ModelSpec, encoding: Encoding, data: Labelled) -> Pr
 
     made = {"linear": _linear, "hist_gradient_boosting": _boosting}[kind](model, encoding)
     x, y = _sample(data)
-    threads = int(settings.THREADS.read())
+    threads = settings.THREADS.number()
     with threadpool_limits(threads):
         made.fit(x, y)
 

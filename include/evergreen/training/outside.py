@@ -69,7 +69,7 @@ def outside(model: ModelSpec, judged: Judged) -> np.ndarray:
         found[asked] = predict(xgb.train(params, data, rounds), rows)
 
     edges = np.linspace(0, len(chosen), PARTS + 1).astype(np.intp)
-    with ThreadPoolExecutor(int(settings.THREADS.read())) as pool:
+    with ThreadPoolExecutor(settings.THREADS.number()) as pool:
         # The last fit leaves none out.
         list(pool.map(fill, edges, (*edges[1:], len(chosen))))
     return found

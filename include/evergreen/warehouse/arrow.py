@@ -27,6 +27,7 @@ from evergreen import settings
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import Connection, connect
+from evergreen.warehouse.disk import full, is_full
 
 BATCH_BYTES = 16 << 20
 # SQLSTATEs of a query that could not be served now: connection, resources, intervention, locks.
@@ -122,6 +123,8 @@ class Reader:
                 "stays, choose a smaller window, or add an index that the query can use",
                 Reason.BUSY,
             )
+        if is_full(error):
+            return full("no space left on the disk of the warehouse's server", Exception(line))
         if code.startswith(_BUSY):
             return TransientError(f"the warehouse is busy ({line}); the step is tried again", Reason.BUSY)
         return TerminalError(

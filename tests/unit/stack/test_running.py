@@ -18,6 +18,10 @@ KNOWN = {
     "to_version": {"value": None, "schema": {"type": ["null", "string"]}, "description": "Which."},
     "dry_run": {"value": False, "schema": {"type": "boolean"}, "description": "Try."},
     "policies": {"value": ["never"], "schema": {"type": "array"}, "description": "Which."},
+    "as_of": {
+        "value": None,
+        "schema": {"type": ["null", "string"], "format": "date-time", "pattern": r"^(19|20|21)\d\d-"},
+    },
     "subject": {"value": "model/a", "schema": {"type": "string", "enum": ["model/a", "model/b"]}},
 }
 
@@ -51,11 +55,15 @@ def test_params_have_the_types_of_the_dag() -> None:
         (["reasn=x"], r"no Param 'reasn'; did you mean reason\?"),
         (
             ["reason=x", "zzzz=1"],
-            "no Param 'zzzz'; there are: dry_run, policies, reason, subject, to_version",
+            "no Param 'zzzz'; there are: as_of, dry_run, policies, reason, subject, to_version",
         ),
         (["x"], "write name=value"),
         ([], "needs reason: Why. Add it.*Nothing was started"),
         (["reason= "], "needs reason"),
+        (
+            ["reason=x", "as_of=0001-01-01T00:00:00Z"],
+            "years 1900 to 2199, such as as_of=.*Nothing was started",
+        ),
         (["reason=x", "dry_run=maybe"], "write dry_run=true or dry_run=false"),
         (["reason=x", "subject=model/c"], "did you mean model/"),
     ],
@@ -149,3 +157,16 @@ class Log:
 def test_the_end_of_a_log_says_why(event: dict[str, Any], said: str) -> None:
     task = {"dag_id": "d", "dag_run_id": "r", "task_id": "fit", "try_number": 2}
     assert running.reason(Log(event, {"event": "::endgroup::"}), task).startswith(said)  # type: ignore[arg-type]
+
+
+def test_files_that_wait_are_told() -> None:
+    class Handed:
+        def call(self, method: str, path: str) -> dict[str, Any]:
+            waiting = {"a.csv": "changed less than 1 min ago", "b.csv": "no b.csv.done that is newer than it"}
+            return {"value": {"published": [], "waiting": waiting}}
+
+    task = {"task_id": "land", "dag_id": "ingest__x", "dag_run_id": "manual__1"}
+    assert running.result(Handed(), task) == [  # type: ignore[arg-type]
+        "a.csv: waits, changed less than 1 min ago; the next run takes it when it is finished",
+        "b.csv: waits, no b.csv.done that is newer than it; the next run takes it when it is finished",
+    ]

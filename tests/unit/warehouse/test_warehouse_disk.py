@@ -7,8 +7,10 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from psycopg2 import sql
 
 from evergreen.errors import Reason, TerminalError, TransientError, may_pass
+from evergreen.warehouse import arrow
 from evergreen.warehouse.connection import connect
 from evergreen.warehouse.disk import is_full, room
 
@@ -56,3 +58,17 @@ def test_a_full_disk_of_the_server(warehouse_url):
         cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$")
     assert caught.value.reason is Reason.NO_SPACE
     assert isinstance(caught.value.__cause__, psycopg2.errors.DiskFull)
+
+
+def test_a_full_disk_of_the_server_met_by_a_reader(warehouse_url):
+    """As when a query sorts on the disk: the driver's error is another class than psycopg2's."""
+    with psycopg2.connect(warehouse_url) as conn, conn.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION fills() RETURNS bigint LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE EXCEPTION 'could not write to file' USING ERRCODE = '53100'; END $$"
+        )
+    told = "no space left on the disk of the warehouse's server"
+    with arrow.reading() as reader, pytest.raises(TransientError, match=told) as caught:
+        reader.rows(sql.SQL("SELECT fills() AS n"))
+    assert caught.value.reason is Reason.NO_SPACE
+    assert "could not write to file" in str(caught.value)
