@@ -295,27 +295,3 @@ def test_airflow_starts_no_run_without_what_a_person_must_fill_in(dagbag: Any) -
                 with pytest.raises(ParamValidationError):
                     start(dag, {**others, **wrong})
         start(dag, needed)
-
-
-YEARS = ["0001-01-01T00:00:00Z", "0202-05-01T00:00:00Z", "9999-12-31T23:59:59Z"]
-
-
-@pytest.mark.parametrize("value", YEARS)
-def test_no_run_is_started_with_a_time_that_no_data_has(dagbag: Any, value: str) -> None:
-    from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
-
-    import wiring
-
-    seen = 0
-    for dag in dagbag.dags.values():
-        for name in dag.params:
-            param = deepcopy(dag.params.get_param(name))
-            if param.schema.get("format") == "date-time":
-                seen += 1
-                with pytest.raises(ParamValidationError):
-                    param.resolve(value)
-                param.resolve("2026-05-01T02:00:00Z")
-    assert seen > 10
-    for given in (value, value.replace("Z", "+14:00"), value.replace("Z", "-12:00")):
-        with pytest.raises(AirflowFailException, match="outside of the years 1900 to 2199"):
-            wiring.parse_time(given)
