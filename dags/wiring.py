@@ -37,6 +37,7 @@ from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_dataset, load_mod
 log = logging.getLogger("evergreen")
 mails_wait, notify = mailing.mails_wait, mailing.notify
 
+OF_DATASETS = ("ingest", "correct")  # the kinds of DAG whose name ends with a dataset's; else it is a model's
 AS_OF_AHEAD = timedelta(minutes=5)
 RUN = "(run)"  # stands for the run where no task of it is what failed
 TOLD = "told"  # XCom of a task whose failure is in no ledger
@@ -194,6 +195,11 @@ def because(context: dict[str, Any]) -> str:
     said = ((context.get("params") or {}).get("reason") or "").strip()
     user = getattr(context["dag_run"], "triggering_user_name", None)
     return f"{said} (asked by {user})" if said and user else said
+
+
+def asked_by(context: dict[str, Any]) -> str:
+    """The person who started the run; empty where Airflow does not know."""
+    return getattr(context["dag_run"], "triggering_user_name", None) or ""
 
 
 def parse_time(value: str | None) -> datetime | None:
@@ -380,7 +386,7 @@ def _deliver(subject: str) -> None:
 
 def _subject(run: str) -> str:
     kind, _, name = run.partition("/")[0].partition("__")
-    return f"{'dataset' if kind == 'ingest' else 'model'}/{name}"
+    return f"{'dataset' if kind in OF_DATASETS else 'model'}/{name}"
 
 
 def hand_on(context: dict[str, Any], news: dict[str, Any], **due: bool) -> dict[str, Any]:

@@ -147,7 +147,8 @@ class _File:
             known.text("file", "path", "batch.file"),
             known.get("rows_held", "held"),
             known.get("rows_read", "rows"),
-            known.decision is not None and known.decision.kind is Kind.BATCH_PUBLISHED,
+            known.decision is not None
+            and known.decision.kind in (Kind.BATCH_PUBLISHED, Kind.BATCH_CORRECTED),
             words.reason(known.decision.reason if known.decision else known.get("reason")),
             tuple(map(str, known.items("held_whole"))),
             [f for f in known.items("failures", "failed", "expectations") if isinstance(f, Mapping)],

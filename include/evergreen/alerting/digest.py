@@ -48,6 +48,10 @@ DONE = {
     Kind.MAIL_FAILED.value: "mail not sent",
     Kind.RECOVERED.value: "recovered",
     Kind.BATCH_QUARANTINED.value: "batch held back",
+    Kind.BATCH_CORRECTED.value: "batch judged again",
+    Kind.BATCH_WITHDRAWN.value: "batch withdrawn",
+    Kind.BATCH_DISMISSED.value: "held batch dismissed",
+    Kind.KEYS_DELETED.value: "keys deleted",
     Kind.SILENCED.value: "silence",
 }
 

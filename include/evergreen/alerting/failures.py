@@ -26,7 +26,9 @@ NOTHING_WORKED = (
 RELAPSE = timedelta(hours=24)
 
 # The task of each kind of DAG whose success shows that a run which hit its time limit can end.
-MAIN = {"ingest": "land", "train": "settle", "score": "score", "monitor": "judge", "rollback": "roll_back"}
+MAIN = {
+    "ingest": "land", "correct": "correct", "train": "settle", "score": "score", "monitor": "judge", "rollback": "roll_back",
+}  # fmt: skip
 
 _VARIABLE = re.compile(r"0x[0-9a-f]+|[0-9a-f]{12,}|\d+", re.IGNORECASE)
 

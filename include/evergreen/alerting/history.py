@@ -17,7 +17,7 @@ from evergreen.spec import passable
 from evergreen.warehouse.connection import Connection, fetch
 
 TOLD = (
-    Kind.BATCH_QUARANTINED, Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED, Kind.PROMOTED, Kind.REJECTED,
+    Kind.BATCH_QUARANTINED, Kind.BATCH_CORRECTED, Kind.BATCH_WITHDRAWN, Kind.KEYS_DELETED, Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED, Kind.PROMOTED, Kind.REJECTED,
     Kind.AWAITING_APPROVAL, Kind.ROLLED_BACK, Kind.WATCH_ENDED, Kind.RUN_FAILED, Kind.MAIL_FAILED,
 )  # fmt: skip
 REPEATED = (Kind.RETRAIN_SUPPRESSED, Kind.REJECTED)

@@ -22,6 +22,10 @@ class Kind(str, Enum):
 
     BATCH_PUBLISHED = "batch_published"
     BATCH_QUARANTINED = "batch_quarantined"
+    BATCH_CORRECTED = "batch_corrected"
+    BATCH_WITHDRAWN = "batch_withdrawn"
+    BATCH_DISMISSED = "batch_dismissed"
+    KEYS_DELETED = "keys_deleted"
     RETRAIN_REQUESTED = "retrain_requested"
     RETRAIN_SUPPRESSED = "retrain_suppressed"
     AWAITING_APPROVAL = "awaiting_approval"
@@ -54,7 +58,9 @@ class TriggerReason(str, Enum):
 
 
 # Decisions that another DAG waits for: they owe an event of the asset that is named as their subject.
-ANNOUNCED = frozenset({Kind.BATCH_PUBLISHED, Kind.PROMOTED, Kind.ROLLED_BACK})
+ANNOUNCED = frozenset({
+    Kind.BATCH_PUBLISHED, Kind.BATCH_CORRECTED, Kind.BATCH_WITHDRAWN, Kind.KEYS_DELETED, Kind.PROMOTED, Kind.ROLLED_BACK,
+})  # fmt: skip
 
 # What the policy asks for though nothing drifted: the champion is all right, so only a better one takes its place.
 WITHOUT_DRIFT = frozenset({"staleness", "new_data", "code_change"})

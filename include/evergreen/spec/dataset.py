@@ -131,6 +131,11 @@ class DatasetSpec(Strict):
     )
     event_time: str = Field(description="timestamp or date column: when what the row tells of happened")
     arrival: Arrival = Arrival()
+    deleted: str | None = Field(
+        None,
+        description="boolean column that says that the key of the row is deleted, or timestamp or date column that says since"
+        " when: from the row's arrival on no query sees the key, until a row without it lands; null: no row says so",
+    )
     columns: dict[str, Column] = Field(min_length=1)
     expectations: tuple[Expectation, ...] = ()
     quarantine: Literal["batch", "rows"] = Field("batch", description="what a failed expectation holds back")
@@ -187,6 +192,7 @@ class DatasetSpec(Strict):
             problems.append(
                 f"event_time: {self.event_time} has type {self.columns[self.event_time].type}; make it timestamp"
             )
+        problems += self._deletions()
         if len(self.columns) > MOST_COLUMNS:
             problems.append(
                 f"columns: {len(self.columns)} are more than the {MOST_COLUMNS:,} that a table of PostgreSQL can have beside"
@@ -207,6 +213,24 @@ class DatasetSpec(Strict):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _deletions(self) -> Iterator[str]:
+        """What is wrong with the column that says that a row is deleted."""
+        if self.deleted is None:
+            return
+        if self.deleted not in self.columns:
+            yield unknown("deleted", self.deleted, self.columns)
+        elif self.columns[self.deleted].type not in ("boolean", *TIMES):
+            yield (
+                f"deleted: {self.deleted} has type {self.columns[self.deleted].type}; make it boolean, with"
+                ' `true: ["D"]` and `false: ["I", "U"]` where the file writes other words, or a time'
+            )
+        elif self.deleted in (*self.key, self.event_time, self.arrival.column):
+            yield f"deleted: {self.deleted} is the key or one of its times; name a column of its own"
+        elif self.columns[self.deleted].type in TIMES and self.columns[self.deleted].required:
+            yield f"columns.{self.deleted}: says since when a row is deleted, so most have none; set required: false"
+        if self.generated:
+            yield "deleted: with key: generated a row has no key by which a later one could name it; give the dataset a key"
 
     def _unwritten(self) -> Iterator[str]:
         """What is wrong with how the columns stand in the file."""

@@ -21,6 +21,7 @@ from evergreen.warehouse.connection import connect
 
 Say = Callable[[str], None]
 SHARED = ("mail", "digest", "silence")
+OF_DATASETS = ("ingest", "correct")
 OF_MODELS = ("train", "promote", "score", "monitor", "rollback", "replay")
 WAIT_S = 3600.0
 DONE = ("success", "failed", "skipped", "upstream_failed", "removed")
@@ -83,7 +84,7 @@ def require_dag(api: AirflowApi, dag_id: str) -> None:
 def dags_of(specs: Specs) -> set[str]:
     """The DAGs that the specs make."""
     return {
-        *SHARED, *(f"ingest__{name}" for name in specs.datasets),
+        *SHARED, *(f"{kind}__{name}" for name in specs.datasets for kind in OF_DATASETS),
         *(f"{kind}__{name}" for name in specs.models for kind in OF_MODELS),
     }  # fmt: skip
 

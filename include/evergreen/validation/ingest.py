@@ -19,16 +19,17 @@ from typing import Any
 import psycopg2
 
 from evergreen import ledger, settings
-from evergreen.alerting import quarantines
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.alerting import corrections, quarantines
+from evergreen.errors import Reason, TerminalError
 from evergreen.ledger import Decision, Kind
 from evergreen.spec import DatasetSpec
 from evergreen.spec.problem import printable
-from evergreen.validation import engine, suite
-from evergreen.validation.outcome import BatchOutcome, Counts, State
-from evergreen.warehouse import bulk, equal_rows, examples, landing, publish, staging
+from evergreen.validation import batch_rows, engine, suite
+from evergreen.validation.outcome import Asked, BatchOutcome, Counts, State
+from evergreen.warehouse import bulk, correction, deleted, equal_rows, examples, landing, publish, staging
 from evergreen.warehouse import held as held_rows
 from evergreen.warehouse.connection import Connection, connect, fetch
+from evergreen.warehouse.correction import Corrected
 from evergreen.warehouse.failure import Failure, UnreadableError
 from evergreen.warehouse.landing import LandedFile, Stamp
 from evergreen.warehouse.lines import lines_of
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 STATEMENT_TIMEOUT_S = 3600
 KEPT_ROWS = 10_000
 EVIDENCE_FAILURES = 50
+MOST_TOLD = 5
 OLDEST_SERVER = 160000  # pg_input_is_valid
 # SQLSTATE classes in which PostgreSQL refuses what a row holds: data exception, constraint, program limit.
 REFUSED = ("22", "23", "54")
@@ -79,8 +81,8 @@ def ingest(
         as_of: when the rows count as learnt where the spec names no other time; aware.
         run_id: "dag_id/run_id".
         folder: where the files are; default: the spec's folder under EVERGREEN_LANDING.
-        force: judge quarantined files again, for instance after the spec was mended. Published ones stay. One that
-            is held back again is told again.
+        force: judge quarantined files again, for instance after the spec was mended. Published ones stay, and so do those
+            that a person withdrew or dismissed: see `evergreen.validation.undo`. One that is held back again is told again.
         now: the time on the clock, against which a file's last change is held (`source.quiet`), aware; default: the
             warehouse's own clock.
 
@@ -95,7 +97,7 @@ def ingest(
         raise ValueError(f"as_of {as_of} has no time zone")
     source = folder or settings.LANDING.path() / (dataset.source.folder or dataset.name)
     waiting: list[BatchOutcome] = []
-    with _alone(dataset) as conn:
+    with alone(dataset) as conn:
         swept = staging.sweep(conn, dataset)
         decided = _stamps(conn, dataset, force=force)
         if folder is None:
@@ -109,9 +111,12 @@ def ingest(
                 waiting.append(_waits(dataset, file, file.waiting))
                 continue
             known = _known(conn, dataset, file)
-            if known == "published" and force:
-                log.warning("%s: Force judges quarantined files again; %s is published and stays", dataset.name, file.name)
-            if known == "published" or (known == "quarantined" and not force):
+            if known and known != "quarantined" and force:
+                log.warning(
+                    "%s: Force judges quarantined files again; %s is %s and stays so. correct__%s judges it again",
+                    dataset.name, file.name, known, dataset.name,
+                )  # fmt: skip
+            if known and (known != "quarantined" or not force):
                 log.info("%s: %s was decided before (%s)", dataset.name, file.name, known)
                 _remember(conn, dataset, file)
                 conn.commit()
@@ -119,7 +124,8 @@ def ingest(
             if known and ledger.find(conn, dedupe_key=_dedupe_key(dataset, file, run_id)):
                 continue
             conn.commit()
-            _decide(conn, dataset, file, as_of, run_id, again=known is not None)
+            decide(conn, dataset, file, as_of, run_id, again=known is not None)
+            conn.commit()
         return _decided_by(conn, dataset, run_id) + waiting
 
 
@@ -147,7 +153,7 @@ def _waits(dataset: DatasetSpec, file: LandedFile, why: str) -> BatchOutcome:
 
 
 @contextmanager
-def _alone(dataset: DatasetSpec) -> Iterator[Connection]:
+def alone(dataset: DatasetSpec) -> Iterator[Connection]:
     """A connection that holds the dataset's ingest lock until it ends, across its transactions."""
     with connect(timeout_s=STATEMENT_TIMEOUT_S) as conn:
         if conn.server_version < OLDEST_SERVER:
@@ -168,7 +174,7 @@ def _alone(dataset: DatasetSpec) -> Iterator[Connection]:
 def _known(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> str | None:
     rows = fetch(
         conn,
-        "SELECT state FROM evergreen.batch WHERE dataset = %s AND checksum = %s",
+        "SELECT state FROM evergreen.batch WHERE dataset = %s AND checksum = %s AND replaced_by IS NULL",
         (dataset.name, file.checksum),
     )
     return rows[0]["state"] if rows else None
@@ -179,7 +185,7 @@ def _stamps(conn: Connection, dataset: DatasetSpec, *, force: bool) -> set[Stamp
     rows = fetch(
         conn,
         "SELECT file, file_size, file_mtime_ns, file_ctime_ns, file_inode FROM evergreen.batch WHERE dataset = %s"
-        " AND file_inode IS NOT NULL AND (state = 'published' OR NOT %s)",
+        " AND file_inode IS NOT NULL AND replaced_by IS NULL AND (state <> 'quarantined' OR NOT %s)",
         (dataset.name, force),
     )
     return {Stamp(*row.values()) for row in rows}
@@ -190,14 +196,9 @@ def _remember(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> None:
     with conn.cursor() as cursor:
         cursor.execute(
             "UPDATE evergreen.batch SET file_size = %s, file_mtime_ns = %s, file_ctime_ns = %s, file_inode = %s"
-            " WHERE dataset = %s AND checksum = %s AND file = %s",
-            (*_remembered(file)[1:], dataset.name, file.checksum, file.name),
+            " WHERE dataset = %s AND checksum = %s AND file = %s AND replaced_by IS NULL",
+            (*batch_rows.remembered(file)[1:], dataset.name, file.checksum, file.name),
         )
-
-
-def _remembered(file: LandedFile) -> Stamp:
-    """The file's stamp; without what it takes to leave it out, where the next run has to try it again."""
-    return file.stamp._replace(ctime_ns=None, inode=None) if file.passing else file.stamp
 
 
 def _dedupe_key(dataset: DatasetSpec, file: LandedFile, again_by: str | None = None) -> str:
@@ -205,15 +206,35 @@ def _dedupe_key(dataset: DatasetSpec, file: LandedFile, again_by: str | None = N
     return f"{key}:again:{again_by}" if again_by else key
 
 
-def _decide(
-    conn: Connection, dataset: DatasetSpec, file: LandedFile, as_of: datetime, run_id: str, *, again: bool
-) -> None:
+def decide(
+    conn: Connection,
+    dataset: DatasetSpec,
+    file: LandedFile,
+    as_of: datetime,
+    run_id: str,
+    *,
+    again: bool,
+    asked: Asked | None = None,
+) -> Decision | None:
+    """Decide a file; the caller ends the transaction with which it is decided.
+
+    Args:
+        conn: a connection of `alone` without an open transaction.
+        dataset: the spec.
+        file: the file.
+        as_of: the run's.
+        run_id: the run's.
+        again: it was decided before.
+        asked: by whom and why; a file that is then held back is an error, and nothing is decided.
+
+    Returns:
+        None where it changed meanwhile: nothing is decided then.
+    """
     if file.problem is not None:
-        _settle(conn, dataset, file, None, 0, [Finding(file.problem)], as_of, run_id, again=again)
-        conn.commit()
-        return
-    if _published_at_once(conn, dataset, file, as_of, run_id, again=again) or _changed(dataset, file):
-        return
+        return _settle(conn, dataset, file, None, 0, [Finding(file.problem)], as_of, run_id, again, asked)
+    published = _published_at_once(conn, dataset, file, as_of, run_id, again, asked)
+    if published is not None or _changed(dataset, file):
+        return published
     staged: Staged | None = None
     try:
         staged = staging.load(conn, dataset.delivered, file)
@@ -226,56 +247,59 @@ def _decide(
     except OSError as error:
         conn.rollback()
         failed = landing.unreadable(file, error)
-        if _known(conn, dataset, failed) is None:
-            _decide(conn, dataset, failed, as_of, run_id, again=False)
-        return
+        if asked is None and _known(conn, dataset, failed) is not None:
+            return None
+        return decide(conn, dataset, failed, as_of, run_id, again=again and asked is not None, asked=asked)
     if _changed(dataset, file):
         conn.rollback()
-        return
+        return None
     rows = staged.rows if staged else 0
     try:
         if staged is not None and rows:
             findings, good = staging.type_rows(conn, dataset.delivered, staged)
-            staged = equal_rows.settle(conn, dataset, staged)
+            staged = deleted.set_apart(conn, dataset, equal_rows.settle(conn, dataset, staged))
             # Great Expectations has its own connection and sees committed tables only.
             conn.commit()
             if good:
                 findings += [engine.confirm(conn, f) for f in _judge(dataset, staged, as_of)]
-        _settle(conn, dataset, file, staged, rows, findings, as_of, run_id, again=again)
+        return _settle(conn, dataset, file, staged, rows, findings, as_of, run_id, again, asked)
     except psycopg2.Error as error:
         if (error.pgcode or "")[:2] not in REFUSED:
             raise
         conn.rollback()
         staging.sweep(conn, dataset)
         refused = [Finding(_refused(dataset, error))]
-        _settle(conn, dataset, file, None, rows, refused, as_of, run_id, again=again)
-    conn.commit()
+        return _settle(conn, dataset, file, None, rows, refused, as_of, run_id, again, asked)
 
 
 def _published_at_once(
-    conn: Connection, dataset: DatasetSpec, file: LandedFile, as_of: datetime, run_id: str, *, again: bool
-) -> bool:
-    """Publish a file that is beyond doubt; False, and nothing is left of it, where anything is wrong with it.
+    conn: Connection,
+    dataset: DatasetSpec,
+    file: LandedFile,
+    as_of: datetime,
+    run_id: str,
+    again: bool,
+    asked: Asked | None,
+) -> Decision | None:
+    """Publish a file that is beyond doubt; None, and nothing is left of it, where anything is wrong with it.
 
     What is wrong, and the rows as the file has them, only the long way tells.
     """
     staged = bulk.load(conn, dataset.delivered, file, timeout_s=STATEMENT_TIMEOUT_S)
     if staged is None:
-        return False
+        return None
     try:
-        staged = equal_rows.settle(conn, dataset, staged)
+        staged = deleted.set_apart(conn, dataset, equal_rows.settle(conn, dataset, staged))
         conn.commit()
         if not _judge(dataset, staged, as_of):
-            _settle(conn, dataset, file, staged, staged.rows, [], as_of, run_id, again=again)
-            conn.commit()
-            return True
+            return _settle(conn, dataset, file, staged, staged.rows, [], as_of, run_id, again, asked)
     except psycopg2.Error as error:
         if (error.pgcode or "")[:2] not in REFUSED:
             raise
         conn.rollback()
-    staging.drop(conn, (staged.typed,))
+    staging.drop(conn, staged.tables)
     conn.commit()
-    return False
+    return None
 
 
 def _changed(dataset: DatasetSpec, file: LandedFile) -> bool:
@@ -286,7 +310,12 @@ def _changed(dataset: DatasetSpec, file: LandedFile) -> bool:
 
 
 def _judge(dataset: DatasetSpec, staged: Staged, as_of: datetime) -> list[Finding]:
-    return engine.judge(dataset, suite.rules(dataset, as_of, staging.table(staged.typed)), staged.typed)
+    rules = suite.rules(dataset, as_of, staging.table(staged.typed))
+    if not staged.living:
+        return engine.judge(dataset, rules, staged.typed)
+    of_every_row, others = suite.split(dataset, rules)
+    found = engine.judge(dataset, of_every_row, staged.typed)
+    return found + (engine.judge(dataset, others, staged.living) if staged.living_rows else [])
 
 
 def _no_rows() -> Failure:
@@ -313,9 +342,7 @@ def _refused(dataset: DatasetSpec, error: psycopg2.Error) -> Failure:
             "put the columns into two datasets with the same key and join them in the feature query"
         )
     elif "index" in text:
-        remedy = (
-            f"shorten the key ({', '.join(dataset.key)}): one over 2.7 kB cannot be indexed; then deliver the file again"
-        )
+        remedy = f"shorten the key ({', '.join(dataset.key)}): one over 2.7 kB cannot be indexed; then deliver the file again"
     else:
         remedy = "shorten or mend the value, then deliver the file again"
     return Failure(
@@ -375,9 +402,9 @@ def _settle(
     findings: list[Finding],
     as_of: datetime,
     run_id: str,
-    *,
     again: bool,
-) -> None:
+    asked: Asked | None,
+) -> Decision:
     """The one transaction: rows, quarantine, batch, ledger, incident, and the end of the staging tables."""
     publish.prepare(conn, dataset)
     findings = _with_rows(conn, dataset, file, staged, findings)
@@ -390,22 +417,35 @@ def _settle(
         if found != staged.records:
             findings = [*findings, Finding(_lost(found, staged.records))]
             verdict = Verdict("quarantined", "unreadable")
-    batch = _batch_row(conn, dataset, file, as_of, verdict.state)
-    counts = Counts(rows, held=rows)
+    if asked and verdict.state != "published":
+        raise _still_held(dataset, file, verdict, findings)
+    place = batch_rows.make_way(conn, asked.batch) if asked else None
+    batch = batch_rows.decided(conn, dataset, file, as_of, verdict.state, place)
+    counts, fixed, gone = Counts(rows, held=rows), Corrected(), 0
     if staged and held:
         publish.quarantine(
             conn, dataset, staged, batch, limit=None if verdict.state == "published" else KEPT_ROWS
         )
     if staged and verdict.state == "published":
-        done = publish.upsert(conn, dataset, staged, batch, as_of)
-        counts = Counts(rows, done.new, done.changed, done.unchanged, duplicates, held)
+        gone = deleted.published(conn, dataset, staged)
+        if asked:
+            batch_rows.replaced(conn, asked.batch, batch)
+            publish.release(conn, dataset, asked.batch)
+            held_rows.forget(conn, asked.batch)
+            fixed = correction.settle(conn, dataset, asked.batch, as_of, reading=(staged, batch))
+            counts = Counts(
+                rows, fixed.new, fixed.changed, fixed.unchanged + fixed.replaced, duplicates, held
+            )
+        else:
+            done = publish.upsert(conn, dataset, staged, batch, as_of)
+            counts = Counts(rows, done.new, done.changed, done.unchanged, duplicates, held)
     held = counts.held
     if held or verdict.state == "quarantined":
         held_rows.note(conn, dataset, staged, batch, whole=verdict.state == "quarantined")
     else:
         held_rows.forget(conn, batch)
     if staged:
-        staging.drop(conn, (staged.raw, staged.typed))
+        staging.drop(conn, staged.tables)
     numbers = counts.columns()
     failures = [f.failure.to_dict() for f in findings]
     with conn.cursor() as cursor:
@@ -426,15 +466,23 @@ def _settle(
         evidence["columns_ignored"] = [printable(name) for name in staged.ignored[:EVIDENCE_FAILURES]]
     if verdict.reason == "too_many_bad_rows":
         evidence["max_bad_rows"] = dataset.max_bad_rows
+    if gone:
+        evidence["rows_deleted"] = gone
     published = verdict.state == "published"
     key = _dedupe_key(dataset, file, run_id if again else None)
+    kind, reason = Kind.BATCH_PUBLISHED if published else Kind.BATCH_QUARANTINED, verdict.reason
+    if asked:
+        key, kind, reason = f"correction:{dataset.name}:{run_id}", Kind.BATCH_CORRECTED, "judged_again"
+        evidence |= corrections.evidence(fixed, asked.why, asked.by) | {
+            "verdict": verdict.reason, "replaces": asked.batch, "message": corrections.judged_again(file.name, fixed, held),
+        }  # fmt: skip
     decision = ledger.append(
         conn,
         Decision(
             as_of=as_of,
             subject=ledger.dataset_subject(dataset.name),
-            kind=Kind.BATCH_PUBLISHED if published else Kind.BATCH_QUARANTINED,
-            reason=verdict.reason,
+            kind=kind,
+            reason=reason,
             run_id=run_id,
             dedupe_key=key,
             evidence=evidence,
@@ -443,9 +491,28 @@ def _settle(
     )
     if not published or held:  # a good batch with a few bad rows is told too: they are missing from now on
         quarantines.held(conn, decision, {"dataset": dataset.name, "reason": verdict.reason, **evidence})
-    else:
-        quarantines.published(conn, decision, _folder_of(file))
+    elif not asked:
+        quarantines.published(conn, decision, landing.folder_of(file))
     log.info("%s: %s %s (%s): %s", dataset.name, file.name, verdict.state, verdict.reason, numbers)
+    return decision
+
+
+def _still_held(
+    dataset: DatasetSpec, file: LandedFile, verdict: Verdict, findings: list[Finding]
+) -> TerminalError:
+    """The error of a file that a person wants to be judged again and that would be held back."""
+    told = [
+        f"{f.failure.column or 'file'}: {f.failure.expectation}: {f.failure.observed}, expected {f.failure.limit} "
+        f"({f.failure.remedy})"
+        for f in findings[:MOST_TOLD]
+    ]
+    more = len(findings) - len(told)
+    return TerminalError(
+        f"{file.name} would be held back ({verdict.reason}), so nothing was changed: {'; '.join(told)}"
+        + (f"; and {more} more" if more > 0 else "")
+        + f". Mend datasets/{dataset.name}.yaml and judge it again",
+        Reason.BAD_BATCH,
+    )
 
 
 def _with_rows(
@@ -462,32 +529,6 @@ def _with_rows(
         ))
         for f in found
     ]  # fmt: skip
-
-
-def _batch_row(
-    conn: Connection, dataset: DatasetSpec, file: LandedFile, as_of: datetime, state: State
-) -> int:
-    rows = fetch(
-        conn,
-        "INSERT INTO evergreen.batch AS b (dataset, checksum, file, file_size, file_mtime_ns, file_ctime_ns, file_inode,"
-        " as_of, state, rows_read, rows_new, rows_changed, rows_held)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, 0, 0, 0, 0)"
-        " ON CONFLICT (dataset, checksum) DO UPDATE SET file = excluded.file, file_size = excluded.file_size,"
-        " file_mtime_ns = excluded.file_mtime_ns, file_ctime_ns = excluded.file_ctime_ns,"
-        " file_inode = excluded.file_inode, as_of = excluded.as_of, state = excluded.state,"
-        " decided_at = clock_timestamp() WHERE b.state = 'quarantined' RETURNING id",
-        (dataset.name, file.checksum, *_remembered(file), as_of, state),
-    )
-    if not rows:
-        raise TransientError(
-            f"{file.name} was published by another run meanwhile; this one starts again", Reason.BUSY
-        )
-    return int(rows[0]["id"])
-
-
-def _folder_of(file: LandedFile) -> Path:
-    """The folder in which a file landed, of which its name is a path."""
-    return file.path.parents[len(Path(file.name).parts) - 1]
 
 
 def _answers(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> tuple[int, ...]:

@@ -27,6 +27,15 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A batch that a person wants to be judged again: its id, why, and who it is."""
+
+    batch: int
+    why: str
+    by: str
+
+
+@dataclass(frozen=True)
 class BatchOutcome:
     """The decision on one file.
 

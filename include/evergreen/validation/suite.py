@@ -5,7 +5,7 @@ What cannot be asked of a text (is it a number at all?) is asked before, in `eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
@@ -71,6 +71,13 @@ def rules(dataset: DatasetSpec, as_of: datetime, typed: sql.Composable) -> tuple
         for item in dataset.expectations
     ]
     return tuple(found)
+
+
+def split(dataset: DatasetSpec, rules: Sequence[Rule]) -> tuple[list[Rule], list[Rule]]:
+    """The rules that hold for every row, and those that a deleted row need not meet: all but those about key and arrival."""
+    always = {*dataset.key, dataset.arrival.column}
+    of_every_row = [r for r in rules if r.column and set(r.column.split(", ")) <= always]
+    return of_every_row, [r for r in rules if r not in of_every_row]
 
 
 def _of_column(dataset: DatasetSpec, name: str, column: Column) -> Iterator[Rule]:

@@ -1,7 +1,7 @@
 """What a dataset held up to a time, as a number of rows and a digest: other rows give another digest.
 
 Everything that any as-of time up to then can see counts, and nothing else: a row that arrives later changes nothing, nor
-does one that is corrected later, whose version moves into the history.
+does one that is corrected later, whose version moves into the history. A version that ends when it begins is never seen.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def contents(conn: Connection, dataset: DatasetSpec, until: datetime) -> Content
         " CASE WHEN _superseded_at <= {until} THEN _superseded_at END), 0)), 0)::text AS digest FROM ("
         "SELECT {columns}, _arrived_at, NULL::timestamptz AS _superseded_at FROM {current}"
         " UNION ALL SELECT {columns}, _arrived_at, _superseded_at FROM {history}"
-        ") AS _versions WHERE _arrived_at <= {until}"
+        ") AS _versions WHERE _arrived_at <= {until} AND _superseded_at IS DISTINCT FROM _arrived_at"
     ).format(
         columns=columns,
         until=sql.Literal(until),

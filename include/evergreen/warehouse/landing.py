@@ -143,6 +143,29 @@ def find(
     return list(found.values())
 
 
+def named(dataset: DatasetSpec, folder: Path, name: str) -> LandedFile | None:
+    """The file of a name, hashed now; None where there is none, or it changes. Other arguments and errors are `find`'s."""
+    for path in _paths(dataset, folder):
+        if printable(path.relative_to(folder)) != name:
+            continue
+        try:
+            status = path.lstat()
+            try:
+                return _looked_at(path, name, status)
+            except _OddError as odd:
+                return _unread(path, name, status, odd.failure)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return unreadable(_unread(path, name, None, _failed(error)), error)
+    return None
+
+
+def folder_of(file: LandedFile) -> Path:
+    """The folder in which a file landed, of which its name is a path."""
+    return file.path.parents[len(Path(file.name).parts) - 1]
+
+
 def unchanged(file: LandedFile) -> bool:
     """Whether the file is still the one that was hashed."""
     try:

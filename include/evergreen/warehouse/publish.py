@@ -134,13 +134,25 @@ def quarantine(
         )
 
 
+def release(conn: Connection, dataset: DatasetSpec, batch: int) -> None:
+    """Drop what quarantine.NAME has of a batch of which nothing is held back any more."""
+    name = f"quarantine.{dataset.name}"
+    if fetch(conn, "SELECT 1 WHERE to_regclass(%s) IS NOT NULL", (name,)):
+        with conn.cursor() as cursor:
+            cursor.execute(
+                sql.SQL("DELETE FROM {} WHERE batch = %s").format(sql.Identifier("quarantine", dataset.name)),
+                (batch,),
+            )
+
+
 def upsert(conn: Connection, dataset: DatasetSpec, staged: Staged, batch: int, as_of: datetime) -> Published:
     """Publish the rows of a typed table that are not held back.
 
     A key that is new arrived at the time in `arrival.column`, else at its event time + `arrival.delay`, else
     at as-of. A new version of a row arrived at the time in `arrival.column`, else at as-of, and never before
     the version that it replaces, which moves to the history. An older version that lands late goes to its
-    place in the history. An identical row changes nothing.
+    place in the history. An identical row changes nothing. A key that was there and is gone (a correction took it away)
+    comes back as a new version of its row: not before it was gone, so that no time sees two versions of it.
 
     Args:
         conn: a transaction in which `prepare` and `mark_held` were called.
@@ -157,9 +169,10 @@ def upsert(conn: Connection, dataset: DatasetSpec, staged: Staged, batch: int, a
             cursor.execute(sql.SQL(statement).format(**parts, **more))
             return cursor.rowcount
 
+        insert = _INSERT_AGAIN if was_corrected(conn, dataset) else _INSERT
         run("SELECT EXISTS (SELECT 1 FROM {current})")
         if cursor.fetchone() == (False,):
-            new = run(_INSERT, unknown=sql.SQL("true"))
+            new = run(insert, unknown=sql.SQL("true"))
             planner.refresh(conn, f"data.{dataset.name}", new)
             return Published(new, 0, 0)
         run("DROP TABLE IF EXISTS pg_temp._changed")
@@ -167,15 +180,26 @@ def upsert(conn: Connection, dataset: DatasetSpec, staged: Staged, batch: int, a
         if run(_CHANGED):
             run("ANALYZE pg_temp._changed")
             changed = run(_ARCHIVE)
-            run(_CUT)
             changed += run(_BACKFILL)
+            run(_CUT)
             run(_UPDATE)
-        new = run(_INSERT, unknown=sql.SQL(_UNKNOWN).format(**parts))
+        new = run(insert, unknown=sql.SQL(_UNKNOWN).format(**parts))
         planner.refresh(conn, f"data.{dataset.name}", new + changed)
         planner.refresh(conn, f"data.{dataset.name}__history", changed)
         run(_COUNT)
         (rows,) = cursor.fetchone() or (0,)
         return Published(new, changed, int(rows) - new - changed)
+
+
+def was_corrected(conn: Connection, dataset: DatasetSpec) -> bool:
+    """Whether a key of the dataset may be gone: only a correction takes one away, and its batch says so."""
+    return bool(
+        fetch(
+            conn,
+            "SELECT 1 FROM evergreen.batch WHERE dataset = %s AND state IN ('withdrawn', 'keys_deleted') LIMIT 1",
+            (dataset.name,),
+        )
+    )
 
 
 def _parts(dataset: DatasetSpec, staged: Staged, batch: int, as_of: datetime) -> dict[str, Any]:
@@ -194,6 +218,11 @@ def _parts(dataset: DatasetSpec, staged: Staged, batch: int, as_of: datetime) ->
         arrival = sql.SQL("({}::timestamptz + {})").format(
             sql.Identifier("n", dataset.event_time), sql.Literal(dataset.arrival.delay)
         )
+    again = sql.SQL("greatest({}, gone._ended{})").format(
+        time, sql.SQL(", ") + arrival if dataset.arrival.delay is not None else sql.SQL("")
+    )
+    if dataset.arrival.column:
+        again = sql.SQL("CASE WHEN {0} > gone._ended THEN {0} ELSE {1} END").format(arrival, again)
     told = sql.SQL("{} > c._arrived_at").format(arrival) if dataset.arrival.column else sql.SQL("false")
     late = sql.SQL("{} < c._arrived_at").format(arrival) if dataset.arrival.column else sql.SQL("false")
     return {
@@ -214,6 +243,11 @@ def _parts(dataset: DatasetSpec, staged: Staged, batch: int, as_of: datetime) ->
             sql.SQL("{} = {}").format(sql.Identifier("n", k), sql.Identifier("h", k)) for k in dataset.key
         ),
         "arrival": arrival,
+        "again": again,
+        "keys_h": columns("h", dataset.key),
+        "same_gone": sql.SQL(" AND ").join(
+            sql.SQL("{} = {}").format(sql.Identifier("n", k), sql.Identifier("gone", k)) for k in dataset.key
+        ),
         "told": told,
         "late": late,
         "as_of": time,
@@ -242,24 +276,26 @@ SELECT {c}, c._arrived_at, c._batch, x.effective
 FROM pg_temp._changed AS x JOIN {typed} AS n USING (_row) JOIN {current} AS c ON {same} WHERE NOT x.late
 """
 
-# An older version that lands late takes its part of the time from the version that was known in its stead ...
+# An older version that lands late takes its part of the time up to the next version, or until the key was gone. One that
+# arrived at the very time of a known version is not told from it. A version that ends when it begins was never known ...
+_BACKFILL = """
+INSERT INTO {history} ({columns}, _arrived_at, _batch, _superseded_at)
+SELECT {n}, x.effective, {batch}, least(x.replaced_at, h.next, h.until)
+FROM pg_temp._changed AS x JOIN {typed} AS n USING (_row) LEFT JOIN (
+    SELECT x._row, min(h._arrived_at) FILTER (WHERE h._arrived_at > x.effective) AS next,
+        min(h._superseded_at) FILTER (WHERE h._arrived_at < x.effective AND h._superseded_at > x.effective) AS until,
+        bool_or(h._arrived_at = x.effective) AS known
+    FROM pg_temp._changed AS x JOIN {typed} AS n USING (_row) JOIN {history} AS h ON {same_h}
+    WHERE x.late AND h._superseded_at > h._arrived_at GROUP BY x._row
+) AS h USING (_row)
+WHERE x.late AND h.known IS NOT TRUE
+"""
+
+# ... from the version that was known in its stead.
 _CUT = """
 UPDATE {history} AS h SET _superseded_at = x.effective
 FROM pg_temp._changed AS x JOIN {typed} AS n USING (_row)
 WHERE x.late AND {same_h} AND h._arrived_at < x.effective AND h._superseded_at > x.effective
-"""
-
-# ... up to the next version. One that arrived at the very time of a known version is not told from it.
-_BACKFILL = """
-INSERT INTO {history} ({columns}, _arrived_at, _batch, _superseded_at)
-SELECT {n}, x.effective, {batch}, least(x.replaced_at, h.next)
-FROM pg_temp._changed AS x JOIN {typed} AS n USING (_row) LEFT JOIN (
-    SELECT x._row, min(h._arrived_at) FILTER (WHERE h._arrived_at > x.effective) AS next,
-        bool_or(h._arrived_at = x.effective) AS known
-    FROM pg_temp._changed AS x JOIN {typed} AS n USING (_row) JOIN {history} AS h ON {same_h}
-    WHERE x.late GROUP BY x._row
-) AS h USING (_row)
-WHERE x.late AND h.known IS NOT TRUE
 """
 
 _UPDATE = """
@@ -273,5 +309,15 @@ _UNKNOWN = "NOT EXISTS (SELECT 1 FROM {current} AS c WHERE {same})"
 _INSERT = """
 INSERT INTO {current} ({columns}, _arrived_at, _batch)
 SELECT {n}, {arrival}, {batch} FROM {typed} AS n
+WHERE {unknown} AND NOT EXISTS (SELECT 1 FROM {held} AS held WHERE held._row = n._row)
+"""
+
+# The history has no index, so it is asked only where a key can be gone at all.
+_INSERT_AGAIN = """
+INSERT INTO {current} ({columns}, _arrived_at, _batch)
+SELECT {n}, CASE WHEN gone._ended IS NULL THEN {arrival} ELSE {again} END, {batch}
+FROM {typed} AS n LEFT JOIN (
+    SELECT {keys_h}, max(h._superseded_at) AS _ended FROM {history} AS h GROUP BY {keys_h}
+) AS gone ON {same_gone}
 WHERE {unknown} AND NOT EXISTS (SELECT 1 FROM {held} AS held WHERE held._row = n._row)
 """

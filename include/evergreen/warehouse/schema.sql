@@ -54,13 +54,12 @@ CREATE TABLE IF NOT EXISTS evergreen.batch (
     file        text NOT NULL,
     as_of       timestamptz NOT NULL,
     decided_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    state       text NOT NULL CHECK (state IN ('published', 'quarantined')),
+    state       text NOT NULL,
     rows_read   bigint NOT NULL,
     rows_new    bigint NOT NULL,
     rows_changed bigint NOT NULL,
     rows_held   bigint NOT NULL,
-    failures    jsonb NOT NULL DEFAULT '[]',
-    UNIQUE (dataset, checksum)
+    failures    jsonb NOT NULL DEFAULT '[]'
 );
 -- The file as it was when it was last hashed: one that is still so is not hashed again.
 ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS file_size bigint;
@@ -73,6 +72,21 @@ ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS file_inode numeric(20);
 -- new + changed + unchanged + duplicate + held of a published batch. NULL: an earlier release decided it.
 ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS rows_unchanged bigint;
 ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS rows_duplicate bigint;
+
+-- withdrawn: its rows were taken back; by hand, or for `replaced_by`, the same file judged again. dismissed: held back, and a
+-- person says that it stays so. keys_deleted: a file of keys, which are gone.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT 1 FROM pg_constraint WHERE conrelid = 'evergreen.batch'::regclass
+                   AND conname = 'batch_state_check' AND pg_get_constraintdef(oid) LIKE '%keys_deleted%') THEN
+        ALTER TABLE evergreen.batch DROP CONSTRAINT IF EXISTS batch_state_check, ADD CONSTRAINT batch_state_check
+            CHECK (state IN ('published', 'quarantined', 'withdrawn', 'dismissed', 'keys_deleted'));
+    END IF;
+END $$;
+-- The order in which batches were published; one that is judged again keeps its place. NULL: an earlier release's, or held back.
+ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS place bigint;
+ALTER TABLE evergreen.batch ADD COLUMN IF NOT EXISTS replaced_by bigint REFERENCES evergreen.batch (id);
+ALTER TABLE evergreen.batch DROP CONSTRAINT IF EXISTS batch_dataset_checksum_key;
+CREATE UNIQUE INDEX IF NOT EXISTS batch_file ON evergreen.batch (dataset, checksum) WHERE replaced_by IS NULL;
 
 -- The keys of rows that were held back, at most 10,000 a batch: what is not published since is still missing.
 -- NULL: the key could not be read.

@@ -39,7 +39,8 @@ class Staged:
 
     `rows` were loaded, of `records` that the file has by its feed's own count. `duplicates` counts rows that are equal to
     an earlier one and were dropped, see `evergreen.warehouse.equal_rows`. `absent` are the dataset's columns that the file
-    has not, `ignored` the file's that are left out.
+    has not, `ignored` the file's that are left out. `living` is a table of the `living_rows` rows that are not deleted; empty
+    where none is, see `evergreen.warehouse.deleted`.
     """
 
     raw: str
@@ -49,6 +50,13 @@ class Staged:
     duplicates: int = 0
     absent: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    living: str = ""
+    living_rows: int = 0
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The names of its tables, whether they are there or not."""
+        return tuple(name for name in (self.raw, self.typed, self.living) if name)
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class Finding:
 
 def sweep(conn: Connection, dataset: DatasetSpec) -> list[str]:
     """Drop what crashed runs of the dataset left in staging; the caller holds the dataset's ingest lock."""
-    pattern = f"^{re.escape(dataset.name)}_[0-9a-f]{{12}}(_t)?$"
+    pattern = f"^{re.escape(dataset.name)}_[0-9a-f]{{12}}(_tl?)?$"
     names = fetch(
         conn, "SELECT tablename FROM pg_tables WHERE schemaname = 'staging' AND tablename ~ %s", (pattern,)
     )

@@ -19,7 +19,7 @@ from psycopg2 import sql
 
 from evergreen import settings
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
-from evergreen.warehouse import arrow, mistakes
+from evergreen.warehouse import arrow, deleted, mistakes
 from evergreen.warehouse.migrate import FEATURES_ROLE, TYPES, ensure_role
 from evergreen.warehouse.repeatable import SHIFT_H, objections
 
@@ -84,7 +84,10 @@ def as_known(datasets: Iterable[DatasetSpec], as_of: datetime) -> sql.Composable
 
 
 def _known(dataset: DatasetSpec, as_of: datetime, there: frozenset[str]) -> sql.Composable:
-    """The rows of a dataset as they were known at a time; `there` are the columns that both its tables have."""
+    """The rows of a dataset as they were known at a time, without those that were deleted by then.
+
+    `there` are the columns that both its tables have.
+    """
     shown = [
         sql.Identifier(n)
         if n in there
@@ -101,13 +104,16 @@ def _known(dataset: DatasetSpec, as_of: datetime, there: frozenset[str]) -> sql.
         "SELECT {shown}, _arrived_at FROM ("
         "SELECT {columns}, _arrived_at, 'infinity'::timestamptz AS _superseded_at FROM {current}"
         " UNION ALL SELECT {columns}, _arrived_at, _superseded_at FROM {history}"
-        ") AS _versions WHERE _arrived_at <= {t} AND _superseded_at > {t}"
+        ") AS _versions WHERE _arrived_at <= {t} AND _superseded_at > {t}{living}"
     ).format(
         shown=sql.SQL(", ").join(shown),
         columns=sql.SQL(", ").join(sql.Identifier(n) for n in dataset.columns if n in there),
         current=sql.Identifier("data", dataset.name),
         history=sql.Identifier("data", f"{dataset.name}__history"),
         t=sql.Literal(as_of),
+        living=sql.SQL(" AND NOT {}").format(deleted.told(dataset))
+        if dataset.deleted in there
+        else sql.SQL(""),
     )
 
 
