@@ -14,8 +14,8 @@ quarantined files again, for instance after the suite was corrected.
 published and, because it was killed, never announced.
 
 **How to recover.** A red `verdict` means that a batch was quarantined: the e-mail and `evergreen.batch` say why.
-Mend the file and land it again (a new checksum is a new batch), or mend the spec and run with *Force*. A run that
-was killed leaves nothing behind: clear it or wait for the next one.
+Mend the file and land it again (a new checksum is a new batch), or mend the spec and run with *Force*. What is published is
+mended by `correct__DATASET`, which also judges one held file again or dismisses it. A run that was killed leaves nothing behind: clear it or wait for the next one.
 """
 
 from __future__ import annotations

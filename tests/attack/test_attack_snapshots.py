@@ -2,26 +2,35 @@
 
 The oracle keeps every version that was ever published and looks at each as-of time through all of them: of each key the
 version that had arrived last, if it was not gone by then. It shares nothing with the views but the rule.
+
+Histories are written as publishing keeps them, or made by publishing and correcting batches: withdrawn, judged again, keys
+deleted. What ought to be known then is, of each key, what the last batch that counts says of it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from random import Random
 
 import psycopg2.extras
 import pyarrow.parquet as pq
+import pytest
 from attack_page import Attack
+from psycopg2 import sql
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
-from evergreen.warehouse import snapshot
-from evergreen.warehouse.connection import Connection, connect
+from evergreen.validation import batch_rows
+from evergreen.warehouse import correction, publish, snapshot
+from evergreen.warehouse.connection import Connection, connect, fetch
+from evergreen.warehouse.landing import LandedFile, Version
 from evergreen.warehouse.migrate import ensure_dataset
+from evergreen.warehouse.staging import Staged
+from evergreen.warehouse.views import as_known
 
 START = datetime(2024, 1, 1, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
@@ -138,10 +147,10 @@ def as_ofs(chance: Random, count: int) -> Iterator[datetime]:
         yield START + chance.randint(0, HOURS + 5) * HOUR + beside
 
 
-def taken(as_of: datetime, folder: Path) -> tuple[str, list[tuple[object, ...]]]:
+def taken(as_of: datetime, folder: Path, specs: Specs = SPECS) -> tuple[str, list[tuple[object, ...]]]:
     """The fingerprint and the rows of the snapshot; nothing where no row qualifies."""
     try:
-        found = snapshot.take(SPECS, MODEL, as_of, folder)
+        found = snapshot.take(specs, MODEL, as_of, folder)
     except TerminalError as error:
         if error.reason is not Reason.NO_ROWS:
             raise
@@ -183,3 +192,202 @@ def test_a_snapshot_is_what_was_known(attack: Attack, warehouse_url: str, tmp_pa
         f"{rows:,} rows equal, {empty} without a row",
     )
     assert rows > 5 * number, "the worlds are too empty to say anything"
+
+
+Values = tuple[object, ...]
+
+
+@dataclass
+class Batch:
+    """A batch as the oracle keeps it: what it says of keys (None: the key is gone), where it stands, whether it counts."""
+
+    id: int
+    place: int
+    says: dict[object, Values | None]
+    of_keys: bool = False
+    counts: bool = True
+
+
+@dataclass
+class Corrections:
+    """A dataset that lands and is corrected batch by batch, and beside it what ought to be known."""
+
+    conn: Connection
+    table: Table
+    batches: list[Batch] = field(default_factory=list)
+    files: int = 0
+
+    def land(self, rows: dict[object, Values], at: datetime) -> None:
+        """A file that is new."""
+        now = self.current()
+        batch = self._decided(at)
+        self._stage(rows, batch)
+        publish.upsert(self.conn, self.table.dataset, self._staged(batch), batch, at)
+        # Of a row that is there with these values nothing is kept.
+        says = {key: v for key, v in rows.items() if repr(now.get(key)) != repr(v)}
+        self.batches.append(Batch(batch, len(self.batches), dict(says)))
+        self._expect(at, set(says), landed=True)
+
+    def withdraw(self, batch: Batch, at: datetime) -> None:
+        """Take a batch back."""
+        batch_rows.set_state(self.conn, batch.id, "withdrawn")
+        correction.settle(self.conn, self.table.dataset, batch.id, at, of_keys=batch.of_keys)
+        batch.counts = False
+        self._expect(at, set())
+
+    def judge_again(self, batch: Batch, rows: dict[object, Values], at: datetime) -> None:
+        """Another reading of a batch's file."""
+        old, place = batch.id, batch_rows.make_way(self.conn, batch.id)
+        batch.id, batch.says, batch.counts = self._decided(at, place), dict(rows), True
+        batch_rows.replaced(self.conn, old, batch.id)
+        self._stage(rows, batch.id)
+        correction.settle(self.conn, self.table.dataset, old, at, reading=(self._staged(batch.id), batch.id))
+        self._expect(at, set(rows))
+
+    def delete(self, keys: list[object], at: datetime) -> None:
+        """A file of keys."""
+        there = set(keys) & set(self.current())
+        batch = batch_rows.keys_deleted(self.conn, self.table.dataset, self._file(), at, len(keys))
+        self._stage({key: (key, at, None, None, None) for key in keys}, batch)
+        correction.mark_deleted(self.conn, self.table.dataset, self._staged(batch), batch, at)
+        correction.settle(self.conn, self.table.dataset, batch, at, of_keys=True)
+        self.batches.append(Batch(batch, len(self.batches), dict.fromkeys(there), of_keys=True))
+        self._expect(at, set())
+
+    def current(self) -> dict[object, Values]:
+        """The newest version of each key that is not gone."""
+        return {key: values for key, values, _, gone in self.table.versions if gone is None}
+
+    def seen(self, as_of: datetime) -> list[Values]:
+        """What the warehouse says was known."""
+        rows = fetch(
+            self.conn, sql.SQL("{}SELECT * FROM events").format(as_known([self.table.dataset], as_of))
+        )
+        found = [tuple(row[c] for c in self.table.dataset.columns) for row in rows]
+        return sorted(found, key=repr)
+
+    def _expect(self, at: datetime, fresh: set[object], *, landed: bool = False) -> None:
+        """Note the versions that a step makes: of each key what the last batch that counts says of it."""
+        ought: dict[object, tuple[Values | None, bool]] = {}
+        for batch in sorted(self.batches, key=lambda b: b.place):
+            for key, values in batch.says.items() if batch.counts else ():
+                ought[key] = (values, batch.id == self.newest)
+        now, delay = self.current(), self.table.dataset.arrival.delay
+        for key in sorted({*ought, *now}, key=repr):
+            values, newest = ought.get(key, (None, False))
+            if repr(values) == repr(now.get(key)):
+                continue
+            times = [at]
+            before = [(arrived, gone) for k, _, arrived, gone in self.table.versions if k == key]
+            if newest and values is not None and delay is not None and key in fresh:
+                told = values[1] + delay  # type: ignore[operator]
+                if landed and key not in now and not before:
+                    times = [told]
+                elif not landed or key not in now:
+                    times.append(told)
+            times += [gone or arrived for arrived, gone in before]
+            self.table.publish(key, values, max(times))
+
+    @property
+    def newest(self) -> int:
+        """The id of the last batch that was decided."""
+        return int(fetch(self.conn, "SELECT max(id) AS id FROM evergreen.batch")[0]["id"])
+
+    def _file(self) -> LandedFile:
+        self.files += 1
+        return LandedFile(Path("x"), f"{self.files}.csv", f"{self.files:012x}", Version(0, 0, 0, 0, 0))
+
+    def _decided(self, at: datetime, place: int | None = None) -> int:
+        publish.prepare(self.conn, self.table.dataset)
+        return batch_rows.decided(self.conn, self.table.dataset, self._file(), at, "published", place)
+
+    def _staged(self, batch: int) -> Staged:
+        return Staged("", f"events_{batch}", 0, 0)
+
+    def _stage(self, rows: dict[object, Values], batch: int) -> None:
+        with self.conn.cursor() as cursor:
+            cursor.execute(
+                f"CREATE UNLOGGED TABLE staging.events_{batch}"
+                " (_row bigint, id bigint, at timestamptz, place text, x double precision, y double precision)"
+            )
+            numbered = [(n, *v) for n, v in enumerate(rows.values())]
+            psycopg2.extras.execute_values(cursor, f"INSERT INTO staging.events_{batch} VALUES %s", numbered)
+        publish.mark_held(self.conn, [])
+
+
+def reading(chance: Random, at: datetime, before: dict[object, Values]) -> dict[object, Values]:
+    """The rows of a file: some that were there, some of them with other values."""
+    rows: dict[object, Values] = {}
+    for key in chance.sample(range(KEYS // 3), chance.randint(1, 6)):
+        event = at - chance.choice([0, 1, 5, 30]) * HOUR
+        x, y = (chance.choice([None, float("nan"), 0.0, chance.gauss(0, 1)]) for _ in range(2))
+        rows[key] = (key, event, chance.choice(["a", "b", "", None]), x, y)
+        if key in before and chance.random() < 0.6:
+            rows[key] = before[key] if chance.random() < 0.3 else (*before[key][:3], x, y)
+    return rows
+
+
+def corrected(chance: Random, conn: Connection, dataset: DatasetSpec) -> tuple[Table, list[str]]:
+    """A history that is landed and corrected, and what a correction did to the past, which is nothing."""
+    made, wrong = Corrections(conn, Table(dataset)), []
+    for step in range(HOURS // 2):
+        at = START + 2 * step * HOUR
+        past = [at - timedelta(microseconds=1), START + chance.randint(0, 2 * step) * HOUR - HOUR / 2]
+        before = [made.seen(t) for t in past if t < at]
+        what = chance.random()
+        chosen = chance.choice(made.batches) if made.batches else None
+        if chosen is None or what < 0.45:
+            name = "landed"
+            made.land(reading(chance, at, made.current()), at)
+        elif what < 0.65 and chosen.counts:
+            name = "withdrawn"
+            made.withdraw(chosen, at)
+        elif what < 0.85 and not chosen.of_keys:
+            name = "judged again"
+            made.judge_again(chosen, reading(chance, at, made.current()), at)
+        else:
+            name = "keys deleted"
+            made.delete(chance.sample(range(KEYS // 3), 3), at)
+        if name != "landed" and repr(before) != repr([made.seen(t) for t in past if t < at]):
+            wrong.append(f"step {step} ({name}) changed what was known before")
+        found = made.seen(at)
+        if repr(found) != repr(sorted(made.table.known(at).values(), key=repr)):
+            wrong.append(f"step {step} ({name}): {len(found)} rows are known, not those that ought to be")
+    return made.table, wrong
+
+
+@pytest.mark.parametrize("arrival", ["as-of", "delay"])
+def test_a_corrected_history_is_what_was_known(
+    attack: Attack, warehouse_url: str, tmp_path: Path, arrival: str
+) -> None:
+    tries = attack.count(sample=5, whole=250)
+    wrong, rows, number = [], 0, 0
+    delay = {"arrival": {"delay": "3h"}} if arrival == "delay" else {}
+    dataset = DatasetSpec.model_validate({**EVENTS.model_dump(exclude={"source", "arrival"}), **delay})
+    specs = replace(SPECS, datasets={**SPECS.datasets, "events": dataset})
+    for first in range(0, tries, AS_OFS):
+        chance = Random(f"{attack.seed}/corrected/{arrival}/{first}")
+        _, places = world(chance)
+        with connect() as conn:
+            with conn.cursor() as cursor:
+                cursor.execute(
+                    "DROP TABLE IF EXISTS data.events, data.events__history; TRUNCATE evergreen.batch CASCADE"
+                )
+            ensure_dataset(conn, dataset)
+            events, found = corrected(chance, conn, dataset)
+            wrong += [f"world {first}: {line}" for line in found]
+            places.write(conn)
+        for as_of in as_ofs(chance, min(AS_OFS, tries - first)):
+            number += 1
+            _, known = taken(as_of, tmp_path, specs)
+            rows += len(known)
+            if repr(known) != repr(brute(events, places, as_of)):
+                wrong.append(
+                    f"world {first} as of {as_of.isoformat()}: {len(known)} rows, others than expected"
+                )
+    attack.record(
+        f"snapshots: batches withdrawn, judged again, keys deleted ({arrival})",
+        number,
+        wrong,
+        f"{rows:,} rows equal",
+    )

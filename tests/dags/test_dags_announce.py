@@ -60,6 +60,23 @@ def test_a_batch_that_a_killed_ingest_published_is_announced_by_the_next(
     assert tasks(dag)["announce"] == "skipped"
 
 
+def test_a_correction_by_hand_is_announced_and_one_that_changes_nothing_is_not(
+    specs: Path, make_dagbag: Any
+) -> None:
+    (specs.parent / "landing" / "rides" / "a.csv").write_text("ts,x,demand\n2026-02-01T00:00:00Z,1,2\n")
+    ingest(load_dataset(specs, "rides").datasets["rides"], AS_OF, "ingest__rides/killed")
+    dag = make_dagbag(specs).dags["correct__rides"]
+    asked = {"action": "withdraw", "file": "a.csv", "reason": "the meter was broken"}
+    assert tasks(dag, **asked, dry_run=True)["correct"] == "skipped"
+    found = tasks(dag, **asked)
+    assert (found["correct"], found["announce"]) == ("success", "success")
+    with connect() as conn:
+        (decision,) = ledger.find(conn, "dataset/rides", [Kind.BATCH_WITHDRAWN])
+        assert fetch(conn, "SELECT count(*) AS n FROM data.rides") == [{"n": 0}]
+    assert decision.evidence["why"] == "the meter was broken"
+    assert tasks(dag, **asked)["correct"] == "skipped"
+
+
 def test_a_champion_that_a_killed_training_made_is_announced_by_the_monitor(
     specs: Path, make_dagbag: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 EXPECTED = {
     "ingest.py": {"ingest__bike_hourly"},
+    "correct.py": {"correct__bike_hourly"},
     "train.py": {"train__bike_demand", "train__bike_rush"},
     "promote.py": {"promote__bike_demand", "promote__bike_rush"},
     "score.py": {"score__bike_demand", "score__bike_rush"},
@@ -77,6 +78,7 @@ def test_params_of_each_kind(dagbag: Any) -> None:
     params = {dag_id.partition("__")[0]: set(dag.params) for dag_id, dag in dagbag.dags.items()}
     assert params == {
         "ingest": {"as_of", "force"},
+        "correct": {"action", "file", "reason", "dry_run"},
         "train": {"as_of", "reason", "dry_run"},
         "score": {"as_of", "from", "to"},
         "monitor": {"as_of"},
@@ -97,6 +99,7 @@ def test_tasks_of_each_kind(dagbag: Any) -> None:
     }
     assert tasks == {
         "ingest": ["land", "announce", "notify", "verdict"],
+        "correct": ["correct", "announce", "notify"],
         "train": ["snapshot", "fit", "settle", "announce", "announce_challenger", "notify"],
         "promote": ["find", "ask", "decide", "announce", "notify"],
         "score": ["score"],
@@ -119,6 +122,7 @@ def test_what_emits_which_asset(dagbag: Any) -> None:
     }
     assert outlets == {
         "ingest.announce": ["dataset_bike_hourly"],
+        "correct.announce": ["dataset_bike_hourly"],
         "train.announce": ["model_bike_demand"],
         "train.announce_challenger": ["challenger_bike_demand"],
         "promote.announce": ["model_bike_demand"],
@@ -254,7 +258,7 @@ def test_nightly_on_drift_and_by_hand(dagbag: Any) -> None:
 
 def test_parsing_imports_nothing_heavy() -> None:
     code = (
-        "import sys; sys.path[:0] = ['dags', 'include']; import wiring, ingest, train, promote, score, monitor, rollback, replay, specs, mail, digest, silence;"
+        "import sys; sys.path[:0] = ['dags', 'include']; import wiring, ingest, correct, train, promote, score, monitor, rollback, replay, specs, mail, digest, silence;"
         "heavy = {'pandas', 'numpy', 'xgboost', 'mlflow', 'evidently', 'great_expectations', 'sklearn', 'matplotlib', 'pyarrow'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
@@ -285,7 +289,8 @@ def test_airflow_starts_no_run_without_what_a_person_must_fill_in(dagbag: Any) -
         params.update(conf)
         params.validate()
 
-    given = {"rollback__bike_demand": {"reason": "x"}, "silence": {"subject": "model/bike_demand", "reason": "x"},
+    given = {"rollback__bike_demand": {"reason": "x"}, "correct__bike_hourly": {"action": "withdraw", "file": "a.csv", "reason": "x"},
+             "silence": {"subject": "model/bike_demand", "reason": "x"},
              "replay__bike_demand": {"from": "2025-06-02T00:00:00Z", "to": "2025-12-15T00:00:00Z"}}  # fmt: skip
     for dag_id, needed in given.items():
         dag = dagbag.dags[dag_id]
@@ -295,3 +300,11 @@ def test_airflow_starts_no_run_without_what_a_person_must_fill_in(dagbag: Any) -
                 with pytest.raises(ParamValidationError):
                     start(dag, {**others, **wrong})
         start(dag, needed)
+    with pytest.raises(ParamValidationError):
+        start(dagbag.dags["correct__bike_hourly"], {"action": "forget", "file": "a.csv", "reason": "x"})
+
+
+def test_the_corrections_of_the_form_are_those_of_the_library(dagbag: Any) -> None:
+    from evergreen.validation.undo import ACTIONS
+
+    assert dagbag.dags["correct__bike_hourly"].params.get_param("action").schema["enum"] == list(ACTIONS)

@@ -119,8 +119,8 @@ def _steps(name: str, remedies: tuple[str, ...]) -> tuple[str, ...]:
         *remedies,
         f"Mend the file and land it again: a file with other content is a new batch. The held rows are in "
         f"quarantine.{name} (of a large batch the first ones) with the expectations they failed.",
-        f"If the data is right and the expectation is wrong, change datasets/{name}.yaml and start ingest__{name} "
-        "by hand with Force.",
+        f"If the data is right and the expectation is wrong, change datasets/{name}.yaml and start correct__{name} with "
+        "judge_again; if it is of no use, start it with dismiss.",
     )
 
 
