@@ -140,7 +140,14 @@ def _sweep(conn: Connection, dataset: DatasetSpec) -> None:
 
 def _require_newest(conn: Connection, order: _Order) -> None:
     newest = fetch(
-        conn, "SELECT max(as_of) AS as_of FROM evergreen.batch WHERE dataset = %s", (order.dataset.name,)
+        conn,
+        "SELECT greatest((SELECT max(as_of) FROM evergreen.batch WHERE dataset = %s), (SELECT max(as_of) FROM"
+        " evergreen.decision WHERE subject = %s AND kind = ANY(%s))) AS as_of",
+        (
+            order.dataset.name,
+            ledger.dataset_subject(order.dataset.name),
+            [kind.value for kind in corrections.WHAT],
+        ),
     )[0]["as_of"]
     if newest is not None and newest > order.as_of:
         raise TerminalError(
@@ -229,7 +236,8 @@ def _dismiss(conn: Connection, order: _Order) -> Undone:
     if batch["state"] == "quarantined":
         batch_rows.set_state(conn, batch["id"], "dismissed")
     held_rows.forget(conn, batch["id"])
-    message = f"{batch['file']} was dismissed: its {batch['rows_held']} rows stay held back"
+    what = f"its {batch['rows_held']} rows stay" if batch["rows_held"] else "it stays"
+    message = f"{batch['file']} was dismissed: {what} held back"
     return _write(conn, order, Kind.BATCH_DISMISSED, batch, message, Corrected(), {})
 
 
@@ -289,7 +297,11 @@ def _batch(
     )
     named = [r for r in rows if order.file in (r["file"], str(r["id"]))]
     fits = [
-        r for r in named if r["state"] in states and not r["replaced_by"] and (r["rows_held"] or not held)
+        r
+        for r in named
+        if r["state"] in states
+        and not r["replaced_by"]
+        and (r["rows_held"] or r["state"] == "quarantined" or not held)
     ]
     # A file that was withdrawn or dismissed is meant only where no other one of its name is.
     fits = [r for r in fits if r["state"] not in ("withdrawn", "dismissed")] or fits

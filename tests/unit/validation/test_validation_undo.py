@@ -297,6 +297,15 @@ def test_a_dismissed_batch_is_not_told_again(room: Room) -> None:
     assert counted(correct(room, "judge_again", "a.csv", AS_OF + 3 * DAY, wide)) == {"new": 3}
 
 
+def test_a_file_that_cannot_be_read_is_dismissed_too(room: Room) -> None:
+    room.land("a.csv", "at,sensor\n")
+    assert room.one(spec()).state == "quarantined"
+    done = correct(room, "dismiss", "a.csv", AS_OF + DAY)
+    assert done.message == "a.csv was dismissed: it stays held back"
+    with pytest.raises(TerminalError, match="would be held back"):
+        correct(room, "judge_again", "a.csv", AS_OF + 2 * DAY)
+
+
 def test_held_rows_of_a_published_batch_are_dismissed_and_the_others_stay(room: Room) -> None:
     by_row = spec(quarantine="rows", max_bad_rows=0.9)
     room.land("a.csv", [reading(0), reading(1, value=500)])
