@@ -79,7 +79,7 @@ def test_a_param_that_cannot_be_is_refused(texts: list[str], said: str) -> None:
     [
         ("train__bike_demnd", "did you mean train__bike_demand"),
         ("trian__bike_demand", "did you mean train__bike_demand"),
-        ("zzz", "there are: digest"),
+        ("zzz", "there are: correct__bike_hourly, digest"),
         ("", "Name a DAG"),
     ],
     ids=["model", "kind", "nothing like it", "none"],
