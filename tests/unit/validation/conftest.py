@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from validation_room import Room
+from validation_room import Room, empty
 
 from evergreen.warehouse.connection import connect
 from evergreen.warehouse.migrate import migrate
@@ -32,16 +32,7 @@ def validation_warehouse(postgres_url: str) -> Iterator[str]:
 @pytest.fixture
 def room(validation_warehouse: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Room:
     """An empty landing folder and an empty warehouse."""
-    with connect(validation_warehouse) as conn, conn.cursor() as cursor:
-        # The ledger refuses to be emptied, as it should; only a superuser's replica gets around that.
-        cursor.execute("SET LOCAL session_replication_role = replica")
-        cursor.execute(
-            "TRUNCATE evergreen.decision, evergreen.batch, evergreen.mail RESTART IDENTITY CASCADE"
-        )
-        cursor.execute("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables"
-                       " WHERE schemaname IN ('data', 'staging', 'quarantine')")  # fmt: skip
-        for (name,) in cursor.fetchall():
-            cursor.execute(f"DROP TABLE {name}")
+    empty(validation_warehouse)
     monkeypatch.setenv("EVERGREEN_WAREHOUSE_URL", validation_warehouse)
     folder = tmp_path / "landing"
     folder.mkdir()

