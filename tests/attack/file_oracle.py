@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from fractions import Fraction
 from typing import Any
 
 TYPES = {"a": "text", "b": "text", "x": "float", "n": "integer", "at": "timestamp"}
@@ -160,6 +161,8 @@ def text_records(content: bytes, writing: Writing) -> list[Record]:
     Raises:
         HeldError: it has no single reading, or not the columns of the spec.
     """
+    if content.startswith(b"\xef\xbb\xbf") and not writing.encoding.startswith("utf-8"):
+        raise HeldError
     try:
         text = content.decode("utf-8" if writing.kind == "jsonl" else writing.encoding).removeprefix("\ufeff")
     except UnicodeError as error:
@@ -183,8 +186,10 @@ def text_records(content: bytes, writing: Writing) -> list[Record]:
     return [{c: row.get(c) for c in writing.columns} for row in rows]
 
 
-class _Number(str):
-    """A number as JSON has it."""
+def _number(text: str) -> str:
+    """A number as JSON has it; to JSON 5.0 is 5."""
+    whole = abs(float(text)) < 9e18 and Fraction(text).denominator == 1
+    return str(Fraction(text).numerator) if whole else text
 
 
 def _object(line: str) -> Record:
@@ -195,7 +200,7 @@ def _object(line: str) -> Record:
 
     try:
         value = json.loads(
-            line.removeprefix("\ufeff"), object_pairs_hook=once, parse_float=_Number, parse_int=_Number
+            line.removeprefix("\ufeff"), object_pairs_hook=once, parse_float=_number, parse_int=str
         )
     except ValueError as error:
         raise HeldError from error

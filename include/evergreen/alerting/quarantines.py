@@ -20,6 +20,7 @@ from evergreen.alerting.outbox import raise_incident
 from evergreen.alerting.threads import Ending, Thread
 from evergreen.ledger import Decision
 from evergreen.warehouse import held as held_rows
+from evergreen.warehouse import landing
 from evergreen.warehouse.connection import Connection, fetch
 
 KIND = "batch_quarantined"
@@ -100,10 +101,10 @@ class HeldBatch:
     def lies_in(self, folder: Path) -> bool:
         """Whether its file is still in the folder as it was when it was held back."""
         try:
-            found = (folder / self.file).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns)
+            found = landing.standing(folder, self.file)
+        except OSError:  # it cannot be told, so it is not gone
+            return True
+        return found is not None and (found.size, found.mtime_ns) == (self.size, self.mtime_ns)
 
 
 def left(conn: Connection, thread: Thread) -> list[HeldBatch]:

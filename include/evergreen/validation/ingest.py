@@ -455,7 +455,7 @@ def _settle(
             (*numbers.values(), json.dumps(failures), batch),
         )
     evidence: dict[str, Any] = {
-        "file": file.name, "path": str(file.path), "checksum": file.checksum, "batch": batch, **numbers, "quarantine": dataset.quarantine,
+        "file": file.name, "path": landing.printable(file.path), "checksum": file.checksum, "batch": batch, **numbers, "quarantine": dataset.quarantine,
         "failures": failures[:EVIDENCE_FAILURES], "failures_in_all": len(failures),
     }  # fmt: skip
     if verdict.whole:

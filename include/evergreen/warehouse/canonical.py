@@ -8,7 +8,7 @@ types names it with its reason, and its row can be held back.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
@@ -19,11 +19,12 @@ import pyarrow.compute as pc
 
 from evergreen.spec import Column, DatasetSpec
 from evergreen.spec.column import NUMBERS, TIMES
+from evergreen.warehouse.failure import Failure, UnreadableError
 from evergreen.warehouse.localtime import WallClock
 from evergreen.warehouse.moments import UNTOLD, moments
 
-# How the file itself has a column: as text, or typed, as Parquet and JSON do.
-Kind = Literal["text", "number", "time", "truth"]
+# How the file itself has a column: as text, or typed, as Parquet and JSON do; mixed: one value so, another one so.
+Kind = Literal["text", "number", "time", "truth", "mixed"]
 
 # A noncharacter: legal UTF-8 that no file means as text.
 MARK = "\ufdd0"
@@ -54,6 +55,12 @@ def unmarked(value: str | None) -> str | None:
     return value[2:] if value and value.startswith(MARK) else value
 
 
+def kind_of(found: Iterable[Kind]) -> Kind:
+    """The kind of a column of which some values, or some parts of the file, are of these kinds."""
+    kinds = set(found)
+    return "text" if not kinds else kinds.pop() if len(kinds) == 1 else "mixed"
+
+
 def converts(dataset: DatasetSpec, name: str) -> bool:
     """Whether the values of a column may need another form than the file's; False: it can go as it is."""
     column, written = dataset.columns[name], dataset.written(name)
@@ -76,6 +83,8 @@ class Converter:
         dataset: whose column.
         name: the column.
         kinds: how the file has each of the columns that it is made from.
+
+    Raises UnreadableError where a value could mean two numbers.
     """
 
     dataset: DatasetSpec
@@ -86,6 +95,8 @@ class Converter:
         self.column: Column = self.dataset.columns[self.name]
         self.written = self.dataset.written(self.name)
         self._converts = converts(self.dataset, self.name)
+        if self.column.type in NUMBERS and self.kinds == ("mixed",):
+            self._refuse_mixed()
         self._clock = WallClock(self.dataset.source.timezone, self.dataset.source.fold)
 
     def read(self, parts: Sequence[pa.Array], groups: Sequence[pa.Array] = ()) -> pa.Array:
@@ -116,6 +127,18 @@ class Converter:
             values = self._times(values, partly, groups)
         return values
 
+    def _refuse_mixed(self) -> None:
+        """A number has a point and no groups; a text has the spec's signs: 1.234 would be two things in one column."""
+        if self.written.decimal in (None, ".") and not self.written.thousands:
+            return
+        raise UnreadableError(
+            Failure(
+                "file_readable", self.name, "numbers and texts in one column",
+                "one kind, where decimal or thousands says how a text writes a number",
+                remedy="write all of its values as numbers, or all as texts, and deliver the file again",
+            )
+        )  # fmt: skip
+
     def _numbers(self, values: pa.Array) -> pa.Array:
         decimal, thousands = self.written.decimal or ".", self.written.thousands
         if self.kinds[0] != "text":
@@ -135,7 +158,7 @@ class Converter:
         if not asked and not (self.column.type == "timestamp" and self._clock.zone != "UTC"):
             return values
         encoded = values.dictionary_encode()
-        unique = _plain(encoded.dictionary) if "number" in self.kinds else encoded.dictionary
+        unique = _plain(encoded.dictionary) if {"number", "mixed"} & {*self.kinds} else encoded.dictionary
         read = moments(unique, None if native else self.column.format)
         there = ~pc.is_null(values).to_numpy(zero_copy_only=False)
         rows = encoded.indices.drop_null().to_numpy()

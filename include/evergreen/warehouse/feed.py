@@ -85,12 +85,11 @@ def feed(dataset: DatasetSpec, file: LandedFile) -> Iterator[Feed]:
                 columns, lambda feed, positions: _counted(feed, blocks(positions)), kinds=parquet.kinds(file)
             )
     elif file.format == "jsonl":
-        columns = json_lines.columns(dataset, file)
-        number: Kind = "number"  # JSON's numbers have a point
+        named = json_lines.columns(dataset, file)
         yield Feed(
-            columns,
+            tuple(named),
             lambda feed, positions: json_lines.rows(dataset, file, feed, positions),
-            kinds=(number,) * len(columns),
+            kinds=tuple(named.values()),
         )
     else:
         with opened.text(dataset, file.path) as read:
@@ -130,6 +129,9 @@ def _csv(dataset: DatasetSpec, file: LandedFile, read: opened.Read) -> Feed:
             header, line = records.header(take=named)
     except UnreadableError as error:
         failure = error.failure
+        # What is wrong with the packing or the encoding may be anywhere in the first block.
+        if not failure.observed.startswith("line "):
+            raise
         raise UnreadableError(
             Failure(
                 failure.expectation, None, f"header: {failure.observed}", failure.limit, remedy=failure.remedy

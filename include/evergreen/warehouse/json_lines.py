@@ -1,15 +1,17 @@
-"""JSON Lines: an object on each line, as columns of text; numbers stay as they are written."""
+"""JSON Lines: an object on each line, as columns of text; numbers stay as they are written, but 5.0 is 5."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse import opened
+from evergreen.warehouse.canonical import Kind, kind_of
 from evergreen.warehouse.failure import Failure, UnreadableError
 from evergreen.warehouse.landing import LandedFile
 from evergreen.warehouse.records import RECORD_BYTES
@@ -18,22 +20,29 @@ if TYPE_CHECKING:
     from evergreen.warehouse.feed import Feed
 
 BLOCK_ROWS = 4096
+_LARGE = 9e18  # beyond, a whole number may be too long to write out
 
 
-def columns(dataset: DatasetSpec, file: LandedFile) -> tuple[str, ...]:
-    """The names of all objects' keys, in the order in which they appear first; the whole file is read for it.
+def columns(dataset: DatasetSpec, file: LandedFile) -> dict[str, Kind]:
+    """The names of all objects' keys, in the order in which they appear first, and how their values are written.
+
+    The whole file is read for it.
 
     Raises:
         UnreadableError: a line that is no object of plain values.
     """
-    names: dict[str, None] = {}
+    words = {word.strip() for name in dataset.columns for word in dataset.written(name).missing or ()}
+    found: dict[str, set[Kind]] = {}
     for line, text in _lines(dataset, file):
-        names.update(dict.fromkeys(_object(line, text)))
-    if not names:
+        for name, value in _object(line, text).items():
+            kinds = found.setdefault(name, set())
+            if value and not (value.kind == "text" and value.strip() in words):
+                kinds.add(value.kind)
+    if not found:
         raise UnreadableError(
             Failure("file_not_empty", None, "no objects", "at least one row", remedy="deliver the file again, whole")
         )  # fmt: skip
-    return tuple(names)
+    return {name: kind_of(kinds) for name, kinds in found.items()}
 
 
 def rows(
@@ -41,7 +50,7 @@ def rows(
 ) -> Iterator[pa.RecordBatch]:
     """The rows, see `Feed.batches`; a key that an object has not is null in its row."""
     names = [feed.columns[p] for p in positions]
-    waiting: list[dict[str, Any]] = []
+    waiting: list[dict[str, _Value | None]] = []
     size = 0
     for line, text in _lines(dataset, file):
         feed.records += 1
@@ -54,7 +63,7 @@ def rows(
         yield _batch(waiting, names)
 
 
-def _batch(objects: list[dict[str, Any]], names: list[str]) -> pa.RecordBatch:
+def _batch(objects: list[dict[str, _Value | None]], names: list[str]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [pa.array([o.get(name) or None for o in objects], pa.string()) for name in names], names=names
     )
@@ -76,15 +85,37 @@ def _lines(dataset: DatasetSpec, file: LandedFile) -> Iterator[tuple[int, bytes]
         yield number + 1, rest
 
 
-def _object(line: int, text: bytes) -> dict[str, str | None]:
+class _Value(str):
+    """A value as text, and as what it stands in the file."""
+
+    kind: Kind = "text"
+
+
+class _Number(_Value):
+    kind: Kind = "number"
+
+
+class _Truth(_Value):
+    kind: Kind = "truth"
+
+
+def _object(line: int, text: bytes) -> dict[str, _Value | None]:
     try:
-        value = json.loads(text, parse_float=str, parse_int=str, object_pairs_hook=_once)
+        value = json.loads(text, parse_float=_whole, parse_int=_Number, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         told = getattr(error, "msg", "") or (str(error) if isinstance(error, _TwiceError) else "no JSON")
         raise _refused(line, str(told)[:100], "mend the line and deliver the file again") from error
     if not isinstance(value, dict):
-        raise _refused(line, f"{type(value).__name__}, not an object", "write an object on each line")
+        found = "a list" if isinstance(value, list) else "a single value"
+        raise _refused(line, f"{found}, not an object", "write an object on each line")
     return {name: _text(line, name, v) for name, v in value.items()}
+
+
+def _whole(text: str) -> _Number:
+    """A number; a whole one without a point, since JSON does not tell 5.0 from 5."""
+    if abs(float(text)) < _LARGE and (number := Decimal(text)) == number.to_integral_value():
+        return _Number(int(number))
+    return _Number(text)
 
 
 class _TwiceError(ValueError):
@@ -98,13 +129,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _text(line: int, name: str, value: Any) -> str | None:
+def _text(line: int, name: str, value: Any) -> _Value | None:
     if value is None:
         return None
     if isinstance(value, bool):
-        return "true" if value else "false"
+        return _Truth("true" if value else "false")
     if isinstance(value, float):  # NaN and Infinity, which JSON has not and Python writes
-        return str(value)
+        return _Number(value)
     if not isinstance(value, str):
         raise _refused(
             line, f"{name[:60]!r} is {'a list' if isinstance(value, list) else 'an object'}", "write plain values"
@@ -113,7 +144,7 @@ def _text(line: int, name: str, value: Any) -> str | None:
         raise _refused(
             line, f"{name[:60]!r} has a character that is none (NUL or half a pair)", "mend the text"
         )
-    return value
+    return value if isinstance(value, _Value) else _Value(value)
 
 
 def _refused(line: int, observed: str, remedy: str) -> UnreadableError:

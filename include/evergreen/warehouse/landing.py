@@ -6,6 +6,7 @@ folder and cannot be read is found all the same, with the reason: whoever put it
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -172,6 +173,26 @@ def unchanged(file: LandedFile) -> bool:
         return _version(file.path) == file.version
     except OSError:
         return False
+
+
+def standing(folder: Path, name: str) -> Version | None:
+    """What stands in a folder by the name that a `LandedFile` has, links not followed; None: nothing does.
+
+    Raises:
+        OSError: it cannot be told.
+    """
+    paths = [folder / name]
+    if "\\" in name:  # it may be written with escapes
+        paths += [path for path in folder.rglob("*") if printable(path.relative_to(folder)) == name]
+    for path in paths:
+        try:
+            return _version(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:  # as only escapes can be
+                raise
+    return None
 
 
 def unreadable(file: LandedFile, error: OSError) -> LandedFile:

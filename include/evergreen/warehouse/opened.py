@@ -27,6 +27,15 @@ COMPRESSED = (".gz", ".zst")
 
 Read = Callable[[], bytes]
 
+_BEGIN = 4
+_PACK = "give it the ending of its packing ({}), or deliver it unpacked"
+# What begins so is no text in any encoding.
+_SIGNS = {
+    b"\x1f\x8b\x08": ("packed by gzip", _PACK.format(".gz, once")),
+    b"\x28\xb5\x2f\xfd": ("packed by zstd", _PACK.format(".zst, once")),
+    b"PK\x03\x04": ("a zip archive or an Excel workbook", "unpack it, or save the sheet as CSV"),
+}
+
 
 def binary(path: Path) -> io.BufferedReader:
     """Open a regular file for reading.
@@ -56,7 +65,8 @@ def text(dataset: DatasetSpec, path: Path, encoding: str | None = None) -> Itera
         UnreadableError where the file is damaged, cut off or in another encoding, and OSError where reading fails.
     """
     encoding = encoding or dataset.source.encoding
-    decoder = _decoder(dataset, encoding)
+    codec = _codec(dataset, encoding)
+    decoder = codec.incrementaldecoder("strict")  # type: ignore[misc]
     with binary(path) as file, _decompressed(file, path.suffix.lower()) as raw:
         position = 0
         begun = False
@@ -74,6 +84,10 @@ def text(dataset: DatasetSpec, path: Path, encoding: str | None = None) -> Itera
             nonlocal position, begun
             while True:
                 block = raw()
+                if not position:
+                    while 0 < len(block) < _BEGIN and (more := raw()):
+                        block += more
+                    _refuse_other(block, encoding, codec)
                 found = decoded(block)
                 position += len(block)
                 if not begun and found:
@@ -84,7 +98,21 @@ def text(dataset: DatasetSpec, path: Path, encoding: str | None = None) -> Itera
         yield read
 
 
-def _decoder(dataset: DatasetSpec, encoding: str) -> codecs.IncrementalDecoder:
+def _refuse_other(begin: bytes, encoding: str, codec: codecs.CodecInfo) -> None:
+    """Refuse a file whose first bytes say that it is something else; in some encodings every byte is a letter."""
+    for sign, (what, remedy) in _SIGNS.items():
+        if begin.startswith(sign):
+            raise UnreadableError(Failure("file_readable", None, what, "text, as the ending says", remedy=remedy))
+    if begin.startswith(codecs.BOM_UTF8) and codec.name not in ("utf-8", "utf-8-sig"):
+        raise UnreadableError(
+            Failure(
+                "file_encoding", None, "the byte order mark of utf-8 at the begin", encoding,
+                remedy="set source.encoding to utf-8, or deliver the file without the mark",
+            )
+        )  # fmt: skip
+
+
+def _codec(dataset: DatasetSpec, encoding: str) -> codecs.CodecInfo:
     try:
         codec = codecs.lookup(encoding)
         if not cast(Any, codec)._is_text_encoding or codec.incrementaldecoder is None:
@@ -94,7 +122,7 @@ def _decoder(dataset: DatasetSpec, encoding: str) -> codecs.IncrementalDecoder:
             f"datasets/{dataset.name}.yaml: source.encoding {encoding!r} is unknown; write utf-8, latin-1 or cp1252",
             Reason.BAD_SPEC,
         ) from error
-    return codec.incrementaldecoder("strict")
+    return codec
 
 
 def _encoding(encoding: str, error: UnicodeError, begin: int) -> Failure:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse import opened as files
-from evergreen.warehouse.canonical import Kind
+from evergreen.warehouse.canonical import Kind, kind_of
 from evergreen.warehouse.failure import Failure, UnreadableError
 from evergreen.warehouse.landing import LandedFile, printable
 from evergreen.warehouse.records import RECORD_BYTES
@@ -53,13 +53,30 @@ def opened(dataset: DatasetSpec, file: LandedFile) -> Iterator[tuple[tuple[str, 
 
 
 def kinds(file: LandedFile) -> tuple[Kind, ...]:
-    """How the file has each of its columns.
+    """How the file has each of its columns, in the order of its first part; a part without a value says nothing.
 
     Raises:
         UnreadableError: it is damaged.
     """
-    with _reader((file.parts or (file.path,))[0]) as reader:
-        return tuple(_kind(field.type) for field in reader.schema_arrow)
+    found: list[pa.Schema] = []
+    for path in file.parts or (file.path,):
+        with _reader(path) as reader:
+            found.append(reader.schema_arrow)
+    if len(found) == 1:
+        return tuple(kind_of(_kinds(field.type)) for field in found[0])
+    # Names that are there twice stand in one order in every part, which is looked at later.
+    return tuple(
+        kind_of(
+            kind for schema in found for at in schema.get_all_field_indices(name) for kind in _kinds(schema.field(at).type)
+        )
+        for name in found[0].names
+    )  # fmt: skip
+
+
+def _kinds(kind: pa.DataType) -> tuple[Kind, ...]:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return () if pa.types.is_null(kind) else (_kind(kind),)
 
 
 def _kind(kind: pa.DataType) -> Kind:

@@ -241,6 +241,76 @@ def test_every_kind_of_file_goes_through_the_same_spec(room: Room, write: Any) -
     assert published(room, ("at", "day", "x", "ok")) == ROWS
 
 
+GERMAN = dataset(
+    {**AT, "x": {"type": "float", "decimal": ",", "thousands": ".", "missing": "NA", "required": False}}
+)
+COUNTS = dataset({**AT, "x": {"type": "integer", "required": False}})
+TRUTHS = dataset({**AT, "x": {"type": "boolean", "true": "Y", "false": "N"}})
+DAYS = [at(2024, 2, day) for day in range(1, 9)]
+JSON_VALUES: dict[str, tuple[DatasetSpec, str, list[Any]]] = {
+    "whole-numbers-with-a-point": (COUNTS, "5.0 1e3 -0.0 9007199254740993 null", [5, 1000, 0, 2**53 + 1, None]),
+    "numbers-have-a-point": (GERMAN, '1.234 5 "NA" ""', [1.234, 5.0, None, None]),
+    "texts-have-the-signs-of-the-spec": (GERMAN, '"1.234" "1.234,5" "NA"', [1234.0, 1234.5, None]),
+    "truths": (TRUTHS, "true false", [True, False]),
+    "words-for-truths": (TRUTHS, '"Y" "N"', [True, False]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", JSON_VALUES)
+def test_json_value_is_what_it_stands_for(room: Room, case: str) -> None:
+    spec, values, expected = JSON_VALUES[case]
+    lines = zip(DAYS, values.split(), strict=False)
+    room.land("x.jsonl", "".join(f'{{"at": "{day:%Y-%m-%d}", "x": {value}}}\n' for day, value in lines))
+    assert room.one(spec).failures == ()
+    assert [x for _, x in published(room)] == expected
+
+
+def test_number_and_text_that_would_mean_two_things_in_one_column_are_refused(room: Room) -> None:
+    room.land("x.jsonl", '{"at": "2024-02-01", "x": 1.234}\n{"at": "2024-02-02", "x": "1.234"}\n')
+    (failure,) = room.one(GERMAN).failures
+    assert (failure.column, failure.observed) == ("x", "numbers and texts in one column")
+    assert room.published() == 0
+
+
+@pytest.mark.parametrize("first", ["1.234", 1.234], ids=["text-first", "number-first"])
+def test_parts_that_have_a_column_as_text_and_as_number_are_refused(room: Room, first: str | float) -> None:
+    parts = room.folder / "x.parquet"
+    parts.mkdir()
+    for n, x in enumerate([first, 1.234 if first == "1.234" else "1.234"]):
+        pq.write_table(pa.table({"at": [DAYS[n]], "x": [x]}), parts / f"{n}.parquet")
+    (failure,) = room.one(GERMAN).failures
+    assert failure.observed == "numbers and texts in one column"
+    assert room.published() == 0
+
+
+def test_part_without_a_value_says_nothing_of_its_column(room: Room) -> None:
+    parts = room.folder / "x.parquet"
+    parts.mkdir()
+    for n, x in enumerate([None, 1.234]):
+        pq.write_table(pa.table({"at": [DAYS[n]], "x": [x]}), parts / f"{n}.parquet")
+    assert room.one(GERMAN).failures == ()
+    assert [x for _, x in published(room)] == [None, 1.234]
+
+
+CSV = b"at,x\n2024-02-01,1\n"
+SIGNS = {
+    "gzip-without-its-ending": ("x.csv", gzip.compress(CSV) + b"\n", "packed by gzip", ".gz"),
+    "gzip-twice": ("x.csv.gz", gzip.compress(gzip.compress(CSV)), "packed by gzip", "once"),
+    "zip": ("x.csv", b"PK\x03\x04" + CSV, "a zip archive or an Excel workbook", "save the sheet as CSV"),
+    "another-encoding": ("x.csv", b"\xef\xbb\xbf" + CSV, "the byte order mark of utf-8 at the begin", "source.encoding to utf-8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SIGNS)
+def test_file_whose_begin_says_what_it_is_is_not_read_as_letters(room: Room, case: str) -> None:
+    name, content, observed, remedy = SIGNS[case]
+    room.land(name, content)
+    text = {"at": {"type": "timestamp", "from": 1}, "x": {"type": "text", "from": 2}}
+    (failure,) = room.one(dataset(text, source={"encoding": "latin-1", "header": False})).failures
+    assert failure.observed == observed
+    assert remedy in failure.remedy
+
+
 def test_page_on_files_says_what_works(room: Room) -> None:
     page = (Path(__file__).parents[3] / "docs" / "files.md").read_text()
     text = page.split("```yaml\n")[1].split("```")[0].replace("air_quality", "readings")
