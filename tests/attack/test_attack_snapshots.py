@@ -186,7 +186,7 @@ def test_a_snapshot_is_what_was_known(attack: Attack, warehouse_url: str, tmp_pa
                     f"world {first} as of {as_of.isoformat()}: another fingerprint for the same rows"
                 )
     attack.record(
-        "snapshots: random histories, brute force",
+        "snapshots",
         number,
         wrong,
         f"{rows:,} rows equal, {empty} without a row",
