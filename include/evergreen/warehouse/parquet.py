@@ -176,7 +176,7 @@ def _text(values: pa.Array, name: str, *, instant: bool) -> pa.Array:
         longest = pc.max(pc.binary_length(text)).as_py() or 0
         if longest > RECORD_BYTES:
             raise UnreadableError(_too_long(f"{name}: a value of {longest >> 20} MiB"))
-        return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text) if longest else text
+        return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
     if any(
         test(kind)
         for test in (

@@ -121,6 +121,12 @@ def test_type_without_plain_values_is_refused_by_name(tmp_path: Path, case: str)
     assert (refused.value.failure.column, refused.value.failure.observed[:11]) == ("odd", "a column of")
 
 
+@pytest.mark.parametrize("values", [["", None], ["", ""], ["", "a"]], ids=["all-empty", "no-null", "some"])
+def test_empty_text_is_no_value_also_where_all_are(tmp_path: Path, values: list[str | None]) -> None:
+    pq.write_table(pa.table({"a": values, "b": pa.array(values).dictionary_encode()}), tmp_path / "x.parquet")
+    assert texts(tmp_path) == {name: [value or None for value in values] for name in "ab"}
+
+
 def test_names_with_points_and_names_twice_keep_their_columns(tmp_path: Path) -> None:
     columns = [pa.array([str(n)]) for n in range(4)]
     pq.write_table(pa.Table.from_arrays(columns, names=["a", "a.b", "c", "a"]), tmp_path / "x.parquet")
