@@ -150,7 +150,7 @@ def _parts(dataset: DatasetSpec, as_of: datetime) -> dict[str, Any]:
         arrival = sql.SQL("({}::timestamptz + {})").format(
             sql.Identifier("w", dataset.event_time), sql.Literal(dataset.arrival.delay)
         )
-    later = sql.SQL("")
+    later: sql.Composable = sql.SQL("")
     if dataset.arrival.column:
         later = sql.SQL("{} DESC NULLS LAST, ").format(sql.Identifier("v", dataset.arrival.column))
     return {
