@@ -5,8 +5,8 @@
 violation and not yet judged, the served error with a picture, retrainings asked for and held back and why, promotions and
 rejections, batches, open incidents, silences, and mails that never went out. It comes also when nothing happened.
 
-**When.** Mondays at 06:00 UTC, about the seven days before; `EVERGREEN_DIGEST` names another cron, or `off`. By hand for any
-week.
+**When.** Mondays at 06:00 UTC, about the seven days before; `EVERGREEN_DIGEST` names another cron, or `off`; while it is
+neither, that is told like a bad spec, and the digest comes on Mondays. By hand for any week.
 
 **Params.** *As of*: the end of the week.
 
@@ -23,15 +23,13 @@ from airflow.sdk import DAG, task
 
 import mailing
 import wiring
-from evergreen import settings
-
-_cron = settings.DIGEST.read()
+from evergreen.spec import environment
 
 with DAG(
     "digest",
     description="The week of all models and datasets, in one mail",
     doc_md=__doc__,
-    schedule=wiring.schedule(None if _cron == "off" else _cron),
+    schedule=wiring.schedule(environment.digest_cron()),
     catchup=False,
     is_paused_upon_creation=False,
     max_active_runs=1,

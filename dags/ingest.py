@@ -72,6 +72,7 @@ def build(dag_id: str, spec: DatasetSpec) -> DAG:
                     "as_of": as_of.isoformat(),
                     "published": published,
                     "quarantined": quarantined,
+                    "waiting": {o.file: o.failures[0].observed for o in outcomes if o.state == "waiting"},
                 },
                 announce=event["due"],
                 notify=wiring.mails_wait(subject),

@@ -1,7 +1,7 @@
 """
 ### Mail: what could not be sent is tried again, and specs that cannot be used are told
 
-**What.** Looks at all specs, and owes a mail to EVERGREEN_MAIL_TO for each file that cannot be used: once, and once more when
+**What.** Looks at all specs, and owes a mail to EVERGREEN_MAIL_TO for each file, or variable of the environment, that cannot be used: once, and once more when
 it is good again. Then sends every e-mail that waits in `evergreen.mail`: those that the mail server did not take (where it
 refused some recipients: to these alone), and what a silence had kept back once it has ended (one letter for each model or
 dataset). Runs that have something to tell send it themselves; this DAG does not wait for the next run of the same model.
@@ -47,7 +47,7 @@ with DAG(
         from evergreen.alerting import spec_problems
 
         if "dag_run" in context:  # who only wants the mails sent has no run
-            spec_problems.tell(wiring.specs(), wiring.as_of(context), wiring.run_id(context))
+            spec_problems.tell(wiring.specs_and_environment(), wiring.as_of(context), wiring.run_id(context))
         return mailing.deliver_all()
 
     send_waiting()

@@ -31,7 +31,7 @@ from evergreen.spec import ModelSpec
 
 
 def _time_param(title: str, description: str) -> Param:
-    return wiring.required_param(format="date-time", title=title, description=description)
+    return wiring.required_param(**wiring.TIME, title=title, description=description)
 
 
 def build(dag_id: str, spec: ModelSpec) -> DAG:

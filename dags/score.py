@@ -36,7 +36,7 @@ def _time_param(title: str, description: str) -> Param:
     return Param(
         None,
         type=["null", "string"],
-        format="date-time",
+        **wiring.TIME,
         title=title,
         description=description,
     )

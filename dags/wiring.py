@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -33,12 +34,17 @@ import mailing
 from evergreen import settings
 from evergreen.errors import TRANSIENT
 from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_dataset, load_model, load_specs
+from evergreen.spec.environment import environment_problems
 
 log = logging.getLogger("evergreen")
 mails_wait, notify = mailing.mails_wait, mailing.notify
 
 OF_DATASETS = ("ingest", "correct")  # the kinds of DAG whose name ends with a dataset's; else it is a model's
 AS_OF_AHEAD = timedelta(minutes=5)
+# Windows and cut-offs are counted back from it; a year with a zero in front is a slip of the pen.
+EARLIEST, LATEST = (datetime(year, 1, 1, tzinfo=timezone.utc) for year in (1900, 2200))
+# The same as Airflow's form and API take it: no run is started with another one.
+TIME = {"format": "date-time", "pattern": r"^(19|20|21)\d\d-"}
 RUN = "(run)"  # stands for the run where no task of it is what failed
 TOLD = "told"  # XCom of a task whose failure is in no ledger
 KILLED = (
@@ -50,6 +56,12 @@ KILLED = (
 def specs() -> Specs:
     """Read all specs, as the files are now: for the DAG processor. A task reads only its own."""
     return load_specs(settings.SPECS.path())
+
+
+def specs_and_environment() -> Specs:
+    """All specs, with what is wrong with the environment variables among the problems: for those who tell of them."""
+    found = specs()
+    return replace(found, problems=(*environment_problems(), *found.problems))
 
 
 def specs_of(subject: str) -> Specs:
@@ -129,7 +141,7 @@ def as_of_param() -> Param:
     return Param(
         None,
         type=["null", "string"],
-        format="date-time",
+        **TIME,
         title="As of",
         description="Only what was known by then is used (ISO time, UTC where no zone is given). Empty: now.",
     )
@@ -146,7 +158,7 @@ def reason_param(required: bool = False) -> Param:
 
 def required_param(**schema: Any) -> Param:
     """A text that a person must fill in. Only for DAGs that nothing but a person starts."""
-    return Param(type="string", minLength=1, pattern=r"\S", **schema)
+    return Param(**{"type": "string", "minLength": 1, "pattern": r"\S", **schema})
 
 
 def flag_param(title: str, description: str) -> Param:
@@ -212,7 +224,16 @@ def _parse(value: str) -> datetime:
         parsed = datetime.fromisoformat(value.replace("Z", "+00:00"))
     except ValueError as error:
         raise AirflowFailException(f"{value!r} is no ISO time; write it like 2026-05-01T02:00:00Z") from error
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+    try:
+        found = (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+    except OverflowError:  # such as year 1 east of Greenwich
+        found = None
+    if found is None or not EARLIEST <= found < LATEST:
+        raise AirflowFailException(
+            f"{value!r} lies outside of the years {EARLIEST.year} to {LATEST.year - 1}; write a time of the data, like "
+            "2026-05-01T02:00:00Z, or leave the Param empty for now"
+        )
+    return found
 
 
 # ------------------------------------------------------------------ specs inside a task

@@ -86,3 +86,38 @@ def test_they_are_mailed_once_by_the_dag_that_sends_mail(
     assert "models/pipe.yaml cannot be used" in mail.get_body(("plain",)).get_content()
     with connect() as conn:
         assert {d.subject for d in ledger.find(conn)} == {"fleet/specs"}
+
+
+BAD = {
+    "EVERGREEN_DIGEST": "61 6 * * 1",
+    "EVERGREEN_SCHEDULES": "no",
+    "EVERGREEN_THREADS": "two",
+    "EVERGREEN_AIRFLOW_URL": "x:y",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), BAD.items(), ids=BAD.keys())
+def test_a_bad_variable_of_the_environment_takes_no_dag_away(
+    make_dagbag: Any, dagbag: Any, name: str, value: str, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mailing
+
+    monkeypatch.setenv(name, value)
+    bag = make_dagbag()
+    assert set(bag.dags) == set(dagbag.dags)
+    (message,) = bag.import_errors.values()
+    assert f"{name}: " in message, "shown by Airflow on every page"
+    sent: list[Any] = []
+    monkeypatch.setattr(mailing, "send", sent.append)
+    run = SimpleNamespace(dag_id="mail", run_id="scheduled__1", run_after=NOW, run_type="scheduled")
+    task = bag.dags["mail"].get_task("send_waiting").python_callable
+    task(dag_run=run)
+    task(dag_run=run)
+    (mail,) = sent
+    assert mail["Subject"] == f"[Evergreen] specs: {name} cannot be used"
+    told = mail.get_body(("plain",)).get_content()
+    assert "All DAGs run on" in told
+    assert "Airflow services" in told
+    monkeypatch.delenv(name)
+    task(dag_run=run)
+    assert "recovered" in sent[1]["Subject"]

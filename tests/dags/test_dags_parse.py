@@ -308,3 +308,27 @@ def test_the_corrections_of_the_form_are_those_of_the_library(dagbag: Any) -> No
     from evergreen.validation.undo import ACTIONS
 
     assert dagbag.dags["correct__bike_hourly"].params.get_param("action").schema["enum"] == list(ACTIONS)
+
+
+YEARS = ["0001-01-01T00:00:00Z", "0202-05-01T00:00:00Z", "9999-12-31T23:59:59Z"]
+
+
+@pytest.mark.parametrize("value", YEARS)
+def test_no_run_is_started_with_a_time_that_no_data_has(dagbag: Any, value: str) -> None:
+    from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
+
+    import wiring
+
+    seen = 0
+    for dag in dagbag.dags.values():
+        for name in dag.params:
+            param = deepcopy(dag.params.get_param(name))
+            if param.schema.get("format") == "date-time":
+                seen += 1
+                with pytest.raises(ParamValidationError):
+                    param.resolve(value)
+                param.resolve("2026-05-01T02:00:00Z")
+    assert seen > 10
+    for given in (value, value.replace("Z", "+14:00"), value.replace("Z", "-12:00")):
+        with pytest.raises(AirflowFailException, match="outside of the years 1900 to 2199"):
+            wiring.parse_time(given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,7 +28,7 @@ def environment_problems() -> list[Problem]:
     for variable in (settings.AIRFLOW_URL, settings.MLFLOW_URL):
         checks.append((variable, variable.read(), _url))
     for variable in (settings.THREADS, settings.TRAINING_MEMORY_MB):
-        checks.append((variable, variable.read(), lambda _, v=variable: v.number()))
+        checks.append((variable, variable.read(), partial(_number, variable)))
     for variable, value, check in checks:
         try:
             check(value)
@@ -61,6 +62,11 @@ def _on_or_off(value: str) -> None:
         raise ValueError(
             f"{value!r} is neither on nor off; until it is mended DAGs run on their schedules, as with on"
         )
+
+
+def _number(variable: settings.Variable, value: str) -> int:
+    """What the variable says, read as who uses it reads it."""
+    return variable.number()
 
 
 def _url(value: str) -> None:
