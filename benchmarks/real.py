@@ -6,13 +6,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pandas as pd
 
-from benchmarks import electricity
+from benchmarks import electricity, sets
 from benchmarks.place import warehouse
 from evergreen import settings
 from evergreen.feeds import bike_sharing
@@ -66,6 +66,7 @@ BIKES = Real(
     datetime(2011, 5, 9, tzinfo=timezone.utc),
     datetime(2013, 1, 1, tzinfo=timezone.utc),
 )
+RUSH = replace(BIKES, name="bike rush", model="bike_rush")
 ELECTRICITY = Real(
     "electricity",
     Path(__file__).with_name("specs"),
@@ -76,6 +77,25 @@ ELECTRICITY = Real(
     datetime(1996, 9, 9, tzinfo=timezone.utc),
     datetime(1998, 12, 6, tzinfo=timezone.utc),
 )
+
+
+def _utc(*day: int) -> datetime:
+    return datetime(*day, tzinfo=timezone.utc)  # type: ignore[misc]
+
+
+def _set(name: str, dataset: str, model: str, begin: datetime, replayed: datetime, end: datetime) -> Real:
+    return Real(name, Path(__file__).with_name("specs"), dataset, model, getattr(sets, dataset), begin, replayed, end)
+
+
+BANK = _set("bank", "bank", "bank_deposit", _utc(2008, 5, 5), _utc(2008, 8, 4), _utc(2010, 11, 22))
+LATE = _set("flights late", "flights", "flight_late", _utc(2013, 1, 1), _utc(2013, 3, 4), _utc(2014, 1, 6))
+MINUTES = _set("flights minutes", "flights", "flight_minutes", _utc(2013, 1, 1), _utc(2013, 3, 4), _utc(2014, 1, 6))
+ZONE_1 = _set("tetouan 1", "tetouan", "power_zone_1", _utc(2017, 1, 1), _utc(2017, 3, 6), _utc(2018, 1, 1))
+ZONE_3 = _set("tetouan 3", "tetouan", "power_zone_3", _utc(2017, 1, 1), _utc(2017, 3, 6), _utc(2018, 1, 1))
+APPLIANCES = _set("appliances", "appliances", "appliances_use", _utc(2016, 1, 11), _utc(2016, 2, 18), _utc(2016, 5, 28))
+LIGHTS = _set("lights", "appliances", "lights_use", _utc(2016, 1, 11), _utc(2016, 2, 18), _utc(2016, 5, 28))
+SEOUL = _set("seoul", "seoul", "seoul_rented", _utc(2017, 12, 1), _utc(2018, 2, 26), _utc(2018, 12, 3))
+STREAMS = (BIKES, RUSH, ELECTRICITY, BANK, LATE, MINUTES, ZONE_1, ZONE_3, APPLIANCES, LIGHTS, SEOUL)
 
 
 @contextmanager

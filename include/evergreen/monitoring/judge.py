@@ -316,7 +316,7 @@ def plan(
         as_of: the cut-off of the run.
     """
     open_window = windows.window_of(as_of, model.monitoring.window)
-    history = judgement.history(earlier)
+    history = judgement.history(earlier, model.label.delay)
     growth = _growth(reference, earlier)
 
     def wanted(window: Window) -> bool:

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -249,13 +249,13 @@ def _with_columns(conn: Connection, rows: Sequence[dict[str, Any]]) -> list[Judg
     return [_judgement(row, [c for c in found if c["judgement_id"] == row["id"]]) for row in rows]
 
 
-def history(judgements: Sequence[Judgement]) -> dict[datetime, Judged]:
+def history(judgements: Sequence[Judgement], label_delay: timedelta) -> dict[datetime, Judged]:
     """What `windows.due` needs to know of earlier judgements."""
-    return {j.window_start: in_short(j) for j in judgements}
+    return {j.window_start: in_short(j, label_delay) for j in judgements}
 
 
-def in_short(judged: Judgement) -> Judged:
-    """What decides whether a window is judged again."""
+def in_short(judged: Judgement, label_delay: timedelta) -> Judged:
+    """What decides whether a window is judged again; `label_delay` is the spec's `label.delay`."""
     return Judged(
         judged.revision,
         judged.rows,
@@ -263,6 +263,7 @@ def in_short(judged: Judgement) -> Judged:
         judged.rows if judged.scored is None else judged.scored,
         any(m.state in LOOKED_AT for m in judged.metrics.values()),
         judged.held_back,
+        judged.as_of >= judged.window_end + label_delay,
     )
 
 

@@ -76,7 +76,9 @@ def due(model: ModelSpec, waits: Sequence[Judgement], facts: Mapping[datetime, F
     """
     least = model.monitoring.performance.min_labels
     found = (
-        j for j in waits if windows.labels_tell_more(in_short(j), facts.get(j.window_start, Facts()), least)
+        j
+        for j in waits
+        if windows.labels_tell_more(in_short(j, model.label.delay), facts.get(j.window_start, Facts()), least)
     )
     return sorted(found, key=lambda j: j.window, reverse=True)
 

@@ -127,6 +127,14 @@ class Movement:
             away = max(away, self.harder + math.sqrt(here + quantile**2 * self.zero + lasting))
         return max(math.exp(away), 1.0)
 
+    def _of_rows(self, rows: int) -> float:
+        """The variance that chance gives to the holdout's value in so many rows of it.
+
+        Fewer rows than a window's are as uncertain as a window of so many; more are between that and the whole holdout. Chance
+        does not shrink with the rows alone: rows of a week share the week.
+        """
+        return max(self.holdout, self._spread(rows) if rows < self.sizes[-1] else 0.0) ** 2
+
     def _spread(self, rows: float) -> float:
         # Fewer rows than the smallest size: chance goes with the root of their number.
         fewer = math.sqrt(max(1.0, self.sizes[0] / max(rows, 1)))
@@ -246,14 +254,13 @@ def _with_past(
     if known.sum() < LEAST_WINDOWS or not np.isfinite(zero):
         return learnt
     found = np.maximum(found[known], np.median(found[known]) + math.log(LUCK)) - zero
-    largest = learnt.sizes[-1]
     return replace(
         learnt,
         windows=len(found),
         harder=float(f"{found.mean():.6g}"),
         between=float(f"{found.var(ddof=1):.6g}"),
         between_chance=float(f"{chance:.6g}"),
-        zero=float(f"{learnt._spread(largest) ** 2 * largest / held.sum():.6g}"),
+        zero=float(f"{learnt._of_rows(int(held.sum())):.6g}"),
     )
 
 

@@ -15,7 +15,7 @@ from evergreen.monitoring.judgement import MetricResult, Violation, What
 from evergreen.monitoring.profile import as_numbers
 from evergreen.monitoring.reference import Reference
 from evergreen.monitoring.windows import Facts
-from evergreen.spec import LARGER_IS_BETTER, ModelSpec, passable
+from evergreen.spec import LARGER_IS_BETTER, ModelSpec, format_duration, passable
 from evergreen.training import weighted
 from evergreen.training.metrics import compute
 
@@ -132,7 +132,7 @@ def about_usual_windows(model: ModelSpec, reference: Reference) -> str:
 
 def enough_labels(model: ModelSpec, facts: Facts) -> bool:
     """Whether enough rows of a window have a label and a prediction to judge its error."""
-    return facts.rows > 0 and facts.judgeable >= model.monitoring.performance.min_labels * facts.rows
+    return facts.enough_labels(model.monitoring.performance.min_labels)
 
 
 def served_by_another(window: pd.DataFrame, version: str) -> bool:
@@ -164,9 +164,11 @@ def judge(
     """
     metric, holdout = model.performance_metric, reference.holdout_metrics
     coverage = facts.judgeable / facts.rows if facts.rows else 0.0
-    if not enough_labels(model, facts):
-        return _without_labels(model, window, reference, facts, coverage, estimator)
     rows = window[["_time", "_label", "_prediction"]].dropna()
+    needed = facts.labels_needed(model.monitoring.performance.min_labels)
+    # A sample of a larger window has as large a share of them.
+    if not enough_labels(model, facts) or len(rows) < min(needed, math.ceil(needed * len(window) / facts.rows)):
+        return _without_labels(model, window, reference, facts, coverage, estimator)
     known = limit_for(model, reference, len(rows))
     limit = known.value
     problem = f"{metric} is not defined on these {len(rows)} rows (one class, or all labels equal)"
@@ -238,10 +240,11 @@ def _without_labels(
     estimator: Estimator | None,
 ) -> tuple[dict[str, MetricResult], tuple[Violation, ...]]:
     metric, holdout = model.performance_metric, reference.holdout_metrics
-    wanted = math.ceil(model.monitoring.performance.min_labels * facts.rows)
+    wanted = facts.labels_needed(model.monitoring.performance.min_labels)
     unscored = facts.rows - facts.scored
     needed = f"{unscored} rows have no prediction, {wanted} with both" if unscored else wanted
-    detail = f"{facts.labelled} of {facts.rows} labels are in, {needed} are needed; judged when they are"
+    later = "" if facts.due else f" before label.delay ({format_duration(model.label.delay)}) has passed"
+    detail = f"{facts.labelled} of {facts.rows} labels are in, {needed} are needed{later}; judged when they are"
     known = limit_for(model, reference, len(window))
     limit = known.value
     made = estimator.estimate(window) if estimator else None

@@ -81,7 +81,7 @@ def feed(
             scored = _scored(reader, _made(window.start, min(window.end, end), as_of))
             if scored >= max(EXACT, (1 - ALL_BUT) * rows):
                 scored = rows
-            facts[begin] = Facts(rows, labelled, min(scored, rows))
+            facts[begin] = Facts(rows, labelled, min(scored, rows), as_of >= window.end + model.label.delay)
     return Feed(facts, counts.newest)
 
 

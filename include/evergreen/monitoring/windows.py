@@ -15,6 +15,8 @@ ANCHOR = datetime(1970, 1, 5, tzinfo=timezone.utc)
 MOST_PER_RUN = 12
 # Labels, rows and predictions that trickle in are worth a new revision only when they add this share of the window's rows.
 RELEVANT_GROWTH = 0.05
+# Before the labels are due, so many of the rows must have one.
+EARLY = 0.8
 
 
 @dataclass(frozen=True, order=True)
@@ -34,16 +36,35 @@ EXACT = 3_000_000
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a window's rows as of a time: rows, rows with a label, rows with a served prediction (see `EXACT`)."""
+    """What is known of a window's rows as of a time: rows, rows with a label, rows with a served prediction (see `EXACT`).
+
+    `due`: whether `label.delay` has passed since its end. A label that is not in by then may never come.
+    """
 
     rows: int = 0
     labelled: int = 0
     scored: int = 0
+    due: bool = True
 
     @property
     def judgeable(self) -> int:
-        """Rows that surely have both a label and a prediction; exact where no row lacks both."""
-        return max(0, self.labelled + self.scored - self.rows)
+        """The most rows that can have both a label and a prediction."""
+        return min(self.labelled, self.scored)
+
+    def labels_needed(self, least: float) -> int:
+        """How many rows with a label and a prediction the window's error is judged by.
+
+        Args:
+            least: `performance.min_labels`: a share of the rows up to 1, else a number. Before the labels are due they must be
+                most of the rows (`EARLY`) as well: what is in by then may be of one kind only.
+        """
+        if least <= 1:
+            return math.ceil(least * self.rows)
+        return min(self.rows, math.ceil(max(least, 0.0 if self.due else EARLY * self.rows)))
+
+    def enough_labels(self, least: float) -> bool:
+        """Whether there can be enough rows with both to judge the error."""
+        return self.rows > 0 and self.judgeable >= self.labels_needed(least)
 
 
 @dataclass(frozen=True)
@@ -59,6 +80,12 @@ class Judged:
     scored: int
     performance: bool
     held_back: frozenset[str] = frozenset()
+    due: bool = True
+
+    @property
+    def facts(self) -> Facts:
+        """What was known of the window then."""
+        return Facts(self.rows, self.labelled, self.scored, self.due)
 
 
 def index_of(time: datetime, length: timedelta) -> int:
@@ -163,12 +190,13 @@ def worth_judging_again(before: Judged, now: Facts, min_labels: float) -> bool:
 def labels_tell_more(before: Judged, now: Facts, min_labels: float) -> bool:
     """Whether labels that came since the last judgement can change the served error.
 
-    They suffice now, and did not before, or they are the last ones, or they grew by `RELEVANT_GROWTH` of the rows.
+    They suffice now and did not before, or they are the last ones, or they grew by `RELEVANT_GROWTH` of the rows. Labels suffice
+    also by becoming due: those that are not in by then are not waited for.
     """
-    if now.rows == 0 or now.judgeable < min_labels * now.rows:
+    if not now.enough_labels(min_labels):
         return False
     return (
-        not before.performance
+        not (before.performance or before.facts.enough_labels(min_labels))
         or before.labelled < now.labelled == now.rows
         or now.labelled - before.labelled >= max(1.0, RELEVANT_GROWTH * now.rows)
     )

@@ -194,7 +194,7 @@ class Loop:
         judged_before = self.state.newest(None, windows.oldest(length, as_of, model.label.delay))
         waits = late.waiting(model, judged_before, champion.version, reign, as_of)
         start, _ = judge.span(model, [*found, *(j.window for j in waits)], as_of)
-        facts = {begin: self._facts(begin, *held) for begin, held in counts.windows.items() if begin >= start}
+        facts = {begin: self._facts(begin, as_of, *held) for begin, held in counts.windows.items() if begin >= start}
         earlier = [j for j in judged_before if j.version == champion.version]
         feed = reads.Feed(facts, counts.newest)
         due = judge.plan(model, reference, found, feed, earlier, self.state.first_scored, as_of)
@@ -223,10 +223,12 @@ class Loop:
         needed = {champion.version, *(j.version for j in waits)}
         self._references = {v: r for v, r in self._references.items() if v in needed}
 
-    def _facts(self, begin: datetime, rows: int, labelled: int) -> Facts:
+    def _facts(self, begin: datetime, as_of: datetime, rows: int, labelled: int) -> Facts:
         done, most = len(self.state.predicted(begin)), self.model.monitoring.sample_rows
         # Of a window of more rows only a sample is predicted; it stands for all of them.
-        return Facts(rows, labelled, min(done, rows) if rows <= most else rows * min(done, most) // most)
+        scored = min(done, rows) if rows <= most else rows * min(done, most) // most
+        due = as_of >= begin + self.model.monitoring.window + self.model.label.delay
+        return Facts(rows, labelled, scored, due)
 
     # ------------------------------------------------------------------ deciding and training
 

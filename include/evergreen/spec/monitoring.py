@@ -65,10 +65,10 @@ class Performance(Strict):
         "unchanged windows move more, see monitoring.drift.false_alarms",
     )
     min_labels: float = Field(
-        0.8,
+        30,
         gt=0,
-        le=1,
-        description="share of rows that must have a label, and a prediction; below it the error is 'not yet' judged",
+        description="so many rows with a label and a prediction let a window's error be judged once label.delay has passed; "
+        "before that, four fifths of its rows must have both. Up to 1: a share of its rows, whenever",
     )
     estimate: bool = Field(
         False,

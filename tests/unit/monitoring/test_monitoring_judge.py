@@ -219,7 +219,7 @@ def test_a_scoring_that_never_ran_is_found_and_one_that_began_inside_a_window_is
 
 
 def test_late_labels_are_not_yet_judged_and_judged_when_they_are_in(scene):
-    world = scene()
+    world = scene(performance={"min_labels": 0.8})
     world.champion()
     frame = week(0).assign(y=lambda f: f["y"] + 5)
     world.land(frame, labels=False)
@@ -235,6 +235,26 @@ def test_late_labels_are_not_yet_judged_and_judged_when_they_are_in(scene):
     assert (second.status, second.revision, second.labelled) == (Status.VIOLATION, 2, ROWS)
     assert violated(second) == {"performance:rmse"}
     assert [(r["revision"], r["labelled"]) for r in world.judgements()] == [(1, 0), (2, ROWS)]
+
+
+@pytest.mark.parametrize("count", [29, 31], ids=["fewer-than-thirty", "thirty"])
+def test_labels_that_never_come_do_not_silence_the_error(scene, count):
+    """Most rows never get a label; the few that have one say that the model is far off."""
+    world = scene()
+    world.champion()
+    frame = week(0).assign(y=lambda f: f["y"] + 50)
+    world.land(frame, labels=False)
+    world.labels(frame.head(count), CUTOFF + WEEK)
+    world.score(CUTOFF, CUTOFF + WEEK)
+    (found,) = run(world, at(1, days=1))
+    assert (found.rows, found.labelled) == (ROWS, count)
+    if count < 30:
+        assert (found.status, found.metrics["rmse"].state) == (Status.OK, "not_yet")
+        return
+    assert (found.status, found.metrics["rmse"].state) == (Status.VIOLATION, "judged")
+    assert found.metrics["rmse"].rows == count
+    assert violated(found) == {"performance:rmse"}
+    assert run(world, at(1, days=1, hours=1)) == []
 
 
 def test_an_outage_does_not_keep_windows_whose_labels_came_from_being_judged(scene):

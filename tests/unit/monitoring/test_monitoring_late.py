@@ -56,7 +56,7 @@ def test_a_window_without_labels_says_not_yet_wherever_it_is_shown(scene):
     world.land(week(2).head(30))
     found = run(world, at(2))
     assert [wording.verdict(j) for j in found] == ["ok, error not yet"] * 2
-    assert wording.error(found[0]).startswith("rmse: not yet (0 of 168 labels are in, 135 are needed")
+    assert wording.error(found[0]).startswith("rmse: not yet (0 of 168 labels are in, 30 are needed")
     assert "rmse: not yet (0 of 168" in page(world, found[0], "drift.html")
     files = {f.path for f in MlflowClient().list_artifacts(world.run_id, found[0].report.rpartition("/")[0])}
     assert not any("performance" in name for name in files)

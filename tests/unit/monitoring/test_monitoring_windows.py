@@ -71,12 +71,42 @@ def test_how_far_back_a_champion_answers(reign, first_scored, as_of, delay, firs
         pytest.param(Judged(1, 168, 168, 140, True), Facts(168, 168, 168), True, id="late predictions"),
         pytest.param(Judged(1, 168, 0, 140, False), Facts(168, 0, 168), True, id="late predictions without labels"),
         pytest.param(Judged(1, 168, 168, 160, True), Facts(168, 168, 168), False, id="a few late predictions"),
-        pytest.param(Judged(1, 168, 0, 140, False), Facts(168, 140, 140), False, id="too few surely have label and prediction"),
+        pytest.param(Judged(1, 168, 0, 130, False), Facts(168, 140, 130), False, id="too few can have label and prediction"),
         pytest.param(Judged(1, 3, 3, 3, False, frozenset({"volume"})), Facts(3, 3, 3), True, id="held back is looked at again"),
     ],
 )  # fmt: skip
 def test_what_is_worth_a_new_revision(before, now, again):
     assert windows.worth_judging_again(before, now, 0.8) is again
+
+
+@pytest.mark.parametrize(
+    ("facts", "least", "enough"),
+    [
+        pytest.param(Facts(168, 30, 168), 30, True, id="thirty of them when they are due"),
+        pytest.param(Facts(168, 29, 168), 30, False, id="fewer than thirty"),
+        pytest.param(Facts(168, 168, 20), 30, False, id="hardly any prediction"),
+        pytest.param(Facts(10**7, 30, 10**7), 30, True, id="however small a share"),
+        pytest.param(Facts(20, 20, 20), 30, True, id="all of a small window"),
+        pytest.param(Facts(20, 19, 20), 30, False, id="not all of a small window"),
+        pytest.param(Facts(168, 134, 168, due=False), 30, False, id="most must be there before"),
+        pytest.param(Facts(168, 135, 168, due=False), 30, True, id="four fifths are most"),
+        pytest.param(Facts(168, 134, 168), 0.8, False, id="a share stays a share"),
+        pytest.param(Facts(168, 135, 168, due=False), 0.8, True, id="whenever"),
+        pytest.param(Facts(168, 168, 168), 1, True, id="one is all"),
+        pytest.param(Facts(168, 167, 168), 1, False, id="and not a single label"),
+        pytest.param(Facts(0, 0, 0), 30, False, id="no row"),
+    ],
+)
+def test_how_many_labels_are_enough(facts, least, enough):
+    assert facts.enough_labels(least) is enough
+
+
+def test_labels_that_will_not_come_are_not_waited_for():
+    waiting = Judged(1, 168, 31, 168, False, due=False)
+    assert windows.worth_judging_again(waiting, Facts(168, 31, 168), 30)
+    assert not windows.worth_judging_again(waiting, Facts(168, 31, 168, due=False), 30)
+    # What was judged when they were due had its chance: too few rows had both.
+    assert not windows.worth_judging_again(Judged(2, 168, 31, 168, False), Facts(168, 31, 168), 30)
 
 
 def test_held_back_for_the_same_reason_is_no_news():
