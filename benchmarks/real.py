@@ -79,8 +79,8 @@ ELECTRICITY = Real(
 )
 
 
-def _utc(*day: int) -> datetime:
-    return datetime(*day, tzinfo=timezone.utc)  # type: ignore[misc]
+def _utc(year: int, month: int, day: int) -> datetime:
+    return datetime(year, month, day, tzinfo=timezone.utc)
 
 
 def _set(name: str, dataset: str, model: str, begin: datetime, replayed: datetime, end: datetime) -> Real:

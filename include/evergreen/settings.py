@@ -21,6 +21,7 @@ class Variable:
     name: str
     default: str | None
     meaning: str
+    least: int = 1
 
     def read(self) -> str:
         """Return the value, or the default.
@@ -38,15 +39,15 @@ class Variable:
         return value
 
     def number(self) -> int:
-        """Return the value as a whole number of at least 1.
+        """Return the value as a whole number of at least `least`.
 
         Raises:
             TerminalError: it is none.
         """
         text = self.read().strip()
-        if not (text.isascii() and text.isdigit() and int(text[:18]) >= 1 and len(text) <= 18):
+        if not (text.isascii() and text.isdigit() and int(text[:18]) >= self.least and len(text) <= 18):
             raise TerminalError(
-                f"{self.name} is {text[:40]!r}, which is no whole number from 1 on ({self.meaning}); mend it in the environment "
+                f"{self.name} is {text[:40]!r}, which is no whole number from {self.least} on ({self.meaning}); mend it in the environment "
                 "of the Airflow services, then run again",
                 Reason.BAD_SPEC,
             )
@@ -83,7 +84,8 @@ TRAINING_MEMORY_MB = Variable(
     "EVERGREEN_TRAINING_MEMORY_MB",
     "1024",
     "most megabytes that a fit's rows may take in memory, as XGBoost keeps them (2 to 5 bytes a value); beyond, they lie in "
-    "files beside the snapshot while the fit runs",
+    "files beside the snapshot while the fit runs (0: always)",
+    least=0,
 )
 DASK_SCHEDULER = Variable(
     "EVERGREEN_DASK_SCHEDULER",
