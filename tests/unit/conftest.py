@@ -154,6 +154,8 @@ def rides() -> ModelSpec:
         "name": "rides", "task": "regression", "datasets": ["rides_hourly"], "key": ["ts"], "event_time": "ts",
         "label": {"column": "demand", "delay": "1h"},
         "features": {"numeric": ["hour", "x"], "categorical": ["kind"]},
+        # The strict demands, so that a challenger of the same world loses.
+        "gate": {"on_drift": "not_worse", "otherwise": "better"},
         "training": {"holdout": "5d", "min_rows": 200, "min_holdout_rows": 24, "max_rounds": 15, "early_stopping_rounds": 5,
                      "params": {"learning_rate": 0.3, "max_depth": 3}},
         "query": "SELECT ts, extract(hour FROM ts)::int AS hour, x, kind, gone, demand FROM rides_hourly",

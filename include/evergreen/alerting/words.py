@@ -21,6 +21,7 @@ REASONS = {
     "code_change": "the spec changed",
     "first_champion": "there was no champion yet",
     "better_than_champion": "it beat the champion on the same rows",
+    "worse_than_champion": "it is worse than the champion on the same rows",
     "not_better_than_champion": "it did not beat the champion on the same rows",
     "not_worse_than_champion": "it is not worse than the champion on the same rows, and answers a drift",
     "perhaps_worse_than_champion": "it may be worse than the champion: the rows cannot exclude it",

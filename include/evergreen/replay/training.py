@@ -91,6 +91,7 @@ class Trainer:
                     False,
                     load=self.load,
                     fitting=fits.fit,
+                    refitting=fits.refit,
                 )
                 finalise(self._model, judged, fits.refit)
         finally:
@@ -110,7 +111,7 @@ class Trainer:
                 where = machine.choose(model)
                 judged = evaluate(
                     model, taken, plan.as_of, run, champion, where, work, drifted,
-                    load=self.load, fitting=fits.fit, studies=self._folder.studies, params_of=self.params_of,
+                    load=self.load, fitting=fits.fit, refitting=fits.refit, studies=self._folder.studies, params_of=self.params_of,
                 )  # fmt: skip
                 if judged.choice.board is not None:
                     step.fit_seconds += judged.choice.board.seconds

@@ -10,18 +10,25 @@ from pydantic import Field
 from evergreen.spec.metrics import Metric
 from evergreen.spec.types import Duration, Strict
 
+Demand = Literal["unless_worse", "not_worse", "better"]
+
 
 class Gate(Strict):
     """What a challenger must show before it becomes champion."""
 
     metric: Metric | None = Field(None, description="primary metric; default rmse or roc_auc")
     beat_baseline: bool = Field(True, description="whether the naive baseline must be beaten too")
-    on_drift: Literal["not_worse", "better"] = Field(
-        "not_worse",
-        description="what a challenger that answers a drift must surely be",
+    on_drift: Demand = Field(
+        "unless_worse",
+        description="what is asked of a challenger that answers a drift; unless_worse: it is promoted unless it is surely worse than "
+        "the champion, or worse by more than max_worse; not_worse: it must surely not be worse; better: it must surely be better",
     )
-    otherwise: Literal["not_worse", "better"] = Field(
-        "better", description="what every other challenger must surely be"
+    otherwise: Demand = Field("unless_worse", description="what is asked of every other challenger")
+    max_worse: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="unless_worse: a challenger that is worse by more than this share on the judged rows stops, however few they are",
     )
     confidence: float = Field(
         0.95, ge=0.5, le=0.999, description="how sure each comparison with the champion must be"

@@ -45,6 +45,13 @@ class Training(Strict):
     )
     holdout: Span = Field(timedelta(days=14), description="the newest mature part, kept for the judgement")
     min_rows: int = Field(500, ge=10, le=10**12, description="fewer rows in the training part stop the run")
+    holdout_steps: int = Field(
+        4,
+        ge=1,
+        le=24,
+        description="a challenger that does not pass at once is judged again by a holdout that is predicted in so many steps, each by "
+        "a fit that learnt what was known by then, as the model that would serve has; 1: it is not",
+    )
     min_holdout_rows: int = Field(50, ge=5, le=10**12, description="fewer rows in the holdout stop the run")
     params: dict[str, Any] = Field(default_factory=dict, description="XGBoost parameters")
     max_rounds: int = Field(500, ge=1, le=20000, description="most boosting rounds; early stopping chooses")

@@ -4,6 +4,8 @@ A champion that was fitted again on all its rows has learnt part of the holdout 
 on those rows it would look better than it is. So the rows that the champion has not learnt are judged, where they
 are enough; where they are not, the whole holdout is, which favours the champion: a challenger that wins nevertheless is
 promoted, one that loses is rejected for want of new rows (`not_enough_fresh_rows`).
+
+A challenger that loses a comparison is compared once more, by a holdout that is walked through (`walk`).
 """
 
 from __future__ import annotations
@@ -25,13 +27,14 @@ from evergreen.spec import ModelSpec
 from evergreen.training import baseline, evidence, gate, metrics
 from evergreen.training.choose import Choice, ParamsOf, choose
 from evergreen.training.encode import Encoding, survey
-from evergreen.training.fit import Fitted, fit
+from evergreen.training.fit import Fitted, fit, refit
 from evergreen.training.local import Labelled
 from evergreen.training.machine import Machine
 from evergreen.training.matrix import Matrix, write
 from evergreen.training.rows import Rows
 from evergreen.training.split import Split, in_micros, moment, read, split
-from evergreen.training.verdict import Verdict
+from evergreen.training.verdict import NO_BETTER, Verdict
+from evergreen.training.walk import Refitting, Walked, at_once, walk
 from evergreen.warehouse.snapshot import Snapshot, fingerprint_of
 
 Load = Callable[[ModelSpec, str], registry.LoadedModel]
@@ -45,8 +48,8 @@ class Judged:
 
     `split` and `matrix` hold the rows of the window that was chosen, `choice` says what else it was trained with. `matrix`
     is encoded by `encoding`; `machine` is where it was fitted. `prediction` are its predictions
-    for the whole holdout, `holdout` its metrics there; `metrics` those of challenger, baseline and champion on the
-    judged rows; `evidence` what the gate weighed beside them; `rows` the number of rows of each part; `notes` what a person may want to know and no rule asks for.
+    for the whole holdout, `holdout` its metrics there; `metrics` those of challenger (by the steps of `evidence`), baseline and
+    champion on the judged rows; `evidence` what the gate weighed beside them; `rows` the number of rows of each part; `notes` what a person may want to know and no rule asks for.
     """
 
     split: Split
@@ -75,6 +78,7 @@ def evaluate(
     answers_drift: bool,
     load: Load | None = None,
     fitting: Fitting = fit,
+    refitting: Refitting = refit,
     studies: Path | None = None,
     params_of: ParamsOf | None = None,
     again: Again | None = None,
@@ -92,7 +96,7 @@ def evaluate(
         answers_drift: whether the training answers a drift, see `plan.answers_drift`.
         load: gives a version by its number, of this spec, and raises as `registry.load` does. Default: that, and the version's
             own spec in MLflow says whether it predicts the same label.
-        fitting: fits as `fit.fit` does.
+        fitting, refitting: fit as `fit.fit` and `fit.refit` do.
         again: reads holdout rows once more with the features of a version that the spec has left since.
         studies, params_of: what a search for parameters keeps and begins with, see `choose.choose`.
 
@@ -140,45 +144,68 @@ def evaluate(
     judged = judged_rows(model, y, fresh)
     learnt_too = int((judged & ~fresh).sum())
     keys, held_rows = _digest(parts.holdout, judged), fingerprint_of(model, Path(snapshot.path))
-    found: dict[str, dict[str, float]] = {}
-    evaluations: dict[str, gate.Evaluation] = {}
-    for who in ("challenger", "baseline", *(("champion",) if champion else ())):
-        found[who] = {}
-        if who in predictions:
-            try:
-                found[who] = metrics.compute(model.task, y[judged], predictions[who][judged])
-            except TerminalError as error:
-                if who == "challenger":
-                    raise
-                problems[who] = str(error)
-        evaluations[who] = gate.Evaluation(
-            found[who], int(judged.sum()), keys, held_rows, run_id, as_of, problems.get(who)
+    categories, cost = _categories(model, parts.holdout, judged), _cost(model, fitted, matrix)
+    other_seed = _other_seed(choice.model, parts, matrix, encoding, machine, judged, fitting)
+    own_seed = None
+
+    def asked(
+        walked: Walked,
+    ) -> tuple[dict[str, dict[str, float]], evidence.Evidence, Verdict, dict[str, str]]:
+        """The metrics of the judged rows, the evidence and the gate's verdict, by a challenger's predictions; and what is absent."""
+        by = {**predictions, "challenger": walked.prediction}
+        found: dict[str, dict[str, float]] = {}
+        evaluations: dict[str, gate.Evaluation] = {}
+        absent = dict(problems)
+        for who in ("challenger", "baseline", *(("champion",) if champion else ())):
+            found[who] = {}
+            if who in by:
+                try:
+                    found[who] = metrics.compute(model.task, y[judged], by[who][judged])
+                except TerminalError as error:
+                    if who == "challenger":
+                        raise
+                    absent[who] = str(error)
+            evaluations[who] = gate.Evaluation(
+                found[who], int(judged.sum()), keys, held_rows, run_id, as_of, absent.get(who)
+            )
+        weighed = evidence.gather(
+            model,
+            parts.holdout.times[judged],
+            y[judged],
+            {who: p[judged] for who, p in by.items()},
+            categories,
+            learnt_until=walked.learnt_until,
+            learnt_labels=parts.training.labels,
+            cost=cost,
+            other_seed=other_seed,
+            own_seed=own_seed,
+            champion_learnt=learnt_too,
+            begin=walked.begin if walked.steps > 1 else None,
+            steps=walked.steps,
         )
-    weighed = evidence.gather(
-        model,
-        parts.holdout.times[judged],
-        y[judged],
-        {who: p[judged] for who, p in predictions.items()},
-        _categories(model, parts.holdout, judged),
-        learnt_until=int(parts.training.times.max()),
-        learnt_labels=parts.training.labels,
-        cost=_cost(model, fitted, matrix),
-        other_seed=_other_seed(choice.model, parts, matrix, encoding, machine, judged, fitting),
-        champion_learnt=learnt_too,
-    )
-    verdict = gate.judge(
-        model,
-        evaluations["challenger"],
-        evaluations["baseline"],
-        evaluations.get("champion"),
-        evidence=weighed,
-        answers_drift=answers_drift,
-        champion_as_of=champion.as_of if champion else None,
-        run_id=run_id,
-        as_of=as_of,
-        fingerprint=snapshot.fingerprint,
-        recorded=recorded,
-    )
+        verdict = gate.judge(
+            model,
+            evaluations["challenger"],
+            evaluations["baseline"],
+            evaluations.get("champion"),
+            evidence=weighed,
+            answers_drift=answers_drift,
+            champion_as_of=champion.as_of if champion else None,
+            run_id=run_id,
+            as_of=as_of,
+            fingerprint=snapshot.fingerprint,
+            recorded=recorded,
+        )
+        return found, weighed, verdict, absent
+
+    first = predictions["challenger"]
+    found, weighed, verdict, absent = asked(at_once(parts, first))
+    if verdict.reason in NO_BETTER and model.training.holdout_steps > 1:
+        own_seed = found["challenger"] if other_seed else None
+        # What one fit of before the holdout lost, those that learn on the way may win.
+        found, weighed, verdict, absent = asked(
+            walk(choice.model, parts, matrix, encoding, fitted, first, machine, refitting)
+        )
     return Judged(
         split=parts,
         encoding=encoding,
@@ -186,8 +213,8 @@ def evaluate(
         machine=machine,
         choice=choice,
         fitted=fitted,
-        prediction=predictions["challenger"],
-        holdout=metrics.compute(model.task, y, predictions["challenger"]),
+        prediction=first,
+        holdout=metrics.compute(model.task, y, first),
         metrics=found,
         rows={
             "all": len(parts.rows),
@@ -203,7 +230,7 @@ def evaluate(
             "infinite": known.infinite,
             "holdout_unseen": held.unseen,
             "holdout_infinite": held.infinite,
-            "problems": problems,
+            "problems": absent,
             **({"device": machine.note} if machine.note else {}),
         },
         evidence=weighed,

@@ -44,7 +44,10 @@ class Evidence:
         slices: the same by slice; against the challenger itself where there is no champion.
         calibration: of challenger and champion (binary).
         cost: of the challenger.
-        other_seed: metrics of a challenger that was fitted with another seed, on the same rows.
+        other_seed: metrics of a challenger that was fitted with another seed, on the same rows; `own_seed` are those of the judged
+            fit itself, where the challenger's predictions are of several fits.
+        steps: in how many the challenger predicted the rows, see `walk`; `learnt_until` and `holdout_start` are then of the step
+            where they are nearest to each other.
         champion_learnt: how many of the judged rows the champion had learnt.
     """
 
@@ -60,7 +63,9 @@ class Evidence:
     calibration: Calibration | None = None
     cost: Cost | None = None
     other_seed: Mapping[str, float] | None = None
+    own_seed: Mapping[str, float] | None = None
     champion_learnt: int = 0
+    steps: int = 1
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON keeps it, with the run."""
@@ -82,7 +87,10 @@ def gather(
     learnt_labels: np.ndarray | None = None,
     cost: Cost | None = None,
     other_seed: Mapping[str, float] | None = None,
+    own_seed: Mapping[str, float] | None = None,
     champion_learnt: int = 0,
+    begin: int | None = None,
+    steps: int = 1,
 ) -> Evidence:
     """Compare the models on the judged rows; the same arguments give the same evidence.
 
@@ -96,7 +104,9 @@ def gather(
             taken from what went into the fit, so that a split gone wrong is found.
         learnt_labels: the labels of those rows; where they are not given, the judged rows' stand in for them.
         cost: of the challenger, where the spec limits it.
-        other_seed: metrics of a second fit, where the spec asks for it.
+        other_seed, own_seed: metrics of a second fit and of the first, where the spec asks for it.
+        begin: where the rows begin that `learnt_until` must lie before; the oldest judged row, if it is not given.
+        steps: see `Evidence`.
         champion_learnt: how many of the judged rows the champion had learnt.
     """
     gate, metric = model.gate, model.gate_metric
@@ -104,14 +114,16 @@ def gather(
     finite = np.isfinite(challenger)
     told = Evidence(
         learnt_until=_moment(learnt_until),
-        holdout_start=_moment(int(times.min())),
+        holdout_start=_moment(int(times.min()) if begin is None else begin),
         not_finite=int((~finite).sum()),
         predictions=_range(challenger[finite]) if finite.any() else None,
         labels=_range(y),
         learnt_labels=_range(y if learnt_labels is None else learnt_labels),
         cost=cost,
         other_seed=other_seed,
+        own_seed=own_seed,
         champion_learnt=champion_learnt,
+        steps=steps,
     )
     if not finite.all():
         return told

@@ -186,6 +186,10 @@ class _Asked:
                    evidence.learnt_until < evidence.holdout_start, GateReason.LEAKED_HOLDOUT,
                    f"the challenger was fitted on rows up to {evidence.learnt_until.isoformat()}, the judged rows begin at "
                    f"{evidence.holdout_start.isoformat()}")  # fmt: skip
+        if evidence.steps > 1:
+            self.check("holdout_steps", evidence.steps, None, True, GateReason.LEAKED_HOLDOUT,
+                       f"the judged rows were predicted in {evidence.steps} steps, each by a fit that had learnt what was known when "
+                       "the step began, as the model that would serve has")  # fmt: skip
         self.check("predictions_finite", evidence.not_finite, 0, evidence.not_finite == 0 and evidence.predictions is not None,
                    GateReason.PREDICTIONS_NOT_FINITE,
                    f"{evidence.not_finite} of the challenger's predictions are not finite")  # fmt: skip
@@ -276,7 +280,15 @@ class _Asked:
                        "make training.holdout longer")  # fmt: skip
             return
         sure = f"is {_share(found.point)}, with {self.gate.confidence:.0%} confidence at least {_share(low)}"
-        if wanted == "better":
+        if wanted == "unless_worse":
+            high, most = _number(found.high), -self.gate.max_worse
+            told = f"the improvement over the champion is {_share(found.point)}, with {self.gate.confidence:.0%} confidence at most {_share(high)}"
+            self.check("not_surely_worse", high, 0.0, high is not None and high >= 0, GateReason.WORSE_THAN_CHAMPION,
+                       f"{told}; below zero it is surely worse")  # fmt: skip
+            point = _number(found.point)
+            self.check("not_much_worse", point, most, point is not None and point >= most, GateReason.WORSE_THAN_CHAMPION,
+                       f"{told}; {_share(most)} is allowed, however few the rows")  # fmt: skip
+        elif wanted == "better":
             self.check("beats_champion", low, self.gate.margin, low > self.gate.margin, GateReason.NOT_BETTER_THAN_CHAMPION,
                        f"the improvement over the champion {sure}; it must be more than {_share(self.gate.margin)}")  # fmt: skip
         else:
@@ -359,7 +371,8 @@ class _Asked:
         limit = self.gate.stability
         if limit is None:
             return
-        value, other = (_number((m or {}).get(self.name)) for m in (challenger.metrics, evidence.other_seed))
+        own = evidence.own_seed or challenger.metrics
+        value, other = (_number((m or {}).get(self.name)) for m in (own, evidence.other_seed))
         moved = None
         if value is not None and other is not None:
             larger = max(_loss(self.name, value), _loss(self.name, other))

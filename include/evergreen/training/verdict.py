@@ -32,6 +32,7 @@ class GateReason(str, Enum):
     OLDER_THAN_CHAMPION = "older_than_champion"
     NOT_COMPARABLE = "not_comparable"
     NOT_ENOUGH_FRESH_ROWS = "not_enough_fresh_rows"
+    WORSE_THAN_CHAMPION = "worse_than_champion"
     NOT_BETTER_THAN_CHAMPION = "not_better_than_champion"
     PERHAPS_WORSE_THAN_CHAMPION = "perhaps_worse_than_champion"
     SLICE_ABSENT = "slice_absent"
@@ -67,6 +68,7 @@ PASSED: tuple[ChallengerReason, ...] = (
 NEEDS_A_PERSON = (GateReason.CHAMPION_CANNOT_BE_EVALUATED,)
 # A comparison with the champion was lost.
 COMPARED = (
+    GateReason.WORSE_THAN_CHAMPION,
     GateReason.NOT_BETTER_THAN_CHAMPION,
     GateReason.PERHAPS_WORSE_THAN_CHAMPION,
     GateReason.SLICE_WORSE,

@@ -113,6 +113,36 @@ def test_each_rule_fails_closed(rides, broken, reason):
     assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict(), allow_nan=False))) == verdict
 
 
+@pytest.mark.parametrize("answers_drift", [False, True], ids=["nightly", "on-drift"])
+@pytest.mark.parametrize(
+    ("point", "low", "high", "passed"),
+    [
+        pytest.param(0.2, 0.1, 0.3, True, id="surely better"),
+        pytest.param(0.39, -0.07, 0.8, True, id="much better on few rows"),
+        pytest.param(-0.02, -0.2, 0.1, True, id="nobody can tell"),
+        pytest.param(-0.1, -0.4, 0.1, True, id="as much worse as is allowed"),
+        pytest.param(-0.11, -0.4, 0.1, False, id="much worse on few rows"),
+        pytest.param(-0.004, -0.007, -0.001, False, id="surely worse, by little"),
+        pytest.param(-0.004, -0.007, float("nan"), False, id="an upper bound that is no number"),
+    ],
+)
+def test_a_challenger_is_promoted_unless_it_is_worse(rides, change, answers_drift, point, low, high, passed):
+    model = change(rides, gate={"on_drift": "unless_worse", "otherwise": "unless_worse"})
+    ratio = {"challenger": replace(GOOD, metrics={"rmse": 2.0 * (1 - point)}), "over_baseline": 1 - 2.0 * (1 - point) / 3.0}
+    over = Improvement(point, low, high, 0.05, 7, 166)
+    verdict = ask(model, answers_drift=answers_drift, over_champion=over, **ratio)
+    assert verdict.passed is passed
+    if not passed:
+        assert verdict.reason is GateReason.WORSE_THAN_CHAMPION
+        assert verdict.reason in CONCLUSIVE
+
+
+def test_nothing_is_promoted_where_nothing_can_be_compared(rides, change):
+    model = change(rides, gate={"otherwise": "unless_worse"})
+    verdict = ask(model, over_champion=Improvement(0.5, None, None, None, 3, 100))
+    assert verdict.reason is GateReason.NOT_COMPARABLE
+
+
 def test_too_small_a_holdout(rides, change):
     few = {
         who: replace(e, rows=10)
