@@ -98,7 +98,7 @@ TAKEN: dict[str, tuple[DatasetSpec, str, list[tuple[Any, ...]]]] = {
 def test_file_lands_as_it_is(room: Room, monkeypatch: pytest.MonkeyPatch, case: str, way: str) -> None:
     spec, content, expected = TAKEN[case]
     if way == "long":
-        monkeypatch.setattr(ingesting, "_published_at_once", lambda *_, **__: False)
+        monkeypatch.setattr(ingesting, "_published_at_once", lambda *_, **__: None)
     else:
         monkeypatch.setattr(ingesting.staging, "load", lambda *_: pytest.fail("the long way was taken"))
     room.land("x.tsv" if case == "tabs" else "x.csv", content)
