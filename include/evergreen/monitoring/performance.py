@@ -166,8 +166,10 @@ def judge(
     coverage = facts.judgeable / facts.rows if facts.rows else 0.0
     rows = window[["_time", "_label", "_prediction"]].dropna()
     needed = facts.labels_needed(model.monitoring.performance.min_labels)
-    # A sample of a larger window has as large a share of them.
-    if not enough_labels(model, facts) or len(rows) < min(needed, math.ceil(needed * len(window) / facts.rows)):
+    # A sample of a larger window has as large a share of them. Where the counts leave no doubt, rows without labels are a fault.
+    in_sample = math.ceil(needed * min(1.0, len(window) / max(facts.rows, 1)))
+    few = facts.labelled + facts.scored - facts.rows < needed and len(rows) < in_sample
+    if few or not enough_labels(model, facts):
         return _without_labels(model, window, reference, facts, coverage, estimator)
     known = limit_for(model, reference, len(rows))
     limit = known.value

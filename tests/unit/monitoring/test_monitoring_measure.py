@@ -287,8 +287,10 @@ def test_the_limit_of_the_served_error(spec, metrics, limit):
     [
         pytest.param(ALL_IN, lambda f: f, "judged", set(), id="as on the holdout"),
         pytest.param(ALL_IN, lambda f: f.assign(y=f["y"] + 3), "judged", {What.PERFORMANCE}, id="worse than allowed"),
-        pytest.param(Facts(ROWS, 100, ROWS), lambda f: f.assign(y=f["y"] + 3), "not_yet", set(), id="too few labels say nothing"),
-        pytest.param(Facts(ROWS, 140, 140), lambda f: f.assign(y=f["y"] + 3), "not_yet", set(), id="too few with label and prediction"),
+        pytest.param(Facts(ROWS, 29, ROWS), lambda f: f.assign(y=f["y"] + 3), "not_yet", set(), id="too few labels say nothing"),
+        pytest.param(Facts(ROWS, ROWS, 29), lambda f: f.assign(y=f["y"] + 3), "not_yet", set(), id="too few with label and prediction"),
+        pytest.param(Facts(ROWS, 100, ROWS, due=False), lambda f: f.assign(y=f["y"] + 3), "not_yet", set(), id="most labels may still come"),
+        pytest.param(Facts(ROWS, 100, ROWS), lambda f: f.assign(y=f["y"] + 3), "judged", {What.PERFORMANCE}, id="they are not waited for"),
         pytest.param(ALL_IN, lambda f: f.assign(y=np.nan), "unreadable", {What.UNREADABLE}, id="counted labels that are not there"),
     ],
 )  # fmt: skip
