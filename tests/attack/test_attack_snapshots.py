@@ -356,6 +356,23 @@ def corrected(chance: Random, conn: Connection, dataset: DatasetSpec) -> tuple[T
     return made.table, wrong
 
 
+def test_what_two_batches_say_alike_is_there_until_neither_says_it(warehouse_url: str) -> None:
+    """Found by the attack: the batch that said it first was forgotten when the second was read anew, with the same row."""
+    row: Values = (5, START, "a", 1.0, 2.0)
+    with connect() as conn:
+        ensure_dataset(conn, EVENTS)
+        made = Corrections(conn, Table(EVENTS))
+        made.land({5: row}, START)
+        made.land({6: (6, START, "b", None, None)}, START + HOUR)
+        first, second = made.batches
+        made.judge_again(second, {5: row}, START + 2 * HOUR)
+        assert made.seen(START + 2 * HOUR) == [row]
+        made.judge_again(second, {6: (6, START, "b", None, None)}, START + 3 * HOUR)
+        assert made.seen(START + 3 * HOUR) == [row, (6, START, "b", None, None)]
+        made.withdraw(first, START + 4 * HOUR)
+        assert made.seen(START + 4 * HOUR) == [(6, START, "b", None, None)]
+
+
 @pytest.mark.parametrize("arrival", ["as-of", "delay"])
 def test_a_corrected_history_is_what_was_known(
     attack: Attack, warehouse_url: str, tmp_path: Path, arrival: str

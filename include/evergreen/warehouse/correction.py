@@ -115,6 +115,7 @@ def settle(
         run("SELECT _what, count(*) FROM pg_temp._turn GROUP BY 1")
         counts = {what: int(count) for what, count in cursor.fetchall() if what}
         run(_ARCHIVE)
+        run(_SAID_ALIKE)
         run(_DELETE)
         run(_UPDATE)
         run(_INSERT)
@@ -209,6 +210,14 @@ _ARCHIVE = """
 INSERT INTO {history} ({columns}, _arrived_at, _batch, _superseded_at)
 SELECT {c}, c._arrived_at, c._batch, t._effective FROM {current} AS c JOIN pg_temp._turn AS t ON {c_t}
 WHERE t._what IN ('gone', 'changed', 'restored')
+"""
+
+# What the batch before said of the key stands, too: it comes back when this one is withdrawn, or read anew without the key.
+_SAID_ALIKE = """
+INSERT INTO {history} ({columns}, _arrived_at, _batch, _superseded_at)
+SELECT {c}, c._arrived_at, c._batch, c._arrived_at
+FROM {current} AS c JOIN pg_temp._turn AS t ON {c_t} JOIN pg_temp._winner AS w ON {w_t}
+WHERE t._what IN ('confirmed', 'same') AND c._batch <> w._batch AND c._batch <> {batch}
 """
 
 _DELETE = """
