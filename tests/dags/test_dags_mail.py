@@ -175,7 +175,7 @@ def test_a_digest_is_owed_and_sent_once(dagbag: Any, warehouse_url: str, sent: l
 
 def test_what_nobody_switches_on_is_not_paused(dagbag: Any) -> None:
     switched_on = {dag_id for dag_id, dag in dagbag.dags.items() if dag.is_paused_upon_creation is False}
-    assert switched_on == {"mail", "digest", "silence", "promote__bike_demand", "promote__bike_rush"}
+    assert switched_on == {"mail", "digest", "silence", "correct__bike_hourly", "promote__bike_demand", "promote__bike_rush"}
 
 
 def test_the_digest_has_its_own_cron(dagbag: Any) -> None:
