@@ -239,7 +239,9 @@ def test_the_command_prints_the_table(small, start, tmp_path, capsys, monkeypatc
 
 
 def test_every_fit_is_done_once(small, start, tmp_path):
-    asked = ask(small.specs, small.model, start + 30 * DAY, start + 40 * DAY, ["never", "every_window"])
+    # Whether a holdout is walked through depends on the champion, so those fits are not done ahead.
+    world = small.with_model(training={"holdout_steps": 1})
+    asked = ask(world.specs, world.model, start + 30 * DAY, start + 40 * DAY, ["never", "every_window"])
     never, every = (loop_of(asked, p, m) for p, m in asked.policies)
     one, two = never.step(0), every.step(0)
     files = sorted(never.fits.glob("*.ubj"))

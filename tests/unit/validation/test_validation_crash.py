@@ -95,7 +95,7 @@ def test_two_ingests_at_once_decide_each_file_once(room: Room) -> None:
 def test_ingest_that_waits_too_long_for_another_is_transient(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with module._alone(spec()):
+    with module.alone(spec()):
         monkeypatch.setattr(module, "connect", lambda **other: Impatient(connect(**other)))
         with pytest.raises(TransientError, match="another run holds the lock"):
             room.ingest(spec())
