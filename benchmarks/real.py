@@ -87,7 +87,7 @@ def _set(name: str, dataset: str, model: str, begin: datetime, replayed: datetim
     return Real(name, Path(__file__).with_name("specs"), dataset, model, getattr(sets, dataset), begin, replayed, end)
 
 
-BANK = _set("bank", "bank", "bank_deposit", _utc(2008, 5, 5), _utc(2008, 8, 4), _utc(2010, 11, 22))
+BANK = _set("bank", "bank", "bank_deposit", _utc(2008, 5, 5), _utc(2009, 1, 5), _utc(2010, 11, 22))
 LATE = _set("flights late", "flights", "flight_late", _utc(2013, 1, 1), _utc(2013, 3, 4), _utc(2014, 1, 6))
 MINUTES = _set("flights minutes", "flights", "flight_minutes", _utc(2013, 1, 1), _utc(2013, 3, 4), _utc(2014, 1, 6))
 ZONE_1 = _set("tetouan 1", "tetouan", "power_zone_1", _utc(2017, 1, 1), _utc(2017, 3, 6), _utc(2018, 1, 1))
