@@ -1,4 +1,7 @@
-"""Which port each server gets: the one of last time, else the preferred one, else the next that is free."""
+"""Which port each server gets: the one of the first start, else the preferred one, else the next that is free.
+
+Links in mails name the port, so a start that had to evade another program does not change it for good.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,8 @@ class Ports:
                     "stop a program that listens there."
                 )
             if port != wanted:
-                notes.append(f"Port {wanted} is taken, so {name} listens on {port}.")
+                sent = "; links in mails that were sent lead there again once it is free" if name in remembered else ""
+                notes.append(f"Port {wanted} is taken, so {name} listens on {port}{sent}.")
             chosen[name] = port
         return chosen, notes
 

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,7 +121,7 @@ class Layout:
 
     @property
     def ports_file(self) -> Path:
-        """The ports of the last start."""
+        """The ports of the last start, and of the first."""
         return self.home / "ports.json"
 
     @property
@@ -205,6 +206,16 @@ class Layout:
         """Return the port of each server: those of the last start, else the preferred ones."""
         known = read_json(self.ports_file)
         return {name: int(known.get(name, preferred)) for name, preferred in PREFERRED_PORTS.items()}
+
+    def first_ports(self) -> dict[str, int]:
+        """Return the ports of the first start, which links in sent mails lead to; empty before it."""
+        known = read_json(self.ports_file)
+        first = known.get("first", known)
+        return {name: int(first[name]) for name in PREFERRED_PORTS if name in first}
+
+    def keep_ports(self, chosen: Mapping[str, int]) -> None:
+        """Write the ports of this start, beside those of the first."""
+        write_private(self.ports_file, json.dumps({**chosen, "first": {**chosen, **self.first_ports()}}))
 
     def state(self) -> dict[str, Any]:
         """Return what the supervisor wrote last; empty if it never ran."""

@@ -346,8 +346,8 @@ def main(layout: Layout) -> int:
         if count := sweep(layout):
             print(f"ended {count} processes that an earlier start had left", flush=True)
         ports = Ports()
-        chosen, notes = ports.choose(layout.ports())
-        write_private(layout.ports_file, json.dumps(chosen))
+        chosen, notes = ports.choose(layout.first_ports())
+        layout.keep_ports(chosen)
         Supervisor(layout, services(layout), notes).run()
     except StackError as error:
         print(error, flush=True)

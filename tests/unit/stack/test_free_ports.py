@@ -38,6 +38,16 @@ def test_the_remembered_port_is_preferred() -> None:
 
 
 @pytest.mark.usefixtures("_narrow")
+def test_a_first_port_that_is_taken_is_told_with_what_becomes_of_links() -> None:
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", 27312))
+        other.listen()
+        chosen, notes = Ports().choose({"a": 27312})
+    assert chosen["a"] == 27310
+    assert notes[0] == "Port 27312 is taken, so a listens on 27310; links in mails that were sent lead there again once it is free."
+
+
+@pytest.mark.usefixtures("_narrow")
 def test_another_stack_sees_the_choice_before_anything_listens() -> None:
     first = Ports()
     first.choose({})

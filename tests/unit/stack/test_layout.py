@@ -34,6 +34,19 @@ def test_ports_are_those_of_the_last_start(layout: Layout) -> None:
     assert layout.ports() == {**PREFERRED_PORTS, "mlflow": 5007}
 
 
+def test_the_ports_of_the_first_start_are_kept(layout: Layout) -> None:
+    assert layout.first_ports() == {}
+    layout.keep_ports({**PREFERRED_PORTS, "mlflow": 5001})
+    layout.keep_ports({**PREFERRED_PORTS, "mlflow": 5009})
+    assert layout.ports()["mlflow"] == 5009
+    assert layout.first_ports()["mlflow"] == 5001
+
+
+def test_the_ports_that_an_earlier_release_kept_are_the_first(layout: Layout) -> None:
+    layout.ports_file.write_text(json.dumps({"mlflow": 5007}))
+    assert layout.first_ports() == {"mlflow": 5007}
+
+
 @pytest.mark.parametrize("text", ["{", "[]"], ids=["half", "no-object"])
 def test_a_damaged_file_is_named(layout: Layout, text: str) -> None:
     layout.ports_file.write_text(text)
