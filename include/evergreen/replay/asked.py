@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from evergreen.errors import Reason, TerminalError
 from evergreen.monitoring import windows
 from evergreen.monitoring.windows import Window
 from evergreen.replay.checkpoint import Folder, write_json
-from evergreen.replay.policies import Kind, Policy, parse_all
+from evergreen.replay.policies import WEEK, Kind, Policy, parse_all
 from evergreen.spec import DatasetSpec, ModelSpec, Specs, format_duration
 from evergreen.spec.load import read_model
 from evergreen.training.provenance import git_commit, library_versions, spec_document, spec_hash
@@ -65,6 +65,19 @@ class Asked:
         if policy.spec is not None:
             name += "-" + spec_hash(spec_document(self.specs, model))[:8]
         return Folder(self.folder / "policies" / name)
+
+    def with_finished(self) -> Asked:
+        """The same with the policies that earlier runs in this folder have finished: a table holds all that are known."""
+        if not (self.folder / FILE).is_file():
+            return self
+        mine = {self.policy_folder(p, m).path for p, m in self.policies}
+        others = [
+            (p, m)
+            for p, m in Asked.read(self.folder).policies
+            if (place := self.policy_folder(p, m)).path not in mine
+            and place.finished() >= len(self.ends(m)) + 1
+        ]
+        return replace(self, policies=(*self.policies, *others))
 
     def write(self) -> None:
         """Write it into its folder."""
@@ -127,6 +140,9 @@ def ask(
             "a longer range",
             Reason.BAD_SPEC,
         )
+    # With windows of a week or more the two are the same trainings.
+    if length >= WEEK and "every_window" in names:
+        names = [name for name in names if name != "weekly"]
     policies = tuple((p, _spec_of(p, model)) for p in parse_all(names))
     with connect(timeout_s=1500) as conn:
         data = {d.name: asdict(contents(conn, d, end)) for d in specs.datasets_of(model)}

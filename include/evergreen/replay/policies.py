@@ -14,6 +14,7 @@ from evergreen.errors import Reason, TerminalError
 from evergreen.spec import parse_duration
 
 DEFAULT = ("never", "every_window", "weekly", "on_drift")
+WEEK = timedelta(days=7)
 EVEN = -1
 KNOWN = (
     "never, every_window, weekly, on_drift, every:14d, even:K (K evenly spread windows), random:K:SEED (K random windows), or the path of a changed spec "

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 
 PLAIN_EVERY_S = 15.0
+# The first champions take long, so the first steps say nothing of the time that is left.
+TELLING_S, TELLING_STEPS = 20.0, 10
 
 
 class Progress:
@@ -37,7 +39,8 @@ class Progress:
         done, total = sum(self._done.values()), sum(self._totals.values())
         took = time.monotonic() - self._began
         rate = (done - self._before) / took if took > 0 else 0.0
-        left = f", {_span((total - done) / rate)} left" if rate > 0 and done < total else ""
+        telling = took >= TELLING_S and done - self._before >= TELLING_STEPS and done < total
+        left = f", {_span((total - done) / rate)} left" if telling else ""
         each = ", ".join(f"{n} {self._done[n]}/{t}" for n, t in self._totals.items())
         return f"replay {self._name}: {done} of {total} windows ({done / total:.0%}), {rate:.1f} a second{left}; {each}"
 

@@ -76,6 +76,7 @@ def replay(
             raise TransientError(
                 f"another process runs the replay in {asked.folder}; wait for it, or end it", Reason.BUSY
             )
+        asked = asked.with_finished()
         asked.write()
         for policy, spec in asked.policies:
             if not asked.policy_folder(policy, spec).finished():
@@ -119,7 +120,7 @@ def _work(asked: Asked, workers: int | None, say: Callable[[str], None] | None) 
         running = []
         for number in range(count):
             log = stack.enter_context((asked.folder / f"worker-{number}.log").open("wb"))
-            command = [sys.executable, "-m", "evergreen.replay.worker", str(asked.folder)]
+            command = [sys.executable, "-m", "evergreen.replay.worker", str(asked.folder), str(os.getpid())]
             running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
         try:
             while not progress.complete and any(p.poll() is None for p in running):

@@ -1,4 +1,4 @@
-"""`python -m evergreen.replay.worker FOLDER`: one warm process that takes a policy after the other.
+"""`python -m evergreen.replay.worker FOLDER PARENT`: one warm process that takes a policy after the other.
 
 Policies are taken by their folder's lock, so any number of workers share them without a master. A worker without a policy
 does fits that a scheduled policy will ask for, from the last moment backwards. It ends when the process that began it is
@@ -25,8 +25,13 @@ log = logging.getLogger(__name__)
 
 def main(argv: list[str] | None = None) -> int:
     """Take policies until none is left; 1 if one cannot go on, and its folder says why."""
-    folder = Path((argv or sys.argv[1:])[0])
-    asked, parent = Asked.read(folder), os.getppid()
+    folder, parent = (argv or sys.argv[1:])[:2]
+    # Its parent may have ended while this process imported; then another one has taken its place.
+    return work(Asked.read(Path(folder)), int(parent))
+
+
+def work(asked: Asked, parent: int) -> int:
+    """Take policies while the process with that id is this one's parent."""
     todo = sorted(asked.policies, key=lambda item: cost(item[0]))
     for policy, model in todo:
         place = asked.policy_folder(policy, model)

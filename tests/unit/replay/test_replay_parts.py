@@ -99,6 +99,18 @@ def test_records_come_back_from_json_as_they_are():
     assert records.judgement_from(json.loads(json.dumps(records.judgement_to(judged)))) == judged
 
 
+def test_the_time_that_is_left_is_told_once_it_can_be_known(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("evergreen.replay.progress.time.monotonic", lambda: clock[0])
+    said: list[str] = []
+    progress = Progress("rides", {"never": 100}, {"never": 0}, said.append)
+    for now, done in ((15.0, 1), (30.0, 2), (60.0, 12), (90.0, 20)):
+        clock[0] = now
+        progress.tell({"never": done})
+    assert ["left" in line for line in said] == [False, False, True, True]
+    assert "6 min 0 s left" in said[3]
+
+
 def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
     said: list[str] = []
     progress = Progress("rides", {"never": 10, "on_drift": 30}, {"never": 4, "on_drift": 0}, said.append)
@@ -108,7 +120,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
     assert progress.complete
     assert said[0].endswith("goes on after 4 steps of an earlier run")
     assert "15 of 40 windows (38%)" in said[1]
-    assert "left" in said[1]
+    assert "left" not in said[1], "the first steps say nothing of the rest"
     assert "never 10/10, on_drift 5/30" in said[1]
     assert "40 of 40 windows (100%)" in said[2]
     Progress("rides", {"never": 1}, {"never": 0}).tell({"never": 1})

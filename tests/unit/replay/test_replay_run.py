@@ -163,6 +163,34 @@ def test_a_killed_replay_goes_on_and_comes_to_the_same(small, start, tmp_path):
     assert result_of(third) == result_of(whole)
 
 
+def test_a_policy_that_is_added_joins_the_table(small, start, tmp_path):
+    run(small, start, ["never", "every:20d"], home=tmp_path)
+    more = run(small, start, ["every:15d", "never"], home=tmp_path)
+    assert [o.policy for o in more.outcomes] == ["every:15d", "never", "every:20d"]
+    table = list(csv.DictReader(more.files["table"].open()))
+    assert [row["policy"] for row in table] == ["every:15d", "never", "every:20d"]
+
+
+def test_windows_of_a_week_train_each_window_as_each_week(small, start, tmp_path):
+    weekly = small.with_model(monitoring={"window": "7d"})
+    asked = ask(weekly.specs, weekly.model, start + 20 * DAY, start + 60 * DAY, ["every_window", "weekly"], tmp_path)
+    assert [p.name for p, _ in asked.policies] == ["every_window"]
+    asked = ask(small.specs, small.model, start + 20 * DAY, start + 60 * DAY, ["every_window", "weekly"], tmp_path)
+    assert [p.name for p, _ in asked.policies] == ["every_window", "weekly"]
+
+
+def test_a_worker_whose_parent_ended_while_it_imported_does_nothing(small, start, tmp_path):
+    asked = ask(small.specs, small.model, start + 20 * DAY, start + 60 * DAY, ["never"], tmp_path)
+    asked.write()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    command = [sys.executable, "-m", "evergreen.replay.worker", str(asked.folder), str(gone.pid)]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "is gone" in done.stderr
+    assert [asked.policy_folder(p, m).finished() for p, m in asked.policies] == [0]
+
+
 def test_a_changed_spec_is_a_policy_of_its_own(small, start, tmp_path):
     content = small.model.model_dump(mode="json", exclude={"query"})
     content["monitoring"]["trigger"] = {"m": 1, "n": 1, "cooldown": "2d"}
