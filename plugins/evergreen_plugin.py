@@ -20,7 +20,8 @@ PARSED = (
     "airflow.providers.standard.operators.hitl", "airflow.providers.standard.operators.trigger_dagrun",
     "airflow.providers.standard.sensors.external_task", "airflow.sdk.definitions.asset.decorators",
     "airflow.sdk.definitions.asset.metadata", "airflow.sdk.definitions.decorators", "airflow.sdk.definitions.retry_policy",
-    "airflow.timetables.assets", "airflow.timetables.trigger", "airflow.version", "encodings.utf_8_sig", "evergreen.spec", "evergreen.spec.environment", "psycopg2", "requests",
+    "airflow.timetables.assets", "airflow.timetables.trigger", "airflow.version", "encodings.utf_8_sig",
+    "evergreen.spec", "evergreen.spec.environment", "psycopg2", "requests",
 )  # fmt: skip
 """What parsing and serializing the files of dags/ imports."""
 
