@@ -205,7 +205,7 @@ def run_type(context: dict[str, Any]) -> str:
 def because(context: dict[str, Any]) -> str:
     """What the person said who started the run, and who it was; empty for runs that nobody started."""
     said = ((context.get("params") or {}).get("reason") or "").strip()
-    user = getattr(context["dag_run"], "triggering_user_name", None)
+    user = asked_by(context)
     return f"{said} (asked by {user})" if said and user else said
 
 

@@ -163,12 +163,12 @@ def judge(
         The metrics by name, and the violations.
     """
     metric, holdout = model.performance_metric, reference.holdout_metrics
-    coverage = facts.judgeable / facts.rows if facts.rows else 0.0
+    coverage = facts.surely_judgeable / facts.rows if facts.rows else 0.0
     rows = window[["_time", "_label", "_prediction"]].dropna()
     needed = facts.labels_needed(model.monitoring.performance.min_labels)
     # A sample of a larger window has as large a share of them. Where the counts leave no doubt, rows without labels are a fault.
     in_sample = math.ceil(needed * min(1.0, len(window) / max(facts.rows, 1)))
-    few = facts.labelled + facts.scored - facts.rows < needed and len(rows) < in_sample
+    few = facts.surely_judgeable < needed and len(rows) < in_sample
     if few or not enough_labels(model, facts):
         return _without_labels(model, window, reference, facts, coverage, estimator)
     known = limit_for(model, reference, len(rows))

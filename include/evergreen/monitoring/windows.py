@@ -51,6 +51,11 @@ class Facts:
         """The most rows that can have both a label and a prediction."""
         return min(self.labelled, self.scored)
 
+    @property
+    def surely_judgeable(self) -> int:
+        """Rows that surely have both a label and a prediction; exact where no row lacks both."""
+        return max(0, self.labelled + self.scored - self.rows)
+
     def labels_needed(self, least: float) -> int:
         """How many rows with a label and a prediction the window's error is judged by.
 

@@ -174,7 +174,7 @@ class Watch(Strict):
         0.02,
         ge=0,
         description="a new champion whose distance from perfect is surely larger by more than this share is rolled back; "
-        "keep it above gate.tolerance, or what the gate lets through on a drift comes back",
+        "where the gate asks for not_worse keep it above gate.tolerance, or what the gate lets through comes back",
     )
     confidence: float = Field(
         0.95, ge=0.5, le=0.999, description="how sure that must be, over all looks of the period together"
