@@ -32,7 +32,7 @@ from evergreen.spec import ModelSpec
 from evergreen.training import compare, metrics
 from evergreen.training.evidence import gather
 from evergreen.training.gate import Evaluation, judge
-from evergreen.training.verdict import GateReason, Verdict
+from evergreen.training.verdict import NEEDS_A_PERSON, GateReason, Verdict
 
 HOLDOUT, TRUTH, SHOPS = 5000, 60_000, 8
 AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
@@ -259,7 +259,8 @@ def bad(count: int) -> tuple[int, dict[str, Counter[str]]]:
             except EvergreenError as error:
                 reasons[kind.__name__][type(error).__name__] += 1
                 continue
-            promoted += verdict.passed
+            # What a person is asked about waits; nobody is asked about what the gate promotes.
+            promoted += verdict.passed and verdict.reason not in NEEDS_A_PERSON
             reasons[kind.__name__][verdict.reason.value] += 1
             if kind is slice_broken:
                 seen = any(c.code == GateReason.SLICE_WORSE.value and not c.passed for c in verdict.checks)

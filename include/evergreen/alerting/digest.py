@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from evergreen.alerting import words
 from evergreen.alerting.drawing import ESTIMATED
+from evergreen.alerting.history import Window
 from evergreen.alerting.letter import Known, Letter, Picture, Table, facts
 from evergreen.alerting.links import airflow_dag_url
 from evergreen.alerting.silences import Silence, active
@@ -27,6 +28,7 @@ from evergreen.alerting.week import (
     model_week,
 )
 from evergreen.ledger import Kind
+from evergreen.spec import LARGER_IS_BETTER
 from evergreen.warehouse.connection import Connection
 
 MOST_ROWS = 40
@@ -191,10 +193,24 @@ def _error(week: ModelWeek) -> str:
         f"{words.num(window.value)}{said}"
         + (f", limit {words.num(window.limit)}" if window.limit is not None else "")
         + (" (by what was learnt it cannot alarm on so few rows)" if window.few_rows else "")
+        + _beside_baseline(week.metric, window)
         for window, said in ((measured, ""), (estimated, f" ({ESTIMATED})"))
         if window
     ]
     return f"{words.metric_name(week.metric)} {'; since then '.join(told)}" if told else words.MISSING
+
+
+def _beside_baseline(metric: str, window: Window) -> str:
+    """What the naive baseline got on the same rows, where the served error or its limit is no better than that."""
+    if window.baseline is None or window.value is None:
+        return ""
+    side = -1 if metric in LARGER_IS_BETTER else 1
+    bar = f"{words.num(window.baseline)}, which the naive baseline got on the same rows"
+    if side * window.value > side * window.baseline:
+        return f" (worse than {bar})"
+    if window.limit is not None and side * window.limit > side * window.baseline:
+        return f" (the limit is beyond {bar})"
+    return ""
 
 
 def _open(going_on: Sequence[Thread]) -> Table:

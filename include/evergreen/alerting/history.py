@@ -28,7 +28,7 @@ class Window:
     """One judged window: the served error in it, and the limit it was held against (None: not measured, or none that alarms).
 
     `estimated`: the value is an estimate, its labels are not in. `few_rows`: chance on so few rows reaches as far as the limit
-    can be, or farther.
+    can be, or farther. `baseline`: what the naive baseline got on the same rows, where it is known.
     """
 
     start: datetime
@@ -39,6 +39,7 @@ class Window:
     limit: float | None
     estimated: bool = False
     few_rows: bool = False
+    baseline: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ def windows(conn: Connection, model: str, metric: str, *, until: datetime | None
             row["window_start"], row["window_end"], row["version"], row["status"],
             number(row["metric"], "value"), _limit(metric, row["metric"]),
             (row["metric"] or {}).get("state") == "estimated", _cannot_alarm(metric, row["metric"]),
+            number(row["metric"], "baseline"),
         )
         for row in rows
     ]  # fmt: skip

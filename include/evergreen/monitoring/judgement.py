@@ -86,7 +86,9 @@ class MetricResult:
 
     `low` and `high` are the ends of its interval with that `confidence`, None where the rows do not tell. `coverage` is the
     share of the window's rows that surely have a label and a prediction, `rows` how many of them were measured. `note` says
-    so where the limit can hardly alarm, or not at all, on so few rows.
+    so where the limit can hardly alarm, or not at all, on so few rows. `baseline` is the naive baseline's
+    value on the same rows, None where it has none or an earlier release judged; it is the `limit` of a window that is surely
+    worse than it and within the learnt one.
     """
 
     value: float | None
@@ -101,6 +103,7 @@ class MetricResult:
     coverage: float | None = None
     rows: int | None = None
     note: str = ""
+    baseline: float | None = None
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Kept:
 
 def write(rows: pd.DataFrame, reference: Reference, file: Path) -> None:
     """Keep the sample of a window (`measure.frame`)."""
-    rows = rows.drop(columns=["_key", "_hash"], errors="ignore")
+    rows = rows.drop(columns=["_key", "_hash", "_baseline"], errors="ignore")
     if rows.size <= MOST_VALUES:
         pq.write_table(_table(pa.Table.from_pandas(rows, preserve_index=False), {}), file, compression="zstd")
         if file.stat().st_size <= MOST_BYTES:

@@ -1,4 +1,9 @@
-"""The error of the predictions that were served, against the champion's error on its holdout."""
+"""The error of the predictions that were served, against the champion's error on its holdout and against a naive baseline.
+
+The learnt limit says what chance may do to an unchanged champion; where little is known, that is much, and may be more than
+what a forecast without a model gets wrong. So each window is held against the naive baseline on the same rows, too (`naive`):
+a champion that is surely worse than it is not worth serving, whatever its limit is.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from evergreen.errors import TerminalError
@@ -13,16 +19,22 @@ from evergreen.monitoring import interval
 from evergreen.monitoring.estimate import Estimator
 from evergreen.monitoring.judgement import MetricResult, Violation, What
 from evergreen.monitoring.profile import as_numbers
-from evergreen.monitoring.reference import Reference
+from evergreen.monitoring.reference import Frame, Reference
 from evergreen.monitoring.windows import Facts
-from evergreen.spec import LARGER_IS_BETTER, ModelSpec, format_duration, passable
-from evergreen.training import weighted
+from evergreen.spec import LARGER_IS_BETTER, METRICS, ModelSpec, format_duration, passable
+from evergreen.training import compare, weighted
 from evergreen.training.metrics import compute
 
 # A metric near zero would leave no room at all: the slack is a share of at least these.
 LEAST_SCALE = 0.05
 LEAST_SCALE_OF_SPREAD = 0.01
+# One-sided: from so sure on a champion counts as worse than the baseline.
+SURELY = 0.95
+# Windows so many times as long are tried for one whose limit tells a champion from the baseline.
+LONGER = (2, 4, 8)
 IN_LABEL_UNITS = ("rmse", "mae")
+
+Floats = npt.NDArray[np.float64]
 
 
 def limit_of(model: ModelSpec, reference: Reference) -> float:
@@ -117,17 +129,69 @@ def coin(metric: str, reference: Reference) -> float | None:
     return fixed.get(metric)
 
 
-def about_usual_windows(model: ModelSpec, reference: Reference) -> str:
-    """What the watch on the error can do in windows of the usual number of rows, where that is little; else empty."""
-    rows = min(int(reference.usual_rows), model.monitoring.sample_rows)
-    found = limit_for(model, reference, max(rows, 1))
-    if not found.note:
+def about_usual_windows(model: ModelSpec, reference: Reference, rows_learnt: Frame | None = None) -> str:
+    """What the watch on the error can do in windows of the usual number of rows, where that is little; else empty.
+
+    `rows_learnt`: what the reference was built from; without them what another window could do is told from its sample.
+    """
+    metric = model.performance_metric
+    rows, found = _usual_limit(model, reference)
+    naive = reference.baseline_metrics.get(metric)
+    blind = naive is not None and _beyond(metric, found.value, naive)
+    if not found.note and not blind:
         return ""
-    value = reference.holdout_metrics[model.performance_metric]
-    return (
-        f"{model.performance_metric} of windows of {rows} rows, as is usual: limit {found.value:.4g} (holdout {value:.4g}); "
-        f"{found.note}"
+    said = (
+        f"{metric} of windows of {rows} rows, as is usual: limit {found.value:.4g} (holdout "
+        f"{reference.holdout_metrics[metric]:.4g})"
     )
+    if found.note:
+        said += f"; {found.note}"
+    if blind:
+        said += (
+            f". The naive baseline got {naive:.4g} on the holdout: this limit cannot alarm before the served error is worse "
+            "than that"
+            + (
+                "; each window is held against the baseline on its own rows as well"
+                if model.monitoring.performance.beat_baseline
+                else ", and monitoring.performance.beat_baseline is off"
+            )
+            + f". {_what_could(model, reference, rows_learnt)}"
+        )
+    return said
+
+
+def _usual_limit(model: ModelSpec, reference: Reference, longer: float = 1.0) -> tuple[int, Limit]:
+    """The usual number of rows that are measured in a window, or in one that is so much longer, and the limit there."""
+    rows = max(min(int(reference.usual_rows * longer), model.monitoring.sample_rows), 1)
+    return rows, limit_for(model, reference, rows)
+
+
+def _what_could(model: ModelSpec, reference: Reference, rows_learnt: Frame | None) -> str:
+    """Which window, or else which metric, has a limit that tells a champion from the baseline."""
+    window, part = model.monitoring.window, model.monitoring.performance
+    span = reference.end - reference.start
+
+    def tells(other: ModelSpec) -> Limit | None:
+        metric = other.performance_metric
+        naive = reference.baseline_metrics.get(metric)
+        if naive is None or metric not in reference.holdout_metrics:
+            return None
+        longer = other.monitoring.window / window
+        _, found = _usual_limit(other, reference.moving(other, rows_learnt), longer)
+        return None if found.note or _beyond(metric, found.value, naive) else found
+
+    def changed(**what: object) -> ModelSpec:
+        return model.model_copy(update={"monitoring": model.monitoring.model_copy(update=what)})
+
+    for times in LONGER:
+        if window * times * 2 <= span and (found := tells(changed(window=window * times))):
+            return f"With monitoring.window: {format_duration(window * times)} the limit would be {found.value:.4g}"
+    for metric in METRICS[model.task]:
+        other = changed(performance=part.model_copy(update={"metric": metric}))
+        if metric != model.performance_metric and (found := tells(other)):
+            naive = reference.baseline_metrics[metric]
+            return f"With monitoring.performance.metric: {metric} the limit would be {found.value:.4g} (baseline {naive:.4g})"
+    return "No longer window and no other metric of these rows could; more history or a longer training.holdout may"
 
 
 def enough_labels(model: ModelSpec, facts: Facts) -> bool:
@@ -154,7 +218,8 @@ def judge(
 
     Args:
         model: its metric, its settings.
-        window: rows with `_time`, `_label` and `_prediction`; for an estimate the features, too.
+        window: rows with `_time`, `_label`, `_prediction` and `_baseline` (what the naive baseline said; NaN, or
+            no such column: the mean of the reference's labels); for an estimate the features, too.
         reference: the champion's.
         facts: counts of the whole window.
         estimator: what estimates a metric without labels (`estimate.fit`); None: nothing is estimated.
@@ -164,7 +229,7 @@ def judge(
     """
     metric, holdout = model.performance_metric, reference.holdout_metrics
     coverage = facts.surely_judgeable / facts.rows if facts.rows else 0.0
-    rows = window[["_time", "_label", "_prediction"]].dropna()
+    rows = window.dropna(subset=["_time", "_label", "_prediction"])
     needed = facts.labels_needed(model.monitoring.performance.min_labels)
     # A sample of a larger window has as large a share of them. Where the counts leave no doubt, rows without labels are a fault.
     in_sample = math.ceil(needed * min(1.0, len(window) / max(facts.rows, 1)))
@@ -172,7 +237,7 @@ def judge(
     if few or not enough_labels(model, facts):
         return _without_labels(model, window, reference, facts, coverage, estimator)
     known = limit_for(model, reference, len(rows))
-    limit = known.value
+    limit: float | None = known.value
     problem = f"{metric} is not defined on these {len(rows)} rows (one class, or all labels equal)"
     y, p = (rows[name].to_numpy(dtype=float) for name in ("_label", "_prediction"))
     try:
@@ -196,15 +261,22 @@ def judge(
             note=known.note,
         )
         return metrics, (Violation(What.UNREADABLE, "_label", metric, None, limit, problem),)
-    worse = _beyond(metric, values[metric], limit)
-    low, high = interval.interval(
-        metric, pd.DatetimeIndex(rows["_time"]).asi8, y, p, seed=model.training.seed
-    )
+    worse = _beyond(metric, values[metric], known.value)
+    times = pd.DatetimeIndex(rows["_time"]).asi8
+    said = rows["_baseline"].to_numpy(dtype=float) if "_baseline" in rows else np.full(len(y), np.nan)
+    bar = naive(model, reference, times, y, p, said)
+    if bar.surely_worse and model.monitoring.performance.beat_baseline and not worse:
+        worse, limit = True, bar.value
+    low, high = interval.interval(metric, times, y, p, seed=model.training.seed)
     between = "" if low is None else f" ({low:.4g} to {high:.4g} with {interval.CONFIDENCE:.0%} confidence)"
     detail = (
         f"{values[metric]:.4g}{between} on {len(rows)} rows, {coverage:.0%} of the window's have label and prediction; "
         f"holdout {holdout[metric]:.4g}"
     )
+    if bar.value is not None:
+        detail += f"; the naive baseline got {bar.value:.4g} on these rows"
+    if bar.surely_worse:
+        detail += f", the served predictions are surely ({SURELY:.0%}) worse than that"
     metrics[metric] = MetricResult(
         values[metric],
         limit,
@@ -218,9 +290,48 @@ def judge(
         coverage,
         len(rows),
         known.note,
+        bar.value,
     )
     violation = Violation(What.PERFORMANCE, metric, metric, values[metric], limit, detail)
     return metrics, (violation,) if worse else ()
+
+
+@dataclass(frozen=True)
+class Naive:
+    """The naive baseline's value on a window's rows (None where it has none), and whether the served error is surely worse."""
+
+    value: float | None
+    surely_worse: bool = False
+
+
+def naive(
+    model: ModelSpec, reference: Reference, times: npt.NDArray[np.int64], y: Floats, p: Floats, said: Floats
+) -> Naive:
+    """Hold served predictions against the naive baseline on the same rows.
+
+    Surely worse: with a confidence of `SURELY` by the comparison that the gate makes (`training.compare`), one-sided.
+
+    Args:
+        model: its metric, its seed.
+        reference: the champion's; the mean of its labels stands for the baseline where it knows nothing.
+        times: event times, ascending, in any integer unit.
+        y, p, said: labels, predictions and the baseline's predictions of the rows; NaN among the last: the mean.
+    """
+    metric = model.performance_metric
+    labels = as_numbers(reference.sample["_label"])
+    mean = float(labels[np.isfinite(labels)].mean()) if np.isfinite(labels).any() else math.nan
+    said = np.where(np.isnan(said), mean, said)
+    if not np.isfinite(said).all():
+        return Naive(None)
+    try:
+        value = compute(model.task, y, said).get(metric)
+    except TerminalError:
+        return Naive(None)
+    point = compare.point(metric, y, p, said)
+    if value is None or point is None or point >= 0:
+        return Naive(value)
+    found = compare.improvement(metric, times, y, p, said, confidence=SURELY, seed=model.training.seed)
+    return Naive(value, found.high is not None and found.high < 0)
 
 
 def of_another(model: ModelSpec, window: pd.DataFrame, reference: Reference) -> dict[str, MetricResult]:
@@ -246,7 +357,9 @@ def _without_labels(
     unscored = facts.rows - facts.scored
     needed = f"{unscored} rows have no prediction, {wanted} with both" if unscored else wanted
     later = "" if facts.due else f" before label.delay ({format_duration(model.label.delay)}) has passed"
-    detail = f"{facts.labelled} of {facts.rows} labels are in, {needed} are needed{later}; judged when they are"
+    detail = (
+        f"{facts.labelled} of {facts.rows} labels are in, {needed} are needed{later}; judged when they are"
+    )
     known = limit_for(model, reference, len(window))
     limit = known.value
     made = estimator.estimate(window) if estimator else None

@@ -1,4 +1,8 @@
-"""What the warehouse knows of a model's windows as of a time: counts in SQL, and a bounded sample of the rows."""
+"""What the warehouse knows of a model's windows as of a time: counts in SQL, and a bounded sample of the rows.
+
+The sample brings what the naive baseline would have said of each row, from the labels that were in before it: so a served
+error can be held against a baseline's error of the same rows.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,16 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg2 import sql
 
 from evergreen.monitoring.windows import ANCHOR, EXACT, Facts, Window, window_of
 from evergreen.spec import ModelSpec, Specs
+from evergreen.training import baseline
+from evergreen.training.split import moment
 from evergreen.warehouse import arrow, features, views
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -20,6 +28,9 @@ from evergreen.warehouse.connection import Connection, fetch
 BUCKETS, LOWEST, INDEXED = 1024, -512, 64
 # From `EXACT` predictions on their number is estimated from so many buckets; so near the rows it may as well be all of them.
 ESTIMATED, ALL_BUT = 16, 0.02
+# Of a window of more rows the baseline is the mean of what the champion learnt from: the labels of a season before are too many.
+MOST_FOR_BASELINE = 200_000
+LABELS = pa.schema([("_time", pa.timestamp("us", "UTC")), ("_entity", pa.int64()), ("_label", pa.float64())])
 SERVED = pa.schema([("_key", pa.string()), ("_prediction", pa.float64()), ("_version", pa.string())])
 # Types that come back from JSON text as they were.
 READ_BACK = frozenset({
@@ -135,8 +146,8 @@ def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window, fact
         facts: the window's counts; the number of predictions says how much of the index is to be read.
 
     Returns:
-        The columns of `arrow.feature_schema` and `_prediction` (float64) and `_version` (text), as they were
-        served first; null where the row was not scored by as-of.
+        The columns of `arrow.feature_schema`; `_prediction` (float64) and `_version` (text), as they were served first, null
+        where the row was not scored by as-of; `_baseline` (float64), see `baseline_of`.
 
     Raises:
         TerminalError: the feature query does not run.
@@ -149,8 +160,48 @@ def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window, fact
             rows = _drawn(reader, specs, model, as_of, window, buckets, types)
         else:
             rows = _sorted(reader, specs, model, as_of, window)
+        rows = rows.sort_by([("_time", "ascending"), ("_key", "ascending")])
+        said = baseline_of(reader, model, rows, facts.rows)
         names = [*arrow.feature_schema(model).names, *SERVED.names[1:]]
-        return rows.select(names).sort_by([("_time", "ascending"), ("_key", "ascending")])
+        return rows.select(names).append_column("_baseline", pa.array(said, from_pandas=True))
+
+
+def baseline_of(
+    reader: arrow.Reader, model: ModelSpec, rows: pa.Table, count: int
+) -> npt.NDArray[np.float64]:
+    """What the naive baseline says of the rows of a window, by the labels that the reader knows.
+
+    Args:
+        reader: of the model's features as of a time.
+        model: which baseline.
+        rows: by event time, with `_time` and `_entity`.
+        count: the rows of the whole window.
+
+    Returns:
+        A prediction for each row; NaN where the mean label of what the champion learnt from is the baseline's answer.
+    """
+    if model.baseline == "class_prior" or count > MOST_FOR_BASELINE:
+        return np.full(rows.num_rows, np.nan)
+
+    def labels_of(begin: int | None, end: int) -> baseline.Labels:
+        assert begin is not None
+        query = features.label_query(model, moment(begin), moment(end))
+        found = reader.table(query, LABELS)
+        return baseline.Labels(
+            found["_time"].cast(pa.int64()).to_numpy(),
+            found["_entity"].to_numpy(),
+            found["_label"].to_numpy(),
+        )
+
+    # An entity that had no label for so long has none that tells of now.
+    longest = max(model.monitoring.window, model.training.season)
+    return baseline.forecast(
+        model,
+        rows["_time"].cast(pa.int64()).to_numpy(),
+        rows["_entity"].to_numpy(),
+        labels_of,
+        longest // timedelta(microseconds=1),
+    )
 
 
 def _sorted(
@@ -163,10 +214,10 @@ def _sorted(
     """
     rows = reader.table(
         sql.SQL("SELECT f.* FROM ({rows}) AS f ORDER BY f._hash, f._key LIMIT {limit}").format(
-            rows=features.feature_query(model, window.start, window.end, ordered=False),
+            rows=features.feature_query(model, window.start, window.end, ordered=False, entity=True),
             limit=sql.Literal(model.monitoring.sample_rows),
         ),
-        arrow.feature_schema(model),
+        arrow.feature_schema(model, entity=True),
     )
     theirs = sql.SQL("{} AND key = ANY ({})").format(
         _made(window.start, window.end, as_of), _array(rows["_key"], "text")
@@ -210,10 +261,12 @@ def _drawn(
     }
     rows = reader.table(
         sql.SQL("SELECT f.* FROM ({rows}) AS f WHERE f._key = ANY ({keys})").format(
-            rows=features.feature_query(model, window.start, window.end, ordered=False, among=among),
+            rows=features.feature_query(
+                model, window.start, window.end, ordered=False, entity=True, among=among
+            ),
             keys=_array(served["_key"], "text"),
         ),
-        arrow.feature_schema(model),
+        arrow.feature_schema(model, entity=True),
     )
     return rows.join(served.drop_columns(parts), "_key", join_type="inner")
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,6 +54,7 @@ class Reference:
         basis: `history`, or `resampled` where the history has fewer than four whole windows.
         family: what the columns' statistics have in common.
         holdout_metrics: the champion's metrics on its holdout.
+        baseline_metrics: the naive baseline's on the same rows; empty in those of earlier releases.
         movement: how the watched metric moves between windows.
         rhythm: when rows usually come, and how many.
     """
@@ -71,6 +72,7 @@ class Reference:
     holdout_metrics: Mapping[str, float]
     movement: Movement
     rhythm: Rhythm
+    baseline_metrics: Mapping[str, float] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write `reference.parquet` and `profile.json` into a folder, which is made if it is not there."""
@@ -88,6 +90,7 @@ class Reference:
             "basis": self.basis,
             "family": asdict(self.family),
             "holdout_metrics": dict(self.holdout_metrics),
+            "baseline_metrics": dict(self.baseline_metrics),
             "movement": self.movement.to_dict(),
             "rhythm": self.rhythm.to_dict(),
             "columns": [c.to_dict() for c in self.columns.values()],
@@ -101,11 +104,9 @@ class Reference:
         if model.monitoring.window.total_seconds() == self.window_s:
             if model.performance_metric == self.movement.metric:
                 return self
-            return replace(
-                self, movement=_movement(model, InMemory.of(self.sample), self.sample, self.usual_rows)
-            )
+            return self.moving(model)
         gains = {c.name: c.gain for c in self.columns.values() if c.gain is not None}
-        again = build(model, self.sample, self.holdout_metrics, gains)
+        again = build(model, self.sample, self.holdout_metrics, gains, self.baseline_metrics)
         scale = self.rows / self.sample.num_rows
         rhythm = _rhythm_of(self.sample, model.monitoring.window, scale)
         return replace(
@@ -114,6 +115,14 @@ class Reference:
             usual_rows=again.usual_rows * scale,
             rhythm=replace(rhythm, silence=self.rhythm.silence),
         )
+
+    def moving(self, model: ModelSpec, rows: Frame | None = None) -> Reference:
+        """This reference with the movement of the error learnt again, for the spec's window and metric.
+
+        `rows`: what it was built from; None: its sample, whose holdout is smaller.
+        """
+        usual = self.usual_rows * (model.monitoring.window.total_seconds() / self.window_s)
+        return replace(self, movement=_movement(model, rows or InMemory.of(self.sample), self.sample, usual))
 
     def seen_by(self, model: ModelSpec) -> ModelSpec:
         """The spec with the features that the champion learnt from, which are what is watched; it may have left some since."""
@@ -168,6 +177,7 @@ class Reference:
                 holdout_metrics={k: float(v) for k, v in profile["holdout_metrics"].items()},
                 movement=Movement.from_dict(profile["movement"]),
                 rhythm=rhythm,
+                baseline_metrics={k: float(v) for k, v in profile.get("baseline_metrics", {}).items()},
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             raise _unusable(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
@@ -235,6 +245,7 @@ def build(
     rows: pa.Table | Frame,
     holdout_metrics: Mapping[str, float],
     gains: Mapping[str, float] | None = None,
+    baseline_metrics: Mapping[str, float] | None = None,
 ) -> Reference:
     """Make the reference of a champion from the rows it learnt from.
 
@@ -248,6 +259,7 @@ def build(
             Predictions of the newest `training.holdout` are of a model that had not learnt those rows.
         holdout_metrics: the metrics of the champion on its holdout.
         gains: each feature's share of the champion's gain, 0 for one that is not named; none: all count the same.
+        baseline_metrics: the metrics of the naive baseline on the holdout.
 
     Raises:
         TerminalError: no rows, a column is absent, or the watched metric is missing or not a number.
@@ -319,6 +331,7 @@ def build(
         holdout_metrics={k: float(v) for k, v in holdout_metrics.items() if math.isfinite(v)},
         movement=_movement(model, frame, kept, past.usual_rows),
         rhythm=past.rhythm,
+        baseline_metrics={k: float(v) for k, v in (baseline_metrics or {}).items() if math.isfinite(v)},
     )
 
 

@@ -31,7 +31,7 @@ class Known:
         return reads.counted(self._reader, self._specs, self._model, self.as_of, start, look_back)
 
     def rows(self, window: Window) -> pa.Table:
-        """The rows of a window (`arrow.feature_schema`), by event time and key."""
+        """The rows of a window (`arrow.feature_schema` with entity), by event time and key."""
         if window.start not in self._read:
             query = sql.SQL("SELECT * FROM ({rows}) AS f ORDER BY _hash, _key LIMIT {limit}").format(
                 rows=features.feature_query(
@@ -39,16 +39,22 @@ class Known:
                     window.start,
                     min(window.end, self.as_of),
                     ordered=False,
+                    entity=True,
                 ),
                 limit=sql.Literal(self._model.monitoring.sample_rows),
             )
-            found = self._reader.table(query, arrow.feature_schema(self._model))
+            found = self._reader.table(query, arrow.feature_schema(self._model, entity=True))
             self._read[window.start] = found.sort_by([("_time", "ascending"), ("_key", "ascending")])
         return self._read[window.start]
 
-    def frame(self, window: Window, served: pd.DataFrame) -> pd.DataFrame:
-        """The rows of a window with what was served for them, as `reads.sample` and `measure.frame` give them."""
-        found = measure.frame(self.rows(window))
+    def frame(self, window: Window, served: pd.DataFrame, count: int) -> pd.DataFrame:
+        """The rows of a window with what was served for them, as `reads.sample` and `measure.frame` give them.
+
+        `count`: all rows of the window.
+        """
+        rows = self.rows(window)
+        found = measure.frame(rows.drop_columns("_entity"))
+        found["_baseline"] = reads.baseline_of(self._reader, self._model, rows, count)
         keyed = served.reindex(found["_key"])
         found["_prediction"] = keyed["prediction"].to_numpy(dtype=float)
         found["_version"] = keyed["version"].to_numpy(dtype=object)

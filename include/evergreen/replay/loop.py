@@ -207,7 +207,7 @@ class Loop:
             if held:
                 judged = gate.held_back(judged, held)
             else:
-                rows = there.frame(window, self.state.predicted(window.start))
+                rows = there.frame(window, self.state.predicted(window.start), here.rows)
                 # As the live judge: an estimate stands only in for labels that are not in.
                 wanted = model.monitoring.performance.estimate and not performance.enough_labels(model, here)
                 estimator = self._estimator(champion.version) if wanted else None
@@ -217,7 +217,7 @@ class Loop:
         room = max(0, windows.MOST_PER_RUN - len(due.windows))
         for before in late.due(model, waits, feed.facts)[:room]:
             here = facts[before.window_start]
-            rows = there.frame(before.window, self.state.predicted(before.window_start))
+            rows = there.frame(before.window, self.state.predicted(before.window_start), here.rows)
             against = self._reference(before.version)
             self.state.judge(step, late.again(model, against, before, here, rows, feed.newest, as_of))
         needed = {champion.version, *(j.version for j in waits)}

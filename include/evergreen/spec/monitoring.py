@@ -70,6 +70,11 @@ class Performance(Strict):
         description="so many rows with a label and a prediction let a window's error be judged once label.delay has passed; "
         "before that, four fifths of its rows must have both. Up to 1: a share of its rows, whenever",
     )
+    beat_baseline: bool = Field(
+        True,
+        description="whether a window whose error is surely (95 %) worse than that of the naive baseline on the same rows is a "
+        "violation, however wide the limit is",
+    )
     estimate: bool = Field(
         False,
         description="whether the metric of a window without enough labels is estimated, and mailed where it is beyond "

@@ -1,4 +1,4 @@
-"""What a forecast without a model would have said, on the same holdout rows: the bar below every challenger.
+"""What a forecast without a model would have said of the same rows: the bar below every challenger and every champion.
 
 Nothing leaks: a label of time s is used for a row of time t only if it was mature then (s + label.delay <= t).
 Rows of different entities (the key without the event time, such as a store) do not answer for each other.
@@ -11,62 +11,103 @@ Rows of different entities (the key without the event time, such as a store) do 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from evergreen.spec import ModelSpec
-from evergreen.training.rows import Rows
 from evergreen.training.split import Split, in_micros
 
 SEASONS_BACK = 8
 
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
-def predict(model: ModelSpec, split: Split) -> np.ndarray:
-    """The baseline's predictions (float64) for the holdout rows, in their order."""
-    mean = float(split.training.labels.mean())
-    if model.baseline == "class_prior":
-        return np.full(len(split.holdout), mean)
-    found = np.full(len(split.holdout), np.nan)
+
+@dataclass(frozen=True)
+class Labels:
+    """Known labels by time; `times` are microseconds since 1970 (UTC), ascending, `entities` as `rows.Rows` has them."""
+
+    times: Ints
+    entities: Ints
+    labels: Floats
+
+
+LabelsOf = Callable[[int | None, int], Labels]
+"""The labels from a time on (None: from the first) to before another, in microseconds since 1970 (UTC)."""
+
+
+def predict(model: ModelSpec, split: Split) -> Floats:
+    """The baseline's predictions for the holdout rows, in their order."""
+    rows, held = split.rows, split.holdout
+
+    def labels_of(begin: int | None, end: int) -> Labels:
+        first = 0 if begin is None else int(np.searchsorted(rows.times, begin, "left"))
+        part = rows.part(first, int(np.searchsorted(rows.times, end, "left")))
+        return Labels(part.times, part.entities, part.labels)
+
+    found = forecast(model, held.times, held.entities, labels_of)
+    return np.where(np.isnan(found), float(split.training.labels.mean()), found)
+
+
+def forecast(
+    model: ModelSpec, times: Ints, entities: Ints, labels_of: LabelsOf, longest: int | None = None
+) -> Floats:
+    """The baseline's predictions for some rows; NaN where nothing is known that could answer.
+
+    Args:
+        model: which baseline, its season and the label's delay.
+        times: of the rows, microseconds since 1970 (UTC), ascending.
+        entities: of the rows.
+        labels_of: the labels that are known; asked only for what is needed.
+        longest: how far back the newest label of an entity is looked for, in microseconds; None: to the first.
+    """
+    found = np.full(len(times), np.nan)
+    if model.baseline == "class_prior" or not len(times):
+        return found
     if model.baseline == "seasonal":
-        found = _seasonal(model, split.rows, split.holdout)
+        found = _seasonal(model, times, entities, labels_of)
     gaps = np.isnan(found)
     if gaps.any():
-        found[gaps] = _last_value(model, split.rows, split.holdout)[gaps]
-    return np.where(np.isnan(found), mean, found)
+        found[gaps] = _last_value(model, times[gaps], entities[gaps], labels_of, longest)
+    return found
 
 
-def _seasonal(model: ModelSpec, known: Rows, asked: Rows) -> np.ndarray:
+def _seasonal(model: ModelSpec, times: Ints, entities: Ints, labels_of: LabelsOf) -> Floats:
     season, delay = in_micros(model.training.season), in_micros(model.label.delay)
     nearest = max(1, -(-delay // season))
-    found = np.full(len(asked), np.nan)
+    found = np.full(len(times), np.nan)
     for back in range(nearest, nearest + SEASONS_BACK):
         gaps = np.flatnonzero(np.isnan(found))
         if not len(gaps):
             break
-        times = asked.times[gaps] - back * season
-        # Rows lie in the order of time, so those that can answer lie together.
-        first = int(np.searchsorted(known.times, times[0], "left"))
-        last = int(np.searchsorted(known.times, times[-1], "right"))
-        by_slot = _frame(known.part(first, last)).groupby(["entity", "time"], sort=False)["label"].mean()
-        slots = pd.MultiIndex.from_arrays([asked.entities[gaps], times])
+        asked = times[gaps] - back * season
+        known = labels_of(int(asked[0]), int(asked[-1]) + 1)
+        by_slot = _frame(known).groupby(["entity", "time"], sort=False)["label"].mean()
+        slots = pd.MultiIndex.from_arrays([entities[gaps], asked])
         found[gaps] = by_slot.reindex(slots).to_numpy()
     return found
 
 
-def _last_value(model: ModelSpec, known: Rows, asked: Rows) -> np.ndarray:
+def _last_value(
+    model: ModelSpec, times: Ints, entities: Ints, labels_of: LabelsOf, longest: int | None
+) -> Floats:
     # A row's own label, and those of its own moment, are never among the mature ones, even with a delay of zero.
     delay = max(in_micros(model.label.delay), 1)
+    known = labels_of(
+        None if longest is None else int(times[0]) - delay - longest, int(times[-1]) - delay + 1
+    )
     if not known.entities.any():
-        before = np.searchsorted(known.times, asked.times - delay, "right") - 1
-        return np.where(before < 0, np.nan, known.labels[before])
+        before = np.searchsorted(known.times, times - delay, "right") - 1
+        return np.where(before < 0, np.nan, known.labels[before] if len(known.labels) else np.nan)
     merged = pd.merge_asof(
-        pd.DataFrame({"entity": asked.entities, "time": asked.times}),
-        _frame(known, delay),
-        on="time",
-        by="entity",
+        pd.DataFrame({"entity": entities, "time": times}), _frame(known, delay), on="time", by="entity"
     )
     return merged["label"].to_numpy()
 
 
-def _frame(rows: Rows, later: int = 0) -> pd.DataFrame:
-    return pd.DataFrame({"entity": rows.entities, "time": rows.times + later, "label": rows.labels})
+def _frame(known: Labels, later: int = 0) -> pd.DataFrame:
+    return pd.DataFrame({"entity": known.entities, "time": known.times + later, "label": known.labels})

@@ -48,7 +48,7 @@ class Judged:
 
     `split` and `matrix` hold the rows of the window that was chosen, `choice` says what else it was trained with. `matrix`
     is encoded by `encoding`; `machine` is where it was fitted. `prediction` are its predictions
-    for the whole holdout, `holdout` its metrics there; `metrics` those of challenger (by the steps of `evidence`), baseline and
+    for the whole holdout, `holdout` its metrics there, `naive` the baseline's; `metrics` those of challenger (by the steps of `evidence`), baseline and
     champion on the judged rows; `evidence` what the gate weighed beside them; `rows` the number of rows of each part; `notes` what a person may want to know and no rule asks for.
     """
 
@@ -60,6 +60,7 @@ class Judged:
     fitted: Fitted
     prediction: np.ndarray
     holdout: dict[str, float]
+    naive: dict[str, float]
     metrics: dict[str, dict[str, float]]
     rows: dict[str, int]
     notes: dict[str, Any]
@@ -215,6 +216,7 @@ def evaluate(
         fitted=fitted,
         prediction=first,
         holdout=metrics.compute(model.task, y, first),
+        naive=metrics.compute(model.task, y, predictions["baseline"]),
         metrics=found,
         rows={
             "all": len(parts.rows),

@@ -188,16 +188,21 @@ def write_run_files(
     (folder / SPEC_FILE).write_text(text, encoding="utf-8")
     found = reference_of(model, judged, final)
     found.write(folder / REFERENCE)
-    return performance.about_usual_windows(model, found)
+    return performance.about_usual_windows(model, found, _honest(judged, final))
+
+
+def _honest(judged: Judged, final: Final) -> Predicted:
+    """The rows with predictions of which those of the holdout come from a model that had not learnt it."""
+    honest = final.prediction.copy()
+    honest[len(honest) - len(judged.prediction) :] = judged.prediction
+    return Predicted(judged.split.rows, honest, final.outside)
 
 
 def reference_of(model: ModelSpec, judged: Judged, final: Final) -> reference.Reference:
     """What the version will be watched against."""
-    honest = final.prediction.copy()
-    honest[len(honest) - len(judged.prediction) :] = judged.prediction
     shares = gain_shares(final.booster, final.encoding)
-    rows = Predicted(judged.split.rows, honest, final.outside)
-    return reference.build(model, rows, judged.holdout, shares)
+    rows = _honest(judged, final)
+    return reference.build(model, rows, judged.holdout, shares, judged.naive)
 
 
 def write_model_files(judged: Judged, final: Final, folder: Path) -> list[Path]:

@@ -107,6 +107,19 @@ def event_query(model: ModelSpec, start: datetime, end: datetime) -> sql.Composa
     )
 
 
+def label_query(model: ModelSpec, start: datetime, end: datetime) -> sql.Composable:
+    """`_time`, `_entity` (see `feature_query`) and `_label` of the rows of a range that have a label, by event time."""
+    return sql.SQL(
+        "SELECT {time}::timestamptz AS _time, {entity} AS _entity, {label}::double precision AS _label"
+        " FROM _features WHERE {where} AND {label} IS NOT NULL ORDER BY 1"
+    ).format(
+        time=sql.Identifier(model.event_time),
+        entity=_entity(model),
+        label=sql.Identifier(model.label.column),
+        where=sql.SQL(" AND ").join(_range(model, start, end)),
+    )
+
+
 def _range(model: ModelSpec, start: datetime | None, end: datetime | None) -> list[sql.Composable]:
     time = sql.Identifier(model.event_time)
     where: list[sql.Composable] = [sql.SQL("{} IS NOT NULL").format(time)]

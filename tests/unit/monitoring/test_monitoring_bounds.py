@@ -31,6 +31,7 @@ class Known:
         self.holdout_metrics = {metric: value}
         self.sample = pa.table({"_label": LABELS[task]})
         self.usual_rows = 168.0
+        self.baseline_metrics = {}
         self.movement = Movement(metric, 5, (10, 1000), (0.0, 0.0), (moves, moves), moves)
 
 

@@ -77,7 +77,7 @@ def test_the_sample_is_the_served_rows_with_the_smallest_hashes(busy, sample, by
     assert bool(asked) is by_index
     assert sorted(found["_key"].to_pylist()) == smallest(sample)
     assert found["_time"].to_pylist() == sorted(found["_time"].to_pylist())
-    assert found.schema.names == [*arrow.feature_schema(spec).names, "_prediction", "_version"]
+    assert found.schema.names == [*arrow.feature_schema(spec).names, "_prediction", "_version", "_baseline"]
     assert found["_prediction"].to_pylist() == found["amount"].to_pylist()
     assert reads.sample(given, spec, AS_OF, WINDOW, facts_of(given, spec)).equals(found)
 
