@@ -27,6 +27,7 @@ from evergreen.monitoring.holds import BUDGET_PERIOD
 from evergreen.monitoring.judgement import Judgement, MetricResult, Status, Violation, What
 from evergreen.monitoring.policy import apply
 from evergreen.spec import ModelSpec, Specs
+from evergreen.training.ruling import told_with
 from evergreen.warehouse.connection import connect
 
 START = datetime(2026, 1, 5, tzinfo=timezone.utc)
@@ -165,7 +166,7 @@ def _settle(
             incident = (
                 f"promoted:{model.name}:{version}"
                 if promoted
-                else f"rejected:{model.name}:{champion}:{reason}:{'+'.join(map(str, answers))}"
+                else f"rejected:{model.name}:{champion}:{reason}:{told_with(conn, answers)}"
             )
             raise_incident(
                 conn,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from evergreen.alerting import words
+from evergreen.alerting import answered, words
 from evergreen.alerting.drawing import ESTIMATED
 from evergreen.alerting.history import Window
 from evergreen.alerting.letter import Known, Letter, Picture, Table, facts
@@ -70,11 +70,12 @@ def digest(conn: Connection, known: Known) -> Letter:
     datasets = [dataset_week(conn, str(name), as_of) for name in known.context.get("datasets") or ()]
     subjects = {f"model/{m.name}" for m in models} | {f"dataset/{d.name}" for d in datasets}
     known.told |= {"as_of", "to", "models", "datasets"}
+    waits_for = [w for m in models for w in answered.waiting(conn, f"model/{m.name}", as_of)]
     silences = [s for s in active(conn, as_of) if s.subject in subjects]
     late = known.created_at - STILL_ON_ITS_WAY
     waits = [m for m in unsent(conn) if m.subject in subjects and not m.silenced]
     mails = [m for m in waits if m.attempts or m.created < late]
-    return _letter(as_of, models, datasets, silences, mails)
+    return _letter(as_of, models, datasets, silences, mails, waits_for)
 
 
 def _letter(
@@ -83,6 +84,7 @@ def _letter(
     datasets: Sequence[DatasetWeek],
     silences: Sequence[Silence],
     mails: Sequence[Unsent],
+    given_up: Sequence[answered.Waiting],
 ) -> Letter:
     going_on = [*(t for week in models for t in week.open), *(t for week in datasets for t in week.open)]
     promoted = _times(models, Kind.PROMOTED)
@@ -129,7 +131,7 @@ def _letter(
         if png
         else None,
         next_title="What to do",
-        steps=_steps(going_on, mails),
+        steps=_steps(given_up, mails),
         links=(("Airflow", airflow_dag_url("digest")),),
     )
 
@@ -145,11 +147,12 @@ def _lead(going_on: Sequence[Thread], mails: Sequence[Unsent]) -> str:
     return " ".join(said) or "No incident is open, and every mail went out. Nothing needs to be done."
 
 
-def _steps(going_on: Sequence[Thread], mails: Sequence[Unsent]) -> tuple[str, ...]:
+def _steps(given_up: Sequence[answered.Waiting], mails: Sequence[Unsent]) -> tuple[str, ...]:
     steps = []
-    if any(t.kind == "drift" and "gave_up" in t.classes for t in going_on):
+    if given_up:
+        told = "; ".join(f"{w.model}: {w.later or 'a drift is still there'}" for w in given_up[:MOST_ROWS])
         steps.append(
-            "Where retraining did not help twice, a person must look; the mail about it says at what."
+            f"Where retraining did not help twice, a person must look; the mail about it says at what. {told}."
         )
     if mails:
         steps.append(

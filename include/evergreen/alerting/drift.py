@@ -57,6 +57,7 @@ def drifted(conn: Connection, known: Known) -> Letter:
     known.told |= {
         "judgements", "judgement", "windows", "window", "violations", "signature", "window_start", "causes",
         "drifted", "message", "request", "incident", "alternates", "budget", "spent", "next_free", "new_rows", "needed", "endings",
+        "again",
     }  # fmt: skip
     return Letter(
         headline=headline,
@@ -182,9 +183,11 @@ def _next_steps(known: Known) -> tuple[str, ...]:
 
 def _given_up_steps(known: Known) -> tuple[str, ...]:
     told = words.message(known.decision.reason, known.evidence) if known.decision else ""
+    later = given_up.later(known.evidence)
     return (
-        "No further retraining is asked for because of this: two trainings had their turn and it is still there"
+        "No further retraining is asked for because of this now: two trainings had their turn and it is still there"
         + (f" ({told.rstrip('.')})." if told else "."),
+        *((f"{later[0].upper()}{later[1:]}; you get a mail if a new version becomes champion.",) if later else ()),
         f"A person must look: {given_up.remedy(known.evidence)}",
         f"To train all the same, start train__{known.name} by hand. Until then the present champion keeps scoring.",
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from evergreen.alerting import words
 from evergreen.ledger import Kind
+from evergreen.monitoring import again
 from evergreen.training.verdict import NO_BETTER, GateReason, RulingReason
 
 # What a person looks at where challengers were no better, or became champion and the drift is still there.
@@ -40,6 +41,17 @@ REMEDIES = {
 }
 
 
+def times(number: int) -> str:
+    """How often, in words."""
+    return "twice" if number == 2 else f"{number} times"
+
+
+def later(evidence: Mapping[str, Any]) -> str:
+    """When the drift is asked for again, as a clause; empty where the evidence, of an older release, does not say."""
+    told = evidence.get("again")
+    return again.sentence(told) if isinstance(told, Mapping) else ""
+
+
 def because(evidence: Mapping[str, Any]) -> str:
     """Why retraining did not help, as a clause.
 
@@ -49,7 +61,7 @@ def because(evidence: Mapping[str, Any]) -> str:
     """
     endings = _endings(evidence)
     if all(_no_better(ending) for ending in endings):
-        return "more of the same data does not mend this"
+        return "the data of now does not mend this"
     if _promoted(endings[-1]):
         return "the last challenger became champion, and that did not end it"
     return f"the last challenger was rejected: {words.reason(endings[-1].get('reason'))}"

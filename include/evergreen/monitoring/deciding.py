@@ -43,7 +43,8 @@ def decide(
     have been silent. A challenger that could not be judged (`verdict.INCONCLUSIVE`) closes the request, but the drift may
     be asked for again after the cool-down. So may a drift that was answered once, when
     windows newer than the request's are in violation: they may hold enough of the new world, of which the first
-    challenger had seen little. Answered twice it stays suppressed, and a person is told once (`gave_up`).
+    challenger had seen little. Answered twice it stays suppressed, and a person is told once (`gave_up`), until much time
+    has passed or many new rows have come, see `again`.
 
     Args:
         model: the trigger's settings.

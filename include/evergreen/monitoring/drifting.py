@@ -26,7 +26,7 @@ from typing import Any
 
 from evergreen.alerting import given_up
 from evergreen.ledger import Decision, Kind, TriggerReason
-from evergreen.monitoring import episode, wording
+from evergreen.monitoring import again, episode, wording
 from evergreen.monitoring.effects import REASONS, causes, effects
 from evergreen.monitoring.facts import Facts
 from evergreen.monitoring.holds import named, open_message, too_few_rows, too_often
@@ -156,6 +156,10 @@ def _held(
         else []
     )
     before = asked.episode[-1] if asked.episode else next(iter(chain), None)
+    came_back = episode.answered(chain, decisions)
+    answered = list({d.id: d for d in (*came_back, *asked.settled)}.values())
+    opens = again.of(model, answered, decisions, facts.trained_rows) if answered else None
+    reopened = opens.because(as_of, facts.rows_since_answer) if opens else ""
     signature = _signature(reasons[0], now)
     evidence: dict[str, Any] = {
         "since": since.isoformat(),
@@ -177,27 +181,30 @@ def _held(
         gave_up: Sequence[Decision] = (),
     ) -> Verdict:
         told = {**evidence, "message": message, "request": request.id if request else None}
-        if gave_up:
+        waits = None
+        if gave_up and opens:
+            waits = opens if too_often(model, asked.requests, as_of) is None else None
             told["endings"] = episode.endings(gave_up[-MOST_REQUESTS:], decisions)
+            told["again"] = opens.evidence()
             told["message"] = (
-                f"{message}: retraining did not help twice, a person must look; {given_up.because(told)}"
+                f"{message}: retraining did not help {given_up.times(len(gave_up))}, a person must look; "
+                f"{given_up.because(told)}; {opens.sentence()}"
             )
-        return Verdict(Action.SUPPRESS, hold, told, signature, hits, covering, since, tuple(gave_up))
+        return Verdict(Action.SUPPRESS, hold, told, signature, hits, covering, since, tuple(gave_up), waits)
 
     if asked.open:
         same = next((d for d in reversed(asked.open) if d in asked.same), None)
         request = same or asked.open[-1]
         covering = same or next((d for d in asked.open if d in chain), None)
         return suppress(Hold.ALREADY_OPEN, open_message(request), request, covering)
-    if len(asked.settled) >= MOST_REQUESTS:
+    if len(asked.settled) >= MOST_REQUESTS and not reopened:
         message = f"trainings answered requests {_last(asked.settled)} for the same drift, and version {version} stayed champion"
         return suppress(Hold.ALREADY_ANSWERED, message, asked.settled[-1], None, asked.settled)
-    again = episode.answered(chain, decisions)
-    if len(again) >= MOST_REQUESTS:
+    if len(came_back) >= MOST_REQUESTS and not reopened:
         message = (
-            f"the drift comes and goes: trainings answered requests {_last(again)} for it, and it is back"
+            f"the drift comes and goes: trainings answered requests {_last(came_back)} for it, and it is back"
         )
-        return suppress(Hold.ALREADY_ANSWERED, message, again[-1], None, again)
+        return suppress(Hold.ALREADY_ANSWERED, message, came_back[-1], None, came_back)
     if asked.settled and not any(j.window_end > episode.reach(asked.settled[-1]) for j in hits):
         request = asked.settled[-1]
         message = (
@@ -210,6 +217,14 @@ def _held(
         evidence |= held.evidence
         covering = before or _told(decisions, asked, now, version, held.hold, held.request)
         return suppress(held.hold, held.message, held.request, covering)
+    told_twice = next((d for d in (asked.settled, came_back) if len(d) >= MOST_REQUESTS), None)
+    if told_twice and opens:
+        # People know that this drift needs a person: another rejection for the same reason is told with this request's.
+        evidence["again"] = {
+            "because": reopened,
+            "told_with": told_twice[MOST_REQUESTS - 1].id,
+            **opens.evidence(),
+        }
     if before is not None:
         earlier = asked.episode or [d for d in reversed(chain) if d.kind is Kind.RETRAIN_REQUESTED]
         evidence["asked_before"] = [d.id for d in earlier]

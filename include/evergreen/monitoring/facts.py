@@ -29,6 +29,7 @@ class Facts:
         trained_rows: how many labelled rows its training knew, the holdout among them.
         new_rows: labelled and mature rows that have come since, counted up to the number that decides.
         rows_since_training: the same since the newest training that was settled, see `settled`.
+        rows_since_answer: the same since the last training that answered the drift of now.
         trained_hash: `provenance.training_hash` of the spec that made the champion.
         spec_hash: the same of the spec of now.
     """
@@ -37,6 +38,7 @@ class Facts:
     trained_rows: int | None = None
     new_rows: int | None = None
     rows_since_training: int | None = None
+    rows_since_answer: int | None = None
     trained_hash: str | None = None
     spec_hash: str | None = None
 
@@ -101,6 +103,14 @@ def counted(
     newest = max(settled(decisions, made.as_of), default=made, key=lambda d: d.as_of)
     most = math.ceil(share * facts.trained_rows)
     return replace(facts, rows_since_training=_count(specs, model, _seen_until(model, newest), as_of, most))
+
+
+def since_answer(
+    specs: Specs, model: ModelSpec, facts: Facts, answer: Decision, as_of: datetime, most: int
+) -> Facts:
+    """The same with the rows that have come since a training, counted as `counted` does and up to `most`."""
+    rows = _count(specs, model, _seen_until(model, answer), as_of, most)
+    return replace(facts, rows_since_answer=rows)
 
 
 def promotion(version: str, decisions: Sequence[Decision]) -> Decision | None:

@@ -98,12 +98,16 @@ def decided(
     as_of: datetime,
     specs: Specs | None,
 ) -> Verdict:
-    """The verdict; new rows are counted only where the answer depends on them."""
+    """The verdict; new rows are counted only where the answer depends on them, and only as many as decide it."""
     if specs is None:
         return decide(model, judgements, earlier, as_of)
     then = [d for d in earlier if d.as_of <= as_of]
     known = facts_of.known(specs, model, version, then)
     verdict = decide(model, judgements, earlier, as_of, known)
+    if verdict.again is not None and verdict.again.rows is not None:
+        last, most = verdict.again.answer, verdict.again.rows
+        known = facts_of.since_answer(specs, model, known, last, as_of, most)
+        verdict = decide(model, judgements, earlier, as_of, known)
     if verdict.action is not Action.REQUEST and model.monitoring.trigger.new_rows is None:
         return verdict
     least = least_rows(model, known)

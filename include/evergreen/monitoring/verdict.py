@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from evergreen.ledger import Decision, TriggerReason
+from evergreen.monitoring.again import Again
 from evergreen.monitoring.judgement import Judgement
 
 
@@ -51,6 +52,7 @@ class Verdict:
         covered_by: the earlier decision that was about the same thing; its e-mail has told of this one too.
         since: start of the first window of the unbroken episode of drift; None where no drift asks.
         gave_up: the answered requests of a drift that retraining did not help; empty otherwise.
+        again: when that drift is asked for again, where nothing but new rows can reopen it now; else None.
     """
 
     action: Action
@@ -61,3 +63,4 @@ class Verdict:
     covered_by: Decision | None = None
     since: datetime | None = None
     gave_up: tuple[Decision, ...] = ()
+    again: Again | None = None

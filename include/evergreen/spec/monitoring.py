@@ -103,6 +103,12 @@ class Trigger(Strict):
     n: int = Field(3, ge=1, le=1000, description="of so many newest windows that could be judged")
     cooldown: Duration = Field(timedelta(days=7), description="least time between two requests")
     budget: int = Field(2, ge=1, le=1000, description="most requests of the policy in any 7 days")
+    again: Span | None = Field(
+        timedelta(days=28),
+        description="a drift that two trainings have answered and that is still there is asked for again so long after the "
+        "last answer, or with half as many new labelled rows as that training knew (doubled with each further answer), "
+        "whichever comes first; after a promotion with the rows only; null: never while it lasts",
+    )
     min_new_rows: float = Field(
         0.0,
         ge=0,

@@ -8,7 +8,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from evergreen import settings
-from evergreen.alerting import silences
+from evergreen.alerting import answered, silences
+from evergreen.alerting.answered import Waiting
 from evergreen.alerting.silences import Silence
 from evergreen.alerting.unsent import Unsent, unsent
 from evergreen.errors import EvergreenError
@@ -22,13 +23,13 @@ MOST_LINES = 20
 
 
 def lines(home: Path | str | None = None) -> list[str]:
-    """The silences in force and the mails that wait, as lines for a terminal; none where the warehouse is not up."""
+    """The silences in force, the drifts that wait for a person and the mails that wait to be sent, as lines for a terminal; none where the warehouse is not up."""
     try:
         with connect(environment(home)["EVERGREEN_WAREHOUSE_URL"], timeout_s=10) as conn:
-            found, mails = silences.active(conn), unsent(conn)
+            found, mails, drifts = silences.active(conn), unsent(conn), answered.waiting(conn)
     except (EvergreenError, KeyError):
         return []
-    return [*_silenced(found), *_waiting([m for m in mails if not m.silenced])]
+    return [*_silenced(found), *_given_up(drifts), *_waiting([m for m in mails if not m.silenced])]
 
 
 def specs(home: Path | str | None = None) -> list[str]:
@@ -99,6 +100,14 @@ def _silenced(found: Sequence[Silence]) -> list[str]:
     return [
         f"Silenced: {s.subject.partition('/')[2]} until {_time(s.until)} by {s.by} ({s.why}); {s.held} alert(s) held."
         for s in found
+    ]
+
+
+def _given_up(drifts: Sequence[Waiting]) -> list[str]:
+    return [
+        f"Needs a person: {d.model}, a drift since {_time(d.since)} that retraining did not help"
+        + (f"; {d.later}." if d.later else ".")
+        for d in drifts[:MOST_LINES]
     ]
 
 

@@ -125,7 +125,7 @@ def write(
         return decision  # the mail about the one that takes its place tells it
     raise_incident(
         conn,
-        _incident(model, found, decision, ruling, waited),
+        _incident(model, found, decision, ruling, waited, told_with(conn, found.requests)),
         decision.subject,
         "champion_changed" if ruling.passed else "challenger_rejected",
         decision.id,
@@ -242,8 +242,24 @@ def _key(model: ModelSpec, found: Outcome) -> str:
     return f"settle:{model.name}:run:{found.mlflow_run}"
 
 
+def told_with(conn: Connection, requests: Sequence[int]) -> str:
+    """What names the requests of a training in the mail of its rejection.
+
+    A drift of which people know that retraining did not help is asked for again from time to time: as long as nothing
+    else comes of it, that is no news. Such a request has the name of the last one before they were told.
+    """
+    found = ledger.find(conn, ids=requests) if requests else []
+    before = {d.id: (d.evidence.get("again") or {}).get("told_with") for d in found}
+    return "+".join(dict.fromkeys(str(before.get(number) or number) for number in requests)) or "none"
+
+
 def _incident(
-    model: ModelSpec, found: Outcome, decision: Decision, ruling: Ruling, waited: Decision | None
+    model: ModelSpec,
+    found: Outcome,
+    decision: Decision,
+    ruling: Ruling,
+    waited: Decision | None,
+    requests: str,
 ) -> str:
     """A promotion is news each time; a rejection only if champion, reason or what it answers is another.
 
@@ -253,6 +269,5 @@ def _incident(
     if ruling.passed:
         return f"promoted:{model.name}:{found.version}"
     against = ruling.champion.decision_id if ruling.champion else "none"
-    requests = "+".join(map(str, found.requests)) or "none"
     about = f"version {found.version}" if waited else requests
     return f"rejected:{model.name}:{against}:{decision.reason}:{about}"

@@ -230,11 +230,11 @@ def test_a_drift_that_retraining_did_not_help_asks_for_a_person(
     ("endings", "lead", "steps"),
     [
         pytest.param(
-            [("rejected", "not_better_than_champion")] * 2, "More of the same data does not mend this.", "is the feed right",
+            [("rejected", "not_better_than_champion")] * 2, "The data of now does not mend this.", "is the feed right",
             id="no better",
         ),
         pytest.param(
-            [("promoted", "approved"), ("rejected", "worse_than_baseline")], "More of the same data does not mend this.",
+            [("promoted", "approved"), ("rejected", "worse_than_baseline")], "The data of now does not mend this.",
             "is the feed right", id="promoted, then no better",
         ),
         pytest.param(
@@ -259,7 +259,8 @@ def test_the_mail_that_asks_for_a_person_says_how_the_last_training_ended(
     steps: str,
 ) -> None:
     found = [{"request": 1, "kind": kind, "reason": reason, "version": "2"} for kind, reason in endings]
-    evidence = {"judgements": life[11:13], "message": "two trainings", "endings": found}
+    later = {"from": "2026-05-01T00:00:00+00:00", "rows": 12000}
+    evidence = {"judgements": life[11:13], "message": "two trainings", "endings": found, "again": later}
     message = mail(
         "drift", Kind.RETRAIN_SUPPRESSED, reason="already_answered", version="1", evidence=evidence,
         context={"gave_up": True},
@@ -267,8 +268,9 @@ def test_the_mail_that_asks_for_a_person_says_how_the_last_training_ended(
     text, _ = parts(message)
     text = " ".join(text.split())
     assert f"Retraining did not help twice: a person must look. {lead}" in text
-    assert ("More of the same data" in text) is ("More of the same data" in lead)
+    assert ("The data of now" in text) is ("The data of now" in lead)
     assert steps in text.partition("A person must look:")[2]
+    assert "If it lasts, it is asked for again from 2026-05-01 on, or with 12,000 new rows; you get a mail" in text
     assert "endings" not in text
 
 

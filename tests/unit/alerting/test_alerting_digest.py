@@ -18,7 +18,7 @@ from evergreen.alerting.threads import News
 from evergreen.alerting.trends import estimates, trends_png
 from evergreen.alerting.week import model_week
 from evergreen.alerting.weekly import SUBJECT, owe_digests
-from evergreen.ledger import Decision, Kind
+from evergreen.ledger import Decision, Kind, append
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -155,7 +155,13 @@ def test_a_quiet_week_says_so(warehouse_url: str, specs: Specs) -> None:
 def test_open_incidents_silences_and_mails_that_were_not_sent_are_told(
     warehouse_url: str, specs: Specs
 ) -> None:
+    later = {"from": "2026-02-05T00:00:00+00:00", "rows": 12000}
+    told = {"again": later, "message": "two trainings answered it"}
     with connect() as conn:
+        append(
+            conn,
+            Decision(START, MODEL, Kind.RETRAIN_SUPPRESSED, "already_answered", "m/1", "p:1", told, "1"),
+        )
         context = {"violations": []}
         news = News("drift:x", MODEL, "drift", None, context, START, frozenset({"data_drift", "gave_up"}))
         threads.tell(conn, news, None, WEEK)
@@ -178,6 +184,7 @@ def test_open_incidents_silences_and_mails_that_were_not_sent_are_told(
         "sensor is moved (ann)",
         "ConnectionRefusedError",
         "a person must look",
+        "bike_demand: if it lasts, it is asked for again from 2026-02-05 on, or with 12,000 new rows",
     ):
         assert what in text, what
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -11,7 +12,9 @@ from evergreen import ledger
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision, Kind
 from evergreen.monitoring import facts as facts_of
+from evergreen.monitoring import judgement
 from evergreen.monitoring.facts import Facts
+from evergreen.monitoring.judgement import Judgement, Status, Violation, What
 from evergreen.monitoring.policy import apply
 from evergreen.training.provenance import training_hash
 from evergreen.warehouse.connection import connect
@@ -186,3 +189,42 @@ def test_another_spec_asks_once(world, start):
         ledger.append(conn, replace(request, kind=Kind.REJECTED, reason="not_better_than_champion", dedupe_key="x",
                                     evidence={"training_hash": now}, version="2", answers=(request.id,)))  # fmt: skip
     assert apply(edited.model, start + 60 * DAY, "monitor/3", edited.specs) is None
+
+
+AMOUNT = Violation(What.DATA_DRIFT, "amount", "wasserstein", 0.9, 0.2)
+
+
+@pytest.mark.parametrize("again", ["28d", None], ids=["asked again", "never"])
+def test_a_drift_that_two_trainings_answered_is_asked_for_again_when_enough_rows_have_come(world, start, again):
+    """From windows and rows in PostgreSQL to the ledger: two rejections, the hold with its numbers, the third request."""
+    watched = asking(world, cooldown="1d", budget=9, again=again)
+    world.land(start, 12)
+    settled("1", start + 2 * DAY)
+    length, made = watched.model.monitoring.window, []
+    for number in range(2, 10):
+        begin = start + number * length
+        as_of = begin + length + HOUR
+        with connect() as conn:
+            judgement.insert(
+                conn,
+                Judgement("rides", "1", begin, begin + length, 1, as_of, Status.VIOLATION, 500, 500, 500, violations=(AMOUNT,)),
+            )  # fmt: skip
+        made.append(apply(watched.model, as_of, f"monitor/{number}", watched.specs))
+        if made[-1].kind is Kind.RETRAIN_REQUESTED:
+            with connect() as conn:
+                ledger.append(conn, Decision(
+                    as_of, "model/rides", Kind.REJECTED, "not_better_than_champion", "train/2", f"settle:rides:{number}",
+                    {"rows": {"all": 160}, "refitted": False}, str(number), (made[-1].id,),
+                ))  # fmt: skip
+    asked = [d.as_of - start for d in made if d.kind is Kind.RETRAIN_REQUESTED]
+    held = next(d for d in made if d.reason == "already_answered" and d.evidence.get("again"))
+    if again is None:
+        assert len(asked) == 2
+        assert held.evidence["message"].endswith("it is not asked for again while it lasts")
+        return
+    # 80 rows are 3.3 days: the fourth window after the second answer.
+    assert [second - first for first, second in pairwise(asked)][1] == 4 * DAY
+    assert held.evidence["again"]["rows"] == 80
+    assert "or with 80 new rows" in held.evidence["message"]
+    third = [d for d in made if d.kind is Kind.RETRAIN_REQUESTED][2]
+    assert third.evidence["again"]["because"].startswith("80 rows or more have come")

@@ -14,6 +14,7 @@ from evergreen.monitoring import judgement as store
 from evergreen.monitoring.judgement import Judgement, Status, Violation, What
 from evergreen.monitoring.policy import apply
 from evergreen.spec import ModelSpec
+from evergreen.training.ruling import told_with
 from evergreen.warehouse.connection import connect
 
 DAY = timedelta(days=1)
@@ -34,7 +35,8 @@ def settle(spec: ModelSpec, version: int, kind: Kind, as_of: datetime, requests:
         )
         if requests:
             mail = "challenger_rejected" if kind is REJECTED else "champion_changed"
-            raise_incident(conn, f"{kind.value}:{version}:{requests}", "model/watched", mail, decision.id, {})
+            about = told_with(conn, requests) if kind is REJECTED else version
+            raise_incident(conn, f"{kind.value}:{about}", "model/watched", mail, decision.id, {})
 
 
 def drive(spec: ModelSpec, pattern: str, answers: tuple[Kind, ...]) -> tuple[list[Decision], list[str]]:
@@ -94,7 +96,12 @@ def most_in_a_week(requests: list[Decision]) -> int:
 def test_thirty_windows_of_which_every_second_one_drifts(warehouse_url, settings, answers):
     spec = model(**settings)
     requests, subjects = drive(spec, "Do" * 15, answers)
-    assert 2 <= len(requests) <= 3
+    last = answers[-1]
+    lasts = 30 * spec.monitoring.window
+    # After a rejection time reopens it; after a promotion new rows do, which nobody counts here.
+    reopened = 0 if last is PROMOTED else lasts // spec.monitoring.trigger.again
+    assert 2 <= len(requests) <= 3 + reopened
+    assert len(requests) > 3 or not reopened or spec.monitoring.window == DAY
     assert most_in_a_week(requests) <= spec.monitoring.trigger.budget
     assert len(subjects) <= 4, subjects
     assert sum("needs a person" in s for s in subjects) == 1
@@ -127,7 +134,7 @@ def test_a_drift_that_stayed_away_is_another_one(warehouse_url):
 
 def test_a_drift_that_stays_after_it_came_and_went_is_asked_for(warehouse_url):
     """Coming and going ends when it stays: then there is a new world to learn."""
-    requests, _ = drive(model(window="7d"), "DoDoDoDo" + "DD", (REJECTED,))
+    requests, _ = drive(model(window="7d", trigger={"again": None}), "DoDoDoDo" + "DD", (REJECTED,))
     assert [d.evidence.get("alternates") for d in requests] == [True, True, None]
 
 
@@ -140,9 +147,10 @@ def test_the_mail_of_giving_up_says_what_does_not_help_and_what_may(warehouse_ur
     deliver(specs(spec), sent.append)
     text = " ".join(sent[0].get_body(("plain",)).get_content().split())
     for said in (
-        "Retraining did not help twice: a person must look. More of the same data does not mend this.",
+        "Retraining did not help twice: a person must look. The data of now does not mend this.",
         "the drift comes and goes",
         "No further retraining is asked for",
+        "If it lasts, it is asked for again from 2024-07-22 on; you get a mail if a new version becomes champion.",
         "is the feed right",
         "new features, a longer or shorter training.window",
         "start train__watched by hand",

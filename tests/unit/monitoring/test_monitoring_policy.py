@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from monitoring_scene import CUTOFF, WEEK, model
 
 from evergreen.alerting import words
 from evergreen.ledger import Decision, Kind
+from evergreen.monitoring.facts import Facts
 from evergreen.monitoring.judgement import Judgement, MetricResult, Status, Violation, What
 from evergreen.monitoring.policy import Action, Hold, Quiet, decide
 from evergreen.training.verdict import CONCLUSIVE, INCONCLUSIVE, NO_BETTER, PASSED, GateReason, RulingReason
@@ -21,7 +23,8 @@ ERROR = Violation(What.PERFORMANCE, "rmse", "rmse", 9.0, 1.3)
 BROKEN = Violation(What.UNREADABLE, "amount", "wasserstein", None, 0.2)
 GONE = Violation(What.MISSING, "amount", "missing_rise", 1.0, 0.05)
 SMALL = Violation(What.DATA_DRIFT, "amount", "wasserstein", 0.1, 0.2)
-RULE = model(trigger={"m": 2, "n": 3, "cooldown": "14d"})
+RULE = model(trigger={"m": 2, "n": 3, "cooldown": "14d", "again": None})
+AGAIN = model(trigger={"m": 2, "n": 3, "cooldown": "14d"})
 
 
 def windows(*found: object, rows: int = 168) -> list[Judgement]:
@@ -189,7 +192,7 @@ def test_two_challengers_that_were_judged_and_rejected_call_a_person(reason):
     assert [e["reason"] for e in verdict.evidence["endings"]] == [reason.value] * 2
     message = verdict.evidence["message"]
     assert "a person must look" in message
-    assert ("more of the same data does not mend this" in message) is (reason in NO_BETTER)
+    assert ("the data of now does not mend this" in message) is (reason in NO_BETTER)
     assert (words.reason(reason.value) in message) is (reason not in NO_BETTER)
 
 
@@ -198,7 +201,7 @@ def test_two_answers_of_different_kinds_are_told_by_the_last():
     for last in reasons:
         earlier = rejected([*(r for r in reasons if r != last), last])
         message = decide(RULE, windows(*[AMOUNT] * 8), earlier, end(8)).evidence["message"]
-        assert message.endswith(f"the last challenger was rejected: {words.reason(last)}")
+        assert f"the last challenger was rejected: {words.reason(last)}; " in message
 
 
 @pytest.mark.parametrize(
@@ -263,6 +266,90 @@ def test_giving_up_says_that_a_person_must_look():
     assert [d.id for d in verdict.gave_up] == [1, 3]
     assert "did not help twice" in verdict.evidence["message"]
     assert "a person must look" in verdict.evidence["message"]
+    assert verdict.evidence["message"].endswith("it is not asked for again while it lasts")
+
+
+HAD = 1000
+DAY = timedelta(days=1)
+
+
+def twice(*kinds: Kind, rows: int | None = HAD) -> list[Decision]:
+    """Requests for the same drift of ever newer windows, each answered at once; the last one as of `end(4)`."""
+    made = []
+    for number, kind in enumerate(kinds):
+        when = end(4 - 2 * (len(kinds) - 1 - number))
+        reply = answer(2 * number + 2, 2 * number + 1, kind, when=when)
+        made += [
+            asked(2 * number + 1, when, DRIFT, newest=number + 1),
+            replace(reply, evidence={"rows": {"all": rows}} if rows else {}),
+        ]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("trigger", "earlier", "days", "rows", "reopens"),
+    [
+        pytest.param({}, twice(*[Kind.REJECTED] * 2), 27, 0, False, id="before the time"),
+        pytest.param({}, twice(*[Kind.REJECTED] * 2), 28, 1, True, id="when the time has passed"),
+        pytest.param({}, twice(*[Kind.REJECTED] * 2), 27, 500, True, id="with half as many new rows"),
+        pytest.param({}, twice(*[Kind.REJECTED] * 2), 27, 499, False, id="not with fewer"),
+        pytest.param({}, twice(*[Kind.REJECTED] * 2), 13, 5000, False, id="rows do not end the cool-down"),
+        pytest.param({}, twice(*[Kind.REJECTED] * 3), 27, 999, False, id="after three answers it takes twice the rows"),
+        pytest.param({}, twice(*[Kind.REJECTED] * 3), 27, 1000, True, id="or as many as it had"),
+        pytest.param({}, twice(*[Kind.REJECTED] * 3), 28, 1, True, id="and the same time"),
+        pytest.param({}, twice(*[Kind.REJECTED] * 2, rows=None), 27, 50, True, id="of unknown rows: half of the champion's"),
+        pytest.param({}, twice(Kind.REJECTED, Kind.PROMOTED), 400, 1, False, id="after a promotion time alone does not"),
+        pytest.param({}, twice(Kind.REJECTED, Kind.PROMOTED), 27, 500, True, id="but rows do"),
+        pytest.param({"again": None}, twice(*[Kind.REJECTED] * 2), 400, 5000, False, id="never where the spec says so"),
+        pytest.param({"again": "3d"}, twice(*[Kind.REJECTED] * 2), 13, 1, False, id="never within the cool-down"),
+        pytest.param({"again": "3d"}, twice(*[Kind.REJECTED] * 2), 14, 1, True, id="at its end"),
+    ],
+)  # fmt: skip
+def test_an_answered_drift_is_asked_for_again_after_a_time_or_with_new_rows(
+    trigger, earlier, days, rows, reopens
+):
+    rule = model(trigger={"m": 2, "n": 3, "cooldown": "14d", **trigger})
+    known = Facts(trained_rows=100, new_rows=rows, rows_since_answer=rows)
+    verdict = decide(rule, windows(*[AMOUNT] * 80), earlier, end(4) + days * DAY, known)
+    assert (verdict.action is Action.REQUEST) is reopens
+    if reopens:
+        assert verdict.evidence["again"]["because"]
+        assert verdict.evidence["again"]["told_with"] == 3, "people know since the second one"
+    elif days > 14:
+        assert verdict.reason is Hold.ALREADY_ANSWERED
+        assert len(verdict.gave_up) == len(earlier) // 2
+
+
+def test_an_answered_drift_says_when_it_is_asked_for_again():
+    verdict = decide(AGAIN, windows(*[AMOUNT] * 9), twice(*[Kind.REJECTED] * 2), end(7))
+    when = end(4) + 28 * DAY
+    assert verdict.evidence["again"] == {"from": when.isoformat(), "rows": 500, "answer": 4}
+    assert verdict.evidence["message"].endswith(
+        f"if it lasts, it is asked for again from {when:%Y-%m-%d} on, or with 500 new rows"
+    )
+    assert verdict.again.rows == 500, "new rows are counted up to what reopens it"
+    within = decide(AGAIN, windows(*[AMOUNT] * 9), twice(*[Kind.REJECTED] * 2), end(5))
+    assert within.again is None, "and not while the cool-down holds anyway"
+
+
+@pytest.mark.parametrize(
+    ("daily", "fewest", "most"), [(0, 25, 29), (10, 25, 29), (200, 27, 33)], ids=["few", "some", "many"]
+)
+def test_two_years_of_rejections_take_a_sensible_number_of_trainings(daily, fewest, most):
+    """A schedule of 28 days trains 26 times; a stream of many rows is asked for sooner at first, and never more often."""
+    rule, made = model(), []
+    found = windows(*[AMOUNT] * 104)
+    for number in range(2, 104):
+        as_of, last = end(number), made[-1].as_of if made else CUTOFF
+        known = Facts(trained_rows=HAD, new_rows=10, rows_since_answer=daily * (as_of - last).days)
+        if decide(rule, found[:number], made, as_of, known).action is Action.REQUEST:
+            request = asked(2 * number, as_of, DRIFT, newest=number - 1)
+            reply = answer(2 * number + 1, 2 * number, when=as_of)
+            made += [request, replace(reply, evidence={"rows": {"all": HAD}})]
+    times = [d.as_of for d in made if d.kind is Kind.RETRAIN_REQUESTED]
+    assert fewest <= len(times) <= most
+    assert max(b - a for a, b in pairwise(times)) <= 28 * DAY
+    assert min(b - a for a, b in pairwise(times)) >= 7 * DAY
 
 
 def test_decisions_as_of_a_later_time_are_not_seen():

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
+from evergreen.alerting import threads
 from evergreen.alerting.outbox import deliver, raise_incident
-from evergreen.ledger import Kind, find
+from evergreen.alerting.threads import Ending, News
+from evergreen.ledger import Decision, Kind, append, find
 from evergreen.spec import Specs
 from evergreen.stack import alerts
 from evergreen.stack.layout import StackError
 from evergreen.warehouse.connection import connect
 
+START = datetime(2026, 1, 5, tzinfo=timezone.utc)
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -94,3 +98,24 @@ def test_specs_that_cannot_be_used_are_shown(tmp_path: Path, monkeypatch: pytest
     assert alerts.specs() == []
     monkeypatch.setenv("EVERGREEN_DIGEST", "mondays")
     assert "EVERGREEN_DIGEST: 'mondays' is not a cron expression" in alerts.specs()[1]
+
+
+@pytest.mark.parametrize("over", [False, True], ids=["goes on", "over"])
+def test_a_drift_that_needs_a_person_is_shown_with_when_it_is_asked_for_again(over: bool) -> None:
+    told = {"again": {"from": "2026-02-05T00:00:00+00:00", "rows": 12000}}
+    with connect() as conn:
+        append(
+            conn,
+            Decision(START, "model/m", Kind.RETRAIN_SUPPRESSED, "already_answered", "m/1", "p:1", told, "1"),
+        )
+        news = News("drift:x", "model/m", "drift", None, {}, START, frozenset({"data_drift", "gave_up"}))
+        threads.tell(conn, news, None, timedelta(days=7))
+        if over:
+            thread = threads.newest(conn, "model/m", "drift")
+            assert thread is not None
+            threads.end(conn, thread, Ending("windows_ok"), START, "m/2")
+    lines = [line for line in alerts.lines() if line.startswith("Needs a person")]
+    assert lines == ([] if over else [
+        "Needs a person: m, a drift since 2026-01-05 00:00 UTC that retraining did not help; if it lasts, it is asked for "
+        "again from 2026-02-05 on, or with 12,000 new rows."
+    ])  # fmt: skip
