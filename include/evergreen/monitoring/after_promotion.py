@@ -252,7 +252,9 @@ def _paired(
         " JOIN ({new}) AS n ON n.key = f._key JOIN ({old}) AS o ON o.key = f._key"
         " ORDER BY f._hash, f._key LIMIT {most}"
     ).format(
-        rows=features.feature_query(model, champion.trained_until, None, mature_at=as_of, ordered=False),
+        rows=features.feature_query(
+            model, champion.trained_until, None, mature_at=as_of, labelled=True, ordered=False
+        ),
         new=_predicted(views.PREDICTIONS, champion.version, champion.trained_until, as_of),
         old=_predicted(views.SHADOW, str(found.previous), champion.trained_until, as_of),
         most=sql.Literal(MOST_ROWS),
@@ -261,9 +263,7 @@ def _paired(
         return reader.table(query, SCHEMA)
 
 
-def _predicted(
-    view: str, version: str, start: datetime, as_of: datetime
-) -> sql.Composable:
+def _predicted(view: str, version: str, start: datetime, as_of: datetime) -> sql.Composable:
     return sql.SQL(
         "SELECT key, prediction FROM {view} WHERE version = {version} AND event_time >= {start}"
         " AND as_of <= {as_of}"

@@ -149,7 +149,7 @@ def fit(model: ModelSpec, reference: Reference) -> Estimator | None:
         model: names metric, task and features.
         reference: the champion's; its sample holds predictions of models that had not learnt the rows.
     """
-    sample = reference.sample.to_pandas().replace([np.inf, -np.inf], np.nan)
+    sample = reference.labelled.to_pandas().replace([np.inf, -np.inf], np.nan)
     known = sample[sample["_outside"].notna() & sample["_label"].notna()]
     if len(known) < LEAST_ROWS:
         return None

@@ -66,7 +66,7 @@ def columns(
         results = (
             _guarded(
                 window[name],
-                reference.sample[name],
+                (reference.labelled if name == "_label" else reference.sample)[name],
                 profile,
                 {kind: known[name, kind] for kind in profile.kinds},
             )

@@ -41,7 +41,14 @@ class Resamples:
     windows: tuple[Counts, ...]
 
     @classmethod
-    def draw(cls, sample: Rows, usual_rows: float, most_rows: int, seed: int) -> Resamples:
+    def draw(
+        cls,
+        sample: Rows,
+        usual_rows: float,
+        most_rows: int,
+        seed: int,
+        sizes: tuple[int, ...] | None = None,
+    ) -> Resamples:
         """Draw for sizes from 100 rows (or half the usual number, if that is fewer) to the largest sample.
 
         Args:
@@ -49,12 +56,14 @@ class Resamples:
             usual_rows: of a window's sample.
             most_rows: of any window's sample.
             seed: the same seed gives the same draws.
+            sizes: other sizes than those.
         """
         rng = np.random.default_rng(seed)
         chosen = np.linspace(0, len(sample) - 1, min(ATOMS, len(sample))).astype(np.intp)
-        smallest = max(10, min(SMALLEST, int(usual_rows / 2), most_rows))
-        grid = np.geomspace(smallest, max(most_rows, smallest), STEPS).round()
-        sizes = tuple(int(n) for n in np.unique(grid))
+        if sizes is None:
+            smallest = max(10, min(SMALLEST, int(usual_rows / 2), most_rows))
+            grid = np.geomspace(smallest, max(most_rows, smallest), STEPS).round()
+            sizes = tuple(int(n) for n in np.unique(grid))
 
         def counts(draws: int) -> Counts:
             drawn = rng.multinomial(draws, np.full(len(chosen), 1 / len(chosen)), RESAMPLES)

@@ -48,7 +48,7 @@ def limit_of(model: ModelSpec, reference: Reference) -> float:
     value = reference.holdout_metrics[metric]
     least = LEAST_SCALE
     if metric in IN_LABEL_UNITS:
-        spread = pd.Series(reference.sample["_label"].to_pandas()).std()
+        spread = pd.Series(reference.labelled["_label"].to_pandas()).std()
         least = LEAST_SCALE_OF_SPREAD * float(spread) if math.isfinite(spread) else 0.0
     slack = model.monitoring.performance.max_worse * max(abs(value), least)
     return value - slack if metric in LARGER_IS_BETTER else value + slack
@@ -110,7 +110,7 @@ def limit_at(model: ModelSpec, reference: Reference, rows: int) -> float:
 
 def coin(metric: str, reference: Reference) -> float | None:
     """What a prediction that knows nothing of the row gets of a metric: a constant, or a coin; None where it is not known."""
-    labels = as_numbers(reference.sample["_label"])
+    labels = as_numbers(reference.labelled["_label"])
     labels = labels[np.isfinite(labels)]
     if not len(labels):
         return None
@@ -162,7 +162,7 @@ def about_usual_windows(model: ModelSpec, reference: Reference, rows_learnt: Fra
 
 def _usual_limit(model: ModelSpec, reference: Reference, longer: float = 1.0) -> tuple[int, Limit]:
     """The usual number of rows that are measured in a window, or in one that is so much longer, and the limit there."""
-    rows = max(min(int(reference.usual_rows * longer), model.monitoring.sample_rows), 1)
+    rows = max(min(int(reference.usual_labels * longer), model.monitoring.sample_rows), 1)
     return rows, limit_for(model, reference, rows)
 
 
@@ -318,7 +318,7 @@ def naive(
         y, p, said: labels, predictions and the baseline's predictions of the rows; NaN among the last: the mean.
     """
     metric = model.performance_metric
-    labels = as_numbers(reference.sample["_label"])
+    labels = as_numbers(reference.labelled["_label"])
     mean = float(labels[np.isfinite(labels)].mean()) if np.isfinite(labels).any() else math.nan
     said = np.where(np.isnan(said), mean, said)
     if not np.isfinite(said).all():

@@ -1,7 +1,10 @@
-"""A champion's reference: a sample of the rows it learnt from, and what is usual in them.
+"""A champion's reference: a sample of the rows of the time it learnt from, and what is usual in them.
 
 The training room builds it once for a version and keeps it with the version in MLflow; every later window is
 judged against it. Limits come from the reference's own past: a season that the champion has seen is no drift.
+
+A window has rows whose label never comes, and they may be other rows than the rest. So features, predictions and numbers of
+rows are learnt from all rows of that time, the labels and the error from those that have one.
 """
 
 from __future__ import annotations
@@ -34,19 +37,20 @@ from evergreen.spec import ModelSpec
 FORMAT = 3
 MOST_HELD = 500_000
 SAMPLE_FILE = "reference.parquet"
+LABELLED_FILE = "labelled.parquet"
 PROFILE_FILE = "profile.json"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The sample and the profile of the rows that a champion learnt from.
+    """The sample and the profile of the rows of the time that a champion learnt from.
 
     Attributes:
         sample: `_key`, `_hash` (not in those of earlier versions), `_time`, the features, `_label`, `_prediction`,
             `_outside` (a prediction by a model that had not learnt the row; null where there is none); at most
             `monitoring.sample_rows` rows.
         columns: a profile for each feature, `_prediction` and `_label`.
-        rows: how many rows the champion learnt from.
+        rows: how many rows there are, with a label or without (those of earlier versions: with a label).
         start, end: first and last event time among them, UTC.
         usual_rows: median of the rows in a window that has any.
         window_s: the window's length in seconds when the reference was made.
@@ -57,6 +61,9 @@ class Reference:
         baseline_metrics: the naive baseline's on the same rows; empty in those of earlier releases.
         movement: how the watched metric moves between windows.
         rhythm: when rows usually come, and how many.
+        labels: the same as `sample`, of the rows that have a label; None where all have one.
+        labelled_rows: how many rows have a label: those that the champion learnt from.
+        usual_labels: median of the rows with a label in a window that has any.
     """
 
     sample: pa.Table
@@ -73,11 +80,24 @@ class Reference:
     movement: Movement
     rhythm: Rhythm
     baseline_metrics: Mapping[str, float] = field(default_factory=dict)
+    labels: pa.Table | None = None
+    labelled_rows: int = 0
+    usual_labels: float = 0.0
+
+    @property
+    def labelled(self) -> pa.Table:
+        """The sample of the rows that have a label."""
+        return self.sample if self.labels is None else self.labels
 
     def write(self, folder: Path) -> None:
-        """Write `reference.parquet` and `profile.json` into a folder, which is made if it is not there."""
+        """Write `reference.parquet` and `profile.json` into a folder, which is made if it is not there.
+
+        Where rows without a label are in the sample, `labelled.parquet` too.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(self.sample, folder / SAMPLE_FILE, compression="zstd")
+        if self.labels is not None:
+            pq.write_table(self.labels, folder / LABELLED_FILE, compression="zstd")
         profile: dict[str, Any] = {
             "format": FORMAT,
             "rows": self.rows,
@@ -85,6 +105,9 @@ class Reference:
             "start": self.start.isoformat(),
             "end": self.end.isoformat(),
             "usual_rows": self.usual_rows,
+            "labelled_rows": self.labelled_rows,
+            "usual_labels": self.usual_labels,
+            "labelled_sample_rows": None if self.labels is None else self.labels.num_rows,
             "window_s": self.window_s,
             "windows": self.windows,
             "basis": self.basis,
@@ -106,23 +129,26 @@ class Reference:
                 return self
             return self.moving(model)
         gains = {c.name: c.gain for c in self.columns.values() if c.gain is not None}
-        again = build(model, self.sample, self.holdout_metrics, gains, self.baseline_metrics)
+        again = build(model, self.sample, self.holdout_metrics, gains, self.baseline_metrics, self.labels)
         scale = self.rows / self.sample.num_rows
         rhythm = _rhythm_of(self.sample, model.monitoring.window, scale)
         return replace(
             again,
             rows=self.rows,
             usual_rows=again.usual_rows * scale,
+            labelled_rows=self.labelled_rows,
+            usual_labels=again.usual_labels * self.labelled_rows / self.labelled.num_rows,
             rhythm=replace(rhythm, silence=self.rhythm.silence),
         )
 
     def moving(self, model: ModelSpec, rows: Frame | None = None) -> Reference:
         """This reference with the movement of the error learnt again, for the spec's window and metric.
 
-        `rows`: what it was built from; None: its sample, whose holdout is smaller.
+        `rows`: those that it was built from and that have a label; None: its sample of them, whose holdout is smaller.
         """
-        usual = self.usual_rows * (model.monitoring.window.total_seconds() / self.window_s)
-        return replace(self, movement=_movement(model, rows or InMemory.of(self.sample), self.sample, usual))
+        usual = self.usual_labels * (model.monitoring.window.total_seconds() / self.window_s)
+        rows = rows or InMemory.of(self.labelled)
+        return replace(self, movement=_movement(model, rows, self.labelled, usual))
 
     def seen_by(self, model: ModelSpec) -> ModelSpec:
         """The spec with the features that the champion learnt from, which are what is watched; it may have left some since."""
@@ -145,15 +171,10 @@ class Reference:
                     f"{PROFILE_FILE} has format {profile.get('format')!r}, this version reads {FORMAT} (limits of "
                     "drift and error learnt for a rate of false alarms)"
                 )
-            sample = pq.ParquetFile(folder / SAMPLE_FILE).read()
-            if sample.num_rows != profile["sample_rows"] or not sample.num_rows:
-                raise _unusable(
-                    f"{SAMPLE_FILE} has {sample.num_rows} rows, the profile names {profile['sample_rows']}"
-                )
             columns = [ColumnProfile.from_dict(c) for c in profile["columns"]]
-            absent = [c.name for c in columns if c.name not in sample.column_names]
-            if absent:
-                raise _unusable(f"{SAMPLE_FILE} lacks {', '.join(absent)}")
+            sample = _kept(folder / SAMPLE_FILE, profile["sample_rows"], columns)
+            few = profile.get("labelled_sample_rows")
+            labels = None if few is None else _kept(folder / LABELLED_FILE, few, columns)
             rows, usual = int(profile["rows"]), float(profile["usual_rows"])
             # An earlier release kept no rhythm, and a number of rows that empty windows had made too small.
             rhythm = (
@@ -178,13 +199,17 @@ class Reference:
                 movement=Movement.from_dict(profile["movement"]),
                 rhythm=rhythm,
                 baseline_metrics={k: float(v) for k, v in profile.get("baseline_metrics", {}).items()},
+                labels=labels,
+                # An earlier release knew of rows with a label only.
+                labelled_rows=int(profile.get("labelled_rows", rows)),
+                usual_labels=float(profile.get("usual_labels", usual or rhythm.largest)),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             raise _unusable(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
 
 
 class Frame(Protocol):
-    """Rows that a champion learnt from, by event time; columns are read one at a time.
+    """Rows of the time that a champion learnt from, by event time; columns are read one at a time.
 
     `times` are microseconds since 1970 (UTC), `hashes` numbers that follow from the key alone.
     """
@@ -246,20 +271,22 @@ def build(
     holdout_metrics: Mapping[str, float],
     gains: Mapping[str, float] | None = None,
     baseline_metrics: Mapping[str, float] | None = None,
+    labelled: pa.Table | Frame | None = None,
 ) -> Reference:
-    """Make the reference of a champion from the rows it learnt from.
+    """Make the reference of a champion from the rows of the time it learnt from.
 
     Deterministic: the same rows give the same reference, in whatever order a table has them. Memory is one column.
 
     Args:
         model: names the features and the monitoring settings.
         rows: `_key` (text), `_time` (timestamp with time zone), the features, `_label` and `_prediction`
-            (numbers), a row for each row that the champion learnt from; with `_hash` (int64), that of the feature
+            (numbers), a row for each row of the time that the champion learnt from; with `_hash` (int64), that of the feature
             query, the sample is drawn as the warehouse draws a window's; with `_outside`, see `Reference.sample`.
             Predictions of the newest `training.holdout` are of a model that had not learnt those rows.
         holdout_metrics: the metrics of the champion on its holdout.
         gains: each feature's share of the champion's gain, 0 for one that is not named; none: all count the same.
         baseline_metrics: the metrics of the naive baseline on the holdout.
+        labelled: those of the rows that have a label; None: all have one.
 
     Raises:
         TerminalError: no rows, a column is absent, or the watched metric is missing or not a number.
@@ -297,7 +324,8 @@ def build(
     weighted = weights(share)
     roles = [(n, "feature", True) for n in model.features.numeric]
     roles += [(n, "feature", False) for n in model.features.categorical]
-    roles += [("_prediction", "prediction", True), ("_label", "label", True)]
+    roles += [("_prediction", "prediction", True)]
+    roles += [("_label", "label", True)] if labelled is None else []
     columns = {}
     smallest = np.ones((len(resamples.sizes), RESAMPLES))
     for name, role, numeric in roles:
@@ -306,12 +334,12 @@ def build(
         )
         for values in moves.values() if role != "label" else ():
             smallest = np.minimum(smallest, p_values(values, weighted.get(name, 1.0)))
-    wanted[1:1] = ["_hash"] if "_hash" in frame.names else []
-    wanted += ["_outside"] if "_outside" in frame.names else []
-    kept = frame.take(chosen, wanted)
-    if "_outside" not in wanted:
-        known = pa.array(chosen >= _held_from(model, times))
-        kept = kept.append_column("_outside", pc.if_else(known, kept["_prediction"].cast(pa.float64()), None))
+    kept = _taken(model, frame, chosen, wanted)
+    known, labels, usual_labels = frame, None, past.usual_rows
+    if labelled is not None:
+        known = InMemory.of(labelled) if isinstance(labelled, pa.Table) else labelled
+        columns["_label"], usual_labels = _label(model, known, resamples)
+        labels = _taken(model, known, past_windows.sample_of(known.hashes, monitoring.sample_rows), wanted)
     return Reference(
         sample=kept,
         columns=columns,
@@ -329,10 +357,39 @@ def build(
             basis=past.basis,
         ),
         holdout_metrics={k: float(v) for k, v in holdout_metrics.items() if math.isfinite(v)},
-        movement=_movement(model, frame, kept, past.usual_rows),
+        movement=_movement(model, known, kept if labels is None else labels, usual_labels),
         rhythm=past.rhythm,
         baseline_metrics={k: float(v) for k, v in (baseline_metrics or {}).items() if math.isfinite(v)},
+        labels=labels,
+        labelled_rows=len(known.times),
+        usual_labels=usual_labels,
     )
+
+
+def _taken(model: ModelSpec, frame: Frame, chosen: npt.NDArray[np.intp], columns: Sequence[str]) -> pa.Table:
+    """The rows of a sample, with the hashes and the predictions of models that had not learnt them, as far as known."""
+    wanted = [columns[0], "_hash", *columns[1:], "_outside"]
+    there = frame.names
+    kept = frame.take(chosen, [n for n in wanted if n in there])
+    if "_outside" in there:
+        return kept
+    known = pa.array(chosen >= _held_from(model, frame.times))
+    return kept.append_column("_outside", pc.if_else(known, kept["_prediction"].cast(pa.float64()), None))
+
+
+def _label(model: ModelSpec, frame: Frame, resamples: Resamples) -> tuple[ColumnProfile, float]:
+    """The label's profile from the rows that have one, and how many of those a window usually has."""
+    monitoring, hashes = model.monitoring, frame.hashes
+    past = past_windows.split(frame.times, monitoring, model.training.seed)
+    chosen = past_windows.sample_of(hashes, monitoring.sample_rows)
+    sample = np.zeros(len(hashes), dtype=bool)
+    sample[chosen] = True
+    windows = tuple(w[past_windows.sample_of(hashes[w], monitoring.sample_rows)] for w in past.rows)
+    drawn = Resamples.draw(
+        chosen, past.usual_rows, monitoring.sample_rows, model.training.seed, resamples.sizes
+    )
+    profile, _ = describe(frame.column("_label"), "_label", "label", True, None, sample, past, windows, drawn)
+    return profile, past.usual_rows
 
 
 def _held_from(model: ModelSpec, times: npt.NDArray[np.int64]) -> int:
@@ -367,6 +424,17 @@ def _rhythm_of(sample: pa.Table, window: timedelta, scale: float) -> Rhythm:
     times = np.sort(sample["_time"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy())
     numbers, begins, ends = whole_windows(times, window, past_windows.EDGE_GAP)
     return learn_rhythm(times, window, numbers, ends - begins, max(scale, 1.0))
+
+
+def _kept(file: Path, count: int, columns: Sequence[ColumnProfile]) -> pa.Table:
+    """A sample as `write` wrote it, if it is whole."""
+    sample = pq.ParquetFile(file).read()
+    if sample.num_rows != count or not sample.num_rows:
+        raise _unusable(f"{file.name} has {sample.num_rows} rows, the profile names {count}")
+    absent = [c.name for c in columns if c.name not in sample.column_names]
+    if absent:
+        raise _unusable(f"{file.name} lacks {', '.join(absent)}")
+    return sample
 
 
 def _family(told: dict[str, Any]) -> Family:

@@ -127,7 +127,7 @@ def _title(judgement: Judgement) -> str:
 def _sampled(judgement: Judgement, reference: Reference) -> str:
     return (
         f"Measured on {judgement.sampled_rows:,} of the {judgement.rows:,} rows of the window, against "
-        f"{reference.sample.num_rows:,} of the {reference.rows:,} rows that the champion learnt."
+        f"{reference.sample.num_rows:,} of the {reference.rows:,} rows of the time that the champion learnt from."
     )
 
 
@@ -234,6 +234,9 @@ def _run(
     names = [c.column for c in columns if c.kind in DRIFTS]
     numeric = [n for n in names if reference.columns[n].numeric]
     now, before = window[names], frame(reference.sample.select(names))
+    if reference.labels is not None and "_label" in names:
+        # Evidently leaves missing values out.
+        before["_label"] = frame(reference.labels.select(["_label"]))["_label"].reindex(before.index)
     metrics: list[Any] = []
     for column in columns:
         name = column.column

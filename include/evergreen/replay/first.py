@@ -55,7 +55,7 @@ def _problem(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path) -> T
         try:
             split(model, read(model, taken))
         finally:
-            Path(taken.path).unlink(missing_ok=True)
+            taken.remove()
     except TerminalError as error:
         if error.reason not in TOO_EARLY:
             raise

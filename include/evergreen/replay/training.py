@@ -95,7 +95,7 @@ class Trainer:
                 )
                 finalise(self._model, judged, fits.refit)
         finally:
-            Path(taken.path).unlink(missing_ok=True)
+            taken.remove()
 
     def _settled(
         self, state: State, step: Step, plan: Plan, champion: registry.Champion | None, version: str, run: str
@@ -126,13 +126,13 @@ class Trainer:
                 until, refitted = None, False
                 if promoted:
                     final = finalise(model, judged, fits.refit)
-                    reference = reference_of(model, judged, final)
+                    reference = reference_of(model, taken, judged, final)
                     params = judged.choice.model.training.params
                     self._folder.save_version(version, final.booster, final.encoding, reference, params)
                     until, refitted = final.trained_until.isoformat(), final.refitted
         finally:
             step.fit_seconds += fits.seconds
-            Path(taken.path).unlink(missing_ok=True)
+            taken.remove()
         failed = [c.sentence for c in judged.verdict.checks if not c.passed]
         return Decision(
             as_of=plan.as_of,

@@ -59,21 +59,38 @@ def read(model: ModelSpec, snapshot: Snapshot) -> Rows:
         TerminalError: the file is gone or holds other rows than the snapshot says (NO_ROWS), a key occurs twice
             (BAD_QUERY), a label is unusable (BAD_LABEL).
     """
-    if not Path(snapshot.path).is_file():
-        raise TerminalError(
-            f"{model.name}: the snapshot {snapshot.path} is gone; run the training from its first task again",
-            Reason.NO_ROWS,
-        )
-    count = pq.read_metadata(snapshot.path).num_rows
-    if count != snapshot.rows:
-        raise TerminalError(
-            f"{model.name}: {snapshot.path} holds {count} rows, {snapshot.rows} were written; take it again",
-            Reason.NO_ROWS,
-        )
-    rows = opened(Path(snapshot.path))
+    rows = _whole(model, Path(snapshot.path), snapshot.rows)
     _check_keys(model, rows)
     _check_labels(model, rows)
     return rows
+
+
+def unlabelled(model: ModelSpec, snapshot: Snapshot, rows: Rows) -> Rows:
+    """The mature rows without a label in the time of some rows of a snapshot: no fit sees them, windows will have such rows.
+
+    Raises:
+        TerminalError: their file is gone or holds other rows than the snapshot says (NO_ROWS).
+    """
+    if not snapshot.unlabelled:
+        return rows.part(0, 0)
+    found = _whole(model, snapshot.beside, snapshot.unlabelled)
+    begin = int(np.searchsorted(found.times, rows.times[0], "left"))
+    return found.part(begin, int(np.searchsorted(found.times, rows.times[-1], "right")))
+
+
+def _whole(model: ModelSpec, path: Path, rows: int) -> Rows:
+    if not path.is_file():
+        raise TerminalError(
+            f"{model.name}: the snapshot {path} is gone; run the training from its first task again",
+            Reason.NO_ROWS,
+        )
+    count = pq.read_metadata(path).num_rows
+    if count != rows:
+        raise TerminalError(
+            f"{model.name}: {path} holds {count} rows, {rows} were written; take it again",
+            Reason.NO_ROWS,
+        )
+    return opened(path)
 
 
 def split(model: ModelSpec, rows: Rows) -> Split:

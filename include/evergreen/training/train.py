@@ -128,7 +128,7 @@ def train(
                 "champion_version": champion.version if champion else None,
             }
             record.parameters(mlflow_run, told | _told(model, judged, final, tags))
-            model_id, sums, error_limit = _log_files(model, judged, final, document, mlflow_run)
+            model_id, sums, error_limit = _log_files(model, snapshot, judged, final, document, mlflow_run)
             digest = identity.digest_of(sums)
             record.measured(mlflow_run, model_id, _measured(judged))
             version = None
@@ -274,7 +274,12 @@ def _measured(judged: Judged) -> dict[str, float]:
 
 
 def _log_files(
-    model: ModelSpec, judged: Judged, final: Final, document: dict[str, Any], mlflow_run: str
+    model: ModelSpec,
+    snapshot: Snapshot,
+    judged: Judged,
+    final: Final,
+    document: dict[str, Any],
+    mlflow_run: str,
 ) -> tuple[str, dict[str, str], str]:
     """Log all files; returns MLflow's id of the model, the sums of the files that stay with its version, and what
     is to say of the watch on its error.
@@ -283,7 +288,7 @@ def _log_files(
         run_files, model_files = Path(place, "run"), Path(place, "model")
         run_files.mkdir()
         model_files.mkdir()
-        error_limit = write_run_files(model, judged, final, document, run_files)
+        error_limit = write_run_files(model, snapshot, judged, final, document, run_files)
         registry.log_files(mlflow_run, run_files)
         if judged.choice.board is not None:
             record.show_table(mlflow_run, TABLE_FILE)

@@ -2,7 +2,7 @@
 
 The reference that the watch compares with gets the final model's predictions for the rows before the holdout, and
 for the holdout those of the judged challenger, which had not seen them: what is told about the model's error must
-come from rows it did not learn. The probe keeps the final model's own predictions: what a rollback must see again.
+come from rows it did not learn. Rows without a label between them are predicted likewise: windows will hold such rows, too. The probe keeps the final model's own predictions: what a rollback must see again.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import yaml
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.monitoring import performance, reference
-from evergreen.registry.models import ENCODING_FILE, PROBE_FILE, SPEC_FILE
+from evergreen.registry.models import ENCODING_FILE, PROBE_FILE, SPEC_FILE, predict
 from evergreen.spec import ModelSpec
 from evergreen.training import leaderboard
-from evergreen.training.encode import Encoding, survey
+from evergreen.training.encode import Encoding, encode, survey
 from evergreen.training.evaluate import Judged
 from evergreen.training.fit import gain_shares, gains, refit
 from evergreen.training.gate import prediction_limit
@@ -34,7 +34,8 @@ from evergreen.training.machine import Machine
 from evergreen.training.matrix import write
 from evergreen.training.outside import outside
 from evergreen.training.rows import Rows
-from evergreen.training.split import moment
+from evergreen.training.split import moment, unlabelled
+from evergreen.warehouse.snapshot import Snapshot
 
 PROBE_ROWS = 200
 REFERENCE = "reference"  # folder
@@ -105,6 +106,56 @@ class Predicted:
         return found.select(columns)
 
 
+@dataclass(frozen=True)
+class Together:
+    """Rows of two frames as one, by event time; raises and answers as they do.
+
+    Attributes:
+        frames: the two.
+        order: where in the two, one after the other, each row is.
+    """
+
+    frames: tuple[Predicted, Predicted]
+    order: np.ndarray
+
+    @classmethod
+    def of(cls, one: Predicted, other: Predicted) -> Together:
+        """Those of two frames; of rows of one moment the first frame's come first."""
+        return cls((one, other), np.argsort(np.concatenate([one.times, other.times]), kind="stable"))
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return self.frames[0].names
+
+    @property
+    def times(self) -> np.ndarray:
+        """Event times, microseconds since 1970 (UTC), ascending."""
+        return np.concatenate([f.times for f in self.frames])[self.order]
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """What the keys are sampled by."""
+        return np.concatenate([f.hashes for f in self.frames])[self.order]
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of all rows."""
+        chunks = [chunk for frame in self.frames for chunk in frame.column(name).chunks]
+        return pa.chunked_array(chunks).take(pa.array(self.order))
+
+    def take(self, positions: np.ndarray, columns: Sequence[str]) -> pa.Table:
+        """Some columns of the rows at ascending positions."""
+        places, count = self.order[positions], len(self.frames[0])
+        first = places < count
+        found = [
+            frame.take(places[here] - begin, columns)
+            for frame, here, begin in zip(self.frames, (first, ~first), (0, count), strict=True)
+        ]
+        back = np.empty(len(places), dtype=np.int64)
+        back[np.concatenate([np.flatnonzero(first), np.flatnonzero(~first)])] = np.arange(len(places))
+        return pa.concat_tables(found).take(pa.array(back))
+
+
 def finalise(model: ModelSpec, judged: Judged, refitting: Refitting = refit) -> Final:
     """Fit on all rows if the gate passed and the spec says so; else the judged model is the final one.
 
@@ -170,7 +221,12 @@ def _check_again(model: ModelSpec, judged: Judged, booster: xgb.Booster, predict
 
 
 def write_run_files(
-    model: ModelSpec, judged: Judged, final: Final, document: dict[str, Any], folder: Path
+    model: ModelSpec,
+    snapshot: Snapshot,
+    judged: Judged,
+    final: Final,
+    document: dict[str, Any],
+    folder: Path,
 ) -> str:
     """Write what the MLflow run keeps: spec, verdict with its evidence, leaderboard, notes, importance, encoding, `reference/`.
 
@@ -186,7 +242,7 @@ def write_run_files(
     _json(folder / ENCODING_FILE, final.encoding.to_dict())
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     (folder / SPEC_FILE).write_text(text, encoding="utf-8")
-    found = reference_of(model, judged, final)
+    found = reference_of(model, snapshot, judged, final)
     found.write(folder / REFERENCE)
     return performance.about_usual_windows(model, found, _honest(judged, final))
 
@@ -198,11 +254,38 @@ def _honest(judged: Judged, final: Final) -> Predicted:
     return Predicted(judged.split.rows, honest, final.outside)
 
 
-def reference_of(model: ModelSpec, judged: Judged, final: Final) -> reference.Reference:
-    """What the version will be watched against."""
+def reference_of(model: ModelSpec, snapshot: Snapshot, judged: Judged, final: Final) -> reference.Reference:
+    """What the version will be watched against.
+
+    Args:
+        model: the spec.
+        snapshot: that was trained on, for its rows without a label.
+        judged: the challenger.
+        final: the version.
+
+    Raises:
+        TerminalError: the file of those rows is gone or holds others (NO_ROWS); see `reference.build`.
+    """
     shares = gain_shares(final.booster, final.encoding)
-    rows = _honest(judged, final)
-    return reference.build(model, rows, judged.holdout, shares, judged.naive)
+    labelled = _honest(judged, final)
+    rest = unlabelled(model, snapshot, judged.split.rows)
+    if not len(rest):
+        return reference.build(model, labelled, judged.holdout, shares, judged.naive)
+    held = int(np.searchsorted(rest.times, judged.split.holdout.times[0]))
+    guessed = np.concatenate([
+        _predicted(final.encoding, final.booster, rest.part(0, held)),
+        _predicted(judged.encoding, judged.fitted.booster, rest.part(held)),
+    ])  # fmt: skip
+    every = Together.of(labelled, Predicted(rest, guessed, np.full(len(rest), np.nan)))
+    return reference.build(model, every, judged.holdout, shares, judged.naive, labelled)
+
+
+def _predicted(encoding: Encoding, booster: xgb.Booster, rows: Rows) -> np.ndarray:
+    found = [
+        predict(booster, encode(encoding, pa.Table.from_batches([batch])).matrix)
+        for batch in rows.batches(encoding.features)
+    ]
+    return np.concatenate([np.empty(0), *found])
 
 
 def write_model_files(judged: Judged, final: Final, folder: Path) -> list[Path]:

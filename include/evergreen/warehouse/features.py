@@ -37,6 +37,7 @@ def feature_query(
     end: datetime | None,
     *,
     mature_at: datetime | None = None,
+    labelled: bool = False,
     ordered: bool = True,
     entity: bool = False,
     among: Mapping[str, sql.Composable] | None = None,
@@ -51,7 +52,8 @@ def feature_query(
         model: whose query is run.
         start: first event time, included; None for no limit.
         end: last event time, excluded; None for no limit.
-        mature_at: leave out rows whose label is missing or was not mature by then.
+        mature_at: leave out rows whose label was not mature by then; what has none by then may never get one.
+        labelled: leave out rows without a label.
         ordered: by event time and key; a query that only counts need not be.
         entity: also `_entity` (bigint, after `_time`): equal for rows whose key differs in the event time only; 0
             where nothing but the event time makes the key, or the event time is no part of it.
@@ -62,6 +64,7 @@ def feature_query(
     where = _range(model, start, end)
     if mature_at is not None:
         where.append(sql.SQL("{} <= {}").format(time, sql.Literal(mature_at - model.label.delay)))
+    if labelled:
         where.append(sql.SQL("{} IS NOT NULL").format(label))
     for name, values in (among or {}).items():
         where.append(sql.SQL("{} = ANY ({})").format(sql.Identifier(name), values))

@@ -2,6 +2,9 @@
 
 The same as-of time gives the same rows and the same fingerprint however often it is taken, because the
 datasets keep the versions that later corrections replaced.
+
+Rows whose label did not come by the time that it should have lie in a second file. Nothing is fitted on them; windows
+are watched with such rows in them, so a champion's reference holds them, too.
 """
 
 from __future__ import annotations
@@ -26,21 +29,36 @@ from evergreen.warehouse.disk import room
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Where a snapshot lies and what it holds; small enough for XCom."""
+    """Where a snapshot lies and what it holds; small enough for XCom.
+
+    `unlabelled`: how many mature rows have no label; `beside` is their file. Fingerprint, rows, start and end are of the rows
+    with one.
+    """
 
     path: str
     fingerprint: str
     rows: int
     start: str
     end: str
+    unlabelled: int = 0
+
+    @property
+    def beside(self) -> Path:
+        """The file of the mature rows without a label; there is none if there are no such rows."""
+        return _beside(Path(self.path))
+
+    def remove(self) -> None:
+        """Delete the files."""
+        for path in (Path(self.path), self.beside):
+            path.unlink(missing_ok=True)
 
 
 def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeout_s: int = 1500) -> Snapshot:
     """Write the snapshot of a model as of a time and return its reference.
 
     Rows have event time in [as_of - the longest window, as_of), features and label arrived by as_of, and a
-    label that was mature by then (event time + label.delay <= as_of). The file appears whole or not at all. The
-    memory it takes does not depend on the number of rows.
+    label that was mature by then (event time + label.delay <= as_of). Those that differ in nothing but that they have no label go
+    to a file beside it. The file appears whole or not at all. The memory it takes does not depend on the number of rows.
 
     Args:
         specs: all specs (the model's datasets are among them).
@@ -63,25 +81,32 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
         if scratch.old(left):
             left.unlink(missing_ok=True)
     fingerprint = Fingerprint(schema)
-    rows, size, first, last = 0, 0, None, None
+    rows, unlabelled, size, first, last = 0, 0, 0, None, None
     with (
         room(f"taking the snapshot of {model.name}", target, lambda: 2 * size or None),
         scratch.folder(target) as work,
     ):
-        part = work / "rows.parquet"
+        part, rest = work / "rows.parquet", work / "unlabelled.parquet"
         with (
             views.reading(specs, model, as_of, timeout_s=timeout_s) as reader,
-            pq.ParquetWriter(
-                part, schema, compression="lz4", use_dictionary=list(model.features.categorical)
-            ) as writer,
+            pq.ParquetWriter(part, schema, **_written(model)) as writer,
+            pq.ParquetWriter(rest, schema, **_written(model)) as aside,
         ):
             for batch in reader.stream(query, schema):
-                writer.write_batch(batch)
-                fingerprint.update(batch)
-                rows += batch.num_rows
                 size += batch.nbytes
-                first = first or batch.column("_time")[0].as_py()
-                last = batch.column("_time")[-1].as_py()
+                known = batch
+                if missing := batch.column("_label").null_count:
+                    has = pc.is_valid(batch.column("_label"))
+                    known = batch.filter(has)
+                    aside.write_batch(batch.filter(pc.invert(has)))
+                    unlabelled += missing
+                if not known.num_rows:
+                    continue
+                writer.write_batch(known)
+                fingerprint.update(known)
+                rows += known.num_rows
+                first = first or known.column("_time")[0].as_py()
+                last = known.column("_time")[-1].as_py()
         if not rows or first is None or last is None:
             since = "the beginning" if start is None else start.isoformat()
             raise TerminalError(
@@ -91,10 +116,22 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
             )
         digest = fingerprint.hexdigest()
         path = target / f"{as_of:%Y%m%dT%H%M%SZ}-{digest[:16]}.parquet"
+        # First, so that no snapshot is there without them.
+        if unlabelled:
+            rest.replace(_beside(path))
+        else:
+            _beside(path).unlink(missing_ok=True)
         part.replace(path)
-    return Snapshot(
-        str(path), digest, rows, first.isoformat(), (last + timedelta(microseconds=1)).isoformat()
-    )
+    end = (last + timedelta(microseconds=1)).isoformat()
+    return Snapshot(str(path), digest, rows, first.isoformat(), end, unlabelled)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_suffix(".unlabelled.parquet")
+
+
+def _written(model: ModelSpec) -> dict[str, Any]:
+    return {"compression": "lz4", "use_dictionary": list(model.features.categorical)}
 
 
 def write_seen(
@@ -126,7 +163,7 @@ def write_seen(
         TransientError: the warehouse does not answer.
     """
     schema = arrow.feature_schema(model, entity=True)
-    query = features.feature_query(model, start, as_of, mature_at=as_of, entity=True)
+    query = features.feature_query(model, start, as_of, mature_at=as_of, labelled=True, entity=True)
     with views.reading(specs, model, as_of, timeout_s=timeout_s) as reader:
         if lacks := features.lacking(model, features.types(reader), categories):
             told = "; ".join(f"{name}: {why}" for name, why in lacks.items())
