@@ -32,6 +32,7 @@ from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 import wiring
+from evergreen.errors import Reason, TerminalError
 from evergreen.spec import ModelSpec
 
 
@@ -79,6 +80,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                     "decision": run.decision.kind.value if run.decision else None,
                     "request": run.request,
                     "problems": list(run.problems),
+                    "reason": run.reason.value if run.reason else None,
                 },
                 announce=run.announce,
                 announce_rollback=champion["due"],
@@ -89,8 +91,11 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         @task
         def verdict(news: dict[str, Any]) -> None:
             """Turn the run red where a part of the monitor could not be done; the others were."""
-            if news["problems"]:
-                raise AirflowFailException(". ".join(news["problems"]))
+            told = ". ".join(news["problems"])
+            if told and news.get("reason"):
+                raise TerminalError(told, Reason(news["reason"]))
+            if told:
+                raise AirflowFailException(told)
 
         judged = judge()
         wiring.announce(

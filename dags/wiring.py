@@ -32,7 +32,7 @@ from airflow.sdk.exceptions import (
 
 import mailing
 from evergreen import settings
-from evergreen.errors import TRANSIENT
+from evergreen.errors import TRANSIENT, Reason
 from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_dataset, load_model, load_specs
 from evergreen.spec.environment import environment_problems
 
@@ -303,7 +303,9 @@ def report_failure(context: dict[str, Any]) -> None:
     no_ledger = subject.endswith("/")
     if no_ledger and exception is None:
         return  # Airflow calls this for a lost process in the DAG processor, and `report_run` there too
-    _record(run_id(context), ti.task_id, ti.try_number, str(exception or KILLED), ti.log_url, cut_off)
+    code = getattr(exception, "reason", None)
+    reason = code if isinstance(code, Reason) else None
+    _record(run_id(context), ti.task_id, ti.try_number, str(exception or KILLED), ti.log_url, cut_off, reason)
     if no_ledger:
         with suppress(Exception):  # then it is told again by the run: rather twice than never
             ti.xcom_push(key=TOLD, value=True)
@@ -384,7 +386,15 @@ def _silent(context: dict[str, Any], name: str) -> list[tuple[str, int]]:
     return timed_out + [(t, tries.get(t, 0)) for t in failed if t not in told]
 
 
-def _record(run: str, task_id: str, try_number: int, error: str, url: str, cut_off: datetime) -> None:
+def _record(
+    run: str,
+    task_id: str,
+    try_number: int,
+    error: str,
+    url: str,
+    cut_off: datetime,
+    reason: Reason | None = None,
+) -> None:
     """Write a failure into the ledger and owe its mail; where that cannot be, mail it directly."""
     from evergreen.alerting import failures
 
@@ -393,7 +403,7 @@ def _record(run: str, task_id: str, try_number: int, error: str, url: str, cut_o
         mailing.send(failures.bare_message(run.partition("/")[0], run, task_id, error, url))
         return
     try:
-        failures.record(subject, run, task_id, try_number, error, url, cut_off)
+        failures.record(subject, run, task_id, try_number, error, url, cut_off, reason)
     except Exception as second:
         log.exception("the failure could not be recorded; mailing it directly")
         mailing.send(failures.bare_message(subject, run, task_id, error, url, second))

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from evergreen import ledger
+from evergreen.errors import Reason
 from evergreen.ledger import Kind
 from evergreen.monitoring.monitor import Run
 from evergreen.warehouse.connection import connect, fetch
@@ -39,7 +40,9 @@ def run(dag: Any, monkeypatch: pytest.MonkeyPatch, found: Run) -> tuple[str, dic
 def test_a_part_that_failed_turns_the_run_red_once_the_rest_is_announced(
     dag: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = Run((), None, None, True, 7, ("judging the windows: the reference is lost",))
+    broken = Run(
+        (), None, None, True, 7, ("judging the windows: the reference is lost",), Reason.REGISTRY_MISMATCH
+    )
     state, tasks = run(dag, monkeypatch, broken)
     assert (state, tasks["judge"], tasks["announce"], tasks["verdict"]) == (
         "failed",
@@ -55,9 +58,12 @@ def test_a_part_that_failed_turns_the_run_red_once_the_rest_is_announced(
             if d.evidence["task_id"] != "(run)"
         )
         (owed,) = fetch(
-            conn, "SELECT incident FROM evergreen.mail WHERE kind = 'run_failed' AND decision_id = %s", (failed.id,)
+            conn,
+            "SELECT incident FROM evergreen.mail WHERE kind = 'run_failed' AND decision_id = %s",
+            (failed.id,),
         )
     assert "judging the windows: the reference is lost" in str(failed.evidence)
+    assert failed.evidence["reason"] == "registry_mismatch"
     assert "monitor__small.verdict" in owed["incident"]
 
     state, tasks = run(dag, monkeypatch, Run((), None, None, False, None))

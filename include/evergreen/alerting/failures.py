@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
+from typing import Any
 
 from evergreen import settings
 from evergreen.alerting import threads, words
@@ -15,6 +16,7 @@ from evergreen.alerting.letter import Known, Letter, facts, known_links
 from evergreen.alerting.links import airflow_dag_url, airflow_run_url
 from evergreen.alerting.outbox import raise_incident, redact
 from evergreen.alerting.recipients import fleet
+from evergreen.errors import Reason
 from evergreen.ledger import Decision, Kind, append
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -30,11 +32,29 @@ MAIN = {
     "ingest": "land", "correct": "correct", "train": "settle", "score": "score", "monitor": "judge", "rollback": "roll_back",
 }  # fmt: skip
 
+# Reasons that name a cause outside of the task, such as a champion that is gone from MLflow: whatever runs for the model meets it.
+SHARED = frozenset({
+    Reason.REGISTRY_MISMATCH, Reason.PROBE_FAILED, Reason.BAD_QUERY, Reason.NO_ROLE, Reason.UNREACHABLE, Reason.BUSY,
+    Reason.NO_SPACE,
+})  # fmt: skip
+# The kinds of DAG that meet it: they run by themselves, and use the champion. A rollback or an approval is of another version,
+# and a person waits for it.
+MEET = ("train", "score", "monitor")
+
+SAME = "Whatever else runs for this model (training, scoring, monitor) and fails for the same reason belongs to this e-mail."
+
 _VARIABLE = re.compile(r"0x[0-9a-f]+|[0-9a-f]{12,}|\d+", re.IGNORECASE)
 
 
 def record(
-    subject: str, run_id: str, task_id: str, try_number: int, error: str, log_url: str, as_of: datetime
+    subject: str,
+    run_id: str,
+    task_id: str,
+    try_number: int,
+    error: str,
+    log_url: str,
+    as_of: datetime,
+    reason: Reason | None = None,
 ) -> Decision:
     """Write a failed task into the ledger and owe its e-mail, in one transaction; does not send.
 
@@ -44,6 +64,10 @@ def record(
     be silent if an equal one was told months before and nothing was decided since. Until the task has succeeded (see
     `worked`) its mails are one thread; a failure within RELAPSE of that success is not mailed.
 
+    What several tasks of a model meet (the same reason of SHARED, in DAGs of MEET) is one incident, of the task that met it
+    first: as long as it is open the others are told once a week at most, by whichever fails first then. One that still
+    fails when the first has succeeded is told for itself.
+
     Args:
         subject: `model/NAME` or `dataset/NAME`.
         run_id: `dag_id/run_id`.
@@ -52,11 +76,13 @@ def record(
         error: the exception's text; passwords in it are blotted out.
         log_url: Airflow's page of the log.
         as_of: the run's as-of time.
+        reason: the code of the error, where it has one.
 
     Raises:
         TransientError: the warehouse does not answer.
     """
     dag_id, error = run_id.partition("/")[0], redact(error)
+    week = f"{as_of.astimezone(timezone.utc):%G-W%V}"
     # Numbers and ids differ between two failures of the same kind.
     signature = hashlib.sha256(_VARIABLE.sub("#", error).encode()).hexdigest()[:12]
     with connect() as conn:
@@ -71,7 +97,7 @@ def record(
                 dedupe_key=f"failed:{run_id}:{task_id}:{try_number}",
                 evidence={
                     "dag_id": dag_id, "task_id": task_id, "try_number": try_number, "error": error,
-                    "log_url": log_url,
+                    "log_url": log_url, **({"reason": reason.value} if reason else {}),
                 },
             ),
         )  # fmt: skip
@@ -85,11 +111,42 @@ def record(
             "SELECT coalesce(max(id), 0) AS id FROM evergreen.decision WHERE subject = %s AND (kind <> ALL(%s) OR id = %s)",
             (subject, [kind.value for kind in NOTHING_WORKED], ended.id if ended else None),
         )[0]["id"]
-        incident = f"{prefix}{settled}:{as_of.astimezone(timezone.utc):%G-W%V}:{signature}"
-        thread = known.incident if known and not ended else incident
-        more = {"update_of": known.opened.isoformat()} if known and thread != incident else {}
+        incident = f"{prefix}{settled}:{week}:{signature}"
+        more: dict[str, Any] = {}
+        first = known if known and not ended else None
+        if reason in SHARED and dag_id.partition("__")[0] in MEET:
+            more["classes"] = [reason.value]
+            own, first = first, first or _met(conn, subject, reason)
+            if first and not _news(conn, first, incident, week, own is not None):
+                return decision
+        thread = first.incident if first else incident
+        if first and thread != incident:
+            more["update_of"] = first.opened.isoformat()
         raise_incident(conn, incident, subject, "run_failed", decision.id, more, thread=thread)
     return decision
+
+
+def _met(conn: Connection, subject: str, reason: Reason) -> threads.Thread | None:
+    """The open incident of the other tasks that have met the same cause; the oldest, if there are several."""
+    met = [
+        thread
+        for kind in MEET
+        for thread in threads.open_ones(conn, subject, "run_failed", prefix=f"failed:{kind}__")
+        if reason.value in thread.classes
+    ]
+    return min(met, key=lambda thread: thread.opened, default=None)
+
+
+def _news(conn: Connection, thread: threads.Thread, incident: str, week: str, own: bool) -> bool:
+    """Whether a failure of a cause that is told is told again: nothing was this week, or its own task fails otherwise."""
+    rows = fetch(
+        conn,
+        "SELECT incident FROM evergreen.mail WHERE coalesce(thread, incident) = %s AND kind = 'run_failed'",
+        (thread.incident,),
+    )
+    told = [str(row["incident"]).rsplit(":", 2)[1:] for row in rows]
+    signature = incident.rpartition(":")[2]
+    return not any(w == week for w, _ in told) or (own and not any(s == signature for _, s in told))
 
 
 def told(run_id: str, tries: Mapping[str, int], since: datetime | None) -> set[str]:
@@ -174,7 +231,7 @@ def run_failed(conn: Connection, known: Known) -> Letter:
     """What is said about a failed task."""
     dag, task = known.text("dag", "dag_id"), known.text("task", "task_id")
     error = known.text("error", "exception")
-    log = known.get("log", "log_url")
+    log, reason = known.get("log", "log_url"), known.get("reason")
     return Letter(
         headline=f"{dag} failed in {task}",
         summary=f"{known.name}: {dag} failed in {task}",
@@ -182,10 +239,12 @@ def run_failed(conn: Connection, known: Known) -> Letter:
             f"The task {task} of {dag} failed and is not tried again by itself: mend what the error names and clear the task.",
             "Until something works again, or until the next week begins, later failures of it with the same error go "
             "to the ledger and bring no e-mail. When the task succeeds you get one.",
+            *((SAME,) if reason in {one.value for one in SHARED} else ()),
         ),
         tone="bad",
         facts=facts(
             ("Error", error),
+            *((("Kind of error", words.reason(str(reason))),) if reason else ()),
             ("DAG run", known.run_id),
             ("Task", task),
             ("Try", known.get("try", "try_number")),

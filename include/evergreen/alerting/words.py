@@ -92,6 +92,13 @@ REASONS = {
     "holdout_steps": "steps in which the judged rows were predicted",
     "beats_baseline": "better than the naive baseline",
     "holdout_rows": "rows in the holdout",
+    "registry_mismatch": "MLflow does not have the model as it was registered",
+    "probe_failed": "the model predicts otherwise than when it was trained",
+    "bad_query": "the feature query does not run as the spec needs it",
+    "no_role": "a role is missing in PostgreSQL",
+    "unreachable": "a server did not answer",
+    "busy": "a server was busy for too long",
+    "no_space": "a disk was full",
     "fresh_rows": "judged rows that the champion had learnt",
 }
 METRICS = {

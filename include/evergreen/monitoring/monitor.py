@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from evergreen import ledger
-from evergreen.errors import may_pass
+from evergreen.errors import EvergreenError, Reason, may_pass
 from evergreen.ledger import Decision, Kind
 from evergreen.monitoring import after_promotion, early, judge, policy
 from evergreen.monitoring.judgement import Judgement
@@ -41,6 +41,7 @@ class Run:
         announce: whether the training is to be woken.
         request: the newest open retrain request.
         problems: what could not be done, and why; the other parts were done.
+        reason: the code of all problems, where they have one and the same.
     """
 
     judged: tuple[Judgement, ...]
@@ -49,6 +50,7 @@ class Run:
     announce: bool
     request: int | None
     problems: tuple[str, ...] = ()
+    reason: Reason | None = None
 
     @property
     def rolled_back(self) -> bool:
@@ -79,6 +81,7 @@ def monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run
 
 def _monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run | None:
     problems: list[str] = []
+    reasons: set[Reason | None] = set()
 
     def attempt(what: str, do: Callable[[], _T], otherwise: _T) -> _T:
         try:
@@ -88,6 +91,7 @@ def _monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Ru
                 raise
             log.exception("%s: %s failed; the run goes on without it", model.name, what)
             problems.append(f"{what}: {error}")
+            reasons.add(error.reason if isinstance(error, EvergreenError) else None)
             return otherwise
 
     with connect() as conn:
@@ -104,4 +108,5 @@ def _monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Ru
     attempt("the mails about estimates", lambda: early.tell(model, as_of, run_id), None)
     attempt("the alias in MLflow", lambda: confirm_alias(model, as_of, run_id), None)
     announce, request = wake(model, decision, as_of)
-    return Run(tuple(judged), watched, decision, announce, request, tuple(problems))
+    reason = reasons.pop() if len(reasons) == 1 else None
+    return Run(tuple(judged), watched, decision, announce, request, tuple(problems), reason)

@@ -9,6 +9,7 @@ import pytest
 
 from evergreen.alerting import failures
 from evergreen.alerting.outbox import deliver
+from evergreen.errors import Reason
 from evergreen.ledger import Decision, Kind, find
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
@@ -140,3 +141,119 @@ def test_a_failure_that_cannot_be_recorded_has_an_email_without_a_warehouse(
     for said in ("disk full", "http://log", "the warehouse does not answer"):
         assert said in text
     assert "hunter2" not in text
+
+
+GONE = "cannot load version 3: MLflow has no such thing"
+MODEL = "model/bike_demand"
+
+
+def meet(
+    kind: str,
+    day: float,
+    error: str = GONE,
+    reason: Reason | None = Reason.REGISTRY_MISMATCH,
+) -> int:
+    """The main task of a DAG fails; how many mails are owed by then."""
+    failures.record(
+        MODEL, f"{kind}__bike_demand/{day}", failures.MAIN[kind], 1, error, "", AS_OF + timedelta(days=1 + day), reason
+    )  # fmt: skip
+    return owed()
+
+
+def ends(kind: str, day: float) -> bool:
+    return failures.worked(
+        MODEL, f"{kind}__bike_demand/{day}", failures.MAIN[kind], AS_OF + timedelta(days=1 + day)
+    )
+
+
+@pytest.mark.parametrize(
+    "order", [("score", "monitor", "train"), ("train", "score", "monitor")], ids="-".join
+)
+@pytest.mark.parametrize("reason", sorted(failures.SHARED), ids=str)
+def test_what_several_tasks_meet_is_told_once_and_ends_once(
+    warehouse_url: str, order: tuple[str, ...], reason: Reason, specs: Specs
+) -> None:
+    for day in range(3):
+        for place, kind in enumerate(order):
+            assert meet(kind, day + place / 24, f"{kind}: {GONE}", reason) == 1
+    assert recorded() == 9
+    sent: list = []
+    deliver(specs, sent.append)
+    assert [ends(kind, 4) for kind in order] == [True, False, False]
+    deliver(specs, sent.append)
+    assert [m["Subject"].partition(": ")[2] for m in sent] == [
+        f"{order[0]}__bike_demand failed in {failures.MAIN[order[0]]}",
+        f"recovered, {failures.MAIN[order[0]]} runs again after 4d",
+    ]
+    assert failures.SAME in " ".join(sent[0].get_body(("plain",)).get_content().split())
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("monitor", Reason.NO_SPACE),
+        ("monitor", None),
+        ("monitor", Reason.NO_ROWS),
+        ("rollback", Reason.REGISTRY_MISMATCH),
+    ],
+    ids=["another shared reason", "no reason", "a reason of its own", "a rollback is of another version"],
+)
+def test_another_cause_is_another_incident(warehouse_url: str, kind: str, reason: Reason | None) -> None:
+    meet("score", 0)
+    assert meet(kind, 1, reason=reason) == 2
+
+
+def test_a_reason_that_is_not_shared_is_told_for_each_task(warehouse_url: str) -> None:
+    meet("score", 0, reason=Reason.NO_ROWS)
+    assert meet("train", 0, reason=Reason.NO_ROWS) == 2
+
+
+def test_another_model_has_an_incident_of_its_own(warehouse_url: str) -> None:
+    meet("score", 0)
+    failures.record(
+        "model/bike_rush", "score__bike_rush/x", "score", 1, GONE, "", AS_OF, Reason.REGISTRY_MISMATCH
+    )
+    assert owed() == 2
+
+
+def test_what_still_fails_once_the_first_works_is_told(warehouse_url: str) -> None:
+    meet("score", 0)
+    meet("monitor", 0.1)
+    assert ends("score", 0.5)
+    assert meet("monitor", 0.6) == 3
+    assert meet("score", 0.7) == 3, "so soon after it worked it is the same trouble"
+    assert meet("score", 2) == 3, "it meets what the monitor has told"
+
+
+def test_the_first_to_fail_otherwise_is_told_and_the_others_are_not(warehouse_url: str) -> None:
+    meet("score", 0)
+    assert meet("monitor", 0.1, "judging the windows: gone. the alias: gone") == 1
+    assert meet("monitor", 0.2, "the alias: gone") == 1
+    assert meet("score", 0.3, "its encoding is damaged") == 2
+    assert meet("score", 0.4) == 2
+
+
+@pytest.mark.parametrize("first", ["score", "monitor"])
+def test_an_outage_that_goes_on_is_told_once_a_week_by_whoever_fails_first(
+    warehouse_url: str, first: str
+) -> None:
+    second = {"score": "monitor", "monitor": "score"}[first]
+    meet("score", 0)
+    for week in (1, 2):
+        assert meet(first, 7 * week) == 1 + week
+        assert meet(second, 7 * week + 1) == 1 + week
+    with connect() as conn:
+        assert (
+            len({r["t"] for r in fetch(conn, "SELECT coalesce(thread, incident) AS t FROM evergreen.mail")})
+            == 1
+        )
+
+
+def test_a_decision_meanwhile_makes_no_second_incident(
+    warehouse_url: str, decide: Callable[..., Decision], conn: Connection
+) -> None:
+    meet("score", 0)
+    decide(Kind.AWAITING_APPROVAL, "champion_cannot_be_evaluated", version="2")
+    conn.commit()
+    assert meet("score", 0.1) == 1
+    assert meet("monitor", 0.2) == 1

@@ -10,9 +10,11 @@ import pytest
 from mlflow import MlflowClient
 
 from evergreen import ledger, registry
+from evergreen.alerting import failures
 from evergreen.errors import EvergreenError, Reason, TerminalError
 from evergreen.ledger import Kind
 from evergreen.monitoring import after_promotion
+from evergreen.monitoring.monitor import monitor
 from evergreen.registry.rollback import rollback
 from evergreen.scoring.score import score
 from evergreen.training import approval
@@ -103,6 +105,25 @@ def test_a_lost_champion_is_left_by_way_of_a_person(one, start, lose):
         == "cannot_compare"
     )
     assert retrained(one, start, 42, "dag/three").verdict.reason is not ALONE
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in LOSSES if n != "files-changed"]
+)  # the monitor reads no changed encoding
+def test_a_lost_champion_is_one_mail_whoever_finds_it(one, start, name):
+    as_of = start + timedelta(days=31)
+    LOSSES[name](one)
+    with pytest.raises(TerminalError) as failed:
+        score(one.specs, one.model, as_of, "score__rides/1")
+    assert failed.value.reason is Reason.REGISTRY_MISMATCH
+    found = monitor(one.specs, one.model, as_of, "monitor__rides/1")
+    assert found.problems
+    assert found.reason is failed.value.reason
+    for dag, task, told in (("score", "score", str(failed.value)), ("monitor", "verdict", found.problems[0])):
+        failures.record("model/rides", f"{dag}__rides/1", task, 1, told, "", as_of, found.reason)
+    with connect() as conn:
+        (mail,) = fetch(conn, "SELECT incident FROM evergreen.mail WHERE kind = 'run_failed'")
+    assert "score__rides" in mail["incident"]
 
 
 def test_nobody_is_promoted_without_a_person(one, start):
