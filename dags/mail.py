@@ -1,8 +1,9 @@
 """
-### Mail: what could not be sent is tried again, and specs that cannot be used are told
+### Mail: what could not be sent is tried again; specs that cannot be used and failures that nobody told are told
 
 **What.** Looks at all specs, and owes a mail to EVERGREEN_MAIL_TO for each file, or variable of the environment, that cannot be used: once, and once more when
-it is good again. Then sends every e-mail that waits in `evergreen.mail`: those that the mail server did not take (where it
+it is good again. Asks Airflow about the tasks that have begun and not told how they ended: one whose process was killed, and whose
+run could not tell of it either, is recorded and mailed as a failed task, half an hour later at most. Then sends every e-mail that waits in `evergreen.mail`: those that the mail server did not take (where it
 refused some recipients: to these alone), and what a silence had kept back once it has ended (one letter for each model or
 dataset). Runs that have something to tell send it themselves; this DAG does not wait for the next run of the same model.
 
@@ -48,6 +49,11 @@ with DAG(
 
         if "dag_run" in context:  # who only wants the mails sent has no run
             spec_problems.tell(wiring.specs_and_environment(), wiring.as_of(context), wiring.run_id(context))
+            try:
+                wiring.tell_lost()
+            finally:  # what else waits does not wait for Airflow's answer
+                subjects = mailing.deliver_all()
+            return subjects
         return mailing.deliver_all()
 
     send_waiting()

@@ -284,9 +284,54 @@ def default_args(owner: str) -> dict[str, Any]:
             ]
         ),
         "execution_timeout": timedelta(minutes=30),
+        "on_execute_callback": report_start,
         "on_failure_callback": report_failure,
         "on_success_callback": report_success,
+        "on_skipped_callback": report_skip,
     }
+
+
+def report_start(context: dict[str, Any]) -> None:
+    """Note that a task begins, so that one which is killed is found (`tell_lost`); the task begins whatever happens here."""
+    from evergreen.alerting import begun
+
+    ti = context["ti"]
+    try:
+        # A task without the callback tells by other means, see `_silent`.
+        if context["task"].has_on_failure_callback:
+            begun.begin(run_id(context), ti.task_id, ti.try_number, ti.log_url or "", _cut_off(context))
+    except Exception:
+        log.warning(
+            "that the task begins could not be noted; were it killed, the run would have to tell",
+            exc_info=True,
+        )
+
+
+def report_skip(context: dict[str, Any]) -> None:
+    """A task that skipped itself has nothing more to tell."""
+    _forget(run_id(context), context["ti"].task_id)
+
+
+def _forget(run: str, task_id: str) -> None:
+    from evergreen.alerting import begun
+    from evergreen.warehouse.connection import connect
+
+    try:
+        with connect() as conn:
+            begun.ended(conn, run, task_id)
+    except Exception:
+        log.warning(
+            "how %s of %s ended could not be noted; the DAG mail asks Airflow", task_id, run, exc_info=True
+        )
+
+
+def _cut_off(context: dict[str, Any]) -> datetime:
+    """The run's as-of time; when it was due where that cannot be read, as a bad Param may itself be what fails."""
+    try:
+        return as_of(context)
+    except Exception:
+        due: datetime = context["dag_run"].run_after
+        return due
 
 
 def report_failure(context: dict[str, Any]) -> None:
@@ -294,11 +339,8 @@ def report_failure(context: dict[str, Any]) -> None:
 
     If even the ledger cannot be reached, the mail goes out directly: a failure is never silent.
     """
-    ti, run, exception = context["ti"], context["dag_run"], context.get("exception")
-    try:
-        cut_off = as_of(context)
-    except Exception:  # a bad Param or event may itself be what failed
-        cut_off = run.run_after
+    ti, exception = context["ti"], context.get("exception")
+    cut_off = _cut_off(context)
     subject = _subject(run_id(context))
     no_ledger = subject.endswith("/")
     if no_ledger and exception is None:
@@ -386,6 +428,57 @@ def _silent(context: dict[str, Any], name: str) -> list[tuple[str, int]]:
     return timed_out + [(t, tries.get(t, 0)) for t in failed if t not in told]
 
 
+def tell_lost() -> int:
+    """Record and mail tasks that failed and of which nobody has told: their process was killed, and so was their run's callback.
+
+    To be called in a task: what is left in `evergreen.begun` is held against the states that Airflow gives it. What failed is
+    told by the second look, as the run's own callback may be about to.
+
+    Returns:
+        How many failures were told.
+    """
+    from itertools import groupby
+
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    from evergreen.alerting import begun, failures
+    from evergreen.warehouse.connection import connect
+
+    with connect() as conn:
+        left = begun.left(conn)
+    count = 0
+    for run, tasks in groupby(sorted(left, key=lambda one: one.run_id), key=lambda one: one.run_id):
+        dag_id, _, own_id = run.partition("/")
+        states = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[own_id]).get(own_id, {})
+        for one in tasks:
+            state = states.get(one.task_id, "gone")
+            task_id, try_number, error = one.task_id, one.try_number, KILLED
+            if state == "skipped" and RuntimeTaskInstance.get_dagrun_state(dag_id, own_id) == "failed":
+                # It did not skip itself, or it had said so: it was running when the run's time was over.
+                task_id, try_number, error = (
+                    RUN,
+                    0,
+                    "the run was ended while this task ran: mostly it hit its time limit",
+                )
+            elif state not in ("failed", "success", "skipped", "upstream_failed", "removed", "gone"):
+                continue
+            elif state != "failed":
+                _forget(run, one.task_id)
+                continue
+            told = set() if _subject(run).endswith("/") else failures.told(run, {task_id: try_number}, None)
+            if task_id in told or (told and state == "skipped"):
+                _forget(run, one.task_id)
+            elif one.doubtful:
+                log.warning("%s of %s failed and nobody has told; telling now", task_id, run)
+                _record(run, task_id, try_number, error, one.log_url, one.as_of)
+                _forget(run, one.task_id)
+                count += 1
+            else:
+                with connect() as conn:
+                    begun.doubt(conn, run, one.task_id)
+    return count
+
+
 def _record(
     run: str,
     task_id: str,
@@ -401,6 +494,7 @@ def _record(
     subject = _subject(run)
     if subject.endswith("/"):  # a DAG of no model and no dataset; the ledger has no subject for it
         mailing.send(failures.bare_message(run.partition("/")[0], run, task_id, error, url))
+        _forget(run, task_id)
         return
     try:
         failures.record(subject, run, task_id, try_number, error, url, cut_off, reason)

@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.comms import ErrorResponse, GetTaskStates, TaskStatesResult
+from airflow.sdk.execution_time.comms import (
+    DagRunStateResult,
+    ErrorResponse,
+    GetDagRunState,
+    GetTaskStates,
+    TaskStatesResult,
+)
 
 from evergreen import ledger
+from evergreen.alerting import begun
 from evergreen.ledger import Decision
 from evergreen.warehouse.connection import connect
 
@@ -20,10 +27,12 @@ DAG, RUN, STARTED = "ingest__bike_hourly", "manual__x", datetime(2026, 5, 1, tzi
 class Server:
     """Airflow's answer to the DAG processor about the tasks of a run."""
 
-    def __init__(self, states: dict[str, str | None] | None) -> None:
-        self.states = states
+    def __init__(self, states: dict[str, str | None] | None, run: str = "failed") -> None:
+        self.states, self.run = states, run
 
-    def send(self, asked: Any) -> Any:
+    def send(self, asked: Any = None, msg: Any = None) -> Any:
+        if isinstance(msg, GetDagRunState):
+            return DagRunStateResult(state=self.run)
         assert isinstance(asked, GetTaskStates)
         if self.states is None:
             return ErrorResponse()
@@ -146,3 +155,123 @@ def test_a_failure_is_mailed_though_the_warehouse_is_away(
         fail(KILLED, last=("land", 1))
     assert len(sent) == 1
     assert "could not be written into the ledger" in str(sent[0])
+
+
+def start(dagbag: Any, task_id: str = "land", attempt: int = 1) -> None:
+    """A task's process begins, as Airflow calls its callbacks."""
+    call(dagbag, task_id, "on_execute_callback", attempt)
+
+
+def call(dagbag: Any, task_id: str, callback: str, attempt: int = 1, dag_id: str = DAG) -> None:
+    task = dagbag.dags[dag_id].get_task(task_id)
+    run = SimpleNamespace(dag_id=dag_id, run_id=RUN, run_after=STARTED, run_type="manual")
+    ti = SimpleNamespace(task_id=task_id, try_number=attempt, log_url="http://log")
+    for one in getattr(task, callback) or ():
+        if one.__name__.startswith("report_"):
+            one({"ti": ti, "dag_run": run, "task": task})
+
+
+def left() -> list[str]:
+    with connect() as conn:
+        return [one.task_id for one in begun.left(conn)]
+
+
+@pytest.fixture
+def look(sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the DAG `mail` does about tasks that told nothing, with the states that Airflow gives; the grace is over."""
+    import wiring
+
+    monkeypatch.setattr(begun.left, "__defaults__", (0.0,))
+
+    def call(states: dict[str, str | None], run: str = "failed") -> int:
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Server(states, run), raising=False)
+        return wiring.tell_lost()
+
+    return call
+
+
+def test_a_killed_task_whose_run_was_not_told_either_is_told_once(
+    dagbag: Any, look: Any, fail: Any, sent: list[Any]
+) -> None:
+    start(dagbag, attempt=3)
+    assert look({"land": "running"}) == 0
+    assert [look(KILLED) for _ in range(3)] == [0, 1, 0]
+    fail(KILLED, last=("land", 3))  # the DAG processor is back, and had kept it
+    (decision,) = told()
+    assert decision.reason == f"{DAG}.land"
+    assert (decision.evidence["try_number"], decision.as_of) == (3, STARTED)
+    assert "was killed" in decision.evidence["error"]
+    assert left() == []
+
+
+def test_a_task_of_no_model_is_mailed_directly_and_once(dagbag: Any, look: Any, sent: list[Any]) -> None:
+    call(dagbag, "owe", "on_execute_callback", dag_id="digest")
+    assert [look({"owe": "failed"}) for _ in range(3)] == [0, 1, 0]
+    assert [m["Subject"] for m in sent] == ["[Evergreen] digest failed in owe"]
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["running", "queued", "up_for_retry", "deferred", "awaiting_input", None],
+    ids=lambda s: str(s).replace("_", "-"),
+)
+def test_a_task_that_goes_on_is_left_alone(dagbag: Any, look: Any, state: str | None) -> None:
+    start(dagbag)
+    assert [look({"land": state}) for _ in range(3)] == [0, 0, 0]
+    assert left() == ["land"]
+    assert told() == []
+
+
+@pytest.mark.parametrize(
+    "states",
+    [{"land": "success"}, {"land": "upstream_failed"}, {}, {"land": "skipped"}],
+    ids=["it worked", "it was marked", "the run was deleted", "it was skipped and the run is green"],
+)
+def test_a_task_with_nothing_to_tell_is_forgotten(dagbag: Any, look: Any, states: dict[str, Any]) -> None:
+    start(dagbag)
+    assert look(states, "success") == 0
+    assert left() == []
+    assert told() == []
+
+
+def test_a_run_that_hit_its_limit_unheard_is_told(dagbag: Any, look: Any) -> None:
+    start(dagbag)
+    assert [look({"land": "skipped"}) for _ in range(3)] == [0, 1, 0]
+    assert [d.evidence["task_id"] for d in told()] == ["(run)"]
+
+
+@pytest.mark.parametrize("callback", ["on_success_callback", "on_skipped_callback"])
+def test_a_task_that_says_how_it_ended_leaves_nothing(dagbag: Any, sent: list[Any], callback: str) -> None:
+    start(dagbag)
+    assert left() == ["land"]
+    call(dagbag, "land", callback)
+    assert left() == []
+
+
+def test_a_task_that_raised_leaves_nothing(dagbag: Any, sent: list[Any]) -> None:
+    start(dagbag)
+    raised(dagbag, "land", 1)
+    assert left() == []
+
+
+def test_a_task_that_tells_by_other_means_is_not_asked_about(dagbag: Any, sent: list[Any]) -> None:
+    start(dagbag, "verdict")
+    start(dagbag, "notify")
+    assert left() == []
+
+
+def test_a_second_try_begins_anew(dagbag: Any, look: Any) -> None:
+    start(dagbag)
+    look(KILLED)
+    start(dagbag, attempt=2)
+    assert look(KILLED) == 0
+    assert look(KILLED) == 1
+    assert [d.evidence["try_number"] for d in told()] == [2]
+
+
+def test_a_task_begins_though_the_warehouse_is_away(
+    dagbag: Any, sent: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERGREEN_WAREHOUSE_URL", "postgresql://127.0.0.1:1/nowhere")
+    start(dagbag)
+    call(dagbag, "land", "on_skipped_callback")

@@ -11,7 +11,7 @@ from email.utils import format_datetime, make_msgid
 from typing import Any
 
 from evergreen import settings
-from evergreen.alerting import threads, words
+from evergreen.alerting import begun, threads, words
 from evergreen.alerting.letter import Known, Letter, facts, known_links
 from evergreen.alerting.links import airflow_dag_url, airflow_run_url
 from evergreen.alerting.outbox import raise_incident, redact
@@ -86,6 +86,7 @@ def record(
     # Numbers and ids differ between two failures of the same kind.
     signature = hashlib.sha256(_VARIABLE.sub("#", error).encode()).hexdigest()[:12]
     with connect() as conn:
+        begun.ended(conn, run_id, task_id)
         decision = append(
             conn,
             Decision(
@@ -189,6 +190,7 @@ def worked(subject: str, run_id: str, task_id: str, as_of: datetime) -> bool:
     if dag_id.partition("__")[0] in MAIN and task_id == MAIN[dag_id.partition("__")[0]]:
         prefixes.append(f"failed:{dag_id}.(run):")
     with connect() as conn:
+        begun.ended(conn, run_id, task_id)
         found = [t for p in prefixes for t in threads.open_ones(conn, subject, "run_failed", prefix=p)]
         evidence = {"dag_id": dag_id, "task": task_id}
         return any(

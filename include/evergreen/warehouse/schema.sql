@@ -46,6 +46,18 @@ CREATE TABLE IF NOT EXISTS evergreen.owed_event (
 );
 CREATE INDEX IF NOT EXISTS owed_event_asset ON evergreen.owed_event (asset, id);
 
+-- Tasks that have begun and not told how they ended. What a killed process leaves here is looked after by the DAG `mail`.
+CREATE TABLE IF NOT EXISTS evergreen.begun (
+    run_id      text NOT NULL,             -- dag_id/run_id
+    task_id     text NOT NULL,
+    try_number  int NOT NULL,
+    log_url     text NOT NULL,
+    as_of       timestamptz NOT NULL,
+    begun_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    failed_at   timestamptz,               -- when it was first seen to have failed, untold
+    PRIMARY KEY (run_id, task_id)
+);
+
 -- Files seen by ingest; a checksum is decided once per dataset.
 CREATE TABLE IF NOT EXISTS evergreen.batch (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -1,0 +1,80 @@
+"""Which tasks have begun and have not told how they ended: what is left here by a killed process tells of itself to nobody.
+
+A task writes its row when it begins and deletes it when it has told how it ended, be it that it works or that it failed. A
+process that was killed leaves its row. Airflow calls the run's callback then, in the DAG processor; where that is killed too,
+nobody is told, and the row is what is left. The DAG `mail` asks Airflow about the rows that are left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from evergreen.warehouse.connection import Connection, connect, fetch
+
+# Between a failure and what the run's callback tells of it, on a machine that is busy.
+GRACE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A task that has begun.
+
+    Attributes:
+        run_id: `dag_id/run_id`.
+        task_id: which task.
+        try_number: its newest try.
+        log_url: Airflow's page of its log.
+        as_of: as-of time of the run.
+        doubtful: it was seen to have failed, untold, longer than the grace ago.
+    """
+
+    run_id: str
+    task_id: str
+    try_number: int
+    log_url: str
+    as_of: datetime
+    doubtful: bool
+
+
+def begin(run_id: str, task_id: str, try_number: int, log_url: str, as_of: datetime) -> None:
+    """Note that a try of a task begins; see `Begun`.
+
+    Raises:
+        TransientError: the warehouse does not answer.
+    """
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO evergreen.begun (run_id, task_id, try_number, log_url, as_of) VALUES (%s, %s, %s, %s, %s)"
+            " ON CONFLICT (run_id, task_id) DO UPDATE SET try_number = EXCLUDED.try_number, log_url = EXCLUDED.log_url,"
+            " as_of = EXCLUDED.as_of, begun_at = clock_timestamp(), failed_at = NULL",
+            (run_id, task_id, try_number, log_url, as_of),
+        )
+
+
+def ended(conn: Connection, run_id: str, task_id: str) -> None:
+    """Forget a task: how it ended is told, or Airflow knows nothing more to tell."""
+    with conn.cursor() as cursor:
+        cursor.execute("DELETE FROM evergreen.begun WHERE run_id = %s AND task_id = %s", (run_id, task_id))
+
+
+def doubt(conn: Connection, run_id: str, task_id: str) -> None:
+    """Note that Airflow says that a task has failed, though nobody has told; its run may be about to."""
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "UPDATE evergreen.begun SET failed_at = coalesce(failed_at, clock_timestamp())"
+            " WHERE run_id = %s AND task_id = %s",
+            (run_id, task_id),
+        )
+
+
+def left(conn: Connection, grace_s: float = GRACE_S) -> list[Begun]:
+    """The tasks that have begun and not told how they ended, oldest first: those that run, and those that were killed."""
+    rows = fetch(
+        conn,
+        "SELECT run_id, task_id, try_number, log_url, as_of,"
+        " coalesce(failed_at <= clock_timestamp() - make_interval(secs => %s), false) AS doubtful"
+        " FROM evergreen.begun ORDER BY begun_at, run_id, task_id",
+        (grace_s,),
+    )
+    return [Begun(**row) for row in rows]
