@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
+from psycopg2.extras import execute_values
+
 from evergreen.monitoring.windows import Judged, Window
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -178,9 +180,10 @@ def insert(conn: Connection, judgement: Judgement) -> Judgement:
             ),
         )  # fmt: skip
         ((identifier,),) = cursor.fetchall()
-        cursor.executemany(
+        execute_values(
+            cursor,
             "INSERT INTO evergreen.window_column (judgement_id, column_name, kind, statistic, value, threshold,"
-            " violated, detail) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+            " violated, detail) VALUES %s",
             [
                 (
                     identifier,

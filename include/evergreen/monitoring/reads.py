@@ -278,9 +278,9 @@ def _key_types(reader: arrow.Reader, model: ModelSpec) -> list[str]:
 
 def _array(values: pa.ChunkedArray | pa.Array, type_: str) -> sql.Composable:
     """Texts as one literal, which takes a third of the time that a literal for each of 10,000 does."""
-    parts = (v.replace("\\", "\\\\").replace('"', '\\"') for v in values.to_pylist())
-    text = ",".join(f'"{part}"' for part in parts)
-    return sql.SQL("{}::{}[]").format(sql.Literal(f"{{{text}}}"), sql.SQL(type_))
+    escaped = pc.replace_substring(pc.replace_substring(values, "\\", "\\\\"), '"', '\\"')
+    text = '","'.join(escaped.to_pylist())
+    return sql.SQL("{}::{}[]").format(sql.Literal(f'{{"{text}"}}' if len(escaped) else "{}"), sql.SQL(type_))
 
 
 def _buckets(scored: int, wanted: int) -> int:
