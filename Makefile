@@ -119,13 +119,15 @@ $(BIN)/uv:
 	rm -f $(VENV).log
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
-$(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/uv
+# Python reads the file with the path of the package in the encoding of the locale, so it holds no path that may not be ASCII.
+$(VENV)/.installed: requirements.txt pyproject.toml Makefile | $(BIN)/uv
 	@free=$$(df -Pk . | awk 'NR == 2 {print int($$4 / 1000)}'); if [ "$$free" -lt $(NEEDS_MB) ]; then \
 	    echo "The packages take $(NEEDS_MB) MB and $(CURDIR) has $$free MB free; free some space, then run make $(MAKECMDGOALS) again" >&2; exit 1; \
 	fi
 	@echo "Installing the locked requirements; the first time this downloads some 400 MB"
 	@$(UV) pip install $(QUIET) --python $(BIN)/python --require-hashes --requirement requirements.txt
-	@$(UV) pip install $(QUIET) --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@LC_ALL=C.UTF-8 $(UV) pip install $(QUIET) --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@for path in $(VENV)/lib/python*/site-packages/__editable__.evergreen-*.pth; do echo ../../../../include >"$$path"; done
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed

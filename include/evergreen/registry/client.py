@@ -85,8 +85,8 @@ def _full(doing: str, error: Exception) -> TransientError:
 
 def _lost(doing: str, error: Exception) -> TransientError:
     return TransientError(
-        f"cannot {doing}: MLflow does not answer ({_line(error)}); nothing was decided, the step is tried again. "
-        "If it stays: `make status`",
+        f"cannot {doing}: MLflow does not answer ({_line(error)}); nothing was decided. Start it (`make up` for the embedded stack) "
+        "and try again; `make status` shows what is up",
         Reason.UNREACHABLE,
     )
 

@@ -89,7 +89,7 @@ def rollback(
             if finding and (not changes or changes[0].id != finding.promotion):
                 raise TransientError(
                     f"{model.name}: the champion changed while it was compared with the one before, it is version {present} "
-                    "now; the step is tried again",
+                    "now; try again, it is compared with that one then",
                     Reason.BUSY,
                 )
             target = _target(model, changes, to_version)

@@ -98,7 +98,7 @@ def _connected() -> Iterator[distributed.Client]:
 def _lost(address: str, error: Exception) -> TransientError:
     told = " ".join(str(error).split("Stack trace")[0].split())
     return TransientError(
-        f"the fit on the Dask cluster at {address} broke off: {type(error).__name__}: {told[:300]}; it is tried again. "
+        f"the fit on the Dask cluster at {address} broke off: {type(error).__name__}: {told[:300]}; try again. "
         f"If it stays, look at the scheduler and its workers, and at {settings.DASK_SCHEDULER.name}"
     )
 

@@ -193,7 +193,7 @@ def _alone(model_name: str, run_id: str) -> Iterator[Connection]:
         conn.autocommit = True
         if not _taken(conn, name):
             raise TransientError(
-                f"another try of {run_id} is still at work; this one is tried again", Reason.BUSY
+                f"another try of {run_id} is still at work; try again when it has ended", Reason.BUSY
             )
         try:
             yield conn

@@ -262,5 +262,5 @@ def _was_lost(error: Exception) -> bool:
 def _lost(error: Any) -> TransientError:
     return TransientError(
         f"the warehouse did not answer while the batch was judged ({' '.join(str(error).split())[:200]}); "
-        "nothing was decided, the step is tried again. If it stays: `make status`"
+        "nothing was decided, try again. If it stays: `make status`"
     )

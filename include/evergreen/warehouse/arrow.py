@@ -119,14 +119,14 @@ class Reader:
             return lost(error)
         if code == _CANCELLED or (not code and took_s >= self.timeout_s):
             return TransientError(
-                f"the warehouse ended a query after its limit of {self.timeout_s} s ({line}). The step is tried again; if it "
+                f"the warehouse ended a query after its limit of {self.timeout_s} s ({line}). Try again; if it "
                 "stays, choose a smaller window, or add an index that the query can use",
                 Reason.BUSY,
             )
         if is_full(error):
             return full("no space left on the disk of the warehouse's server", Exception(line))
         if code.startswith(_BUSY):
-            return TransientError(f"the warehouse is busy ({line}); the step is tried again", Reason.BUSY)
+            return TransientError(f"the warehouse is busy ({line}); try again in a moment", Reason.BUSY)
         return TerminalError(
             f"the feature query does not run on the rows that have landed: {line}; mend the query or the data, then run "
             "again",
@@ -228,7 +228,7 @@ def reading(
 def lost(error: Exception) -> TransientError:
     """What a lost connection is to a task."""
     return TransientError(
-        f"the warehouse does not answer ({_line(error)}); the step is tried again. If it stays: `make status`",
+        f"the warehouse does not answer ({_line(error)}); start it (`make up` for the embedded stack) and try again. `make status` shows what is up",
         Reason.UNREACHABLE,
     )
 

@@ -58,7 +58,7 @@ def full(what: str, error: Exception) -> TransientError:
     """The error that a full disk is to a task; only its first line, as PostgreSQL's further ones may quote a row."""
     line = " ".join(str(error).strip().partition("\n")[0].split())[:200]
     return TransientError(
-        f"{what} ({line}). Free some: nothing was decided, and the step is tried again", Reason.NO_SPACE
+        f"{what} ({line}). Nothing was decided: free some, then try again", Reason.NO_SPACE
     )
 
 
