@@ -9,7 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from evergreen.stack import alerts, control, running, supervisor
+from evergreen.stack import alerts, control, landed, running, supervisor
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.layout import Layout, StackError
 from evergreen.stack.mailcatcher import messages, serve
@@ -127,6 +127,8 @@ def _status(options: argparse.Namespace) -> int:
         if row.message and not row.is_good:
             print(f"{row.message} `make logs NAME={row.service}` shows its log.")
     for said in alerts.specs(options.home):
+        print(said)
+    for said in landed.lines(options.home):
         print(said)
     _alerts(options)
     return 0 if all(row.is_good for row in rows) else 1

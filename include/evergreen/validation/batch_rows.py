@@ -23,6 +23,17 @@ def remembered(file: LandedFile) -> Stamp:
     return file.stamp._replace(ctime_ns=None, inode=None) if file.passing else file.stamp
 
 
+def stamps(conn: Connection, dataset: DatasetSpec, *, force: bool = False) -> set[Stamp]:
+    """The files that need not be read: decided, and not to be judged again."""
+    rows = fetch(
+        conn,
+        "SELECT file, file_size, file_mtime_ns, file_ctime_ns, file_inode FROM evergreen.batch WHERE dataset = %s"
+        " AND file_inode IS NOT NULL AND replaced_by IS NULL AND (state <> 'quarantined' OR NOT %s)",
+        (dataset.name, force),
+    )
+    return {Stamp(*row.values()) for row in rows}
+
+
 def decided(
     conn: Connection,
     dataset: DatasetSpec,

@@ -31,7 +31,7 @@ from evergreen.warehouse import held as held_rows
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.correction import Corrected
 from evergreen.warehouse.failure import Failure, UnreadableError
-from evergreen.warehouse.landing import LandedFile, Stamp
+from evergreen.warehouse.landing import LandedFile
 from evergreen.warehouse.lines import lines_of
 from evergreen.warehouse.staging import Finding, Staged
 
@@ -99,7 +99,7 @@ def ingest(
     waiting: list[BatchOutcome] = []
     with alone(dataset) as conn:
         swept = staging.sweep(conn, dataset)
-        decided = _stamps(conn, dataset, force=force)
+        decided = batch_rows.stamps(conn, dataset, force=force)
         if folder is None:
             _make_first(conn, dataset, source)
         conn.commit()
@@ -178,17 +178,6 @@ def _known(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> str | No
         (dataset.name, file.checksum),
     )
     return rows[0]["state"] if rows else None
-
-
-def _stamps(conn: Connection, dataset: DatasetSpec, *, force: bool) -> set[Stamp]:
-    """The files that need not be read: decided, and not to be judged again."""
-    rows = fetch(
-        conn,
-        "SELECT file, file_size, file_mtime_ns, file_ctime_ns, file_inode FROM evergreen.batch WHERE dataset = %s"
-        " AND file_inode IS NOT NULL AND replaced_by IS NULL AND (state <> 'quarantined' OR NOT %s)",
-        (dataset.name, force),
-    )
-    return {Stamp(*row.values()) for row in rows}
 
 
 def _remember(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> None:

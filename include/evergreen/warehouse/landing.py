@@ -13,7 +13,8 @@ import os
 import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timezone
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -90,6 +91,21 @@ class LandedFile:
         return Stamp(self.name, v.size, v.mtime_ns, v.ctime_ns, v.inode)
 
 
+@dataclass(frozen=True)
+class Waits:
+    """A file in a landing folder that is not taken yet.
+
+    Attributes:
+        name: in the landing folder.
+        since: when it last changed, aware.
+        why: what it waits for.
+    """
+
+    name: str
+    since: datetime
+    why: str
+
+
 class _OddError(Exception):
     """What is there cannot be read as a file of the dataset."""
 
@@ -142,6 +158,48 @@ def find(
             file = _finished(dataset, folder, file, now)
         found.setdefault(file.checksum, file)
     return list(found.values())
+
+
+def waits(dataset: DatasetSpec, folder: Path, decided: Collection[Stamp], now: datetime) -> list[Waits]:
+    """The files of a dataset that an ingest would leave for a later run, oldest first; none is read.
+
+    Those under the name of an unfinished one (*.part) count, too, where the name without it is one of the dataset's.
+    Arguments and errors are `find`'s.
+    """
+    found, names = [], {stamp.name for stamp in decided}
+    for path in _paths(dataset, folder):
+        name = printable(path.relative_to(folder))
+        try:
+            status = path.lstat()
+            if (name in names and _stamp(path, name) in decided) or _odd(path, status):
+                continue
+            file = LandedFile(path, name, "", _version(path), _kind(path), _parts(path))
+            if why := _finished(dataset, folder, file, now).waiting:
+                found.append(Waits(name, _time(_changed(file, now)), why))
+        except (OSError, _OddError):  # the next ingest tells of it
+            continue
+    for path in folder.rglob("*"):
+        rest = path.relative_to(folder).with_suffix("")
+        if path.suffix.lower() in UNFINISHED and _meant(rest, dataset.source.pattern) and path.is_file():
+            why = f"its name ends in {path.suffix}; it is taken once it is renamed to {printable(Path(rest.name))}"
+            found.append(Waits(printable(path.relative_to(folder)), _time(path.lstat().st_mtime), why))
+    return sorted(found, key=lambda one: (one.since, one.name))
+
+
+def _meant(path: Path, pattern: str) -> bool:
+    """Whether a pattern would find a path that is not there yet."""
+    parts = Path(pattern).parts
+    if any(part.startswith(".") for part in path.parts):
+        return False
+    return (
+        fnmatch(path.name, parts[-1])
+        if "**" in parts
+        else len(parts) == len(path.parts) and path.match(pattern)
+    )
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)
 
 
 def named(dataset: DatasetSpec, folder: Path, name: str) -> LandedFile | None:
@@ -261,23 +319,30 @@ def _looked_at(path: Path, name: str, status: os.stat_result) -> LandedFile | No
         _OddError: it is none that is read.
         OSError: it cannot be read.
     """
+    if odd := _odd(path, status):
+        raise odd
+    return _hashed(path, name)
+
+
+def _odd(path: Path, status: os.stat_result) -> _OddError | None:
+    """Why what is there is none that is read; None where it is one."""
     ending = _ending(path)
     if stat.S_ISLNK(status.st_mode):
-        raise _OddError("a symbolic link", "a file", "links are not followed; move or copy the file here")
+        return _OddError("a symbolic link", "a file", "links are not followed; move or copy the file here")
     if stat.S_ISDIR(status.st_mode):
         if ending != ".parquet":
-            raise _OddError(
+            return _OddError(
                 "a folder", "a file", "put the files themselves here, or a pattern such as */*.csv into source.pattern"
             )  # fmt: skip
     elif not stat.S_ISREG(status.st_mode):
-        raise _OddError("a pipe, socket or device", "a file", "land a file")
+        return _OddError("a pipe, socket or device", "a file", "land a file")
     elif not ending:
-        raise _OddError(
+        return _OddError(
             f"a file that ends in {path.suffix[:20] or 'nothing'}",
             f"one that ends in {', '.join(FORMATS)}; text also with {' or '.join(opened.COMPRESSED)}",
             "deliver it in one of these forms, or leave such files out by source.pattern, such as *.csv",
         )
-    return _hashed(path, name)
+    return None
 
 
 def _hashed(path: Path, name: str) -> LandedFile | None:
@@ -290,8 +355,11 @@ def _hashed(path: Path, name: str) -> LandedFile | None:
                 digest.update(block)
     if before != _version(path) or parts != _parts(path):
         return None
-    kind = next(kind for e, kind in FORMATS.items() if ending.startswith(e))
-    return LandedFile(path, name, digest.hexdigest(), before, kind, parts)
+    return LandedFile(path, name, digest.hexdigest(), before, _kind(path), parts)
+
+
+def _kind(path: Path) -> Format:
+    return next(kind for e, kind in FORMATS.items() if _ending(path).startswith(e))
 
 
 def _parts(path: Path) -> tuple[Path, ...]:
