@@ -1,0 +1,349 @@
+"""What the watch sees on real data that no limit was chosen on: eleven streams of six sets, and each shuffled.
+
+    python -m benchmarks.decisions_sets [STREAM ...]
+
+Champions are trained as of CHAMPIONS moments by the real training, each on what was known then, and serve what follows; nothing
+is retrained. Windows are judged by `judge.measured` with all of their labels.
+
+- *shuffled*: features and label are dealt to other times together, so that nothing changes: each window in violation, by a
+  column or by the error, is a false alarm. The windows are those that follow each champion to the end of the data.
+- *found*: a change of the labels is put into the windows that follow a champion, and must be found by the error within three
+  windows. *Label noise*: numbers get normal noise of 1.2 times the champion's error on its holdout, so that the rmse grows by
+  about half; 30 % of classes are flipped. *Concept swap*: the effects of two features are exchanged, those two of the champion's
+  four most important numbers that change the labels most: a second model that has seen all rows is the world, and a label becomes
+  that of the row with the two features exchanged by rank; its residual stays. *Gradual*: the same for one row in eight of the
+  first window, two in the second, until all; it must be found by the third window after that.
+- *worse than the baseline, and ok*: windows as they are, in which a paired bootstrap of its own (moments drawn one by one, without
+  blocks, which is surer of itself than ours) puts the served error above the naive baseline's with 97.5 % and whose status is ok.
+- *labels that are not judged*: windows as they are, of at least 30 labels, whose error is `not_yet`.
+- *limits beyond the baseline*: champions whose limit for windows of the usual size is worse than the naive baseline on the
+  holdout, and of which the training says nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import xgboost as xgb
+
+from benchmarks.decisions_kept import DATA
+from benchmarks.real import Real, landed
+from benchmarks.table import Row, markdown
+from evergreen.errors import TerminalError
+from evergreen.monitoring import judge, performance, windows
+from evergreen.monitoring.judgement import Judgement, Status, What
+from evergreen.monitoring.reference import Reference
+from evergreen.monitoring.windows import Facts, Window
+from evergreen.registry.models import predict
+from evergreen.replay.known import Known, known
+from evergreen.spec import LARGER_IS_BETTER, ModelSpec, Specs
+from evergreen.training import machine, metrics
+from evergreen.training.encode import Encoding, encode
+from evergreen.training.evaluate import evaluate
+from evergreen.training.version import finalise, reference_of
+from evergreen.warehouse import snapshot
+
+CHAMPIONS, WITHIN, RAMP = 6, 3, 8
+NOISE, FLIPPED = 1.2, 0.3
+ERRORS = frozenset({What.PERFORMANCE, What.UNREADABLE})
+Change = Callable[[pd.DataFrame, int], pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A version that was trained as of a moment, and what it is watched against."""
+
+    model: ModelSpec
+    as_of: datetime
+    booster: xgb.Booster
+    encoding: Encoding
+    reference: Reference
+
+    def predict(self, rows: pa.Table) -> np.ndarray:
+        """Its predictions for feature rows."""
+        return predict(self.booster, encode(self.encoding, rows).matrix)
+
+
+@dataclass
+class Counts:
+    """What was seen on one stream, as it is or shuffled."""
+
+    checks: int = 0
+    alarms: Counter[str] = field(default_factory=Counter)
+    tried: Counter[str] = field(default_factory=Counter)
+    found: Counter[str] = field(default_factory=Counter)
+    worse_and_ok: int = 0
+    not_judged: int = 0
+    beyond: int = 0
+    beyond_untold: int = 0
+    champions: int = 0
+
+
+def trained(specs: Specs, model: ModelSpec, as_of: datetime, place: Path) -> Champion:
+    """Train a first champion as of a moment, whatever the gate says of it.
+
+    Raises:
+        TerminalError: too few rows, or rows that cannot be used.
+    """
+    taken = snapshot.take(specs, model, as_of, place)
+    with tempfile.TemporaryDirectory(dir=place) as work:
+        judged = evaluate(model, taken, as_of, "benchmark", None, machine.choose(model), Path(work), False)
+        final = finalise(model, judged)
+        return Champion(
+            model, as_of, final.booster, final.encoding, reference_of(model, taken, judged, final)
+        )
+
+
+def served(champion: Champion, there: Known, end: datetime) -> Iterator[tuple[pd.DataFrame, Facts, Window]]:
+    """The whole windows after a champion's training that have enough rows, with what it would have served, in order of time."""
+    model = champion.model
+    length = model.monitoring.window
+    for window in windows.complete(length, champion.as_of + length, end):
+        rows = there.rows(window)
+        if rows.num_rows < model.monitoring.min_rows:
+            continue
+        version = pd.DataFrame(
+            {"prediction": champion.predict(rows), "version": "1"}, index=rows["_key"].to_pandas()
+        )
+        frame = there.frame(window, version, rows.num_rows)
+        labels = int(frame["_label"].notna().sum())
+        yield frame, Facts(len(frame), labels, len(frame), True), window
+
+
+def judged(champion: Champion, frame: pd.DataFrame, facts: Facts, window: Window) -> Judgement:
+    """What the watch says of a window."""
+    blank = Judgement(
+        champion.model.name, "1", window.start, window.end, 1, window.end, Status.OK, facts.rows, 0, facts.labelled,
+        scored=facts.scored,
+    )  # fmt: skip
+    found, columns, worse = judge.measured(champion.model, champion.reference, blank, facts, frame)
+    return judge.concluded(found, columns, worse, frame)
+
+
+def changes(champion: Champion, world: xgb.Booster, seed: int) -> dict[str, Change]:
+    """What is put into the labels of a window, by name; a change takes the window's number, 0 for the first."""
+    rng = np.random.default_rng(seed)
+    binary = champion.model.task == "binary"
+    error = champion.reference.holdout_metrics.get("rmse", 0.0)
+
+    def noise(frame: pd.DataFrame, number: int) -> pd.DataFrame:
+        y = frame["_label"].to_numpy()
+        if binary:
+            return frame.assign(_label=np.where(rng.random(len(y)) < FLIPPED, 1 - y, y))
+        return frame.assign(_label=y + rng.normal(0, NOISE * error, len(y)))
+
+    pairs = _pairs(champion)
+
+    def swapped(frame: pd.DataFrame) -> np.ndarray:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        plain = encode(champion.encoding, table).matrix
+        before, y = predict(world, plain), frame["_label"].to_numpy()
+        best = before
+        for a, b in pairs:
+            other = plain.copy()
+            # By rank, so that each keeps the values that it can have.
+            for mine, theirs in ((a, b), (b, a)):
+                order = np.argsort(np.argsort(plain[:, theirs]))
+                other[:, mine] = np.sort(plain[:, mine])[order]
+            after = predict(world, other)
+            if np.nanmean(np.abs(after - before)) > np.nanmean(np.abs(best - before)):
+                best = after
+        if not binary:
+            return y + best - before
+        u = rng.random(len(y))
+        # The same luck as before: below its chance where the label was 1, above it where it was 0.
+        luck = np.where(y > 0.5, u * before, before + u * (1 - before))
+        return np.where(np.isnan(y), y, (luck < best).astype(float))
+
+    def swap(frame: pd.DataFrame, number: int) -> pd.DataFrame:
+        return frame.assign(_label=swapped(frame))
+
+    def gradual(frame: pd.DataFrame, number: int) -> pd.DataFrame:
+        hit = rng.random(len(frame)) < (number + 1) / RAMP
+        return frame.assign(_label=np.where(hit, swapped(frame), frame["_label"]))
+
+    return {"label noise": noise, "concept swap": swap, "gradual swap": gradual}
+
+
+def _pairs(champion: Champion) -> list[tuple[int, int]]:
+    """Places of the pairs of its four most important numeric features."""
+    gains = champion.reference.columns
+    names = sorted(champion.model.features.numeric, key=lambda n: -(gains[n].gain or 0.0))[:4]
+    order = [*champion.encoding.numeric, *champion.encoding.categorical]
+    places = [order.index(n) for n in names]
+    return [(a, b) for i, a in enumerate(places) for b in places[i + 1 :]]
+
+
+def surely_worse(model: ModelSpec, frame: pd.DataFrame, mean: float, seed: int = 0) -> bool:
+    """Whether the served error is above the baseline's in 97.5 % of resamples of the window's moments."""
+    rows = frame.dropna(subset=["_label", "_prediction"])
+    metric, y = model.performance_metric, rows["_label"].to_numpy()
+    p, said = rows["_prediction"].to_numpy(), rows["_baseline"].fillna(mean).to_numpy()
+    moments = np.unique(rows["_time"].to_numpy(), return_inverse=True)[1]
+    side = -1 if metric in LARGER_IS_BETTER else 1
+    rng, more = np.random.default_rng(seed), 0
+    order = np.argsort(moments, kind="stable")
+    edges = np.searchsorted(moments[order], np.arange(moments.max() + 2))
+    tries = 200
+    for _ in range(tries):
+        drawn = rng.integers(0, moments.max() + 1, moments.max() + 1)
+        at = np.concatenate([order[edges[m] : edges[m + 1]] for m in drawn])
+        mine, theirs = (metrics.compute(model.task, y[at], q[at]).get(metric) for q in (p, said))
+        more += mine is not None and theirs is not None and side * (mine - theirs) > 0
+    return more >= 0.975 * tries
+
+
+def shuffled_table(data: Real) -> pd.DataFrame:
+    """The rows with everything but key and event time dealt to other rows, together."""
+    table = data.table()
+    order = np.random.default_rng(0).permutation(len(table))
+    moved = [n for n in table.columns if n not in ("id", "ts")]
+    return table.assign(**{n: table[n].to_numpy()[order] for n in moved})
+
+
+def look(data: Real, *, shuffled: bool) -> Counts:
+    """Train champions on a stream, and count what the watch sees of the windows that follow."""
+    counts = Counts()
+    given = replace(data, table=lambda: shuffled_table(data)) if shuffled else data
+    with landed(given) as specs, tempfile.TemporaryDirectory(prefix="evergreen-sets-") as name:
+        model, place = specs.models[data.model], Path(name)
+        length = model.monitoring.window
+        last = data.end - (RAMP + WITHIN + 2) * length
+        moments = [
+            windows.window_of(data.replayed + (last - data.replayed) * n / (CHAMPIONS - 1), length).start
+            for n in range(CHAMPIONS)
+        ]
+        everything = data.end + model.label.delay + timedelta(days=2)
+        world = None if shuffled else trained(specs, _all_rows(model), everything, place)
+        with known(specs, model, everything) as there:
+            for number, as_of in enumerate(dict.fromkeys(moments)):
+                try:
+                    champion = trained(specs, model, as_of, place)
+                except TerminalError as error:
+                    print(f"{data.name}, as of {as_of:%Y-%m-%d}: {error}", file=sys.stderr, flush=True)
+                    continue
+                counts.champions += 1
+                _beyond(counts, champion)
+                follow = list(served(champion, there, data.end))
+                if shuffled:
+                    _false_alarms(counts, champion, follow)
+                else:
+                    assert world is not None
+                    _as_it_is(counts, champion, follow[: RAMP + WITHIN])
+                    _injected(counts, champion, replace(world, encoding=champion.encoding), follow, number)
+    return counts
+
+
+def _all_rows(model: ModelSpec) -> ModelSpec:
+    """The same with all rows to learn from."""
+    return model.model_copy(update={"training": model.training.model_copy(update={"window": "all"})})
+
+
+def _beyond(counts: Counts, champion: Champion) -> None:
+    model, reference = champion.model, champion.reference
+    metric = model.performance_metric
+    rows = max(min(int(reference.usual_rows), model.monitoring.sample_rows), 1)
+    limit, naive = performance.limit_at(model, reference, rows), reference.baseline_metrics[metric]
+    side = -1 if metric in LARGER_IS_BETTER else 1
+    if side * (limit - naive) > 0:
+        counts.beyond += 1
+        counts.beyond_untold += "naive baseline" not in performance.about_usual_windows(model, reference)
+
+
+def _false_alarms(
+    counts: Counts, champion: Champion, follow: Sequence[tuple[pd.DataFrame, Facts, Window]]
+) -> None:
+    for frame, facts, window in follow:
+        found = judged(champion, frame, facts, window)
+        counts.checks += 1
+        if found.status is Status.VIOLATION:
+            counts.alarms["checks"] += 1
+            for violation in found.violations:
+                counts.alarms[f"{violation.kind.value} {violation.column}"] += 1
+
+
+def _as_it_is(
+    counts: Counts, champion: Champion, follow: Sequence[tuple[pd.DataFrame, Facts, Window]]
+) -> None:
+    metric = champion.model.performance_metric
+    mean = float(np.nanmean(champion.reference.sample["_label"].to_pandas()))
+    for frame, facts, window in follow:
+        found = judged(champion, frame, facts, window)
+        counts.checks += 1
+        counts.alarms["checks"] += found.status is Status.VIOLATION
+        counts.not_judged += facts.labelled >= 30 and found.metrics[metric].state == "not_yet"
+        if found.status is Status.OK and facts.labelled >= 30:
+            counts.worse_and_ok += surely_worse(champion.model, frame, mean)
+
+
+def _injected(
+    counts: Counts,
+    champion: Champion,
+    world: Champion,
+    follow: Sequence[tuple[pd.DataFrame, Facts, Window]],
+    seed: int,
+) -> None:
+    for name, change in changes(champion, world.booster, seed).items():
+        last = RAMP + WITHIN if name.startswith("gradual") else WITHIN
+        if len(follow) < last:
+            continue
+        counts.tried[name] += 1
+        for number, (frame, facts, window) in enumerate(follow[:last]):
+            found = judged(champion, change(frame, number), facts, window)
+            if ERRORS & {v.kind for v in found.violations}:
+                counts.found[name] += 1
+                break
+
+
+def measure(names: Sequence[str] = tuple(DATA)) -> list[Row]:
+    """The rows of each stream; a row says where a data set is not to be had."""
+    rows: list[Row] = []
+    for name in names:
+        began = time.monotonic()
+        try:
+            still, real = look(DATA[name], shuffled=True), look(DATA[name], shuffled=False)
+        except TerminalError as error:
+            rows.append(
+                Row(f"{name}: what the watch sees", "not measured", "", None, "all", False, str(error))
+            )
+            continue
+        rows += _rows(name, still, real, time.monotonic() - began)
+        print(markdown(rows[-4:]), file=sys.stderr, flush=True)
+    return rows
+
+
+def _rows(name: str, still: Counts, real: Counts, seconds: float) -> list[Row]:
+    false, checks = still.alarms["checks"], max(still.checks, 1)
+    by = ", ".join(f"{n} {what}" for what, n in still.alarms.most_common() if what != "checks")
+    found, tried = sum(real.found.values()), max(sum(real.tried.values()), 1)
+    each = ", ".join(f"{what} {real.found[what]} of {n}" for what, n in real.tried.items())
+    told = real.beyond + still.beyond
+    return [
+        Row(f"{name}, shuffled: false alarms", f"{false} of {checks} checks", "", None, "≤ 1 %", false <= 0.01 * checks,
+            f"{still.champions} champions; {by or 'none'}"),
+        Row(f"{name}: changes of the labels found", f"{found / tried:.0%} of {tried}", "", None, "≥ 90 %", found >= 0.9 * tried,
+            f"{real.champions} champions; {each}; {seconds:.0f} s"),
+        Row(f"{name}: windows surely worse than the baseline and ok; with 30 labels and not judged",
+            f"{real.worse_and_ok}; {real.not_judged} of {real.checks}", "", None, "0; 0",
+            real.worse_and_ok == 0 and real.not_judged == 0, f"{real.alarms['checks']} in violation"),
+        Row(f"{name}: champions whose limit is beyond the baseline, untold", f"{real.beyond_untold + still.beyond_untold}", "", None,
+            "0", real.beyond_untold + still.beyond_untold == 0, f"{told} of {real.champions + still.champions} are beyond, and told"),
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    started = time.monotonic()
+    result = measure(sys.argv[1:] or tuple(DATA))
+    print(markdown(result))
+    print(f"\n{time.monotonic() - started:.0f} s")
+    sys.exit(0 if all(row.met for row in result) else 1)
