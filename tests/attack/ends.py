@@ -99,12 +99,20 @@ def _query(path: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def _versions(path: Path) -> Iterator[str]:
-    for row in _query(path, "SELECT name, version, current_stage, status FROM model_versions"):
-        yield _plain(["version", *row])
-    for row in _query(path, "SELECT name, version, key, value FROM model_version_tags"):
-        yield _plain(["tag", *row])
-    for row in _query(path, "SELECT name, alias, version FROM registered_model_aliases"):
-        yield _plain(["alias", *row])
+    # MLflow keeps the rows of versions that were deleted, and gives their numbers to no other: a try that was killed after it
+    # had registered its version leaves the next one the next number. So they are counted, not named.
+    versions = _query(
+        path,
+        "SELECT name, version, current_stage, status FROM model_versions WHERE current_stage <> 'Deleted_Internal'"
+        " ORDER BY name, version",
+    )
+    nth = {(name, version): place for place, (name, version, *_) in enumerate(versions)}
+    for name, version, *row in versions:
+        yield _plain(["version", name, nth[name, version], *row])
+    for name, version, *row in _query(path, "SELECT name, version, key, value FROM model_version_tags"):
+        yield _plain(["tag", name, nth.get((name, version)), *row])
+    for name, alias, version in _query(path, "SELECT name, alias, version FROM registered_model_aliases"):
+        yield _plain(["alias", name, alias, nth.get((name, version))])
 
 
 def _runs(path: Path) -> Iterator[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow.artifacts
@@ -112,8 +115,7 @@ def fetched(key: str, uri: str) -> Path:
         os.utime(target)
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=PART, dir=target.parent))
-    try:
+    with _part(target.parent) as part:
         mlflow.artifacts.download_artifacts(
             artifact_uri=uri, dst_path=str(part), tracking_uri=settings.MLFLOW.read()
         )
@@ -127,10 +129,39 @@ def fetched(key: str, uri: str) -> Path:
         except OSError:
             if not target.is_dir():
                 raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     _trim(target.parent, keep=target)
     return target
+
+
+@contextmanager
+def _part(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, locked as long as its process lives, and gone afterwards unless it was renamed."""
+    while True:
+        part = Path(tempfile.mkdtemp(prefix=PART, dir=folder))
+        held = _locked(part, wait=True)
+        if held is not None:
+            break  # else another process took it for one that was left, in the moment before it was locked
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        os.close(held)
+
+
+def _locked(part: Path, *, wait: bool) -> int | None:
+    """Lock a folder; the open file that holds the lock, or None where another process holds it or the folder is gone."""
+    try:
+        held = os.open(part, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        if os.fstat(held).st_nlink:
+            return held
+    except BlockingIOError:
+        pass
+    os.close(held)
+    return None
 
 
 def _trim(folder: Path, keep: Path) -> None:
@@ -138,8 +169,10 @@ def _trim(folder: Path, keep: Path) -> None:
     now = time.time()
     parts = set(folder.glob(f"{PART}*"))
     for left in parts:
-        if now - _used(left) > IN_USE_S:
+        # Who fills one holds its lock; nobody holds that of a process that was killed.
+        if (held := _locked(left, wait=False)) is not None:
             shutil.rmtree(left, ignore_errors=True)
+            os.close(held)
     found = sorted((p for p in folder.iterdir() if p != keep and p not in parts), key=_used, reverse=True)
     for old in found[KEEP_FOLDERS - 1 :]:
         if now - _used(old) > IN_USE_S:
