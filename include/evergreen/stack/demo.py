@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from evergreen import ledger, settings
+from evergreen.alerting import spec_problems
 from evergreen.errors import EvergreenError, Reason, TerminalError, TransientError
 from evergreen.feeds import story as stories
 from evergreen.spec import load_specs
@@ -33,6 +34,8 @@ MODEL = "bike_demand"
 SECOND_MODEL = "bike_rush"
 OVERRIDES = {settings.SCHEDULES.name: "off"}
 WAITING_IS_TOLD_S = 15
+# Airflow's heartbeat of a task, and the seconds that it leaves a task to end in.
+TASKS_END_S = 12
 KINDS = ("train", "score", "monitor", "rollback")
 
 
@@ -247,39 +250,78 @@ def prepare(layout: Layout, say: Callable[[str], None]) -> AirflowApi:
     api.wait_for_dags(set(dag_ids()))
     for dag_id in dag_ids():
         api.pause(dag_id, True)
-    if kept := start_afresh(api, layout):
-        say(f"an earlier demo was here: its warehouse is kept as database {kept}")
+    for line in start_afresh(api, layout):
+        say(line)
     return api
 
 
-def start_afresh(api: AirflowApi, layout: Layout) -> str | None:
-    """Give the demo an empty warehouse; that of an earlier demo is renamed, never dropped.
+def start_afresh(api: AirflowApi, layout: Layout) -> list[str]:
+    """Give the demo an empty warehouse, landing folder, mail folder and registry; those of an earlier one are renamed, never dropped.
 
     Returns:
-        The name under which the earlier one is kept, or None if there was none.
+        What an earlier demo has left and how it is kept, in words; nothing if there was none.
 
     Raises:
         TerminalError: the warehouse holds more than demos leave.
+        TransientError: warehouse, Airflow or MLflow do not answer.
     """
     with connect() as conn:
         subjects = {row["subject"] for row in fetch(conn, "SELECT DISTINCT subject FROM evergreen.decision")}
-    foreign = subjects - {f"dataset/{DATASET}", f"model/{MODEL}", f"model/{SECOND_MODEL}"}
+    # A mistake in a spec is of the whole fleet, and nobody's data.
+    foreign = subjects - {
+        f"dataset/{DATASET}",
+        f"model/{MODEL}",
+        f"model/{SECOND_MODEL}",
+        spec_problems.SUBJECT,
+    }
     if foreign:
         raise TerminalError(
             f"this stack holds data of your own ({', '.join(sorted(foreign))}), and the demo wants an empty warehouse; "
             "run it in another home: EVERGREEN_HOME=.evergreen-demo make demo",
             Reason.BUSY,
         )
+    ended = 0
     for dag_id in dag_ids():
         for run in [*api.runs(dag_id, state="running"), *api.runs(dag_id, state="queued")]:
             api.call("PATCH", f"dags/{dag_id}/dagRuns/{run['dag_run_id']}", json={"state": "failed"})
+            ended += 1
     _wait(lambda: not api.active(dag_ids()), "the runs of the earlier demo to end", api)
-    landing = layout.home / "landing" / DATASET
-    if landing.is_dir() and any(landing.iterdir()):
-        landing.rename(landing.with_name(f"{DATASET}_until_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}"))
-    if not subjects:
+    if (
+        ended
+    ):  # their tasks hear of it with their next heartbeat, and would write into the new warehouse until then
+        time.sleep(TASKS_END_S)
+    until = f"until_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}"
+    kept = [
+        *([f"database {Postgres(layout).set_aside('warehouse', layout.ports()['postgres'])}"] if subjects else []),
+        *(f"model {name} in MLflow" for name in models_aside(until)),
+        *(str(folder) for folder in (folder_aside(layout.home / "landing" / DATASET, until), folder_aside(layout.mail, until)) if folder),
+    ]  # fmt: skip
+    layout.mail.mkdir(mode=0o700, exist_ok=True)
+    return [f"an earlier demo was here; it is kept: {', '.join(kept)}"] if kept else []
+
+
+def models_aside(until: str) -> list[str]:
+    """Rename the demo's models in MLflow, so that their versions begin at 1 again; the new names of those that were there.
+
+    Raises:
+        TransientError: MLflow does not answer.
+    """
+    from evergreen.registry.client import client, guarded
+
+    found = []
+    for name in (MODEL, SECOND_MODEL):
+        with guarded(f"keep the model {name} of an earlier demo as {name}_{until}"):
+            if client().search_registered_models(f"name = '{name}'"):
+                client().rename_registered_model(name, f"{name}_{until}")
+                found.append(f"{name}_{until}")
+    return found
+
+
+def folder_aside(folder: Path, until: str) -> Path | None:
+    """Rename a folder in which something is; its new path, None where nothing was."""
+    if not folder.is_dir() or not any(folder.iterdir()):
         return None
-    return Postgres(layout).set_aside("warehouse", layout.ports()["postgres"])
+    return folder.rename(folder.with_name(f"{folder.name}_{until}"))
 
 
 def main(argv: list[str] | None = None) -> int:
