@@ -30,6 +30,13 @@ from evergreen.warehouse.migrate import TYPES
 # Other forms that PostgreSQL reads ("now", "infinity", 3/4/2024, 2 PM IST) mean another thing tomorrow or on
 # another server. LIKE and rtrim take a third of the time of a regular expression.
 _ISO = "{0} LIKE '____-__-__%' AND rtrim({0}, '0123456789-:.+ TZUC') = ''"
+# Numbers that PostgreSQL reads and nobody writes in a table (0x1F, 0b1, 1_000), and words that are the beginning of one (tru).
+_ODD = {
+    "integer": "rtrim({0}, E'0123456789+- \\t\\n\\r\\f\\x0B') <> ''",
+    "float": "({0} LIKE '%x%' OR {0} LIKE '%X%')",
+    "boolean": "lower(btrim({0}, E' \\t\\n\\r\\f\\x0B'))"
+    " NOT IN ('t', 'true', 'y', 'yes', 'on', '1', 'f', 'false', 'n', 'no', 'off', '0')",
+}
 _WRITTEN = pacsv.WriteOptions(include_header=False, quoting_style="all_valid")
 
 
@@ -265,7 +272,7 @@ def keys(dataset: DatasetSpec, staged: Staged) -> sql.Composable:
 
 def _predicates(name: str, column: Column, converted: bool = False) -> list[tuple[str, sql.Composable]]:
     """What makes a text unfit for a column's type, by kind; NULL is fit. `converted`: the cast is known to work."""
-    if column.type in ("text", "category") or (converted and column.type in ("integer", "boolean")):
+    if column.type in ("text", "category"):
         return []
     value = sql.Identifier(name)
     valid: sql.Composable = sql.SQL("true")
@@ -284,9 +291,8 @@ def _predicates(name: str, column: Column, converted: bool = False) -> list[tupl
         ]
         others = sql.SQL(" AND ").join(sql.SQL("NOT {}").format(p) for _, p in local)
         return [*local, ("of_type", sql.SQL("{} AND {}").format(wrong, others))]
-    found: list[tuple[str, sql.Composable]] = []
-    if not converted:
-        found.append(("of_type", sql.SQL("NOT {}").format(valid)))
+    odd = sql.SQL(_ODD[column.type]).format(value)
+    found = [("of_type", odd if converted else sql.SQL("(NOT {} OR {})").format(valid, odd))]
     if column.type == "float":
         # A valid number has the letter n in NaN, Inf and Infinity only.
         found.append(("finite", sql.SQL("({0} LIKE '%n%' OR {0} LIKE '%N%') AND {1}").format(value, valid)))

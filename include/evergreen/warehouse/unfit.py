@@ -6,19 +6,20 @@ import re
 from collections.abc import Sequence
 
 from evergreen.spec import DatasetSpec
-from evergreen.spec.column import TIMES
+from evergreen.spec.column import NUMBERS, TIMES
 from evergreen.warehouse.canonical import unmarked
 from evergreen.warehouse.failure import Failure, sample_of
 
 TWICE = "local_time_told_once"
 NEVER = "local_time_on_the_clock"
 _REMEDY = {
-    "float": "write a number with a point",
-    "integer": "write a whole number, without a point",
+    "float": "write a number in decimal digits, with a point",
+    "integer": "write a whole number in decimal digits, without a point",
     "boolean": "write true or false",
     "timestamp": "write ISO 8601, such as 2024-03-31T14:00:00+00:00",
     "date": "write ISO 8601, such as 2024-03-31",
 }
+_GROUPED = re.compile(r"\s*[+-]?\d{1,3}(_\d{3})+(\.\d*)?\s*")
 # What programs write where there is no value.
 _NO_VALUE = re.compile(
     r"#?n/?a|#n/a n/a|<na>|\(?null\)?|#null!?|none|nil|nan|-nan|nat|\\n|missing|unknown|undefined|void|-+|\?+|\.+|\*+|_+|x",
@@ -57,6 +58,8 @@ def failure(
         )
     elif kind == "of_type":
         limit, remedy = _of_type(dataset, name)
+        if dataset.columns[name].type in NUMBERS and any(_GROUPED.fullmatch(v) for v in values):
+            remedy += f'; if _ stands between groups of three digits, name it as thousands: "_" of columns.{name} in {file}'
     markers = list(dict.fromkeys(v.strip() for v in values if _NO_VALUE.fullmatch(v.strip())))
     if markers and kind in ("of_type", "finite"):
         shown = ", ".join(f'"{m}"' for m in markers)
