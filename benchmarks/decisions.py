@@ -2,7 +2,7 @@
 
     python -m benchmarks.decisions [PART ...]
 
-Parts: drift, found, error, alarms, gate, kept, flapping, windows, replay. Each can be run by itself as
+Parts: drift, found, error, bounds, alarms, gate, kept, flapping, windows, replay. Each can be run by itself as
 `python -m benchmarks.decisions_PART`; what is known of the others is kept.
 """
 
@@ -19,7 +19,7 @@ from benchmarks.table import Row, markdown
 
 PAGE = Path(__file__).with_name("DECISIONS.md")
 KEPT = Path(__file__).with_name("decisions.json")
-PARTS = ("drift", "found", "error", "alarms", "gate", "kept", "flapping", "windows", "replay")
+PARTS = ("drift", "found", "error", "bounds", "alarms", "gate", "kept", "flapping", "windows", "replay")
 # What was tried where a row is missed; shown while it is.
 WHY = {
     "alarms": (
