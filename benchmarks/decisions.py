@@ -2,8 +2,8 @@
 
     python -m benchmarks.decisions [PART ...]
 
-Parts: drift, found, error, bounds, alarms, gate, kept, flapping, windows, replay. Each can be run by itself as
-`python -m benchmarks.decisions_PART`; what is known of the others is kept.
+Parts: drift, found, error, bounds, alarms, gate, kept, sets, flapping, windows, replay. Each can be run by
+itself as `python -m benchmarks.decisions_PART`; what is known of the others is kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.table import Row, markdown
 
 PAGE = Path(__file__).with_name("DECISIONS.md")
 KEPT = Path(__file__).with_name("decisions.json")
-PARTS = ("drift", "found", "error", "bounds", "alarms", "gate", "kept", "flapping", "windows", "replay")
+PARTS = ("drift", "found", "error", "bounds", "alarms", "gate", "kept", "sets", "flapping", "windows", "replay")
 # What was tried where a row is missed; shown while it is.
 WHY = {
     "alarms": (
@@ -83,6 +83,8 @@ def _write(found: dict[str, list[Row]], command: str = "", seconds: float | None
         "False alarms, changes that must be found, challengers that must not be promoted, and what retraining on drift is",
         "worth. `make decisions` writes this file, a command below a part of it. What each part does is said at the head of",
         "`benchmarks/decisions_PART.py`. *before* are the ratios of earlier runs, the newest first.",
+        "The commit beside a command is the one that was measured: rows on alarms, windows and replay that are older than the",
+        "default `gate: {on_drift: unless_worse, otherwise: unless_worse}` are of the gate before it.",
         "",
         *section(kept, PARTS),
         "",

@@ -13,8 +13,8 @@ is retrained. Windows are judged by `judge.measured` with all of their labels.
   four most important numbers that change the labels most: a second model that has seen all rows is the world, and a label becomes
   that of the row with the two features exchanged by rank; its residual stays. *Gradual*: the same for one row in eight of the
   first window, two in the second, until all; it must be found by the third window after that.
-- *worse than the baseline, and ok*: windows as they are, in which a paired bootstrap of its own (moments drawn one by one, without
-  blocks, which is surer of itself than ours) puts the served error above the naive baseline's with 97.5 % and whose status is ok.
+- *worse than the baseline, and ok*: windows as they are, in which a paired bootstrap of its own (quarters of days drawn with
+  replacement) puts the served error above the naive baseline's with 97.5 % and whose status is ok.
 - *labels that are not judged*: windows as they are, of at least 30 labels, whose error is `not_yet`.
 - *limits beyond the baseline*: champions whose limit for windows of the usual size is worse than the naive baseline on the
   holdout, and of which the training says nothing.
@@ -185,11 +185,12 @@ def _pairs(champion: Champion) -> list[tuple[int, int]]:
 
 
 def surely_worse(model: ModelSpec, frame: pd.DataFrame, mean: float, seed: int = 0) -> bool:
-    """Whether the served error is above the baseline's in 97.5 % of resamples of the window's moments."""
+    """Whether the served error is above the baseline's in 97.5 % of resamples of the window's quarters of days."""
     rows = frame.dropna(subset=["_label", "_prediction"])
     metric, y = model.performance_metric, rows["_label"].to_numpy()
     p, said = rows["_prediction"].to_numpy(), rows["_baseline"].fillna(mean).to_numpy()
-    moments = np.unique(rows["_time"].to_numpy(), return_inverse=True)[1]
+    quarters = rows["_time"].dt.floor("6h").to_numpy()
+    moments = np.unique(quarters, return_inverse=True)[1]
     side = -1 if metric in LARGER_IS_BETTER else 1
     rng, more = np.random.default_rng(seed), 0
     order = np.argsort(moments, kind="stable")
