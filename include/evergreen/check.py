@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from evergreen.spec.environment import environment_problems
 if TYPE_CHECKING:
     from evergreen.warehouse.connection import Connection
 
+EARLIEST = datetime(1, 1, 2, tzinfo=timezone.utc)
 SCHEMAS = Path(__file__).parent / "schemas"
 
 
@@ -101,6 +103,26 @@ def check_history(specs: Specs, model: ModelSpec) -> list[Problem] | None:
             )
         )
     return problems
+
+
+def check_silent(specs: Specs, model: ModelSpec) -> list[Problem]:
+    """The settings with which a part of the watch could never say anything, by the rows and labels in the warehouse."""
+    from evergreen.monitoring import reads, silent
+    from evergreen.monitoring.windows import window_of
+    from evergreen.warehouse import features, views
+
+    length, file = model.monitoring.window, f"models/{model.name}.yaml"
+    with views.reading(specs, model, features.LATEST) as reader:
+        found = reads.counted(reader, specs, model, features.LATEST, EARLIEST, EARLIEST)
+    if found.newest is None:
+        return []
+    newest = window_of(found.newest, length).start
+    due = [
+        counts
+        for start, counts in found.windows.items()
+        if start < newest and start + length + model.label.delay <= newest
+    ]
+    return [Problem(file, one.field, one.value, one.text) for one in silent.silent(model, due)]
 
 
 def _expectations(specs: Specs) -> list[Problem]:
@@ -196,6 +218,7 @@ def main(argv: list[str] | None = None) -> int:
                     history = check_history(specs, model)
                     problems += history if history is not None else []
                     notes += [] if history is not None else [_no_rows(model)]
+                    notes += [] if history else check_silent(specs, model)
                 with connect() as conn:
                     notes += check_alarms(conn, model)
         except TerminalError as error:

@@ -15,6 +15,7 @@ from evergreen.warehouse.connection import Connection
 KIND = "batch_quarantined"
 MOST_ROWS = 15
 MOST_FILES = 20
+MOST_NAMED = 10
 MOST_REMEDIES = 4
 MOST_REASONS = 3
 
@@ -82,8 +83,12 @@ def quarantined_files(conn: Connection, known: Sequence[Known]) -> Letter:
     what = f"{whole} files held back" if whole else f"rows of {len(files)} files held back"
     if 0 < whole < len(files):
         what += f", and rows of {len(files) - whole} others"
-    rows = tuple((one.short, one.amount, one.why, one.such_as) for one in files[:MOST_FILES])
-    more = len(files) - len(rows)
+    alike: dict[str, list[_File]] = {}
+    for one in files:
+        alike.setdefault(one.why, []).append(one)
+    shown = [*alike.values()][:MOST_FILES]
+    rows = tuple(_row(group) for group in shown)
+    more = len(files) - sum(map(len, shown))
     return Letter(
         headline=f"{name}: {what}",
         summary=f"{name}: {what}",
@@ -193,6 +198,21 @@ class _File:
             return f"{show(rows[0].get('value'))} ({_place(rows[0])})"
         sample = _first(self.failures[0], "sample") if self.failures else None
         return show(sample) if sample else ""
+
+
+def _row(files: list[_File]) -> tuple[str, str, str, str]:
+    """What is told of files that failed alike: the words once, and each file's name."""
+    first, count = files[0], len(files)
+    if count == 1:
+        return first.short, first.amount, first.why, first.such_as
+    names = ", ".join(one.short for one in files[:MOST_NAMED]) + (
+        f" and {count - MOST_NAMED} more" if count > MOST_NAMED else ""
+    )
+    amounts = [*dict.fromkeys(one.amount for one in files)]
+    held = (
+        f"{amounts[0]} of each" if len(amounts) == 1 else "; ".join(one.amount for one in files[:MOST_NAMED])
+    )
+    return f"{count} files: {names}", held, first.why, first.such_as
 
 
 def _failures(failures: list[Mapping[str, Any]], in_all: int) -> tuple[Table, ...]:

@@ -20,6 +20,14 @@ from evergreen.monitoring.episode import conclusive
 from evergreen.spec import LARGER_IS_BETTER, METRICS
 from evergreen.warehouse.connection import Connection
 
+COMPARISONS = ("beats_champion", "not_worse_than_champion", "not_surely_worse", "not_much_worse")
+# What is compared with the limit is not what was measured, but an end of its interval.
+BOUNDS = {
+    "beats_champion": "better than the champion: at least by",
+    "not_worse_than_champion": "not worse than the champion: better at least by",
+    "not_surely_worse": "not surely worse than the champion: better at most by",
+    "not_much_worse": "not much worse than the champion: better, as measured, by",
+}
 PARTIES = ("challenger", "champion", "baseline")
 
 
@@ -201,14 +209,29 @@ def check_table(known: Known, *, only_failed: bool) -> tuple[Table, ...]:
             if str(c.get("check")).startswith(("beats_", "not_worse_")) or c.get("check") == "holdout_rows"
         ]
     rows = tuple(
-        (words.reason(c.get("check")), words.num(c.get("value")), words.num(c.get("limit")),
+        (words.reason(BOUNDS.get(str(c.get("check"))) if _compares(c) else c.get("check")), _of_check(c, "value"), _of_check(c, "limit"),
          "passed" if c.get("passed") is True else "failed")
         for c in chosen
     )  # fmt: skip
     if not rows:
         return ()
     title = "Checks of the gate that failed" if only_failed else "The gate"
-    return (Table(title, ("Check", "Value", "Limit", "Result"), rows, tuple(r[3] == "failed" for r in rows)),)
+    said = dict.fromkeys(str(c["sentence"]) for c in chosen if _compares(c))
+    note = "; ".join(f"{one[0].upper()}{one[1:]}" for one in said)
+    bad = tuple(r[3] == "failed" for r in rows)
+    return (Table(title, ("Check", "Value", "Limit", "Result"), rows, bad, f"{note}." if note else ""),)
+
+
+def _of_check(check: Mapping[str, Any], name: str) -> str:
+    """A check's number; an improvement over the champion is a share of the distance from perfect."""
+    if _compares(check) and (found := number(dict(check), name)) is not None:
+        return f"{found:.1%}"
+    return words.num(check.get(name))
+
+
+def _compares(check: Mapping[str, Any]) -> bool:
+    """Whether a check is of the improvement over the champion; an early release compared the metrics themselves."""
+    return str(check.get("check")) in COMPARISONS and "improvement" in str(check.get("sentence"))
 
 
 def trigger(conn: Connection, known: Known) -> str:
@@ -219,10 +242,15 @@ def trigger(conn: Connection, known: Known) -> str:
     # A challenger that waits for approval has answered nothing yet.
     answers = answers or tuple(known.items("requests"))
     found = find(conn, ids=answers) if answers else []
-    asked = [(words.reason(d.reason), d.id) for d in found if d.kind is Kind.RETRAIN_REQUESTED]
+    asked: dict[str, list[str]] = {}
+    for one in found:
+        if one.kind is Kind.RETRAIN_REQUESTED:
+            asked.setdefault(words.reason(one.reason), []).append(str(one.id))
     if asked:
-        requests = ", ".join(f"{why} (request {number_})" for why, number_ in asked)
-        return requests if told in (words.MISSING, *(why for why, _ in asked)) else f"{told}; {requests}"
+        requests = ", ".join(
+            f"{why} (request{'s' if len(ids) > 1 else ''} {', '.join(ids)})" for why, ids in asked.items()
+        )
+        return requests if told in (words.MISSING, *asked) else f"{told}; {requests}"
     return told
 
 
@@ -312,6 +340,11 @@ def _blocked(decision: Decision | None) -> tuple[str, ...]:
 
 def _rejected_steps(known: Known, champion: Any) -> tuple[str, ...]:
     steps = []
+    if known.get("champion_below_baseline"):
+        steps.append(
+            "A forecast without a model beats the champion on these rows: look at its features and labels, change what is trained, or "
+            "use that forecast until a challenger beats it."
+        )
     # The row by which a challenger waited for a person is settled too, and is no request.
     waited = known.get("awaiting")
     requested = known.decision is not None and any(i != waited for i in known.decision.answers)

@@ -32,6 +32,10 @@ from evergreen.spec import LARGER_IS_BETTER
 from evergreen.warehouse.connection import Connection
 
 MOST_ROWS = 40
+BELOW = (
+    "A champion that a forecast without a model beats does harm: look at its features and labels, change what is trained, or "
+    "use the baseline until a challenger beats it."
+)
 STILL_ON_ITS_WAY = timedelta(hours=1)
 WHAT = {
     "drift": "drift",
@@ -94,6 +98,11 @@ def _letter(
         *_count(promoted, "new champion"),
         *_count(quarantined, "batch held back", "batches held back"),
         *_count(len(mails), "mail not sent", "mails not sent"),
+        *_count(
+            len(below := [m for m in models if m.below_baseline]),
+            "champion worse than the naive baseline",
+            "champions worse than the naive baseline",
+        ),
     ]
     told = ", ".join(news) or "all quiet"
     png = trends_png(models)
@@ -101,8 +110,8 @@ def _letter(
     return Letter(
         headline=f"The week to {as_of:%Y-%m-%d}: {told}",
         summary=f"week to {as_of:%Y-%m-%d}: {told}",
-        lead=(_lead(going_on, mails),),
-        tone="bad" if going_on or mails else "good",
+        lead=(_lead(going_on, mails, below),),
+        tone="bad" if going_on or mails or below else "good",
         facts=facts(
             ("From", words.when(as_of - LENGTH)),
             ("To", words.when(as_of)),
@@ -131,13 +140,13 @@ def _letter(
         if png
         else None,
         next_title="What to do",
-        steps=_steps(given_up, mails),
+        steps=_steps(given_up, mails, below),
         links=(("Airflow", airflow_dag_url("digest")),),
     )
 
 
-def _lead(going_on: Sequence[Thread], mails: Sequence[Unsent]) -> str:
-    said = []
+def _lead(going_on: Sequence[Thread], mails: Sequence[Unsent], below: Sequence[ModelWeek]) -> str:
+    said = [f"{m.name}: {m.below_baseline}." for m in below[:MOST_ROWS]]
     if going_on:
         said.append(f"{len(going_on)} incident(s) have not ended: see below which, and since when.")
     if mails:
@@ -147,8 +156,10 @@ def _lead(going_on: Sequence[Thread], mails: Sequence[Unsent]) -> str:
     return " ".join(said) or "No incident is open, and every mail went out. Nothing needs to be done."
 
 
-def _steps(given_up: Sequence[answered.Waiting], mails: Sequence[Unsent]) -> tuple[str, ...]:
-    steps = []
+def _steps(
+    given_up: Sequence[answered.Waiting], mails: Sequence[Unsent], below: Sequence[ModelWeek]
+) -> tuple[str, ...]:
+    steps = [BELOW] if below else []
     if given_up:
         told = "; ".join(f"{w.model}: {w.later or 'a drift is still there'}" for w in given_up[:MOST_ROWS])
         steps.append(

@@ -26,7 +26,7 @@ from evergreen.alerting.links import (
     mlflow_version_url,
 )
 from evergreen.alerting.pictures import worst_columns_png
-from evergreen.ledger import Kind
+from evergreen.ledger import WITHOUT_DRIFT, Decision, Kind
 from evergreen.warehouse.connection import Connection, fetch
 
 SAMPLE = ".parquet"
@@ -175,10 +175,24 @@ def _next_steps(known: Known) -> tuple[str, ...]:
         return (
             f"A retraining is requested (ledger decision {decision.id}) and train__{known.name} is woken for it "
             "now; if a training is already running, the request waits for its turn and the nightly run sweeps it up.",
-            "The new version replaces the champion only if it beats it on the same rows; you get an e-mail either way.",
+            f"The new version replaces the champion only if it is {_asked(known, decision)} on the same rows; you get an e-mail "
+            "either way.",
             "Until then the present champion keeps scoring.",
         )
     return ("No retraining was decided with this alarm. The present champion keeps scoring.",)
+
+
+def _asked(known: Known, decision: Decision) -> str:
+    """What the gate asks of a training that answers a request."""
+    if known.model is None:
+        return "good enough beside it"
+    gate = known.model.gate
+    wanted = gate.otherwise if decision.reason in WITHOUT_DRIFT else gate.on_drift
+    sure = f"with {gate.confidence:.0%} confidence"
+    return {
+        "better": f"better, {sure},",
+        "not_worse": f"not worse by more than {gate.tolerance:.1%}, {sure},",
+    }.get(wanted, f"neither surely worse, {sure}, nor worse by more than {gate.max_worse:.1%} as measured,")
 
 
 def _given_up_steps(known: Known) -> tuple[str, ...]:
@@ -187,7 +201,11 @@ def _given_up_steps(known: Known) -> tuple[str, ...]:
     return (
         "No further retraining is asked for because of this now: two trainings had their turn and it is still there"
         + (f" ({told.rstrip('.')})." if told else "."),
-        *((f"{later[0].upper()}{later[1:]}; you get a mail if a new version becomes champion.",) if later else ()),
+        *(
+            (f"{later[0].upper()}{later[1:]}; you get a mail if a new version becomes champion.",)
+            if later
+            else ()
+        ),
         f"A person must look: {given_up.remedy(known.evidence)}",
         f"To train all the same, start train__{known.name} by hand. Until then the present champion keeps scoring.",
     )

@@ -45,6 +45,7 @@ class ModelWeek:
         not_yet: those whose served error could not be judged yet, because labels are missing; also where it is estimated.
         metric: the served metric that is watched.
         trend: the newest windows, oldest first, with that metric.
+        below_baseline: what the newest training of the champion's week found, where the naive baseline beats it; else empty.
         decided: what was decided in the week.
         open: incidents that have not ended.
     """
@@ -60,6 +61,7 @@ class ModelWeek:
     not_yet: int
     metric: str
     trend: tuple[Window, ...]
+    below_baseline: str
     decided: tuple[Decided, ...]
     open: tuple[Thread, ...]
 
@@ -109,6 +111,7 @@ def model_week(conn: Connection, model: ModelSpec, as_of: datetime) -> ModelWeek
         since=changes[0].effective_from if changes else None,
         metric=metric,
         trend=tuple(windows(conn, model.name, metric, until=as_of)[-TREND_WINDOWS:]),
+        below_baseline=_below_baseline(conn, subject, champion, as_of),
         decided=_decided(conn, subject, as_of),
         open=tuple(open_ones(conn, subject, as_of=as_of)),
         **counts,
@@ -140,6 +143,17 @@ def last_values(week: ModelWeek) -> tuple[Window | None, Window | None]:
     known = [w for w in reversed(week.trend) if w.value is not None]
     measured = next((w for w in known if not w.estimated), None)
     return measured, known[0] if known and known[0].estimated else None
+
+
+def _below_baseline(conn: Connection, subject: str, champion: str | None, as_of: datetime) -> str:
+    """What the week's newest ruling on a challenger says of the champion and the naive baseline; empty where it beats it."""
+    rows = fetch(
+        conn,
+        "SELECT kind, evidence ->> 'champion_below_baseline' AS told FROM evergreen.decision WHERE subject = %s"
+        " AND kind = ANY(%s) AND as_of > %s AND as_of <= %s AND evidence ->> 'compared_with' = %s ORDER BY id DESC LIMIT 1",
+        (subject, [Kind.PROMOTED.value, Kind.REJECTED.value], as_of - LENGTH, as_of, champion),
+    )
+    return (rows[0]["told"] or "") if rows else ""
 
 
 def _decided(conn: Connection, subject: str, as_of: datetime) -> tuple[Decided, ...]:

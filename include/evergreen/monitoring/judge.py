@@ -418,19 +418,20 @@ def _measured_rows(
     columns = measure.columns(
         model, rows, reference, labels=performance.enough_labels(model, facts), lost=lost
     )
-    if not performance.served_by_another(rows, found.version):
+    sample = measure.sampled(rows)
+    if not performance.served_by_another(sample, found.version):
         metrics, worse = performance.judge(model, rows, reference, facts, estimator)
     else:
         columns = [replace(c, violated=False) if c.kind is What.PREDICTION_DRIFT else c for c in columns]
-        metrics, worse = performance.of_another(model, rows, reference), ()
-    return replace(found, sampled_rows=len(rows), metrics=metrics), columns, worse
+        metrics, worse = performance.of_another(model, sample, reference), ()
+    return replace(found, sampled_rows=len(sample), metrics=metrics), columns, worse
 
 
 def concluded(
     found: Judgement, columns: Sequence[ColumnResult], worse: Sequence[Violation], rows: pd.DataFrame
 ) -> Judgement:
     """The judgement of what `measured` found."""
-    return found.concluded(_served_by(columns, rows, found.version), worse)
+    return found.concluded(_served_by(columns, measure.sampled(rows), found.version), worse)
 
 
 def _served_by(columns: Sequence[ColumnResult], rows: pd.DataFrame, version: str) -> list[ColumnResult]:

@@ -4,6 +4,7 @@ Nobody opens the pages of a quiet window, so they are not drawn; a file of at mo
 MLflow run instead. A sample that fits is kept as it was measured, row by row. A larger one is kept column by column, each
 sorted by itself, as drift is measured and drawn; label and prediction stay pairs. Numbers of many values are rounded then to a
 thousandth of the reference's standard deviation, which moves a drift value by less than that, in the mean by far less.
+Of rows that are in the sample for their label alone (`reads.sample`) label and prediction are kept then.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evergreen.errors import Reason, TerminalError
-from evergreen.monitoring.measure import frame
+from evergreen.monitoring.measure import frame, sampled
 from evergreen.monitoring.profile import as_numbers
+from evergreen.monitoring.reads import BEYOND
 from evergreen.monitoring.reference import Reference
 
 FILE = "window.parquet"
@@ -59,6 +61,8 @@ def write(rows: pd.DataFrame, reference: Reference, file: Path) -> None:
         pq.write_table(_table(pa.Table.from_pandas(rows, preserve_index=False), {}), file, compression="zstd")
         if file.stat().st_size <= MOST_BYTES:
             return
+    beyond = rows[rows[BEYOND]] if BEYOND in rows else rows.head(0)
+    rows = sampled(rows)
     steps: dict[str, float] = {}
     columns: dict[str, pa.Array] = {}
     pair = [n for n in PAIR if n in rows]
@@ -73,18 +77,18 @@ def write(rows: pd.DataFrame, reference: Reference, file: Path) -> None:
         step = _step(values, name, reference) if number else 0.0
         if step:
             steps[name] = step
-            missing = np.isnan(values)
-            whole = np.round(np.where(missing, 0.0, values) / step).astype(np.int64)
-            columns[name] = pa.array(whole, mask=missing)
+            columns[name] = _stepped(values, step)
         elif number:
             columns[name] = pa.array(values, from_pandas=True)
         else:
             columns[name] = _sorted(pa.array(rows[name], from_pandas=True))
+    if len(beyond):
+        columns = _lengthened(columns, beyond, pair, steps)
     pq.write_table(
         _table(pa.table(columns), steps),
         file,
         compression="zstd",
-        use_dictionary=[n for n in columns if n not in steps],
+        use_dictionary=[n for n in columns if n not in steps and n != BEYOND],
         column_encoding=dict.fromkeys(steps, "DELTA_BINARY_PACKED"),
         write_statistics=False,
     )
@@ -109,6 +113,27 @@ def read(file: Path) -> Kept:
             Reason.REGISTRY_MISMATCH,
         ) from error
     return Kept(rows, bool(told["steps"]) or "_time" not in rows)
+
+
+def _stepped(values: np.ndarray, step: float) -> pa.Array:
+    missing = np.isnan(values)
+    return pa.array(np.round(np.where(missing, 0.0, values) / step).astype(np.int64), mask=missing)
+
+
+def _lengthened(
+    columns: dict[str, pa.Array], beyond: pd.DataFrame, pair: list[str], steps: dict[str, float]
+) -> dict[str, pa.Array]:
+    """The columns with those rows below that are there for their label alone."""
+    beyond = beyond.sort_values(pair)
+    count = len(next(iter(columns.values())))
+    found = {}
+    for name, above in columns.items():
+        below = pa.nulls(len(beyond), above.type)
+        if name in pair:
+            values = beyond[name].to_numpy(dtype=float)
+            below = _stepped(values, steps[name]) if name in steps else pa.array(values, from_pandas=True)
+        found[name] = pa.concat_arrays([above, below])
+    return found | {BEYOND: pa.array(np.arange(count + len(beyond)) >= count)}
 
 
 def _table(table: pa.Table, steps: dict[str, float]) -> pa.Table:

@@ -18,7 +18,7 @@ from datetime import datetime
 import pandas as pd
 
 from evergreen.errors import Reason, TerminalError
-from evergreen.monitoring import gate, performance, windows
+from evergreen.monitoring import gate, measure, performance, windows
 from evergreen.monitoring.judgement import Judgement, in_short
 from evergreen.monitoring.reference import Reference
 from evergreen.monitoring.windows import Facts
@@ -110,6 +110,7 @@ def again(
     Raises:
         TerminalError: the version's holdout does not have the metric that is watched now (BAD_METRIC).
     """
+    sample = measure.sampled(rows)
     found = replace(
         before,
         id=None,
@@ -118,13 +119,13 @@ def again(
         rows=facts.rows,
         labelled=facts.labelled,
         scored=facts.scored,
-        sampled_rows=len(rows),
+        sampled_rows=len(sample),
         before=before.status,
     )
     if held := gate.check(model, reference, facts, before.window, newest, as_of):
         return gate.held_back(replace(found, metrics={}, columns=(), sampled_rows=0, report=None), held)
-    if performance.served_by_another(rows, before.version):
-        return replace(found, metrics=performance.of_another(model, rows, reference)).concluded(
+    if performance.served_by_another(sample, before.version):
+        return replace(found, metrics=performance.of_another(model, sample, reference)).concluded(
             before.columns, ()
         )
     metric = model.performance_metric

@@ -20,6 +20,7 @@ from evergreen.monitoring import statistics
 from evergreen.monitoring.judgement import ColumnResult, What
 from evergreen.monitoring.limits import limits
 from evergreen.monitoring.profile import DRIFT, MISSING, UNSEEN, ColumnProfile
+from evergreen.monitoring.reads import BEYOND
 from evergreen.monitoring.reference import Reference
 from evergreen.spec import ModelSpec
 
@@ -45,12 +46,18 @@ def columns(
 
     Args:
         model: names the features and the limits' settings.
-        window: rows of the window (`reads.sample`); rows without a prediction have none.
+        window: rows of the window (`reads.sample`); rows without a prediction have none. What is in it for its label alone
+            counts for the label alone.
         reference: the champion's.
         labels: whether the labels are in.
         lost: features of the model that the window does not have, each with why.
     """
+    labelled = window["_label"].dropna() if BEYOND in window else None
+    window = sampled(window)
     known = limits(reference.columns, reference.family, model.monitoring.drift, len(window))
+    if labels and labelled is not None:
+        of_label = limits(reference.columns, reference.family, model.monitoring.drift, len(labelled))
+        known["_label", DRIFT] = of_label["_label", DRIFT]
     found: list[ColumnResult] = []
     for name in lost or {}:
         gone = _unreadable(name, "drift", 0.0, (lost or {})[name])
@@ -65,7 +72,7 @@ def columns(
         numeric = name in (*model.features.numeric, "_prediction", "_label")
         results = (
             _guarded(
-                window[name],
+                labelled if name == "_label" and labelled is not None else window[name],
                 (reference.labelled if name == "_label" else reference.sample)[name],
                 profile,
                 {kind: known[name, kind] for kind in profile.kinds},
@@ -82,6 +89,11 @@ def columns(
         )
         found += [_shown(r) for r in results] if shown_only else results
     return found
+
+
+def sampled(window: pd.DataFrame) -> pd.DataFrame:
+    """The rows that stand for the window, without those that are there for their label alone (`reads.sample`)."""
+    return window[~window[BEYOND]].drop(columns=BEYOND) if BEYOND in window else window
 
 
 def frame(table: pa.Table) -> pd.DataFrame:
@@ -173,7 +185,11 @@ class _Numbers:
         return statistics.normed(self.before, self.now)
 
     def told(self) -> str:
-        return f"mean {self.now.mean():.4g} (reference {self.before.mean():.4g})"
+        same = statistics.constant(np.sort(self.before))
+        if same is None:
+            return f"mean {self.now.mean():.4g} (reference {self.before.mean():.4g})"
+        other = float((np.abs(self.now - same) > statistics.ROUNDING * abs(same)).mean())
+        return f"constant in the reference, {same:.4g}; now {other:.1%} of the values differ, mean {self.now.mean():.4g}"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy.special import rel_entr
 
 from evergreen.monitoring.past import Rows
-from evergreen.monitoring.statistics import SMALLEST_NORM, Floats
+from evergreen.monitoring.statistics import Floats, constant, scale
 
 RESAMPLES = 400
 # So many rows stand for the sample: the shape of a column shows in them, and a resample costs as many steps.
@@ -127,8 +127,11 @@ class Resamples:
         rows = np.maximum(drawn.sum(0), 1)
         centred = values - values.mean()
         one, two = centred @ drawn / rows, centred**2 @ drawn / rows
+        if constant(values) is not None:
+            return np.full(drawn.shape[1], scale(values, values))
         variance = two - one**2
-        return np.maximum(np.sqrt(np.maximum(variance, 0)), SMALLEST_NORM)
+        # Of a draw in which all values are the same nothing can be told; it has no part in what chance does.
+        return np.where(variance > 0, np.sqrt(np.maximum(variance, 0)), np.inf)
 
 
 def _shares_below(drawn: Counts) -> Counts:

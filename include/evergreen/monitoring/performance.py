@@ -15,10 +15,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from evergreen.errors import TerminalError
-from evergreen.monitoring import interval
+from evergreen.monitoring import interval, measure
 from evergreen.monitoring.estimate import Estimator
 from evergreen.monitoring.judgement import MetricResult, Violation, What
 from evergreen.monitoring.profile import as_numbers
+from evergreen.monitoring.reads import BEYOND
 from evergreen.monitoring.reference import Frame, Reference
 from evergreen.monitoring.windows import Facts
 from evergreen.spec import LARGER_IS_BETTER, METRICS, ModelSpec, format_duration, passable
@@ -232,10 +233,13 @@ def judge(
     rows = window.dropna(subset=["_time", "_label", "_prediction"])
     needed = facts.labels_needed(model.monitoring.performance.min_labels)
     # A sample of a larger window has as large a share of them. Where the counts leave no doubt, rows without labels are a fault.
-    in_sample = math.ceil(needed * min(1.0, len(window) / max(facts.rows, 1)))
+    asked, of = len(window), facts.rows
+    if BEYOND in window:  # it holds all rows with a label, or a sample of those
+        asked, of = int(window["_label"].notna().sum()), facts.labelled
+    in_sample = math.ceil(needed * min(1.0, asked / max(of, 1)))
     few = facts.surely_judgeable < needed and len(rows) < in_sample
     if few or not enough_labels(model, facts):
-        return _without_labels(model, window, reference, facts, coverage, estimator)
+        return _without_labels(model, measure.sampled(window), reference, facts, coverage, estimator)
     known = limit_for(model, reference, len(rows))
     limit: float | None = known.value
     problem = f"{metric} is not defined on these {len(rows)} rows (one class, or all labels equal)"

@@ -31,6 +31,11 @@ ESTIMATED, ALL_BUT = 16, 0.02
 # Of a window of more rows the baseline is the mean of what the champion learnt from: the labels of a season before are too many.
 MOST_FOR_BASELINE = 200_000
 LABELS = pa.schema([("_time", pa.timestamp("us", "UTC")), ("_entity", pa.int64()), ("_label", pa.float64())])
+# A sample that holds this share of the labels that a window's error may be judged by is enough: more of them make its interval at
+# most half as wide, and cost a pass over the window.
+ENOUGH = 0.25
+BEYOND = "_beyond"
+"""The column of a sample that says which rows are in it for their label alone; a sample without such rows has no such column."""
 SERVED = pa.schema([("_key", pa.string()), ("_prediction", pa.float64()), ("_version", pa.string())])
 # Types that come back from JSON text as they were.
 READ_BACK = frozenset({
@@ -138,6 +143,10 @@ def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window, fact
     predictions they are drawn by an index: then only rows with a prediction are candidates, and nothing is read
     but them. Everywhere else rows without one are candidates too, and what fits into `sample_rows` is taken whole.
 
+    A window may have few labels among many rows, and then hardly one in its sample. So where its labels are enough to judge the
+    error, and the sample holds too few of them, rows with a label are added by the same rule, at most `sample_rows` of them in all.
+    Those are marked (`BEYOND`): they count for the error alone.
+
     Args:
         specs: all specs.
         model: whose rows.
@@ -159,11 +168,37 @@ def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window, fact
         if types and set(types) <= READ_BACK:
             rows = _drawn(reader, specs, model, as_of, window, buckets, types)
         else:
-            rows = _sorted(reader, specs, model, as_of, window)
+            rows = _sorted(reader, model, as_of, window)
+        if lacks_labels(model, facts, rows):
+            known = labelled_rows(reader, model, window.start, window.end)
+            rows = with_labelled(rows, _with_predictions(reader, as_of, window, known))
         rows = rows.sort_by([("_time", "ascending"), ("_key", "ascending")])
         said = baseline_of(reader, model, rows, facts.rows)
-        names = [*arrow.feature_schema(model).names, *SERVED.names[1:]]
+        names = [n for n in rows.column_names if n != "_entity"]
         return rows.select(names).append_column("_baseline", pa.array(said, from_pandas=True))
+
+
+def lacks_labels(model: ModelSpec, facts: Facts, rows: pa.Table) -> bool:
+    """Whether a sample of a window holds too few of the labels by which its error could be judged."""
+    known = rows.num_rows - rows["_label"].null_count
+    wanted = min(facts.labelled, model.monitoring.sample_rows)
+    return facts.enough_labels(model.monitoring.performance.min_labels) and known < ENOUGH * wanted
+
+
+def labelled_rows(reader: arrow.Reader, model: ModelSpec, start: datetime, end: datetime) -> pa.Table:
+    """At most `monitoring.sample_rows` rows of a range that have a label, chosen as a sample is."""
+    query = features.feature_query(model, start, end, labelled=True, ordered=False, entity=True)
+    return _smallest(reader, model, query)
+
+
+def with_labelled(rows: pa.Table, labelled: pa.Table) -> pa.Table:
+    """A sample with those rows of another one that it does not hold, marked as such (`BEYOND`)."""
+    more = labelled.filter(pc.invert(pc.is_in(labelled["_key"], rows["_key"]))).select(rows.column_names)
+    marked = [
+        t.append_column(BEYOND, pa.array([beyond] * t.num_rows, pa.bool_()))
+        for t, beyond in ((rows, False), (more, True))
+    ]
+    return pa.concat_tables(marked)
 
 
 def baseline_of(
@@ -204,21 +239,27 @@ def baseline_of(
     )
 
 
-def _sorted(
-    reader: arrow.Reader, specs: Specs, model: ModelSpec, as_of: datetime, window: Window
-) -> pa.Table:
+def _sorted(reader: arrow.Reader, model: ModelSpec, as_of: datetime, window: Window) -> pa.Table:
     """The sample out of every row of the window.
 
     Rows first, then their predictions by key: where PostgreSQL takes both sides of a join for small, as it does before
     their first ANALYZE, it compares each row with each prediction, which takes minutes from 100,000 of both on.
     """
-    rows = reader.table(
+    query = features.feature_query(model, window.start, window.end, ordered=False, entity=True)
+    return _with_predictions(reader, as_of, window, _smallest(reader, model, query))
+
+
+def _smallest(reader: arrow.Reader, model: ModelSpec, rows: sql.Composable) -> pa.Table:
+    """At most `monitoring.sample_rows` rows of a feature query, those whose key has the smallest hash."""
+    return reader.table(
         sql.SQL("SELECT f.* FROM ({rows}) AS f ORDER BY f._hash, f._key LIMIT {limit}").format(
-            rows=features.feature_query(model, window.start, window.end, ordered=False, entity=True),
-            limit=sql.Literal(model.monitoring.sample_rows),
+            rows=rows, limit=sql.Literal(model.monitoring.sample_rows)
         ),
         arrow.feature_schema(model, entity=True),
     )
+
+
+def _with_predictions(reader: arrow.Reader, as_of: datetime, window: Window, rows: pa.Table) -> pa.Table:
     theirs = sql.SQL("{} AND key = ANY ({})").format(
         _made(window.start, window.end, as_of), _array(rows["_key"], "text")
     )

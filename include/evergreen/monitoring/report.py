@@ -33,9 +33,9 @@ from evidently.metrics import (
 from evidently.tests import gte, lt, lte
 
 from evergreen.alerting import words
-from evergreen.monitoring import page, wording
+from evergreen.monitoring import page, statistics, wording
 from evergreen.monitoring.judgement import ColumnResult, Judgement, MetricResult, What
-from evergreen.monitoring.measure import frame
+from evergreen.monitoring.measure import frame, sampled
 from evergreen.monitoring.reference import Reference
 
 DRIFT_FILE = "drift.html"
@@ -233,10 +233,11 @@ def _run(
 ) -> Any:
     names = [c.column for c in columns if c.kind in DRIFTS]
     numeric = [n for n in names if reference.columns[n].numeric]
-    now, before = window[names], frame(reference.sample.select(names))
-    if reference.labels is not None and "_label" in names:
-        # Evidently leaves missing values out.
-        before["_label"] = frame(reference.labels.select(["_label"]))["_label"].reindex(before.index)
+    now, before = sampled(window)[names].reset_index(drop=True), frame(reference.sample.select(names))
+    if "_label" in names:
+        # Those that there are, in the first rows of the others: Evidently leaves missing values out.
+        now["_label"] = window["_label"].dropna().reset_index(drop=True).reindex(now.index)
+        before["_label"] = frame(reference.labelled.select(["_label"]))["_label"].reindex(before.index)
     metrics: list[Any] = []
     for column in columns:
         name = column.column
@@ -265,6 +266,8 @@ def _run(
                     column=name, category=UNKNOWN, tests=[], share_tests=_share_test(column, reference)
                 )
             )
+    units = _units(now, before, numeric)
+    now, before = (side.assign(**{n: side[n] / by for n, by in units.items()}) for side in (now, before))
     definition = DataDefinition(
         numerical_columns=numeric, categorical_columns=[n for n in now.columns if n not in numeric]
     )
@@ -275,6 +278,13 @@ def _run(
             Dataset.from_pandas(before, data_definition=definition),
             timestamp=as_of,
         )
+
+
+def _units(now: pd.DataFrame, before: pd.DataFrame, numeric: Sequence[str]) -> dict[str, float]:
+    """The numeric columns that are drawn in another unit, with what their values are divided by (`statistics.unit`)."""
+    sides = {n: [side[n].dropna().to_numpy(dtype=float) for side in (before, now)] for n in numeric}
+    found = {n: statistics.unit(*both) for n, both in sides.items() if all(map(len, both))}
+    return {n: by for n, by in found.items() if by != 1.0}
 
 
 def _counts(column: ColumnResult) -> bool:

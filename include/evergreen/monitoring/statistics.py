@@ -4,7 +4,9 @@ A reference needs its numbers for every past window, hundreds of times, so they 
 column; so are the distances of a judged window (`measure.py`), where Evidently's take most of the time of judging.
 Evidently draws. A test holds the two equal.
 
-Numeric: Wasserstein distance divided by the standard deviation of the reference (Evidently's `wasserstein`).
+Numeric: Wasserstein distance divided by the standard deviation of the reference (Evidently's `wasserstein`). Two kinds of
+column are measured in another unit, because Evidently's is never smaller than 0.001, whatever a column's own unit is: one whose
+deviation is smaller than that by its own, one that is constant by its size (`scale`). Evidently is given them in that unit.
 Categorical: Jensen-Shannon distance with the natural logarithm (Evidently's `jensenshannon`). Missing values,
 NaN and infinities are left out of both and counted as missing instead.
 """
@@ -20,6 +22,8 @@ from scipy.spatial import distance
 NUMERIC = "wasserstein"
 CATEGORICAL = "jensenshannon"
 SMALLEST_NORM = 0.001
+# So many of the values are the same, up to rounding: then their deviation says nothing of what is usual.
+CONSTANT, ROUNDING = 0.999, 1e-6
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -48,13 +52,47 @@ def numeric(values: Floats, sample: Flags, windows: Sequence[Rows]) -> Floats:
         outside[window] = True
         current = np.sort(values[window][finite[window]])
         if len(rest) and len(current):
-            found[number] = _distance(rest, current) / max(float(np.std(rest)), SMALLEST_NORM)
+            found[number] = _distance(rest, current) / scale(rest, current)
     return found
 
 
 def normed(before: Floats, now: Floats) -> float:
     """The normalised Wasserstein distance of two samples without missing values, in any order."""
-    return _distance(np.sort(before), np.sort(now)) / max(float(np.std(before)), SMALLEST_NORM)
+    before, now = np.sort(before), np.sort(now)
+    return _distance(before, now) / scale(before, now)
+
+
+def constant(ordered: Floats) -> float | None:
+    """The value that all but one in a thousand of some sorted values have; None where there is none."""
+    middle = float(ordered[len(ordered) // 2])
+    room = ROUNDING * abs(middle)
+    first, last = np.searchsorted(ordered, [middle - room, middle + room], side="left")
+    last = max(int(last), int(np.searchsorted(ordered, middle + room, side="right")))
+    return middle if last - first >= CONSTANT * len(ordered) else None
+
+
+def scale(before: Floats, now: Floats) -> float:
+    """What a distance is divided by: the reference's standard deviation.
+
+    Where the reference is constant, or nearly, the largest size that it or the window has: then all rows at another value of
+    that size are a distance of about 1, a few rows of them their share, and what is small beside the constant is small.
+
+    Args:
+        before, now: the reference and the window, sorted, without missing values.
+    """
+    same = constant(before)
+    if same is not None:
+        ends = np.array([before[0], before[-1], now[0], now[-1]])
+        return max(abs(same), float(np.abs(ends - same).max()), SMALLEST_NORM)
+    return float(np.std(before))
+
+
+def unit(before: Floats, now: Floats) -> float:
+    """What both sides are divided by, so that Evidently's own statistic is `normed`; 1 where it is without that."""
+    own = scale(np.sort(before), np.sort(now))
+    if own == max(float(np.std(before)), SMALLEST_NORM):
+        return 1.0
+    return own / SMALLEST_NORM if constant(np.sort(before)) is not None else own
 
 
 def _distance(rest: Floats, current: Floats) -> float:

@@ -60,5 +60,6 @@ def watched(model: ModelSpec, changes: Sequence[Decision]) -> Watched | None:
     previous = line[-2] if len(line) > 1 else None
     if changes[0].reason in NEEDS_A_PERSON:
         previous = None
-    until = changes[0].effective_from + period
+    # Windows and feeds that come once a window would else be over before a row was predicted twice.
+    until = changes[0].effective_from + max(period, model.monitoring.window)
     return Watched(changes[0], previous, until, until + model.label.delay)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from psycopg2 import sql
 
 from evergreen.monitoring import measure, reads
-from evergreen.monitoring.windows import Window
+from evergreen.monitoring.windows import Facts, Window
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse import arrow, features, views
 
@@ -47,12 +47,23 @@ class Known:
             self._read[window.start] = found.sort_by([("_time", "ascending"), ("_key", "ascending")])
         return self._read[window.start]
 
-    def frame(self, window: Window, served: pd.DataFrame, count: int) -> pd.DataFrame:
+    def sample(self, window: Window, facts: Facts) -> pa.Table:
+        """The rows of a window, and those that the watch would add for their label (`reads.sample`)."""
+        rows = self.rows(window)
+        if not reads.lacks_labels(self._model, facts, rows):
+            return rows
+        end = min(window.end, self.as_of)
+        rows = reads.with_labelled(rows, reads.labelled_rows(self._reader, self._model, window.start, end))
+        return rows.sort_by([("_time", "ascending"), ("_key", "ascending")])
+
+    def frame(self, rows: pa.Table, served: pd.DataFrame, count: int) -> pd.DataFrame:
         """The rows of a window with what was served for them, as `reads.sample` and `measure.frame` give them.
 
-        `count`: all rows of the window.
+        Args:
+            rows: what `sample` gave.
+            served: predictions by key.
+            count: all rows of the window.
         """
-        rows = self.rows(window)
         found = measure.frame(rows.drop_columns("_entity"))
         found["_baseline"] = reads.baseline_of(self._reader, self._model, rows, count)
         keyed = served.reindex(found["_key"])

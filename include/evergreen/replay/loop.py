@@ -31,6 +31,9 @@ from evergreen.scoring import shadow
 from evergreen.spec import ModelSpec, Specs
 from evergreen.training.plan import plan_run
 
+# Windows after FROM that are tried where no first champion passes; each is a training.
+LATER = (0, 1, 3, 7, 15, 31, 63)
+
 
 @dataclass
 class Loop:
@@ -102,9 +105,20 @@ class Loop:
         if made.kind is not Kind.PROMOTED:
             raise TerminalError(
                 f"{self.model.name}: the gate refuses the first champion, as of {step.as_of.isoformat()} ({made.reason}: "
-                f"{made.evidence.get('message', '')}); choose a later FROM, or change the gate in a spec of its own",
+                f"{made.evidence.get('message', '')}); {self._later()}, or change the gate in a spec of its own",
                 Reason.NO_CHAMPION,
             )
+
+    def _later(self) -> str:
+        """A later FROM at which the gate lets a first champion through; ever farther ones are tried."""
+        tried = [self.ends[place] for place in LATER if place < len(self.ends) - 1]
+        for moment in tried:
+            if self._trainer.first_passes(moment):
+                return f"a FROM that works is {moment:%Y-%m-%dT%H:%MZ}"
+        if not tried:
+            return "there is no later FROM before TO"
+        names = ", ".join(f"{moment:%Y-%m-%dT%H:%MZ}" for moment in tried)
+        return f"it refuses one at the later FROM {names}, too"
 
     def _moment(self, step: Step) -> None:
         with known(self.specs, self.model, step.as_of) as there:
@@ -194,7 +208,11 @@ class Loop:
         judged_before = self.state.newest(None, windows.oldest(length, as_of, model.label.delay))
         waits = late.waiting(model, judged_before, champion.version, reign, as_of)
         start, _ = judge.span(model, [*found, *(j.window for j in waits)], as_of)
-        facts = {begin: self._facts(begin, as_of, *held) for begin, held in counts.windows.items() if begin >= start}
+        facts = {
+            begin: self._facts(begin, as_of, *held)
+            for begin, held in counts.windows.items()
+            if begin >= start
+        }
         earlier = [j for j in judged_before if j.version == champion.version]
         feed = reads.Feed(facts, counts.newest)
         due = judge.plan(model, reference, found, feed, earlier, self.state.first_scored, as_of)
@@ -207,7 +225,7 @@ class Loop:
             if held:
                 judged = gate.held_back(judged, held)
             else:
-                rows = there.frame(window, self.state.predicted(window.start), here.rows)
+                rows = self._rows(step, there, window, here)
                 # As the live judge: an estimate stands only in for labels that are not in.
                 wanted = model.monitoring.performance.estimate and not performance.enough_labels(model, here)
                 estimator = self._estimator(champion.version) if wanted else None
@@ -217,11 +235,27 @@ class Loop:
         room = max(0, windows.MOST_PER_RUN - len(due.windows))
         for before in late.due(model, waits, feed.facts)[:room]:
             here = facts[before.window_start]
-            rows = there.frame(before.window, self.state.predicted(before.window_start), here.rows)
+            rows = self._rows(step, there, before.window, here)
             against = self._reference(before.version)
             self.state.judge(step, late.again(model, against, before, here, rows, feed.newest, as_of))
         needed = {champion.version, *(j.version for j in waits)}
         self._references = {v: r for v, r in self._references.items() if v in needed}
+
+    def _rows(self, step: Step, there: Known, window: Window, facts: Facts) -> pd.DataFrame:
+        """The rows of a window as the watch measures them, with what was served for them.
+
+        Rows that are there for their label alone were served with the others; which ones they are is known only now, so the
+        version that predicted most of the others predicts them now.
+        """
+        rows, done = there.sample(window, facts), self.state.predicted(window.start)
+        if reads.BEYOND in rows.column_names and len(done):
+            serving = self._trainer.load(self.model, str(done["version"].mode()[0]))
+            fresh = ~np.isin(rows["_key"].to_numpy(zero_copy_only=False), done.index.to_numpy())
+            fresh &= rows[reads.BEYOND].to_numpy(zero_copy_only=False)
+            self.state.predict(
+                step, window, self._predictions(serving, rows.filter(pa.array(fresh))), shadow=False
+            )
+        return there.frame(rows, self.state.predicted(window.start), facts.rows)
 
     def _facts(self, begin: datetime, as_of: datetime, rows: int, labelled: int) -> Facts:
         done, most = len(self.state.predicted(begin)), self.model.monitoring.sample_rows

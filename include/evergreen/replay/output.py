@@ -94,7 +94,11 @@ def table(outcomes: Sequence[Outcome], metric: str) -> str:
         "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, wide, strict=True)))
         for row in rows
     ]  # fmt: skip
-    return "\n".join(lines)
+    return "\n".join([*lines, *_failed(outcomes)])
+
+
+def _failed(outcomes: Sequence[Outcome]) -> list[str]:
+    return [f"{o.policy}: {o.failed} failed: {o.why_failed}" for o in outcomes if o.failed]
 
 
 def _heads(metric: str) -> list[str]:
@@ -144,6 +148,7 @@ def _page(asked: Asked, title: str, outcomes: Sequence[Outcome], picture: bytes)
     told = "".join(
         f"<tr><td>{escape(str(k))}</td><td>{escape(str(v))}</td></tr>" for k, v in _settings(asked).items()
     )
+    failed = "".join(f"<p>{escape(line)}</p>\n" for line in _failed(outcomes))
     data = base64.b64encode(picture).decode()
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style></head><body>
@@ -152,7 +157,7 @@ def _page(asked: Asked, title: str, outcomes: Sequence[Outcome], picture: bytes)
 {len(asked.windows)} windows. Each decision saw only what had arrived by then. A {better} {escape(metric_name(metric))} is better.</p>
 <p><img alt="error of each policy over time, with its retrains" src="data:image/png;base64,{data}"></p>
 <table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>
-<h2>How to read it</h2>
+{failed}<h2>How to read it</h2>
 <dl>{reading}</dl>
 <p>A policy that retrains more is not better by that: look for the smallest error at a number of retrains, gate rejections
 and alarms that people can live with. Retraining at random moments often helps too; compare with random:K:SEED.</p>
@@ -171,6 +176,7 @@ def _point(point: Any) -> dict[str, Any]:
         "status": point.status,
         "trained": point.trained,
         "came_of_it": point.came_of_it,
+        "why": point.why,
     }
 
 

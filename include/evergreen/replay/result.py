@@ -33,6 +33,7 @@ class Point:
         status: how the window was judged at last, by the champion of then; empty where it was not.
         trained: version of a challenger that was trained at the window's end; None without a training.
         came_of_it: promoted, rejected or failed; empty without a training.
+        why: the reason code of that; empty without a training.
     """
 
     start: datetime
@@ -42,6 +43,7 @@ class Point:
     status: str
     trained: str | None
     came_of_it: str
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Outcome:
         requests, suppressed: of the trigger policy (only policies on drift ask it).
         rolled_back: by the watch after a promotion.
         fit_seconds: of the fits after the first champion's, those of validation and tuning too.
+        why_failed: why trainings failed, each reason with how often and what the newest one said; empty where none did.
     """
 
     policy: str
@@ -72,6 +75,7 @@ class Outcome:
     requests: int
     suppressed: int
     fit_seconds: float
+    why_failed: str
     points: tuple[Point, ...]
 
     def totals(self) -> dict[str, Any]:
@@ -90,7 +94,7 @@ def gather(asked: Asked) -> list[Outcome]:
 
 
 def _labels(asked: Asked) -> pd.DataFrame:
-    """The labels of all windows as known at the end, by key; of each window the rows that the watch would measure."""
+    """The labels of all windows as known at the end, by key; of each window those of the rows that the watch would measure."""
     parts, model = [], asked.model
     schema = arrow.feature_schema(model)
     with views.reading(asked.specs, model, asked.end) as reader:
@@ -98,7 +102,7 @@ def _labels(asked: Asked) -> pd.DataFrame:
             query = sql.SQL(
                 "SELECT _key, _label FROM ({rows}) AS f ORDER BY _hash, _key LIMIT {limit}"
             ).format(
-                rows=features.feature_query(model, window.start, window.end, ordered=False),
+                rows=features.feature_query(model, window.start, window.end, labelled=True, ordered=False),
                 limit=sql.Literal(model.monitoring.sample_rows),
             )
             names = ["_key", "_label"]
@@ -132,16 +136,18 @@ def _outcome(asked: Asked, label: str, folder: Folder, model: ModelSpec, labels:
     joined = labels.join(served, how="inner")
     by_window = {start: rows for start, rows in joined.groupby("start")}
     how = {d.version: d for d in decisions if d.kind in (Kind.PROMOTED, Kind.REJECTED)}
+    failed = {d.run_id.rpartition("/")[2]: d for d in decisions if d.kind is Kind.RUN_FAILED}
     points = []
     for window in asked.windows:
         rows = by_window.get(pd.Timestamp(window.start))
         at = next((t for t in trained if window.start < t <= window.end), None)
         version = trained[at] if at else None
         came = how[version].kind.value if version in how else "failed" if version else ""
+        because = (how | failed).get(version) if version else None
         points.append(
             Point(
                 window.start, window.end, 0 if rows is None else len(rows), _error(asked.model, rows),
-                _status(judged, window, model), version, came,
+                _status(judged, window, model), version, came, because.reason if because else "",
             )
         )  # fmt: skip
     kinds = Counter(d.kind for d in decisions)
@@ -160,8 +166,16 @@ def _outcome(asked: Asked, label: str, folder: Folder, model: ModelSpec, labels:
         requests=kinds[Kind.RETRAIN_REQUESTED],
         suppressed=kinds[Kind.RETRAIN_SUPPRESSED],
         fit_seconds=seconds,
+        why_failed=_why([*failed.values()]),
         points=tuple(points),
     )
+
+
+def _why(failed: list[Decision]) -> str:
+    """Each reason with how often, and what the newest failure said."""
+    newest = {d.reason: str(d.evidence.get("message", "")) for d in failed}
+    counts = Counter(d.reason for d in failed)
+    return "; ".join(f"{counts[code]} x {code.replace('_', ' ')}: {told}" for code, told in newest.items())
 
 
 def _error(model: ModelSpec, rows: pd.DataFrame | None) -> float | None:

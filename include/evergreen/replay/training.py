@@ -14,7 +14,8 @@ from evergreen.replay.fits import Fits
 from evergreen.replay.state import State, Step
 from evergreen.spec import ModelSpec, Specs
 from evergreen.training import machine, ruling, scratch
-from evergreen.training.evaluate import evaluate
+from evergreen.training.evaluate import Judged, evaluate
+from evergreen.training.outcome import worse_than_naive
 from evergreen.training.plan import Plan
 from evergreen.training.provenance import spec_document, spec_hash, training_hash
 from evergreen.training.verdict import RulingReason
@@ -74,26 +75,31 @@ class Trainer:
         """
         if self._model.training.tune.on:
             return
+        self._ahead(as_of)
+
+    def first_passes(self, as_of: datetime) -> bool:
+        """Whether the gate lets a first champion through that is trained as of a time; decides nothing.
+
+        Raises:
+            TransientError: the warehouse does not answer.
+        """
+        try:
+            return self._ahead(as_of).verdict.passed
+        except TerminalError:
+            return False
+
+    def _ahead(self, as_of: datetime) -> Judged:
         place = self._folder.path / "ahead"
         taken = snapshot.take(self._specs, self._model, as_of, place)
         fits = Fits(self._fits, taken.fingerprint)
         try:
             with scratch.folder(place) as work:
-                where = machine.choose(self._model)
                 judged = evaluate(
-                    self._model,
-                    taken,
-                    as_of,
-                    "ahead",
-                    None,
-                    where,
-                    work,
-                    False,
-                    load=self.load,
-                    fitting=fits.fit,
-                    refitting=fits.refit,
-                )
+                    self._model, taken, as_of, "ahead", None, machine.choose(self._model), work, False,
+                    load=self.load, fitting=fits.fit, refitting=fits.refit, studies=self._folder.studies, params_of=self.params_of,
+                )  # fmt: skip
                 finalise(self._model, judged, fits.refit)
+                return judged
         finally:
             taken.remove()
 
@@ -134,6 +140,7 @@ class Trainer:
             step.fit_seconds += fits.seconds
             taken.remove()
         failed = [c.sentence for c in judged.verdict.checks if not c.passed]
+        below = worse_than_naive(model.gate_metric, judged.metrics, champion.version if champion else None)
         return Decision(
             as_of=plan.as_of,
             subject=model_subject(model.name),
@@ -144,7 +151,7 @@ class Trainer:
             version=version,
             answers=plan.requests,
             evidence={
-                "message": "; ".join(failed),
+                "message": "; ".join(failed) + ("" if promoted else below),
                 "trigger": plan.trigger,
                 "metrics": judged.metrics,
                 "rows": judged.rows,

@@ -178,8 +178,8 @@ class Watch(Strict):
 
     period: Span | None = Field(
         timedelta(days=7),
-        description="how long after a promotion the previous champion predicts the same rows in the shadow; the comparison "
-        "ends when their labels are mature; null: no shadow, no comparison",
+        description="how long after a promotion the previous champion predicts the same rows in the shadow, at least for one "
+        "monitoring.window; the comparison ends when their labels are mature; null: no shadow, no comparison",
     )
     margin: float = Field(
         0.02,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from evergreen.training.verdict import NEEDS_A_PERSON, Verdict
+from evergreen.spec import LARGER_IS_BETTER
+from evergreen.training.verdict import COMPARED, NEEDS_A_PERSON, Verdict
 
 _TIMES = ("as_of", "trained_until")
+_COMPARED = frozenset(reason.value for reason in COMPARED)
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,32 @@ class Outcome:
                 f"{'; '.join(told)}; baseline {of('baseline')}, on {self.rows.get('judged', 0)} holdout rows"
             )
         reason = self.verdict.reason.value.replace("_", " ")
+        lost = next((c.sentence for c in self.verdict.checks if not c.passed and c.code in _COMPARED), "")
+        lost = f"; {lost}" if lost and not self.passed else ""
+        below = "" if self.passed else worse_than_naive(self.metric, self.metrics, self.champion_version)
         learnt = self.rows.get("champion_learnt", 0)
         favoured = f", {learnt} of which the champion had learnt" if learnt else ""
         return (
             f"{reason}: {self.metric} of the challenger {of('challenger')}, {against}baseline {of('baseline')}, "
-            f"on {self.rows.get('judged', 0)} holdout rows{favoured}"
+            f"on {self.rows.get('judged', 0)} holdout rows{favoured}{lost}{below}"
         )
+
+
+def worse_than_naive(
+    metric: str, metrics: Mapping[str, Mapping[str, float]], champion: str | None = None
+) -> str:
+    """What is to be said of a champion that stays and that the naive baseline beats on the judged rows; empty where it does not.
+
+    Args:
+        metric: that decides.
+        metrics: of champion and baseline, by who and name.
+        champion: its version.
+    """
+    value, bar = (metrics.get(who, {}).get(metric) for who in ("champion", "baseline"))
+    if value is None or bar is None or (value >= bar if metric in LARGER_IS_BETTER else value <= bar):
+        return ""
+    named = f"version {champion}" if champion else "the champion"
+    return (
+        f"; {named}, which stays champion, is worse than the naive baseline now: {metric} {value:.4g}, the baseline's is "
+        f"{bar:.4g} on the same rows"
+    )

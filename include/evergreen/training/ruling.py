@@ -3,7 +3,7 @@ settles at once and for one that waited for a person."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -15,7 +15,7 @@ from evergreen.ledger import Decision, Kind
 from evergreen.registry import identity
 from evergreen.registry.client import client, guarded
 from evergreen.spec import ModelSpec
-from evergreen.training.outcome import Outcome
+from evergreen.training.outcome import Outcome, worse_than_naive
 from evergreen.training.record import KEY_TAG, run_key
 from evergreen.training.verdict import ChallengerReason, RulingReason
 from evergreen.warehouse.connection import Connection, fetch
@@ -158,7 +158,16 @@ def evidence(found: Outcome, ruling: Ruling) -> dict[str, Any]:
         **({"choice": found.choice} if found.choice else {}),
         **({"note": found.note} if found.note else {}),
         **({"error_limit": found.error_limit} if found.error_limit else {}),
+        **({} if ruling.passed else below_baseline(found.metric, found.metrics, found.champion_version)),
     }
+
+
+def below_baseline(
+    metric: str, metrics: Mapping[str, Mapping[str, float]], champion: str | None
+) -> dict[str, Any]:
+    """Evidence of a champion that stays and that the naive baseline beats on the judged rows; empty where it does not."""
+    told = worse_than_naive(metric, metrics, champion)
+    return {"champion_below_baseline": told.removeprefix("; ")} if told else {}
 
 
 def _in_force(conn: Connection, found: Outcome, registered: datetime) -> dict[str, str]:

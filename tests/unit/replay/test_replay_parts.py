@@ -18,7 +18,7 @@ from evergreen.monitoring.judgement import (
     Violation,
     What,
 )
-from evergreen.replay import records
+from evergreen.replay import output, records, result
 from evergreen.replay.policies import Kind as Wanted
 from evergreen.replay.policies import moments, parse, parse_all, scheduled
 from evergreen.replay.progress import Progress
@@ -127,3 +127,25 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
     shown = capsys.readouterr().err
     assert shown.endswith("\n")
     assert "\r" not in shown
+
+
+def test_a_training_that_failed_says_why_in_table_and_page():
+    def failed(number, reason, message):
+        evidence = {"dag_id": "train__rides", "message": message}
+        return Decision(
+            T, "model/rides", Kind.RUN_FAILED, reason, f"train__rides/{number}", f"f{number}", evidence
+        )
+
+    rows = [
+        failed(2, "too_few_rows", "the holdout has 3 rows"),
+        failed(3, "one_class", "every label is 0"),
+        failed(4, "too_few_rows", "the holdout has 5 rows"),
+    ]
+    told = result._why(rows)
+    assert told == "2 x too few rows: the holdout has 5 rows; 1 x one class: every label is 0"
+    point = result.Point(T, T + timedelta(days=3), 10, 1.0, "ok", "2", "failed", "too_few_rows")
+    done = result.Outcome("weekly", 1.0, 1.0, 10, 3, 0, 0, 3, 0, 0, 0, 0, 0.1, told, (point,))
+    quiet = result.Outcome("never", 1.0, 1.0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0.1, "", ())
+    assert output.table([quiet, done], "rmse").splitlines()[-1] == f"weekly: 3 failed: {told}"
+    assert done.totals()["why_failed"] == told
+    assert output._point(point)["why"] == "too_few_rows"

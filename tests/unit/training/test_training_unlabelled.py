@@ -47,7 +47,9 @@ def test_the_reference_is_of_all_rows_and_the_error_of_those_with_a_label(landed
     outcome = landed.train(start + 50 * DAYS, "train/1")
     made = reference_of(outcome)
     assert outcome.rows["all"] == made.labelled_rows == made.labelled.num_rows == 50 * 24 * 7 // 8
-    assert made.rows == made.sample.num_rows == 50 * 24 - 1, "the first row has no label and is before all that have"
+    assert made.rows == made.sample.num_rows == 50 * 24 - 1, (
+        "the first row has no label and is before all that have"
+    )
     assert (made.usual_rows, made.usual_labels) == (168, 147)
     assert made.rhythm.largest == 168
     assert made.columns["x"].missing == pytest.approx(1 / EVERY, abs=0.001)
@@ -66,7 +68,9 @@ def test_a_column_that_is_missing_where_labels_are_is_no_drift_in_windows_like_t
     facts = reads.feed(landed.specs, landed.model, as_of, window.start, window.start).facts[window.start]
     rows = measure.frame(reads.sample(landed.specs, landed.model, as_of, window, facts))
     served = rows.assign(_prediction=rows["_label"].fillna(50.0) + 0.1, _version="1")
-    found = Judgement("rides", "1", window.start, window.end, 1, as_of, Status.OK, facts.rows, 0, facts.labelled)
+    found = Judgement(
+        "rides", "1", window.start, window.end, 1, as_of, Status.OK, facts.rows, 0, facts.labelled
+    )
     found, columns, worse = measured(landed.model, made, found, facts, served)
     assert facts.rows == len(rows) == 168
     assert [c for c in columns if c.violated and c.kind is not What.PREDICTION_DRIFT] == []
@@ -86,7 +90,9 @@ def test_no_fit_sees_them(world, mlflow_url, start):
 
     world.land(start, 40)
     alone = fitted("train/1")
-    world.land(start + timedelta(minutes=30), 40, seed=9, edit=lambda row: row.update(demand=None, kind="new", x=1e6))
+    world.land(
+        start + timedelta(minutes=30), 40, seed=9, edit=lambda row: row.update(demand=None, kind="new", x=1e6)
+    )
     assert world.snapshot(as_of).unlabelled == 40 * 24 - 1
     assert fitted("train/2") == alone
 
@@ -120,7 +126,9 @@ def test_what_is_not_mature_or_outside_the_labelled_time_is_no_part(world, start
     taken = world.snapshot(start + 12 * DAYS)
     rows = read(world.model, taken)
     assert taken.unlabelled == 5
-    assert [int(t) for t in unlabelled(world.model, taken, rows).times] == [int((start + 7 * DAYS).timestamp()) * 10**6]
+    assert [int(t) for t in unlabelled(world.model, taken, rows).times] == [
+        int((start + 7 * DAYS).timestamp()) * 10**6
+    ]
     taken.beside.unlink()
     with pytest.raises(TerminalError, match="is gone") as error:
         unlabelled(world.model, taken, rows)

@@ -1,0 +1,80 @@
+"""A champion that a forecast without a model beats, while no challenger is promoted: ledger, mail and digest say so."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+
+from evergreen.training.outcome import worse_than_naive
+
+METRICS = {"challenger": {"rmse": 6.0}, "champion": {"rmse": 5.2}, "baseline": {"rmse": 4.1}}
+
+
+@pytest.mark.parametrize(
+    ("metric", "champion", "baseline", "worse"),
+    [
+        pytest.param("rmse", 5.2, 4.1, True, id="larger-error"),
+        pytest.param("rmse", 4.0, 4.1, False, id="smaller-error"),
+        pytest.param("rmse", 4.1, 4.1, False, id="the-same"),
+        pytest.param("roc_auc", 0.49, 0.5, True, id="smaller-area"),
+        pytest.param("roc_auc", 0.7, 0.5, False, id="larger-area"),
+        pytest.param("rmse", None, 4.1, False, id="champion-unknown"),
+    ],
+)
+def test_which_champion_is_worse_than_a_forecast_without_a_model(metric, champion, baseline, worse):
+    found = worse_than_naive(
+        metric,
+        {"champion": {} if champion is None else {metric: champion}, "baseline": {metric: baseline}},
+        "3",
+    )
+    assert bool(found) is worse
+    if worse:
+        assert (
+            f"version 3, which stays champion, is worse than the naive baseline now: {metric} {champion:.4g}"
+            in found
+        )
+        assert f"the baseline's is {baseline:.4g} on the same rows" in found
+
+
+def test_the_ledger_the_mail_and_the_digest_say_it(world, mlflow_url, start):
+    """The champion of a real training, whose labels turn around: it and its challengers lose to the last value."""
+    from dataclasses import replace
+    from datetime import timedelta
+
+    from evergreen.alerting.compose import compose
+    from evergreen.alerting.digest import digest
+    from evergreen.alerting.letter import Known
+    from evergreen.ledger import Kind
+    from evergreen.training.verdict import Check, GateReason, Verdict
+    from evergreen.warehouse.connection import connect, fetch
+
+    world.land(start, 45)
+    world.promote(start + timedelta(days=30), "dag/first")
+    outcome = world.train(start + timedelta(days=40), "dag/second")
+    lost = Check(
+        "beats_baseline", 6.0, 4.1, False, GateReason.WORSE_THAN_BASELINE.value, "rmse of the challenger is 6"
+    )
+    decision = world.settle(
+        replace(outcome, metrics=METRICS, verdict=Verdict(False, GateReason.WORSE_THAN_BASELINE, (lost,)))
+    )
+    told = f"version {outcome.champion_version}, which stays champion, is worse than the naive baseline now: rmse 5.2"
+    assert decision.kind is Kind.REJECTED
+    assert told in decision.evidence["message"]
+    assert decision.evidence["champion_below_baseline"].startswith(told)
+    with connect() as conn:
+        (row,) = fetch(conn, "SELECT * FROM evergreen.mail WHERE decision_id = %s", (decision.id,))
+        text = compose(conn, world.specs, row).get_body(("plain",)).get_content()
+        known = Known(
+            incident="d", kind="digest", subject="digest", specs=world.specs,
+            created_at=datetime.now(timezone.utc), decision=None, evidence={},
+            context={"as_of": (start + timedelta(days=41)).isoformat(), "models": ["rides"], "datasets": []}, told=set(),
+        )  # fmt: skip
+        letter = digest(conn, known)
+    plain = " ".join(text.split())
+    assert told in plain
+    assert "A forecast without a model beats the champion on these rows" in plain
+    assert "1 champion worse than the naive baseline" in letter.headline
+    assert told in letter.lead[0]
+    assert letter.tone == "bad"
+    assert any("does harm" in step for step in letter.steps)

@@ -1,0 +1,94 @@
+"""Texts that say what was asked: of the gate, of an end of an interval, and equal words once."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+
+from evergreen.alerting import batches, challengers, drift
+from evergreen.alerting.letter import Known
+from evergreen.ledger import Decision, Kind
+from evergreen.spec import ModelSpec, Specs
+
+T = datetime(2024, 5, 6, tzinfo=timezone.utc)
+SAID = "the improvement over the champion is -2.00 %, with 95 % confidence at least -5.34 %; it must be more than 0.00 %"
+
+
+def spec(**gate) -> ModelSpec:
+    return ModelSpec.model_validate({
+        "name": "rides", "task": "regression", "datasets": ["d"], "key": ["ts"], "event_time": "ts",
+        "label": {"column": "y", "delay": "1h"}, "features": {"numeric": ["x"]}, "query": "SELECT 1", "gate": gate,
+    })  # fmt: skip
+
+
+def known(model, decision, evidence) -> Known:
+    return Known("i", "drift", "model/rides", Specs({}, {model.name: model}), T, decision, evidence, {})
+
+
+@pytest.mark.parametrize(
+    ("gate", "reason", "asked"),
+    [
+        pytest.param({"on_drift": "better"}, "data_drift", "better, with 95% confidence,", id="better"),
+        pytest.param({"on_drift": "not_worse", "tolerance": 0.01}, "performance", "not worse by more than 1.0%", id="not-worse"),
+        pytest.param(
+            {"on_drift": "unless_worse", "max_worse": 0.05}, "data_drift", "neither surely worse, with 95% confidence, nor worse by more than 5.0%",
+            id="unless-worse",
+        ),
+        pytest.param({"on_drift": "unless_worse", "otherwise": "better"}, "staleness", "better, with 95% confidence,", id="no-drift"),
+    ],
+)  # fmt: skip
+def test_the_drift_mail_says_what_the_gate_will_ask(gate, reason, asked):
+    model = spec(**gate)
+    decision = Decision(T, "model/rides", Kind.RETRAIN_REQUESTED, reason, "monitor/1", "r", {}, id=7)
+    (first, second, _) = drift._next_steps(known(model, decision, {}))
+    assert "ledger decision 7" in first
+    assert asked in second
+    assert "beats" not in second
+
+
+@pytest.mark.parametrize(
+    ("check", "label"),
+    [
+        ("beats_champion", "better than the champion: at least by"),
+        ("not_worse_than_champion", "not worse than the champion: better at least by"),
+        ("not_surely_worse", "not surely worse than the champion: better at most by"),
+    ],
+)
+def test_a_bound_is_called_one(check, label):
+    checks = [{"check": check, "value": -0.0534, "limit": 0.0, "passed": False, "sentence": SAID}]
+    decision = Decision(
+        T, "model/rides", Kind.REJECTED, "not_better_than_champion", "train/1", "s", {"checks": checks}, id=8
+    )
+    (table,) = challengers.check_table(known(spec(), decision, {"checks": checks}), only_failed=True)
+    assert table.rows == ((label, "-5.3%", "0.0%", "failed"),)
+    assert table.note == f"{SAID[0].upper()}{SAID[1:]}."
+
+
+def test_metrics_that_an_early_release_compared_are_no_bounds():
+    checks = [{"check": "beats_champion", "value": 41.25, "limit": 94.08, "passed": True}]
+    decision = Decision(
+        T, "model/rides", Kind.PROMOTED, "better_than_champion", "train/1", "s", {"checks": checks}, id=8
+    )
+    (table,) = challengers.check_table(known(spec(), decision, {"checks": checks}), only_failed=False)
+    assert table.rows == (("better than the champion", "41.25", "94.08", "passed"),)
+    assert table.note == ""
+
+
+def test_files_that_failed_alike_are_told_once():
+    failures = [
+        {
+            "expectation": "expect_column_values_to_be_between",
+            "column": "humidity",
+            "observed": "3 rows",
+            "limit": "0 to 100",
+        }
+    ]
+    files = [
+        batches._File(f"in/{n}.csv", 168, 168, False, "expectations failed", (), failures) for n in range(12)
+    ]
+    name, held, why, _ = batches._row(files)
+    assert name == "12 files: 0.csv, 1.csv, 2.csv, 3.csv, 4.csv, 5.csv, 6.csv, 7.csv, 8.csv, 9.csv and 2 more"
+    assert held == "all 168 rows of each"
+    assert why == files[0].why
+    assert batches._row(files[:1]) == ("0.csv", "all 168 rows", files[0].why, "")
