@@ -66,8 +66,8 @@ def constant(ordered: Floats) -> float | None:
     """The value that all but one in a thousand of some sorted values have; None where there is none."""
     middle = float(ordered[len(ordered) // 2])
     room = ROUNDING * abs(middle)
-    first, last = np.searchsorted(ordered, [middle - room, middle + room], side="left")
-    last = max(int(last), int(np.searchsorted(ordered, middle + room, side="right")))
+    first = int(np.searchsorted(ordered, middle - room, side="left"))
+    last = int(np.searchsorted(ordered, middle + room, side="right"))
     return middle if last - first >= CONSTANT * len(ordered) else None
 
 

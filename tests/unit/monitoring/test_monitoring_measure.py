@@ -148,7 +148,7 @@ def test_the_report_says_what_the_verdict_says(reference, tmp_path):
     assert "RMSE: Less or Equal 1.300" in unpacked(performance_page)
     for page in (drift_page, performance_page):
         assert f"watched version 1, {judged.window}, as of {CUTOFF:%Y-%m-%d %H:%M} UTC" in page
-    learnt = f"{reference.sample.num_rows:,} of the {reference.rows:,} rows that the champion learnt"
+    learnt = f"{reference.sample.num_rows:,} of the {reference.rows:,} rows of the time that the champion learnt from"
     assert f"Measured on {ROWS - 1:,} of the {ROWS:,} rows of the window, against {learnt}" in drift_page
 
 
