@@ -53,13 +53,26 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple
 
 
 def test_a_good_spec_with_enough_history_has_no_problem(
-    world: Any, folder: Path, run: Any, start: Any
+    world: Any, folder: Path, run: Any, start: Any, change: Any
 ) -> None:
     world.land(start, 20)
-    write(folder, world.specs, world.model)
+    write(folder, world.specs, change(world.model, monitoring={"min_rows": 20}))
     status, out, err = run()
     assert (status, err) == (0, "")
     assert out == f"1 dataset(s), 1 model(s) in {folder}: no problem found\n"
+
+
+def test_settings_that_keep_the_watch_silent_are_noted(
+    world: Any, folder: Path, run: Any, start: Any, change: Any
+) -> None:
+    """One label in six never comes: no window of 24 rows has the labels that are asked for."""
+    world.land(start, 20, edit=lambda row: row.update(demand=None) if row["ts"].hour % 6 == 0 else None)
+    write(folder, world.specs, change(world.model, watch={"period": "3d"}))
+    status, out, err = run()
+    assert (status, err) == (0, "")
+    notes = [line.split(": ")[2] for line in out.splitlines() if line.startswith("note: models/rides.yaml: ")]
+    assert notes == ["monitoring.min_rows", "monitoring.performance.min_labels", "watch.period"]
+    assert "write watch.period: 5d, or watch.min_rows: 30" in out
 
 
 @pytest.mark.parametrize(
