@@ -18,13 +18,13 @@ import pyarrow.csv as pacsv
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import DatasetSpec
-from evergreen.warehouse import json_lines, opened, parquet
+from evergreen.warehouse import json_lines, opened, parquet, swallowed
 from evergreen.warehouse.canonical import Kind
 from evergreen.warehouse.failure import Failure, UnreadableError
 from evergreen.warehouse.landing import LandedFile
 from evergreen.warehouse.records import Block, Records
 
-_EXCEL = "sep="
+_EXCEL = b"sep="
 
 
 @dataclass
@@ -114,9 +114,10 @@ def _csv(dataset: DatasetSpec, file: LandedFile, read: opened.Read) -> Feed:
     try:
         named = dataset.source.header
         header, line = records.header(take=named)
-        if header[:4].lower() == _EXCEL.encode():
-            # Excel's own line: the delimiter of what follows.
-            told = header[4:].decode().strip('"') or delimiter
+        said = header.strip(b'"')
+        if said[:4].lower() == _EXCEL:
+            # Excel's own line: the delimiter of what follows. Saved again it has a value for each column.
+            told = said[4:].decode()[:1] or delimiter
             if told != delimiter:
                 raise UnreadableError(
                     Failure(
@@ -139,7 +140,7 @@ def _csv(dataset: DatasetSpec, file: LandedFile, read: opened.Read) -> Feed:
         ) from error
     if not header and not records.lines:
         raise UnreadableError(_empty("no characters"))
-    if not header:
+    if not (header.strip(b' \t"' + delimiter.encode()) if named else header):
         raise UnreadableError(
             Failure(
                 "file_readable", None, f"header: line {line} is blank", "the names of the columns in the first line",
@@ -150,7 +151,10 @@ def _csv(dataset: DatasetSpec, file: LandedFile, read: opened.Read) -> Feed:
     if not named:
         names = tuple(f"column {number}" for number, _ in enumerate(names, 1))
     return Feed(
-        names, lambda feed, positions: _parsed(feed, records, positions), delimiter=delimiter, named=named
+        names,
+        lambda feed, positions: _parsed(dataset, feed, records, positions),
+        delimiter=delimiter,
+        named=named,
     )
 
 
@@ -166,7 +170,9 @@ def _names(header: bytes, delimiter: str, line: int) -> tuple[str, ...]:
         ) from error  # fmt: skip
 
 
-def _parsed(feed: Feed, records: Records, positions: tuple[int, ...]) -> Iterator[pa.RecordBatch]:
+def _parsed(
+    dataset: DatasetSpec, feed: Feed, records: Records, positions: tuple[int, ...]
+) -> Iterator[pa.RecordBatch]:
     width = len(feed.columns)
     names = [str(n) for n in range(width)]
     wanted = [names[p] for p in positions]
@@ -179,6 +185,7 @@ def _parsed(feed: Feed, records: Records, positions: tuple[int, ...]) -> Iterato
                     "a row of each record", remedy="deliver the file again; it is read in two ways",
                 )
             )  # fmt: skip
+        swallowed.refuse(dataset, feed.columns, records.delimiter, block, records.line_end)
         feed.records, feed.ended = records.records, records.ended
         feed.line_of = partial(records.line_of, block)
         yield batch

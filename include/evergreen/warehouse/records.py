@@ -61,6 +61,11 @@ class Records:
         self._line_end = b""
         self._quoted: tuple[bytes | None, Positions, Positions] = (None, _NONE, _NONE)
 
+    @property
+    def line_end(self) -> bytes:
+        """How the lines end; nothing before it is known."""
+        return self._line_end
+
     def header(self, *, take: bool = True) -> tuple[bytes, int]:
         """Take the first record off: its bytes without the line end, and its line; nothing of an empty file.
 

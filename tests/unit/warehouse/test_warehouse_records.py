@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,13 +22,13 @@ def read(tmp_path: Path) -> Read:
     """The rows of a file of this content, and its feed."""
 
     def rows(
-        content: str | bytes, ending: str = ".csv", **source: str
+        content: str | bytes, ending: str = ".csv", columns: Sequence[str] = ("at",), **source: Any
     ) -> tuple[list[tuple[str | None, ...]], feed.Feed]:
         path = tmp_path / f"x{ending}"
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         dataset = DatasetSpec.model_validate({
-            "name": "readings", "key": ["at"], "event_time": "at", "columns": {"at": {"type": "timestamp"}},
-            "source": source,
+            "name": "readings", "key": ["at"], "event_time": "at", "source": source,
+            "columns": {name: {"type": "timestamp" if name == "at" else "text"} for name in columns},
         })  # fmt: skip
         landed = LandedFile(path, path.name, "", Version(0, 0, path.stat().st_size, 0, 0), FORMATS[ending])
         with feed.feed(dataset, landed) as opened_feed:
@@ -58,6 +59,8 @@ TAKEN = {
     "empty-line-of-one-column": ("a\n1\n\n2\n", [("1",), (None,), ("2",)]),
     "byte-order-mark": ("\ufeffa,b\n1,2\n", [("1", "2")]),
     "words-for-nothing": ("a,b\nNULL,NaN\n", [("NULL", "NaN")]),
+    "excel-in-quotes": ('"sep=,"\na,b\n1,2\n', [("1", "2")]),
+    "excel-saved-again": ("sep=,,\na,b\n1,2\n", [("1", "2")]),
     "excel": ("sep=,\na,b\n1,2\n", [("1", "2")]),
     "not-ascii": ("a,b\nKäthe,木\n", [("Käthe", "木")]),
 }  # fmt: skip
@@ -96,6 +99,9 @@ REFUSED = {
     "too-many": ("a,b\n1,2\n3,4,5\n", "line 3: extra data after last expected column"),
     "delimiter-at-the-end": ("a,b\n1,2,\n", "line 2: extra data after last expected column, the line ends with a del"),
     "blank-first-line": ("\na,b\n1,2\n", "header: line 1 is blank"),
+    "blanks-in-the-first-line": ("  \t\na,b\n1,2\n", "header: line 1 is blank"),
+    "empty-row-of-excel": (",\na,b\n1,2\n", "header: line 1 is blank"),
+    "sep-of-excel-saved-again": ("sep=;,,\na,b\n1,2\n", "Excel's sep= names the delimiter ';'"),
     "sep-of-excel": ("sep=;\na;b\n1;2\n", "Excel's sep= names the delimiter ';'"),
     "nothing": ("", "0 bytes"),
     "byte-order-mark-alone": ("\ufeff", "no characters"),
@@ -140,6 +146,37 @@ def test_byte_of_another_encoding_is_named_with_its_place(
         read("a,b\n1,ä\n2,".encode() + b"\xe4\n")
     with pytest.raises(UnreadableError, match="byte 0xc3 at position 6"):
         read("a,b\n1,ä".encode()[:-1])
+
+
+_TIMES = [f"2024-02-01T0{hour}:00:00Z" for hour in range(5)]
+SWALLOWED = {
+    "one-line": ('at,a,n\n{0},"5 pipe,1\n{1},7 pipe",2\n{2},x,3\n', "line 2: a quoted value goes on to line 3"),
+    "three-lines": ('at,a,n\n{0},x,1\n{1},"5 pipe,1\n{2},x,3\n{3},7 pipe",2\n', "line 3: a quoted value goes on to line 5"),
+    "lone-quotes": ('at,a,n\n{0},",1\n{1},",2\n', "line 2: a quoted value goes on to line 3"),
+    "time-in-the-last-column": ('a,n,at\n"5 pipe,1,{0}\n7 pipe",2,{1}\n', "line 2: a quoted value goes on"),
+    "windows": ('at,a,n\r\n{0},"x\ny",1\r\n{1},"5 pipe,1\r\n{2},7 pipe",2\r\n', "line 4: a quoted value goes on to line 5"),
+    "without-a-header": ('{0},"5 pipe,1\n{1},7 pipe",2\n', "line 1: a quoted value goes on to line 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SWALLOWED)
+def test_quotes_that_swallow_whole_records_are_refused(read: Read, case: str) -> None:
+    content, observed = SWALLOWED[case]
+    columns = ["at", "a", "n"]
+    more = {"header": False, "columns": columns} if case == "without-a-header" else {}
+    with pytest.raises(UnreadableError) as refused:
+        read(content.format(*_TIMES), **more)
+    assert observed in refused.value.failure.observed
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["one\ntwo", "Sir,\nI came,\nI saw", "a,1\nb,2", "on 2024-02-01, at 9\n2024, again", "\n\n"],
+    ids=["lines", "letter", "table", "dates", "empty-lines"],
+)
+def test_text_of_several_lines_is_no_swallowed_record(read: Read, text: str) -> None:
+    assert read(f'at,a\n{_TIMES[0]},"{text}"\n')[0] == [(_TIMES[0], text)]
+    assert read(f'at,a,n\n{_TIMES[0]},"{text}",1\n')[0] == [(_TIMES[0], text, "1")]
 
 
 ESCAPED = {
