@@ -180,7 +180,9 @@ def test_all_mistakes_at_once(folder: Path) -> None:
     assert len([p for p in load_specs(folder).problems if p.file == "models/bike_demand.yaml"]) == 3
 
 
-@pytest.mark.parametrize("query", ["", "SELECT 1; SELECT 2"], ids=["empty", "two-statements"])
+@pytest.mark.parametrize(
+    "query", ["", "-- none\n/* yet */;", "SELECT 1; SELECT 2"], ids=["empty", "only-comments", "two-statements"]
+)
 def test_bad_query_files(folder: Path, query: str) -> None:
     (folder / "models" / "bike_demand.sql").write_text(query)
     assert any("bike_demand.sql" in str(p) for p in load_specs(folder).problems)

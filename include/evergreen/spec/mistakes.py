@@ -105,12 +105,18 @@ def _said_elsewhere(item: Any, items: Iterable[Any]) -> bool:
 
 def _none_of(value: Any, options: list[str]) -> str:
     name = str(value).lower() if isinstance(value, (str, bool)) else ""
-    meant = SYNONYMS.get(name, name)
+    # Of varchar(20), int64, datetime64[ns] and timestamp with time zone the first word counts.
+    word = re.match(r"[a-z_]*", name)
     listed = f"must be one of {', '.join(options)}"
-    if meant in options:
-        return f"{listed}; did you mean {meant}?"
-    hint = near(meant, options)
-    return f"{listed}; {hint}" if hint.startswith("did") else listed
+    for given in (name, word[0] if word else ""):
+        meant = SYNONYMS.get(given, given)
+        if meant in options:
+            return f"{listed}; did you mean {meant}?"
+    hint = near(name, [*options, *(s for s, meant in SYNONYMS.items() if meant in options)])
+    if not hint.startswith("did"):
+        return listed
+    meant = hint.removeprefix("did you mean ").removesuffix("?")
+    return f"{listed}; did you mean {SYNONYMS.get(meant, meant)}?"
 
 
 def _misspelt(location: tuple[Any, ...], kind: type[BaseModel]) -> str:

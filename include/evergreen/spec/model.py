@@ -172,7 +172,7 @@ class ModelSpec(Strict):
             for n in self.monitoring.drift.ignore
             if n not in known
         ]
-        if not self.query.strip():
+        if not sql_text.blank(self.query).strip(" ;\t\r\n\f"):
             problems.append(
                 f"query: models/{self.name}.sql is missing or empty; write the feature query there"
             )

@@ -40,6 +40,8 @@ def sqlalchemy_url(libpq: str, *, timeout_s: int = 600) -> URL:
     """A libpq URL or DSN as SQLAlchemy's URL for psycopg2; a Unix-socket folder stays in the query part."""
     given = parse_dsn(libpq)
     limits = f"-c TimeZone=UTC -c statement_timeout={timeout_s * 1000} -c lock_timeout=60000"
+    # An expectation may have a query of its own, and no expectation has anything to write.
+    limits += " -c default_transaction_read_only=on"
     options = f"{given.pop('options', '')} {limits}".strip()
     parts = {"username": given.pop("user", None), "password": given.pop("password", None)}
     database = given.pop("dbname", None)

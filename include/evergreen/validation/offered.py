@@ -16,7 +16,7 @@ from great_expectations.expectations.registry import (
     list_registered_expectation_implementations,
 )
 
-from evergreen.spec import DatasetSpec, Problem
+from evergreen.spec import DatasetSpec, Problem, sql_text
 from evergreen.spec.dataset import Expectation
 from evergreen.spec.types import unknown
 from evergreen.validation.failing import judged_in_sql, why_not_by_row
@@ -59,6 +59,10 @@ def _of(dataset: DatasetSpec, item: Expectation) -> Iterator[tuple[str, str, str
         ExpectationConfiguration(item.type, dict(item.kwargs)).to_domain_obj()
     except (GreatExpectationsError, ValueError, TypeError, KeyError) as error:
         yield ".kwargs", "", f"Great Expectations refuses them: {' '.join(str(error).split())[:300]}"
+        return
+    query = item.kwargs.get("unexpected_rows_query")
+    if isinstance(query, str) and sql_text.several(query):
+        yield ".kwargs.unexpected_rows_query", query, "has more than one statement; keep one SELECT"
         return
     low, high = item.kwargs.get("min_value"), item.kwargs.get("max_value")
     if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:

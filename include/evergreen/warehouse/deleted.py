@@ -13,7 +13,7 @@ from psycopg2 import sql
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse.connection import Connection
 from evergreen.warehouse.publish import HELD
-from evergreen.warehouse.staging import Staged, table
+from evergreen.warehouse.staging import Staged, beside, table
 
 
 def told(dataset: DatasetSpec) -> sql.Composable:
@@ -31,7 +31,7 @@ def set_apart(conn: Connection, dataset: DatasetSpec, staged: Staged) -> Staged:
     """
     if dataset.deleted is None:
         return staged
-    living = f"{staged.typed}l"
+    living = beside(staged.raw, "l")
     with conn.cursor() as cursor:
         cursor.execute(
             sql.SQL("SELECT count(*) FILTER (WHERE {0}), count(*) FILTER (WHERE NOT {0}) FROM {1}").format(

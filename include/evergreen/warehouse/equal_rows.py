@@ -13,7 +13,7 @@ from psycopg2 import sql
 from evergreen.spec import DatasetSpec
 from evergreen.spec.dataset import ROW_ID
 from evergreen.warehouse.connection import Connection
-from evergreen.warehouse.staging import Staged, table
+from evergreen.warehouse.staging import Staged, beside, table
 
 _HASH = "left(encode(sha256(convert_to(jsonb_strip_nulls(to_jsonb(t) - ARRAY['_row', '_key'])::text, 'UTF8')), 'hex'), 32)"
 
@@ -35,6 +35,7 @@ def settle(conn: Connection, dataset: DatasetSpec, staged: Staged) -> Staged:
     drop = dataset.duplicates == "drop"
     if not dataset.generated and not drop:
         return staged
+    made_anew = beside(staged.raw, "x")
     names = [sql.Identifier("_row"), *map(sql.Identifier, dataset.delivered.columns)]
     if len(dataset.key) > 1:
         names.append(sql.Identifier("_key"))
@@ -48,7 +49,7 @@ def settle(conn: Connection, dataset: DatasetSpec, staged: Staged) -> Staged:
                 " SELECT *, row_number() OVER (PARTITION BY _hash ORDER BY _row) AS _nth FROM ("
                 "  SELECT {columns}, {hash} AS _hash FROM {old} AS t) AS hashed) AS numbered WHERE {kept}"
             ).format(
-                new=table(f"{staged.typed}x"), old=table(staged.typed), columns=columns, hash=sql.SQL(_HASH),
+                new=table(made_anew), old=table(staged.typed), columns=columns, hash=sql.SQL(_HASH),
                 made=made if dataset.generated else sql.SQL(""),
                 kept=sql.SQL("_nth = 1") if drop else sql.SQL("true"),
             )
@@ -58,8 +59,6 @@ def settle(conn: Connection, dataset: DatasetSpec, staged: Staged) -> Staged:
         (before,) = cursor.fetchone() or (kept,)
         cursor.execute(sql.SQL("DROP TABLE {}").format(table(staged.typed)))
         cursor.execute(
-            sql.SQL("ALTER TABLE {} RENAME TO {}").format(
-                table(f"{staged.typed}x"), sql.Identifier(staged.typed)
-            )
+            sql.SQL("ALTER TABLE {} RENAME TO {}").format(table(made_anew), sql.Identifier(staged.typed))
         )
     return replace(staged, duplicates=int(before) - kept)

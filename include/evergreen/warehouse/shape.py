@@ -17,7 +17,7 @@ from evergreen.warehouse.canonical import Converter, Kind
 from evergreen.warehouse.failure import Failure, UnreadableError, sample_of
 from evergreen.warehouse.feed import Feed
 
-_MIDNIGHT = r"^(\d{4}-\d\d-\d\d)[ T]00:00(?::00(?:\.0+)?)?$"
+_MIDNIGHT = r"^(\d{4}-\d\d-\d\d)[ T]00:00(?::00(?:\.0+)?)?(?:Z|\+00(?::?00)?)?$"
 _EXPECTATION = "expect_table_columns_to_match_set"
 
 

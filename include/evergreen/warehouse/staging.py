@@ -87,7 +87,7 @@ class Finding:
 
 def sweep(conn: Connection, dataset: DatasetSpec) -> list[str]:
     """Drop what crashed runs of the dataset left in staging; the caller holds the dataset's ingest lock."""
-    pattern = f"^{re.escape(dataset.name)}_[0-9a-f]{{12}}(_tl?)?$"
+    pattern = f"^{re.escape(dataset.name)}_[0-9a-f]{{12}}(_tl?|_l)?$"
     names = fetch(
         conn, "SELECT tablename FROM pg_tables WHERE schemaname = 'staging' AND tablename ~ %s", (pattern,)
     )
@@ -111,7 +111,12 @@ def table(name: str) -> sql.Identifier:
 def names(dataset: DatasetSpec, file: LandedFile) -> tuple[str, str]:
     """The names of a batch's raw and typed table."""
     raw = f"{dataset.name}_{file.checksum[:12]}"
-    return raw, f"{raw}_t"
+    return raw, beside(raw, "t")
+
+
+def beside(raw: str, letter: str) -> str:
+    """The name of another table of a batch; PostgreSQL cuts names off after 63 bytes, which the longest dataset's has then."""
+    return f"{raw}_{letter}"
 
 
 def load(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> Staged:

@@ -14,6 +14,7 @@ MODEL = {
     "params is a list": ("params: {max_depth: 5, learning_rate: 0.1}", "params: [max_depth]", "training.params: is a section of its own; write NAME: VALUE lines"),
     "list is a text": ("key: [ts]", "key: ts", "key: must be a list, such as [a, b] (value: 'ts')"),
     "task of another tool": ("task: binary", "task: classification", "task: must be one of regression, binary; did you mean binary?"),
+    "misspelt task of another tool": ("task: binary", "task: clasification", "did you mean binary?"),
     "misspelt task": ("task: binary", "task: regresion", "task: must be one of regression, binary; did you mean regression?"),
     "misspelt metric": ("metric: log_loss", "metric: log_los", "gate.metric: must be one of rmse, mae, r2, roc_auc, pr_auc, log_loss, brier; did you mean log_loss?"),
     "metric of another tool": ("metric: roc_auc", "metric: auc", "did you mean roc_auc?"),
@@ -67,6 +68,10 @@ def source(text: str) -> tuple[str, str]:
 
 DATASET = {
     "type of another tool": ("price:        {type: float", "price:        {type: double", "columns.price.type: must be one of float, integer, boolean, text, category, timestamp, date; did you mean float?"),
+    "type with a length": ("price:        {type: float", 'price:        {type: "numeric(10,2)"', "did you mean float?"),
+    "type with its bits": ("demand:       {type: integer", "demand:       {type: int64", "did you mean integer?"),
+    "type with a unit": ("price:        {type: float", 'price:        {type: "datetime64[ns]"', "did you mean timestamp?"),
+    "type of several words": ("price:        {type: float", "price:        {type: double precision", "did you mean float?"),
     "misspelt type": ("demand:       {type: integer", "demand:       {type: interger", "did you mean integer?"),
     "country": ("values: [clear, mist,", "values: [NO, SE, mist,", "columns.weather.values.0: must be a text, and YAML reads NO as a boolean (true, false): put it in quotes, 'NO' (value: False)"),
     "codes": ("values: [clear, mist,", "values: [1, mist,", "columns.weather.values.0: must be a text, and YAML reads 1 as a number: put it in quotes, '1'"),

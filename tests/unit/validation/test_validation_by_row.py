@@ -214,7 +214,27 @@ def test_too_many_bad_rows_say_so_with_the_limit(room: Room) -> None:
     assert told["whole"] == ["3 of 30 rows fail (10.0%), and max_bad_rows allows 0.05"]
 
 
+WRITES = {
+    "second-statement": "SELECT * FROM {batch} WHERE false; DELETE FROM evergreen.batch",
+    "in-a-with": "WITH gone AS (DELETE FROM evergreen.batch RETURNING *) SELECT * FROM {batch} WHERE false",
+}
+
+
+@pytest.mark.parametrize("case", WRITES)
+def test_an_expectation_that_writes_has_failed_and_nothing_is_written(room: Room, case: str) -> None:
+    room.land("a.csv", [reading(0)])
+    room.one(spec())
+    room.land("b.csv", [reading(1)])
+    own = {"type": "unexpected_rows_expectation", "rows": True, "kwargs": {"unexpected_rows_query": WRITES[case]}}
+    outcome = room.one(spec(quarantine="rows", max_bad_rows=1.0, expectations=[own]))
+    assert (outcome.state, len(outcome.failures)) == ("quarantined", 1)
+    assert [r["file"] for r in room.rows("SELECT file FROM evergreen.batch ORDER BY id")] == ["a.csv", "b.csv"]
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "two-statements": ({"type": "unexpected_rows_expectation",
+                        "kwargs": {"unexpected_rows_query": "SELECT * FROM {batch}; DELETE FROM evergreen.batch"}},
+                       "more than one statement"),
     "unknown": ({"type": "expect_column_values_to_be_betwen", "kwargs": {"column": "value"}},
                 "did you mean expect_column_values_to_be_between?"),
     "argument": ({"type": "expect_column_values_to_be_between", "kwargs": {"column": "value", "min": 3}}, "min"),

@@ -51,6 +51,16 @@ def test_rows_without_a_key_are_counted_by_their_content(room: Room, way: str) -
     assert [r["n"] for r in room.rows("SELECT count(*) AS n FROM data.readings__history")] == [0]
 
 
+def test_the_longest_name_of_a_dataset_leaves_room_for_all_tables_of_a_batch(room: Room) -> None:
+    """PostgreSQL cuts names off after 63 bytes: two tables of one batch would have one name."""
+    gone = {"ok": {"type": "boolean", "true": ["true"], "false": ["false"]}}
+    dataset = spec(name="r" * 48, duplicates="drop", deleted="ok", columns=gone)
+    room.land("a.csv", [reading(0), reading(0), reading(1, ok="false")])
+    outcome = room.one(dataset)
+    assert (outcome.state, outcome.rows_new, outcome.rows_duplicate) == ("published", 2, 1)
+    assert room.staging() == []
+
+
 def test_what_makes_rows_equal_is_their_values_and_not_how_they_are_written(room: Room) -> None:
     dataset = spec(**NO_KEY)
     room.land("a.csv", [reading(0, at="2024-02-01T00:00:00Z", value="1.50", ok="true")])

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from evergreen.spec import DatasetSpec
-from evergreen.warehouse import feed, landing
+from evergreen.warehouse import feed, landing, shape
 from evergreen.warehouse.failure import UnreadableError
 
 AT = datetime(2024, 3, 31, 14, 0)
@@ -102,6 +102,21 @@ def test_int96_is_a_moment_unless_impala_wrote_it(
     assert texts(tmp_path)["x"] == [
         f"{v.isoformat(' ')}.000000{end}".rjust(26 + len(end), "0") for v in values
     ]
+
+
+@pytest.mark.parametrize("zone", [None, "UTC"], ids=["wall clock", "utc"])
+@pytest.mark.parametrize("int96", [False, True], ids=["as it is", "as Spark writes it"])
+def test_midnight_is_a_day_and_another_hour_is_none(tmp_path: Path, zone: str | None, int96: bool) -> None:
+    midnights = pa.array([datetime(2024, 3, 31), None, AT], pa.timestamp("us", zone))
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"at": midnights}), path, use_deprecated_int96_timestamps=int96)
+    spec = {"name": "days", "key": ["at"], "event_time": "at", "columns": {"at": {"type": "date"}}}
+    days = DatasetSpec.model_validate(spec)
+    with feed.feed(days, landing.find(days, tmp_path)[0]) as opened:
+        (batch,) = shape.rows(days, opened)
+    found = batch.column("at").to_pylist()
+    assert found[:2] == ["2024-03-31", None]
+    assert found[2].startswith("2024-03-31 14:00")
 
 
 REFUSED: dict[str, pa.Array] = {
