@@ -303,7 +303,9 @@ def _predicates(name: str, column: Column, converted: bool = False) -> list[tupl
         others = sql.SQL(" AND ").join(sql.SQL("NOT {}").format(p) for _, p in local)
         return [*local, ("of_type", sql.SQL("{} AND {}").format(wrong, others))]
     odd = sql.SQL(_ODD[column.type]).format(value)
-    found = [("of_type", odd if converted else sql.SQL("(NOT {} OR {})").format(valid, odd))]
+    found: list[tuple[str, sql.Composable]] = [
+        ("of_type", odd if converted else sql.SQL("(NOT {} OR {})").format(valid, odd))
+    ]
     if column.type == "float":
         # A valid number has the letter n in NaN, Inf and Infinity only.
         found.append(("finite", sql.SQL("({0} LIKE '%n%' OR {0} LIKE '%N%') AND {1}").format(value, valid)))
