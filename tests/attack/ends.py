@@ -110,7 +110,9 @@ def _versions(path: Path) -> Iterator[str]:
     for name, version, *row in versions:
         yield _plain(["version", name, nth[name, version], *row])
     for name, version, *row in _query(path, "SELECT name, version, key, value FROM model_version_tags"):
-        yield _plain(["tag", name, nth.get((name, version)), *row])
+        # MLflow leaves the tags of a version that was deleted in its tables.
+        if (name, version) in nth:
+            yield _plain(["tag", name, nth[name, version], *row])
     for name, alias, version in _query(path, "SELECT name, alias, version FROM registered_model_aliases"):
         yield _plain(["alias", name, alias, nth.get((name, version))])
 
