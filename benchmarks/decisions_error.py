@@ -148,7 +148,7 @@ def champion(model: ModelSpec, stream: Stream) -> Reference:
     table = pa.Table.from_pandas(
         frame.assign(_key=np.arange(len(drawn)).astype(str), _hash=hashes, _outside=p), preserve_index=False
     )
-    return build(model, table, metrics.compute(model.task, y[held], p[held]))
+    return build(model, table, metrics.compute(model.task, y[held], p[held], model.cut))
 
 
 def _frame(

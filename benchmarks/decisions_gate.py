@@ -89,7 +89,7 @@ class Case:
         def evaluation(who: str) -> Evaluation:
             p = predictions.get(who)
             known = p is not None and bool(np.isfinite(p).all())
-            found = metrics.compute(spec.task, rows.y, p) if p is not None and known else {}
+            found = metrics.compute(spec.task, rows.y, p, spec.cut) if p is not None and known else {}
             return Evaluation(
                 found, len(rows.y), "keys", "print", "run", AS_OF, None if who != "champion" else problem
             )
@@ -142,7 +142,7 @@ def predict(booster: xgb.Booster, rows: Rows) -> np.ndarray:
 
 def truly(of: Case, new: np.ndarray, old: np.ndarray) -> float:
     """The true improvement of predictions for the rows that nobody has seen."""
-    found = compare.point(of.model.gate_metric, of.truth.y, new, old)
+    found = compare.point(of.model.gate_metric, of.truth.y, new, old, of.model.cut)
     assert found is not None
     return found
 
@@ -175,7 +175,7 @@ def leaked(of: Case) -> Verdict:
 
 def old_metrics(of: Case) -> Verdict:
     """Last week's file: as it was written, or with this run's names on it; the challenger of now learnt nothing."""
-    good = metrics.compute(of.model.task, of.holdout.y, predict(of.fit(of.history), of.holdout))
+    good = metrics.compute(of.model.task, of.holdout.y, predict(of.fit(of.history), of.holdout), of.model.cut)
     bad = of.fit(of.history, np.random.default_rng(of.seed).permutation(of.history.y))
     week = timedelta(days=7)
 

@@ -103,7 +103,7 @@ class Stream:
             end = self.weeks[number + 1].end if number + 1 < len(self.weeks) else len(self.times)
             ours = self.weeks[champion]
             p = ours.served[week.end - ours.end : end - ours.end]
-            lost.append(weighted.losses(self.model.gate_metric, self.labels[week.end : end], p))
+            lost.append(weighted.losses(self.model.gate_metric, self.labels[week.end : end], p, self.model.cut))
         mean = float(np.concatenate(lost).mean())
         return mean**0.5 if self.model.gate_metric == "rmse" else mean, promoted
 

@@ -132,7 +132,7 @@ def history(stream: Stream, say: Callable[[str], None]) -> tuple[dict[str, float
         monday += WEEK
     known = np.concatenate(labels)
     return {
-        name: compute(model.task, known, np.concatenate(found))[model.gate_metric]
+        name: compute(model.task, known, np.concatenate(found), model.cut)[model.gate_metric]
         for name, found in served.items()
     }, often
 

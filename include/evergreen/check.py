@@ -25,6 +25,7 @@ from evergreen.spec import (
     json_schema,
     load_specs,
     passable,
+    worse,
 )
 from evergreen.spec.environment import environment_problems
 
@@ -148,27 +149,34 @@ def _no_rows(model: ModelSpec) -> Problem:
 
 
 def check_alarms(conn: Connection, model: ModelSpec) -> list[Problem]:
-    """What the training of the champion found of the watch on its served error: that it can hardly alarm on so few rows."""
+    """What is known of the watch on the champion's served error: that it can hardly alarm on so few rows, or at once."""
     from evergreen.ledger import champions
     from evergreen.warehouse.connection import fetch
 
     if not fetch(conn, "SELECT to_regclass('evergreen.decision') IS NOT NULL AS there")[0]["there"]:
         return []
     newest = max(champions(conn, model.name), key=lambda d: d.id or 0, default=None)
-    told = [newest.evidence.get("error_limit")] if newest else []
+    told = newest.evidence.get("error_limit") if newest else ""
     file = f"models/{model.name}.yaml"
-    return [
-        Problem(file, "monitoring.performance", "", f"the champion's watch: {note}") for note in told if note
-    ]
+    found = [Problem(file, "monitoring.performance", "", f"the champion's watch: {told}")] if told else []
+    metric, limit = model.performance_metric, model.monitoring.performance.limit
+    holdout = (newest.evidence.get("holdout") or {}).get(metric) if newest else None
+    if limit is not None and holdout is not None and worse(metric, holdout, limit) and "monitoring.performance.limit" not in (told or ""):
+        text = (
+            f"is better than the {metric} of the champion's holdout, {holdout:.4g}: it alarms from the first window on, unless "
+            "served rows are easier"
+        )
+        found.append(Problem(file, "monitoring.performance.limit", f"{limit:g}", text))
+    return found
 
 
 def _never_alarms(model: ModelSpec) -> list[Problem]:
     """A `max_worse` that no value of a metric can reach: an area under the curve is never worse than 0."""
-    metric, worse = model.performance_metric, model.monitoring.performance.max_worse
-    if worse < 1 or passable(metric, 0.0):
+    metric, share = model.performance_metric, model.monitoring.performance.max_worse
+    if share < 1 or passable(metric, 0.0):
         return []
     text = f"{metric} cannot fall by so much, so its error never alarms; areas under the curve move little, write 0.02"
-    return [Problem(f"models/{model.name}.yaml", "monitoring.performance.max_worse", f"{worse:g}", text)]
+    return [Problem(f"models/{model.name}.yaml", "monitoring.performance.max_worse", f"{share:g}", text)]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -103,7 +103,7 @@ REASONS = {
 }
 METRICS = {
     "rmse": "RMSE", "mae": "MAE", "r2": "R²", "roc_auc": "ROC AUC", "pr_auc": "PR AUC", "log_loss": "log loss",
-    "brier": "Brier score",
+    "brier": "Brier score", "mape": "MAPE", "wape": "WAPE", "pinball": "pinball loss", "accuracy": "accuracy", "f1": "F1",
 }  # fmt: skip
 STATISTICS = {
     "wasserstein": "Wasserstein distance from reference",

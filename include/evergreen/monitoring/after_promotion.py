@@ -234,11 +234,13 @@ def compared(model: ModelSpec, rows: pa.Table) -> Seen:
     y, new, old = (rows[name].to_numpy() for name in ("_label", "_new", "_old"))
     metric = model.gate_metric
     try:
-        mine, before = (metrics.compute(model.task, y, p).get(metric) for p in (new, old))
+        mine, before = (metrics.compute(model.task, y, p, model.cut).get(metric) for p in (new, old))
     except TerminalError as error:
         return Seen(len(y), problem=str(error))
     share = (1.0 - model.watch.confidence) / LOOKS
-    how = compare.improvement(metric, times, y, new, old, confidence=1.0 - share, seed=model.training.seed)
+    how = compare.improvement(
+        metric, times, y, new, old, confidence=1.0 - share, seed=model.training.seed, cut=model.cut
+    )
     problem = "" if how.high is not None else "too few moments, or one class only: the rows give no interval"
     return Seen(len(y), mine, before, how, problem)
 

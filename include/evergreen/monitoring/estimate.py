@@ -8,7 +8,8 @@ Two methods, those that NannyML made known; `docs/late-labels.md` says why they 
   by a curve of three parameters (beta calibration: Kull, Silva Filho, Flach 2017, AISTATS), not by isotonic
   regression: its ends are certain of what they have never seen, and log loss asks about the ends.
 - *regression*: direct loss estimation. A second model learns from the features and the prediction how large the error of
-  a row is (squared, or absolute for mae; NannyML's documentation, "Direct Loss Estimation").
+  a row is (squared, or absolute for mae and wape, a share of the label for mape, the quantile's for pinball; NannyML's
+  documentation, "Direct Loss Estimation").
 
 Both learn from predictions of rows that the predicting model had not learnt. The errors of such models are larger than
 the champion's, so the second method is scaled to be right on the holdout. Both see rows move to where the model is known to err more. Neither can see that the same rows have come to
@@ -135,11 +136,13 @@ class Estimator:
     def _statistic(self, rows: pd.DataFrame, where: npt.NDArray[np.int64]) -> Statistic:
         metric, p = self.model.performance_metric, rows["_prediction"].to_numpy(dtype=np.float64)
         if isinstance(self.learnt, Calibration):
-            return weighted.statistic(metric, where, self.learnt(p), p)
+            return weighted.statistic(metric, where, self.learnt(p), p, self.model.cut)
         loss = np.maximum(self.learnt.predict(_matrix(self.model, self.reference, rows, p)), 0.0)
         loss = loss.astype(np.float64)
-        # Of an unbiased prediction the labels' square is the prediction's and the error's.
-        return weighted.of_losses(metric, where, loss, p, p**2 + loss)
+        # Of an unbiased prediction the labels' square is the prediction's and the error's; what of the labels' size (wape) is not
+        # the prediction's, the holdout's scale takes up.
+        middle = p - p.mean()
+        return weighted.of_parts(metric, where, weighted.of_loss(metric, loss, middle if metric == "r2" else p, middle**2 + loss))
 
 
 def fit(model: ModelSpec, reference: Reference) -> Estimator | None:
@@ -161,7 +164,12 @@ def fit(model: ModelSpec, reference: Reference) -> Estimator | None:
         if len(np.unique(y)) < 2:
             return None
         return Estimator(model, reference, Calibration.fit(p, y))
-    loss = weighted.losses(model.performance_metric, y, p)
+    loss = weighted.losses(model.performance_metric, y, p, model.cut)
+    if model.performance_metric == "mape":  # of a label of 0 no share is known
+        known, p, loss = known[y != 0], p[y != 0], loss[y != 0]
+        held = held[y != 0]
+        if len(known) < LEAST_ROWS:
+            return None
     params = {**PARAMS, "nthread": settings.THREADS.number()}
     learnt = xgb.train(params, _matrix(model, reference, known, p, loss), ROUNDS)
     made = Estimator(model, reference, learnt)

@@ -17,7 +17,14 @@ RESAMPLES = 1000
 
 
 def interval(
-    metric: str, times: np.ndarray, y: np.ndarray, p: np.ndarray, *, seed: int, confidence: float = CONFIDENCE
+    metric: str,
+    times: np.ndarray,
+    y: np.ndarray,
+    p: np.ndarray,
+    *,
+    seed: int,
+    confidence: float = CONFIDENCE,
+    cut: float | None = None,
 ) -> tuple[float | None, float | None]:
     """Lower and upper end of a metric; None where the rows are too few moments or have one class too often.
 
@@ -28,9 +35,10 @@ def interval(
         p: predictions, finite.
         seed: of the resampling; the same seed gives the same interval.
         confidence: of the two ends together.
+        cut: `ModelSpec.cut`.
     """
     where, moments = compare.cells(times)
-    return of(weighted.statistic(metric, where, y, p), where, moments, seed=seed, confidence=confidence)
+    return of(weighted.statistic(metric, where, y, p, cut), where, moments, seed=seed, confidence=confidence)
 
 
 def of(

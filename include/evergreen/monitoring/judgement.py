@@ -90,7 +90,7 @@ class MetricResult:
     share of the window's rows that surely have a label and a prediction, `rows` how many of them were measured. `note` says
     so where the limit can hardly alarm, or not at all, on so few rows. `baseline` is the naive baseline's
     value on the same rows, None where it has none or an earlier release judged; it is the `limit` of a window that is surely
-    worse than it and within the learnt one.
+    worse than it and within the learnt one. `limit_set` says that the limit is the spec's (`performance.limit`).
     """
 
     value: float | None
@@ -106,6 +106,7 @@ class MetricResult:
     rows: int | None = None
     note: str = ""
     baseline: float | None = None
+    limit_set: bool = False
 
 
 @dataclass(frozen=True)

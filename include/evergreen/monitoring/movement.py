@@ -1,7 +1,7 @@
 """By how much a champion's error moves between windows where nothing has changed, and the limit that follows from it.
 
 Everything is told of the logarithm of the metric's distance from perfect (an error itself; 1 less an area under the curve
-or r2), because errors move by factors. Only predictions of rows that the predicting model had not learnt count. The limit is
+r2, accuracy or f1), because errors move by factors. Only predictions of rows that the predicting model had not learnt count. The limit is
 the larger of two:
 
 - *chance*: windows are resampled from the holdout as blocks of consecutive time (`training.compare` names the sources),
@@ -142,7 +142,14 @@ class Movement:
 
 
 def learn(
-    metric: str, holdout: Outside, past: Outside, window: float, window_rows: float, most_rows: int, seed: int
+    metric: str,
+    holdout: Outside,
+    past: Outside,
+    window: float,
+    window_rows: float,
+    most_rows: int,
+    seed: int,
+    cut: float | None = None,
 ) -> Movement:
     """Learn how a metric moves.
 
@@ -154,12 +161,13 @@ def learn(
         window_rows: usual number of rows in a window.
         most_rows: of a judged window's sample.
         seed: the same seed gives the same answer.
+        cut: `ModelSpec.cut`.
     """
     if len(np.unique(holdout.times)) < compare.FEWEST_CELLS:
         return Movement(metric)
     where, moments = compare.cells(holdout.times)
     count = int(where.max()) + 1
-    value = weighted.statistic(metric, where, holdout.y, holdout.p)
+    value = weighted.statistic(metric, where, holdout.y, holdout.p, cut)
 
     def logs(weights: Floats) -> Floats:
         return _logs(metric, value(weights))
@@ -179,7 +187,7 @@ def learn(
     # What chance explains of the past windows is asked at their own number of rows.
     smallest = max(10, min(SMALLEST, largest // 2, int(usual)))
     sizes = tuple(int(n) for n in np.unique(np.geomspace(smallest, largest, STEPS).round()))
-    drawn = _drawn(metric, holdout, where, cells, length, sizes, seed)
+    drawn = _drawn(metric, holdout, where, cells, length, sizes, seed, cut)
     with np.errstate(invalid="ignore"):
         middle, upper = np.nanquantile(drawn, [0.5, 1 - TAIL], axis=1)
     if not np.isfinite(upper).all():
@@ -187,11 +195,18 @@ def learn(
     spread = (upper - middle) / stats.norm.isf(TAIL)
     learnt = Movement(metric, blocks, sizes, _short(middle - whole), _short(spread), float(f"{own:.6g}"))
     chance = float(np.interp(np.log(usual), np.log(sizes), np.nanvar(drawn, axis=1)))
-    return _with_past(learnt, past, int(holdout.times[0]), whole_windows, chance)
+    return _with_past(learnt, past, int(holdout.times[0]), whole_windows, chance, cut)
 
 
 def _drawn(
-    metric: str, rows: Outside, where: Ints, cells: int, length: int, sizes: tuple[int, ...], seed: int
+    metric: str,
+    rows: Outside,
+    where: Ints,
+    cells: int,
+    length: int,
+    sizes: tuple[int, ...],
+    seed: int,
+    cut: float | None,
 ) -> Floats:
     """The logarithm by size and resample."""
     rng = np.random.default_rng(seed)
@@ -205,7 +220,7 @@ def _drawn(
     group = np.unique(-rows.p, return_inverse=True)[1] if metric in ranking.RANKED else None
     if group is not None and group.max() >= ranking.GROUPS:
         group = group * ranking.GROUPS // (int(group.max()) + 1)
-    loss = None if group is not None else weighted.losses(metric, rows.y, rows.p)
+    each = None if group is not None else weighted.parts(metric, rows.y, rows.p, cut)
     found = np.full((len(sizes), RESAMPLES), np.nan)
     for number in range(RESAMPLES):
         starts = rng.integers(0, count, len(lengths))
@@ -215,20 +230,16 @@ def _drawn(
             # A smaller window is a part of the larger one, as a sample is.
             if len(window) > sizes[place]:
                 window = rng.choice(window, sizes[place], replace=False, shuffle=False)
-            found[place, number] = _value(metric, rows.y[window], window, loss, group)
+            found[place, number] = _value(metric, rows.y[window], window, each, group)
     return _logs(metric, found)
 
 
-def _value(metric: str, y: Floats, rows: Ints, loss: Floats | None, group: Ints | None) -> float:
+def _value(metric: str, y: Floats, rows: Ints, each: Floats | None, group: Ints | None) -> float:
     if group is not None:
         up, down = (np.bincount(group[rows], v)[:, None] for v in (y, 1.0 - y))
         return float(ranking.of_counts(metric, up, down)[0])
-    assert loss is not None
-    lost = float(loss[rows].mean())
-    if metric == "r2":
-        scatter = float(y.var())
-        return 1.0 - lost / scatter if scatter > 0 else math.nan
-    return math.sqrt(lost) if metric == "rmse" else lost
+    assert each is not None
+    return float(weighted.of_sums(metric, each[rows].sum(axis=0)))
 
 
 def _windows(past: Outside, window: float) -> list[tuple[int, int]]:
@@ -239,7 +250,12 @@ def _windows(past: Outside, window: float) -> list[tuple[int, int]]:
 
 
 def _with_past(
-    learnt: Movement, past: Outside, begin: int, windows: list[tuple[int, int]], chance: float
+    learnt: Movement,
+    past: Outside,
+    begin: int,
+    windows: list[tuple[int, int]],
+    chance: float,
+    cut: float | None,
 ) -> Movement:
     """The movement with what past windows show beside the holdout, which began at a moment.
 
@@ -248,8 +264,8 @@ def _with_past(
     held = past.times >= begin
     if held.sum() < LEAST_ROWS or held.all():
         return learnt
-    zero = _log(learnt.metric, past.y[held], past.p[held])
-    found = np.array([_log(learnt.metric, past.y[a:b], past.p[a:b]) for a, b in windows])
+    zero = _log(learnt.metric, past.y[held], past.p[held], cut)
+    found = np.array([_log(learnt.metric, past.y[a:b], past.p[a:b], cut) for a, b in windows])
     known = np.isfinite(found)
     if known.sum() < LEAST_WINDOWS or not np.isfinite(zero):
         return learnt
@@ -264,9 +280,9 @@ def _with_past(
     )
 
 
-def _log(metric: str, y: Floats, p: Floats) -> float:
+def _log(metric: str, y: Floats, p: Floats, cut: float | None) -> float:
     one = np.zeros(len(y), dtype=np.int64)
-    return float(_logs(metric, weighted.statistic(metric, one, y, p)(np.ones((1, 1))))[0])
+    return float(_logs(metric, weighted.statistic(metric, one, y, p, cut)(np.ones((1, 1))))[0])
 
 
 def _logs(metric: str, values: Floats) -> Floats:

@@ -22,7 +22,8 @@ from evergreen.monitoring.profile import as_numbers
 from evergreen.monitoring.reads import BEYOND
 from evergreen.monitoring.reference import Frame, Reference
 from evergreen.monitoring.windows import Facts
-from evergreen.spec import LARGER_IS_BETTER, METRICS, ModelSpec, format_duration, passable
+from evergreen.spec import IN_LABEL_UNITS, LARGER_IS_BETTER, METRICS, ModelSpec, format_duration, passable
+from evergreen.spec import worse as worse_than
 from evergreen.training import compare, weighted
 from evergreen.training.metrics import compute
 
@@ -33,7 +34,6 @@ LEAST_SCALE_OF_SPREAD = 0.01
 SURELY = 0.95
 # Windows so many times as long are tried for one whose limit tells a champion from the baseline.
 LONGER = (2, 4, 8)
-IN_LABEL_UNITS = ("rmse", "mae")
 
 Floats = npt.NDArray[np.float64]
 
@@ -62,12 +62,14 @@ class Limit:
     Attributes:
         value: the limit.
         learnt: what unchanged windows of that many rows keep to, which may be no value that can occur.
+        own: whether it is the spec's `performance.limit`, which is stricter than what was learnt.
         note: a sentence, where chance on so few rows reaches farther than the metric tells anything; else empty.
     """
 
     value: float
     learnt: float
     note: str = ""
+    own: bool = False
 
 
 def limit_for(model: ModelSpec, reference: Reference, rows: int) -> Limit:
@@ -79,17 +81,26 @@ def limit_for(model: ModelSpec, reference: Reference, rows: int) -> Limit:
     the limit, where `max_worse` asks for better. Where the champion itself is hardly better, what was learnt stands unless no
     value can pass it; then `limit_of` does. A limit that was bounded so is passed by chance more often than the rate says.
 
+    The spec's `performance.limit` holds beside all that, and is the limit where it is the stricter one. It says what is good
+    enough, and nothing of chance.
+
     Args:
         model: the smallest effect, and the rate.
         reference: the champion's.
         rows: with a label and a prediction.
     """
+    found, own = _learnt(model, reference, rows), model.monitoring.performance.limit
+    stricter = own is not None and worse_than(model.performance_metric, found.value, own)
+    return Limit(own, found.learnt, own=True) if own is not None and stricter else found
+
+
+def _learnt(model: ModelSpec, reference: Reference, rows: int) -> Limit:
     metric, least = model.performance_metric, limit_of(model, reference)
     worse = min if metric in LARGER_IS_BETTER else max
     factor = reference.movement.factor(model.monitoring.drift.false_alarms, rows)
     away = weighted.distance(metric, reference.holdout_metrics[metric])
     learnt = weighted.at_distance(metric, away * factor)
-    value, naive = worse(least, learnt), coin(metric, reference)
+    value, naive = worse(least, learnt), coin(metric, reference, model.cut)
     if naive is not None and worse(least, naive) == naive and worse(value, naive) == value != naive:
         value, what = naive, "a coin's"
     elif not passable(metric, value):
@@ -109,7 +120,7 @@ def limit_at(model: ModelSpec, reference: Reference, rows: int) -> float:
     return limit_for(model, reference, rows).value
 
 
-def coin(metric: str, reference: Reference) -> float | None:
+def coin(metric: str, reference: Reference, cut: float | None = None) -> float | None:
     """What a prediction that knows nothing of the row gets of a metric: a constant, or a coin; None where it is not known."""
     labels = as_numbers(reference.labelled["_label"])
     labels = labels[np.isfinite(labels)]
@@ -120,14 +131,29 @@ def coin(metric: str, reference: Reference) -> float | None:
         if metric == "brier":
             return share * (1 - share)
         return -share * math.log(share) - (1 - share) * math.log(1 - share)
-    fixed = {
-        "roc_auc": 0.5,
-        "pr_auc": share,
-        "r2": 0.0,
-        "rmse": float(labels.std()) or None,
-        "mae": float(np.abs(labels - np.median(labels)).mean()) or None,
-    }
-    return fixed.get(metric)
+    # For f1 all rows are said to be 1.
+    fixed = {"roc_auc": 0.5, "pr_auc": share, "r2": 0.0, "accuracy": max(share, 1 - share), "f1": 2 * share / (1 + share)}
+    if metric in fixed:
+        return fixed[metric]
+    if metric in ("log_loss", "brier") or (metric == "pinball" and cut is None):
+        return None
+    constant = np.full(len(labels), _best_constant(metric, labels, cut))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        value = float(weighted.of_sums(metric, weighted.parts(metric, labels, constant, cut).sum(axis=0)))
+    return value if math.isfinite(value) and value > 0 else None
+
+
+def _best_constant(metric: str, labels: Floats, cut: float | None) -> float:
+    """Of which constant a regression's error is the smallest: mean, median, quantile; for mape a median by weight."""
+    if metric == "rmse":
+        return float(labels.mean())
+    if metric == "mape":
+        known = np.sort(labels[labels != 0])
+        with np.errstate(over="ignore"):
+            weight = np.cumsum(1.0 / np.abs(known))
+        # As much of the error is on either side.
+        return float(known[min(int(np.searchsorted(weight, weight[-1] / 2)), len(known) - 1)]) if len(known) else 0.0
+    return float(np.quantile(labels, cut or 0.5, method="inverted_cdf")) if metric == "pinball" else float(np.median(labels))
 
 
 def about_usual_windows(model: ModelSpec, reference: Reference, rows_learnt: Frame | None = None) -> str:
@@ -138,9 +164,10 @@ def about_usual_windows(model: ModelSpec, reference: Reference, rows_learnt: Fra
     metric = model.performance_metric
     rows, found = _usual_limit(model, reference)
     naive = reference.baseline_metrics.get(metric)
-    blind = naive is not None and _beyond(metric, found.value, naive)
+    blind = naive is not None and worse_than(metric, found.value, naive)
+    strict = too_strict(model, reference.holdout_metrics[metric])
     if not found.note and not blind:
-        return ""
+        return strict
     said = (
         f"{metric} of windows of {rows} rows, as is usual: limit {found.value:.4g} (holdout "
         f"{reference.holdout_metrics[metric]:.4g})"
@@ -158,7 +185,18 @@ def about_usual_windows(model: ModelSpec, reference: Reference, rows_learnt: Fra
             )
             + f". {_what_could(model, reference, rows_learnt)}"
         )
-    return said
+    return f"{said}; {strict}" if strict else said
+
+
+def too_strict(model: ModelSpec, holdout: float) -> str:
+    """That the spec's `performance.limit` is better than the holdout, so that it alarms at once; else empty."""
+    metric, own = model.performance_metric, model.monitoring.performance.limit
+    if own is None or not worse_than(metric, holdout, own):
+        return ""
+    return (
+        f"monitoring.performance.limit {own:g} is better than the {metric} of the holdout, {holdout:.4g}: it alarms from the "
+        "first window on, unless served rows are easier"
+    )
 
 
 def _usual_limit(model: ModelSpec, reference: Reference, longer: float = 1.0) -> tuple[int, Limit]:
@@ -179,7 +217,7 @@ def _what_could(model: ModelSpec, reference: Reference, rows_learnt: Frame | Non
             return None
         longer = other.monitoring.window / window
         _, found = _usual_limit(other, reference.moving(other, rows_learnt), longer)
-        return None if found.note or _beyond(metric, found.value, naive) else found
+        return None if found.note or worse_than(metric, found.value, naive) else found
 
     def changed(**what: object) -> ModelSpec:
         return model.model_copy(update={"monitoring": model.monitoring.model_copy(update=what)})
@@ -188,7 +226,7 @@ def _what_could(model: ModelSpec, reference: Reference, rows_learnt: Frame | Non
         if window * times * 2 <= span and (found := tells(changed(window=window * times))):
             return f"With monitoring.window: {format_duration(window * times)} the limit would be {found.value:.4g}"
     for metric in METRICS[model.task]:
-        other = changed(performance=part.model_copy(update={"metric": metric}))
+        other = changed(performance=part.model_copy(update={"metric": metric, "limit": None}))
         if metric != model.performance_metric and (found := tells(other)):
             naive = reference.baseline_metrics[metric]
             return f"With monitoring.performance.metric: {metric} the limit would be {found.value:.4g} (baseline {naive:.4g})"
@@ -245,7 +283,7 @@ def judge(
     problem = f"{metric} is not defined on these {len(rows)} rows (one class, or all labels equal)"
     y, p = (rows[name].to_numpy(dtype=float) for name in ("_label", "_prediction"))
     try:
-        values = compute(model.task, y, p) if len(rows) else {}
+        values = compute(model.task, y, p, model.cut) if len(rows) else {}
     except TerminalError as error:
         values, problem = {}, str(error)
     metrics = {
@@ -263,15 +301,16 @@ def judge(
             coverage=coverage,
             rows=len(rows),
             note=known.note,
+            limit_set=known.own,
         )
         return metrics, (Violation(What.UNREADABLE, "_label", metric, None, limit, problem),)
-    worse = _beyond(metric, values[metric], known.value)
+    worse, own = worse_than(metric, values[metric], known.value), known.own
     times = pd.DatetimeIndex(rows["_time"]).asi8
     said = rows["_baseline"].to_numpy(dtype=float) if "_baseline" in rows else np.full(len(y), np.nan)
     bar = naive(model, reference, times, y, p, said)
     if bar.surely_worse and model.monitoring.performance.beat_baseline and not worse:
-        worse, limit = True, bar.value
-    low, high = interval.interval(metric, times, y, p, seed=model.training.seed)
+        worse, limit, own = True, bar.value, False
+    low, high = interval.interval(metric, times, y, p, seed=model.training.seed, cut=model.cut)
     between = "" if low is None else f" ({low:.4g} to {high:.4g} with {interval.CONFIDENCE:.0%} confidence)"
     detail = (
         f"{values[metric]:.4g}{between} on {len(rows)} rows, {coverage:.0%} of the window's have label and prediction; "
@@ -279,6 +318,8 @@ def judge(
     )
     if bar.value is not None:
         detail += f"; the naive baseline got {bar.value:.4g} on these rows"
+    if own:
+        detail += f"; limit {known.value:g} (set in the spec)"
     if bar.surely_worse:
         detail += f", the served predictions are surely ({SURELY:.0%}) worse than that"
     metrics[metric] = MetricResult(
@@ -295,6 +336,7 @@ def judge(
         len(rows),
         known.note,
         bar.value,
+        own,
     )
     violation = Violation(What.PERFORMANCE, metric, metric, values[metric], limit, detail)
     return metrics, (violation,) if worse else ()
@@ -328,13 +370,15 @@ def naive(
     if not np.isfinite(said).all():
         return Naive(None)
     try:
-        value = compute(model.task, y, said).get(metric)
+        value = compute(model.task, y, said, model.cut).get(metric)
     except TerminalError:
         return Naive(None)
-    point = compare.point(metric, y, p, said)
+    point = compare.point(metric, y, p, said, model.cut)
     if value is None or point is None or point >= 0:
         return Naive(value)
-    found = compare.improvement(metric, times, y, p, said, confidence=SURELY, seed=model.training.seed)
+    found = compare.improvement(
+        metric, times, y, p, said, confidence=SURELY, seed=model.training.seed, cut=model.cut
+    )
     return Naive(value, found.high is not None and found.high < 0)
 
 
@@ -370,7 +414,7 @@ def _without_labels(
     if made is None:
         return {
             metric: MetricResult(
-                None, limit, holdout[metric], "not_yet", detail=detail, coverage=coverage, note=known.note
+                None, limit, holdout[metric], "not_yet", detail=detail, coverage=coverage, note=known.note, limit_set=known.own
             )
         }, ()
     known = limit_for(model, reference, made.rows)
@@ -379,15 +423,12 @@ def _without_labels(
     detail = (
         f"an estimate without labels ({made.method}): {made.value:.4g}{between} expected on {made.rows} rows; "
         f"holdout {holdout[metric]:.4g}; it does not see a change of what the features mean; {detail}"
+        + (f"; limit {limit:g} (set in the spec)" if known.own else "")
     )
-    worse = _beyond(metric, made.value, limit)
+    worse = worse_than(metric, made.value, limit)
     result = MetricResult(
         made.value, limit, holdout[metric], "estimated", worse, detail, low=made.low, high=made.high,
-        confidence=interval.CONFIDENCE, coverage=coverage, rows=made.rows, note=known.note,
+        confidence=interval.CONFIDENCE, coverage=coverage, rows=made.rows, note=known.note, limit_set=known.own,
     )  # fmt: skip
     violation = Violation(What.ESTIMATED_PERFORMANCE, metric, metric, made.value, limit, detail)
     return {metric: result}, (violation,) if worse else ()
-
-
-def _beyond(metric: str, value: float, limit: float) -> bool:
-    return value < limit if metric in LARGER_IS_BETTER else value > limit

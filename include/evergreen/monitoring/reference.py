@@ -32,7 +32,8 @@ from evergreen.monitoring.noise import RESAMPLES, Resamples
 from evergreen.monitoring.profile import ColumnProfile, as_numbers, describe
 from evergreen.monitoring.rhythm import Rhythm, whole_windows
 from evergreen.monitoring.rhythm import learn as learn_rhythm
-from evergreen.spec import ModelSpec
+from evergreen.spec import BY_CUT, ModelSpec
+from evergreen.training.metrics import compute
 
 FORMAT = 3
 MOST_HELD = 500_000
@@ -64,6 +65,7 @@ class Reference:
         labels: the same as `sample`, of the rows that have a label; None where all have one.
         labelled_rows: how many rows have a label: those that the champion learnt from.
         usual_labels: median of the rows with a label in a window that has any.
+        cut: `ModelSpec.cut` of the metrics and the movement.
     """
 
     sample: pa.Table
@@ -83,6 +85,7 @@ class Reference:
     labels: pa.Table | None = None
     labelled_rows: int = 0
     usual_labels: float = 0.0
+    cut: float | None = None
 
     @property
     def labelled(self) -> pa.Table:
@@ -114,6 +117,7 @@ class Reference:
             "family": asdict(self.family),
             "holdout_metrics": dict(self.holdout_metrics),
             "baseline_metrics": dict(self.baseline_metrics),
+            "cut": self.cut,
             "movement": self.movement.to_dict(),
             "rhythm": self.rhythm.to_dict(),
             "columns": [c.to_dict() for c in self.columns.values()],
@@ -122,12 +126,13 @@ class Reference:
         (folder / PROFILE_FILE).write_text(text, encoding="utf-8")
 
     def for_window(self, model: ModelSpec) -> Reference:
-        """This reference for the spec's window and metric of now: made again from the sample if they were changed."""
+        """This reference for the spec's window, metric and cut of now: made again from the sample if they were changed."""
         model = self.seen_by(model)
+        metric = model.performance_metric
+        same = metric == self.movement.metric and (metric not in BY_CUT or model.cut == self.cut)
+        self = self._measured(model)
         if model.monitoring.window.total_seconds() == self.window_s:
-            if model.performance_metric == self.movement.metric:
-                return self
-            return self.moving(model)
+            return self if same else self.moving(model)
         gains = {c.name: c.gain for c in self.columns.values() if c.gain is not None}
         again = build(model, self.sample, self.holdout_metrics, gains, self.baseline_metrics, self.labels)
         scale = self.rows / self.sample.num_rows
@@ -139,6 +144,24 @@ class Reference:
             labelled_rows=self.labelled_rows,
             usual_labels=again.usual_labels * self.labelled_rows / self.labelled.num_rows,
             rhythm=replace(rhythm, silence=self.rhythm.silence),
+        )
+
+    def _measured(self, model: ModelSpec) -> Reference:
+        """This reference with the metrics by the spec's cut, and the watched one where an earlier release did not know it."""
+        stale = {n for n in self.holdout_metrics if n in BY_CUT and model.cut != self.cut}
+        if not stale and model.performance_metric in self.holdout_metrics:
+            return self
+        frame = InMemory.of(self.labelled)
+        begin = _held_from(model, frame.times)
+        y, p = (as_numbers(frame.column(name))[begin:] for name in ("_label", "_prediction"))
+        known = np.isfinite(y) & np.isfinite(p)
+        found = compute(model.task, y[known], p[known], model.cut) if known.any() else {}
+        kept = {n: v for n, v in self.holdout_metrics.items() if n not in stale}
+        return replace(
+            self,
+            holdout_metrics={**found, **kept},
+            baseline_metrics={n: v for n, v in self.baseline_metrics.items() if n not in stale},
+            cut=model.cut,
         )
 
     def moving(self, model: ModelSpec, rows: Frame | None = None) -> Reference:
@@ -203,6 +226,7 @@ class Reference:
                 # An earlier release knew of rows with a label only.
                 labelled_rows=int(profile.get("labelled_rows", rows)),
                 usual_labels=float(profile.get("usual_labels", usual or rhythm.largest)),
+                cut=profile.get("cut"),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             raise _unusable(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
@@ -359,6 +383,7 @@ def build(
         holdout_metrics={k: float(v) for k, v in holdout_metrics.items() if math.isfinite(v)},
         movement=_movement(model, known, kept if labels is None else labels, usual_labels),
         rhythm=past.rhythm,
+        cut=model.cut,
         baseline_metrics={k: float(v) for k, v in (baseline_metrics or {}).items() if math.isfinite(v)},
         labels=labels,
         labelled_rows=len(known.times),
@@ -417,6 +442,7 @@ def _movement(model: ModelSpec, frame: Frame, sample: pa.Table, usual_rows: floa
         window_rows=usual_rows,
         most_rows=most,
         seed=model.training.seed,
+        cut=model.cut,
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from evidently import BinaryClassification, DataDefinition, Dataset, Regression, Report
+from evidently.core.metric_types import SingleValue, SingleValueCalculation, SingleValueMetric
 from evidently.metrics import (
     MAE,
     RMSE,
@@ -37,6 +38,7 @@ from evergreen.monitoring import page, statistics, wording
 from evergreen.monitoring.judgement import ColumnResult, Judgement, MetricResult, What
 from evergreen.monitoring.measure import frame, sampled
 from evergreen.monitoring.reference import Reference
+from evergreen.spec import LARGER_IS_BETTER
 
 DRIFT_FILE = "drift.html"
 PERFORMANCE_FILE = "performance.html"
@@ -46,6 +48,8 @@ UNKNOWN = "never seen"
 MOST_TOLD = 20
 MOST_DRAWN = 16
 ROUNDING = 1e-12
+# The metrics of served predictions that Evidently computes as they are judged.
+DRAWN = ("rmse", "mae", "r2", "roc_auc", "log_loss")
 
 
 def artifact_path(judgement: Judgement) -> str:
@@ -325,12 +329,36 @@ def _performance_page(judgement: Judgement, task: str, window: pd.DataFrame) -> 
             MAE(mean_tests=_test(limits.get("mae"))),
             R2Score(tests=_test(limits.get("r2"), larger_is_better=True)),
         ]
+    metrics += [
+        AsJudged(
+            metric=words.metric_name(name),
+            value=found.value,
+            tests=_test(found, larger_is_better=name in LARGER_IS_BETTER),
+        )
+        for name, found in limits.items()
+        if name not in DRAWN and found.value is not None
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         snapshot = Report(metrics).run(
             Dataset.from_pandas(rows, data_definition=definition), None, timestamp=judgement.as_of
         )
     return str(snapshot.get_html_str(as_iframe=False))
+
+
+class AsJudged(SingleValueMetric):
+    """A metric that Evidently does not have, or computes otherwise (its MAPE counts labels of 0): the judged value."""
+
+    metric: str
+    value: float
+
+
+class _AsJudged(SingleValueCalculation[AsJudged]):
+    def calculate(self, context: Any, current_data: Any, reference_data: Any) -> SingleValue:
+        return self.result(self.metric.value)
+
+    def display_name(self) -> str:
+        return self.metric.metric
 
 
 def _test(metric: MetricResult | None, *, larger_is_better: bool = False) -> list[Any]:

@@ -32,6 +32,8 @@ def sentence(metric: str, found: MetricResult, called: str | None = None) -> str
         if found.limit is None
         else f"; at {'least' if metric in LARGER_IS_BETTER else 'most'} {found.limit:.4g}"
     )
+    if found.limit_set and side:
+        side += " (set in the spec)"
     if found.baseline is not None and found.limit == found.baseline:
         side += ", as the naive baseline got on the same rows"
     if found.limit is not None and not passable(metric, found.limit):

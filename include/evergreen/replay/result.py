@@ -182,7 +182,7 @@ def _error(model: ModelSpec, rows: pd.DataFrame | None) -> float | None:
     if rows is None or rows.empty:
         return None
     try:
-        found = compute(model.task, rows["_label"].to_numpy(), rows["prediction"].to_numpy())
+        found = compute(model.task, rows["_label"].to_numpy(), rows["prediction"].to_numpy(), model.cut)
     except TerminalError:
         return None
     return found.get(model.performance_metric)

@@ -10,15 +10,23 @@ database can tell (a column that the feature query does not return, SQL that doe
 from evergreen.spec.column import Column, ColumnType
 from evergreen.spec.dataset import DatasetSpec, Expectation
 from evergreen.spec.load import Specs, json_schema, load_dataset, load_model, load_specs
-from evergreen.spec.metrics import LARGER_IS_BETTER, METRICS, passable
+from evergreen.spec.metrics import (
+    BY_CUT,
+    IN_LABEL_UNITS,
+    LARGER_IS_BETTER,
+    METRICS,
+    THRESHOLD,
+    passable,
+    worse,
+)
 from evergreen.spec.model import ModelSpec
 from evergreen.spec.monitoring import Drift, Monitoring
 from evergreen.spec.problem import Problem
 from evergreen.spec.types import RESERVED_COLUMNS, format_duration, parse_duration
 
 __all__ = [
-    "LARGER_IS_BETTER", "METRICS", "RESERVED_COLUMNS", "Column", "ColumnType", "DatasetSpec", "Drift", "Expectation", "ModelSpec",
+    "BY_CUT", "IN_LABEL_UNITS", "LARGER_IS_BETTER", "METRICS", "RESERVED_COLUMNS", "THRESHOLD", "Column", "ColumnType", "DatasetSpec", "Drift", "Expectation", "ModelSpec",
     "Monitoring",
     "Problem", "Specs", "format_duration", "json_schema", "load_dataset", "load_model", "load_specs",
-    "parse_duration", "passable",
+    "parse_duration", "passable", "worse",
 ]  # fmt: skip

@@ -16,7 +16,21 @@ Demand = Literal["unless_worse", "not_worse", "better"]
 class Gate(Strict):
     """What a challenger must show before it becomes champion."""
 
-    metric: Metric | None = Field(None, description="primary metric; default rmse or roc_auc")
+    metric: Metric | None = Field(
+        None,
+        description="primary metric; default rmse or roc_auc. mape leaves out rows whose label is 0, wape is the sum of the absolute "
+        "errors over that of the labels' sizes; both are shares (0.1 is 10 %). pinball needs gate.quantile",
+    )
+    threshold: float | None = Field(
+        None, gt=0, lt=1, description="binary: accuracy and f1 predict class 1 from this probability on; default 0.5"
+    )
+    quantile: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="regression: the quantile of the label that is predicted, such as 0.9, for pinball; where pinball is gate.metric "
+        "the default objective is reg:quantileerror with it",
+    )
     beat_baseline: bool = Field(True, description="whether the naive baseline must be beaten too")
     on_drift: Demand = Field(
         "unless_worse",

@@ -20,6 +20,7 @@ SYNONYMS = {
     "datetime": "timestamp", "timestamptz": "timestamp", "time": "timestamp", "enum": "category", "categorical": "category",
     "classification": "binary", "classifier": "binary", "binary_classification": "binary", "regressor": "regression",
     "auc": "roc_auc", "auroc": "roc_auc", "average_precision": "pr_auc", "logloss": "log_loss", "mse": "rmse",
+    "acc": "accuracy", "f1_score": "f1", "fscore": "f1", "wmape": "wape", "quantile_loss": "pinball", "quantile": "pinball",
     "gpu": "cuda", "none": "null", "automatic": "auto", "hand": "manual", "person": "manual",
 }  # fmt: skip
 

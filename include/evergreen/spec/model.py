@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
@@ -13,7 +14,7 @@ from evergreen.spec import sql_text
 from evergreen.spec.address import Recipients
 from evergreen.spec.cron import Cron
 from evergreen.spec.gate import Gate
-from evergreen.spec.metrics import METRICS
+from evergreen.spec.metrics import LARGER_IS_BETTER, METRICS, THRESHOLD, best, passable, worse
 from evergreen.spec.monitoring import Monitoring, Scoring, Watch
 from evergreen.spec.training import Training, windows_problems
 from evergreen.spec.types import Duration, Feature, Line, Name, Prose, Strict, unknown
@@ -103,6 +104,14 @@ class ModelSpec(Strict):
         return self.monitoring.performance.metric or self.gate_metric
 
     @property
+    def cut(self) -> float | None:
+        """What some metrics ask for besides labels and predictions.
+
+        The threshold from which on a probability is class 1; for a regression the quantile, None where none is predicted.
+        """
+        return (self.gate.threshold or THRESHOLD) if self.task == "binary" else self.gate.quantile
+
+    @property
     def baseline(self) -> str:
         """The naive prediction that every challenger must beat."""
         return self.training.baseline or ("seasonal" if self.task == "regression" else "class_prior")
@@ -111,6 +120,19 @@ class ModelSpec(Strict):
         """This spec with other features: those of a version that was trained before the spec was changed."""
         features = Features(numeric=tuple(numeric), categorical=tuple(categorical))
         return self.model_copy(update={"features": features})
+
+    def _limit_problems(self) -> list[str]:
+        """What is wrong with an absolute limit of the served error."""
+        limit, metric = self.monitoring.performance.limit, self.performance_metric
+        if limit is None or metric not in METRICS[self.task]:
+            return []
+        side = "least" if metric in LARGER_IS_BETTER else "most"
+        where = f"monitoring.performance.limit: {metric} may be at {side} {limit:g}"
+        if not math.isfinite(limit) or not passable(metric, limit):
+            return [f"{where}, and no value is worse, so it never alarms; write one that can be passed"]
+        if not worse(metric, limit, best(metric)):
+            return [f"{where}, and a perfect prediction has {best(metric):g}, so it always alarms; write one that can be met"]
+        return []
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
@@ -151,6 +173,13 @@ class ModelSpec(Strict):
                 problems.append(
                     f"{where}: {metric} is not a metric of {self.task}; use one of {', '.join(METRICS[self.task])}"
                 )
+            if metric == "pinball" and self.task == "regression" and self.gate.quantile is None:
+                problems.append(
+                    f"{where}: pinball is the loss of a quantile, and gate.quantile says none; write gate.quantile: 0.9, or whichever "
+                    "is predicted"
+                )
+        if (name := "threshold" if self.task == "regression" else "quantile") and getattr(self.gate, name) is not None:
+            problems.append(f"gate.{name}: a {self.task} model has none; remove it")
         if (self.training.baseline == "class_prior") != (
             self.task == "binary"
         ) and self.training.baseline is not None:
@@ -158,6 +187,7 @@ class ModelSpec(Strict):
                 f"training.baseline: {self.training.baseline} does not fit {self.task}; "
                 f"use {'class_prior' if self.task == 'binary' else 'seasonal or last_value'}"
             )
+        problems += self._limit_problems()
         if self.gate.approval_timeout <= timedelta(0):
             problems.append("gate.approval_timeout: nobody can answer in no time; write one like 3d")
         categorical = dict.fromkeys(self.features.categorical)

@@ -64,6 +64,12 @@ class Performance(Strict):
         description="smallest share of the holdout's value by which a worse metric counts; the limit is wider where "
         "unchanged windows move more, see monitoring.drift.false_alarms",
     )
+    limit: float | None = Field(
+        None,
+        description="the metric's worst value that is allowed, in its own unit, such as 25 for mae (at most) or 0.9 for roc_auc (at "
+        "least), however much unchanged windows move; it holds beside the learnt limit, and the stricter of the two counts; null: the "
+        "learnt one alone",
+    )
     min_labels: float = Field(
         30,
         gt=0,

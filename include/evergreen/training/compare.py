@@ -12,21 +12,23 @@ Politis and Romano 1992, so that the first and the last rows count as often as t
    percentile interval: Hesterberg 2015, The American Statistician 69), since few blocks vary less than the truth.
 
 The improvement is the share by which the champion's distance from perfect became smaller. Perfect is 0 for errors and
-1 for r2, roc_auc and pr_auc, so that 2 % mean the same effort at an AUC of 0.6 and of 0.98, and an r2 below zero is no
+1 for r2, roc_auc, pr_auc, accuracy and f1, so that 2 % mean the same effort at an AUC of 0.6 and of 0.98, and an r2 below zero is no
 special case.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr, stdtrit
 
-from evergreen.training import ranking
+from evergreen.spec import METRICS
+from evergreen.spec.metrics import best
+from evergreen.training import ranking, weighted
 from evergreen.training.ranking import RANKED
+from evergreen.training.weighted import Statistic
 
 RESAMPLES = 2000
 CELLS = 400
@@ -35,9 +37,8 @@ FEWEST_BLOCKS = 8
 FEWEST_CELLS = 5
 # A model this near to perfect is taken for perfect, so that rounding is no improvement.
 NOTHING = 1e-9
-POWERS = {"rmse": 0.5, "mae": 1.0, "r2": 1.0, "log_loss": 1.0, "brier": 1.0}
-
-Statistic = Callable[[np.ndarray], np.ndarray]
+# Of these the improvement is told by the sums of the losses alone, as all else is the same for both models.
+POWERS = {"rmse": 0.5, "mae": 1.0, "r2": 1.0, "log_loss": 1.0, "brier": 1.0, "pinball": 1.0}
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def improvement(
     confidence: float,
     seed: int,
     resamples: int = RESAMPLES,
+    cut: float | None = None,
 ) -> Improvement:
     """Compare two models on the same rows; the same arguments give the same answer.
 
@@ -79,13 +81,14 @@ def improvement(
         confidence: of each bound alone, such as 0.95.
         seed: of the resampling.
         resamples: how many.
+        cut: `ModelSpec.cut`.
 
     Raises:
         ValueError: lengths differ, a value is not finite, or the metric is not known.
     """
     _check(y, times, challenger, champion)
     where, moments = cells(times)
-    statistic, value = _statistic(metric, where, y, challenger, champion)
+    statistic, value = _statistic(metric, where, y, challenger, champion, cut)
     if value is None:
         return Improvement(None, None, None, None, 0, len(y))
     found = bounds(statistic, where, moments, confidence=confidence, seed=seed, resamples=resamples)
@@ -129,33 +132,35 @@ def bounds(
     return float(low), float(high), float(known.std(ddof=1)), blocks
 
 
-def point(metric: str, y: np.ndarray, challenger: np.ndarray, champion: np.ndarray) -> float | None:
+def point(
+    metric: str, y: np.ndarray, challenger: np.ndarray, champion: np.ndarray, cut: float | None = None
+) -> float | None:
     """The improvement alone, without its bounds; None where the metric is not defined for the rows."""
     _check(y, challenger, champion)
-    return _statistic(metric, np.zeros(len(y), dtype=np.int64), y, challenger, champion)[1]
-
-
-def losses(metric: str, y: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """What each row adds to the distance from perfect, before the mean (and for rmse the root) is taken."""
-    if metric == "mae":
-        return np.abs(y - p)
-    if metric == "log_loss":
-        tiny = np.finfo(np.float64).eps
-        return -np.log(np.clip(np.where(y > 0.5, p, 1.0 - p), tiny, 1.0))
-    return (y - p) ** 2
+    return _statistic(metric, np.zeros(len(y), dtype=np.int64), y, challenger, champion, cut)[1]
 
 
 def _statistic(
-    metric: str, where: np.ndarray, y: np.ndarray, challenger: np.ndarray, champion: np.ndarray
+    metric: str,
+    where: np.ndarray,
+    y: np.ndarray,
+    challenger: np.ndarray,
+    champion: np.ndarray,
+    cut: float | None,
 ) -> tuple[Statistic, float | None]:
     """The improvement as a function of how often each cell is drawn, and its value for the rows as they are."""
     if metric in RANKED:
         return _ranked(metric, where, y, challenger, champion)
     if metric not in POWERS:
-        raise ValueError(f"{metric!r} is no metric; known: {', '.join((*POWERS, *RANKED))}")
+        return _shares(metric, where, y, challenger, champion, cut)
     count = int(where.max()) + 1
-    sums = np.stack([np.bincount(where, losses(metric, y, p), count) for p in (challenger, champion)], axis=1)
-    nothing = NOTHING * len(y) if metric == "log_loss" else losses(metric, y, y * (1.0 - NOTHING)).sum()
+    lost = [weighted.losses(metric, y, p, cut) for p in (challenger, champion)]
+    sums = weighted.by_cell(where, np.stack(lost, axis=1))
+    nothing = (
+        NOTHING * len(y)
+        if metric == "log_loss"
+        else weighted.losses(metric, y, y * (1.0 - NOTHING), cut).sum()
+    )
     floor = max(float(nothing), np.finfo(np.float64).tiny)
     power = POWERS[metric]
 
@@ -164,6 +169,29 @@ def _statistic(
         return 1.0 - (total[:, 0] / total[:, 1]) ** power
 
     return found, float(found(np.ones((1, count)))[0])
+
+
+def _shares(
+    metric: str,
+    where: np.ndarray,
+    y: np.ndarray,
+    challenger: np.ndarray,
+    champion: np.ndarray,
+    cut: float | None,
+) -> tuple[Statistic, float | None]:
+    """The same for metrics that are shares of something, which the models or the resamples may have more or less of."""
+    if metric not in {name for names in METRICS.values() for name in names}:
+        raise ValueError(f"{metric!r} is no metric; known: {', '.join(n for m in METRICS.values() for n in m)}")
+    each = [weighted.statistic(metric, where, y, p, cut) for p in (challenger, champion)]
+
+    def found(weights: np.ndarray) -> np.ndarray:
+        new, old = (
+            np.maximum(np.abs(best(metric) - statistic(weights)), NOTHING) for statistic in each
+        )  # NaN stays NaN
+        return 1.0 - new / old
+
+    value = float(found(np.ones((1, int(where.max()) + 1)))[0])
+    return found, value if math.isfinite(value) else None
 
 
 def _ranked(

@@ -161,7 +161,9 @@ def evaluate(
             found[who] = {}
             if who in by:
                 try:
-                    found[who] = metrics.compute(model.task, y[judged], by[who][judged])
+                    found[who] = metrics.compute(
+                        model.task, y[judged], by[who][judged], model.cut
+                    )
                 except TerminalError as error:
                     if who == "challenger":
                         raise
@@ -215,8 +217,8 @@ def evaluate(
         choice=choice,
         fitted=fitted,
         prediction=first,
-        holdout=metrics.compute(model.task, y, first),
-        naive=metrics.compute(model.task, y, predictions["baseline"]),
+        holdout=metrics.compute(model.task, y, first, model.cut),
+        naive=metrics.compute(model.task, y, predictions["baseline"], model.cut),
         metrics=found,
         rows={
             "all": len(parts.rows),
@@ -278,7 +280,7 @@ def _other_seed(
     learnt = Labelled(matrix.part(0, len(parts.training)), parts.training.labels)
     booster = fitting(other, encoding, learnt, parts.training.times, machine).booster
     held = matrix.part(len(matrix) - len(parts.holdout)).predict(booster)
-    return metrics.compute(model.task, parts.holdout.labels[judged], held[judged])
+    return metrics.compute(model.task, parts.holdout.labels[judged], held[judged], model.cut)
 
 
 def fresh_rows(parts: Split, champion: registry.Champion | None) -> np.ndarray:

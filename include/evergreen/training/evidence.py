@@ -130,16 +130,18 @@ def gather(
     found: dict[str, Any] = {}
     baseline, champion = predictions.get("baseline"), predictions.get("champion")
     if baseline is not None and np.isfinite(baseline).all():
-        found["over_baseline"] = compare.point(metric, y, challenger, baseline)
+        found["over_baseline"] = compare.point(metric, y, challenger, baseline, model.cut)
     other = champion if champion is not None and np.isfinite(champion).all() else None
     sure: dict[str, Any] = {"confidence": gate.confidence, "seed": model.training.seed}
     # Without a champion nothing can be worse, but a slice that the spec names must still be there.
     found["slices"] = slices(
         metric, columns, times, y, challenger, challenger if other is None else other, named=gate.slices,
-        search=gate.search_slices and other is not None, max_worse=gate.slice_max_worse, min_rows=gate.slice_min_rows, **sure,
+        search=gate.search_slices and other is not None, max_worse=gate.slice_max_worse, min_rows=gate.slice_min_rows, cut=model.cut, **sure,
     )  # fmt: skip
     if other is not None:
-        found["over_champion"] = compare.improvement(metric, times, y, challenger, other, **sure)
+        found["over_champion"] = compare.improvement(
+            metric, times, y, challenger, other, cut=model.cut, **sure
+        )
         if model.task == "binary":
             found["calibration"] = calibration(times, y, challenger, other, **sure)
     return Evidence(**{**told.__dict__, **found})

@@ -82,6 +82,7 @@ def slices(
     min_rows: int,
     confidence: float,
     seed: int,
+    cut: float | None = None,
 ) -> Slices:
     """Judge the named slices, and the worst of all that are large enough.
 
@@ -98,6 +99,7 @@ def slices(
         min_rows: smaller slices are not searched, and left out of a named feature; a named value tells its rows.
         confidence: of the bounds.
         seed: of the resampling.
+        cut: `ModelSpec.cut`.
     """
     codes = {name: _codes(column) for name, column in columns.items()}
     large = {name: [v for v in sizes if sizes[v] >= min_rows] for name, (_, _, sizes) in codes.items()}
@@ -106,7 +108,7 @@ def slices(
         of_row, values, sizes = codes[feature]
         rows = of_row == values[value]
         some = (y[rows], challenger[rows], champion[rows])
-        name, point = f"{feature}={value}", compare.point(metric, *some)
+        name, point = f"{feature}={value}", compare.point(metric, *some, cut)
         if point is None or point >= -max_worse:
             return Slice(name, sizes[value], point, None, worse=False)
         ways: list[tuple[ToldBy, np.ndarray]] = [("moments", times[rows])]
@@ -114,7 +116,7 @@ def slices(
             ways.append(("rows", np.arange(sizes[value])))
         for told_by, moments in ways:
             high = compare.improvement(
-                metric, moments, *some, confidence=level, seed=seed, resamples=RESAMPLES
+                metric, moments, *some, confidence=level, seed=seed, resamples=RESAMPLES, cut=cut
             ).high
             if high is not None:
                 return Slice(name, sizes[value], point, high, high < -max_worse, told_by)

@@ -129,7 +129,7 @@ class Validation:
         p, q = (np.concatenate(s.predictions[::-1]) for s in (one, other))
         return improvement(
             self.model.gate_metric, self.times[rows], self.data.y[rows], p, q, confidence=confidence,
-            seed=self.model.training.seed,
+            seed=self.model.training.seed, cut=self.model.cut,
         )  # fmt: skip
 
     def _one(self, candidate: Candidate, fold: Fold) -> tuple[float, int, np.ndarray]:
@@ -146,7 +146,7 @@ class Validation:
         else:
             predict = others.learn(candidate.kind, self.model, self.encoding, data)
             predicted, rounds = np.concatenate([predict(batch) for batch in held.matrix.batches()]), 0
-        found = metrics.compute(self.model.task, held.y, predicted)
+        found = metrics.compute(self.model.task, held.y, predicted, self.model.cut)
         if self.model.gate_metric not in found:
             raise ValueError(f"{self.model.gate_metric} is not defined on a fold")
         return found[self.model.gate_metric], rounds, predicted

@@ -51,6 +51,7 @@ SENSOR = DatasetSpec.model_validate(
 
 def model(task: str = "regression", **monitoring: object) -> ModelSpec:
     """The watched model; `monitoring` replaces settings."""
+    quantile = dict(monitoring.get("performance") or {}).get("metric") == "pinball"
     settings = {"window": "7d", "min_rows": 50, "freshness": "36h", "sample_rows": 1000, **monitoring}
     return ModelSpec.model_validate(
         {
@@ -62,6 +63,7 @@ def model(task: str = "regression", **monitoring: object) -> ModelSpec:
             "label": {"column": "y", "delay": "1h"},
             "features": {"numeric": ["amount", "pressure", "level"], "categorical": ["kind"]},
             "monitoring": settings,
+            "gate": {"quantile": 0.9} if quantile else {},
             "query": QUERY,
         }
     )

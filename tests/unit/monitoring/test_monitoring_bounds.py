@@ -20,7 +20,9 @@ from evergreen.warehouse.connection import connect
 LABELS = {"binary": np.repeat([0.0, 1.0], [150, 50]), "regression": np.arange(200.0)}
 COIN = {
     "roc_auc": 0.5, "pr_auc": 0.25, "log_loss": 0.5623, "brier": 0.1875,
-    "r2": 0.0, "rmse": float(np.arange(200.0).std()), "mae": 50.0,
+    "r2": 0.0, "rmse": float(np.arange(200.0).std()), "mae": 50.0, "wape": 50.0 / 99.5, "accuracy": 0.75, "f1": 0.4,
+    "mape": min(float(np.mean(np.abs(1 - c / np.arange(1, 200)))) for c in range(1, 200)),
+    "pinball": min(float(np.mean(np.maximum(0.9 * (y - c), 0.1 * (c - y)))) for y in [np.arange(200.0)] for c in y),
 }  # fmt: skip
 
 

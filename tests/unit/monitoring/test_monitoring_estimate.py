@@ -50,7 +50,7 @@ def champion(task: str, metric: str) -> tuple[ModelSpec, Reference]:
     made, learnt = spec(task, metric), rows(task, 1)
     begin = learnt["ts"].max() - made.training.holdout
     held = learnt[learnt["ts"] > begin]
-    found = metrics.compute(task, held["y"].to_numpy(), held["guess"].to_numpy())
+    found = metrics.compute(task, held["y"].to_numpy(), held["guess"].to_numpy(), made.cut)
     return made, build(made, as_table(learnt), found)
 
 
@@ -58,8 +58,9 @@ def window(task: str, seed: int, **more: object) -> pd.DataFrame:
     return measure.frame(as_table(rows(task, seed, 1500, **more)))
 
 
-def true(task: str, metric: str, frame: pd.DataFrame) -> float:
-    return metrics.compute(task, frame["_label"].to_numpy(), frame["_prediction"].to_numpy())[metric]
+def true(made: ModelSpec, frame: pd.DataFrame) -> float:
+    y, p = frame["_label"].to_numpy(), frame["_prediction"].to_numpy()
+    return metrics.compute(made.task, y, p, made.cut)[made.performance_metric]
 
 
 @pytest.mark.parametrize(("task", "metric"), CASES)
@@ -70,7 +71,7 @@ def test_it_is_near_the_metric_that_the_labels_give_later(task, metric, hard):
     guesses, truths = [], []
     for seed in range(10, 14):
         frame = window(task, seed, hard=hard)
-        truths.append(true(task, metric, frame))
+        truths.append(true(made, frame))
         guesses.append(estimator.estimate(frame.assign(_label=np.nan)).value)
     assert np.mean(guesses) == pytest.approx(np.mean(truths), rel=0.12)
 

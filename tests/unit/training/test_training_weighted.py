@@ -8,6 +8,7 @@ import pytest
 from evergreen.spec import METRICS
 from evergreen.training import metrics, weighted
 
+CUTS = {"regression": 0.9, "binary": 0.4}
 CASES = [(task, name) for task, names in METRICS.items() for name in names]
 
 
@@ -21,8 +22,8 @@ def rows(task: str, count: int = 600):
 @pytest.mark.parametrize(("task", "name"), CASES)
 def test_equal_weights_give_the_metric(task, name):
     y, p, where = rows(task)
-    found = weighted.statistic(name, where, y, p)(np.ones((1, 12)))
-    assert found[0] == pytest.approx(metrics.compute(task, y, p)[name])
+    found = weighted.statistic(name, where, y, p, CUTS[task])(np.ones((1, 12)))
+    assert found[0] == pytest.approx(metrics.compute(task, y, p, CUTS[task])[name])
 
 
 @pytest.mark.parametrize(("task", "name"), CASES)
@@ -30,8 +31,8 @@ def test_weights_count_rows_as_often_as_they_say(task, name):
     y, p, where = rows(task)
     often = np.array([0, 3, 1, 0, 2, 1, 1, 1, 0, 1, 1, 1])
     again = np.repeat(np.arange(len(y)), often[where])
-    found = weighted.statistic(name, where, y, p)(often[None, :].astype(float))
-    assert found[0] == pytest.approx(metrics.compute(task, y[again], p[again])[name])
+    found = weighted.statistic(name, where, y, p, CUTS[task])(often[None, :].astype(float))
+    assert found[0] == pytest.approx(metrics.compute(task, y[again], p[again], CUTS[task])[name])
 
 
 @pytest.mark.parametrize("name", METRICS["binary"])
@@ -43,7 +44,7 @@ def test_a_probability_for_a_label_gives_the_expected_metric(name):
         metrics.compute("binary", (rng.random(len(p)) < chance).astype(float), p)[name] for _ in range(200)
     ]
     (expected,) = weighted.statistic(name, where, chance, p)(np.ones((1, int(where.max()) + 1)))
-    # Ranking metrics are ratios of expected numbers, which is not quite the expected ratio.
+    # Ranking metrics and f1 are ratios of expected numbers, which is not quite the expected ratio.
     assert expected == pytest.approx(np.mean(drawn), abs=3 * np.std(drawn) / np.sqrt(200) + 1e-3)
 
 
