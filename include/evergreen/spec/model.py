@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,6 +20,7 @@ from evergreen.spec.types import Duration, Feature, Line, Name, Prose, Strict, u
 
 # A query of PostgreSQL returns at most 1,664 columns, and the key, the time and the label are some of them.
 MOST_FEATURES = 1600
+QUANTILE = "reg:quantileerror"
 
 
 class Label(Strict):
@@ -112,6 +112,21 @@ class ModelSpec(Strict):
         return (self.gate.threshold or THRESHOLD) if self.task == "binary" else self.gate.quantile
 
     @property
+    def fitted_for(self) -> dict[str, Any]:
+        """Parameters of XGBoost that follow from the gate's metric, where `training.params` does not say them; mostly none.
+
+        A quantile is fitted as one. The mean absolute error, which stops the rounds for wape and mape, is wape but for a constant, and
+        near mape, of which XGBoost's own is infinite where a label is 0. Accuracy and f1 jump; log loss, the default, does not.
+        """
+        params, metric = self.training.params, self.gate_metric
+        if params.get("objective", QUANTILE if metric == "pinball" else None) == QUANTILE:
+            known = self.gate.quantile is not None and "quantile_alpha" not in params
+            return {"objective": QUANTILE, **({"quantile_alpha": self.gate.quantile} if known else {})}
+        if "objective" in params:
+            return {"objective": params["objective"]}
+        return {"eval_metric": "mae"} if metric in ("wape", "mape") and "eval_metric" not in params else {}
+
+    @property
     def baseline(self) -> str:
         """The naive prediction that every challenger must beat."""
         return self.training.baseline or ("seasonal" if self.task == "regression" else "class_prior")
@@ -128,7 +143,7 @@ class ModelSpec(Strict):
             return []
         side = "least" if metric in LARGER_IS_BETTER else "most"
         where = f"monitoring.performance.limit: {metric} may be at {side} {limit:g}"
-        if not math.isfinite(limit) or not passable(metric, limit):
+        if not passable(metric, limit):
             return [f"{where}, and no value is worse, so it never alarms; write one that can be passed"]
         if not worse(metric, limit, best(metric)):
             return [f"{where}, and a perfect prediction has {best(metric):g}, so it always alarms; write one that can be met"]

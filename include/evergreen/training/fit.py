@@ -17,6 +17,7 @@ import xgboost as xgb
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import ModelSpec
+from evergreen.spec.model import QUANTILE
 from evergreen.spec.problem import near
 from evergreen.training import local
 from evergreen.training.encode import Encoding, boosted_names
@@ -51,10 +52,6 @@ REFUSED = {
     **dict.fromkeys(("verbosity", "verbose_eval", "validate_parameters", "disable_default_eval_metric", "callbacks"),
                     "the training sets it"),
 }  # fmt: skip
-QUANTILE = "reg:quantileerror"
-# What stops the rounds where the spec says neither objective nor eval_metric: the mean absolute error is wape but for a constant,
-# and near mape, which XGBoost's own has infinite where a label is 0. Accuracy and f1 jump; log loss, the default, does not.
-STOPPED_BY = {"wape": "mae", "mape": "mae"}
 HERE = Machine()
 
 
@@ -93,12 +90,12 @@ def parameters(model: ModelSpec, device: str = "cpu") -> dict[str, Any]:
             )
     constraints, unknown = _constraints(model)
     wrong += unknown
-    objective = _objective(model)
-    wrong += _quantile_problems(model, objective.get("objective"))
+    wrong += _quantile_problems(model)
     if wrong:
         raise TerminalError("\n".join(f"models/{model.name}.yaml: {line}" for line in wrong), Reason.BAD_SPEC)
     return {
-        **objective,
+        "objective": OBJECTIVES[model.task][0],
+        **model.fitted_for,
         **model.training.params,
         **constraints,
         "tree_method": "hist",
@@ -110,20 +107,9 @@ def parameters(model: ModelSpec, device: str = "cpu") -> dict[str, Any]:
     }
 
 
-def _objective(model: ModelSpec) -> dict[str, Any]:
-    """What is fitted, and what stops the rounds, by the spec's objective or else by the metric of the gate."""
-    params, metric = model.training.params, model.gate_metric
-    chosen = params.get("objective") or (QUANTILE if metric == "pinball" else OBJECTIVES[model.task][0])
-    found: dict[str, Any] = {"objective": chosen}
-    if chosen == QUANTILE and model.gate.quantile is not None:
-        found["quantile_alpha"] = model.gate.quantile
-    if metric in STOPPED_BY and not {"objective", "eval_metric"} & set(params):
-        found["eval_metric"] = STOPPED_BY[metric]
-    return found
-
-
-def _quantile_problems(model: ModelSpec, objective: Any) -> list[str]:
+def _quantile_problems(model: ModelSpec) -> list[str]:
     """What does not fit between the quantile that is fitted and the one that is judged."""
+    objective = {"objective": OBJECTIVES[model.task][0], **model.fitted_for}["objective"]
     alpha, quantile = model.training.params.get("quantile_alpha"), model.gate.quantile
     where = "training.params.quantile_alpha"
     if objective != QUANTILE:

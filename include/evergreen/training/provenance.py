@@ -46,7 +46,8 @@ def training_hash(specs: Specs, model: ModelSpec) -> str:
     """SHA-256 of what of the specs shapes a trained model, and of nothing else.
 
     That is the task, key, event time, label, features, the training section, the query, and the datasets' names, keys
-    and columns. Where a training runs (`engine`, `device`), schedule, gate, scoring, monitoring, alerts, descriptions
+    and columns. Where a training runs (`engine`, `device`), schedule, gate (but a metric that
+    changes what is fitted), scoring, monitoring, alerts, descriptions
     and the expectations of the data are left out, and so are comments and spacing of the SQL. Fields at their default
     are left out too: a release that adds one changes no hash.
     """
@@ -65,7 +66,10 @@ def training_hash(specs: Specs, model: ModelSpec) -> str:
         for d in specs.datasets_of(model)
     }
     query = SQL_TOKEN.sub(lambda found: found[1] or " ", model.query).strip().rstrip(";").rstrip()
-    return spec_hash({"model": spec, "datasets": datasets, "query": query})
+    # What the gate's metric changes of the fit; a model whose params say it all, as those of before did, has nothing of it.
+    by_metric = {n: v for n, v in model.fitted_for.items() if n not in model.training.params}
+    more = {"fitted_for": by_metric} if by_metric else {}
+    return spec_hash({"model": spec, "datasets": datasets, "query": query, **more})
 
 
 def git_commit(folder: Path = settings.REPOSITORY) -> str | None:

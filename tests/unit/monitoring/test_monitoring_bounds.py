@@ -31,8 +31,8 @@ class Known:
 
     def __init__(self, task: str, metric: str, value: float, moves: float) -> None:
         self.holdout_metrics = {metric: value}
-        self.sample = pa.table({"_label": LABELS[task]})
-        self.usual_rows = 168.0
+        self.sample = self.labelled = pa.table({"_label": LABELS[task]})
+        self.usual_rows = self.usual_labels = 168.0
         self.baseline_metrics = {}
         self.movement = Movement(metric, 5, (10, 1000), (0.0, 0.0), (moves, moves), moves)
 
@@ -145,3 +145,73 @@ def test_a_week_is_no_alarm_and_a_coin_is():
         metrics, _ = performance.judge(watched, frame(as_table(rows)), reference, Facts(ROWS, ROWS, ROWS))
         assert metrics["roc_auc"].violated is violated
         assert "cannot alarm on so few rows" in wording.sentence("roc_auc", metrics["roc_auc"])
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "limit", "said"),
+    [
+        ("regression", "mae", 0.0, "a perfect prediction has 0, so it always alarms"),
+        ("regression", "rmse", -1.0, "always alarms"),
+        ("regression", "r2", 1.0, "a perfect prediction has 1, so it always alarms"),
+        ("binary", "roc_auc", 1.2, "always alarms"),
+        ("binary", "roc_auc", 0.0, "no value is worse, so it never alarms"),
+        ("binary", "accuracy", -0.1, "never alarms"),
+        ("binary", "brier", 1.0, "never alarms"),
+    ],
+)
+def test_an_absolute_limit_that_cannot_be_met_or_passed_is_refused(task, metric, limit, said):
+    with pytest.raises(ValueError, match=said):
+        model(task, performance={"metric": metric, "limit": limit})
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "holdout", "stricter", "wider"),
+    [("regression", "mae", 10.0, 11.0, 90.0), ("binary", "roc_auc", 0.9, 0.88, 0.4)],
+)
+def test_the_stricter_of_the_absolute_and_the_learnt_limit_counts(task, metric, holdout, stricter, wider):
+    def limited(limit: float | None) -> performance.Limit:
+        spec = model(task, performance={"metric": metric, "limit": limit, "max_worse": 0.2})
+        return performance.limit_for(spec, Known(task, metric, holdout, 0.001), 168)
+
+    learnt = limited(None)
+    assert not learnt.own
+    found = limited(stricter)
+    assert (found.value, found.own, found.learnt) == (stricter, True, learnt.learnt)
+    assert limited(wider) == learnt
+
+
+def test_a_limit_that_nothing_learnt_could_give_is_the_specs():
+    """Where chance reaches farther than any value, the absolute limit still alarms."""
+    spec = model("binary", performance={"metric": "roc_auc", "limit": 0.8})
+    found = performance.limit_for(spec, Known("binary", "roc_auc", 0.9974, 3.0), 168)
+    assert (found.value, found.note, found.own) == (0.8, "", True)
+
+
+def test_a_violation_of_the_absolute_limit_says_that_the_spec_set_it(scene):
+    made = scene(performance={"metric": "mae", "limit": 0.7})
+    made.champion()
+    made.live(1)
+    (found,) = judge(made.specs, made.spec, at(1), "monitor/1")
+    result = found.metrics["mae"]
+    assert result.violated, "an mae of 0.8 or so, as ever"
+    said = wording.sentence("mae", result)
+    assert "at most 0.7 (set in the spec)" in said
+    assert "limit 0.7 (set in the spec)" in found.violations[0].detail
+
+
+def test_training_and_check_say_that_a_limit_is_better_than_the_holdout(warehouse_url):
+    spec = model(performance={"metric": "mae", "limit": 5.0})
+    told = performance.about_usual_windows(spec, Known("regression", "mae", 8.0, 0.001))
+    assert told == (
+        "monitoring.performance.limit 5 is better than the mae of the holdout, 8: it alarms from the first window on, unless "
+        "served rows are easier"
+    )
+    easy = Known("regression", "mae", 4.0, 0.001)
+    assert performance.about_usual_windows(spec, easy) == ""
+    with connect() as conn:
+        evidence = {"mlflow_run": "x", "holdout": {"mae": 8.0}}
+        append(conn, Decision(at(0), "model/watched", Kind.PROMOTED, "r", "t/1", "p:1", evidence, "1"))
+        (problem,) = check.check_alarms(conn, spec)
+        assert "monitoring.performance.limit" in str(problem)
+        assert "is better than the mae of the champion's holdout, 8" in str(problem)
+        assert check.check_alarms(conn, model(performance={"metric": "mae", "limit": 9.0})) == []

@@ -143,8 +143,8 @@ def test_a_champion_of_the_previous_one_is_compared_by_it(task, metric):
         "_time": pa.array(times * 3_600_000_000, pa.timestamp("us", "UTC")), "_label": y, "_new": worse, "_old": p,
     })  # fmt: skip
     seen = after_promotion.compared(made, table)
-    assert seen.how is not None
-    assert seen.how.high < 0
+    assert seen.improvement is not None
+    assert seen.improvement.high < 0
 
 
 @EACH

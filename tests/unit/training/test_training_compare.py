@@ -136,7 +136,7 @@ def test_what_cannot_be_compared_is_refused(new, told):
     with pytest.raises(ValueError, match=told):
         ask("rmse", times, y, new, old)
     with pytest.raises(ValueError, match="no metric"):
-        ask("accuracy", times, y, old, old)
+        ask("f2", times, y, old, old)
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.7], ids=["independent", "autoregressive"])

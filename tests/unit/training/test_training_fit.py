@@ -119,3 +119,39 @@ def test_an_auc_that_does_not_exist_stops_the_fit(wetness, change, in_file):
     with pytest.raises(TerminalError) as caught:
         fit(model, Encoding(model.features.numeric, {}), rows, np.arange(100))
     assert caught.value.reason is Reason.BAD_METRIC
+
+
+def test_a_quantile_is_fitted_where_it_is_judged(rides, change, fitted):
+    asked = change(rides, gate={"metric": "pinball", "quantile": 0.9})
+    assert parameters(asked)["objective"] == "reg:quantileerror"
+    assert parameters(asked)["quantile_alpha"] == 0.9
+    found, encoding, matrix = fitted(asked, noise=np.arange(600) % 7.0)
+    assert found.stopping_metric == "quantile"
+    predicted = predict(found.booster, matrix)
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=600)
+    y = 2 * x + rng.integers(0, 2, 600) + rng.normal(size=600) * 0.1
+    assert predicted.shape == (600,)
+    assert 0.8 < (y <= predicted).mean() < 0.98
+
+
+@pytest.mark.parametrize(
+    ("params", "gate", "told"),
+    [
+        pytest.param({"objective": "reg:quantileerror"}, {}, "write gate.quantile", id="no quantile"),
+        pytest.param({"objective": "reg:quantileerror", "quantile_alpha": [0.1, 0.9]}, {}, "is no quantile", id="several"),
+        pytest.param({"quantile_alpha": 0.9}, {}, "is of objective reg:quantileerror", id="of another objective"),
+        pytest.param({"objective": "reg:quantileerror", "quantile_alpha": 0.5}, {"quantile": 0.9}, "remove one", id="two of them"),
+    ],
+)  # fmt: skip
+def test_a_quantile_that_does_not_fit_is_refused(rides, change, params, gate, told):
+    with pytest.raises(TerminalError, match=told):
+        parameters(change(rides, training={"params": params}, gate=gate))
+
+
+def test_the_rounds_are_stopped_by_what_is_near_the_gates_metric(rides, change):
+    assert "eval_metric" not in parameters(rides)
+    for metric in ("wape", "mape"):
+        assert parameters(change(rides, gate={"metric": metric}))["eval_metric"] == "mae"
+        own = change(rides, gate={"metric": metric}, training={"params": {"eval_metric": "rmse"}})
+        assert parameters(own)["eval_metric"] == "rmse"
