@@ -35,9 +35,10 @@ def rows(
     kind = np.where(rng.random(hours) < hard, "c", rng.choice(["a", "b"], hours))
     frame["kind"] = kind
     if task == "regression":
-        frame["guess"] = 2 * frame["amount"] + (kind == "a")
+        # Far from 0, where one label would decide a mean of shares.
+        frame["guess"] = 30 + 2 * frame["amount"] + (kind == "a")
         frame["y"] = frame["guess"] + rng.normal(0, 1, hours) * np.where(kind == "c", 4, 1)
-        return frame.assign(y=40 - frame["y"]) if concept else frame
+        return frame.assign(y=100 - frame["y"]) if concept else frame
     # The probabilities are too sure of themselves, and hard rows have probabilities near a half.
     sure = np.where(kind == "c", 0.1, 1.5) * (frame["amount"] - 10)
     frame["guess"] = 1 / (1 + np.exp(-sure))
