@@ -90,7 +90,7 @@ class Stream:
                 theirs = then.served[begin - then.end : now.end - then.end]
                 self._seen[key] = compare.improvement(
                     self.model.gate_metric, self.times[begin : now.end], y, mine, theirs,
-                    confidence=self.model.gate.confidence, seed=0,
+                    confidence=self.model.gate.confidence, seed=0, cut=self.model.cut,
                 )  # fmt: skip
         return self._seen[key]
 

@@ -199,7 +199,7 @@ def surely_worse(model: ModelSpec, frame: pd.DataFrame, mean: float, seed: int =
     for _ in range(tries):
         drawn = rng.integers(0, moments.max() + 1, moments.max() + 1)
         at = np.concatenate([order[edges[m] : edges[m + 1]] for m in drawn])
-        mine, theirs = (metrics.compute(model.task, y[at], q[at]).get(metric) for q in (p, said))
+        mine, theirs = (metrics.compute(model.task, y[at], q[at], model.cut).get(metric) for q in (p, said))
         more += mine is not None and theirs is not None and side * (mine - theirs) > 0
     return more >= 0.975 * tries
 

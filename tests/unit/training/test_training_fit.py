@@ -125,7 +125,7 @@ def test_a_quantile_is_fitted_where_it_is_judged(rides, change, fitted):
     asked = change(rides, gate={"metric": "pinball", "quantile": 0.9})
     assert parameters(asked)["objective"] == "reg:quantileerror"
     assert parameters(asked)["quantile_alpha"] == 0.9
-    found, encoding, matrix = fitted(asked, noise=np.arange(600) % 7.0)
+    found, _, matrix = fitted(asked, noise=np.arange(600) % 7.0)
     assert found.stopping_metric == "quantile"
     predicted = predict(found.booster, matrix)
     rng = np.random.default_rng(3)
