@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -78,14 +79,17 @@ class _Counter:
         self.pipe, self.watched, self.kill_at = pipe, watched, kill_at
         self.count = 0
         self.owner = os.getpid()
+        # MLflow downloads in threads: two calls at once must not step over the one that is asked for.
+        self.lock = threading.RLock()
 
     def call(self, what: str) -> None:
         if os.getpid() != self.owner:  # a process that the step started
             return
-        self.count += 1
-        os.write(self.pipe, (" ".join(what.split())[:120] + "\n").encode(errors="replace"))
-        if self.count == self.kill_at:
-            os.kill(self.owner, signal.SIGKILL)
+        with self.lock:
+            self.count += 1
+            os.write(self.pipe, (" ".join(what.split())[:120] + "\n").encode(errors="replace"))
+            if self.count == self.kill_at:
+                os.kill(self.owner, signal.SIGKILL)
 
     def install(self) -> None:
         sys.addaudithook(self._audit)
