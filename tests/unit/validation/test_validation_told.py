@@ -53,7 +53,7 @@ def test_many_files_half_of_them_bad_are_one_table_and_open(room: Room, mode: st
 def test_a_long_list_of_files_is_cut_and_says_so(
     room: Room, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evergreen.alerting.batches.MOST_FILES", 2)
+    monkeypatch.setattr("evergreen.alerting.batches.MOST_NAMED", 2)
     dataset = MODES[mode]
     for number in range(3):
         room.land(f"{number}.csv", file_of(number, bad=True))
