@@ -196,6 +196,8 @@ BAD = {
     "  margin: 0.02": "  margin: 0.02\n  tolerance: 0.99\n  beat_baseline: false\n  search_slices: false",
     "window: 210d": "window: 14d",
     "min_rows: 1000": "min_rows: 150",
+    # One week has few blocks of hours; the watch is to act on it, not to be sure beyond doubt.
+    "gate:\n": "watch: {confidence: 0.5}\ngate:\n",
 }
 
 
