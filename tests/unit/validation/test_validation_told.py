@@ -50,13 +50,23 @@ def test_many_files_half_of_them_bad_are_one_table_and_open(room: Room, mode: st
 
 
 @pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("limit", "why"),
+    [
+        pytest.param("MOST_NAMED", [BAD, BAD, BAD], id="names-of-files-that-failed-alike"),
+        pytest.param(
+            "MOST_FILES", [BAD, {"value": "x"}, {"kind": "lukewarm"}], id="files-that-failed-each-in-its-way"
+        ),
+    ],
+)
 def test_a_long_list_of_files_is_cut_and_says_so(
-    room: Room, mode: str, monkeypatch: pytest.MonkeyPatch
+    room: Room, mode: str, limit: str, why: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("evergreen.alerting.batches.MOST_NAMED", 2)
+    monkeypatch.setattr(f"evergreen.alerting.batches.{limit}", 2)
     dataset = MODES[mode]
-    for number in range(3):
-        room.land(f"{number}.csv", file_of(number, bad=True))
+    for number, bad in enumerate(why):
+        rows = file_of(number, bad=False)
+        room.land(f"{number}.csv", [*rows[:3], {**rows[3], **bad}])
     room.ingest(dataset)
     text = text_of(sent(dataset)[0])
     assert ("and 1 more" in text, "2.csv" in text) == (True, False)
