@@ -47,6 +47,7 @@ EARLIEST, LATEST = (datetime(year, 1, 1, tzinfo=timezone.utc) for year in (1900,
 TIME = {"format": "date-time", "pattern": r"^(19|20|21)\d\d-"}
 RUN = "(run)"  # stands for the run where no task of it is what failed
 TOLD = "told"  # XCom of a task whose failure is in no ledger
+CUT_OFF = "the run was ended while this task ran: mostly it hit its time limit"
 KILLED = (
     "the task's process ended without a word: it was killed, mostly for want of memory, or its machine was lost. "
     "Look at the end of the task's log and at the machine's memory, then clear the task"
@@ -451,22 +452,21 @@ def tell_lost() -> int:
         dag_id, _, own_id = run.partition("/")
         states = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[own_id]).get(own_id, {})
         for one in tasks:
-            state = states.get(one.task_id, "gone")
-            task_id, try_number, error = one.task_id, one.try_number, KILLED
-            if state == "skipped" and RuntimeTaskInstance.get_dagrun_state(dag_id, own_id) == "failed":
-                # It did not skip itself, or it had said so: it was running when the run's time was over.
-                task_id, try_number, error = (
-                    RUN,
-                    0,
-                    "the run was ended while this task ran: mostly it hit its time limit",
-                )
-            elif state not in ("failed", "success", "skipped", "upstream_failed", "removed", "gone"):
+            state = states.get(one.task_id)
+            failed = (
+                state == "skipped" and RuntimeTaskInstance.get_dagrun_state(dag_id, own_id) == "failed"
+            )
+            end = begun.end_of(state, there=one.task_id in states, run_failed=failed)
+            if end is begun.End.NOT_YET:
                 continue
-            elif state != "failed":
+            if end is begun.End.NOTHING_TO_TELL:
                 _forget(run, one.task_id)
                 continue
+            task_id, try_number, error = one.task_id, one.try_number, KILLED
+            if end is begun.End.CUT_OFF:
+                task_id, try_number, error = RUN, 0, CUT_OFF
             told = set() if _subject(run).endswith("/") else failures.told(run, {task_id: try_number}, None)
-            if task_id in told or (told and state == "skipped"):
+            if task_id in told or (told and end is begun.End.CUT_OFF):
                 _forget(run, one.task_id)
             elif one.doubtful:
                 log.warning("%s of %s failed and nobody has told; telling now", task_id, run)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -35,6 +36,35 @@ class Begun:
     log_url: str
     as_of: datetime
     doubtful: bool
+
+
+class End(Enum):
+    """How a task ended of which nobody has told."""
+
+    NOT_YET = "it goes on"
+    NOTHING_TO_TELL = "it did not fail, or is gone from Airflow"
+    FAILED = "it failed"
+    CUT_OFF = "it was running when its run was ended"
+
+
+# Airflow's states of a task that is over without having failed; None, and what is not here, goes on.
+_OVER = frozenset({"success", "skipped", "upstream_failed", "removed"})
+
+
+def end_of(state: str | None, *, there: bool, run_failed: bool) -> End:
+    """How a task ended, by Airflow's state of it.
+
+    Args:
+        state: as Airflow names it; None: it waits.
+        there: whether Airflow knows the task of this run.
+        run_failed: whether its run failed. A task that skips itself says so (`ended`), so one that is skipped here and whose run
+            failed was running when the run's time was over.
+    """
+    if state == "failed":
+        return End.FAILED
+    if state == "skipped" and run_failed:
+        return End.CUT_OFF
+    return End.NOTHING_TO_TELL if not there or state in _OVER else End.NOT_YET
 
 
 def begin(run_id: str, task_id: str, try_number: int, log_url: str, as_of: datetime) -> None:

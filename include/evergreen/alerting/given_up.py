@@ -7,7 +7,7 @@ from typing import Any
 
 from evergreen.alerting import words
 from evergreen.ledger import Kind
-from evergreen.monitoring import again
+from evergreen.monitoring import reopening
 from evergreen.training.verdict import NO_BETTER, GateReason, RulingReason
 
 # What a person looks at where challengers were no better, or became champion and the drift is still there.
@@ -49,7 +49,7 @@ def times(number: int) -> str:
 def later(evidence: Mapping[str, Any]) -> str:
     """When the drift is asked for again, as a clause; empty where the evidence, of an older release, does not say."""
     told = evidence.get("again")
-    return again.sentence(told) if isinstance(told, Mapping) else ""
+    return reopening.sentence(told) if isinstance(told, Mapping) else ""
 
 
 def because(evidence: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ def decide(
     be asked for again after the cool-down. So may a drift that was answered once, when
     windows newer than the request's are in violation: they may hold enough of the new world, of which the first
     challenger had seen little. Answered twice it stays suppressed, and a person is told once (`gave_up`), until much time
-    has passed or many new rows have come, see `again`.
+    has passed or many new rows have come, see `reopening`.
 
     Args:
         model: the trigger's settings.

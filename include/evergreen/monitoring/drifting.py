@@ -26,7 +26,7 @@ from typing import Any
 
 from evergreen.alerting import given_up
 from evergreen.ledger import Decision, Kind, TriggerReason
-from evergreen.monitoring import again, episode, wording
+from evergreen.monitoring import episode, reopening, wording
 from evergreen.monitoring.effects import REASONS, causes, effects
 from evergreen.monitoring.facts import Facts
 from evergreen.monitoring.holds import named, open_message, too_few_rows, too_often
@@ -158,7 +158,7 @@ def _held(
     before = asked.episode[-1] if asked.episode else next(iter(chain), None)
     came_back = episode.answered(chain, decisions)
     answered = list({d.id: d for d in (*came_back, *asked.settled)}.values())
-    opens = again.of(model, answered, decisions, facts.trained_rows) if answered else None
+    opens = reopening.of(model, answered, decisions, facts.trained_rows) if answered else None
     reopened = opens.because(as_of, facts.rows_since_answer) if opens else ""
     signature = _signature(reasons[0], now)
     evidence: dict[str, Any] = {

@@ -8,8 +8,8 @@ from enum import Enum
 from typing import Any
 
 from evergreen.ledger import Decision, TriggerReason
-from evergreen.monitoring.again import Again
 from evergreen.monitoring.judgement import Judgement
+from evergreen.monitoring.reopening import Again
 
 
 class Action(str, Enum):
