@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from monitoring_scene import CUTOFF, ROWS, WEEK, as_table, at, learnt, mails, model, rows, week
 
@@ -85,6 +88,33 @@ def test_a_classifier_that_is_worse_than_the_class_prior_alarms():
     assert found.value < performance.limit_at(spec, made, ROWS)
     assert [v.kind for v in violations] == [What.PERFORMANCE]
     assert found.limit == found.baseline < 0.75
+
+
+@pytest.mark.parametrize(
+    ("off", "violated"),
+    [pytest.param(0.0, False, id="within-the-limit"), pytest.param(1e6, True, id="beyond-it")],
+)
+def test_where_no_baseline_can_be_told_the_limit_still_decides(off, violated):
+    spec = model(performance=WIDE)
+    made = reference.build(spec, learnt(), {"rmse": 1.0, "mae": 0.8, "r2": 0.95})
+    blank = pa.array([None] * made.sample.num_rows, pa.float64())
+    place = made.sample.column_names.index("_label")
+    made = replace(made, sample=made.sample.set_column(place, "_label", blank))
+    frame = week(0)
+    found, _ = served(frame.assign(guess=frame["guess"] + off), spec, made)
+    assert (found.baseline, found.violated, found.state) == (None, violated, "judged")
+
+
+@pytest.mark.parametrize("rows", [0, 4], ids=["no-row", "too-few-moments-to-be-sure"])
+def test_too_few_rows_are_never_surely_worse_and_no_row_is_no_value(wide, rows):
+    frame = lost(week(0), 40.0).head(rows)
+    current = measure.frame(as_table(frame))
+    metrics, violations = performance.judge(model(performance=WIDE), current, wide, Facts(ROWS, ROWS, ROWS))
+    if rows:
+        assert (metrics["rmse"].violated, violations) == (False, ())
+    else:
+        assert (metrics["rmse"].state, metrics["rmse"].value) == ("unreadable", None)
+        assert [v.kind for v in violations] == [What.UNREADABLE]
 
 
 def test_an_unchanged_champion_that_beats_the_baseline_is_quiet(wide):
