@@ -48,6 +48,14 @@ def test_the_period_and_the_labels_after_it(change, rides, start):
     assert found.judged_until == start + 6 * DAY
 
 
+def test_a_watch_lasts_a_window_at_least(change, rides, start):
+    """With a shorter one a feed that comes once a window leaves no row that both have predicted."""
+    short = change(rides, watch={"period": "6h"}, monitoring={"window": "7d"}, label={"delay": "1h"})
+    found = watched(short, line(start, "+1", "+2"))
+    assert found.shadowed_until == start + 2 * DAY + 7 * DAY
+    assert found.judged_until == found.shadowed_until + timedelta(hours=1)
+
+
 def test_the_period_of_a_version_that_waited_counts_from_when_it_went_live(change, rides, start):
     later = start + 4 * DAY
     newest, before = line(start, "+1", "+2")
