@@ -135,7 +135,7 @@ def test_a_full_disk_is_told_by_the_snapshot(landed, start, small_disk):
         snapshot.take(landed.specs, landed.model, start + timedelta(days=30), small_disk)
     assert caught.value.reason is Reason.NO_SPACE
     assert f"no space left on the disk of {small_disk}" in str(caught.value)
-    assert "Free some" in str(caught.value)
+    assert "free some" in str(caught.value)
     (small_disk / "filler").unlink()
     assert snapshot.take(landed.specs, landed.model, start + timedelta(days=30), small_disk).rows
 
