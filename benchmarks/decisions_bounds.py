@@ -2,8 +2,8 @@
 
     python -m benchmarks.decisions_bounds
 
-What is learnt of few rows may allow a bounded metric more than a coin gets, or more than it can be at all; then the coin's
-value, or `max_worse`'s, is the limit (`performance.limit_for`), and chance passes it more often than `drift.false_alarms` says.
+What is learnt of few rows may allow a bounded metric more than it can be at all; then a coin's value, or `max_worse`'s, is the
+limit (`performance.limit_for`), and chance passes it more often than `drift.false_alarms` says.
 Simulated, as the true chance must be known: champions whose probabilities are right, or whose error is pure noise, each with a
 history of 12 windows of few rows, the newest 4 of them its holdout. Nothing ever changes. For each champion 100 windows more are
 drawn and held against its limit, and against what was learnt alone, as if there were no bounds.
@@ -31,10 +31,11 @@ CHAMPIONS, CHECKS, HISTORY, HOLDOUT = 8, 100, 12, 4
 ROWS = (24, 96)
 DAY_US = 86_400_000_000
 METRICS = {
-    "log_loss": "binary",
+    "roc_auc": "binary",
+    "pr_auc": "binary",
     "brier": "binary",
-    "rmse": "regression",
-    "mae": "regression",
+    "accuracy": "binary",
+    "log_loss": "binary",
     "r2": "regression",
 }
 # How much of the label a champion does not know, in standard deviations of it.
@@ -114,7 +115,7 @@ def _count(metric: str, rows: int, noise: float) -> Count:
         found.checks += len(values)
         found.alarms += alarms
         found.without += without
-        if limit.note:
+        if limit.value != free:
             found.bounded += 1
             found.checks_bounded += len(values)
             found.alarms_bounded += alarms

@@ -193,7 +193,7 @@ def shuffled_table(data: Real) -> pd.DataFrame:
     table = data.table()
     order = np.random.default_rng(0).permutation(len(table))
     moved = [n for n in table.columns if n not in ("id", "ts")]
-    return table.assign(**{n: table[n].to_numpy()[order] for n in moved})
+    return table.assign(**{n: table[n].iloc[order].array for n in moved})
 
 
 def look(data: Real, *, shuffled: bool) -> Counts:

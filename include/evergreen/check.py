@@ -161,7 +161,12 @@ def check_alarms(conn: Connection, model: ModelSpec) -> list[Problem]:
     found = [Problem(file, "monitoring.performance", "", f"the champion's watch: {told}")] if told else []
     metric, limit = model.performance_metric, model.monitoring.performance.limit
     holdout = (newest.evidence.get("holdout") or {}).get(metric) if newest else None
-    if limit is not None and holdout is not None and worse(metric, holdout, limit) and "monitoring.performance.limit" not in (told or ""):
+    if (
+        limit is not None
+        and holdout is not None
+        and worse(metric, holdout, limit)
+        and "monitoring.performance.limit" not in (told or "")
+    ):
         text = (
             f"is better than the {metric} of the champion's holdout, {holdout:.4g}: it alarms from the first window on, unless "
             "served rows are easier"

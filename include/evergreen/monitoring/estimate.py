@@ -142,7 +142,9 @@ class Estimator:
         # Of an unbiased prediction the labels' square is the prediction's and the error's; what of the labels' size (wape) is not
         # the prediction's, the holdout's scale takes up.
         middle = p - p.mean()
-        return weighted.of_parts(metric, where, weighted.of_loss(metric, loss, middle if metric == "r2" else p, middle**2 + loss))
+        return weighted.of_parts(
+            metric, where, weighted.of_loss(metric, loss, middle if metric == "r2" else p, middle**2 + loss)
+        )
 
 
 def fit(model: ModelSpec, reference: Reference) -> Estimator | None:

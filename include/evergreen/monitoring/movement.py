@@ -281,8 +281,7 @@ def _with_past(
 
 
 def _log(metric: str, y: Floats, p: Floats, cut: float | None) -> float:
-    one = np.zeros(len(y), dtype=np.int64)
-    return float(_logs(metric, weighted.statistic(metric, one, y, p, cut)(np.ones((1, 1))))[0])
+    return float(_logs(metric, np.array([weighted.value(metric, y, p, cut)]))[0])
 
 
 def _logs(metric: str, values: Floats) -> Floats:

@@ -34,6 +34,11 @@ LEAST_SCALE_OF_SPREAD = 0.01
 SURELY = 0.95
 # Windows so many times as long are tried for one whose limit tells a champion from the baseline.
 LONGER = (2, 4, 8)
+ONLY_NAIVE = (
+    "within this limit only a champion that is surely worse than the naive baseline on the same rows is found"
+)
+NOT_EVEN_NAIVE = "within this limit nothing is found, as monitoring.performance.beat_baseline is off"
+ADVICE = "; make monitoring.window longer, or watch another metric"
 
 Floats = npt.NDArray[np.float64]
 
@@ -77,9 +82,10 @@ def limit_for(model: ModelSpec, reference: Reference, rows: int) -> Limit:
 
     `limit_of`, or what an unchanged window exceeds with the probability `drift.false_alarms`, whichever is worse. So a
     value beyond it is both large enough to count, and surely no chance: no interval is asked on top, which would
-    count the same chance twice. What was learnt of few rows may allow more than a coin does (`coin`): then the coin's value is
-    the limit, where `max_worse` asks for better. Where the champion itself is hardly better, what was learnt stands unless no
-    value can pass it; then `limit_of` does. A limit that was bounded so is passed by chance more often than the rate says.
+    count the same chance twice. What was learnt of few rows may be a value that no metric can pass: then a coin's (`coin`) is
+    the limit, or `limit_of` where the champion itself is hardly better than one. A limit that was bounded so is passed by chance
+    more often than the rate says. One that can be passed stands, be it worse than a coin, with a note: whether a window is worse
+    than knowing nothing is asked on its own rows (`naive`), with their chance.
 
     The spec's `performance.limit` holds beside all that, and is the limit where it is the stricter one. It says what is good
     enough, and nothing of chance.
@@ -101,18 +107,20 @@ def _learnt(model: ModelSpec, reference: Reference, rows: int) -> Limit:
     away = weighted.distance(metric, reference.holdout_metrics[metric])
     learnt = weighted.at_distance(metric, away * factor)
     value, naive = worse(least, learnt), coin(metric, reference, model.cut)
-    if naive is not None and worse(least, naive) == naive and worse(value, naive) == value != naive:
-        value, what = naive, "a coin's"
-    elif not passable(metric, value):
-        value, what = least, "max_worse's"
-    else:
-        return Limit(value, learnt)
+    skilled = None if naive is None or worse(least, naive) != naive else naive
+    if passable(metric, value):
+        if skilled is None or not worse_than(metric, value, skilled):
+            return Limit(value, learnt)
+        found = ONLY_NAIVE if model.monitoring.performance.beat_baseline else NOT_EVEN_NAIVE
+        said = f"chance alone reaches {learnt:.4g} on {rows} rows, and a coin gets {skilled:.4g}: {found}"
+        return Limit(value, learnt, f"{said}{ADVICE}")
+    value, what = (least, "max_worse's") if skilled is None else (skilled, "a coin's")
     said = (
         f"what was learnt cannot alarm on so few rows: chance alone reaches {learnt:.4g} on {rows}; the limit is {what}"
         if passable(metric, value)
         else f"cannot alarm on so few rows, nor with this max_worse: no {metric} is worse than {value:.4g}"
     )
-    return Limit(value, learnt, f"{said}; make monitoring.window longer, or watch another metric")
+    return Limit(value, learnt, f"{said}{ADVICE}")
 
 
 def limit_at(model: ModelSpec, reference: Reference, rows: int) -> float:
@@ -132,7 +140,13 @@ def coin(metric: str, reference: Reference, cut: float | None = None) -> float |
             return share * (1 - share)
         return -share * math.log(share) - (1 - share) * math.log(1 - share)
     # For f1 all rows are said to be 1.
-    fixed = {"roc_auc": 0.5, "pr_auc": share, "r2": 0.0, "accuracy": max(share, 1 - share), "f1": 2 * share / (1 + share)}
+    fixed = {
+        "roc_auc": 0.5,
+        "pr_auc": share,
+        "r2": 0.0,
+        "accuracy": max(share, 1 - share),
+        "f1": 2 * share / (1 + share),
+    }
     if metric in fixed:
         return fixed[metric]
     if metric in ("log_loss", "brier") or (metric == "pinball" and cut is None):
@@ -152,8 +166,16 @@ def _best_constant(metric: str, labels: Floats, cut: float | None) -> float:
         with np.errstate(over="ignore"):
             weight = np.cumsum(1.0 / np.abs(known))
         # As much of the error is on either side.
-        return float(known[min(int(np.searchsorted(weight, weight[-1] / 2)), len(known) - 1)]) if len(known) else 0.0
-    return float(np.quantile(labels, cut or 0.5, method="inverted_cdf")) if metric == "pinball" else float(np.median(labels))
+        return (
+            float(known[min(int(np.searchsorted(weight, weight[-1] / 2)), len(known) - 1)])
+            if len(known)
+            else 0.0
+        )
+    return (
+        float(np.quantile(labels, cut or 0.5, method="inverted_cdf"))
+        if metric == "pinball"
+        else float(np.median(labels))
+    )
 
 
 def about_usual_windows(model: ModelSpec, reference: Reference, rows_learnt: Frame | None = None) -> str:
@@ -369,12 +391,10 @@ def naive(
     said = np.where(np.isnan(said), mean, said)
     if not np.isfinite(said).all():
         return Naive(None)
-    try:
-        value = compute(model.task, y, said, model.cut).get(metric)
-    except TerminalError:
+    value, served = (weighted.value(metric, y, of, model.cut) for of in (said, p))
+    if not math.isfinite(value):
         return Naive(None)
-    point = compare.point(metric, y, p, said, model.cut)
-    if value is None or point is None or point >= 0:
+    if not worse_than(metric, served, value):
         return Naive(value)
     found = compare.improvement(
         metric, times, y, p, said, confidence=SURELY, seed=model.training.seed, cut=model.cut
@@ -414,7 +434,14 @@ def _without_labels(
     if made is None:
         return {
             metric: MetricResult(
-                None, limit, holdout[metric], "not_yet", detail=detail, coverage=coverage, note=known.note, limit_set=known.own
+                None,
+                limit,
+                holdout[metric],
+                "not_yet",
+                detail=detail,
+                coverage=coverage,
+                note=known.note,
+                limit_set=known.own,
             )
         }, ()
     known = limit_for(model, reference, made.rows)

@@ -22,7 +22,10 @@ class Gate(Strict):
         "errors over that of the labels' sizes; both are shares (0.1 is 10 %). pinball needs gate.quantile",
     )
     threshold: float | None = Field(
-        None, gt=0, lt=1, description="binary: accuracy and f1 predict class 1 from this probability on; default 0.5"
+        None,
+        gt=0,
+        lt=1,
+        description="binary: accuracy and f1 predict class 1 from this probability on; default 0.5",
     )
     quantile: float | None = Field(
         None,

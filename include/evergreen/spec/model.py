@@ -146,7 +146,9 @@ class ModelSpec(Strict):
         if not passable(metric, limit):
             return [f"{where}, and no value is worse, so it never alarms; write one that can be passed"]
         if not worse(metric, limit, best(metric)):
-            return [f"{where}, and a perfect prediction has {best(metric):g}, so it always alarms; write one that can be met"]
+            return [
+                f"{where}, and a perfect prediction has {best(metric):g}, so it always alarms; write one that can be met"
+            ]
         return []
 
     @model_validator(mode="after")
@@ -193,7 +195,9 @@ class ModelSpec(Strict):
                     f"{where}: pinball is the loss of a quantile, and gate.quantile says none; write gate.quantile: 0.9, or whichever "
                     "is predicted"
                 )
-        if (name := "threshold" if self.task == "regression" else "quantile") and getattr(self.gate, name) is not None:
+        if (name := "threshold" if self.task == "regression" else "quantile") and getattr(
+            self.gate, name
+        ) is not None:
             problems.append(f"gate.{name}: a {self.task} model has none; remove it")
         if (self.training.baseline == "class_prior") != (
             self.task == "binary"

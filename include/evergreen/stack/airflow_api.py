@@ -50,7 +50,8 @@ class AirflowApi:
             return self._session.request(method, self.url + path, timeout=30, **kwargs)
         except (requests.ConnectionError, requests.Timeout) as error:
             raise TransientError(
-                f"Airflow does not answer at {self.url}; `make up` starts the stack, `make status` shows what is up", Reason.UNREACHABLE
+                f"Airflow does not answer at {self.url}; `make up` starts the stack, `make status` shows what is up",
+                Reason.UNREACHABLE,
             ) from error
 
     def wait_for_dags(self, dag_ids: set[str], timeout_s: float = 150) -> None:

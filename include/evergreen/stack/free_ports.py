@@ -42,7 +42,11 @@ class Ports:
                     "stop a program that listens there."
                 )
             if port != wanted:
-                sent = "; links in mails that were sent lead there again once it is free" if name in remembered else ""
+                sent = (
+                    "; links in mails that were sent lead there again once it is free"
+                    if name in remembered
+                    else ""
+                )
                 notes.append(f"Port {wanted} is taken, so {name} listens on {port}{sent}.")
             chosen[name] = port
         return chosen, notes

@@ -181,7 +181,9 @@ def _shares(
 ) -> tuple[Statistic, float | None]:
     """The same for metrics that are shares of something, which the models or the resamples may have more or less of."""
     if metric not in {name for names in METRICS.values() for name in names}:
-        raise ValueError(f"{metric!r} is no metric; known: {', '.join(n for m in METRICS.values() for n in m)}")
+        raise ValueError(
+            f"{metric!r} is no metric; known: {', '.join(n for m in METRICS.values() for n in m)}"
+        )
     each = [weighted.statistic(metric, where, y, p, cut) for p in (challenger, champion)]
 
     def found(weights: np.ndarray) -> np.ndarray:

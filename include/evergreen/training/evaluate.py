@@ -161,9 +161,7 @@ def evaluate(
             found[who] = {}
             if who in by:
                 try:
-                    found[who] = metrics.compute(
-                        model.task, y[judged], by[who][judged], model.cut
-                    )
+                    found[who] = metrics.compute(model.task, y[judged], by[who][judged], model.cut)
                 except TerminalError as error:
                     if who == "challenger":
                         raise

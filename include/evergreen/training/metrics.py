@@ -19,9 +19,7 @@ from evergreen.spec import THRESHOLD
 SHARES = ("mape", "wape")
 
 
-def compute(
-    task: str, y_true: np.ndarray, y_pred: np.ndarray, cut: float | None = None
-) -> dict[str, float]:
+def compute(task: str, y_true: np.ndarray, y_pred: np.ndarray, cut: float | None = None) -> dict[str, float]:
     """Every metric of a task that these rows allow.
 
     Args:
@@ -50,7 +48,9 @@ def compute(
     if task not in ("regression", "binary"):
         raise ValueError(f"{task!r} is no task; use regression or binary")
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-        found = _binary(y, p, THRESHOLD if cut is None else cut) if task == "binary" else _regression(y, p, cut)
+        found = (
+            _binary(y, p, THRESHOLD if cut is None else cut) if task == "binary" else _regression(y, p, cut)
+        )
     found = {name: value for name, value in found.items() if name not in SHARES or np.isfinite(value)}
     if broken := [name for name, value in found.items() if not np.isfinite(value)]:
         raise _bad(f"{', '.join(broken)} overflowed (largest label {np.abs(y).max():.3g})", "finite metrics")

@@ -121,6 +121,12 @@ def statistic(
     return of_parts(metric, where, parts(metric, y, p, cut))
 
 
+def value(metric: str, y: np.ndarray, p: np.ndarray, cut: float | None = None) -> float:
+    """The metric of some rows; NaN where it is not defined. Arguments as in `statistic`."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(statistic(metric, np.zeros(len(y), dtype=np.int64), y, p, cut)(np.ones((1, 1)))[0])
+
+
 def of_parts(metric: str, where: np.ndarray, each: np.ndarray) -> Statistic:
     """The same from each row's parts, see `parts`."""
     sums = by_cell(where, each)

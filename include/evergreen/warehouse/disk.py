@@ -57,9 +57,7 @@ def room(doing: str, where: Path, needs: Callable[[], int | None] = lambda: None
 def full(what: str, error: Exception) -> TransientError:
     """The error that a full disk is to a task; only its first line, as PostgreSQL's further ones may quote a row."""
     line = " ".join(str(error).strip().partition("\n")[0].split())[:200]
-    return TransientError(
-        f"{what} ({line}). Nothing was decided: free some, then try again", Reason.NO_SPACE
-    )
+    return TransientError(f"{what} ({line}). Nothing was decided: free some, then try again", Reason.NO_SPACE)
 
 
 def _free(where: Path) -> int:

@@ -102,7 +102,9 @@ def _refuse_other(begin: bytes, encoding: str, codec: codecs.CodecInfo) -> None:
     """Refuse a file whose first bytes say that it is something else; in some encodings every byte is a letter."""
     for sign, (what, remedy) in _SIGNS.items():
         if begin.startswith(sign):
-            raise UnreadableError(Failure("file_readable", None, what, "text, as the ending says", remedy=remedy))
+            raise UnreadableError(
+                Failure("file_readable", None, what, "text, as the ending says", remedy=remedy)
+            )
     if begin.startswith(codecs.BOM_UTF8) and codec.name not in ("utf-8", "utf-8-sig"):
         raise UnreadableError(
             Failure(
