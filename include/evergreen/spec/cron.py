@@ -13,6 +13,8 @@ PRESETS = ("@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@quarterly"
 _EXAMPLE = "write five fields (minute hour day month weekday), such as '0 2 * * *'"
 LONGEST = 200
 _SPACE = " \t\r\n"
+# The fields' names, and how many values each has.
+_FIELDS = {"minutes": 60, "hours": 24, "days": 31, "months": 12, "weekdays": 7}
 # Any leap year: what does not fire in the fifty years after it never does.
 _START = datetime(2000, 1, 1)
 
@@ -41,6 +43,13 @@ def _checked(value: str) -> str:
         raise ValueError(f"{value[:LONGEST]!r} is not a cron expression of five fields; {_EXAMPLE}")
     if any(field[0].lower() in "hr" for field in fields):
         raise ValueError(f"{value!r}: h and r stand for another time in each reading; {_EXAMPLE}")
+    for field, (name, count) in zip(fields, _FIELDS.items(), strict=True):
+        for step in (part.partition("/")[2] for part in field.split(",")):
+            if step.isdigit() and int(step) > count:
+                raise ValueError(
+                    f"{value!r}: of {count} {name} a step of {step} takes the first and no other, so it does not fire every "
+                    f"{step} {name}; {_EXAMPLE}"
+                )
     # A tenth of a second to import, and only here.
     from croniter import CroniterBadDateError, croniter
 

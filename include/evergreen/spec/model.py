@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from evergreen.spec import sql_text
+from evergreen.spec import sql_text, zones
 from evergreen.spec.address import Recipients
 from evergreen.spec.cron import Cron
 from evergreen.spec.gate import Gate
@@ -227,6 +227,8 @@ class ModelSpec(Strict):
             )
         if sql_text.several(self.query):
             problems.append(f"query: models/{self.name}.sql has more than one statement; keep one SELECT")
+        signs = map(zones.sign_problem, sql_text.zones(self.query))
+        problems += [f"query: models/{self.name}.sql: the time zone {sign}" for sign in signs if sign]
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -19,6 +19,9 @@ _PART = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
+# What a time zone follows.
+_ZONE = re.compile(r"\bAT\s+TIME\s+ZONE\b|\btimezone\s*\(", re.IGNORECASE)
+_TEXT = re.compile(r"\s*'((?:[^']|'')*)'")
 
 
 def blank(text: str, *, texts: bool = False) -> str:
@@ -36,6 +39,13 @@ def blank(text: str, *, texts: bool = False) -> str:
 def several(text: str) -> bool:
     """Whether a text holds more than one statement."""
     return ";" in re.sub(r'"[^"]*"', "", blank(text, texts=True)).rstrip("; \t\r\n\f")
+
+
+def zones(text: str) -> list[str]:
+    """The time zones that are named by a quoted text, in the order of the query."""
+    plain, bare = blank(text), blank(text, texts=True)
+    texts = (_TEXT.match(plain, place.end()) for place in _ZONE.finditer(bare))
+    return [found[1].replace("''", "'") for found in texts if found]
 
 
 def _end_of_comment(text: str, at: int) -> int:

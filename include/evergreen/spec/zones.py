@@ -53,6 +53,17 @@ def zone_problem(name: str) -> str | None:
     return f"{name!r} is no IANA time zone; {hint}"
 
 
+def sign_problem(name: str) -> str | None:
+    """Why PostgreSQL reads a zone that SQL names otherwise than it looks: its number has POSIX's sign; None where it does not.
+
+    Of what `zone_problem` refuses, abbreviations (`CET`) and zones that differ in case are PostgreSQL's own and mean what they say.
+    """
+    if name in available_timezones() or name.strip("+-:0 ").upper() in ("", "UTC", "GMT", "Z"):
+        return None
+    signed = _OFFSET.match(name.strip()) or _POSIX.match(name.strip())
+    return zone_problem(name) if signed else None
+
+
 def _fixed(offset: re.Match[str]) -> str:
     sign = "+" if offset[1] == "+" else "-"
     hours, minutes = int(offset[2]), int(offset[3] or 0)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
-from evergreen.spec import sql_text
+from evergreen.spec import ModelSpec, sql_text
 
 ONE = {
     "plain": "SELECT 1",
@@ -59,3 +60,35 @@ def test_places_and_lines_stay_where_they_are(text: str, texts: bool, left: str)
     found = sql_text.blank(text, texts=texts)
     assert found == left
     assert len(found) == len(text)
+
+
+def test_zones_are_those_that_the_query_names_in_quotes():
+    query = """
+        SELECT at AT TIME ZONE 'UTC+2' AS a, timezone('CET', at) AS b, at at  time
+            zone /* of the shop */ 'Europe/Berlin' AS c, 'AT TIME ZONE ''UTC+3''' AS d,
+            at AT TIME ZONE INTERVAL '+02:00' AS e, at AT TIME ZONE zone AS f -- AT TIME ZONE 'UTC+9'
+        FROM rides"""
+    assert sql_text.zones(query) == ["UTC+2", "CET", "Europe/Berlin"]
+
+
+@pytest.mark.parametrize("zone", ["UTC+2", "gmt-5", "+02:00", "-3", "Berlin2", "<+02>-2", "CET-1CEST"])
+def test_a_zone_with_posix_sign_is_refused_in_a_query(zone):
+    query = f"SELECT id, at AT TIME ZONE '{zone}' AS local, at, x, y FROM rides"
+    with pytest.raises(ValidationError, match=r"models/rides\.sql: the time zone .*(write|or) "):
+        ModelSpec.model_validate(spec(query))
+
+
+@pytest.mark.parametrize(
+    "zone", ["UTC", "utc", "UTC+0", "CET", "EST5EDT", "Europe/Berlin", "europe/berlin", "Etc/GMT-2"]
+)
+def test_a_zone_that_means_what_it_says_is_taken(zone):
+    assert ModelSpec.model_validate(
+        spec(f"SELECT id, at AT TIME ZONE '{zone}' AS local, at, x, y FROM rides")
+    )
+
+
+def spec(query: str) -> dict[str, object]:
+    return {
+        "name": "rides", "task": "regression", "datasets": ["rides"], "key": ["id"], "event_time": "at", "query": query,
+        "label": {"column": "y"}, "features": {"numeric": ["x"]},
+    }  # fmt: skip
