@@ -19,7 +19,19 @@ from benchmarks.table import Row, markdown
 
 PAGE = Path(__file__).with_name("DECISIONS.md")
 KEPT = Path(__file__).with_name("decisions.json")
-PARTS = ("drift", "found", "error", "bounds", "alarms", "gate", "kept", "sets", "flapping", "windows", "replay")
+PARTS = (
+    "drift",
+    "found",
+    "error",
+    "bounds",
+    "alarms",
+    "gate",
+    "kept",
+    "sets",
+    "flapping",
+    "windows",
+    "replay",
+)
 # What was tried where a row is missed; shown while it is.
 WHY = {
     "alarms": (

@@ -103,7 +103,9 @@ class Stream:
             end = self.weeks[number + 1].end if number + 1 < len(self.weeks) else len(self.times)
             ours = self.weeks[champion]
             p = ours.served[week.end - ours.end : end - ours.end]
-            lost.append(weighted.losses(self.model.gate_metric, self.labels[week.end : end], p, self.model.cut))
+            lost.append(
+                weighted.losses(self.model.gate_metric, self.labels[week.end : end], p, self.model.cut)
+            )
         mean = float(np.concatenate(lost).mean())
         return mean**0.5 if self.model.gate_metric == "rmse" else mean, promoted
 
@@ -136,7 +138,11 @@ def fitted(stream: Stream, first: int) -> Stream:
         if end - held < LEAST_ROWS or at(int(times[held]) - delay) - begin < model.training.min_rows:
             continue
         count = model.training.holdout_steps
-        edges = [held, *sorted({at(int(times[held]) + n * holdout // count) for n in range(1, count)} - {held, end}), end]
+        edges = [
+            held,
+            *sorted({at(int(times[held]) + n * holdout // count) for n in range(1, count)} - {held, end}),
+            end,
+        ]
         parts, judged = [], None
         for a, b in pairwise(edges):
             booster = stream.fit(begin, at(int(times[a]) - delay))
@@ -144,7 +150,9 @@ def fitted(stream: Stream, first: int) -> Stream:
             parts.append(stream.predict(booster, a, b))
         final = stream.fit(begin, end)
         assert judged is not None
-        stream.weeks.append(Week(held, end, judged, np.concatenate(parts), stream.predict(final, end, len(times))))
+        stream.weeks.append(
+            Week(held, end, judged, np.concatenate(parts), stream.predict(final, end, len(times)))
+        )
     return stream
 
 
@@ -168,7 +176,9 @@ def measure(names: Sequence[str] = tuple(DATA)) -> list[Row]:
             try:
                 rows.append(_row(DATA[name], shuffled))
             except TerminalError as error:
-                rows.append(Row(f"{name}: what the gate keeps", "not measured", "", None, "all", False, str(error)))
+                rows.append(
+                    Row(f"{name}: what the gate keeps", "not measured", "", None, "all", False, str(error))
+                )
             print(markdown(rows[-1:]).splitlines()[-1], file=sys.stderr, flush=True)
     return rows
 
@@ -195,7 +205,11 @@ def _row(data: Real, shuffled: bool) -> Row:
     ours, promoted = stream.served(unless_worse)
     strict, few = stream.served(better)
     baseline, limit = (min(never, always), HARM) if shuffled else (always, KEPT)
-    what = "shuffled, against the better of never and always" if shuffled else "against promoting all that is trained"
+    what = (
+        "shuffled, against the better of never and always"
+        if shuffled
+        else "against promoting all that is trained"
+    )
     return Row(
         f"{data.name}: served {stream.model.gate_metric} by unless_worse, {what}",
         f"{ours:.4g}",

@@ -70,9 +70,11 @@ def measure(rows: int) -> list[Row]:
         fill(conn, rows)
         query = features.feature_query(model, data.START, data.END)
         # The other two have no reader, so they get all of it in one text.
-        text = sql.SQL("{}, _features AS NOT MATERIALIZED ({}) {}").format(
-            views.as_known(specs.datasets_of(model), AS_OF), sql.SQL(model.query), query
-        ).as_string(conn)
+        text = (
+            sql.SQL("{}, _features AS NOT MATERIALIZED ({}) {}")
+            .format(views.as_known(specs.datasets_of(model), AS_OF), sql.SQL(model.query), query)
+            .as_string(conn)
+        )
         schema = arrow.feature_schema(model)
         url = os.environ["EVERGREEN_WAREHOUSE_URL"]
 

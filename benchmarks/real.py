@@ -84,15 +84,21 @@ def _utc(year: int, month: int, day: int) -> datetime:
 
 
 def _set(name: str, dataset: str, model: str, begin: datetime, replayed: datetime, end: datetime) -> Real:
-    return Real(name, Path(__file__).with_name("specs"), dataset, model, getattr(sets, dataset), begin, replayed, end)
+    return Real(
+        name, Path(__file__).with_name("specs"), dataset, model, getattr(sets, dataset), begin, replayed, end
+    )
 
 
 BANK = _set("bank", "bank", "bank_deposit", _utc(2008, 5, 5), _utc(2009, 1, 5), _utc(2010, 11, 22))
 LATE = _set("flights late", "flights", "flight_late", _utc(2013, 1, 1), _utc(2013, 3, 4), _utc(2014, 1, 6))
-MINUTES = _set("flights minutes", "flights", "flight_minutes", _utc(2013, 1, 1), _utc(2013, 3, 4), _utc(2014, 1, 6))
+MINUTES = _set(
+    "flights minutes", "flights", "flight_minutes", _utc(2013, 1, 1), _utc(2013, 3, 4), _utc(2014, 1, 6)
+)
 ZONE_1 = _set("tetouan 1", "tetouan", "power_zone_1", _utc(2017, 1, 1), _utc(2017, 3, 6), _utc(2018, 1, 1))
 ZONE_3 = _set("tetouan 3", "tetouan", "power_zone_3", _utc(2017, 1, 1), _utc(2017, 3, 6), _utc(2018, 1, 1))
-APPLIANCES = _set("appliances", "appliances", "appliances_use", _utc(2016, 1, 11), _utc(2016, 2, 18), _utc(2016, 5, 28))
+APPLIANCES = _set(
+    "appliances", "appliances", "appliances_use", _utc(2016, 1, 11), _utc(2016, 2, 18), _utc(2016, 5, 28)
+)
 LIGHTS = _set("lights", "appliances", "lights_use", _utc(2016, 1, 11), _utc(2016, 2, 18), _utc(2016, 5, 28))
 SEOUL = _set("seoul", "seoul", "seoul_rented", _utc(2017, 12, 1), _utc(2018, 2, 26), _utc(2018, 12, 3))
 STREAMS = (BIKES, RUSH, ELECTRICITY, BANK, LATE, MINUTES, ZONE_1, ZONE_3, APPLIANCES, LIGHTS, SEOUL)

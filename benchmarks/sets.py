@@ -53,7 +53,9 @@ def flights() -> pd.DataFrame:
     """336,776 flights of 2013 with the weather of the hour at their airport: more than 15 minutes late? NULL: cancelled."""
     raw = pd.read_parquet(place("nyc_flights13/flights.parquet"))
     minute = (60 * raw["hour"] + raw["minute"] - raw["dep_delay"]) % 1440
-    ts = pd.to_datetime(raw[["year", "month", "day"]], utc=True) + pd.to_timedelta(minute.fillna(720), unit="min")
+    ts = pd.to_datetime(raw[["year", "month", "day"]], utc=True) + pd.to_timedelta(
+        minute.fillna(720), unit="min"
+    )
     weather = pd.read_parquet(place("nyc_flights13/weather.parquet"))
     seen = ["temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib"]
     weather = weather.drop_duplicates(["origin", "year", "month", "day", "hour"])
@@ -107,9 +109,12 @@ def shuffled(table: pd.DataFrame, *fixed: str, seed: int = 0) -> pd.DataFrame:
     Nothing changes over time in such a table, so each alarm on it is false.
     """
     order = np.random.default_rng(seed).permutation(len(table))
-    return table.drop(columns=list(fixed)).iloc[order].reset_index(drop=True).assign(**{n: table[n].to_numpy() for n in fixed})[
-        list(table.columns)
-    ]
+    return (
+        table.drop(columns=list(fixed))
+        .iloc[order]
+        .reset_index(drop=True)
+        .assign(**{n: table[n].to_numpy() for n in fixed})[list(table.columns)]
+    )
 
 
 def _numbered(table: pd.DataFrame, ts: pd.Series) -> pd.DataFrame:
