@@ -74,7 +74,10 @@ def earlier(model: ModelSpec, run_id: str) -> Outcome | None:
             if run.data.tags.get(DONE_TAG) == "true":
                 with tempfile.TemporaryDirectory() as folder:
                     path = client().download_artifacts(run.info.run_id, OUTCOME_FILE, folder)
-                    return Outcome.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+                    found = Outcome.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+                if run.info.status == "RUNNING":  # it was killed after its outcome was written
+                    client().set_terminated(run.info.run_id, "FINISHED")
+                return found
             _discard(client(), run)
     return None
 

@@ -89,6 +89,13 @@ def test_a_training_whose_outcome_was_written_is_only_closed(landed, start):
     assert landed.train(start + timedelta(days=30), "dag/one") == outcome
 
 
+def test_a_training_killed_before_it_closed_its_run_is_closed_when_it_is_tried_again(landed, start):
+    outcome = landed.train(start + timedelta(days=30), "dag/one")
+    MlflowClient().update_run(outcome.mlflow_run, "RUNNING")
+    assert landed.train(start + timedelta(days=30), "dag/one") == outcome
+    assert runs()["dag/one"].info.status == "FINISHED"
+
+
 def test_a_snapshot_that_was_cut_short_goes_and_one_that_is_being_written_stays(landed, start):
     as_of, folder = start + timedelta(days=30), landed.folder / "rides"
     killed(lambda: landed.snapshot(as_of), snapshot.Fingerprint, "update")
