@@ -3,7 +3,8 @@
     python -m benchmarks.decisions [PART ...]
 
 Parts: drift, found, error, bounds, alarms, gate, kept, sets, flapping, windows, replay. Each can be run by
-itself as `python -m benchmarks.decisions_PART`; what is known of the others is kept.
+itself as `python -m benchmarks.decisions_PART`; what is known of the others is kept. Those of the eleven streams (kept, sets,
+replay) take long and are kept stream by stream: `sets:bank` or `replay:flights_late` is one of them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks.kept import keep, section
+from benchmarks.real import STREAMS
 from benchmarks.table import Row, markdown
 
 PAGE = Path(__file__).with_name("DECISIONS.md")
@@ -32,6 +34,8 @@ PARTS = (
     "windows",
     "replay",
 )
+BY_STREAM = ("kept", "sets", "replay")
+ONE_BY_ONE = [f"{part}:{data.name.replace(' ', '_')}" for part in BY_STREAM for data in STREAMS]
 # What was tried where a row is missed; shown while it is.
 WHY = {
     "alarms": (
@@ -69,13 +73,20 @@ def main() -> int:
     """Run the parts that were asked for, print and write the table; 0 if every row is met."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.decisions", description=__doc__)
     parser.add_argument(
-        "parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"of {', '.join(PARTS)}"
+        "parts",
+        nargs="*",
+        choices=[*PARTS, *ONE_BY_ONE, []],
+        metavar="PART",
+        help=f"of {', '.join(PARTS)}; of {', '.join(BY_STREAM)} one stream, such as {ONE_BY_ONE[0]}",
     )
+    asked = [one for part in parser.parse_args().parts or PARTS for one in _one_by_one(part)]
     found: dict[str, list[Row]] = {}
-    for part in parser.parse_args().parts or PARTS:
+    for part in asked:
         began = time.monotonic()
         print(f"{part} ...", file=sys.stderr, flush=True)
-        found[part] = import_module(f"benchmarks.decisions_{part}").measure()
+        name, _, stream = part.partition(":")
+        measure = import_module(f"benchmarks.decisions_{name}").measure
+        found[part] = measure(names=(stream.replace("_", " "),)) if stream else measure()
         seconds = time.monotonic() - began
         print(f"{part} took {seconds:.0f} s", file=sys.stderr, flush=True)
         print(markdown(found[part]), file=sys.stderr, flush=True)
@@ -85,6 +96,11 @@ def main() -> int:
     missed = [row.what for row in rows if not row.met]
     print(f"\n{len(rows) - len(missed)} of {len(rows)} rows are met. Written to {PAGE}.")
     return 1 if missed else 0
+
+
+def _one_by_one(part: str) -> list[str]:
+    """A part, or its streams."""
+    return [one for one in ONE_BY_ONE if one.startswith(f"{part}:")] if part in BY_STREAM else [part]
 
 
 def _write(found: dict[str, list[Row]], command: str = "", seconds: float | None = None) -> None:
@@ -98,14 +114,14 @@ def _write(found: dict[str, list[Row]], command: str = "", seconds: float | None
         "The commit beside a command is the one that was measured: rows on alarms, windows and replay that are older than the",
         "default `gate: {on_drift: unless_worse, otherwise: unless_worse}` are of the gate before it.",
         "",
-        *section(kept, PARTS),
+        *section(kept, [one for part in PARTS for one in _one_by_one(part)]),
         "",
         "The real data are the rides of Bike Sharing (UCI, 2011 and 2012) and the electricity prices of New South Wales",
         "(1996 to 1998), as `benchmarks/electricity.py` says; `price_up` of `benchmarks/specs` has the shipped defaults but for",
         "the longest history (210 days), the parameters and rounds of the fit, and log loss as the metric of the gate.",
     ]
     for part in PARTS:
-        if any(not row["met"] for row in kept.get(part, {}).get("rows", ())):
+        if any(not row["met"] for one in _one_by_one(part) for row in kept.get(one, {}).get("rows", ())):
             lines += ["", f"Missed in **{part}**: {WHY.get(part, 'not explained yet.')}"]
     PAGE.write_text("\n".join(lines) + "\n")
 

@@ -72,7 +72,7 @@ def measure(names: Sequence[str] = tuple(DATA)) -> list[Row]:
             rows.append(Row(f"{name}: replay", "not measured", "", None, "all", False, str(error)))
             continue
         print(markdown(rows[-4:]), file=sys.stderr, flush=True)
-    return rows + _together(streams)
+    return rows + _together(streams) if len(names) > 1 else rows
 
 
 def _replayed(data: Real) -> Stream:
