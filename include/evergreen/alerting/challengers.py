@@ -206,7 +206,7 @@ def check_table(known: Known, *, only_failed: bool) -> tuple[Table, ...]:
         chosen = [
             c
             for c in checks
-            if str(c.get("check")).startswith(("beats_", "not_worse_")) or c.get("check") == "holdout_rows"
+            if str(c.get("check")).startswith("beats_") or c.get("check") in (*COMPARISONS, "holdout_rows")
         ]
     rows = tuple(
         (words.reason(BOUNDS.get(str(c.get("check"))) if _compares(c) else c.get("check")), _of_check(c, "value"), _of_check(c, "limit"),
@@ -216,7 +216,9 @@ def check_table(known: Known, *, only_failed: bool) -> tuple[Table, ...]:
     if not rows:
         return ()
     title = "Checks of the gate that failed" if only_failed else "The gate"
-    said = dict.fromkeys(str(c["sentence"]) for c in chosen if _compares(c))
+    # What the newest promotions came to is a reason to ask for more; it has no limit of its own.
+    asked = [c for c in checks if c.get("check") == "realised_gain"]
+    said = dict.fromkeys(str(c["sentence"]) for c in (*asked, *(c for c in chosen if _compares(c))))
     note = "; ".join(f"{one[0].upper()}{one[1:]}" for one in said)
     bad = tuple(r[3] == "failed" for r in rows)
     return (Table(title, ("Check", "Value", "Limit", "Result"), rows, bad, f"{note}." if note else ""),)

@@ -89,6 +89,7 @@ REASONS = {
     "beats_champion": "better than the champion",
     "not_surely_worse": "not surely worse than the champion",
     "not_much_worse": "not much worse than the champion",
+    "realised_gain": "what the newest promotions came to",
     "holdout_steps": "steps in which the judged rows were predicted",
     "beats_baseline": "better than the naive baseline",
     "holdout_rows": "rows in the holdout",

@@ -18,6 +18,7 @@ from evergreen.training.evaluate import Judged, evaluate
 from evergreen.training.outcome import worse_than_naive
 from evergreen.training.plan import Plan
 from evergreen.training.provenance import spec_document, spec_hash, training_hash
+from evergreen.training.realised import KINDS, realised
 from evergreen.training.verdict import RulingReason
 from evergreen.training.version import finalise, reference_of
 from evergreen.warehouse import snapshot
@@ -118,6 +119,7 @@ class Trainer:
                 judged = evaluate(
                     model, taken, plan.as_of, run, champion, where, work, drifted,
                     load=self.load, fitting=fits.fit, refitting=fits.refit, studies=self._folder.studies, params_of=self.params_of,
+                    realised=realised(state.find(*KINDS), plan.as_of),
                 )  # fmt: skip
                 if judged.choice.board is not None:
                     step.fit_seconds += judged.choice.board.seconds

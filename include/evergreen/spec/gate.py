@@ -40,7 +40,11 @@ class Gate(Strict):
         description="what is asked of a challenger that answers a drift; unless_worse: it is promoted unless it is surely worse than "
         "the champion, or worse by more than max_worse; not_worse: it must surely not be worse; better: it must surely be better",
     )
-    otherwise: Demand = Field("unless_worse", description="what is asked of every other challenger")
+    otherwise: Demand = Field(
+        "unless_worse",
+        description="what is asked of every other challenger; with unless_worse a proof (better) is asked while the newest promotions "
+        "together seem to have done harm on the rows that came after them",
+    )
     max_worse: float = Field(
         0.1,
         ge=0,

@@ -31,6 +31,7 @@ from evergreen.training.fit import Fitted, fit, refit
 from evergreen.training.local import Labelled
 from evergreen.training.machine import Machine
 from evergreen.training.matrix import Matrix, write
+from evergreen.training.realised import Realised
 from evergreen.training.rows import Rows
 from evergreen.training.split import Split, in_micros, moment, read, split
 from evergreen.training.verdict import NO_BETTER, Verdict
@@ -83,6 +84,7 @@ def evaluate(
     studies: Path | None = None,
     params_of: ParamsOf | None = None,
     again: Again | None = None,
+    realised: Realised | None = None,
 ) -> Judged:
     """Choose window and parameters, fit a challenger on the training part of a snapshot, and ask the gate about it.
 
@@ -99,6 +101,7 @@ def evaluate(
             own spec in MLflow says whether it predicts the same label.
         fitting, refitting: fit as `fit.fit` and `fit.refit` do.
         again: reads holdout rows once more with the features of a version that the spec has left since.
+        realised: what the newest promotions came to, see there.
         studies, params_of: what a search for parameters keeps and begins with, see `choose.choose`.
 
     Raises:
@@ -196,6 +199,7 @@ def evaluate(
             as_of=as_of,
             fingerprint=snapshot.fingerprint,
             recorded=recorded,
+            realised=realised,
         )
         return found, weighed, verdict, absent
 

@@ -23,6 +23,7 @@ from evergreen.training.verdict import COMPARED, Check, GateReason, Verdict
 
 if TYPE_CHECKING:
     from evergreen.training.evidence import Evidence
+    from evergreen.training.realised import Realised
     from evergreen.training.slices import Slice
 
 # Metrics and evidence come from the same predictions, by two ways of summing.
@@ -65,6 +66,7 @@ def judge(
     as_of: datetime,
     fingerprint: str,
     recorded: Mapping[str, float] | None = None,
+    realised: Realised | None = None,
 ) -> Verdict:
     """Judge a challenger.
 
@@ -81,6 +83,7 @@ def judge(
         as_of: its as-of time.
         fingerprint: its snapshot's.
         recorded: the champion's metrics on the holdout of its own training.
+        realised: what the newest promotions came to; None where too few are known.
     """
     judged = [("challenger", challenger), ("baseline", baseline)]
     ruled = champion is not None or champion_as_of is not None
@@ -101,7 +104,7 @@ def judge(
         asked.without_champion(challenger, champion, as_of, champion_as_of, recorded or {})
     elif ruled:
         asked.champion(judged[2][1], as_of, champion_as_of)
-        asked.improvement(evidence, model.gate.on_drift if answers_drift else model.gate.otherwise)
+        asked.improvement(evidence, asked.wanted(answers_drift, realised))
         if model.task == "binary":
             asked.calibration(evidence)
     asked.slices(evidence)
@@ -269,6 +272,24 @@ class _Asked:
         self.check("not_older", as_of, champion_as_of, champion_as_of is not None and as_of >= champion_as_of,
                    GateReason.OLDER_THAN_CHAMPION,
                    f"the challenger is as of {as_of.isoformat()}, the champion of {known}")  # fmt: skip
+
+    def wanted(self, answers_drift: bool, realised: Realised | None) -> str:
+        """What the spec asks of the challenger; a proof, where the newest promotions seem to have done harm and no drift is answered."""
+        if answers_drift:
+            return self.gate.on_drift
+        if realised is None:
+            return self.gate.otherwise
+        harmful = realised.harmful and self.gate.otherwise == "unless_worse"
+        told = (
+            f"the newest {realised.promotions} promotions together made {self.name} {_share(abs(realised.point))} "
+            f"{'better' if realised.point >= 0 else 'worse'} on rows that came after them ({_share(realised.low)} to "
+            f"{_share(realised.high)})"
+        )
+        said = "; so this one must surely be better" if harmful else ""
+        self.check(
+            "realised_gain", realised.high, 0.0, True, GateReason.NOT_BETTER_THAN_CHAMPION, told + said
+        )
+        return "better" if harmful else self.gate.otherwise
 
     def improvement(self, evidence: Evidence, wanted: str) -> None:
         """The challenger is better, or not worse, beyond the doubt that the spec allows."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg2
 
-from evergreen import registry
+from evergreen import ledger, registry
 from evergreen.errors import EvergreenError, Reason, TransientError
 from evergreen.registry import identity
 from evergreen.registry.models import DIGEST_TAG, MODEL_FILE, SPEC_FILE
@@ -30,6 +30,7 @@ from evergreen.training.provenance import (
     spec_hash,
     training_hash,
 )
+from evergreen.training.realised import KINDS, realised
 from evergreen.training.rows import Rows, opened
 from evergreen.training.split import moment
 from evergreen.training.version import (
@@ -104,6 +105,7 @@ def train(
             with connect() as conn:
                 champion = registry.champion(conn, model.name, repair=False)
                 drifted = answers_drift(conn, requests)
+                watches = ledger.find(conn, ledger.model_subject(model.name), KINDS, as_of=as_of)
             where = machine.choose(model)
             judged = evaluate(
                 model,
@@ -115,6 +117,7 @@ def train(
                 work,
                 drifted,
                 again=_again(specs, model, as_of, work),
+                realised=realised(watches, as_of),
             )
             final = finalise(model, judged)
             params = parameters(judged.choice.model, where.device)

@@ -13,6 +13,7 @@ from evergreen.training.calibration import Calibration
 from evergreen.training.compare import Improvement
 from evergreen.training.evidence import Cost, Evidence
 from evergreen.training.gate import Evaluation, judge
+from evergreen.training.realised import Realised
 from evergreen.training.slices import Slice, Slices
 from evergreen.training.verdict import CONCLUSIVE, Check, GateReason, Verdict
 
@@ -36,11 +37,11 @@ EVIDENCE = Evidence(
 
 def ask(
     model, challenger=GOOD, baseline=BASELINE, champion=CHAMPION, champion_as_of=AS_OF - timedelta(days=1),
-    answers_drift=False, recorded=None, **evidence,
+    answers_drift=False, recorded=None, realised=None, **evidence,
 ):  # fmt: skip
     return judge(
         model, challenger, baseline, champion, evidence=replace(EVIDENCE, **evidence), answers_drift=answers_drift,
-        champion_as_of=champion_as_of, run_id="run", as_of=AS_OF, fingerprint="print", recorded=recorded,
+        champion_as_of=champion_as_of, run_id="run", as_of=AS_OF, fingerprint="print", recorded=recorded, realised=realised,
     )  # fmt: skip
 
 
@@ -128,13 +129,39 @@ def test_each_rule_fails_closed(rides, broken, reason):
 )
 def test_a_challenger_is_promoted_unless_it_is_worse(rides, change, answers_drift, point, low, high, passed):
     model = change(rides, gate={"on_drift": "unless_worse", "otherwise": "unless_worse"})
-    ratio = {"challenger": replace(GOOD, metrics={"rmse": 2.0 * (1 - point)}), "over_baseline": 1 - 2.0 * (1 - point) / 3.0}
+    ratio = {
+        "challenger": replace(GOOD, metrics={"rmse": 2.0 * (1 - point)}),
+        "over_baseline": 1 - 2.0 * (1 - point) / 3.0,
+    }
     over = Improvement(point, low, high, 0.05, 7, 166)
     verdict = ask(model, answers_drift=answers_drift, over_champion=over, **ratio)
     assert verdict.passed is passed
     if not passed:
         assert verdict.reason is GateReason.WORSE_THAN_CHAMPION
         assert verdict.reason in CONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("realised", "answers_drift", "passed"),
+    [
+        pytest.param(Realised(4, -0.06, -0.09, -0.03), False, False, id="they did harm"),
+        pytest.param(Realised(4, -0.06, -0.13, 0.01), False, True, id="nobody can tell"),
+        pytest.param(Realised(4, 0.06, 0.03, 0.09), False, True, id="they helped"),
+        pytest.param(None, False, True, id="too few are known"),
+        pytest.param(Realised(4, -0.06, -0.09, -0.03), True, True, id="a drift is answered"),
+    ],
+)
+def test_after_promotions_that_did_harm_a_proof_is_asked(rides, change, realised, answers_drift, passed):
+    model = change(rides, gate={"on_drift": "unless_worse", "otherwise": "unless_worse"})
+    verdict = ask(model, realised=realised, answers_drift=answers_drift, **bounds(-0.1))
+    assert verdict.passed is passed
+    told = [c for c in verdict.checks if c.check == "realised_gain"]
+    assert len(told) == (realised is not None and not answers_drift)
+    if not passed:
+        assert verdict.reason is GateReason.NOT_BETTER_THAN_CHAMPION
+        assert "the newest 4 promotions together made rmse 6" in told[0].sentence
+        assert told[0].sentence.endswith("so this one must surely be better")
+        assert ask(model, realised=realised, **bounds(0.1)).passed, "one that is surely better passes"
 
 
 def test_nothing_is_promoted_where_nothing_can_be_compared(rides, change):

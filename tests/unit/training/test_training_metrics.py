@@ -34,7 +34,11 @@ def test_what_is_not_defined_is_absent():
     assert "f1" not in compute("binary", np.zeros(3), np.full(3, 0.4)), "no label and no prediction is 1"
     flat = {"rmse", "mae", "mape", "wape"}
     assert set(compute("regression", np.ones(3), np.array([1.0, 2.0, 3.0]))) == flat
-    assert set(compute("regression", np.zeros(3), np.array([1.0, 2.0, 3.0]), 0.9)) == {"rmse", "mae", "pinball"}
+    assert set(compute("regression", np.zeros(3), np.array([1.0, 2.0, 3.0]), 0.9)) == {
+        "rmse",
+        "mae",
+        "pinball",
+    }
 
 
 def test_a_label_near_zero_makes_a_share_overflow_and_nothing_else():

@@ -322,7 +322,14 @@ def test_a_binary_model_all_the_way(world, mlflow_url, wetness, start):
     other = world.with_model(wetness)
     decision = other.settle(other.train(start + timedelta(days=40), "dag/run"))
     assert decision.kind is ledger.Kind.PROMOTED
-    assert set(decision.evidence["metrics"]["challenger"]) == {"roc_auc", "pr_auc", "log_loss", "brier", "accuracy", "f1"}
+    assert set(decision.evidence["metrics"]["challenger"]) == {
+        "roc_auc",
+        "pr_auc",
+        "log_loss",
+        "brier",
+        "accuracy",
+        "f1",
+    }
     assert decision.evidence["metrics"]["baseline"]["roc_auc"] == 0.5
 
 

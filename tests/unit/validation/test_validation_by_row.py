@@ -225,10 +225,17 @@ def test_an_expectation_that_writes_has_failed_and_nothing_is_written(room: Room
     room.land("a.csv", [reading(0)])
     room.one(spec())
     room.land("b.csv", [reading(1)])
-    own = {"type": "unexpected_rows_expectation", "rows": True, "kwargs": {"unexpected_rows_query": WRITES[case]}}
+    own = {
+        "type": "unexpected_rows_expectation",
+        "rows": True,
+        "kwargs": {"unexpected_rows_query": WRITES[case]},
+    }
     outcome = room.one(spec(quarantine="rows", max_bad_rows=1.0, expectations=[own]))
     assert (outcome.state, len(outcome.failures)) == ("quarantined", 1)
-    assert [r["file"] for r in room.rows("SELECT file FROM evergreen.batch ORDER BY id")] == ["a.csv", "b.csv"]
+    assert [r["file"] for r in room.rows("SELECT file FROM evergreen.batch ORDER BY id")] == [
+        "a.csv",
+        "b.csv",
+    ]
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -56,7 +56,8 @@ WRITES = {
     "second statement": f"{PLAIN}; DELETE FROM evergreen.decision",
     "after an escaped quote": x(r"length(E'\'')") + "; DELETE FROM evergreen.decision --'",
     "after a dollar quote": x("length($$'$$)") + "; DELETE FROM evergreen.decision --'",
-    "trigger": x("length($$'$$)") + "; ALTER TABLE evergreen.decision DISABLE TRIGGER ALL; DELETE FROM evergreen.decision --'",
+    "trigger": x("length($$'$$)")
+    + "; ALTER TABLE evergreen.decision DISABLE TRIGGER ALL; DELETE FROM evergreen.decision --'",
     "out of the parentheses": f"{PLAIN}) AS q; DROP TABLE data.rides_hourly; --",
     "delete": "DELETE FROM data.rides_hourly RETURNING ts, x, kind, demand",
     "delete in a with": "WITH d AS (DELETE FROM data.rides_hourly RETURNING *) SELECT ts, x, kind, demand FROM d",
@@ -88,7 +89,9 @@ CHANCE = {
     "now on two lines": x("extract(epoch FROM 'no'\n'w'::timestamptz - ts)"),
     "now out of parts": x("extract(epoch FROM ('no' || 'w')::timestamptz - ts)"),
     "now out of a row": x("kind::date - ts::date"),
-    "now out of JSON": x("""SELECT extract(epoch FROM t) FROM json_to_record('{"t":"now"}') AS r (t timestamptz)"""),
+    "now out of JSON": x(
+        """SELECT extract(epoch FROM t) FROM json_to_record('{"t":"now"}') AS r (t timestamptz)"""
+    ),
     "today": f"{PLAIN} WHERE ts < 'today'",
     "yesterday in a zone": f"{PLAIN} WHERE ts < 'yesterday 10:00+00'",
     "from today on": f"{PLAIN} WHERE ts::date <@ '[today,)'::daterange",
@@ -134,7 +137,12 @@ FINE = {
 
 @pytest.fixture
 def specs() -> Specs:
-    columns = {"ts": {"type": "timestamp"}, "kind": {"type": "category"}, "x": {"type": "float"}, "demand": {"type": "float"}}
+    columns = {
+        "ts": {"type": "timestamp"},
+        "kind": {"type": "category"},
+        "x": {"type": "float"},
+        "demand": {"type": "float"},
+    }
     rides, weather = (
         DatasetSpec.model_validate({"name": name, "key": ["ts"], "event_time": "ts", "columns": columns})
         for name in ("rides_hourly", "weather")
@@ -218,7 +226,9 @@ def got_through(specs: Specs, queries: Mapping[str, str]) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("queries", [READS, CATALOGUE, WRITES, CHANCE], ids=["reads", "catalogue", "writes", "chance"])
+@pytest.mark.parametrize(
+    "queries", [READS, CATALOGUE, WRITES, CHANCE], ids=["reads", "catalogue", "writes", "chance"]
+)
 def test_a_query_that_may_not_be_is_refused(
     kept: Callable[[], object], specs: Specs, queries: Mapping[str, str]
 ) -> None:
