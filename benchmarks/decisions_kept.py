@@ -8,7 +8,8 @@ MOST_ROWS rows of its window. The judged fit and the steps of the holdout are th
 learnt everything that was mature. The gate is asked by `compare.improvement`, as `gate.improvement` asks:
 
 - *always*: what was trained is promoted, unseen.
-- *unless_worse*: the default. At once, and where that loses, with the holdout walked through.
+- *unless_worse*: the default. At once, and where that loses, with the holdout walked through; a proof is asked while the newest
+  promotions together seem to have done harm on the weeks after them.
 - *better*: the default of earlier releases, without the walk.
 
 The error is that of the predictions that were served until the next week, over all rows with a label. On a shuffled stream
@@ -17,6 +18,7 @@ nothing changes over time, so that retraining can only cost.
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 import time
@@ -37,13 +39,14 @@ from evergreen.training import compare, weighted
 from evergreen.training.encode import Encoding, survey
 from evergreen.training.fit import parameters
 from evergreen.training.matrix import write
+from evergreen.training.realised import MOST, summed
 from evergreen.training.split import in_micros, read
 from evergreen.warehouse import snapshot
 
 ROUNDS, MOST_ROWS, LEAST_ROWS = 150, 30_000, 50
 KEPT, HARM = 1.03, 1.02
 DATA = {data.name: data for data in STREAMS}
-Rule = Callable[[compare.Improvement], bool]
+Ask = Callable[[int, int, list[tuple[int, int]]], bool]
 
 
 @dataclass
@@ -59,6 +62,7 @@ class Stream:
     def __post_init__(self) -> None:
         self.weeks: list[Week] = []
         self._seen: dict[tuple[int, int, bool], compare.Improvement | None] = {}
+        self._watched: dict[tuple[int, int], tuple[float, float] | None] = {}
 
     def fit(self, begin: int, end: int) -> xgb.Booster:
         """A booster of the rows from one position to another."""
@@ -94,12 +98,37 @@ class Stream:
                 )  # fmt: skip
         return self._seen[key]
 
-    def served(self, ask: Callable[[int, int], bool]) -> tuple[float, int]:
-        """The served error where a week's challenger becomes champion if `ask(week, champion)`, and how many did."""
-        champion, promoted, lost = 0, 0, []
+    def watched(self, new: int, old: int) -> tuple[float, float] | None:
+        """What the watch after a promotion saw in its first week: see `realised.summed`; None where it cannot be told."""
+        if (new, old) not in self._watched:
+            begin, last = self.weeks[new].end, len(self.times)
+            end = self.weeks[new + 1].end if new + 1 < len(self.weeks) else last
+            y = self.labels[begin:end]
+            self._watched[new, old] = None
+            if len(y) >= self.model.watch.min_rows and (
+                self.model.task != "binary" or len(np.unique(y)) == 2
+            ):
+                mine, theirs = (
+                    self.weeks[n].served[begin - self.weeks[n].end : end - self.weeks[n].end]
+                    for n in (new, old)
+                )
+                found = compare.improvement(
+                    self.model.gate_metric, self.times[begin:end], y, mine, theirs, confidence=0.95, seed=0, cut=self.model.cut
+                )  # fmt: skip
+                if found.spread is not None and found.point is not None and found.point < 1:
+                    self._watched[new, old] = math.log1p(-found.point), found.spread / (1 - found.point)
+        return self._watched[new, old]
+
+    def served(self, ask: Ask) -> tuple[float, int]:
+        """The served error where a week's challenger becomes champion if `ask` says so, and how many did.
+
+        `ask` is given the week, the champion's and the promotions before, as weeks of the new and the old champion, newest first.
+        """
+        champion, promotions, lost = 0, list[tuple[int, int]](), []
         for number, week in enumerate(self.weeks):
-            if number and ask(number, champion):
-                champion, promoted = number, promoted + 1
+            if number and ask(number, champion, promotions):
+                promotions = [(number, champion), *promotions]
+                champion = number
             end = self.weeks[number + 1].end if number + 1 < len(self.weeks) else len(self.times)
             ours = self.weeks[champion]
             p = ours.served[week.end - ours.end : end - ours.end]
@@ -107,7 +136,7 @@ class Stream:
                 weighted.losses(self.model.gate_metric, self.labels[week.end : end], p, self.model.cut)
             )
         mean = float(np.concatenate(lost).mean())
-        return mean**0.5 if self.model.gate_metric == "rmse" else mean, promoted
+        return mean**0.5 if self.model.gate_metric == "rmse" else mean, len(promotions)
 
 
 @dataclass(frozen=True)
@@ -188,7 +217,11 @@ def _row(data: Real, shuffled: bool) -> Row:
     stream = fitted(load(data, shuffled=shuffled), int(data.replayed.timestamp() * 1e6))
     gate = stream.model.gate
 
-    def unless_worse(week: int, champion: int) -> bool:
+    def unless_worse(week: int, champion: int, promotions: list[tuple[int, int]]) -> bool:
+        watches = (stream.watched(*promotion) for promotion in promotions)
+        came_to = summed([found for found in watches if found is not None][:MOST])
+        if came_to is not None and came_to.harmful:
+            return surely_better(week, champion, (False, True))
         asked = (stream.improvement(week, champion, walked) for walked in (False, True))
         return any(
             f.high >= 0 and f.point >= -gate.max_worse
@@ -196,9 +229,12 @@ def _row(data: Real, shuffled: bool) -> Row:
             if f is not None and f.high is not None and f.point is not None
         )
 
-    def better(week: int, champion: int) -> bool:
-        found = stream.improvement(week, champion, False)
-        return found is not None and found.low is not None and found.low > 0
+    def surely_better(week: int, champion: int, ways: Sequence[bool]) -> bool:
+        asked = (stream.improvement(week, champion, walked) for walked in ways)
+        return any(f is not None and f.low is not None and f.low > 0 for f in asked)
+
+    def better(week: int, champion: int, _: list[tuple[int, int]]) -> bool:
+        return surely_better(week, champion, (False,))
 
     never, _ = stream.served(lambda *_: False)
     always, count = stream.served(lambda *_: True)

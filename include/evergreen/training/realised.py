@@ -67,12 +67,17 @@ def realised(watches: Sequence[Decision], as_of: datetime) -> Realised | None:
             newest[told.get("promotion")] = found
         if len(newest) == MOST:
             break
-    if len(newest) < LEAST:
+    return summed([*newest.values()])
+
+
+def summed(found: Sequence[tuple[float, float]]) -> Realised | None:
+    """The same from the logarithms of the newest ratios of distances, new by old, and their standard deviations."""
+    if len(found) < LEAST:
         return None
-    total = sum(log for log, _ in newest.values())
-    away = DEVIATIONS * math.sqrt(sum(deviation**2 for _, deviation in newest.values()))
+    total = sum(log for log, _ in found)
+    away = DEVIATIONS * math.sqrt(sum(deviation**2 for _, deviation in found))
     point, low, high = (1.0 - math.exp(total + side * away) for side in (0, 1, -1))
-    return Realised(len(newest), point, low, high)
+    return Realised(len(found), point, low, high)
 
 
 def _of(told: dict[str, Any]) -> tuple[float, float] | None:
