@@ -28,6 +28,10 @@ BOUNDS = {
     "not_surely_worse": "not surely worse than the champion: better at most by",
     "not_much_worse": "not much worse than the champion: better, as measured, by",
 }
+BELOW_BASELINE = (
+    "A forecast without a model beats {} on these rows: look at its features and labels, change what is trained, or use that forecast "
+    "until a challenger beats it."
+)
 PARTIES = ("challenger", "champion", "baseline")
 
 
@@ -57,6 +61,7 @@ def promoted(conn: Connection, known: Known) -> Letter:
         ),
         tables=(*metric_table(known, metric), *check_table(known, only_failed=False)),
         steps=(
+            *((BELOW_BASELINE.format("the new champion, as it beat the one before,"),) if known.get("champion_below_baseline") else ()),
             "The next scoring run uses the new version; its reference replaces the old one in the monitoring.",
             "To undo it" + ("" if first else f" and return to version {old}")
             + f": start rollback__{known.name} in Airflow, with a reason.",
@@ -206,7 +211,8 @@ def check_table(known: Known, *, only_failed: bool) -> tuple[Table, ...]:
         chosen = [
             c
             for c in checks
-            if str(c.get("check")).startswith("beats_") or c.get("check") in (*COMPARISONS, "holdout_rows")
+            if str(c.get("check")).startswith("beats_")
+            or c.get("check") in (*COMPARISONS, "holdout_rows", "baseline_beats_both")
         ]
     rows = tuple(
         (words.reason(BOUNDS.get(str(c.get("check"))) if _compares(c) else c.get("check")), _of_check(c, "value"), _of_check(c, "limit"),
@@ -216,8 +222,8 @@ def check_table(known: Known, *, only_failed: bool) -> tuple[Table, ...]:
     if not rows:
         return ()
     title = "Checks of the gate that failed" if only_failed else "The gate"
-    # What the newest promotions came to is a reason to ask for more; it has no limit of its own.
-    asked = [c for c in checks if c.get("check") == "realised_gain"]
+    # Sentences that the numbers of the table do not tell: why more was asked, and why less.
+    asked = [c for c in checks if c.get("check") in ("realised_gain", "baseline_beats_both")]
     said = dict.fromkeys(str(c["sentence"]) for c in (*asked, *(c for c in chosen if _compares(c))))
     note = "; ".join(f"{one[0].upper()}{one[1:]}" for one in said)
     bad = tuple(r[3] == "failed" for r in rows)
@@ -343,10 +349,7 @@ def _blocked(decision: Decision | None) -> tuple[str, ...]:
 def _rejected_steps(known: Known, champion: Any) -> tuple[str, ...]:
     steps = []
     if known.get("champion_below_baseline"):
-        steps.append(
-            "A forecast without a model beats the champion on these rows: look at its features and labels, change what is trained, or "
-            "use that forecast until a challenger beats it."
-        )
+        steps.append(BELOW_BASELINE.format("the champion"))
     # The row by which a challenger waited for a person is settled too, and is no request.
     waited = known.get("awaiting")
     requested = known.decision is not None and any(i != waited for i in known.decision.answers)

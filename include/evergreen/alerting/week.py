@@ -150,8 +150,9 @@ def _below_baseline(conn: Connection, subject: str, champion: str | None, as_of:
     rows = fetch(
         conn,
         "SELECT kind, evidence ->> 'champion_below_baseline' AS told FROM evergreen.decision WHERE subject = %s"
-        " AND kind = ANY(%s) AND as_of > %s AND as_of <= %s AND evidence ->> 'compared_with' = %s ORDER BY id DESC LIMIT 1",
-        (subject, [Kind.PROMOTED.value, Kind.REJECTED.value], as_of - LENGTH, as_of, champion),
+        " AND as_of > %s AND as_of <= %s AND (kind = %s AND evidence ->> 'compared_with' = %s OR kind = %s AND version = %s)"
+        " ORDER BY id DESC LIMIT 1",
+        (subject, as_of - LENGTH, as_of, Kind.REJECTED.value, champion, Kind.PROMOTED.value, champion),
     )
     return (rows[0]["told"] or "") if rows else ""
 

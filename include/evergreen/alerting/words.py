@@ -91,6 +91,7 @@ REASONS = {
     "not_much_worse": "not much worse than the champion",
     "realised_gain": "what the newest promotions came to",
     "holdout_steps": "steps in which the judged rows were predicted",
+    "baseline_beats_both": "better than the champion; the naive baseline beats both",
     "beats_baseline": "better than the naive baseline",
     "holdout_rows": "rows in the holdout",
     "registry_mismatch": "MLflow does not have the model as it was registered",

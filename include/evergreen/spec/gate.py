@@ -34,7 +34,10 @@ class Gate(Strict):
         description="regression: the quantile of the label that is predicted, such as 0.9, for pinball; where pinball is gate.metric "
         "the default objective is reg:quantileerror with it",
     )
-    beat_baseline: bool = Field(True, description="whether the naive baseline must be beaten too")
+    beat_baseline: bool = Field(
+        True,
+        description="whether the naive baseline must be beaten too; where it beats the champion by more, a better challenger still passes",
+    )
     on_drift: Demand = Field(
         "unless_worse",
         description="what is asked of a challenger that answers a drift; unless_worse: it is promoted unless it is surely worse than "

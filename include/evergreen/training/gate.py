@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from evergreen.training.realised import Realised
     from evergreen.training.slices import Slice
 
+# The check that stands for `beats_baseline` where the champion loses to the baseline by more than the challenger.
+BOTH_BEATEN = "baseline_beats_both"
 # Metrics and evidence come from the same predictions, by two ways of summing.
 ROUNDING = 1e-6
 
@@ -99,7 +101,7 @@ def judge(
     asked.metric(challenger, baseline, judged[2][1] if ruled else None, evidence)
     unknown = champion is not None and champion.problem is not None
     if model.gate.beat_baseline or unknown:
-        asked.baseline(challenger, baseline)
+        asked.baseline(challenger, baseline, None if unknown else champion)
     if champion is not None and unknown:
         asked.without_champion(challenger, champion, as_of, champion_as_of, recorded or {})
     elif ruled:
@@ -223,14 +225,30 @@ class _Asked:
             self.check(f"{who}_metric_agrees", says, told, same, GateReason.METRIC_MISMATCH,
                        f"by the metrics the improvement over the {who} is {_share(says)}, by the predictions {_share(told)}")  # fmt: skip
 
-    def baseline(self, challenger: Evaluation, baseline: Evaluation) -> None:
-        """The challenger beats the naive prediction."""
+    def baseline(self, challenger: Evaluation, baseline: Evaluation, champion: Evaluation | None) -> None:
+        """The challenger beats the naive prediction, or what serves now loses to it by more.
+
+        The baseline cannot serve. To keep a champion that it beats, because the challenger that is better loses to it as well,
+        would cost the served error and win nothing.
+        """
         value, bar = (_number(e.metrics.get(self.name)) for e in (challenger, baseline))
-        if self.check(f"baseline_{self.name}", bar, "finite", bar is not None, GateReason.BASELINE_METRIC_MISSING,
-                      f"the baseline's {self.name} is {_told(bar)}"):  # fmt: skip
-            better = value is not None and bar is not None and _loss(self.name, value) < _loss(self.name, bar)
-            self.check("beats_baseline", value, bar, better, GateReason.WORSE_THAN_BASELINE,
-                       f"{self.name} of the challenger is {_told(value)}, of the baseline {_told(bar)}")  # fmt: skip
+        ruling = _number(champion.metrics.get(self.name)) if champion is not None else None
+        if not self.check(f"baseline_{self.name}", bar, "finite", bar is not None, GateReason.BASELINE_METRIC_MISSING,
+                          f"the baseline's {self.name} is {_told(bar)}"):  # fmt: skip
+            return
+        # What is not known is NaN, and neither better nor worse than anything.
+        found, against, serving = (
+            math.nan if v is None else _loss(self.name, v) for v in (value, bar, ruling)
+        )
+        told, better = (
+            f"{self.name} of the challenger is {_told(value)}, of the baseline {_told(bar)}",
+            found < against,
+        )
+        if not better and found < serving and against <= serving:
+            self.check(BOTH_BEATEN, value, ruling, True, GateReason.WORSE_THAN_BASELINE,
+                       f"{told}, of the champion {_told(ruling)}: the naive baseline beats both, and the challenger is the better one")  # fmt: skip
+            return
+        self.check("beats_baseline", value, bar, better, GateReason.WORSE_THAN_BASELINE, told)
 
     def champion(self, champion: Evaluation, as_of: datetime, champion_as_of: datetime | None) -> None:
         """There is a champion to compare with, and it is not of a later time than the challenger."""

@@ -15,6 +15,7 @@ from evergreen.ledger import Decision, Kind
 from evergreen.registry import identity
 from evergreen.registry.client import client, guarded
 from evergreen.spec import ModelSpec
+from evergreen.training.gate import BOTH_BEATEN
 from evergreen.training.outcome import Outcome, worse_than_naive
 from evergreen.training.record import KEY_TAG, run_key
 from evergreen.training.verdict import ChallengerReason, RulingReason
@@ -158,8 +159,18 @@ def evidence(found: Outcome, ruling: Ruling) -> dict[str, Any]:
         **({"choice": found.choice} if found.choice else {}),
         **({"note": found.note} if found.note else {}),
         **({"error_limit": found.error_limit} if found.error_limit else {}),
-        **({} if ruling.passed else below_baseline(found.metric, found.metrics, found.champion_version)),
+        **(
+            _both_beaten(found)
+            if ruling.passed
+            else below_baseline(found.metric, found.metrics, found.champion_version)
+        ),
     }
+
+
+def _both_beaten(found: Outcome) -> dict[str, Any]:
+    """Evidence of a challenger that is promoted although the naive baseline beats it; empty where it does not."""
+    told = next((c.sentence for c in found.verdict.checks if c.check == BOTH_BEATEN), "")
+    return {"champion_below_baseline": told} if told else {}
 
 
 def below_baseline(

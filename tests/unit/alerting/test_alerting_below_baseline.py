@@ -78,3 +78,32 @@ def test_the_ledger_the_mail_and_the_digest_say_it(world, mlflow_url, start):
     assert told in letter.lead[0]
     assert letter.tone == "bad"
     assert any("does harm" in step for step in letter.steps)
+
+
+def test_a_challenger_that_is_promoted_below_the_baseline_is_told(world, mlflow_url, start):
+    from dataclasses import replace
+    from datetime import timedelta
+
+    from evergreen.alerting.compose import compose
+    from evergreen.alerting.week import model_week
+    from evergreen.ledger import Kind
+    from evergreen.training.verdict import Check, GateReason, Verdict
+    from evergreen.warehouse.connection import connect, fetch
+
+    world.land(start, 45)
+    world.promote(start + timedelta(days=30), "dag/first")
+    outcome = world.train(start + timedelta(days=40), "dag/second")
+    told = "rmse of the challenger is 5, of the baseline 4.1, of the champion 6: the naive baseline beats both, and the challenger is the better one"
+    both = Check("baseline_beats_both", 5.0, 6.0, True, GateReason.WORSE_THAN_BASELINE.value, told)
+    decision = world.settle(
+        replace(outcome, metrics=METRICS, verdict=Verdict(True, GateReason.BETTER_THAN_CHAMPION, (both,)))
+    )
+    assert decision.kind is Kind.PROMOTED
+    assert decision.evidence["champion_below_baseline"] == told
+    with connect() as conn:
+        (row,) = fetch(conn, "SELECT * FROM evergreen.mail WHERE decision_id = %s", (decision.id,))
+        plain = " ".join(compose(conn, world.specs, row).get_body(("plain",)).get_content().split())
+        week = model_week(conn, world.specs.models["rides"], start + timedelta(days=41))
+    assert "the naive baseline beats both" in plain
+    assert "A forecast without a model beats the new champion" in plain
+    assert week.below_baseline == told

@@ -49,6 +49,29 @@ def bounds(low, high=0.9):
     return {"over_champion": Improvement(0.5, low, high, 0.05, 12, 100)}
 
 
+def below(baseline, champion):
+    """A challenger of rmse 1 that the baseline beats, and a champion beside it."""
+    point = 1 - 1 / champion
+    return {
+        "baseline": replace(BASELINE, metrics={"rmse": baseline}), "over_baseline": 1 - 1 / baseline,
+        "champion": replace(CHAMPION, metrics={"rmse": champion}),
+        "over_champion": Improvement(point, point - 0.1, point + 0.1, 0.05, 12, 100),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("answers_drift", [False, True], ids=["nightly", "on-drift"])
+def test_a_champion_that_the_baseline_beats_by_more_is_no_reason_to_stay(rides, answers_drift):
+    verdict = ask(rides, answers_drift=answers_drift, **below(0.8, 2.0))
+    assert (verdict.passed, verdict.reason) == (True, GateReason.BETTER_THAN_CHAMPION)
+    (told,) = (c for c in verdict.checks if c.check == "baseline_beats_both")
+    assert told.sentence == (
+        "rmse of the challenger is 1, of the baseline 0.8, of the champion 2: the naive baseline beats both, and the challenger is "
+        "the better one"
+    )
+    first = ask(rides, **below(0.8, 2.0) | {"champion": None, "champion_as_of": None, "over_champion": None})
+    assert first.reason is GateReason.WORSE_THAN_BASELINE, "a first champion must beat it"
+
+
 def test_better_than_champion_and_baseline(rides):
     verdict = ask(rides)
     assert verdict.passed
@@ -81,8 +104,9 @@ def test_without_a_champion_only_the_baseline_counts(rides):
         pytest.param({"challenger": replace(GOOD, metrics={"rmse": float("nan")})}, "CHALLENGER_METRIC_MISSING", id="nan"),
         pytest.param({"challenger": replace(GOOD, metrics={"rmse": float("-inf")})}, "CHALLENGER_METRIC_MISSING", id="inf"),
         pytest.param({"baseline": replace(BASELINE, metrics={})}, "BASELINE_METRIC_MISSING", id="no-baseline"),
-        pytest.param({"baseline": replace(BASELINE, metrics={"rmse": 0.8}), "over_baseline": -0.25}, "WORSE_THAN_BASELINE", id="baseline-better"),
-        pytest.param({"baseline": replace(BASELINE, metrics={"rmse": 1.0}), "over_baseline": 0.0}, "WORSE_THAN_BASELINE", id="baseline-equal"),
+        pytest.param(below(0.8, 0.7), "WORSE_THAN_BASELINE", id="baseline-better-champion-best"),
+        pytest.param(below(0.8, 1.0), "WORSE_THAN_BASELINE", id="baseline-better-champion-as-bad"),
+        pytest.param(below(1.0, 0.9), "WORSE_THAN_BASELINE", id="baseline-equal"),
         pytest.param({"champion": None}, "CHAMPION_UNAVAILABLE", id="champion-not-evaluated"),
         pytest.param({"champion": replace(CHAMPION, metrics={"mae": 1.0})}, "CHAMPION_METRIC_MISSING", id="champion-metric"),
         pytest.param({"champion": replace(CHAMPION, metrics={"rmse": float("nan")})}, "CHAMPION_METRIC_MISSING", id="champion-nan"),
@@ -329,18 +353,23 @@ WELL = {"predictions": (0.0, 1.0), "calibration": Calibration(0.02, 0.03, -0.02)
         pytest.param({"calibration": Calibration(0.2, 0.03, 0.021)}, "CALIBRATION_WORSE", id="calibration-worse"),
         pytest.param({"calibration": Calibration(0.2, 0.03, None)}, "CALIBRATION_WORSE", id="calibration-not-told"),
         pytest.param({"calibration": None}, "CALIBRATION_WORSE", id="calibration-not-measured"),
-        pytest.param({"over_baseline": -0.25, "baseline": auc(0.84)}, "WORSE_THAN_BASELINE", id="baseline-better"),
+        pytest.param(
+            {"over_baseline": -0.25, "baseline": auc(0.84), "champion": auc(0.85), "over_champion": replace(BETTER, point=1 - 0.2 / 0.15)},
+            "WORSE_THAN_BASELINE", id="baseline-better",
+        ),
+        pytest.param({"over_baseline": -0.25, "baseline": auc(0.84)}, "BETTER_THAN_CHAMPION", id="baseline-better-than-both"),
     ],
 )  # fmt: skip
 def test_a_binary_model(wetness, more, reason):
     asked = {
+        "champion": auc(0.7),
         "baseline": auc(0.5),
         "over_baseline": 0.6,
         "over_champion": replace(BETTER, point=1 / 3),
         **WELL,
         **more,
     }
-    assert ask(wetness, auc(0.8), champion=auc(0.7), **asked).reason is GateReason[reason]
+    assert ask(wetness, auc(0.8), **asked).reason is GateReason[reason]
 
 
 def test_a_perfect_champion_cannot_be_beaten(rides):
@@ -361,8 +390,7 @@ LEARNT = {"champion_learnt": 90}
         pytest.param({"slices": Slices({}, Slice("kind=dry", 200, -0.3, -0.1, True), 5)}, "NOT_ENOUGH_FRESH_ROWS", id="slice-worse"),
         pytest.param({}, "BETTER_THAN_CHAMPION", id="a-win-is-a-win-all-the-more"),
         pytest.param({"answers_drift": True, **bounds(-0.005)}, "NOT_WORSE_THAN_CHAMPION", id="not-worse"),
-        pytest.param({"baseline": replace(BASELINE, metrics={"rmse": 0.8}), "over_baseline": -0.25, **bounds(-0.1)},
-                     "WORSE_THAN_BASELINE", id="the-baseline-learnt-nothing"),
+        pytest.param(below(0.8, 0.7), "WORSE_THAN_BASELINE", id="the-baseline-learnt-nothing"),
         pytest.param({"champion": replace(CHAMPION, metrics={}, problem="gone")}, "CHAMPION_CANNOT_BE_EVALUATED", id="champion-gone"),
     ],
 )  # fmt: skip
@@ -386,6 +414,7 @@ def test_a_champion_that_had_learnt_nothing_of_them_is_compared_with(rides):
 
 def test_calibration_against_learnt_rows_holds_nobody_back_for_good(wetness):
     asked = {
+        "champion": auc(0.7),
         "baseline": auc(0.5),
         "over_baseline": 0.6,
         "over_champion": replace(BETTER, point=1 / 3),
@@ -393,7 +422,7 @@ def test_calibration_against_learnt_rows_holds_nobody_back_for_good(wetness):
         **LEARNT,
     }
     asked["calibration"] = Calibration(0.2, 0.03, 0.021)
-    verdict = ask(wetness, auc(0.8), champion=auc(0.7), **asked)
+    verdict = ask(wetness, auc(0.8), **asked)
     assert verdict.reason is GateReason.NOT_ENOUGH_FRESH_ROWS
     assert "of both classes" in next(c for c in verdict.checks if not c.passed).sentence
 
