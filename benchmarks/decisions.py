@@ -71,7 +71,6 @@ WHY = {
         "155). Worse than the baseline and ok: the benchmark's bootstrap of quarters of days and the judgement's of longer blocks "
         "disagree about one window in sixty-six."
     ),
-    "kept": "not explained yet.",
     "replay": (
         "measured before a challenger could pass that is better than a champion which the naive baseline beats as well: on the bikes of "
         "Seoul that kept a champion with an error of 377 for five weeks beside challengers of 167 and 130 (two of two turned away; on "
