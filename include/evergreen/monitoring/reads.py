@@ -218,9 +218,9 @@ def baseline_of(
     if model.baseline == "class_prior" or count > MOST_FOR_BASELINE:
         return np.full(rows.num_rows, np.nan)
 
-    def labels_of(begin: int | None, end: int) -> baseline.Labels:
+    def labels_of(begin: int | None, end: int, *, newest: bool = False) -> baseline.Labels:
         assert begin is not None
-        query = features.label_query(model, moment(begin), moment(end))
+        query = features.label_query(model, moment(begin), moment(end), newest=newest)
         found = reader.table(query, LABELS)
         return baseline.Labels(
             found["_time"].cast(pa.int64()).to_numpy(),

@@ -11,8 +11,8 @@ Rows of different entities (the key without the event time, such as a store) do 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,16 +35,28 @@ class Labels:
     entities: Ints
     labels: Floats
 
+    def and_then(self, later: Labels) -> Labels:
+        """These labels and later ones."""
+        return Labels(
+            np.concatenate([self.times, later.times]),
+            np.concatenate([self.entities, later.entities]),
+            np.concatenate([self.labels, later.labels]),
+        )
 
-LabelsOf = Callable[[int | None, int], Labels]
-"""The labels from a time on (None: from the first) to before another, in microseconds since 1970 (UTC)."""
+
+class LabelsOf(Protocol):
+    """The labels from a time on (None: from the first) to before another, in microseconds since 1970 (UTC)."""
+
+    def __call__(self, begin: int | None, end: int, *, newest: bool = False) -> Labels:
+        """`newest`: of each entity the newest label is asked for; others may be among them."""
+        ...
 
 
 def predict(model: ModelSpec, split: Split) -> Floats:
     """The baseline's predictions for the holdout rows, in their order."""
     rows, held = split.rows, split.holdout
 
-    def labels_of(begin: int | None, end: int) -> Labels:
+    def labels_of(begin: int | None, end: int, *, newest: bool = False) -> Labels:
         first = 0 if begin is None else int(np.searchsorted(rows.times, begin, "left"))
         part = rows.part(first, int(np.searchsorted(rows.times, end, "left")))
         return Labels(part.times, part.entities, part.labels)
@@ -97,12 +109,13 @@ def _last_value(
 ) -> Floats:
     # A row's own label, and those of its own moment, are never among the mature ones, even with a delay of zero.
     delay = max(in_micros(model.label.delay), 1)
-    known = labels_of(
-        None if longest is None else int(times[0]) - delay - longest, int(times[-1]) - delay + 1
-    )
+    first = int(times[0]) - delay
+    # Of what was known before the first row only the newest can answer: the rest of a long past is not fetched.
+    before = labels_of(None if longest is None else first - longest, first + 1, newest=True)
+    known = before.and_then(labels_of(first + 1, int(times[-1]) - delay + 1))
     if not known.entities.any():
-        before = np.searchsorted(known.times, times - delay, "right") - 1
-        return np.where(before < 0, np.nan, known.labels[before] if len(known.labels) else np.nan)
+        last = np.searchsorted(known.times, times - delay, "right") - 1
+        return np.where(last < 0, np.nan, known.labels[last] if len(known.labels) else np.nan)
     merged = pd.merge_asof(
         pd.DataFrame({"entity": entities, "time": times}), _frame(known, delay), on="time", by="entity"
     )

@@ -110,17 +110,27 @@ def event_query(model: ModelSpec, start: datetime, end: datetime) -> sql.Composa
     )
 
 
-def label_query(model: ModelSpec, start: datetime, end: datetime) -> sql.Composable:
-    """`_time`, `_entity` (see `feature_query`) and `_label` of the rows of a range that have a label, by event time."""
-    return sql.SQL(
+def label_query(
+    model: ModelSpec, start: datetime, end: datetime, *, newest: bool = False
+) -> sql.Composable:
+    """`_time`, `_entity` (see `feature_query`) and `_label` of the rows of a range that have a label, by event time.
+
+    `newest`: of each entity the newest alone.
+    """
+    found = sql.SQL(
         "SELECT {time}::timestamptz AS _time, {entity} AS _entity, {label}::double precision AS _label"
-        " FROM _features WHERE {where} AND {label} IS NOT NULL ORDER BY 1"
+        " FROM _features WHERE {where} AND {label} IS NOT NULL"
     ).format(
         time=sql.Identifier(model.event_time),
         entity=_entity(model),
         label=sql.Identifier(model.label.column),
         where=sql.SQL(" AND ").join(_range(model, start, end)),
     )
+    if newest:
+        found = sql.SQL(
+            "SELECT DISTINCT ON (_entity) * FROM ({}) AS f ORDER BY _entity, _time DESC, _label DESC"
+        ).format(found)
+    return sql.SQL("SELECT * FROM ({}) AS l ORDER BY _time, _label").format(found)
 
 
 def _range(model: ModelSpec, start: datetime | None, end: datetime | None) -> list[sql.Composable]:

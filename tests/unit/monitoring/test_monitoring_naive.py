@@ -16,6 +16,7 @@ from evergreen.monitoring.judge import judge
 from evergreen.monitoring.judgement import Status, What
 from evergreen.monitoring.monitor import monitor
 from evergreen.monitoring.windows import Facts, Window
+from evergreen.warehouse import arrow
 
 ALL_IN = Facts(ROWS, ROWS, ROWS)
 WIDE = {"max_worse": 1000.0}
@@ -154,6 +155,28 @@ def test_labels_that_were_not_known_yet_answer_for_nothing(scene):
     assert np.isnan(early["_baseline"].iloc[0]), "nothing is known before the first row"
     # Then the newest label that was mature an hour before.
     np.testing.assert_allclose(early["_baseline"].iloc[1:], week(0)["y"].iloc[:-1])
+
+
+def test_of_the_weeks_before_only_the_newest_label_is_fetched(scene, monkeypatch):
+    world = scene()
+    world.spec = world.spec.model_copy(
+        update={"training": world.spec.training.model_copy(update={"baseline": "last_value"})}
+    )
+    world.live(4)
+    fetched, table = [], arrow.Reader.table
+
+    def counted(reader, query, schema):
+        found = table(reader, query, schema)
+        if schema == reads.LABELS:
+            fetched.append(found.num_rows)
+        return found
+
+    monkeypatch.setattr(arrow.Reader, "table", counted)
+    window = Window(CUTOFF + 3 * WEEK, CUTOFF + 4 * WEEK)
+    found = reads.sample(world.specs, world.spec, at(4), window, ALL_IN).to_pandas()
+    labels = pd.concat([week(2)["y"].tail(1), week(3)["y"].head(ROWS - 1)])
+    np.testing.assert_allclose(found["_baseline"], labels)
+    assert sum(fetched) <= ROWS
 
 
 def test_a_very_large_window_is_held_against_the_mean(scene, monkeypatch):

@@ -122,3 +122,29 @@ def test_it_is_what_the_definition_says_where_rows_are_missing_and_entities_come
     table = table.filter(pa.array(rng.random(table.num_rows) < 0.4))
     parts = split(model, stored(table))
     np.testing.assert_array_equal(baseline.predict(model, parts), by_definition(model, table, parts))
+
+
+@pytest.mark.parametrize("key", [("ts",), ("city", "ts")])
+def test_of_a_long_past_only_the_newest_label_of_each_entity_is_needed(rides, rows, stored, change, key):
+    model = change(rides, key=key, label={"delay": "3h"}, training={"baseline": "last_value"})
+    table = rows(60 * DAY, _label=np.random.default_rng(5).normal(size=60 * DAY))
+    city = np.random.default_rng(6).choice(["a", "b", "c"], table.num_rows)
+    if len(key) > 1:
+        keys = [json.dumps([c, *json.loads(k)]) for c, k in zip(city, table["_key"].to_pylist(), strict=True)]
+        table = table.set_column(0, "_key", [keys])
+    parts = split(model, stored(table))
+    everything, held = parts.rows, parts.holdout
+    asked = []
+
+    def labels_of(begin, end, *, newest=False):
+        first = 0 if begin is None else int(np.searchsorted(everything.times, begin, "left"))
+        part = everything.part(first, int(np.searchsorted(everything.times, end, "left")))
+        known = pd.DataFrame({"entity": part.entities, "time": part.times, "label": part.labels})
+        if newest:
+            known = known.groupby("entity").tail(1)
+        asked.append(len(known))
+        return baseline.Labels(*(known[name].to_numpy() for name in ("time", "entity", "label")))
+
+    found = baseline.forecast(model, held.times, held.entities, labels_of)
+    np.testing.assert_array_equal(found, by_definition(model, table, parts))
+    assert sum(asked) <= len(held) + 3
