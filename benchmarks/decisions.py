@@ -2,7 +2,7 @@
 
     python -m benchmarks.decisions [PART ...]
 
-Parts: drift, found, error, bounds, alarms, gate, kept, sets, flapping, windows, replay. Each can be run by
+Parts: drift, found, error, bounds, alarms, gate, kept, sets, flapping, windows, timing, replay. Each can be run by
 itself as `python -m benchmarks.decisions_PART`; what is known of the others is kept. Those of the eleven streams (kept, sets,
 replay) take long and are kept stream by stream: `sets:bank` or `replay:flights_late` is one of them.
 """
@@ -32,6 +32,7 @@ PARTS = (
     "sets",
     "flapping",
     "windows",
+    "timing",
     "replay",
 )
 BY_STREAM = ("kept", "sets", "replay")

@@ -109,7 +109,16 @@ def _first(specs: Specs, model: ModelSpec, data: Real, home: Path) -> Replayed:
     for number in range(BEGINNINGS):
         begin = data.replayed + number * model.monitoring.window
         try:
-            return replay(specs, model, begin, data.end, ["never", "every_window", "on_drift"], home=home)
+            # Its fits are of every window, so those at other moments are among them.
+            return replay(
+                specs,
+                model,
+                begin,
+                data.end,
+                ["never", "every_window", "on_drift"],
+                home=home,
+                keep_fits=True,
+            )
         except TerminalError as error:
             said = error
             print(f"{data.name}, from {begin:%Y-%m-%d}: {error}", file=sys.stderr, flush=True)

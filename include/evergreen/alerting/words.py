@@ -16,6 +16,7 @@ REASONS = {
     "prediction_drift": "the predictions drifted",
     "performance": "the served predictions became worse than their limit",
     "estimated_performance": "an estimate without labels puts the served predictions beyond their limit",
+    "decay": "the served predictions became worse, within what chance does",
     "staleness": "the model is old",
     "new_data": "enough new data arrived",
     "code_change": "the spec changed",

@@ -52,6 +52,7 @@ class TriggerReason(str, Enum):
     PREDICTION_DRIFT = "prediction_drift"
     PERFORMANCE = "performance"
     ESTIMATED_PERFORMANCE = "estimated_performance"
+    DECAY = "decay"
     STALENESS = "staleness"
     NEW_DATA = "new_data"
     CODE_CHANGE = "code_change"
@@ -62,8 +63,8 @@ ANNOUNCED = frozenset({
     Kind.BATCH_PUBLISHED, Kind.BATCH_CORRECTED, Kind.BATCH_WITHDRAWN, Kind.KEYS_DELETED, Kind.PROMOTED, Kind.ROLLED_BACK,
 })  # fmt: skip
 
-# What the policy asks for though nothing drifted: the champion is all right, so only a better one takes its place.
-WITHOUT_DRIFT = frozenset({"staleness", "new_data", "code_change"})
+# What the policy asks for though nothing drifted, or not surely: the challenger is asked what a nightly one is asked.
+WITHOUT_DRIFT = frozenset({"decay", "staleness", "new_data", "code_change"})
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ def decide(
     as_of: datetime,
     facts: Facts = NOTHING_KNOWN,
 ) -> Verdict:
-    """Decide on a retraining: first because of a drift, then because of the spec, new data or age.
+    """Decide on a retraining: first because of a drift, then because of the spec, new data, decay or age.
 
     Held back are, in this order: a newest window in violation while too few of the last n are (`too_few_violations`); a
     drift while a request is open (`already_open`); a drift that trainings have answered (`already_answered`); anything
     within `trigger.cooldown` of the last request (`cooldown`), or after `trigger.budget` requests within 7 days
-    (`budget_spent`); a drift or an old model while there are too few new rows (`too_little_new_data`). What asks without
+    (`budget_spent`); a drift, a decay or an old model while there are too few new rows (`too_little_new_data`). What asks without
     a drift is not kept back by a drift that is held back as answered.
 
     A drift is a set of causes, kind and column, and a request was about it when every cause of the newest window was
@@ -58,7 +58,7 @@ def decide(
     drifted = drift(model, judgements, known, as_of, facts)
     if drifted.action is Action.REQUEST:
         return drifted
-    kept = upkeep(model, known, as_of, facts)
+    kept = upkeep(model, judgements, known, as_of, facts)
     if kept is not None and (kept.action is Action.REQUEST or not drifted.hits):
         return kept
     return drifted

@@ -90,7 +90,8 @@ class MetricResult:
     share of the window's rows that surely have a label and a prediction, `rows` how many of them were measured. `note` says
     so where the limit can hardly alarm, or not at all, on so few rows. `baseline` is the naive baseline's
     value on the same rows, None where it has none or an earlier release judged; it is the `limit` of a window that is surely
-    worse than it and within the learnt one. `limit_set` says that the limit is the spec's (`performance.limit`).
+    worse than it and within the learnt one. `limit_set` says that the limit is the spec's (`performance.limit`). `decayed` is the value that is `performance.max_worse` worse
+    than the holdout's: from there on the champion has decayed, be it within the limit; None where an earlier release judged.
     """
 
     value: float | None
@@ -107,6 +108,7 @@ class MetricResult:
     note: str = ""
     baseline: float | None = None
     limit_set: bool = False
+    decayed: float | None = None
 
 
 @dataclass(frozen=True)

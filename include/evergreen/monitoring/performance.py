@@ -359,6 +359,7 @@ def judge(
         known.note,
         bar.value,
         own,
+        limit_of(model, reference),
     )
     violation = Violation(What.PERFORMANCE, metric, metric, values[metric], limit, detail)
     return metrics, (violation,) if worse else ()

@@ -51,6 +51,7 @@ def replay(
     home: Path | None = None,
     workers: int | None = None,
     say: Callable[[str], None] | None = None,
+    keep_fits: bool = False,
 ) -> Replayed:
     """Replay a model's loop; called again with the same arguments it goes on after the last finished step.
 
@@ -65,6 +66,7 @@ def replay(
         home: folder of all replays; default `EVERGREEN_HOME/replays`.
         workers: processes; default one a core. 0: one policy after the other in this process.
         say: takes a line of progress; default: stderr, one line that is written over on a terminal.
+        keep_fits: leave the fits where they are, for another call with more policies.
 
     Raises:
         TerminalError: a policy, spec or range that cannot be used, or too few rows for a first champion.
@@ -84,13 +86,14 @@ def replay(
         _work(asked, workers, say)
         outcomes = result.gather(asked)
         files = output.write(asked, outcomes)
-        _tidy(asked)
+        _tidy(asked, keep_fits)
         return Replayed(asked, outcomes, files)
 
 
-def _tidy(asked: Asked) -> None:
+def _tidy(asked: Asked, keep_fits: bool) -> None:
     """Remove what only an unfinished replay needs; its steps stay."""
-    shutil.rmtree(asked.folder / "fits", ignore_errors=True)
+    if not keep_fits:
+        shutil.rmtree(asked.folder / "fits", ignore_errors=True)
     for policy, model in asked.policies:
         place = asked.policy_folder(policy, model).path
         for name in ("versions", "studies", "scratch", "ahead"):

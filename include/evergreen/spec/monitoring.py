@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -97,8 +98,13 @@ class Performance(Strict):
         return self
 
 
+# Windows after which a training is old. On eleven real streams the served error of a champion that is renewed so seldom is within a
+# fifth of what renewing it every window comes to; six and ten do as well (`benchmarks/decisions_timing.py`).
+AGING = 8
+
+
 class Trigger(Strict):
-    """What asks for a retraining: violations (m of the last n windows and the newest), new rows, age, another spec."""
+    """What asks for a retraining: violations (m of the last n windows and the newest), decay, new rows, age, another spec."""
 
     m: int = Field(
         2,
@@ -126,8 +132,14 @@ class Trigger(Strict):
         gt=0,
         description="ask when so many labelled rows (the same share) have come since the newest training; null: do not",
     )
-    max_age: Span | None = Field(
-        None, description="ask when the newest training is older than this; null: do not"
+    decay: bool = Field(
+        True,
+        description="ask, without an alarm, when the served error of m of the last n windows and the newest is beyond "
+        "performance.max_worse of the holdout's, be it within what chance does; once for each champion",
+    )
+    max_age: Span | Literal["auto"] | None = Field(
+        "auto",
+        description="ask when the newest training is older than this; auto: than eight of monitoring.window; null: do not",
     )
     on_change: bool | None = Field(
         None,
@@ -166,6 +178,12 @@ class Monitoring(Strict):
     drift: Drift = Drift()
     performance: Performance = Performance()
     trigger: Trigger = Trigger()
+
+    @property
+    def max_age(self) -> timedelta | None:
+        """How old the newest training may be; None: as old as it likes."""
+        age = self.trigger.max_age
+        return AGING * self.window if age == "auto" else age
 
 
 class Scoring(Strict):

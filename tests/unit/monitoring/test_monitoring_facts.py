@@ -179,7 +179,7 @@ def test_new_rows_ask_and_the_training_that_takes_them_up_answers(world, start):
 def test_another_spec_asks_once(world, start):
     made = training_hash(world.specs, world.model)
     settled("1", start, training_hash=made)
-    same = asking(world, on_change=True)
+    same = asking(world, on_change=True, max_age=None)
     assert apply(same.model, start + DAY, "monitor/1", same.specs) is None
     edited = same.with_model(query=same.model.query + " WHERE x > -9")
     request = apply(edited.model, start + DAY, "monitor/2", edited.specs)

@@ -187,6 +187,11 @@ def test_a_very_large_window_is_held_against_the_mean(scene, monkeypatch):
     assert reads.sample(world.specs, world.spec, at(2), window, ALL_IN)["_baseline"].to_pandas().isna().all()
 
 
+def test_a_window_says_from_where_on_the_champion_has_decayed(wide):
+    found, _ = served(week(0), model(performance={"max_worse": 0.2}), wide)
+    assert found.decayed == pytest.approx(1.2 * wide.holdout_metrics["rmse"])
+
+
 def test_it_is_judged_told_and_mailed(scene):
     world = scene()
     world.spec = model(performance=WIDE, trigger={"m": 1, "n": 1, "cooldown": "1h"})

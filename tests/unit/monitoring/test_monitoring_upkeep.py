@@ -10,7 +10,7 @@ from monitoring_scene import CUTOFF, WEEK, model
 
 from evergreen.ledger import Decision, Kind
 from evergreen.monitoring.facts import Facts
-from evergreen.monitoring.judgement import Judgement, Status, Violation, What
+from evergreen.monitoring.judgement import Judgement, MetricResult, Status, Violation, What
 from evergreen.monitoring.policy import Action, Hold, Quiet, decide
 from evergreen.spec import ModelSpec
 
@@ -74,7 +74,9 @@ DEFAULT = {"trigger": {}}
     [
         pytest.param(OLD, FACTS, 60 * DAY, "staleness", id="as old as allowed"),
         pytest.param(OLD, FACTS, 60 * DAY - timedelta(minutes=1), None, id="a minute younger"),
-        pytest.param(model(), FACTS, 6000 * DAY, None, id="age is off by default"),
+        pytest.param(model(), FACTS, 8 * WEEK, "staleness", id="eight windows by default"),
+        pytest.param(model(), FACTS, 8 * WEEK - timedelta(minutes=1), None, id="a minute less"),
+        pytest.param(model(trigger={"max_age": None}), FACTS, 6000 * DAY, None, id="age can be turned off"),
         pytest.param(GROWN, replace(FACTS, rows_since_training=500), DAY, "new_data", id="half of the rows are new"),
         pytest.param(GROWN, replace(FACTS, rows_since_training=499), DAY, None, id="one less"),
         pytest.param(GROWN, replace(FACTS, rows_since_training=None), DAY, None, id="not counted"),
@@ -167,6 +169,72 @@ def test_the_budget_holds_it_back_too():
 def test_the_rows_of_a_changed_spec_need_not_be_new():
     facts = replace(FACTS, spec_hash="b", new_rows=0)
     assert decide(CHANGED, [], [], NOW, facts).action is Action.REQUEST
+
+
+def errors(*values: float | None, decayed: float | None = 13.0, **other: object) -> list[Judgement]:
+    """A window a week with these served errors; None: not enough labels yet."""
+    return [
+        Judgement(
+            "watched", "3", start, start + WEEK, 1, start + WEEK, other.get("status", Status.OK), 168, 168, 168, id=number,
+            metrics={"rmse": MetricResult(v, 40.0, 10.0, "not_yet" if v is None else "judged", decayed=decayed)},
+        )
+        for number, (start, v) in enumerate((CUTOFF + n * WEEK, v) for n, v in enumerate(values))
+    ]  # fmt: skip
+
+
+DECAYED = errors(11, 14, 15)
+
+
+@pytest.mark.parametrize(
+    ("spec", "judged", "earlier", "asks"),
+    [
+        pytest.param(model(), DECAYED, [], True, id="two of three and the newest"),
+        pytest.param(model(), errors(14, 11, 15), [], True, id="not in a row"),
+        pytest.param(model(), errors(14, 15), [], True, id="two of two"),
+        pytest.param(model(), errors(14, None, 15, None), [], True, id="of those with labels"),
+        pytest.param(model(), errors(14, 15, 11), [], False, id="the newest is fine"),
+        pytest.param(model(), errors(11, 11, 15), [], False, id="one of three"),
+        pytest.param(model(), errors(14, 11, 11, 15), [], False, id="too long ago"),
+        pytest.param(model(), errors(13, 13), [], False, id="worse by as much as is allowed"),
+        pytest.param(model(), errors(14, 15, decayed=None), [], False, id="judged by an earlier release"),
+        pytest.param(model(trigger={"decay": False}), DECAYED, [], False, id="turned off"),
+        pytest.param(model(trigger={"m": 3}), DECAYED, [], False, id="the spec's m of n"),
+        pytest.param(model(), errors(14, 15, status=Status.STALE), [], False, id="rows stopped coming"),
+        pytest.param(model(), DECAYED, [settled(101, CUTOFF + 3 * WEEK)], False, id="a rejection answers it"),
+        pytest.param(model(), DECAYED, [settled(101, CUTOFF + 3 * WEEK, "champion_unavailable")], True, id="not one that could not tell"),
+        pytest.param(model(), DECAYED, [settled(101, CUTOFF - DAY)], True, id="not one from before the champion"),
+    ],
+)  # fmt: skip
+def test_a_champion_that_decays_within_what_chance_does_is_asked_for(spec, judged, earlier, asks):
+    verdict = decide(spec, judged, earlier, CUTOFF + 4 * WEEK, FACTS)
+    assert verdict.action is (Action.REQUEST if asks else Action.NONE)
+    if asks:
+        assert (verdict.reason.value, verdict.hits) == ("decay", ()), (
+            "no window is in violation, so nobody is alarmed"
+        )
+        assert (
+            "10 on the holdout: worse by more than monitoring.performance.max_worse (30%)"
+            in verdict.evidence["message"]
+        )
+
+
+def test_of_a_metric_of_which_larger_is_better_less_is_decay():
+    spec = model("binary", performance={"metric": "roc_auc"})
+
+    def judged(value: float) -> list[Judgement]:
+        found = {"roc_auc": MetricResult(value, 0.4, 0.9, "judged", decayed=0.63)}
+        return [replace(j, metrics=found) for j in errors(1, 1)]
+
+    assert decide(spec, judged(0.6), [], CUTOFF + 2 * WEEK, FACTS).reason.value == "decay"
+    assert decide(spec, judged(0.65), [], CUTOFF + 2 * WEEK, FACTS).action is Action.NONE
+
+
+def test_decay_waits_for_new_rows_and_for_an_alarm_that_says_more():
+    held = decide(model(), DECAYED, [], CUTOFF + 3 * WEEK, replace(FACTS, new_rows=0))
+    assert (held.reason, held.evidence["asks"]) == (Hold.TOO_LITTLE_NEW_DATA, "decay")
+    beyond = Violation(What.PERFORMANCE, "rmse", "rmse", 50.0, 40.0)
+    alarmed = [replace(j, status=Status.VIOLATION, violations=(beyond,)) for j in DECAYED]
+    assert decide(model(), alarmed, [], CUTOFF + 3 * WEEK, FACTS).reason.value == "performance"
 
 
 def test_its_own_open_request_is_the_answer_not_another_row():
