@@ -72,12 +72,18 @@ WHY = {
         "155). Worse than the baseline and ok: the benchmark's bootstrap of quarters of days and the judgement's of longer blocks "
         "disagree about one window in sixty-six."
     ),
+    "timing": (
+        "within 20 %: of the streams that the rule was not chosen on, Seoul's bikes and zone 3 of Tetouan change so fast that only a training "
+        "each third window stays within 20 % (0.33 of the trainings: 1.12 and 1.18). Asking on less (10 % worse, or one window) trains "
+        "them more often, and the others too: the streams that it was chosen on then are above a fifth of the trainings, see the grid that the "
+        "command prints. All rules from 6 to 10 windows do about as well as the shipped one."
+    ),
     "replay": (
-        "measured before a challenger could pass that is better than a champion which the naive baseline beats as well: on the bikes of "
-        "Seoul that kept a champion with an error of 377 for five weeks beside challengers of 167 and 130 (two of two turned away; on "
-        "drift 1.04 of evenly spread, 0.92 of random moments, 1.20 of every window with a quarter of its retrains). The rides' demo spec "
-        "lets the error be 60 % worse before it alarms, so on drift asks five times in twenty months; every week is far better there, and no "
-        "watch that asks for a fifth of the retrains was tried."
+        "Seoul's bikes ask nine times in 40 weeks, one more than a fifth; the power of zone 1 asks 18 times in 43, each time "
+        "because its error is surely worse than what a week ago would have said, and so it is. Tried: nothing that makes it ask less would be "
+        "right. Lights, rush hours and the minutes of flights are 2 to 7 % worse than as many at other moments: on a stream that changes "
+        "slowly and is hard to foresee, moments are luck, as the spread of the eight draws shows. Appliances: never is best there by the luck of the first champion, which no gate that compares two weeks sees; with one "
+        "promotion in three rejected every window serves 1.04 of it."
     ),
 }
 
