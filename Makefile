@@ -18,11 +18,11 @@ CERTIFICATES := $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs
 UV := UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=$(if $(CERTIFICATES),true,false) $(BIN)/uv
 # On a terminal uv draws its progress; elsewhere it would list three hundred packages.
 QUIET := $(if $(shell [ -t 2 ] && echo tty),,--quiet)
-COMPILE := pip compile --quiet --universal --python-version 3.10 --generate-hashes --custom-compile-command "make lock"
+COMPILE := pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock"
 DATA ?= simulated
 IS_SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help run venv up down status mail silence logs clean demo check replay report test attack lint bench bench-large decisions lock
+.PHONY: test-compose compose-env compose-up compose-status compose-down compose-demo help run venv up down status mail silence logs clean demo check replay report test attack lint bench bench-large decisions lock
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -75,6 +75,32 @@ logs: ## list the logs; NAME=scheduler prints the end of one
 clean: ## stop the stack and remove .evergreen with all its data, after a question; YES=1 does not ask
 	$(call existing,clean $(if $(YES),--yes))
 
+# On a server there is Docker and no virtual environment; another compose command may be named: COMPOSE="podman compose".
+COMPOSE ?= docker compose
+IN_COMPOSE := $(COMPOSE) -f docker-compose.yaml
+export EVERGREEN_COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
+
+compose-env: ## write .env with a secret for each part of docker-compose.yaml; what is there stays
+	@PYTHONPATH=include $(or $(PYTHON),python3) -m evergreen.deployment.environment
+
+compose-up: compose-env ## build the image and start the stack of docker-compose.yaml; WORKERS=3
+	@$(IN_COMPOSE) up --detach --build --wait $(if $(WORKERS),--scale airflow-worker=$(WORKERS))
+	@$(MAKE) --no-print-directory compose-status
+
+compose-status: ## what of the compose stack is up
+	@$(IN_COMPOSE) ps --all --format 'table {{.Service}}\t{{.State}}\t{{.Health}}\t{{.RunningFor}}\t{{.Ports}}'
+
+compose-down: ## stop the compose stack; nothing is lost. VOLUMES=1 removes its data too, after a question (YES=1: without)
+	@if [ -n "$(VOLUMES)" ] && [ -z "$(YES)" ]; then \
+	    read -rp "This removes the databases, models and landed files of the compose stack. Type yes: " answer; [ "$$answer" = yes ]; fi
+	@$(IN_COMPOSE) --profile dev --profile tools down $(if $(VOLUMES),--volumes)
+
+compose-demo: compose-env ## the story of `make demo` on the compose stack, with two workers and the mail catcher
+	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) --profile dev up --detach --build --wait --scale airflow-worker=$(or $(WORKERS),2)
+	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) run --rm demo
+	@$(IN_COMPOSE) cp airflow-scheduler:/var/lib/evergreen/demo/simulated.png compose-demo.png
+	@echo "picture: compose-demo.png; Airflow http://127.0.0.1:8080, user admin, AIRFLOW_PASSWORD in .env; mail http://127.0.0.1:8025"
+
 lint: $(VENV)/.installed-dev ## ruff and mypy
 	$(RUN) ruff check .
 	$(RUN) mypy
@@ -86,6 +112,9 @@ else
 	$(RUN) pytest -n 2 --dist loadfile tests/unit tests/dags tests/attack
 	$(RUN) pytest tests/e2e
 endif
+
+test-compose: $(VENV)/.installed-dev ## run the compose stack, its demo and its kills with a real engine; COMPOSE="docker compose" (half an hour)
+	COMPOSE="$(COMPOSE)" $(RUN) pytest tests/compose $(ARGS)
 
 attack: $(VENV)/.installed-dev ## try to break it; PARTS="kills files", SEED=7; writes docs/reliability.md (an hour)
 	$(RUN) pytest $(if $(PARTS),$(PARTS:%=tests/attack/test_attack_%.py),tests/attack) --whole $(if $(SEED),--seed $(SEED))
@@ -101,8 +130,9 @@ decisions: $(VENV)/.installed-dev ## are alarms and promotions right? writes ben
 	$(RUN) benchmarks.decisions $(PARTS)
 
 lock: $(BIN)/uv ## renew requirements.txt and requirements-dev.txt
-	$(UV) $(COMPILE) requirements.in --output-file requirements.txt
-	$(UV) $(COMPILE) requirements-dev.in --output-file requirements-dev.txt
+	$(UV) $(COMPILE) --python-version 3.10 requirements.in --output-file requirements.txt
+	$(UV) $(COMPILE) --python-version 3.10 requirements-dev.in --output-file requirements-dev.txt
+	$(UV) $(COMPILE) --python-version 3.12 -c requirements.txt requirements-image.in --output-file requirements-image.txt
 
 $(BIN)/uv:
 	@for python in $(PYTHON) $(if $(PYTHON),,python3.13 python3.12 python3.11 python3.10 python3); do \

@@ -23,6 +23,7 @@ class Reason(str, Enum):
     REGISTRY_MISMATCH = "registry_mismatch"
     BAD_QUERY = "bad_query"
     NO_ROLE = "no_role"
+    NEWER_SCHEMA = "newer_schema"
     BAD_METRIC = "bad_metric"
     PROBE_FAILED = "probe_failed"
     UNREACHABLE = "unreachable"

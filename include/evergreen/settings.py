@@ -100,6 +100,11 @@ DIGEST = Variable(
     "0 6 * * 1",
     "cron (UTC) of the digest, which tells of the seven days before it; off: none",
 )
+COMMIT = Variable(
+    "EVERGREEN_COMMIT",
+    "",
+    "git commit of the code, for what has no checkout (an image); else it is read from the checkout",
+)
 
 ALL = (
     HOME,
@@ -118,4 +123,5 @@ ALL = (
     DASK_SCHEDULER,
     SCHEDULES,
     DIGEST,
+    COMMIT,
 )

@@ -22,6 +22,7 @@ LEVELS = {
     "warehouse": 1, "ledger": 1,
     "validation": 2, "training": 2, "registry": 2, "scoring": 2, "monitoring": 2, "alerting": 2, "feeds": 2,
     "check": 3, "report": 3, "stack": 3, "replay": 3,
+    "deployment": 4,
 }  # fmt: skip
 LIGHT = (
     "spec",

@@ -193,8 +193,17 @@ def _wait(question: Callable[[], Any], what: str, api: AirflowApi, timeout_s: fl
     return answer
 
 
-def outcome(story: Any, folder: Path, say: Callable[[str], None]) -> list[str]:
-    """Print the ledger as a table, draw the picture, and return what the story promised but did not happen."""
+def outcome(
+    story: Any, folder: Path, say: Callable[[str], None], mails: str = "`make mail` lists them"
+) -> list[str]:
+    """Print the ledger as a table, draw the picture, and return what the story promised but did not happen.
+
+    Args:
+        story: that was told.
+        folder: where the picture goes.
+        say: is told where things are.
+        mails: where the e-mails can be read.
+    """
     from evergreen.alerting.history import timeline_rows, timeline_text
     from evergreen.alerting.pictures import timeline_png
 
@@ -209,12 +218,12 @@ def outcome(story: Any, folder: Path, say: Callable[[str], None]) -> list[str]:
         kinds = {d.kind.value for d in ledger.find(conn)}
         alerts = ledger.find(conn, ledger.model_subject(MODEL), (ledger.Kind.RETRAIN_REQUESTED,))
         promoted = ledger.find(conn, ledger.model_subject(MODEL), (ledger.Kind.PROMOTED,))
-        mails = fetch(
+        count = fetch(
             conn,
             "SELECT count(*) FILTER (WHERE sent_at IS NOT NULL) AS sent, count(*) AS n FROM evergreen.mail",
         )[0]
     say(f"error over time, with retrains and alarms: {picture}")
-    say(f"e-mails sent: {mails['sent']} of {mails['n']} (`make mail` lists them)")
+    say(f"e-mails sent: {count['sent']} of {count['n']} ({mails})")
     missing = [
         f"no {kind}" for kind in ("batch_quarantined", "retrain_requested", "promoted") if kind not in kinds
     ]
@@ -223,8 +232,8 @@ def outcome(story: Any, folder: Path, say: Callable[[str], None]) -> list[str]:
     first_change = next((d.as_of for d in story.deliveries if d.kind == "broken"), None)
     if first_change and any(a.as_of < first_change for a in alerts):
         missing.append("an alarm in the quiet weeks")
-    if mails["sent"] < mails["n"]:
-        missing.append(f"{mails['n'] - mails['sent']} e-mail(s) not sent")
+    if count["sent"] < count["n"]:
+        missing.append(f"{count['n'] - count['sent']} e-mail(s) not sent")
     return missing
 
 

@@ -23,8 +23,9 @@ import psycopg2
 from psycopg2 import sql
 
 from evergreen.stack.layout import Layout, StackError, write_private
+from evergreen.warehouse import databases
 from evergreen.warehouse.connection import connect
-from evergreen.warehouse.migrate import FEATURES_ROLE, migrate
+from evergreen.warehouse.migrate import migrate
 
 DATABASES = {"airflow": "airflow_db", "mlflow": "mlflow_db", "warehouse": "warehouse_db"}
 """Each database, which a role of the same name owns, and the secret that is the role's password."""
@@ -171,26 +172,9 @@ class Postgres:
 
         The warehouse's owner may take the role under which feature queries run, which has no right of its own.
         """
-        with contextlib.closing(self._connect(port)) as connection, connection.cursor() as cursor:
-            connection.autocommit = True
-            for name, secret in DATABASES.items():
-                cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name])
-                if not cursor.fetchone():
-                    statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
-                    cursor.execute(
-                        statement.format(sql.Identifier(name), sql.Literal(self.layout.secrets[secret]))
-                    )
-                cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
-                if not cursor.fetchone():
-                    statement = sql.SQL("CREATE DATABASE {0} OWNER {0}")
-                    cursor.execute(statement.format(sql.Identifier(name)))
-                    statement = sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC")
-                    cursor.execute(statement.format(sql.Identifier(name)))
-            cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [FEATURES_ROLE])
-            if not cursor.fetchone():
-                cursor.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(FEATURES_ROLE)))
-            statement = sql.SQL("GRANT {} TO warehouse")
-            cursor.execute(statement.format(sql.Identifier(FEATURES_ROLE)))
+        passwords = {name: self.layout.secrets[secret] for name, secret in DATABASES.items()}
+        with contextlib.closing(self._connect(port)) as connection:
+            databases.create(connection, passwords)
         with connect(self.url("warehouse", port)) as warehouse:
             migrate(warehouse)
 

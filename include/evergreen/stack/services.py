@@ -12,7 +12,7 @@ from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 
-from evergreen.stack import health
+from evergreen.stack import health, mlflow_settings
 from evergreen.stack.layout import Layout, read_json, write_private
 from evergreen.stack.postgres import Postgres
 from evergreen.stack.variables import USER, environment
@@ -123,24 +123,11 @@ def _mlflow(layout: Layout, everywhere: Mapping[str, str], recorded: str | None)
     url = Postgres(layout).url("mlflow", layout.ports()["postgres"], driver="+psycopg2")
     own = {name: value for name, value in everywhere.items() if not name.startswith("MLFLOW_TRACKING_")}
     # In the environment, as a command line can be read by every user of the machine.
-    own |= {
-        "MLFLOW_BACKEND_STORE_URI": url,
-        "MLFLOW_AUTH_CONFIG_PATH": str(layout.mlflow_auth_file),
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": layout.secrets["mlflow_session"],
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
+    own |= mlflow_settings.environment(url, layout.mlflow_auth_file, layout.secrets["mlflow_session"])
 
     def write_login() -> None:
-        lines = {
-            "default_permission": "READ",
-            "database_uri": url,
-            "admin_username": USER,
-            "admin_password": layout.secrets["mlflow_login"],
-            "auth_cache_ttl_seconds": "300",
-        }
-        write_private(
-            layout.mlflow_auth_file, "[mlflow]\n" + "".join(f"{k} = {v}\n" for k, v in lines.items())
-        )
+        text = mlflow_settings.login_file(url, USER, layout.secrets["mlflow_login"])
+        write_private(layout.mlflow_auth_file, text)
 
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",

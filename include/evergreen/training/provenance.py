@@ -73,10 +73,14 @@ def training_hash(specs: Specs, model: ModelSpec) -> str:
 
 
 def git_commit(folder: Path = settings.REPOSITORY) -> str | None:
-    """The commit that is checked out, read from `.git` without git; None where there is none.
+    """The commit that is checked out, read from `.git` without git, or `EVERGREEN_COMMIT`; None where there is neither.
 
     Changes that were not committed do not show.
     """
+    return _checked_out(folder) or settings.COMMIT.read() or None
+
+
+def _checked_out(folder: Path) -> str | None:
     try:
         place = folder / ".git"
         if place.is_file():

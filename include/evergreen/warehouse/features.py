@@ -110,9 +110,7 @@ def event_query(model: ModelSpec, start: datetime, end: datetime) -> sql.Composa
     )
 
 
-def label_query(
-    model: ModelSpec, start: datetime, end: datetime, *, newest: bool = False
-) -> sql.Composable:
+def label_query(model: ModelSpec, start: datetime, end: datetime, *, newest: bool = False) -> sql.Composable:
     """`_time`, `_entity` (see `feature_query`) and `_label` of the rows of a range that have a label, by event time.
 
     `newest`: of each entity the newest alone.

@@ -25,18 +25,39 @@ FEATURES_ROLE = "evergreen_features"
 """The role under which feature queries run; it owns nothing and may read nothing of its own."""
 
 
+VERSION = 1
+"""Of `schema.sql`; it rises with a change after which the release before must not work on the tables any more."""
+
+
 def migrate(conn: Connection) -> None:
     """Create or update the schemas and tables of `schema.sql`, and the role under which feature queries run.
 
     Raises:
-        TerminalError: this login may not make the role, see `ensure_role`.
+        TerminalError: this login may not make the role, see `ensure_role`, or a newer release has migrated the tables
+            (NEWER_SCHEMA).
     """
     with conn.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('evergreen.migrate'))")
+        _refuse_newer(conn)
         cursor.execute(
             resources.files("evergreen.warehouse").joinpath("schema.sql").read_text(encoding="utf-8")
         )
+        cursor.execute(
+            "INSERT INTO evergreen.schema_version (version) VALUES (%s) ON CONFLICT DO NOTHING", (VERSION,)
+        )
     ensure_role(conn)
+
+
+def _refuse_newer(conn: Connection) -> None:
+    if not fetch(conn, "SELECT to_regclass('evergreen.schema_version') AS there")[0]["there"]:
+        return
+    found = fetch(conn, "SELECT max(version) AS version FROM evergreen.schema_version")[0]["version"]
+    if found is not None and found > VERSION:
+        raise TerminalError(
+            f"the warehouse was migrated by a newer release (its tables are of version {found}, this release knows {VERSION}); "
+            "start that release again, or restore the backup of before the upgrade",
+            Reason.NEWER_SCHEMA,
+        )
 
 
 def ensure_role(conn: Connection) -> None:

@@ -4,6 +4,12 @@ CREATE SCHEMA IF NOT EXISTS data;        -- published datasets: data.NAME and da
 CREATE SCHEMA IF NOT EXISTS staging;     -- batches on their way in, one table each, dropped when decided
 CREATE SCHEMA IF NOT EXISTS quarantine;  -- rows that were held back: quarantine.NAME
 
+-- To which version these tables were brought, so that an older release does not work on tables that it does not know.
+CREATE TABLE IF NOT EXISTS evergreen.schema_version (
+    version     integer PRIMARY KEY,
+    migrated_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 -- The ledger: every decision, append-only. `answers` names the decisions that this one settles.
 CREATE TABLE IF NOT EXISTS evergreen.decision (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

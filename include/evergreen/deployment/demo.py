@@ -1,0 +1,59 @@
+"""`make compose-demo`: the story of `make demo`, told through the compose stack; the same table, picture and e-mails at its end."""
+
+from __future__ import annotations
+
+import sys
+
+from evergreen import settings
+from evergreen.errors import EvergreenError, Reason, TerminalError
+from evergreen.feeds import story as stories
+from evergreen.settings import Variable
+from evergreen.stack.airflow_api import AirflowApi
+from evergreen.stack.demo import DATASET, Progress, dag_ids, outcome, tell_story
+from evergreen.warehouse.connection import connect, fetch
+
+URL = Variable(
+    "EVERGREEN_API_URL", "http://airflow-apiserver:8080", "address of Airflow's API server inside the stack"
+)
+LOGIN = Variable("AIRFLOW_PASSWORD", None, "password of the login `admin` in Airflow")
+START_OVER = "`make compose-down VOLUMES=1` removes this stack's data, after a question; then `make compose-demo` again"
+
+
+def main() -> int:
+    """Tell the story and show what came of it; 1 with the reason where it stops."""
+    say = Progress()
+    try:
+        story = stories.get("simulated")
+        _require_empty()
+        api = AirflowApi(URL.read(), "admin", LOGIN.read())
+        api.wait_for_dags(set(dag_ids()))
+        tell_story(api, story, settings.LANDING.path() / DATASET, say)
+        missing = outcome(story, settings.HOME.path() / "demo", say, mails="the mail catcher shows them")
+    except EvergreenError as error:
+        print(f"\nThe demo stopped: {error}", file=sys.stderr)
+        return 1
+    if missing:
+        print(f"\nThe story did not go as promised: {'; '.join(missing)}", file=sys.stderr)
+    return 1 if missing else 0
+
+
+def _require_empty() -> None:
+    if settings.SCHEDULES.read() != "off":
+        raise TerminalError(
+            "the demo's data ended in the past, and this stack's schedules are on; start it by `make compose-demo`, which turns them off",
+            Reason.BUSY,
+        )
+    with connect() as conn:
+        subjects = [
+            row["subject"]
+            for row in fetch(conn, "SELECT DISTINCT subject FROM evergreen.decision ORDER BY 1")
+        ]
+    if subjects:
+        raise TerminalError(
+            f"the warehouse of this stack is not empty ({', '.join(subjects[:5])}), and the demo wants an empty one; {START_OVER}",
+            Reason.BUSY,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

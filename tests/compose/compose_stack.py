@@ -1,0 +1,95 @@
+"""What the tests do with the compose stack: commands of compose and of the engine, Airflow's API, the warehouse."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from evergreen.deployment.environment import read, write
+from evergreen.errors import TransientError
+from evergreen.stack.airflow_api import AirflowApi
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))
+# Of the engine itself, for what compose has no word for.
+ENGINE = [COMPOSE[0], *(["docker"] if COMPOSE[0] != "docker" else [])]
+PROJECT = "evergreen-test"
+
+
+class Stack:
+    """The running stack: commands of compose, Airflow's API, and what the databases hold."""
+
+    def __init__(self, folder: Path) -> None:
+        self.env = folder / ".env"
+        write(self.env)
+        self.secrets = read(self.env)
+        self.ports = {"EVERGREEN_PORT": "18080", "MLFLOW_PORT": "15000", "MAIL_PORT": "18025"}
+        self.api = AirflowApi(
+            f"http://127.0.0.1:{self.ports['EVERGREEN_PORT']}", "admin", self.secrets["AIRFLOW_PASSWORD"]
+        )
+
+    def compose(self, *arguments: str, timeout_s: float = 900, check: bool = True) -> str:
+        """Run a command of compose; its output."""
+        command = [
+            *COMPOSE, "-f", str(REPOSITORY / "docker-compose.yaml"), "--env-file", str(self.env), "--project-name", PROJECT,
+            "--profile", "dev", *arguments,
+        ]  # fmt: skip
+        done = subprocess.run(
+            command, env={**os.environ, **self.ports, "EVERGREEN_SCHEDULES": "off"}, cwd=REPOSITORY, timeout=timeout_s,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0 or not check, done.stdout[-3000:]
+        return done.stdout
+
+    def engine(self, *arguments: str) -> str:
+        """Run a command of the engine."""
+        return subprocess.run([*ENGINE, *arguments], check=True, capture_output=True, text=True).stdout
+
+    def containers(self, service: str) -> list[str]:
+        """Ids of a service's running containers."""
+        return self.compose("ps", "--quiet", service).split()
+
+    def rows(self, query: str) -> list[dict[str, Any]]:
+        """The rows of a query on the warehouse."""
+        said = self.compose(
+            "exec", "-T", "postgres", "psql", "--username", "postgres", "--dbname", "warehouse", "--tuples-only", "--no-align",
+            "--command", f"SELECT coalesce(json_agg(r), '[]') FROM ({query}) AS r",
+        )  # fmt: skip
+        return list(json.loads(said[said.index("[") :]))
+
+    def task_running(self, dag_id: str, run_id: str, task_id: str, timeout_s: float = 180) -> None:
+        """Wait until a task of a run is at work."""
+        self.until(
+            lambda: self.api.tasks(dag_id, run_id).get(task_id) == "running", f"{task_id} to run", timeout_s
+        )
+
+    def worker_of(self, dag_id: str, run_id: str, task_id: str) -> str:
+        """The container of the worker that runs a task."""
+        found = self.api.call("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}")
+        return str(found["hostname"])
+
+    def ended(self, dag_id: str, run_id: str, timeout_s: float = 600) -> str:
+        """Wait until a run is over, through an API that may be away meanwhile; its state."""
+
+        def state() -> str | None:
+            found = str(self.api.run(dag_id, run_id)["state"])
+            return found if found in ("success", "failed") else None
+
+        return str(self.until(state, f"{dag_id} to end", timeout_s))
+
+    def until(self, question: Any, what: str, timeout_s: float = 300) -> Any:
+        """Ask until the answer is yes."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                if answer := question():
+                    return answer
+            except (TransientError, OSError, ValueError, AssertionError) as error:
+                answer = error
+            assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what}; {answer}"
+            time.sleep(0.2)

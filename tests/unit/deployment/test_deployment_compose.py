@@ -1,0 +1,137 @@
+"""docker-compose.yaml and the image, as far as they can be judged without an engine; tests/compose runs them."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evergreen import settings
+from evergreen.deployment.environment import SECRETS, SETTINGS
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+FILE = REPOSITORY / "docker-compose.yaml"
+TEXT = FILE.read_text(encoding="utf-8")
+STACK = yaml.safe_load(TEXT)
+SERVICES = STACK["services"]
+OURS = {name: s for name, s in SERVICES.items() if str(s["image"]).startswith("${EVERGREEN_IMAGE")}
+# Of the operator, beside those that Evergreen reads: what the stack is built of, and how much of the machine it may take.
+OPERATORS = {
+    "EVERGREEN_IMAGE", "EVERGREEN_BIND", "EVERGREEN_PORT", "EVERGREEN_SMTP", "MLFLOW_PORT", "MAIL_PORT", "MLFLOW_ARTIFACTS",
+    "MLFLOW_ALLOWED_HOSTS", "MLFLOW_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AIRFLOW_PARALLELISM",
+    "AIRFLOW_WORKER_CONCURRENCY", "WORKER_GRACE", "POSTGRES_MEMORY", "MLFLOW_MEMORY", "APISERVER_MEMORY", "SCHEDULER_MEMORY",
+    "DAG_PROCESSOR_MEMORY", "TRIGGERER_MEMORY", "WORKER_MEMORY",
+}  # fmt: skip
+# Compose's own escape of a dollar is none of them.
+USED = re.findall(r"(?<!\$)\$\{(\w+)(:[-?][^}]*)?", TEXT)
+
+
+def test_it_is_what_the_specification_of_compose_asks_for():
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(FILE)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_variable_is_known():
+    known = {v.name for v in settings.ALL} | set(SECRETS) | OPERATORS
+    assert {name for name, _ in USED} <= known
+    assert {name for name, _ in USED} >= set(SECRETS) | OPERATORS
+
+
+def test_no_secret_has_a_default_and_what_is_missing_names_the_command():
+    for name, default in USED:
+        assert (default == ":?run make compose-env") is (name in SECRETS), name
+
+
+def test_no_password_is_written_down():
+    for name in SECRETS:
+        assert not re.search(rf"{name}=\S", SETTINGS)
+    for word in ("password", "secret", "fernet"):
+        for line in TEXT.splitlines():
+            name, _, value = line.partition(":")
+            if word in name.lower() and not line.lstrip().startswith("#") and value.strip():
+                assert "${" in value, line
+
+
+def test_only_the_pages_are_published_and_on_loopback_unless_asked():
+    published = {name: s["ports"] for name, s in SERVICES.items() if s.get("ports")}
+    assert set(published) == {"airflow-apiserver", "mlflow", "mail"}
+    for ports in published.values():
+        assert all(port.startswith(("127.0.0.1:", "${EVERGREEN_BIND:-127.0.0.1}:")) for port in ports)
+    assert all(STACK["networks"][name].get("internal") for name in ("data", "broker", "inside"))
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_each_service_has_limits_and_comes_back(name):
+    service = SERVICES[name]
+    assert service["mem_limit"]
+    assert service["networks"]
+    assert not service.get("privileged")
+    if name in ("init", "demo"):
+        assert service["restart"] == "no"
+        return
+    assert service["restart"] == "unless-stopped"
+    check = service["healthcheck"]
+    assert {"test", "interval", "timeout", "retries", "start_period", "start_interval"} <= set(check)
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_ours_run_with_few_rights(name):
+    service = OURS[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "USER 50000:0" in (REPOSITORY / "Dockerfile").read_text()
+
+
+def test_a_worker_may_end_its_tasks_before_it_is_killed_and_no_task_is_delivered_twice_meanwhile():
+    worker = SERVICES["airflow-worker"]
+    assert worker["stop_grace_period"] == "${WORKER_GRACE:-10m}"
+    timeout = int(worker["environment"]["AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT"])
+    assert timeout >= 6 * 3600, "the longest task may take four hours"
+
+
+def test_only_init_knows_the_administrators_password():
+    for name, service in SERVICES.items():
+        told = "POSTGRES_PASSWORD" in service.get("environment", {})
+        assert told is (name in ("postgres", "init")), name
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_what_a_service_runs_exists(name):
+    program, *arguments = OURS[name]["command"]
+    if program == "python":
+        assert arguments[0] == "-m"
+        assert importlib.util.find_spec(arguments[1])
+        return
+    assert (program, arguments) in [
+        ("airflow", [part]) for part in ("api-server", "scheduler", "dag-processor", "triggerer")
+    ] + [("airflow", ["celery", "worker"])]
+
+
+def test_every_setting_of_airflow_exists():
+    from airflow.configuration import conf
+
+    known = conf.configuration_description
+    for name in SERVICES["airflow-worker"]["environment"]:
+        if name.startswith("AIRFLOW__"):
+            section, _, option = name.removeprefix("AIRFLOW__").lower().partition("__")
+            # Celery's sections come with its provider, which is in the image alone.
+            if not section.startswith("celery"):
+                assert option in known[section]["options"], name
+
+
+def test_the_image_holds_what_it_is_said_to_hold_and_nothing_else():
+    sent = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    assert "*" in sent
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (REPOSITORY / "Dockerfile").read_text(), re.MULTILINE)
+    for source in " ".join(copied).split():
+        assert (REPOSITORY / source).exists(), source
+        assert any(source.startswith(kept[1:]) for kept in sent if kept.startswith("!")), source
