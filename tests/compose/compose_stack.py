@@ -62,6 +62,18 @@ class Stack:
         )  # fmt: skip
         return list(json.loads(said[said.index("[") :]))
 
+    def memory(self, container: str) -> int:
+        """Bytes that a container's processes hold."""
+        told = self.engine("stats", "--no-stream", "--format", "{{.MemUsage}}", container).split()[0]
+        return int(float(told[:-3]) * {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[told[-3:]])
+
+    def events(self, event: str, since: int) -> list[str]:
+        """What the engine has seen since a time (seconds since 1970)."""
+        told = self.engine(
+            "events", "--filter", f"event={event}", "--since", str(since), "--until", str(int(time.time()))
+        )
+        return told.splitlines()
+
     def task_running(self, dag_id: str, run_id: str, task_id: str, timeout_s: float = 180) -> None:
         """Wait until a task of a run is at work."""
         self.until(
