@@ -25,7 +25,7 @@ IS_SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 
 .PHONY: test-compose compose-env compose-up compose-status compose-down compose-demo help run venv up down status mail silence logs clean demo check replay report test attack lint bench bench-large decisions lock
 
 help: ## this list
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 venv: $(VENV)/.installed ## make .venv and install the locked requirements
 
@@ -129,7 +129,7 @@ bench-large: $(VENV)/.installed-dev ## the same with ten million rows; 12 GB of 
 decisions: $(VENV)/.installed-dev ## are alarms and promotions right? writes benchmarks/DECISIONS.md
 	$(RUN) benchmarks.decisions $(PARTS)
 
-lock: $(BIN)/uv ## renew requirements.txt and requirements-dev.txt
+lock: $(BIN)/uv ## renew requirements.txt, requirements-dev.txt and requirements-image.txt
 	$(UV) $(COMPILE) --python-version 3.10 requirements.in --output-file requirements.txt
 	$(UV) $(COMPILE) --python-version 3.10 requirements-dev.in --output-file requirements-dev.txt
 	$(UV) $(COMPILE) --python-version 3.12 -c requirements.txt requirements-image.in --output-file requirements-image.txt
