@@ -78,7 +78,8 @@ clean: ## stop the stack and remove .evergreen with all its data, after a questi
 # On a server there is Docker and no virtual environment; another compose command may be named: COMPOSE="podman compose".
 COMPOSE ?= docker compose
 IN_COMPOSE := $(COMPOSE) -f docker-compose.yaml
-export EVERGREEN_COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
+# The image holds no repository; what runs out of a checkout reads its commit itself.
+compose-up compose-demo test-compose: export EVERGREEN_COMMIT = $(shell git rev-parse HEAD 2>/dev/null)
 
 compose-env: ## write .env with a secret for each part of docker-compose.yaml; what is there stays
 	@PYTHONPATH=include $(or $(PYTHON),python3) -m evergreen.deployment.environment

@@ -51,11 +51,21 @@ def test_commit_of_a_linked_worktree(tmp_path):
 
 
 @pytest.mark.parametrize("head", [None, "", "ref: refs/heads/gone\n", b"\xff\xfe"])
-def test_no_commit_is_no_failure(tmp_path, head):
+def test_no_commit_is_no_failure(tmp_path, head, monkeypatch):
+    monkeypatch.delenv("EVERGREEN_COMMIT", raising=False)
     if head is not None:
         (tmp_path / ".git").mkdir()
         (tmp_path / ".git/HEAD").write_bytes(head if isinstance(head, bytes) else head.encode())
     assert git_commit(tmp_path) is None
+    monkeypatch.setenv("EVERGREEN_COMMIT", "of the image")
+    assert git_commit(tmp_path) == "of the image"
+
+
+def test_the_checkout_knows_its_commit_better_than_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("EVERGREEN_COMMIT", "of the image")
+    (tmp_path / ".git").mkdir()
+    detached(tmp_path / ".git")
+    assert git_commit(tmp_path) == COMMIT
 
 
 def test_the_spec_hash_changes_with_the_sql_and_with_nothing_else(world, change):
