@@ -5,17 +5,14 @@ from __future__ import annotations
 import sys
 
 from evergreen import settings
+from evergreen.deployment import variables
 from evergreen.errors import EvergreenError, Reason, TerminalError
 from evergreen.feeds import story as stories
-from evergreen.settings import Variable
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.demo import DATASET, Progress, dag_ids, outcome, tell_story
 from evergreen.warehouse.connection import connect, fetch
 
-URL = Variable(
-    "EVERGREEN_API_URL", "http://airflow-apiserver:8080", "address of Airflow's API server inside the stack"
-)
-LOGIN = Variable("AIRFLOW_PASSWORD", None, "password of the login `admin` in Airflow")
+URL = "http://airflow-apiserver:8080"
 START_OVER = "`make compose-down VOLUMES=1` removes this stack's data, after a question; then `make compose-demo` again"
 
 
@@ -25,7 +22,7 @@ def main() -> int:
     try:
         story = stories.get("simulated")
         _require_empty()
-        api = AirflowApi(URL.read(), "admin", LOGIN.read())
+        api = AirflowApi(URL, variables.USER, variables.AIRFLOW_PASSWORD.read())
         api.wait_for_dags(set(dag_ids()))
         tell_story(api, story, settings.LANDING.path() / DATASET, say)
         missing = outcome(story, settings.HOME.path() / "demo", say, mails="the mail catcher shows them")

@@ -17,40 +17,40 @@ from pathlib import Path
 import psycopg2
 from psycopg2.extensions import make_dsn
 
+from evergreen.deployment import variables
 from evergreen.errors import EvergreenError, Reason, TerminalError
-from evergreen.settings import Variable
 from evergreen.warehouse import databases
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.migrate import migrate
 
-HOST = Variable("EVERGREEN_POSTGRES_HOST", "postgres", "PostgreSQL server of the compose stack")
-ADMINISTRATOR = Variable("POSTGRES_PASSWORD", None, "password of PostgreSQL's administrator")
 PASSWORDS = {
-    "airflow": Variable("AIRFLOW_DB_PASSWORD", None, "password of the database role airflow"),
-    "mlflow": Variable("MLFLOW_DB_PASSWORD", None, "password of the database role mlflow"),
-    databases.WAREHOUSE: Variable("WAREHOUSE_DB_PASSWORD", None, "password of the database role warehouse"),
+    "airflow": variables.AIRFLOW_DB_PASSWORD,
+    "mlflow": variables.MLFLOW_DB_PASSWORD,
+    databases.WAREHOUSE: variables.WAREHOUSE_DB_PASSWORD,
 }
-LOGIN = Variable("AIRFLOW_PASSWORD", None, "password of the login `admin` in Airflow")
-USER = "admin"
 # Where alembic's scripts lie in the packages that migrate with it.
 MIGRATED = {
     "airflow": ("apache-airflow", "airflow/migrations"),
     "mlflow": ("mlflow", "mlflow/store/db_migrations"),
 }
 
+SHOWN = 40
+"""Lines that are shown of what a command said before it failed."""
+
 
 def prepare() -> None:
     """Bring the server to what this image needs.
 
     Raises:
-        TerminalError: a variable is missing, or a database belongs to a newer image (NEWER_SCHEMA).
+        TerminalError: a variable is missing, PostgreSQL lets nobody in, a migration fails, or a database belongs to a newer
+            image (NEWER_SCHEMA).
     """
     passwords = {name: variable.read() for name, variable in PASSWORDS.items()}
-    with closing(psycopg2.connect(_dsn("postgres", "postgres", ADMINISTRATOR.read()))) as administrator:
+    with closing(reach(_dsn("postgres", "postgres", variables.POSTGRES_PASSWORD.read()))) as administrator:
         created = databases.create(administrator, passwords)
     _say(f"databases: {f'created {chr(44).join(created)}' if created else 'are there'}")
     for name in MIGRATED:
-        with closing(psycopg2.connect(_dsn(name, name, passwords[name]))) as conn:
+        with closing(reach(_dsn(name, name, passwords[name]))) as conn:
             refuse_newer(conn, name)
     with connect(_dsn(databases.WAREHOUSE, databases.WAREHOUSE, passwords[databases.WAREHOUSE])) as warehouse:
         migrate(warehouse)
@@ -60,9 +60,26 @@ def prepare() -> None:
     _user()
     # The password goes by the environment: a command line can be read by others.
     _run(
-        "mlflow", sys.executable, "-m", "mlflow", "db", "upgrade", f"postgresql+psycopg2://mlflow@{HOST.read()}/mlflow",
+        "mlflow", sys.executable, "-m", "mlflow", "db", "upgrade", f"postgresql+psycopg2://mlflow@{variables.POSTGRES}/mlflow",
         PGPASSWORD=passwords["mlflow"],
     )  # fmt: skip
+
+
+def reach(dsn: str) -> Connection:
+    """Connect.
+
+    Raises:
+        TerminalError: PostgreSQL does not answer, or does not take the password.
+    """
+    try:
+        return psycopg2.connect(dsn)
+    except psycopg2.OperationalError as error:
+        said = " ".join(str(error).split())
+        raise TerminalError(
+            f"PostgreSQL does not let init in: {said}. Where it says that the password is wrong, .env is not the one with which the "
+            "volume was made: bring that one back, or set the administrator's password anew in the database",
+            Reason.UNREACHABLE,
+        ) from error
 
 
 def refuse_newer(conn: Connection, name: str) -> None:
@@ -93,33 +110,42 @@ def refuse_newer(conn: Connection, name: str) -> None:
 
 def _user() -> None:
     """Make the first login, unless there is one."""
-    listed = subprocess.run(
-        ["airflow", "users", "list", "--output", "plain"], check=True, capture_output=True, text=True
-    ).stdout
-    if any(USER in line.split() for line in listed.splitlines()):
+    listed = _said("the logins could not be listed", "airflow", "users", "list", "--output", "plain")
+    if any(variables.USER in line.split() for line in listed.splitlines()):
         _say("login: is there")
         return
-    subprocess.run(
-        ["airflow", "users", "create", "--username", USER, "--role", "Admin", "--firstname", "Evergreen",
-         "--lastname", "Administrator", "--email", f"{USER}@localhost", "--password", LOGIN.read()],
-        check=True, capture_output=True,
+    _said(
+        "the first login could not be made", "airflow", "users", "create", "--username", variables.USER, "--role", "Admin",
+        "--firstname", "Evergreen", "--lastname", "Administrator", "--email", f"{variables.USER}@localhost",
+        "--password", variables.AIRFLOW_PASSWORD.read(),
     )  # fmt: skip
-    _say(f"login: made {USER}, its password is AIRFLOW_PASSWORD in .env")
+    _say(f"login: made {variables.USER}, its password is AIRFLOW_PASSWORD in .env")
 
 
 def _run(what: str, *command: str, **more: str) -> None:
     began = time.monotonic()
+    _said(f"{what} could not be migrated", *command, **more)
+    _say(f"{what}: migrated in {time.monotonic() - began:.0f} s")
+
+
+def _said(failure: str, *command: str, **more: str) -> str:
+    """What a command prints; where it fails, its last lines are shown without a secret, and never the command, which may hold one."""
     done = subprocess.run(
         command, env={**os.environ, **more}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode:
-        print(done.stdout, file=sys.stderr)
-        raise TerminalError(f"{what} could not be migrated; what it said stands above", Reason.BAD_SPEC)
-    _say(f"{what}: migrated in {time.monotonic() - began:.0f} s")
+        shown = "\n".join(done.stdout.splitlines()[-SHOWN:])
+        for secret in (variables.AIRFLOW_PASSWORD, *PASSWORDS.values()):
+            shown = shown.replace(secret.read(), "***")
+        print(shown, file=sys.stderr)
+        raise TerminalError(f"{failure}; what was said stands above", Reason.BAD_SPEC)
+    return done.stdout
 
 
 def _dsn(database: str, user: str, password: str) -> str:
-    return make_dsn(host=HOST.read(), dbname=database, user=user, password=password, connect_timeout=10)
+    return make_dsn(
+        host=variables.POSTGRES, dbname=database, user=user, password=password, connect_timeout=10
+    )
 
 
 def _say(text: str) -> None:

@@ -98,8 +98,8 @@ class Performance(Strict):
         return self
 
 
-# Windows after which a training is old. On eleven real streams the served error of a champion that is renewed so seldom is within a
-# fifth of what renewing it every window comes to; six and ten do as well (`benchmarks/decisions_timing.py`).
+# Windows after which a training is old. With `decay` the served error is within a fifth of what renewing the champion every window comes
+# to on eight of eleven real streams; six to ten windows do about as well (`benchmarks/decisions_timing.py`).
 AGING = 8
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
 
 from evergreen.warehouse.connection import Connection
 from evergreen.warehouse.migrate import FEATURES_ROLE
@@ -25,24 +26,34 @@ def create(administrator: Connection, passwords: Mapping[str, str]) -> list[str]
     Returns:
         The databases that were created.
     """
-    created = []
     administrator.autocommit = True
     with administrator.cursor() as cursor:
-        for name, password in passwords.items():
-            role = sql.Identifier(name)
-            cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name])
-            verb = "ALTER" if cursor.fetchone() else "CREATE"
-            cursor.execute(
-                sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(sql.SQL(verb), role, sql.Literal(password))
-            )
-            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
-            if not cursor.fetchone():
-                cursor.execute(sql.SQL("CREATE DATABASE {0} OWNER {0}").format(role))
-                cursor.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(role))
-                created.append(name)
-        features = sql.Identifier(FEATURES_ROLE)
-        cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [FEATURES_ROLE])
+        # Two at once would both find a role missing.
+        cursor.execute("SELECT pg_advisory_lock(hashtext('evergreen.databases'))")
+        try:
+            created = _create(cursor, passwords)
+        finally:
+            cursor.execute("SELECT pg_advisory_unlock(hashtext('evergreen.databases'))")
+    return created
+
+
+def _create(cursor: Cursor, passwords: Mapping[str, str]) -> list[str]:
+    created = []
+    for name, password in passwords.items():
+        role = sql.Identifier(name)
+        cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [name])
+        verb = "ALTER" if cursor.fetchone() else "CREATE"
+        cursor.execute(
+            sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(sql.SQL(verb), role, sql.Literal(password))
+        )
+        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name])
         if not cursor.fetchone():
-            cursor.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(features))
-        cursor.execute(sql.SQL("GRANT {} TO {}").format(features, sql.Identifier(WAREHOUSE)))
+            cursor.execute(sql.SQL("CREATE DATABASE {0} OWNER {0}").format(role))
+            cursor.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(role))
+            created.append(name)
+    features = sql.Identifier(FEATURES_ROLE)
+    cursor.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [FEATURES_ROLE])
+    if not cursor.fetchone():
+        cursor.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(features))
+    cursor.execute(sql.SQL("GRANT {} TO {}").format(features, sql.Identifier(WAREHOUSE)))
     return created

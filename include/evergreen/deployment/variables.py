@@ -1,0 +1,24 @@
+"""The environment variables that only the compose stack has; `settings` has all others."""
+
+from __future__ import annotations
+
+from evergreen.settings import Variable
+
+POSTGRES_PASSWORD = Variable("POSTGRES_PASSWORD", None, "password of PostgreSQL's administrator")
+AIRFLOW_DB_PASSWORD = Variable("AIRFLOW_DB_PASSWORD", None, "password of the database role airflow")
+MLFLOW_DB_PASSWORD = Variable("MLFLOW_DB_PASSWORD", None, "password of the database role mlflow")
+WAREHOUSE_DB_PASSWORD = Variable("WAREHOUSE_DB_PASSWORD", None, "password of the database role warehouse")
+AIRFLOW_PASSWORD = Variable("AIRFLOW_PASSWORD", None, "password of the login `admin` in Airflow")
+MLFLOW_PASSWORD = Variable("MLFLOW_PASSWORD", None, "password of the login `admin` in MLflow")
+MLFLOW_SESSION_KEY = Variable("MLFLOW_SESSION_KEY", None, "signs sessions of the MLflow UI")
+MLFLOW_ARTIFACTS = Variable(
+    "MLFLOW_ARTIFACTS", "/var/lib/mlflow", "where the server keeps artifacts: a folder, or s3://… or gs://…"
+)
+MLFLOW_ALLOWED_HOSTS = Variable(
+    "MLFLOW_ALLOWED_HOSTS", "mlflow:*,localhost:*,127.0.0.1:*", "names under which it may be asked for"
+)
+
+USER = "admin"
+"""The first login in Airflow and in MLflow."""
+POSTGRES = "postgres"
+"""The database's name in the stack's network."""
