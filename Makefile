@@ -1,5 +1,5 @@
 # Evergreen: thin names for the commands that people use. `make help` lists them.
-# Nothing but Linux, make and Python 3.10-3.13 has to be there; PYTHON=... chooses another interpreter.
+# Nothing but Linux, make and Python 3.11-3.14 has to be there; PYTHON=... chooses another interpreter.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -20,7 +20,7 @@ UV := UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=$(if $(CERTIFICATES),true,false)
 QUIET := $(if $(shell [ -t 2 ] && echo tty),,--quiet)
 COMPILE := pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock"
 DATA ?= simulated
-IS_SUPPORTED := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
 .PHONY: test-compose compose-env compose-up compose-status compose-down compose-demo help run venv up down status mail silence logs clean demo check replay report test attack lint bench bench-large decisions lock
 
@@ -131,8 +131,8 @@ decisions: $(VENV)/.installed-dev ## are alarms and promotions right? writes ben
 	$(RUN) benchmarks.decisions $(PARTS)
 
 lock: $(BIN)/uv ## renew requirements.txt, requirements-dev.txt and requirements-image.txt
-	$(UV) $(COMPILE) --python-version 3.10 requirements.in --output-file requirements.txt
-	$(UV) $(COMPILE) --python-version 3.10 requirements-dev.in --output-file requirements-dev.txt
+	$(UV) $(COMPILE) --python-version 3.11 requirements.in --output-file requirements.txt
+	$(UV) $(COMPILE) --python-version 3.11 requirements-dev.in --output-file requirements-dev.txt
 	$(UV) $(COMPILE) --python-version 3.12 -c requirements.txt requirements-image.in --output-file requirements-image.txt
 
 $(BIN)/uv:
@@ -140,7 +140,7 @@ $(BIN)/uv:
 	    if "$$python" -c '$(IS_SUPPORTED)' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$${found:-}" ]; then \
-	    echo "No Python 3.10-3.13 found$(if $(PYTHON), as $(PYTHON),); install one, or name it: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; \
+	    echo "No Python 3.11-3.14 found$(if $(PYTHON), as $(PYTHON),); install one, or name it: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; \
 	fi; \
 	echo "Making $(VENV) with $$("$$found" --version)"; \
 	if ! "$$found" -m venv --clear $(VENV) >$(VENV).log 2>&1; then \
