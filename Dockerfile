@@ -38,6 +38,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     EVERGREEN_LANDING=/var/lib/evergreen/landing \
     EVERGREEN_SNAPSHOTS=/var/lib/evergreen/snapshots \
     EVERGREEN_COMMIT=${COMMIT}
+# For DAG bundles that come from a repository.
+RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends git >/dev/null && rm -rf /var/lib/apt/lists/*
 # A new volume takes the owner of the folder that it covers.
 RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /opt/airflow evergreen \
     && mkdir -p /opt/airflow/logs /var/lib/evergreen/landing /var/lib/mlflow \
