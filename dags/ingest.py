@@ -53,15 +53,15 @@ def build(dag_id: str, spec: DatasetSpec) -> DAG:
         @task(execution_timeout=timedelta(hours=2))
         def land(**context: Any) -> dict[str, Any]:
             """Load, validate and publish (or quarantine) every new file; skip what then has nothing to do."""
+            from evergreen import lineage
             from evergreen.validation.ingest import ingest
 
             as_of = wiring.as_of(context)
-            outcomes = ingest(
-                wiring.dataset_spec(spec.name),
-                as_of,
-                wiring.run_id(context),
-                force=context["params"]["force"],
-            )
+            dataset = wiring.dataset_spec(spec.name)
+            with lineage.ingest(wiring.task_run(context, as_of), dataset) as told:
+                told.outcome = outcomes = ingest(
+                    dataset, as_of, wiring.run_id(context), force=context["params"]["force"]
+                )
             published = [o.file for o in outcomes if o.state == "published"]
             quarantined = [o.file for o in outcomes if o.state == "quarantined"]
             event = wiring.owed(subject, bool(published), as_of)

@@ -56,12 +56,14 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
 
             Decisions are ledger rows; the tasks after this one are skipped where there is nothing for them to do.
             """
+            from evergreen import lineage
             from evergreen.monitoring.monitor import monitor
             from evergreen.monitoring.wording import verdict
 
             found, model = wiring.model_and_specs(spec.name)
             as_of = wiring.as_of(context)
-            run = monitor(found, model, as_of, wiring.run_id(context))
+            with lineage.monitor(wiring.task_run(context, as_of), found, model) as told:
+                told.outcome = run = monitor(found, model, as_of, wiring.run_id(context))
             if run is None:
                 raise AirflowSkipException(f"{model.name} has no champion yet; run train__{model.name} first")
             if not run.problems:

@@ -71,7 +71,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         )
         def score(**context: Any) -> dict[str, Any]:
             """Write the champion's predictions for every row that lacks one; skipped where none does."""
-            from evergreen import ledger
+            from evergreen import ledger, lineage
             from evergreen.scoring.score import score as score_rows
             from evergreen.warehouse.connection import connect
 
@@ -82,7 +82,10 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             if none_yet and wiring.run_type(context) != "manual":
                 raise AirflowSkipException(f"{model.name} has no champion yet; run train__{model.name} first")
             start, end = (wiring.parse_time(context["params"][n]) for n in ("from", "to"))
-            result = score_rows(found, model, as_of, wiring.run_id(context), start=start, end=end)
+            with lineage.score(wiring.task_run(context, as_of), found, model) as told:
+                told.outcome = result = score_rows(
+                    found, model, as_of, wiring.run_id(context), start=start, end=end
+                )
             shadowed = result.shadow.rows if result.shadow else 0
             # A run that was killed may have written some; a skipped task emits no event.
             event = wiring.owed(f"predictions/{model.name}", bool(result.rows or shadowed), as_of)

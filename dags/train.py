@@ -102,20 +102,23 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             """Fit the challenger, judge it against champion and baseline, register it with its evidence."""
             from datetime import datetime
 
+            from evergreen import lineage
             from evergreen.training.train import train
             from evergreen.warehouse.snapshot import Snapshot
 
             found, model = wiring.model_and_specs(spec.name)
-            outcome = train(
-                found,
-                model,
-                Snapshot(**plan["snapshot"]),
-                datetime.fromisoformat(plan["as_of"]),
-                wiring.run_id(context),
-                trigger=plan["trigger"],
-                requests=tuple(plan["requests"]),
-                dry_run=plan["dry_run"],
-            )
+            taken, as_of = Snapshot(**plan["snapshot"]), datetime.fromisoformat(plan["as_of"])
+            with lineage.train(wiring.task_run(context, as_of), found, model, taken) as told:
+                told.outcome = outcome = train(
+                    found,
+                    model,
+                    taken,
+                    as_of,
+                    wiring.run_id(context),
+                    trigger=plan["trigger"],
+                    requests=tuple(plan["requests"]),
+                    dry_run=plan["dry_run"],
+                )
             return outcome.to_dict()
 
         @task

@@ -237,6 +237,14 @@ def _parse(value: str) -> datetime:
     return found
 
 
+def task_run(context: dict[str, Any], cut_off: datetime) -> Any:
+    """This try of this task, for the lineage of what it does; `cut_off` is the as-of time by which it reads."""
+    from evergreen.lineage import TaskRun
+
+    run, ti = context["dag_run"], context["ti"]
+    return TaskRun(run.dag_id, ti.task_id, run.run_id, ti.try_number, run.run_after, cut_off)
+
+
 # ------------------------------------------------------------------ specs inside a task
 
 

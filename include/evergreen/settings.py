@@ -105,6 +105,14 @@ COMMIT = Variable(
     "",
     "git commit of the code, for what has no checkout (an image); else it is read from the checkout",
 )
+LINEAGE = Variable(
+    "OPENLINEAGE_URL",
+    "",
+    "address of an OpenLineage server, to which each step tells what it read and wrote (docs/lineage.md); empty: nothing is sent",
+)
+LINEAGE_NAMESPACE = Variable(
+    "OPENLINEAGE_NAMESPACE", "evergreen", "namespace of the DAGs' tasks on the OpenLineage server"
+)
 
 ALL = (
     HOME,
@@ -124,4 +132,6 @@ ALL = (
     SCHEDULES,
     DIGEST,
     COMMIT,
+    LINEAGE,
+    LINEAGE_NAMESPACE,
 )

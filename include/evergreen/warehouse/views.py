@@ -65,6 +65,22 @@ def reading(
         yield reader
 
 
+def read_by(specs: Specs, model: ModelSpec, as_of: datetime, *, timeout_s: int = 600) -> tuple[str, ...]:
+    """The datasets that a model's feature query reads, sorted: not those that its spec names, those that PostgreSQL found in it.
+
+    Args and errors are those of `reading`.
+    """
+    # What a view's query reads is what the view depends on.
+    query = sql.SQL(
+        "SELECT DISTINCT c.relname::text AS name FROM pg_rewrite AS r JOIN pg_depend AS d ON d.objid = r.oid"
+        " AND d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass"
+        " JOIN pg_class AS c ON c.oid = d.refobjid WHERE r.ev_class = to_regclass({view}) AND c.oid <> r.ev_class"
+        " ORDER BY name"
+    ).format(view=sql.Literal(f"pg_temp.{FEATURES}"))
+    with reading(specs, model, as_of, timeout_s=timeout_s) as reader:
+        return tuple(row["name"] for row in reader.rows(query))
+
+
 def as_known(datasets: Iterable[DatasetSpec], as_of: datetime) -> sql.Composable:
     """A WITH clause in which each dataset's name is a view of its rows as they were known at a time.
 
