@@ -58,9 +58,15 @@ def switched_on() -> bool:
         value and name.startswith("OPENLINEAGE__TRANSPORT") for name, value in os.environ.items()
     ):
         return True
-    named = os.environ.get("OPENLINEAGE_CONFIG")
-    places = [Path("openlineage.yml"), Path("~/.openlineage/openlineage.yml").expanduser()]
-    return any(path.is_file() for path in ([Path(named)] if named else []) + places)
+    places = (os.environ.get("OPENLINEAGE_CONFIG"), "openlineage.yml", "~/.openlineage/openlineage.yml")
+    return any(_is_file(place) for place in places if place)
+
+
+def _is_file(place: str) -> bool:
+    try:
+        return Path(place).expanduser().is_file()
+    except (OSError, RuntimeError):  # a folder that may not be read, a user without a home
+        return False
 
 
 def ingest(run: TaskRun, dataset: DatasetSpec) -> AbstractContextManager[Told[list[BatchOutcome]]]:

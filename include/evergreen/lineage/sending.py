@@ -50,14 +50,18 @@ class Sending:
             error: why the step failed; None: it did not.
         """
         last = self._beside(self._finish, datetime.now(timezone.utc), facts, error)
-        last.join(WAIT_S)
+        if last.is_alive():
+            last.join(WAIT_S)
         if last.is_alive():
             self._warn(f"the lineage server took no event within {WAIT_S:g} s")
 
     def _beside(self, do: Callable[..., None], *given: Any) -> threading.Thread:
         # A daemon: the process does not wait for it at its end.
         thread = threading.Thread(target=self._guarded, args=(do, *given), name=_THREAD, daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # the machine has no thread left
+            self._warn(str(error))
         return thread
 
     def _guarded(self, do: Callable[..., None], *given: Any) -> None:
@@ -74,7 +78,8 @@ class Sending:
     def _finish(self, at: datetime, facts: Callable[[], Facts], error: BaseException | None) -> None:
         from evergreen.lineage import events, steps
 
-        self._first.join()
+        if self._first.is_alive():
+            self._first.join()
         try:
             found = facts()
         except Exception as problem:

@@ -6,14 +6,17 @@ import csv
 import importlib
 import json
 import logging
+import os
 import pkgutil
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +38,15 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture(autouse=True)
-def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [n for n in __import__("os").environ if n.startswith("OPENLINEAGE")]:
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in [n for n in os.environ if n.startswith("OPENLINEAGE")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    yield
+    # The client writes some of its own.
+    for name in [n for n in os.environ if n.startswith("OPENLINEAGE")]:
+        del os.environ[name]
 
 
 @pytest.fixture
@@ -239,7 +246,7 @@ def test_from_file_to_judgement_is_one_graph(
     assert versions == [("rides", "1"), ("rides/1", "1")]
     assert {d["facets"]["datasetType"]["datasetType"] for d in fitted["outputs"]} == {"MODEL"}
 
-    password = __import__("os").environ["EVERGREEN_WAREHOUSE_URL"].split(":")[2].partition("@")[0]
+    password = os.environ["EVERGREEN_WAREHOUSE_URL"].split(":")[2].partition("@")[0]
     assert len(password) > 10
     assert password not in json.dumps(found)
 
@@ -354,6 +361,44 @@ def test_its_file_switches_it_on(tmp_path: Path) -> None:
     assert not switched_on()
     (tmp_path / "openlineage.yml").write_text("transport: {type: console}\n")
     assert switched_on()
+
+
+def test_the_one_setting_sends_to_a_server(
+    world: Any, dataset: DatasetSpec, landing: Path, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came: list[tuple[str, str | None, dict[str, Any]]] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            came.append((self.path, self.headers["Authorization"], json.loads(body)))
+            self.send_response(201)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OPENLINEAGE_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("OPENLINEAGE_API_KEY", "a key")
+        monkeypatch.setenv("OPENLINEAGE_NAMESPACE", "team")
+        ingested(dataset, start)
+        server.shutdown()
+    assert [(path, key, event["eventType"]) for path, key, event in came] == [
+        ("/api/v1/lineage", "Bearer a key", "START"), ("/api/v1/lineage", "Bearer a key", "COMPLETE"),
+    ]  # fmt: skip
+    assert {event["job"]["namespace"] for *_, event in came} == {"team"}
+    for *_, event in came:
+        check_by_schema(event)
+
+
+def test_facts_that_cannot_be_told_cost_the_event_its_datasets_alone(
+    events: Events, start: Any, caplog: Any
+) -> None:
+    """No warehouse is set, so nobody can say what it is called."""
+    with caplog.at_level(logging.WARNING), lineage.ingest(task("ingest__x", "land", start), None):  # type: ignore[arg-type]
+        pass
+    assert [e["eventType"] for e in events()] == ["START", "COMPLETE"]
+    (warning,) = (r.getMessage() for r in caplog.records)
+    assert "without its datasets" in warning
 
 
 def down(dataset: DatasetSpec, start: Any, url: str, monkeypatch: pytest.MonkeyPatch) -> float:
