@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from importlib import metadata
 
 from openlineage.client import OpenLineageClient
 from openlineage.client.event_v2 import Job, Run, RunEvent, RunState
@@ -13,6 +14,7 @@ from openlineage.client.facet_v2 import (
     job_type_job,
     nominal_time_run,
     parent_run,
+    processing_engine_run,
     set_producer,
 )
 from openlineage.client.uuid import generate_static_uuid
@@ -66,6 +68,10 @@ def _event(run: TaskRun, state: RunState, at: datetime, facts: Facts, more: dict
             facets={
                 "parent": parent,
                 "nominalTime": nominal_time_run.NominalTimeRunFacet(nominalStartTime=_iso(run.as_of)),
+                # Servers tell by it what kind of job this is; DataHub refuses an event of a producer that it does not know without.
+                "processing_engine": processing_engine_run.ProcessingEngineRunFacet(
+                    version=metadata.version("apache-airflow-core"), name="Airflow"
+                ),
                 **more,
             },
         ),
