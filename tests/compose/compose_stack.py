@@ -29,7 +29,7 @@ class Stack:
         write(self.env)
         self.secrets = read(self.env)
         self.ports = {"EVERGREEN_PORT": "18080", "MLFLOW_PORT": "15000", "MAIL_PORT": "18025"}
-        self.settings = {"EVERGREEN_SCHEDULES": "off"}
+        self.files = [REPOSITORY / "docker-compose.yaml"]
         self.api = AirflowApi(
             f"http://127.0.0.1:{self.ports['EVERGREEN_PORT']}", "admin", self.secrets["AIRFLOW_PASSWORD"]
         )
@@ -37,11 +37,11 @@ class Stack:
     def compose(self, *arguments: str, timeout_s: float = 900, check: bool = True) -> str:
         """Run a command of compose; its output."""
         command = [
-            *COMPOSE, "-f", str(REPOSITORY / "docker-compose.yaml"), "--env-file", str(self.env), "--project-name", PROJECT,
+            *COMPOSE, *(part for file in self.files for part in ("-f", str(file))), "--env-file", str(self.env), "--project-name", PROJECT,
             "--profile", "dev", *arguments,
         ]  # fmt: skip
         done = subprocess.run(
-            command, env={**os.environ, **self.ports, **self.settings}, cwd=REPOSITORY, timeout=timeout_s,
+            command, env={**os.environ, **self.ports, "EVERGREEN_SCHEDULES": "off"}, cwd=REPOSITORY, timeout=timeout_s,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0 or not check, done.stdout[-3000:]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import yaml
 from compose_stack import Stack
 
 DAG = "train__bike_demand"
@@ -19,8 +21,11 @@ for process in psutil.process_iter(["name", "cmdline"]):
 """
 
 
-def test_a_task_that_outlives_the_visibility_timeout_is_not_done_twice(stack: Stack) -> None:
-    stack.settings["AIRFLOW_VISIBILITY_TIMEOUT"] = str(TIMEOUT_S)
+def test_a_task_that_outlives_the_visibility_timeout_is_not_done_twice(stack: Stack, tmp_path: Path) -> None:
+    short = {"AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": str(TIMEOUT_S)}
+    override = tmp_path / "short.yaml"
+    override.write_text(yaml.safe_dump({"services": {"airflow-worker": {"environment": short}}}))
+    stack.files.append(override)
     try:
         stack.compose("up", "--detach", "--wait", "--scale", "airflow-worker=2")
         last = stack.rows("SELECT max(id) AS id FROM evergreen.decision")[0]["id"]
@@ -28,7 +33,9 @@ def test_a_task_that_outlives_the_visibility_timeout_is_not_done_twice(stack: St
         run = stack.api.trigger(DAG, {"as_of": newest.replace(" ", "T"), "reason": "test: delivered twice"})
         stack.task_running(DAG, run, "fit")
         worker = stack.worker_of(DAG, run, "fit")
-        assert stack.engine("exec", worker, "python", "-c", SIGNAL, "suspend").split(), "no process was stopped"
+        assert stack.engine("exec", worker, "python", "-c", SIGNAL, "suspend").split(), (
+            "no process was stopped"
+        )
         try:
             twice = stack.until(lambda: delivered_twice(stack), "a second delivery", 10 * TIMEOUT_S)
         finally:
@@ -37,15 +44,21 @@ def test_a_task_that_outlives_the_visibility_timeout_is_not_done_twice(stack: St
         state = stack.ended(DAG, run)
         rows = stack.rows(f"SELECT kind FROM evergreen.decision WHERE id > {last} AND run_id LIKE '{DAG}/%'")
         assert state == "success", rows
-        assert [row["kind"] for row in rows if row["kind"] in ("promoted", "rejected")] in (["promoted"], ["rejected"]), rows
+        assert [row["kind"] for row in rows if row["kind"] in ("promoted", "rejected")] in (
+            ["promoted"],
+            ["rejected"],
+        ), rows
         tasks = stack.api.call("GET", f"dags/{DAG}/dagRuns/{run}/taskInstances/fit")
         assert tasks["try_number"] == 1
     finally:
-        del stack.settings["AIRFLOW_VISIBILITY_TIMEOUT"]
+        stack.files.remove(override)
         stack.compose("up", "--detach", "--wait", "--scale", "airflow-worker=2")
 
 
 def delivered_twice(stack: Stack) -> set[str]:
     """Ids of the tasks that workers have received more than once."""
-    received = re.findall(r"Task execute_workload\[([0-9a-f-]+)\] received", stack.compose("logs", "--no-color", "airflow-worker"))
+    received = re.findall(
+        r"Task execute_workload\[([0-9a-f-]+)\] received",
+        stack.compose("logs", "--no-color", "airflow-worker"),
+    )
     return {one for one in received if received.count(one) > 1}
