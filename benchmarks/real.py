@@ -132,7 +132,8 @@ def landed(data: Real) -> Iterator[Specs]:
 
 def changed(model: ModelSpec, **changes: object) -> ModelSpec:
     """A model that differs: sections are merged, other fields replaced."""
-    content = model.model_dump()
+    # A default may mean more than its value: `monitoring.freshness` is a hard limit only where it is set.
+    content = model.model_dump(exclude_unset=True)
     for name, value in changes.items():
-        content[name] = {**content[name], **value} if isinstance(value, dict) else value
+        content[name] = {**content.get(name, {}), **value} if isinstance(value, dict) else value
     return ModelSpec.model_validate(content)

@@ -80,17 +80,14 @@ class Asked:
         return replace(self, policies=(*self.policies, *others))
 
     def write(self) -> None:
-        """Write it into its folder."""
+        """Write it into its folder: of the specs what their files say, because a default may mean more than its value, as `freshness`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {
-            "model": self.model.model_dump(mode="json"),
-            "datasets": {n: d.model_dump(mode="json") for n, d in self.specs.datasets.items()},
+            "model": _written(self.model),
+            "datasets": {n: _written(d) for n, d in self.specs.datasets.items()},
             "from": self.begin.isoformat(),
             "to": self.end.isoformat(),
-            "policies": [
-                {"name": p.name, "spec": m.model_dump(mode="json") if p.spec else None}
-                for p, m in self.policies
-            ],
+            "policies": [{"name": p.name, "spec": _written(m) if p.spec else None} for p, m in self.policies],
             "provenance": self.provenance,
         }
         write_json(self.folder / FILE, content)
@@ -112,6 +109,10 @@ class Asked:
             folder=folder,
             provenance=content["provenance"],
         )
+
+
+def _written(spec: ModelSpec | DatasetSpec) -> dict[str, Any]:
+    return spec.model_dump(mode="json", exclude_unset=True)
 
 
 def ask(
@@ -147,7 +148,7 @@ def ask(
     with connect(timeout_s=1500) as conn:
         data = {d.name: asdict(contents(conn, d, end)) for d in specs.datasets_of(model)}
     provenance = {"commit": git_commit(), "libraries": library_versions(), "data": data}
-    told = json.dumps([spec_document(specs, model), provenance], sort_keys=True)
+    told = json.dumps([spec_document(specs, model), _written(model), provenance], sort_keys=True)
     digest = hashlib.sha256(told.encode()).hexdigest()[:8]
     home = home or settings.HOME.path() / "replays"
     folder = home / model.name / f"{begin:%Y%m%d}-{end:%Y%m%d}-{digest}"

@@ -19,9 +19,11 @@ from evergreen.monitoring.judgement import (
     What,
 )
 from evergreen.replay import output, records, result
+from evergreen.replay.asked import Asked
 from evergreen.replay.policies import Kind as Wanted
 from evergreen.replay.policies import moments, parse, parse_all, scheduled
 from evergreen.replay.progress import Progress
+from evergreen.spec import ModelSpec, Specs
 
 T = datetime(2024, 5, 6, tzinfo=timezone.utc)
 ENDS = [T + timedelta(days=3 * n) for n in range(1, 41)]
@@ -78,6 +80,24 @@ def test_random_moments_are_window_ends_and_follow_from_the_seed():
     assert len(moments(parse("even:7"), ENDS)) == 7
     assert sorted(moments(parse("even:3"), ENDS)) == [ENDS[10], ENDS[20], ENDS[30]]
     assert [t for t in ENDS if scheduled(parse("random:7:1"), ENDS, t, T)] == sorted(found)
+
+
+@pytest.mark.parametrize("written", [{}, {"freshness": "36h"}], ids=["by-default", "set"])
+def test_a_worker_reads_the_spec_as_it_was_written(tmp_path, written):
+    """A default that is written out would be another setting: the feed's own rhythm counts only where freshness is not set."""
+    model = ModelSpec.model_validate({
+        "name": "rides", "task": "regression", "datasets": ["d"], "key": ["ts"], "event_time": "ts",
+        "label": {"column": "y", "delay": "1h"}, "features": {"numeric": ["x"]}, "query": "SELECT 1", "monitoring": {"window": "1d", **written},
+    })  # fmt: skip
+    slower = model.model_copy(update={"monitoring": model.monitoring.model_copy(update={"min_rows": 7})})
+    spec = tmp_path / "slower.yaml"
+    spec.touch()
+    policies = ((parse("never"), model), (parse(str(spec)), slower))
+    Asked(Specs({}, {"rides": model}), model, T, ENDS[-1], policies, tmp_path, {}).write()
+    read = Asked.read(tmp_path)
+    assert (read.model, [m for _, m in read.policies]) == (model, [model, slower])
+    for one in (read.model, *(m for _, m in read.policies)):
+        assert ("freshness" in one.monitoring.model_fields_set) == bool(written)
 
 
 def test_records_come_back_from_json_as_they_are():
