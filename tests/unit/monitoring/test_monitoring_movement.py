@@ -99,6 +99,22 @@ def test_windows_that_are_harder_than_others_widen_the_limit():
     assert hard.factor(0.01, 200) > 1.5 * calm.factor(0.01, 200)
 
 
+def test_a_sample_with_few_rows_of_the_holdout_does_not_widen_the_limit_by_their_number():
+    """Rows of a day share its difficulty, so chance is no smaller among many rows of it, and no larger among few."""
+    rng, days, held, rows, every = np.random.default_rng(3), 60, 14, 2000, 80
+    times = (DAY * np.arange(days * rows) / rows).astype(np.int64)
+    error = rng.normal(size=days * rows) * np.repeat(np.exp(rng.normal(0, 0.25, days)), rows)
+    whole = Outside(times, np.zeros(len(times)), error)
+    few = Outside(times[::every], np.zeros(len(times[::every])), error[::every])
+    begin = (days - held) * rows
+    holdout = Outside(times[begin:], np.zeros(held * rows), error[begin:])
+    of_all, of_few = (learn("mae", holdout, past, DAY, rows, 20_000, 7) for past in (whole, few))
+    assert of_few.spread[-1] > 0.6 * of_few.spread[0], "chance does not shrink with the rows"
+    assert of_few.windows == of_all.windows == days
+    assert of_few.zero <= max(of_few.spread) ** 2
+    assert of_few.factor(0.01, rows) < 1.25 * of_all.factor(0.01, rows)
+
+
 def test_what_chance_explains_of_the_past_windows_is_taken_off():
     found, _ = moved("quiet", 56, 14, 200, 1)
     assert found.between == pytest.approx(found.between_chance, rel=0.5)
