@@ -24,6 +24,7 @@ from evergreen.spec import (
     format_duration,
     json_schema,
     load_specs,
+    metric_name,
     passable,
     worse,
 )
@@ -150,17 +151,17 @@ def _no_rows(model: ModelSpec) -> Problem:
 
 def check_alarms(conn: Connection, model: ModelSpec) -> list[Problem]:
     """What is known of the watch on the champion's served error: that it can hardly alarm on so few rows, or at once."""
-    from evergreen.ledger import champions
+    from evergreen.ledger import champions, promotion
     from evergreen.warehouse.connection import fetch
 
     if not fetch(conn, "SELECT to_regclass('evergreen.decision') IS NOT NULL AS there")[0]["there"]:
         return []
-    newest = max(champions(conn, model.name), key=lambda d: d.id or 0, default=None)
-    told = newest.evidence.get("error_limit") if newest else ""
+    made = promotion(champions(conn, model.name))
+    told = made.evidence.get("error_limit") if made else ""
     file = f"models/{model.name}.yaml"
     found = [Problem(file, "monitoring.performance", "", f"the champion's watch: {told}")] if told else []
     metric, limit = model.performance_metric, model.monitoring.performance.limit
-    holdout = (newest.evidence.get("holdout") or {}).get(metric) if newest else None
+    holdout = (made.evidence.get("holdout") or {}).get(metric) if made else None
     if (
         limit is not None
         and holdout is not None
@@ -168,7 +169,7 @@ def check_alarms(conn: Connection, model: ModelSpec) -> list[Problem]:
         and "monitoring.performance.limit" not in (told or "")
     ):
         text = (
-            f"is better than the {metric} of the champion's holdout, {holdout:.4g}: it alarms from the first window on, unless "
+            f"is better than the {metric_name(metric)} of the champion's holdout, {holdout:.4g}: it alarms from the first window on, unless "
             "served rows are easier"
         )
         found.append(Problem(file, "monitoring.performance.limit", f"{limit:g}", text))
@@ -180,7 +181,7 @@ def _never_alarms(model: ModelSpec) -> list[Problem]:
     metric, share = model.performance_metric, model.monitoring.performance.max_worse
     if share < 1 or passable(metric, 0.0):
         return []
-    text = f"{metric} cannot fall by so much, so its error never alarms; areas under the curve move little, write 0.02"
+    text = f"{metric_name(metric)} cannot fall by so much, so its error never alarms; areas under the curve move little, write 0.02"
     return [Problem(f"models/{model.name}.yaml", "monitoring.performance.max_worse", f"{share:g}", text)]
 
 

@@ -15,9 +15,9 @@ from evergreen.alerting.links import (
     mlflow_report_url,
     mlflow_version_url,
 )
-from evergreen.ledger import WITHOUT_DRIFT, Decision, Kind, champions, find
+from evergreen.ledger import WITHOUT_DRIFT, Decision, Kind, TriggerReason, champions, find
 from evergreen.monitoring.episode import conclusive
-from evergreen.spec import LARGER_IS_BETTER, METRICS
+from evergreen.spec import LARGER_IS_BETTER, METRICS, metric_name
 from evergreen.warehouse.connection import Connection
 
 COMPARISONS = ("beats_champion", "not_worse_than_champion", "not_surely_worse", "not_much_worse")
@@ -27,6 +27,7 @@ BOUNDS = {
     "not_worse_than_champion": "not worse than the champion: better at least by",
     "not_surely_worse": "not surely worse than the champion: better at most by",
     "not_much_worse": "not much worse than the champion: better, as measured, by",
+    "calibration": "probabilities as true as the champion's: their error is larger at least by",
 }
 BELOW_BASELINE = (
     "A forecast without a model beats {} on these rows: look at its features and labels, change what is trained, or use that forecast "
@@ -190,14 +191,14 @@ def metric_table(known: Known, metric: str | None) -> tuple[Table, ...]:
         return ()
     shown = [party for party in PARTIES if parties[party] or party == "challenger"]
     rows = tuple(
-        (words.metric_name(name), *(words.num(parties[p].get(name)) for p in shown),
+        (metric_name(name), *(words.num(parties[p].get(name)) for p in shown),
          "larger" if name in LARGER_IS_BETTER else "smaller")
         for name in names
     )  # fmt: skip
     return (
         Table(
             "On the same holdout rows", ("Metric", *(p.capitalize() for p in shown), "Better is"), rows,
-            note=f"{words.metric_name(metric)} decides." if metric else "",
+            note=f"{metric_name(metric)} decides." if metric else "",
         ),
     )  # fmt: skip
 
@@ -215,7 +216,7 @@ def check_table(known: Known, *, only_failed: bool) -> tuple[Table, ...]:
             or c.get("check") in (*COMPARISONS, "holdout_rows", "baseline_beats_both")
         ]
     rows = tuple(
-        (words.reason(BOUNDS.get(str(c.get("check"))) if _compares(c) else c.get("check")), _of_check(c, "value"), _of_check(c, "limit"),
+        (_label(c), _of_check(c, "value"), _of_check(c, "limit"),
          "passed" if c.get("passed") is True else "failed")
         for c in chosen
     )  # fmt: skip
@@ -230,6 +231,20 @@ def check_table(known: Known, *, only_failed: bool) -> tuple[Table, ...]:
     return (Table(title, ("Check", "Value", "Limit", "Result"), rows, bad, f"{note}." if note else ""),)
 
 
+def _label(check: Mapping[str, Any]) -> str:
+    """What a check's value is: the end of an interval is called one, and a metric by its name."""
+    code, sentence = str(check.get("check")), str(check.get("sentence"))
+    if _in_slice(check):
+        measured = "better at most by" if "surely below" in sentence else "better, as measured, by"
+        return f"not worse in {code.removeprefix('slice_')}: {measured}"
+    if code in BOUNDS and (_compares(check) or code not in COMPARISONS):
+        return BOUNDS[code]
+    who, _, metric = code.partition("_")
+    if who in PARTIES and metric_name(metric) != metric:
+        return f"{metric_name(metric)} of the {who}"
+    return words.reason(code)
+
+
 def _of_check(check: Mapping[str, Any], name: str) -> str:
     """A check's number; an improvement over the champion is a share of the distance from perfect."""
     if _compares(check) and (found := number(dict(check), name)) is not None:
@@ -239,7 +254,15 @@ def _of_check(check: Mapping[str, Any], name: str) -> str:
 
 def _compares(check: Mapping[str, Any]) -> bool:
     """Whether a check is of the improvement over the champion; an early release compared the metrics themselves."""
-    return str(check.get("check")) in COMPARISONS and "improvement" in str(check.get("sentence"))
+    whole = str(check.get("check")) in COMPARISONS and "improvement" in str(check.get("sentence"))
+    return whole or _in_slice(check)
+
+
+def _in_slice(check: Mapping[str, Any]) -> bool:
+    """Whether a check is of the improvement on a part of the rows."""
+    return str(check.get("check")).startswith("slice_") and str(check.get("sentence")).startswith(
+        "the improvement in "
+    )
 
 
 def trigger(conn: Connection, known: Known) -> str:
@@ -286,7 +309,7 @@ def _numbers(known: Known, metric: str | None) -> str:
         return ""
     values = {party: metrics_of(known, party).get(metric) for party in PARTIES}
     shown = [f"{party} {words.num(values[party])}" for party in PARTIES if values[party] is not None]
-    return f"{words.metric_name(metric)} on the same rows: {', '.join(shown)}." if shown else ""
+    return f"{metric_name(metric)} on the same rows: {', '.join(shown)}." if shown else ""
 
 
 def _why(known: Known) -> str:
@@ -328,9 +351,7 @@ def _watch_table(known: Known) -> tuple[Table, ...]:
         f"perfect) is {_share(told, 'improvement')}, surely below {_share(told, 'at_most')}; {_share(told, 'margin')} worse is "
         f"allowed. Look {words.num(told.get('look'))} of {words.num(told.get('looks'))}."
     )
-    return (
-        Table("On the same new rows", ("Champion", words.metric_name(metric)), rows, (True, False), note),
-    )
+    return (Table("On the same new rows", ("Champion", metric_name(metric)), rows, (True, False), note),)
 
 
 def _share(told: Mapping[str, Any], name: str) -> str:
@@ -357,15 +378,22 @@ def _rejected_steps(known: Known, champion: Any) -> tuple[str, ...]:
         steps.append(
             "The gate could not tell, so the requests above are closed unanswered; after the cool-down what goes on asks again."
         )
+    elif requested and known.evidence.get("trigger") == TriggerReason.DECAY.value:
+        steps.append(
+            "The request above is answered by this. Decay is asked for once for each champion; after this its age asks "
+            "(monitoring.trigger.max_age), and an alarm does."
+        )
     elif requested and known.evidence.get("trigger") in WITHOUT_DRIFT:
         steps.append(
             "The request above is answered by this; it asks again only when as much has changed once more."
         )
     elif requested:
         steps.append(
-            "The retrain requests above are answered by this; the same drift asks for two trainings at most, then a person is told."
+            "The retrain requests above are answered by this. After two answers to the same drift a person is told, and when it is asked "
+            "for again."
         )
-    if known.decision is not None and known.decision.kind is Kind.REJECTED:
+    nightly = known.model is None or known.model.schedule is not None
+    if known.decision is not None and known.decision.kind is Kind.REJECTED and nightly:
         steps.append("The next nightly training makes a new challenger; nothing needs to be done for that.")
     if champion:
         steps.append(

@@ -28,7 +28,7 @@ from evergreen.alerting.week import (
     model_week,
 )
 from evergreen.ledger import Kind
-from evergreen.spec import LARGER_IS_BETTER
+from evergreen.spec import LARGER_IS_BETTER, metric_name
 from evergreen.warehouse.connection import Connection
 
 MOST_ROWS = 40
@@ -140,7 +140,7 @@ def _letter(
         if png
         else None,
         next_title="What to do",
-        steps=_steps(given_up, mails, below),
+        steps=_steps(given_up, mails, below, models),
         links=(("Airflow", airflow_dag_url("digest")),),
     )
 
@@ -157,9 +157,15 @@ def _lead(going_on: Sequence[Thread], mails: Sequence[Unsent], below: Sequence[M
 
 
 def _steps(
-    given_up: Sequence[answered.Waiting], mails: Sequence[Unsent], below: Sequence[ModelWeek]
+    given_up: Sequence[answered.Waiting],
+    mails: Sequence[Unsent],
+    below: Sequence[ModelWeek],
+    models: Sequence[ModelWeek],
 ) -> tuple[str, ...]:
     steps = [BELOW] if below else []
+    steps += [f"The watch on the error of {m.name}: {m.error_limit}." for m in models if m.error_limit][
+        :MOST_ROWS
+    ]
     if given_up:
         told = "; ".join(f"{w.model}: {w.later or 'a drift is still there'}" for w in given_up[:MOST_ROWS])
         steps.append(
@@ -211,7 +217,7 @@ def _error(week: ModelWeek) -> str:
         for window, said in ((measured, ""), (estimated, f" ({ESTIMATED})"))
         if window
     ]
-    return f"{words.metric_name(week.metric)} {'; since then '.join(told)}" if told else words.MISSING
+    return f"{metric_name(week.metric)} {'; since then '.join(told)}" if told else words.MISSING
 
 
 def _beside_baseline(metric: str, window: Window) -> str:

@@ -174,12 +174,21 @@ def _next_steps(known: Known) -> tuple[str, ...]:
     if decision is not None and decision.kind is Kind.RETRAIN_REQUESTED:
         return (
             f"A retraining is requested (ledger decision {decision.id}) and train__{known.name} is woken for it "
-            "now; if a training is already running, the request waits for its turn and the nightly run sweeps it up.",
+            f"now; if a training is already running, the request waits for its turn{_swept(known)}.",
             f"The new version replaces the champion only if it is {_asked(known, decision)} on the same rows; you get an e-mail "
             "either way.",
             "Until then the present champion keeps scoring.",
         )
     return ("No retraining was decided with this alarm. The present champion keeps scoring.",)
+
+
+def _swept(known: Known) -> str:
+    """That the nightly run takes up what is open, where there is one."""
+    return (
+        ""
+        if known.model is not None and known.model.schedule is None
+        else " and the nightly run sweeps it up"
+    )
 
 
 def _asked(known: Known, decision: Decision) -> str:

@@ -10,6 +10,7 @@ from evergreen.alerting.history import number
 from evergreen.alerting.letter import Known, Table, show
 from evergreen.monitoring.judgement import MetricResult
 from evergreen.monitoring.wording import sentence
+from evergreen.spec import metric_name
 from evergreen.warehouse.connection import Connection, fetch
 
 MOST_ROWS = 12
@@ -73,7 +74,7 @@ def violation_table(violations: Sequence[dict[str, Any]], title: str) -> tuple[T
         times = f"{value / limit:.1f} x" if value is not None and limit else ""
         if v["kind"] in ERRORS:
             estimated = "" if v["kind"] == "performance" else ", estimated without labels"
-            column, measure = "served predictions", f"{words.metric_name(v.get('statistic'))}{estimated}"
+            column, measure = "served predictions", f"{metric_name(v.get('statistic'))}{estimated}"
         else:
             column, measure = (
                 words.column_name(v.get("column")),
@@ -108,7 +109,7 @@ def error_of(judgement: dict[str, Any] | None) -> str | None:
     for name, found in ((judgement or {}).get("metrics") or {}).items():
         if isinstance(found, dict) and found.get("state") not in (None, "shown"):
             result = MetricResult(**{"value": None, "limit": None, "reference": None, **found})
-            return sentence(name, result, called=words.metric_name(name))
+            return sentence(name, result)
     return None
 
 

@@ -31,10 +31,9 @@ from evergreen.alerting.drawing import (
     png,
 )
 from evergreen.alerting.history import Reign, Window, marks, reigns, windows
-from evergreen.alerting.words import metric_name
 from evergreen.alerting.worst import worst_columns_png
 from evergreen.ledger import Decision, Kind
-from evergreen.spec import ModelSpec
+from evergreen.spec import ModelSpec, metric_name
 from evergreen.warehouse.connection import Connection
 
 __all__ = ["timeline_png", "worst_columns_png"]

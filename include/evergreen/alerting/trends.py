@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from evergreen.alerting.drawing import BLUE, INK, RED, beyond, clean, estimated_key, hollow, png
 from evergreen.alerting.week import ModelWeek
-from evergreen.alerting.words import metric_name
+from evergreen.spec import metric_name
 
 MOST_PANELS = 6
 

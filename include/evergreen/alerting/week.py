@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from evergreen.alerting.history import Window, windows
 from evergreen.alerting.threads import Thread, open_ones
-from evergreen.ledger import Kind, champions, dataset_subject, model_subject
+from evergreen.ledger import Kind, champions, dataset_subject, model_subject, promotion
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -45,6 +45,7 @@ class ModelWeek:
         not_yet: those whose served error could not be judged yet, because labels are missing; also where it is estimated.
         metric: the served metric that is watched.
         trend: the newest windows, oldest first, with that metric.
+        error_limit: why the watch on the champion's error can hardly alarm, and what could, as its training found; else empty.
         below_baseline: what the newest training of the champion's week found, where the naive baseline beats it; else empty.
         decided: what was decided in the week.
         open: incidents that have not ended.
@@ -61,6 +62,7 @@ class ModelWeek:
     not_yet: int
     metric: str
     trend: tuple[Window, ...]
+    error_limit: str
     below_baseline: str
     decided: tuple[Decided, ...]
     open: tuple[Thread, ...]
@@ -85,7 +87,7 @@ def model_week(conn: Connection, model: ModelSpec, as_of: datetime) -> ModelWeek
     """The week of a model that ends with `as_of`."""
     subject, metric = model_subject(model.name), model.performance_metric
     changes = champions(conn, model.name, as_of)
-    champion = changes[0].version if changes else None
+    champion, made = changes[0].version if changes else None, promotion(changes)
     counts = fetch(
         conn,
         "SELECT count(*)::int AS judged, count(*) FILTER (WHERE status = 'violation')::int AS violations,"
@@ -111,6 +113,7 @@ def model_week(conn: Connection, model: ModelSpec, as_of: datetime) -> ModelWeek
         since=changes[0].effective_from if changes else None,
         metric=metric,
         trend=tuple(windows(conn, model.name, metric, until=as_of)[-TREND_WINDOWS:]),
+        error_limit=str(made.evidence.get("error_limit") or "") if made else "",
         below_baseline=_below_baseline(conn, subject, champion, as_of),
         decided=_decided(conn, subject, as_of),
         open=tuple(open_ones(conn, subject, as_of=as_of)),

@@ -104,10 +104,6 @@ REASONS = {
     "no_space": "a disk was full",
     "fresh_rows": "judged rows that the champion had learnt",
 }
-METRICS = {
-    "rmse": "RMSE", "mae": "MAE", "r2": "R²", "roc_auc": "ROC AUC", "pr_auc": "PR AUC", "log_loss": "log loss",
-    "brier": "Brier score", "mape": "MAPE", "wape": "WAPE", "pinball": "pinball loss", "accuracy": "accuracy", "f1": "F1",
-}  # fmt: skip
 STATISTICS = {
     "wasserstein": "Wasserstein distance from reference",
     "jensenshannon": "Jensen-Shannon distance from reference",
@@ -122,11 +118,6 @@ def reason(code: Any) -> str:
     if not code or not isinstance(code, str):
         return MISSING
     return REASONS.get(code, code if "." in code else code.replace("_", " "))
-
-
-def metric_name(code: Any) -> str:
-    """A metric as it is written in text: `rmse` is RMSE."""
-    return METRICS.get(str(code), str(code))
 
 
 def statistic_name(kind: str, statistic: str) -> str:

@@ -17,7 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from evergreen.alerting.drawing import BLUE, INK, RED, beyond, clean, estimated_key, hollow, png
 from evergreen.alerting.history import number, windows
 from evergreen.alerting.judgements import ERRORS
-from evergreen.alerting.words import column_name, metric_name, statistic_name
+from evergreen.alerting.words import column_name, statistic_name
+from evergreen.spec import metric_name
 from evergreen.warehouse.connection import Connection, fetch
 
 

@@ -206,6 +206,15 @@ def champions(conn: Connection, model: str, as_of: datetime | None = None) -> li
     return find(conn, model_subject(model), (Kind.PROMOTED, Kind.ROLLED_BACK), as_of=as_of)
 
 
+def promotion(changes: Sequence[Decision]) -> Decision | None:
+    """The promotion by which the champion of now came to office first: that of its version, also after a rollback to it.
+
+    Args:
+        changes: what `champions` gives.
+    """
+    return next((d for d in changes if d.kind is Kind.PROMOTED and d.version == changes[0].version), None)
+
+
 def lock(conn: Connection, model: str) -> None:
     """Hold the model's lock until the transaction ends: one change of champion at a time."""
     with conn.cursor() as cursor:

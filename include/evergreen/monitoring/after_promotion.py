@@ -27,7 +27,7 @@ from evergreen.ledger import Decision, Kind
 from evergreen.monitoring import superseded
 from evergreen.registry.rollback import Finding, rollback
 from evergreen.registry.watched import Watched, watched
-from evergreen.spec import ModelSpec, Specs
+from evergreen.spec import ModelSpec, Specs, metric_name
 from evergreen.training import compare, metrics
 from evergreen.training.compare import Improvement
 from evergreen.warehouse import features, views
@@ -355,7 +355,7 @@ def _message(model: ModelSpec, found: Watched, champion: registry.Champion, seen
         else f"the improvement is {how.point:.1%}, at most {how.high:.1%}"
     )
     return (
-        f"{model.gate_metric} of version {champion.version} is {_number(seen.new)}, of version {found.previous} "
+        f"{metric_name(model.gate_metric)} of version {champion.version} is {_number(seen.new)}, of version {found.previous} "
         f"{_number(seen.previous)}, on {seen.rows} rows since {champion.trained_until:%Y-%m-%d %H:%M} UTC: {surely}"
     )
 

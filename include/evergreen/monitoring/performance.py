@@ -22,7 +22,15 @@ from evergreen.monitoring.profile import as_numbers
 from evergreen.monitoring.reads import BEYOND
 from evergreen.monitoring.reference import Frame, Reference
 from evergreen.monitoring.windows import Facts
-from evergreen.spec import IN_LABEL_UNITS, LARGER_IS_BETTER, METRICS, ModelSpec, format_duration, passable
+from evergreen.spec import (
+    IN_LABEL_UNITS,
+    LARGER_IS_BETTER,
+    METRICS,
+    ModelSpec,
+    format_duration,
+    metric_name,
+    passable,
+)
 from evergreen.spec import worse as worse_than
 from evergreen.training import compare, weighted
 from evergreen.training.metrics import compute
@@ -118,7 +126,7 @@ def _learnt(model: ModelSpec, reference: Reference, rows: int) -> Limit:
     said = (
         f"what was learnt cannot alarm on so few rows: chance alone reaches {learnt:.4g} on {rows}; the limit is {what}"
         if passable(metric, value)
-        else f"cannot alarm on so few rows, nor with this max_worse: no {metric} is worse than {value:.4g}"
+        else f"cannot alarm on so few rows, nor with this max_worse: no {metric_name(metric)} is worse than {value:.4g}"
     )
     return Limit(value, learnt, f"{said}{ADVICE}")
 
@@ -191,7 +199,7 @@ def about_usual_windows(model: ModelSpec, reference: Reference, rows_learnt: Fra
     if not found.note and not blind:
         return strict
     said = (
-        f"{metric} of windows of {rows} rows, as is usual: limit {found.value:.4g} (holdout "
+        f"{metric_name(metric)} of windows of {rows} rows, as is usual: limit {found.value:.4g} (holdout "
         f"{reference.holdout_metrics[metric]:.4g})"
     )
     if found.note:
@@ -216,7 +224,7 @@ def too_strict(model: ModelSpec, holdout: float) -> str:
     if own is None or not worse_than(metric, holdout, own):
         return ""
     return (
-        f"monitoring.performance.limit {own:g} is better than the {metric} of the holdout, {holdout:.4g}: it alarms from the "
+        f"monitoring.performance.limit {own:g} is better than the {metric_name(metric)} of the holdout, {holdout:.4g}: it alarms from the "
         "first window on, unless served rows are easier"
     )
 
@@ -302,7 +310,9 @@ def judge(
         return _without_labels(model, measure.sampled(window), reference, facts, coverage, estimator)
     known = limit_for(model, reference, len(rows))
     limit: float | None = known.value
-    problem = f"{metric} is not defined on these {len(rows)} rows (one class, or all labels equal)"
+    problem = (
+        f"{metric_name(metric)} is not defined on these {len(rows)} rows (one class, or all labels equal)"
+    )
     y, p = (rows[name].to_numpy(dtype=float) for name in ("_label", "_prediction"))
     try:
         values = compute(model.task, y, p, model.cut) if len(rows) else {}

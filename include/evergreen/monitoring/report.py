@@ -38,7 +38,7 @@ from evergreen.monitoring import page, statistics, wording
 from evergreen.monitoring.judgement import ColumnResult, Judgement, MetricResult, What
 from evergreen.monitoring.measure import frame, sampled
 from evergreen.monitoring.reference import Reference
-from evergreen.spec import LARGER_IS_BETTER
+from evergreen.spec import LARGER_IS_BETTER, metric_name
 
 DRIFT_FILE = "drift.html"
 PERFORMANCE_FILE = "performance.html"
@@ -149,7 +149,7 @@ def _violations(judgement: Judgement) -> list[str]:
         if c.violated
     ]
     found += [
-        f"served predictions: {words.metric_name(name)}{'' if m.state == 'judged' else f', {m.state}'}"
+        f"served predictions: {metric_name(name)}{'' if m.state == 'judged' else f', {m.state}'}"
         for name, m in judgement.metrics.items()
         if m.violated
     ]
@@ -331,7 +331,7 @@ def _performance_page(judgement: Judgement, task: str, window: pd.DataFrame) -> 
         ]
     metrics += [
         AsJudged(
-            metric=words.metric_name(name),
+            metric=metric_name(name),
             value=found.value,
             tests=_test(found, larger_is_better=name in LARGER_IS_BETTER),
         )

@@ -20,7 +20,7 @@ from evergreen.monitoring.facts import Facts, settled
 from evergreen.monitoring.holds import open_message, too_few_rows, too_often
 from evergreen.monitoring.judgement import Judgement, MetricResult, Status
 from evergreen.monitoring.verdict import Action, Hold, Verdict
-from evergreen.spec import LARGER_IS_BETTER, ModelSpec, format_duration
+from evergreen.spec import LARGER_IS_BETTER, ModelSpec, format_duration, metric_name
 from evergreen.spec.monitoring import AGING
 
 SHOWN = 12
@@ -153,7 +153,7 @@ def _decayed(
     return Occasion(
         TriggerReason.DECAY,
         trained_as_of.isoformat(),
-        f"{metric} was {told} in {len(hits)} of the last {len(last)} windows that could be judged, {newest.reference:.4g} on the "
+        f"{metric_name(metric)} was {told} in {len(hits)} of the last {len(last)} windows that could be judged, {newest.reference:.4g} on the "
         f"holdout: worse by more than monitoring.performance.max_worse ({model.monitoring.performance.max_worse:.0%}). Nobody is alarmed: "
         f"the limit for that is {newest.limit:.4g}",
         {

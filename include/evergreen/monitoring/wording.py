@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evergreen.monitoring.judgement import Judgement, MetricResult, Status
-from evergreen.spec import LARGER_IS_BETTER, passable
+from evergreen.spec import LARGER_IS_BETTER, metric_name, passable
 
 WITHOUT_VALUE = {"not_yet": "not yet", "another_version": "another version's"}
 
@@ -15,9 +15,9 @@ def error(judgement: Judgement) -> str:
     )
 
 
-def sentence(metric: str, found: MetricResult, called: str | None = None) -> str:
-    """One metric: its value with the interval, how many rows it rests on, its limit; `called` is its name for people."""
-    name = called or metric
+def sentence(metric: str, found: MetricResult) -> str:
+    """One metric: its value with the interval, how many rows it rests on, its limit."""
+    name = metric_name(metric)
     if found.state in WITHOUT_VALUE or found.value is None:
         return f"{name}: {WITHOUT_VALUE.get(found.state, 'could not be computed')} ({found.detail})"
     between = ""

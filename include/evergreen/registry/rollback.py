@@ -175,8 +175,8 @@ def _target(model: ModelSpec, changes: list[Decision], to_version: str | None) -
     if len(line) < 2:
         raise TerminalError(
             f"{model.name}: no champion before {'version ' + line[-1] if line else 'the first one'}; name a version that was champion "
-            f"once, or run train__{model.name}: a challenger takes its place if it is better or, where this one cannot be evaluated "
-            f"any more, if a person approves it in promote__{model.name}",
+            f"once, or run train__{model.name}: a challenger that passes the gate takes its place, and where this one cannot be "
+            f"evaluated any more, one that a person approves in promote__{model.name}",
             Reason.NO_PREVIOUS_CHAMPION,
         )
     return line[-2]

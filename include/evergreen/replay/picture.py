@@ -10,8 +10,8 @@ from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
 from evergreen.alerting.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, clean, png
-from evergreen.alerting.words import metric_name
 from evergreen.replay.result import Outcome
+from evergreen.spec import metric_name
 
 COLOURS = (GREY, BLUE, GREEN, RED, PURPLE, ORANGE, "#56b4e9", "#f0e442", INK)
 MARKERS = {"promoted": "o", "rejected": "x", "failed": "v"}

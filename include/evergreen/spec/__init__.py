@@ -16,6 +16,7 @@ from evergreen.spec.metrics import (
     LARGER_IS_BETTER,
     METRICS,
     THRESHOLD,
+    metric_name,
     passable,
     worse,
 )
@@ -28,5 +29,5 @@ __all__ = [
     "BY_CUT", "IN_LABEL_UNITS", "LARGER_IS_BETTER", "METRICS", "RESERVED_COLUMNS", "THRESHOLD", "Column", "ColumnType", "DatasetSpec", "Drift", "Expectation", "ModelSpec",
     "Monitoring",
     "Problem", "Specs", "format_duration", "json_schema", "load_dataset", "load_model", "load_specs",
-    "parse_duration", "passable", "worse",
+    "metric_name", "parse_duration", "passable", "worse",
 ]  # fmt: skip

@@ -12,6 +12,11 @@ METRICS: dict[str, tuple[str, ...]] = {
     "binary": ("roc_auc", "pr_auc", "log_loss", "brier", "accuracy", "f1"),
 }
 LARGER_IS_BETTER = frozenset({"r2", "roc_auc", "pr_auc", "accuracy", "f1"})
+# As people write them.
+_NAMES = {
+    "rmse": "RMSE", "mae": "MAE", "r2": "R²", "roc_auc": "ROC AUC", "pr_auc": "PR AUC", "log_loss": "log loss",
+    "brier": "Brier score", "mape": "MAPE", "wape": "WAPE", "pinball": "pinball loss", "accuracy": "accuracy", "f1": "F1",
+}  # fmt: skip
 # Those that scale with the label.
 IN_LABEL_UNITS = frozenset({"rmse", "mae", "pinball"})
 # Those that depend on `ModelSpec.cut`: the threshold of a binary model, the quantile of a regression's.
@@ -21,6 +26,11 @@ THRESHOLD = 0.5
 
 # The worst value that a metric can take, where there is one. Better than perfect is none of them.
 _WORST = {"roc_auc": 0.0, "pr_auc": 0.0, "brier": 1.0, "accuracy": 0.0, "f1": 0.0}
+
+
+def metric_name(metric: object) -> str:
+    """A metric as it is written in a sentence: `roc_auc` is ROC AUC; what is no metric stays as it is."""
+    return _NAMES.get(str(metric), str(metric))
 
 
 def best(metric: str) -> float:

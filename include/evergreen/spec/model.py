@@ -128,7 +128,7 @@ class ModelSpec(Strict):
 
     @property
     def baseline(self) -> str:
-        """The naive prediction that every challenger must beat."""
+        """The naive prediction that challengers must beat, see `gate.beat_baseline`."""
         return self.training.baseline or ("seasonal" if self.task == "regression" else "class_prior")
 
     def seeing(self, numeric: Iterable[str], categorical: Iterable[str]) -> ModelSpec:

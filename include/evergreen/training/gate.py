@@ -1,8 +1,8 @@
 """The gate: may a challenger become champion? A pure function of evaluations and evidence on the same holdout rows.
 
 Every check is recorded with its value, limit and a sentence, passed or not; the first that failed is the reason. What
-is missing, stale or not comparable fails: it is never taken for good. Against the champion the bound of the improvement
-counts and not its point, so that a lucky week promotes nobody.
+is missing, stale or not comparable fails: it is never taken for good. Against the champion an end of the improvement's interval
+counts, and which one says the spec (docs/gate.md): by default the upper one, so that one stops that is surely worse.
 
 A champion that is there and cannot be evaluated on these rows (its files are lost or damaged, a feature that it needs is gone,
 it was trained for another label) must not stand in the way for ever. Then the baseline must be beaten whatever the spec
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from evergreen.spec import LARGER_IS_BETTER, ModelSpec
+from evergreen.spec import LARGER_IS_BETTER, ModelSpec, metric_name
 from evergreen.training.verdict import COMPARED, Check, GateReason, Verdict
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ class _Asked:
 
     def __init__(self, model: ModelSpec) -> None:
         self.model, self.gate, self.name = model, model.gate, model.gate_metric
+        self.called = metric_name(self.name)
         self.checks: list[Check] = []
 
     def check(
@@ -211,7 +212,7 @@ class _Asked:
         """The challenger has a metric, and the metrics are those of the predictions that the evidence is from."""
         value = _number(challenger.metrics.get(self.name))
         self.check(f"challenger_{self.name}", value, "finite", value is not None, GateReason.CHALLENGER_METRIC_MISSING,
-                   f"the challenger's {self.name} is {_told(value)}")  # fmt: skip
+                   f"the challenger's {self.called} is {_told(value)}")  # fmt: skip
         over = evidence.over_champion.point if evidence.over_champion else None
         for who, other, told in (
             ("baseline", baseline, evidence.over_baseline),
@@ -234,14 +235,14 @@ class _Asked:
         value, bar = (_number(e.metrics.get(self.name)) for e in (challenger, baseline))
         ruling = _number(champion.metrics.get(self.name)) if champion is not None else None
         if not self.check(f"baseline_{self.name}", bar, "finite", bar is not None, GateReason.BASELINE_METRIC_MISSING,
-                          f"the baseline's {self.name} is {_told(bar)}"):  # fmt: skip
+                          f"the baseline's {self.called} is {_told(bar)}"):  # fmt: skip
             return
         # What is not known is NaN, and neither better nor worse than anything.
         found, against, serving = (
             math.nan if v is None else _loss(self.name, v) for v in (value, bar, ruling)
         )
         told, better = (
-            f"{self.name} of the challenger is {_told(value)}, of the baseline {_told(bar)}",
+            f"{self.called} of the challenger is {_told(value)}, of the baseline {_told(bar)}",
             found < against,
         )
         if not better and found < serving and against <= serving:
@@ -256,7 +257,7 @@ class _Asked:
                    GateReason.CHAMPION_UNAVAILABLE, f"the champion: {champion.problem or 'could be evaluated'}")  # fmt: skip
         ruling = _number(champion.metrics.get(self.name))
         self.check(f"champion_{self.name}", ruling, "finite", ruling is not None, GateReason.CHAMPION_METRIC_MISSING,
-                   f"the champion's {self.name} is {_told(ruling)}")  # fmt: skip
+                   f"the champion's {self.called} is {_told(ruling)}")  # fmt: skip
         self.not_older(as_of, champion_as_of)
 
     def without_champion(
@@ -276,7 +277,7 @@ class _Asked:
         self.check("champion_cannot_be_evaluated", champion.problem, None, True, reason,
                    f"the champion cannot be evaluated on these rows, so a person decides: {champion.problem}")  # fmt: skip
         value, before = _number(challenger.metrics.get(self.name)), _number(recorded.get(self.name))
-        told = f"{self.name} of the champion on the holdout of its own training was {_told(before)}, of the challenger it is {_told(value)}"
+        told = f"{self.called} of the champion on the holdout of its own training was {_told(before)}, of the challenger it is {_told(value)}"
         if value is not None and before is not None and _loss(self.name, before) > 0:
             worse = _loss(self.name, value) / _loss(self.name, before) - 1.0
             told += f" on these rows, {_share(abs(worse))} {'worse' if worse > 0 else 'better'}"
@@ -299,7 +300,7 @@ class _Asked:
             return self.gate.otherwise
         harmful = realised.harmful and self.gate.otherwise == "unless_worse"
         told = (
-            f"the newest {realised.promotions} promotions together made {self.name} {_share(abs(realised.point))} "
+            f"the newest {realised.promotions} promotions together made {self.called} {_share(abs(realised.point))} "
             f"{'better' if realised.point >= 0 else 'worse'} on rows that came after them ({_share(realised.low)} to "
             f"{_share(realised.high)})"
         )
@@ -417,7 +418,7 @@ class _Asked:
             larger = max(_loss(self.name, value), _loss(self.name, other))
             moved = abs(_loss(self.name, value) - _loss(self.name, other)) / larger if larger > 0 else 0.0
         self.check("stability", moved, limit, moved is not None and moved <= limit, GateReason.UNSTABLE,
-                   f"{self.name} is {_told(value)}, with another seed {_told(other)}: {_share(moved)} apart, {_share(limit)} is "
+                   f"{self.called} is {_told(value)}, with another seed {_told(other)}: {_share(moved)} apart, {_share(limit)} is "
                    "allowed")  # fmt: skip
 
     def fresh_rows(self, challenger: Evaluation, evidence: Evidence) -> None:

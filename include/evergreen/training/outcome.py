@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from evergreen.spec import LARGER_IS_BETTER
+from evergreen.spec import LARGER_IS_BETTER, metric_name
 from evergreen.training.verdict import COMPARED, NEEDS_A_PERSON, Verdict
 
 _TIMES = ("as_of", "trained_until")
@@ -105,7 +105,7 @@ class Outcome:
         learnt = self.rows.get("champion_learnt", 0)
         favoured = f", {learnt} of which the champion had learnt" if learnt else ""
         return (
-            f"{reason}: {self.metric} of the challenger {of('challenger')}, {against}baseline {of('baseline')}, "
+            f"{reason}: {metric_name(self.metric)} of the challenger {of('challenger')}, {against}baseline {of('baseline')}, "
             f"on {self.rows.get('judged', 0)} holdout rows{favoured}{lost}{below}"
         )
 
@@ -125,6 +125,6 @@ def worse_than_naive(
         return ""
     named = f"version {champion}" if champion else "the champion"
     return (
-        f"; {named}, which stays champion, is worse than the naive baseline now: {metric} {value:.4g}, the baseline's is "
+        f"; {named}, which stays champion, is worse than the naive baseline now: {metric_name(metric)} {value:.4g}, the baseline's is "
         f"{bar:.4g} on the same rows"
     )

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 
 import pytest
 
+from evergreen.spec import metric_name
 from evergreen.training.outcome import worse_than_naive
 
 METRICS = {"challenger": {"rmse": 6.0}, "champion": {"rmse": 5.2}, "baseline": {"rmse": 4.1}}
@@ -31,7 +32,7 @@ def test_which_champion_is_worse_than_a_forecast_without_a_model(metric, champio
     assert bool(found) is worse
     if worse:
         assert (
-            f"version 3, which stays champion, is worse than the naive baseline now: {metric} {champion:.4g}"
+            f"version 3, which stays champion, is worse than the naive baseline now: {metric_name(metric)} {champion:.4g}"
             in found
         )
         assert f"the baseline's is {baseline:.4g} on the same rows" in found
@@ -58,7 +59,7 @@ def test_the_ledger_the_mail_and_the_digest_say_it(world, mlflow_url, start):
     decision = world.settle(
         replace(outcome, metrics=METRICS, verdict=Verdict(False, GateReason.WORSE_THAN_BASELINE, (lost,)))
     )
-    told = f"version {outcome.champion_version}, which stays champion, is worse than the naive baseline now: rmse 5.2"
+    told = f"version {outcome.champion_version}, which stays champion, is worse than the naive baseline now: RMSE 5.2"
     assert decision.kind is Kind.REJECTED
     assert told in decision.evidence["message"]
     assert decision.evidence["champion_below_baseline"].startswith(told)
@@ -107,3 +108,23 @@ def test_a_challenger_that_is_promoted_below_the_baseline_is_told(world, mlflow_
     assert "the naive baseline beats both" in plain
     assert "A forecast without a model beats the new champion" in plain
     assert week.below_baseline == told
+
+
+def test_a_watch_that_can_hardly_alarm_is_told_by_the_ledger_and_the_mail_of_the_promotion(
+    world, mlflow_url, start, monkeypatch
+):
+    from datetime import timedelta
+
+    from evergreen.alerting.compose import compose
+    from evergreen.monitoring import performance
+    from evergreen.warehouse.connection import connect, fetch
+
+    told = "this limit cannot alarm before the served error is worse than that. With monitoring.window: 4d the limit would be 7"
+    monkeypatch.setattr(performance, "about_usual_windows", lambda *_: told)
+    world.land(start, 31)
+    decision = world.promote(start + timedelta(days=30), "dag/first")
+    assert decision.evidence["error_limit"] == told
+    with connect() as conn:
+        (row,) = fetch(conn, "SELECT * FROM evergreen.mail WHERE decision_id = %s", (decision.id,))
+        plain = " ".join(compose(conn, world.specs, row).get_body(("plain",)).get_content().split())
+    assert f"Watch on its error: {told}" in plain

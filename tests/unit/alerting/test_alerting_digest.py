@@ -56,6 +56,22 @@ def test_the_digest_tells_the_week(
     assert "batch held back" not in text
 
 
+def test_the_digest_says_which_watch_can_hardly_alarm_and_what_could(
+    conn: Connection, specs: Specs, decide: Callable[..., Decision]
+) -> None:
+    told = "this limit cannot alarm before the served error is worse than that. With monitoring.window: 4d the limit would be 7"
+    decide(Kind.PROMOTED, "first_champion", as_of=START, version="1", evidence={"error_limit": told})
+    conn.commit()
+    line = f"The watch on the error of bike_demand: {told}."
+    assert line in said(digest(specs, START + WEEK))
+    decide(Kind.PROMOTED, "better_than_champion", as_of=START + WEEK, version="2")
+    assert model_week(conn, specs.models["bike_demand"], START + 2 * WEEK).error_limit == ""
+    decide(Kind.ROLLED_BACK, "worse_than_previous", as_of=START + 2 * WEEK, version="1")
+    assert model_week(conn, specs.models["bike_demand"], START + 3 * WEEK).error_limit == told, (
+        "the champion is back, and so is its watch"
+    )
+
+
 def test_the_digest_as_of_the_past_knows_nothing_of_what_came_later(
     conn: Connection, specs: Specs, life: list[int]
 ) -> None:

@@ -10,6 +10,8 @@ from evergreen.alerting import batches, challengers, drift
 from evergreen.alerting.letter import Known
 from evergreen.ledger import Decision, Kind
 from evergreen.spec import ModelSpec, Specs
+from evergreen.training.outcome import Outcome
+from evergreen.training.verdict import GateReason, Verdict
 
 T = datetime(2024, 5, 6, tzinfo=timezone.utc)
 SAID = "the improvement over the champion is -2.00 %, with 95 % confidence at least -5.34 %; it must be more than 0.00 %"
@@ -48,6 +50,20 @@ def test_the_drift_mail_says_what_the_gate_will_ask(gate, reason, asked):
 
 
 @pytest.mark.parametrize(
+    ("schedule", "there"), [("0 2 * * *", True), (None, False)], ids=["nightly", "no schedule"]
+)
+def test_a_nightly_training_is_promised_only_where_there_is_one(schedule, there):
+    model = spec().model_copy(update={"schedule": schedule})
+    asked = Decision(T, "model/rides", Kind.RETRAIN_REQUESTED, "data_drift", "monitor/1", "r", {}, id=7)
+    lost = Decision(T, "model/rides", Kind.REJECTED, "worse_than_champion", "train/1", "s", {}, id=8)
+    steps = (
+        *drift._next_steps(known(model, asked, {})),
+        *challengers._rejected_steps(known(model, lost, {}), "1"),
+    )
+    assert sum("nightly" in step for step in steps) == (2 if there else 0)
+
+
+@pytest.mark.parametrize(
     ("check", "label"),
     [
         ("beats_champion", "better than the champion: at least by"),
@@ -63,6 +79,53 @@ def test_a_bound_is_called_one(check, label):
     (table,) = challengers.check_table(known(spec(), decision, {"checks": checks}), only_failed=True)
     assert table.rows == ((label, "-5.3%", "0.0%", "failed"),)
     assert table.note == f"{SAID[0].upper()}{SAID[1:]}."
+
+
+@pytest.mark.parametrize(
+    ("check", "sentence", "row"),
+    [
+        pytest.param(
+            "slice_season=winter",
+            "the improvement in season=winter (80 rows) is -9.00 %, surely below -5.34 %; -5.00 % is allowed",
+            ("not worse in season=winter: better at most by", "-5.3%", "-5.0%", "failed"), id="bound-in-a-slice",
+        ),
+        pytest.param(
+            "slice_season=winter",
+            "the improvement in season=winter (80 rows) is -5.34 %; -5.00 % is allowed; no interval can be told",
+            ("not worse in season=winter: better, as measured, by", "-5.3%", "-5.0%", "failed"), id="point-in-a-slice",
+        ),
+        pytest.param(
+            "calibration", "the challenger's calibration error is 0.090, the champion's 0.010; it is larger by at least -0.0534",
+            ("probabilities as true as the champion's: their error is larger at least by", "-0.0534", "-0.05", "failed"), id="calibration",
+        ),
+        pytest.param("challenger_roc_auc", "the challenger's ROC AUC is unknown", ("ROC AUC of the challenger", "-0.0534", "-0.05", "failed"), id="metric"),
+        pytest.param("slice_season", "the judged rows have no rows of season", ("slice season", "-0.0534", "-0.05", "failed"), id="no-comparison"),
+    ],
+)  # fmt: skip
+def test_every_row_of_a_rejection_says_what_its_number_is(check, sentence, row):
+    checks = [{"check": check, "value": -0.0534, "limit": -0.05, "passed": False, "sentence": sentence}]
+    decision = Decision(
+        T, "model/rides", Kind.REJECTED, "slice_worse", "train/1", "s", {"checks": checks}, id=8
+    )
+    (table,) = challengers.check_table(known(spec(), decision, {"checks": checks}), only_failed=True)
+    assert table.rows == (row,)
+
+
+@pytest.mark.parametrize(
+    ("metric", "begins"),
+    [("roc_auc", "ROC AUC of the challenger 0.81"), ("log_loss", "Log loss of the challenger 0.81"), ("r2", "R² of the challenger 0.81")],
+)  # fmt: skip
+def test_a_sentence_that_begins_with_a_metric_has_its_name(metric, begins):
+    values = {"challenger": {metric: 0.81}, "champion": {metric: 0.8}, "baseline": {metric: 0.5}}
+    found = Outcome(
+        "rides", "train/1", T, "schedule", (), False, "run", "2", Verdict(True, GateReason.BETTER_THAN_CHAMPION), metric, values, {},
+        {"judged": 168}, 9, True, T, "f", "s", "1", 1,
+    )  # fmt: skip
+    evidence = {"message": found.sentence(), "metric": metric, "metrics": values}
+    decision = Decision(
+        T, "model/rides", Kind.PROMOTED, "better_than_champion", "train/1", "s", evidence, id=8
+    )
+    assert challengers._numbers(known(spec(), decision, evidence), metric).startswith(begins)
 
 
 def test_metrics_that_an_early_release_compared_are_no_bounds():

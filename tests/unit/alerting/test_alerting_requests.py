@@ -36,7 +36,7 @@ def test_the_limit_of_an_error_is_told_from_its_right_side(metric: str, told: st
 
 
 @pytest.mark.parametrize("kind", [Kind.PROMOTED, Kind.REJECTED], ids=lambda k: k.value)
-@pytest.mark.parametrize("reason", ["staleness", "new_data", "code_change", "data_drift"])
+@pytest.mark.parametrize("reason", ["staleness", "decay", "new_data", "code_change", "data_drift"])
 def test_the_mail_of_the_outcome_says_what_asked_for_it(
     conn: Connection, specs: Specs, decide: Callable[..., Decision], kind: Kind, reason: str
 ) -> None:
@@ -53,8 +53,9 @@ def test_the_mail_of_the_outcome_says_what_asked_for_it(
     text = " ".join(body.get_content().split())  # type: ignore[attr-defined]
     assert f"{words.reason(reason)} (request {request.id})" in text
     if kind is Kind.REJECTED:
-        assert ("as much has changed once more" in text) is (reason != "data_drift")
-        assert ("the same drift asks for two trainings at most" in text) is (reason == "data_drift")
+        assert ("as much has changed once more" in text) is (reason not in ("data_drift", "decay"))
+        assert ("once for each champion" in text) is (reason == "decay")
+        assert ("After two answers to the same drift" in text) is (reason == "data_drift")
 
 
 def test_the_mail_of_a_refusal_says_that_it_is_an_answer_and_leaves_out_the_wait(
@@ -71,7 +72,7 @@ def test_the_mail_of_a_refusal_says_that_it_is_an_answer_and_leaves_out_the_wait
         for row in fetch(conn, "SELECT * FROM evergreen.mail ORDER BY id")
     )
     assert "a person refused it" in asked
-    assert "the same drift asks for two trainings at most, then a person is told" in asked
+    assert "After two answers to the same drift a person is told" in asked
     assert "asks again" not in asked
     assert "requests above" not in nightly, "no request asked for this one"
 
@@ -95,7 +96,7 @@ def test_the_mail_of_a_gate_that_could_not_tell_says_that_it_is_asked_for_again(
     assert "too few rows are new to the champion to compare it fairly" in text
     assert "judged rows that the champion had learnt 108 of 120 0 failed" in text
     assert "after the cool-down what goes on asks again" in text
-    assert "the same drift asks for two trainings at most" not in text
+    assert "After two answers to the same drift" not in text
     assert "as much has changed once more" not in text
 
 

@@ -54,7 +54,10 @@ def test_a_limit_learnt_beyond_all_bounds_is_a_coins_and_one_that_can_be_passed_
     assert passable(metric, found.value)
     if passable(metric, found.learnt):
         assert found.value == found.learnt
-        assert f"and a coin gets {COIN[metric]:.4g}: within this limit only a champion that is surely worse" in found.note
+        assert (
+            f"and a coin gets {COIN[metric]:.4g}: within this limit only a champion that is surely worse"
+            in found.note
+        )
     else:
         assert found.value == pytest.approx(COIN[metric], rel=1e-3)
         assert "cannot alarm on so few rows" in found.note
@@ -77,7 +80,7 @@ def test_a_champion_that_is_hardly_better_than_a_coin_keeps_what_was_learnt_whil
 
 def test_training_says_what_the_watch_of_its_champion_can_do():
     told = performance.about_usual_windows(spec("binary", "roc_auc"), Known("binary", "roc_auc", 0.9974, 3.0))
-    assert told.startswith("roc_auc of windows of 168 rows, as is usual: limit 0.5 (holdout 0.9974); ")
+    assert told.startswith("ROC AUC of windows of 168 rows, as is usual: limit 0.5 (holdout 0.9974); ")
     assert "make monitoring.window longer, or watch another metric" in told
     assert (
         performance.about_usual_windows(spec("binary", "roc_auc"), Known("binary", "roc_auc", 0.9974, 0.001))
@@ -132,6 +135,11 @@ def test_make_check_says_so(warehouse_url):
             told = [str(note) for note in check.check_alarms(conn, watched)]
             assert len(told) == (version == "1")
             assert all("limit 0.5, a coin's" in note for note in told)
+        back = Decision(
+            at(1), "model/watched", Kind.ROLLED_BACK, "worse_than_previous", "w/1", "b", {}, version="1"
+        )
+        append(conn, back)
+        assert len(check.check_alarms(conn, watched)) == 1, "the champion is back, and so is its watch"
 
 
 def test_a_week_is_no_alarm_and_a_coin_is():
@@ -207,7 +215,7 @@ def test_training_and_check_say_that_a_limit_is_better_than_the_holdout(warehous
     spec = model(performance={"metric": "mae", "limit": 5.0})
     told = performance.about_usual_windows(spec, Known("regression", "mae", 8.0, 0.001))
     assert told == (
-        "monitoring.performance.limit 5 is better than the mae of the holdout, 8: it alarms from the first window on, unless "
+        "monitoring.performance.limit 5 is better than the MAE of the holdout, 8: it alarms from the first window on, unless "
         "served rows are easier"
     )
     easy = Known("regression", "mae", 4.0, 0.001)
@@ -217,5 +225,5 @@ def test_training_and_check_say_that_a_limit_is_better_than_the_holdout(warehous
         append(conn, Decision(at(0), "model/watched", Kind.PROMOTED, "r", "t/1", "p:1", evidence, "1"))
         (problem,) = check.check_alarms(conn, spec)
         assert "monitoring.performance.limit" in str(problem)
-        assert "is better than the mae of the champion's holdout, 8" in str(problem)
+        assert "is better than the MAE of the champion's holdout, 8" in str(problem)
         assert check.check_alarms(conn, model(performance={"metric": "mae", "limit": 9.0})) == []

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 from monitoring_scene import as_table, model, rows
 
-from evergreen.alerting import words
 from evergreen.errors import TerminalError
 from evergreen.monitoring import after_promotion, measure, performance, report, wording
 from evergreen.monitoring.interval import interval
@@ -20,7 +19,7 @@ from evergreen.monitoring.movement import Outside, learn
 from evergreen.monitoring.page import unpacked
 from evergreen.monitoring.reference import Reference, build
 from evergreen.monitoring.windows import Facts
-from evergreen.spec import BY_CUT, IN_LABEL_UNITS, LARGER_IS_BETTER, METRICS, ModelSpec, passable
+from evergreen.spec import BY_CUT, IN_LABEL_UNITS, LARGER_IS_BETTER, METRICS, ModelSpec, metric_name, passable
 from evergreen.training import compare, metrics, weighted
 from evergreen.training.slices import slices
 
@@ -69,7 +68,7 @@ def arrays(task: str, **more: float) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 @EACH
 def test_it_has_a_name_a_direction_a_worst_value_and_a_place_in_the_spec(task, metric):
-    assert words.metric_name(metric) != metric or metric == "accuracy"
+    assert metric_name(metric) != metric or metric == "accuracy"
     assert weighted.at_distance(metric, weighted.distance(metric, 0.7)) == pytest.approx(0.7)
     worst = 0.0 if metric in LARGER_IS_BETTER and metric != "r2" else 1.0 if metric == "brier" else None
     assert worst is None or not passable(metric, worst)

@@ -78,7 +78,7 @@ def test_an_error_that_only_the_labelled_rows_tell_of_is_found_and_drawn(crowded
     assert [v.kind for v in found.violations if v.kind is What.PERFORMANCE]
     drawn = draw.draw("watched", CUTOFF, crowded.tmp / "drawn")
     page = next(p for p in drawn.files if p.name == "performance.html").read_text()
-    assert f"rmse: {found.metrics['rmse'].value:.4g}" in page
+    assert f"RMSE: {found.metrics['rmse'].value:.4g}" in page
     assert "on 40 rows" in page
 
 

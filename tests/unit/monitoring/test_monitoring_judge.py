@@ -383,7 +383,7 @@ def test_a_window_that_another_version_served_is_no_error_of_the_champion(scene)
         assert not violated(found) & {"performance:rmse", "prediction_drift:_prediction"}
         assert found.metrics["rmse"].state == "another_version"
         assert wording.verdict(found) == f"{found.status.value}, error another version's"
-        assert wording.error(found) == "rmse: another version's (most rows were served by another version)"
+        assert wording.error(found) == "RMSE: another version's (most rows were served by another version)"
         (served,) = [c for c in found.columns if c.kind is What.PREDICTION_DRIFT]
         assert served.value > served.limit, "measured and shown"
         assert served.detail.endswith("served by version 1 (24 rows)")

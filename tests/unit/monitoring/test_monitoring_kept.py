@@ -105,7 +105,7 @@ def test_a_quiet_window_is_drawn_on_request_with_the_numbers_and_the_reference_o
     drift = next(c for c in found.columns if (c.column, c.kind) == ("amount", What.DATA_DRIFT))
     assert f"Drift score is {drift.value:0.2f}" in text
     assert str(round(drift.value, 3)) in text
-    assert f"rmse: {found.metrics['rmse'].value:.4g}" in (folder / "performance.html").read_text()
+    assert f"RMSE: {found.metrics['rmse'].value:.4g}" in (folder / "performance.html").read_text()
     there = world.tmp / "artifacts" / found.mlflow_run / "artifacts" / "monitoring" / folder.name
     assert {p.name for p in there.iterdir()} == {"drift.html", "performance.html", "window.parquet"}
 

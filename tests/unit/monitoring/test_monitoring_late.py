@@ -56,8 +56,8 @@ def test_a_window_without_labels_says_not_yet_wherever_it_is_shown(scene):
     world.land(week(2).head(30))
     found = run(world, at(2))
     assert [wording.verdict(j) for j in found] == ["ok, error not yet"] * 2
-    assert wording.error(found[0]).startswith("rmse: not yet (0 of 168 labels are in, 30 are needed")
-    assert "rmse: not yet (0 of 168" in page(world, found[0], "drift.html")
+    assert wording.error(found[0]).startswith("RMSE: not yet (0 of 168 labels are in, 30 are needed")
+    assert "RMSE: not yet (0 of 168" in page(world, found[0], "drift.html")
     files = {f.path for f in MlflowClient().list_artifacts(world.run_id, found[0].report.rpartition("/")[0])}
     assert not any("performance" in name for name in files)
     with connect() as conn:
@@ -70,7 +70,7 @@ def test_the_mail_of_a_drift_says_that_the_error_is_not_known_yet(scene):
     world.live(2, change=lambda f: f.assign(amount=f["amount"] * 2), labels=False)
     run(world, at(2))
     made = policy.apply(world.spec, at(2), "monitor/1")
-    assert [w["error"][:13] for w in made.evidence["windows"]] == ["rmse: not yet"] * 2
+    assert [w["error"][:13] for w in made.evidence["windows"]] == ["RMSE: not yet"] * 2
     ((_, text),) = mails(world)
     assert "RMSE: not yet (0 of 168 labels are in" in flat(text)
 
@@ -86,7 +86,7 @@ def test_the_interval_and_the_coverage_are_kept_and_shown(scene):
     kept = world.judgements()[0]["metrics"]["rmse"]
     assert (kept["low"], kept["high"], kept["coverage"]) == (metric.low, metric.high, 1.0)
     for name in ("drift.html", "performance.html"):
-        assert f"rmse: {metric.value:.4g} ({metric.low:.4g} to {metric.high:.4g}, 95% confidence)" in page(
+        assert f"RMSE: {metric.value:.4g} ({metric.low:.4g} to {metric.high:.4g}, 95% confidence)" in page(
             world, found, name
         )
 
@@ -147,7 +147,7 @@ def test_an_estimate_opens_the_alarm_early_and_the_labels_replace_it(scene):
     found = run(world, at(2))
     assert [violated(j) for j in found] == [{"estimated_performance:rmse"}] * 2
     assert wording.verdict(found[0]) == "violation, error estimated"
-    assert "rmse: estimated without labels" in page(world, found[0], "drift.html")
+    assert "RMSE: estimated without labels" in page(world, found[0], "drift.html")
     assert policy.apply(world.spec, at(2), "monitor/1") is None
     assert early.tell(world.spec, at(2), "monitor/1")
     assert not early.tell(world.spec, at(2), "monitor/1")

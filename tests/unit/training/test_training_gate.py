@@ -65,7 +65,7 @@ def test_a_champion_that_the_baseline_beats_by_more_is_no_reason_to_stay(rides, 
     assert (verdict.passed, verdict.reason) == (True, GateReason.BETTER_THAN_CHAMPION)
     (told,) = (c for c in verdict.checks if c.check == "baseline_beats_both")
     assert told.sentence == (
-        "rmse of the challenger is 1, of the baseline 0.8, of the champion 2: the naive baseline beats both, and the challenger is "
+        "RMSE of the challenger is 1, of the baseline 0.8, of the champion 2: the naive baseline beats both, and the challenger is "
         "the better one"
     )
     first = ask(rides, **below(0.8, 2.0) | {"champion": None, "champion_as_of": None, "over_champion": None})
@@ -183,7 +183,7 @@ def test_after_promotions_that_did_harm_a_proof_is_asked(rides, change, realised
     assert len(told) == (realised is not None and not answers_drift)
     if not passed:
         assert verdict.reason is GateReason.NOT_BETTER_THAN_CHAMPION
-        assert "the newest 4 promotions together made rmse 6" in told[0].sentence
+        assert "the newest 4 promotions together made RMSE 6" in told[0].sentence
         assert told[0].sentence.endswith("so this one must surely be better")
         assert ask(model, realised=realised, **bounds(0.1)).passed, "one that is surely better passes"
 
