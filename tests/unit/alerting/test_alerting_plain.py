@@ -155,3 +155,22 @@ def test_files_that_failed_alike_are_told_once():
     assert held == "all 168 rows of each"
     assert why == files[0].why
     assert batches._row(files[:1]) == ("0.csv", "all 168 rows", files[0].why, "")
+
+
+def test_the_letter_about_several_files_says_equal_words_once():
+    def file(number: int, column: str) -> Known:
+        failure = {
+            "expectation": "expect_column_values_to_be_between",
+            "column": column,
+            "observed": "3 rows",
+            "limit": "0 to 100",
+        }
+        evidence = {"file": f"{number}.csv", "rows_read": 168, "rows_held": 168, "failures": [failure]}
+        decision = Decision(
+            T, "dataset/d", Kind.BATCH_QUARANTINED, "bad_batch", "ingest/1", f"q{number}", evidence, id=number
+        )
+        return Known("i", "batch_quarantined", "dataset/d", Specs({}, {}), T, decision, evidence, {})
+
+    files = [*(file(number, "humidity") for number in range(1, 7)), file(7, "wind")]
+    (table,) = batches.quarantined_files(None, files).tables
+    assert [row[0] for row in table.rows] == ["6 files: 1.csv, 2.csv, 3.csv, 4.csv, 5.csv, 6.csv", "7.csv"]
