@@ -112,6 +112,22 @@ def test_the_value_of_the_labels_takes_the_place_of_an_estimate():
     assert found["rmse"].coverage == 0.8
 
 
+def test_an_estimate_is_held_against_the_limit_of_the_spec():
+    made, reference = champion("regression", "rmse")
+    estimator, frame = estimate.fit(made, reference), window("regression", 5)
+    expected = estimator.estimate(frame).value
+    assert expected < performance.limit_at(made, reference, len(frame)), "by what was learnt it is fine"
+    for share, violated in ((1.05, False), (0.95, True)):
+        part = made.monitoring.performance.model_copy(update={"limit": share * expected})
+        strict = made.model_copy(
+            update={"monitoring": made.monitoring.model_copy(update={"performance": part})}
+        )
+        found, violations = performance.judge(strict, frame, reference, WAITING, estimator)
+        assert (found["rmse"].state, found["rmse"].violated) == ("estimated", violated)
+        assert (found["rmse"].limit, found["rmse"].limit_set) == (share * expected, True)
+        assert [v.kind for v in violations] == [What.ESTIMATED_PERFORMANCE] * violated
+
+
 def test_without_an_estimator_too_few_labels_are_not_yet_judged():
     made, reference = champion("regression", "rmse")
     found, violations = performance.judge(made, window("regression", 5, hard=0.9), reference, WAITING)
