@@ -1,0 +1,196 @@
+"""Every metric of the exporter: its name, its labels and its meaning. docs/metrics.md repeats this table, and a test compares the two.
+
+Of what lies back the time is told and not the age, as Prometheus asks for: `time() - evergreen_..._timestamp_seconds` is the age,
+also of a value that was read a while ago.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+
+
+@dataclass(frozen=True)
+class Family:
+    """One metric: `name` as it stands in a scrape, with the suffix of its unit or kind; times are seconds since 1970 (UTC)."""
+
+    name: str
+    labels: tuple[str, ...]
+    meaning: str
+    kind: Literal["gauge", "counter", "info"] = "gauge"
+
+
+UP = Family(
+    "evergreen_warehouse_up",
+    (),
+    "1: the warehouse answered every question; 0: it did not, and nothing else is told",
+)
+READ = Family("evergreen_warehouse_read_seconds", (), "how long the questions took")
+SIZE = Family("evergreen_warehouse_size_bytes", (), "size of the warehouse's database")
+MISTAKES = Family(
+    "evergreen_spec_mistakes",
+    (),
+    "mistakes in the specs that the exporter reads; what such a file describes is switched off and has no series",
+)
+DECISIONS = Family("evergreen_decisions_total", ("kind",), "decisions in the ledger", "counter")
+MAILS = Family(
+    "evergreen_mails_waiting",
+    (),
+    "e-mails that are owed and have not gone out; without those that a silence keeps",
+)
+MAILS_SILENCED = Family("evergreen_mails_silenced", (), "e-mails that a silence in force keeps back")
+OLDEST_MAIL = Family(
+    "evergreen_mail_oldest_waiting_timestamp_seconds",
+    (),
+    "since when the oldest e-mail of the waiting ones is owed",
+)
+RUNNING = Family(
+    "evergreen_tasks_running",
+    ("step",),
+    "tasks that have begun and not told how they ended, by the kind of DAG; one that was killed stays until the DAG mail has asked Airflow",
+)
+OLDEST_TASK = Family(
+    "evergreen_task_oldest_begun_timestamp_seconds", ("step",), "when the oldest of the running tasks began"
+)
+FREE = Family(
+    "evergreen_store_free_bytes",
+    ("store",),
+    "free space for the folder: home (EVERGREEN_HOME), landing, snapshots; none where the exporter does not see it",
+)
+STORE = Family("evergreen_store_size_bytes", ("store",), "size of the file system in which the folder lies")
+
+LAST_ROWS = Family(
+    "evergreen_dataset_last_rows_timestamp_seconds",
+    ("dataset",),
+    "when new or changed rows were last published",
+)
+FRESHNESS = Family(
+    "evergreen_dataset_freshness_limit_seconds",
+    ("dataset",),
+    "how old the newest row may be: the smallest `monitoring.freshness` of the models that read the dataset; none where no spec sets it, "
+    "since the feed's usual silence counts on top then",
+)
+BATCHES = Family(
+    "evergreen_dataset_batches_total",
+    ("dataset", "outcome"),
+    "decisions on landed files, by outcome: published, quarantined, corrected, withdrawn, dismissed, keys_deleted",
+    "counter",
+)
+ROWS_HELD = Family(
+    "evergreen_dataset_rows_held_total",
+    ("dataset",),
+    "rows that were held back when their file landed: bad ones, or all of a quarantined file",
+    "counter",
+)
+
+CHAMPION = Family("evergreen_champion_info", ("model", "version"), "1: this version is champion", "info")
+SINCE = Family(
+    "evergreen_champion_since_timestamp_seconds",
+    ("model",),
+    "when it became champion, by a promotion or a rollback",
+)
+TRAINED = Family(
+    "evergreen_champion_trained_timestamp_seconds",
+    ("model",),
+    "as of when it was trained: it has learnt nothing newer",
+)
+AGE_LIMIT = Family(
+    "evergreen_model_training_age_limit_seconds",
+    ("model",),
+    "age of the newest training from which another is asked for (`monitoring.trigger.max_age`); none where the spec asks for none",
+)
+LAST_TRAINING = Family(
+    "evergreen_model_last_training_timestamp_seconds", ("model",), "when a training was last decided on"
+)
+VERDICT = Family(
+    "evergreen_model_last_training_info",
+    ("model", "verdict", "reason"),
+    "1: that decision was promoted, rejected or awaiting_approval, for this reason",
+    "info",
+)
+REQUESTS = Family(
+    "evergreen_model_open_requests", ("model", "reason"), "retrain requests that no decision has answered"
+)
+OLDEST_REQUEST = Family(
+    "evergreen_model_oldest_open_request_timestamp_seconds", ("model",), "when the oldest of them was opened"
+)
+ERROR = Family(
+    "evergreen_model_served_error",
+    ("model", "metric"),
+    "served error of the champion's newest window whose error was judged, in the unit of the metric",
+)
+ERROR_LIMIT = Family(
+    "evergreen_model_served_error_limit", ("model", "metric"), "the limit that this window was judged by"
+)
+ERROR_HOLDOUT = Family(
+    "evergreen_model_served_error_holdout",
+    ("model", "metric"),
+    "the same metric on the holdout of the champion's training",
+)
+ERROR_VIOLATED = Family(
+    "evergreen_model_served_error_violated",
+    ("model", "metric"),
+    "1: it is beyond its limit, whichever side is the wrong one, or could not be computed; 0: it is not",
+)
+ERROR_END = Family(
+    "evergreen_model_served_error_window_end_timestamp_seconds",
+    ("model",),
+    "event time at which that window ends",
+)
+STATUS = Family(
+    "evergreen_model_window_status",
+    ("model", "status"),
+    "1 for the status of the champion's newest window: ok, violation, insufficient or stale; the last two mean: could not tell",
+)
+WINDOW_END = Family(
+    "evergreen_model_window_end_timestamp_seconds", ("model",), "event time at which the newest window ends"
+)
+DRIFTING = Family(
+    "evergreen_model_drifting_columns_ratio",
+    ("model",),
+    "share (0 to 1) of the columns of the newest window, the prediction among them, that violate a limit; none where it could not be judged",
+)
+WORST = Family(
+    "evergreen_model_worst_column_drift",
+    ("model", "column", "statistic"),
+    "the statistic of the column that is farthest beyond its limit, or nearest to it, in the newest window",
+)
+WORST_LIMIT = Family(
+    "evergreen_model_worst_column_drift_limit",
+    ("model", "column", "statistic"),
+    "the limit of that statistic",
+)
+
+FAMILIES = (
+    UP, READ, SIZE, MISTAKES, DECISIONS, MAILS, MAILS_SILENCED, OLDEST_MAIL, RUNNING, OLDEST_TASK, FREE, STORE,
+    LAST_ROWS, FRESHNESS, BATCHES, ROWS_HELD,
+    CHAMPION, SINCE, TRAINED, AGE_LIMIT, LAST_TRAINING, VERDICT, REQUESTS, OLDEST_REQUEST,
+    ERROR, ERROR_LIMIT, ERROR_HOLDOUT, ERROR_VIOLATED, ERROR_END, STATUS, WINDOW_END, DRIFTING, WORST, WORST_LIMIT,
+)  # fmt: skip
+
+Sample = tuple[tuple[str, ...], float]
+"""Values of a family's labels in their order, and the value."""
+
+
+def exposed(samples: Mapping[Family, list[Sample]]) -> Iterator[Metric]:
+    """The families that have a sample, as prometheus_client writes them."""
+    for family in FAMILIES:
+        found = samples.get(family)
+        if not found:
+            continue
+        names = list(family.labels)
+        if family.kind == "info":
+            # The first label says whose it is, the others are what is said.
+            info = InfoMetricFamily(family.name.removesuffix("_info"), family.meaning, labels=names[:1])
+            for labels, _ in found:
+                info.add_metric(labels[:1], dict(zip(names[1:], labels[1:], strict=True)))
+            yield info
+            continue
+        kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+        written = kind(family.name.removesuffix("_total"), family.meaning, labels=names)
+        for labels, value in found:
+            written.add_metric(labels, value)
+        yield written
