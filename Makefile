@@ -84,8 +84,8 @@ compose-up compose-demo test-compose: export EVERGREEN_COMMIT = $(shell git rev-
 compose-env: ## write .env with a secret for each part of docker-compose.yaml; what is there stays
 	@PYTHONPATH=include $(or $(PYTHON),python3) -m evergreen.deployment.environment
 
-compose-up: compose-env ## build the image and start the stack of docker-compose.yaml; WORKERS=3
-	@$(IN_COMPOSE) up --detach --build --wait $(if $(WORKERS),--scale airflow-worker=$(WORKERS))
+compose-up: compose-env ## build the image and start the stack of docker-compose.yaml; WORKERS=3, METRICS=1: with Prometheus and Grafana
+	@$(if $(METRICS),AIRFLOW_STATSD=True )$(IN_COMPOSE) $(if $(METRICS),--profile metrics )up --detach --build --wait $(if $(WORKERS),--scale airflow-worker=$(WORKERS))
 	@$(MAKE) --no-print-directory compose-status
 
 compose-status: ## what of the compose stack is up
@@ -94,7 +94,7 @@ compose-status: ## what of the compose stack is up
 compose-down: ## stop the compose stack; nothing is lost. VOLUMES=1 removes its data too, after a question (YES=1: without)
 	@if [ -n "$(VOLUMES)" ] && [ -z "$(YES)" ]; then \
 	    read -rp "This removes the databases, models and landed files of the compose stack. Type yes: " answer; [ "$$answer" = yes ]; fi
-	@$(IN_COMPOSE) --profile dev --profile tools down $(if $(VOLUMES),--volumes)
+	@$(IN_COMPOSE) --profile dev --profile metrics --profile tools down $(if $(VOLUMES),--volumes)
 
 compose-demo: compose-env ## the story of `make demo` on the compose stack, with two workers and the mail catcher
 	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) --profile dev up --detach --build --wait --scale airflow-worker=$(or $(WORKERS),2)

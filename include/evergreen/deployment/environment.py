@@ -41,6 +41,7 @@ SECRETS: dict[str, tuple[Callable[[], str], str]] = {
     "API_SECRET_KEY": (_word, "signs sessions of the Airflow UI"),
     "FERNET_KEY": (_fernet, "encrypts connections and variables in Airflow's database"),
     "MLFLOW_SESSION_KEY": (_word, "signs sessions of the MLflow UI"),
+    "GRAFANA_PASSWORD": (_word, "of the login `admin` in Grafana; taken at its first start"),
 }
 """Each secret with what makes it and what it is for."""
 
@@ -54,6 +55,8 @@ SETTINGS = """\
 # EVERGREEN_MAIL_FROM=evergreen@example.org
 # EVERGREEN_SMTP={"conn_type": "smtp", "host": "smtp.example.org", "login": "…", "password": "…", "port": 465}
 # MLFLOW_ARTIFACTS=s3://bucket/mlflow     default: a volume
+# COMPOSE_PROFILES=metrics                Prometheus and Grafana run too (docs/metrics.md); set AIRFLOW_STATSD=True with it
+# AIRFLOW_STATSD=True
 """
 
 

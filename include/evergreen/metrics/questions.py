@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
+from psycopg2 import sql
+
 from evergreen.alerting.silences import HELD
 from evergreen.ledger import Kind, TriggerReason
 from evergreen.metrics import families as f
@@ -29,7 +31,6 @@ Samples = dict[Family, list[Sample]]
 # The newest requests of a model; a training answers all that are open, so older ones are answered.
 _REQUESTS = 20
 _ANSWERING = [Kind.PROMOTED.value, Kind.REJECTED.value, Kind.ROLLED_BACK.value]
-_DECIDED = (Kind.PROMOTED, Kind.REJECTED, Kind.AWAITING_APPROVAL)
 _OUTCOMES = {
     Kind.BATCH_PUBLISHED: "published",
     Kind.BATCH_QUARANTINED: "quarantined",
@@ -42,33 +43,42 @@ _OUTCOMES = {
 _ASKED_FOR = [r.value for r in TriggerReason if r not in (TriggerReason.SCHEDULE, TriggerReason.MANUAL)]
 
 
-def _newest(kind: Kind, columns: str) -> str:
-    return (
-        f"(SELECT id, {columns} FROM evergreen.decision WHERE subject = w.subject AND kind = '{kind.value}'"  # noqa: S608 (a constant)
-        " ORDER BY id DESC LIMIT 1)"
-    )
+_SUBJECTS = sql.SQL(
+    "(SELECT name AS model, 'model/' || name AS subject FROM unnest(%(models)s::text[]) AS name) AS w"
+)
+_NEWEST = sql.SQL(
+    "(SELECT id, kind, reason, version, decided_at FROM evergreen.decision WHERE subject = w.subject AND kind = {}"
+    " ORDER BY id DESC LIMIT {})"
+)
 
 
-_MODELS = (
+def _newest(*kinds: Kind) -> sql.Composed:
+    """The newest decision of some kinds: a search of the index for each, where `kind = ANY` would read all rows of the subject."""
+    return sql.SQL(" UNION ALL ").join(_NEWEST.format(sql.Literal(k.value), sql.Literal(1)) for k in kinds)
+
+
+_MODELS = sql.SQL(
     "SELECT w.model, champion.version, champion.decided_at AS since, made.as_of AS trained, decided.kind AS verdict,"
-    " decided.reason, decided.decided_at AS decided"
-    " FROM (SELECT name AS model, 'model/' || name AS subject FROM unnest(%(models)s::text[]) AS name) AS w"
-    " LEFT JOIN LATERAL (SELECT * FROM ("
-    + " UNION ALL ".join(_newest(kind, "version, decided_at") for kind in (Kind.PROMOTED, Kind.ROLLED_BACK))
-    + ") AS changes ORDER BY id DESC LIMIT 1) AS champion ON true"
+    " decided.reason, decided.decided_at AS decided FROM {w}"
+    " LEFT JOIN LATERAL (SELECT * FROM ({changes}) AS changes ORDER BY id DESC LIMIT 1) AS champion ON true"
     " LEFT JOIN LATERAL (SELECT as_of FROM evergreen.decision WHERE subject = w.subject AND kind = 'promoted'"
     " AND version = champion.version ORDER BY id DESC LIMIT 1) AS made ON true"
-    " LEFT JOIN LATERAL (SELECT * FROM ("
-    + " UNION ALL ".join(_newest(kind, "kind, reason, decided_at") for kind in _DECIDED)
-    + ") AS verdicts ORDER BY id DESC LIMIT 1) AS decided ON true"
+    " LEFT JOIN LATERAL (SELECT * FROM ({verdicts}) AS verdicts ORDER BY id DESC LIMIT 1) AS decided ON true"
+).format(
+    w=_SUBJECTS,
+    changes=_newest(Kind.PROMOTED, Kind.ROLLED_BACK),
+    verdicts=_newest(Kind.PROMOTED, Kind.REJECTED, Kind.AWAITING_APPROVAL),
 )
-_OPEN = (
-    "SELECT w.model, request.reason, count(*) AS requests, min(request.decided_at) AS oldest"
-    " FROM (SELECT name AS model, 'model/' || name AS subject FROM unnest(%(models)s::text[]) AS name) AS w"
-    " CROSS JOIN LATERAL (SELECT id, reason, decided_at FROM evergreen.decision WHERE subject = w.subject"
-    " AND kind = 'retrain_requested' ORDER BY id DESC LIMIT %(most)s) AS request"
-    " WHERE NOT EXISTS (SELECT 1 FROM evergreen.decision AS a WHERE a.subject = w.subject AND a.kind = ANY(%(answering)s)"
-    " AND a.id > request.id AND request.id = ANY(a.answers)) GROUP BY 1, 2"
+# What is answered is gathered for each model by itself; a join of the two would read the whole ledger.
+_OPEN = sql.SQL(
+    "SELECT w.model, request.reason, count(*) AS requests, min(request.decided_at) AS oldest FROM {w}"
+    " CROSS JOIN LATERAL (SELECT min(id) AS id FROM {newest} AS newest) AS oldest"
+    " CROSS JOIN LATERAL (SELECT coalesce(array_agg(answer), '{{}}') AS answers FROM evergreen.decision AS a"
+    " CROSS JOIN LATERAL unnest(a.answers) AS answer WHERE a.subject = w.subject AND a.kind = ANY(%(answering)s)"
+    " AND a.id > oldest.id) AS answered"
+    " CROSS JOIN LATERAL {newest} AS request WHERE request.id <> ALL(answered.answers) GROUP BY 1, 2"
+).format(
+    w=_SUBJECTS, newest=_NEWEST.format(sql.Literal(Kind.RETRAIN_REQUESTED.value), sql.Literal(_REQUESTS))
 )
 # A window is looked at until its labels are due and `MOST_PER_RUN` windows longer; of an older one nothing is news.
 _WINDOWS = (
@@ -191,7 +201,7 @@ def _models(conn: Connection, specs: Specs, found: Samples) -> dict[str, str]:
 
 
 def _requests(conn: Connection, specs: Specs, found: Samples) -> None:
-    rows = fetch(conn, _OPEN, {"models": sorted(specs.models), "most": _REQUESTS, "answering": _ANSWERING})
+    rows = fetch(conn, _OPEN, {"models": sorted(specs.models), "answering": _ANSWERING})
     number = {(name, reason): 0 for name in sorted(specs.models) for reason in _ASKED_FOR}
     oldest: dict[str, datetime] = {}
     for row in rows:

@@ -13,6 +13,7 @@ import yaml
 
 from evergreen import settings
 from evergreen.deployment.environment import SECRETS, SETTINGS
+from evergreen.metrics.__main__ import PORT
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 FILE = REPOSITORY / "docker-compose.yaml"
@@ -25,8 +26,10 @@ OPERATORS = {
     "EVERGREEN_IMAGE", "EVERGREEN_BIND", "EVERGREEN_PORT", "EVERGREEN_SMTP", "MLFLOW_PORT", "MAIL_PORT", "MLFLOW_ARTIFACTS",
     "MLFLOW_ALLOWED_HOSTS", "MLFLOW_S3_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AIRFLOW_PARALLELISM",
     "AIRFLOW_WORKER_CONCURRENCY", "WORKER_GRACE", "POSTGRES_MEMORY", "MLFLOW_MEMORY", "APISERVER_MEMORY", "SCHEDULER_MEMORY",
-    "DAG_PROCESSOR_MEMORY", "TRIGGERER_MEMORY", "WORKER_MEMORY", "OPENLINEAGE_API_KEY",
+    "DAG_PROCESSOR_MEMORY", "TRIGGERER_MEMORY", "WORKER_MEMORY", "OPENLINEAGE_API_KEY", "AIRFLOW_STATSD", "PROMETHEUS_PORT",
+    "PROMETHEUS_RETENTION", "PROMETHEUS_MEMORY", "GRAFANA_PORT", "GRAFANA_MEMORY",
 }  # fmt: skip
+METRICS = ("exporter", "grafana", "prometheus", "statsd-exporter")
 # Compose's own escape of a dollar is none of them.
 USED = re.findall(r"(?<!\$)\$\{(\w+)(:[-?][^}]*)?", TEXT)
 
@@ -62,10 +65,10 @@ def test_no_password_is_written_down():
 
 def test_only_the_pages_are_published_and_on_loopback_unless_asked():
     published = {name: s["ports"] for name, s in SERVICES.items() if s.get("ports")}
-    assert set(published) == {"airflow-apiserver", "mlflow", "mail"}
+    assert set(published) == {"airflow-apiserver", "mlflow", "mail", "prometheus", "grafana"}
     for ports in published.values():
         assert all(port.startswith(("127.0.0.1:", "${EVERGREEN_BIND:-127.0.0.1}:")) for port in ports)
-    assert all(STACK["networks"][name].get("internal") for name in ("data", "broker", "inside"))
+    assert all(STACK["networks"][name].get("internal") for name in ("data", "broker", "inside", "metrics"))
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
@@ -82,13 +85,42 @@ def test_each_service_has_limits_and_comes_back(name):
     assert {"test", "interval", "timeout", "retries", "start_period", "start_interval"} <= set(check)
 
 
-@pytest.mark.parametrize("name", sorted(OURS))
-def test_ours_run_with_few_rights(name):
-    service = OURS[name]
+@pytest.mark.parametrize("name", [*sorted(OURS), *METRICS])
+def test_ours_and_the_metrics_run_with_few_rights(name):
+    service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "USER 50000:0" in (REPOSITORY / "Dockerfile").read_text()
+
+
+def test_metrics_run_only_where_they_are_asked_for_and_airflow_sends_to_them_only_then():
+    assert {name for name, s in SERVICES.items() if s.get("profiles") == ["metrics"]} == set(METRICS)
+    for name in METRICS:
+        image = SERVICES[name]["image"]
+        assert name == "exporter" or re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+", image), image
+        # Nobody can be made to wait for what does not run.
+        assert not any(name in s.get("depends_on", {}) for other, s in SERVICES.items() if other not in METRICS)
+    sent = SERVICES["airflow-worker"]["environment"]
+    assert sent["AIRFLOW__METRICS__STATSD_ON"] == "${AIRFLOW_STATSD:-False}"
+    assert sent["AIRFLOW__METRICS__STATSD_HOST"] in METRICS
+    assert f"--statsd.listen-udp=:{sent['AIRFLOW__METRICS__STATSD_PORT']}" in SERVICES["statsd-exporter"]["command"]
+
+
+def test_prometheus_asks_what_listens_and_grafana_lets_nobody_in_without_a_login():
+    metrics = REPOSITORY / "deploy" / "metrics"
+    jobs = yaml.safe_load((metrics / "prometheus.yml").read_text())["scrape_configs"]
+    asked = [target for job in jobs for group in job["static_configs"] for target in group["targets"]]
+    assert asked == [f"exporter:{PORT}", "statsd-exporter:9102", "127.0.0.1:9090"]
+    for name in ("exporter", "statsd-exporter", "prometheus"):
+        assert "metrics" in SERVICES[name]["networks"]
+    source = yaml.safe_load((metrics / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"][0]
+    assert source["url"] == "http://prometheus:9090"
+    grafana = SERVICES["grafana"]["environment"]
+    assert grafana["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
+    assert grafana["GF_SECURITY_ADMIN_PASSWORD"] == "${GRAFANA_PASSWORD:?run make compose-env}"
+    mounted = {path for name in METRICS for path in SERVICES[name].get("volumes", []) if path.startswith("./")}
+    assert all((REPOSITORY / path.split(":")[0]).exists() and path.endswith(":ro") for path in mounted)
 
 
 def test_a_worker_may_end_its_tasks_before_it_is_killed_and_no_task_is_delivered_twice_meanwhile():

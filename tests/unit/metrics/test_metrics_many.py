@@ -1,0 +1,70 @@
+"""A scrape's cost: 200 models and a ledger of years. `pytest -s tests/unit/metrics/test_metrics_many.py` prints how long it took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scraped import REPOSITORY, Scraped
+
+from evergreen.warehouse.connection import Connection
+
+MODELS, WEEKS, COLUMNS = 200, 30, 12
+DECISIONS = 120_000
+
+FILL = f"""
+INSERT INTO evergreen.decision (decided_at, as_of, subject, kind, reason, version, evidence, run_id, dedupe_key)
+    SELECT now() - interval '3 years' + n * interval '10 minutes', now(), 'model/m' || n % {MODELS},
+        (ARRAY['retrain_suppressed', 'retrain_suppressed', 'rejected', 'retrain_requested', 'promoted'])[1 + n / {MODELS} % 5], 'x',
+        '1', jsonb_build_object('why', repeat('evidence ', 50)), 'r', n::text FROM generate_series(1, {DECISIONS}) AS n;
+INSERT INTO evergreen.window_judgement (model, version, window_start, window_end, revision, as_of, row_count, sampled_rows, labelled,
+        status, metrics)
+    SELECT 'm' || m, '1', now() - w * interval '7 days', now() - (w - 1) * interval '7 days', r, now(), 1, 1, 1, 'ok',
+        jsonb_build_object('rmse', jsonb_build_object('value', 1.5, 'limit', 2, 'reference', 1, 'violated', false,
+            'state', CASE WHEN w < 8 THEN 'not_yet' ELSE 'judged' END))
+    FROM generate_series(0, {MODELS - 1}) AS m, generate_series(1, {WEEKS}) AS w, generate_series(1, 2) AS r;
+INSERT INTO evergreen.window_column SELECT j.id, 'column_' || c, 'data_drift', 'wasserstein', 0.01 * c, 0.2, false
+    FROM evergreen.window_judgement AS j, generate_series(1, {COLUMNS}) AS c;
+ANALYZE;
+"""
+
+
+@pytest.fixture
+def many(conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warehouse and specs of so many models."""
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "models").mkdir()
+    include = REPOSITORY / "include"
+    (tmp_path / "datasets" / "bike_hourly.yaml").write_text(
+        (include / "datasets" / "bike_hourly.yaml").read_text()
+    )
+    text = (include / "models" / "bike_demand.yaml").read_text()
+    for number in range(MODELS):
+        path = tmp_path / "models" / f"m{number}.yaml"
+        path.write_text(text.replace("name: bike_demand", f"name: m{number}"))
+        path.with_suffix(".sql").write_text((include / "models" / "bike_demand.sql").read_text())
+    monkeypatch.setenv("EVERGREEN_SPECS", str(tmp_path))
+    with conn.cursor() as cursor:
+        cursor.execute(FILL)
+    conn.commit()
+
+
+def test_a_scrape_of_200_models_takes_well_below_a_second(many: None, scrape: Callable[[], Scraped]) -> None:
+    first = scrape()  # reads the specs and counts the ledger, which later ones need not
+    while "evergreen_decisions_total" not in first:
+        first = scrape()
+    took = []
+    for _ in range(5):
+        found = scrape()
+        took.append(found["evergreen_warehouse_read_seconds"][()])
+        for name in (
+            "champion_info",
+            "model_served_error",
+            "model_worst_column_drift",
+            "model_last_training_timestamp_seconds",
+        ):
+            assert len(found[f"evergreen_{name}"]) == MODELS
+    assert sum(found["evergreen_decisions_total"].values()) == DECISIONS
+    print(f"{MODELS} models, {DECISIONS} decisions: {sorted(took)[2]:.3f} s")
+    assert min(took) < 1.0
