@@ -103,10 +103,12 @@ _WORST = (
     " WHERE judgement_id = ANY(%(ids)s) AND value IS NOT NULL AND (violated OR value <= threshold)"
     " ORDER BY judgement_id, violated DESC, value / nullif(threshold, 0) DESC NULLS LAST, column_name, kind"
 )
+# A feed that brings nothing new for so many files is told to have brought nothing at all.
 _ROWS = (
     "SELECT w.dataset, newest.decided_at FROM unnest(%(datasets)s::text[]) AS w (dataset)"
-    " CROSS JOIN LATERAL (SELECT decided_at FROM evergreen.decision WHERE subject = 'dataset/' || w.dataset"
-    " AND kind = 'batch_published' AND ((evidence->>'rows_new')::bigint > 0 OR (evidence->>'rows_changed')::bigint > 0)"
+    " CROSS JOIN LATERAL (SELECT decided_at FROM (SELECT id, decided_at, evidence FROM evergreen.decision"
+    " WHERE subject = 'dataset/' || w.dataset AND kind = 'batch_published' ORDER BY id DESC LIMIT 1000) AS published"
+    " WHERE (evidence->>'rows_new')::bigint > 0 OR (evidence->>'rows_changed')::bigint > 0"
     " ORDER BY id DESC LIMIT 1) AS newest"
 )
 _MAILS = (

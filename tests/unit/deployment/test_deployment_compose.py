@@ -100,11 +100,16 @@ def test_metrics_run_only_where_they_are_asked_for_and_airflow_sends_to_them_onl
         image = SERVICES[name]["image"]
         assert name == "exporter" or re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+", image), image
         # Nobody can be made to wait for what does not run.
-        assert not any(name in s.get("depends_on", {}) for other, s in SERVICES.items() if other not in METRICS)
+        assert not any(
+            name in s.get("depends_on", {}) for other, s in SERVICES.items() if other not in METRICS
+        )
     sent = SERVICES["airflow-worker"]["environment"]
     assert sent["AIRFLOW__METRICS__STATSD_ON"] == "${AIRFLOW_STATSD:-False}"
     assert sent["AIRFLOW__METRICS__STATSD_HOST"] in METRICS
-    assert f"--statsd.listen-udp=:{sent['AIRFLOW__METRICS__STATSD_PORT']}" in SERVICES["statsd-exporter"]["command"]
+    assert (
+        f"--statsd.listen-udp=:{sent['AIRFLOW__METRICS__STATSD_PORT']}"
+        in SERVICES["statsd-exporter"]["command"]
+    )
 
 
 def test_prometheus_asks_what_listens_and_grafana_lets_nobody_in_without_a_login():
@@ -114,12 +119,16 @@ def test_prometheus_asks_what_listens_and_grafana_lets_nobody_in_without_a_login
     assert asked == [f"exporter:{PORT}", "statsd-exporter:9102", "127.0.0.1:9090"]
     for name in ("exporter", "statsd-exporter", "prometheus"):
         assert "metrics" in SERVICES[name]["networks"]
-    source = yaml.safe_load((metrics / "grafana/provisioning/datasources/prometheus.yml").read_text())["datasources"][0]
+    source = yaml.safe_load((metrics / "grafana/provisioning/datasources/prometheus.yml").read_text())[
+        "datasources"
+    ][0]
     assert source["url"] == "http://prometheus:9090"
     grafana = SERVICES["grafana"]["environment"]
     assert grafana["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
     assert grafana["GF_SECURITY_ADMIN_PASSWORD"] == "${GRAFANA_PASSWORD:?run make compose-env}"
-    mounted = {path for name in METRICS for path in SERVICES[name].get("volumes", []) if path.startswith("./")}
+    mounted = {
+        path for name in METRICS for path in SERVICES[name].get("volumes", []) if path.startswith("./")
+    }
     assert all((REPOSITORY / path.split(":")[0]).exists() and path.endswith(":ro") for path in mounted)
 
 

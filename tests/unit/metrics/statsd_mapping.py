@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -21,7 +22,10 @@ SUFFIXES = {"counter": ("",), "gauge": ("",), "observer": ("_bucket", "_sum", "_
 @cache
 def airflows() -> list[dict[str, Any]]:
     """The metrics of the Airflow that is installed, as it lists them itself."""
-    file = resources.files("airflow") / "_shared" / "observability" / "metrics" / "metrics_template.yaml"
+    package = find_spec("airflow")  # importing it takes seconds
+    assert package is not None
+    assert package.origin is not None
+    file = Path(package.origin).parent / "_shared" / "observability" / "metrics" / "metrics_template.yaml"
     found: list[dict[str, Any]] = yaml.safe_load(file.read_text(encoding="utf-8"))["metrics"]
     return found
 

@@ -10,8 +10,8 @@ from scraped import REPOSITORY, Scraped
 
 from evergreen.warehouse.connection import Connection
 
-MODELS, WEEKS, COLUMNS = 200, 30, 12
-DECISIONS = 120_000
+MODELS, WEEKS, COLUMNS = 200, 14, 10
+DECISIONS = 60_000
 
 FILL = f"""
 INSERT INTO evergreen.decision (decided_at, as_of, subject, kind, reason, version, evidence, run_id, dedupe_key)

@@ -169,10 +169,14 @@ def test_what_airflow_sends_gets_a_name_with_its_unit(sent: str, kind: str, name
 @pytest.mark.skipif(
     not shutil.which("promtool"), reason="promtool is not on this machine (Debian: apt install prometheus)"
 )
-def test_promtool_takes_the_files_and_the_alerts_fire() -> None:
-    for command in (
-        ["check", "config", str(FOLDER / "prometheus.yml")],
-        ["test", "rules", str(REPOSITORY / "tests" / "unit" / "metrics" / "alerts.yml")],
-    ):
-        done = subprocess.run(["promtool", *command], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["check", "config", "deploy/metrics/prometheus.yml"],
+        ["test", "rules", "tests/unit/metrics/alerts.yml", "tests/unit/metrics/alerts_of_days.yml"],
+    ],
+    ids=["files", "alerts"],
+)
+def test_promtool_takes_the_files_and_the_alerts_fire(command: list[str]) -> None:
+    done = subprocess.run(["promtool", *command], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
