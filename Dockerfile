@@ -33,7 +33,6 @@ ENV PATH=/opt/venv/bin:$PATH \
     AIRFLOW__CORE__PLUGINS_FOLDER=/opt/evergreen/plugins \
     AIRFLOW__CORE__LOAD_EXAMPLES=False \
     AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False \
-    EVERGREEN_SPECS=/opt/evergreen/include \
     EVERGREEN_HOME=/var/lib/evergreen \
     EVERGREEN_LANDING=/var/lib/evergreen/landing \
     EVERGREEN_SNAPSHOTS=/var/lib/evergreen/snapshots \

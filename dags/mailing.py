@@ -39,7 +39,7 @@ def send(message: Any) -> None:
 def specs_of(subject: str) -> Specs:
     """Read the specs that a subject needs, as the files are now: its own, or all where it is of all of them."""
     kind, _, name = subject.partition("/")
-    folder = settings.SPECS.path()
+    folder = settings.specs_beside(__file__)
     own = {"model": load_model, "dataset": load_dataset}.get(kind)
     return own(folder, name) if own else load_specs(folder)
 

@@ -118,6 +118,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                     trigger=plan["trigger"],
                     requests=tuple(plan["requests"]),
                     dry_run=plan["dry_run"],
+                    commit=wiring.commit(context),
                 )
             return outcome.to_dict()
 

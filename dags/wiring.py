@@ -56,7 +56,7 @@ KILLED = (
 
 def specs() -> Specs:
     """Read all specs, as the files are now: for the DAG processor. A task reads only its own."""
-    return load_specs(settings.SPECS.path())
+    return load_specs(settings.specs_beside(__file__))
 
 
 def specs_and_environment() -> Specs:
@@ -68,7 +68,7 @@ def specs_and_environment() -> Specs:
 def specs_of(subject: str) -> Specs:
     """Read the specs that a subject (`model/NAME` or `dataset/NAME`) needs, as the files are now."""
     kind, _, name = subject.partition("/")
-    return (load_model if kind == "model" else load_dataset)(settings.SPECS.path(), name)
+    return (load_model if kind == "model" else load_dataset)(settings.specs_beside(__file__), name)
 
 
 def wanted(kind: str) -> Iterator[tuple[str, ModelSpec]]:
@@ -201,6 +201,11 @@ def run_type(context: dict[str, Any]) -> str:
     found = context["dag_run"].run_type
     found = str(getattr(found, "value", found))
     return "manual" if found == "operator_triggered" else found
+
+
+def commit(context: dict[str, Any]) -> str | None:
+    """The commit that the run's DAG bundle has checked out, of which its DAG files and specs are; None where the bundle has no versions."""
+    return getattr(getattr(context["ti"], "bundle_instance", None), "version", None)
 
 
 def because(context: dict[str, Any]) -> str:

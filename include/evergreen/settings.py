@@ -11,7 +11,9 @@ from pathlib import Path
 
 from evergreen.errors import Reason, TerminalError
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[2]
+# An installed package lies in no checkout.
+REPOSITORY = _ROOT if (_ROOT / "include" / "evergreen").is_dir() else Path.cwd()
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,16 @@ class Variable:
         return int(text)
 
     def path(self) -> Path:
-        """Return the value as an absolute path; a relative one is taken from the repository's root."""
+        """Return the value as an absolute path; a relative one is taken from the checkout's root, or from the working directory where the package is installed."""
         return (REPOSITORY / self.read()).resolve()
 
 
 HOME = Variable("EVERGREEN_HOME", ".evergreen", "folder for everything the project writes on this machine")
-SPECS = Variable("EVERGREEN_SPECS", "include", "folder with datasets/*.yaml, models/*.yaml and models/*.sql")
+SPECS = Variable(
+    "EVERGREEN_SPECS",
+    "include",
+    "folder with datasets/*.yaml, models/*.yaml and models/*.sql; where it is not set, a DAG reads those beside the folder of its own file",
+)
 LANDING = Variable(
     "EVERGREEN_LANDING", ".evergreen/landing", "folder with one sub-folder per dataset, where files land"
 )
@@ -113,6 +119,17 @@ LINEAGE = Variable(
 LINEAGE_NAMESPACE = Variable(
     "OPENLINEAGE_NAMESPACE", "evergreen", "namespace of the DAGs' tasks on the OpenLineage server"
 )
+
+
+def specs_beside(dag_file: str) -> Path:
+    """The folder of the specs that belong to a DAG file: EVERGREEN_SPECS, else `include` beside the file's folder.
+
+    So file and specs are of one commit, also where a DAG bundle keeps several commits at once and this package is of none of them.
+    """
+    if os.environ.get(SPECS.name):
+        return SPECS.path()
+    return Path(dag_file).resolve().parents[1] / str(SPECS.default)
+
 
 ALL = (
     HOME,

@@ -57,6 +57,7 @@ def train(
     trigger: str,
     requests: tuple[int, ...] = (),
     dry_run: bool = False,
+    commit: str | None = None,
 ) -> Outcome:
     """Fit a challenger on a snapshot, judge it, log it to MLflow and register it as a version.
 
@@ -72,6 +73,7 @@ def train(
         trigger: why it runs, see `ledger.TriggerReason`.
         requests: ids of the retrain requests that it answers.
         dry_run: log a run, tagged so; register and decide nothing.
+        commit: of the specs, where they are of another one than this code; that of the code is recorded beside it then.
 
     Raises:
         TerminalError: data, labels, parameters or predictions that cannot be used; the reason says which.
@@ -98,7 +100,8 @@ def train(
             "evergreen.dry_run": str(dry_run).lower(),
             "evergreen.fingerprint": snapshot.fingerprint,
             "evergreen.spec_hash": spec_hash(document),
-            "evergreen.git_commit": git_commit() or "none",
+            "evergreen.git_commit": commit or git_commit() or "none",
+            **({"evergreen.code_commit": git_commit() or "none"} if commit else {}),
         }
         mlflow_run = record.begin(model, run_id, as_of, tags)
         try:
