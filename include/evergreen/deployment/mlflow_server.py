@@ -1,4 +1,4 @@
-"""Runs the MLflow server of the compose stack: writes its configuration of logins where nobody else can read it, then becomes it."""
+"""Runs the MLflow server: writes its configuration of logins where nobody else can read it, then becomes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from urllib.parse import quote
 
 from evergreen.deployment import variables
 from evergreen.errors import EvergreenError
@@ -18,7 +17,7 @@ PORT = "5000"
 def main() -> int:
     """Become the server; 1 with the reason where a variable is missing."""
     try:
-        url = f"postgresql+psycopg2://mlflow:{quote(variables.MLFLOW_DB_PASSWORD.read(), safe='')}@{variables.POSTGRES}/mlflow"
+        url = variables.sqlalchemy(variables.mlflow_database())
         logins = Path(tempfile.mkdtemp(prefix="mlflow-")) / "logins.ini"
         logins.touch(mode=0o600)
         logins.write_text(login_file(url, variables.USER, variables.MLFLOW_PASSWORD.read()), encoding="utf-8")
@@ -26,8 +25,13 @@ def main() -> int:
     except EvergreenError as error:
         print(f"mlflow cannot start: {error}", file=sys.stderr)
         return 1
-    for secret in (variables.MLFLOW_DB_PASSWORD, variables.MLFLOW_PASSWORD, variables.MLFLOW_SESSION_KEY):
-        os.environ.pop(secret.name)
+    for secret in (
+        variables.MLFLOW_DATABASE_URL,
+        variables.MLFLOW_DB_PASSWORD,
+        variables.MLFLOW_PASSWORD,
+        variables.MLFLOW_SESSION_KEY,
+    ):
+        os.environ.pop(secret.name, None)
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "0.0.0.0", "--port", PORT, "--workers", "1",
         "--app-name", "basic-auth", "--allowed-hosts", variables.MLFLOW_ALLOWED_HOSTS.read(),

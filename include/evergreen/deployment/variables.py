@@ -1,6 +1,8 @@
-"""The environment variables that only the compose stack has; `settings` has all others."""
+"""The environment variables that only a deployment has, by compose or in Kubernetes; `settings` has all others."""
 
 from __future__ import annotations
+
+from urllib.parse import quote
 
 from evergreen.settings import Variable
 
@@ -9,6 +11,9 @@ AIRFLOW_DB_PASSWORD = Variable("AIRFLOW_DB_PASSWORD", None, "password of the dat
 MLFLOW_DB_PASSWORD = Variable("MLFLOW_DB_PASSWORD", None, "password of the database role mlflow")
 WAREHOUSE_DB_PASSWORD = Variable("WAREHOUSE_DB_PASSWORD", None, "password of the database role warehouse")
 AIRFLOW_PASSWORD = Variable("AIRFLOW_PASSWORD", None, "password of the login `admin` in Airflow")
+MLFLOW_DATABASE_URL = Variable(
+    "MLFLOW_DATABASE_URL", "", "PostgreSQL URL of MLflow's database; default: that of the compose stack"
+)
 MLFLOW_PASSWORD = Variable("MLFLOW_PASSWORD", None, "password of the login `admin` in MLflow")
 MLFLOW_SESSION_KEY = Variable("MLFLOW_SESSION_KEY", None, "signs sessions of the MLflow UI")
 MLFLOW_ARTIFACTS = Variable(
@@ -22,3 +27,19 @@ USER = "admin"
 """The first login in Airflow and in MLflow."""
 POSTGRES = "postgres"
 """The database's name in the stack's network."""
+
+
+def mlflow_database() -> str:
+    """The URL of MLflow's database in libpq's form; it holds a password.
+
+    Raises:
+        TerminalError: neither MLFLOW_DATABASE_URL nor MLFLOW_DB_PASSWORD is set.
+    """
+    if url := MLFLOW_DATABASE_URL.read():
+        return "postgresql:" + url.partition(":")[2]
+    return f"postgresql://mlflow:{quote(MLFLOW_DB_PASSWORD.read(), safe='')}@{POSTGRES}/mlflow"
+
+
+def sqlalchemy(url: str) -> str:
+    """The same URL for SQLAlchemy, with the driver that is installed."""
+    return "postgresql+psycopg2:" + url.partition(":")[2]

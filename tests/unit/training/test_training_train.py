@@ -279,10 +279,13 @@ def test_a_training_that_lost_its_lock_registers_nothing(landed, start, monkeypa
 
 
 def test_a_dry_run_registers_and_decides_nothing(landed, start):
-    outcome = landed.train(start + timedelta(days=40), "dag/dry", dry_run=True)
+    outcome = landed.train(start + timedelta(days=40), "dag/dry", dry_run=True, commit="of the specs")
     assert outcome.version is None
     assert versions() == []
-    assert runs()[0].data.tags["evergreen.dry_run"] == "true"
+    tags = runs()[0].data.tags
+    assert tags["evergreen.dry_run"] == "true"
+    assert tags["evergreen.git_commit"] == runs()[0].data.params["git_commit"] == "of the specs"
+    assert tags["evergreen.code_commit"] == (git_commit() or "none")
     with pytest.raises(ValueError, match="dry run"):
         landed.settle(outcome)
 

@@ -1,0 +1,71 @@
+"""What runs in Kubernetes before a new image does: migrates Evergreen's tables and MLflow's. Again, it changes nothing.
+
+Databases and roles are there already, and Airflow's chart migrates Airflow. An image that is older than what a database was
+migrated to is refused, as in `prepare`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from urllib.parse import unquote, urlsplit
+
+from evergreen.deployment import prepare, variables
+from evergreen.errors import EvergreenError, Reason, TerminalError
+from evergreen.warehouse.connection import connect
+from evergreen.warehouse.migrate import migrate
+
+
+def migrate_all() -> None:
+    """Migrate the warehouse (EVERGREEN_WAREHOUSE_URL), then MLflow's database (MLFLOW_DATABASE_URL).
+
+    Raises:
+        TransientError: a database does not answer, or does not take the login.
+        TerminalError: a variable is missing, a migration fails, or a database belongs to a newer image (NEWER_SCHEMA).
+    """
+    url = variables.mlflow_database()
+    with connect(url) as conn:
+        prepare.refuse_newer(conn, "mlflow")
+    with connect() as warehouse:
+        migrate(warehouse)
+    print("warehouse: migrated", flush=True)
+    _mlflow(url)
+    print("mlflow: migrated", flush=True)
+
+
+def _mlflow(url: str) -> None:
+    password = unquote(urlsplit(url).password or "")
+    # The password goes by the environment: a command line can be read by others.
+    done = subprocess.run(
+        [sys.executable, "-m", "mlflow", "db", "upgrade", variables.sqlalchemy(_without_password(url))],
+        env={**os.environ, "PGPASSWORD": password}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        shown = "\n".join(done.stdout.splitlines()[-prepare.SHOWN :])
+        print(shown.replace(password, "***") if password else shown, file=sys.stderr)
+        raise TerminalError(
+            "mlflow could not be migrated; what was said stands above. Mend that, then start this job again",
+            Reason.BAD_SPEC,
+        )
+
+
+def _without_password(url: str) -> str:
+    split = urlsplit(url)
+    login, _, host = split.netloc.rpartition("@")
+    user = login.partition(":")[0]
+    return split._replace(netloc=f"{user}@{host}" if user else host).geturl()
+
+
+def main() -> int:
+    """Migrate; 1 with the reason where it cannot be done."""
+    try:
+        migrate_all()
+    except EvergreenError as error:
+        print(f"migrate stops: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
