@@ -95,6 +95,17 @@ def test_image_and_versions_are_those_of_the_project():
     assert {c["image"] for pod in PODS.values() for c in pod["containers"]} == {"evergreen"}
 
 
+def test_the_image_holds_what_the_values_ask_of_airflow():
+    locked = (REPOSITORY / "requirements-image.txt").read_text()
+    assert VALUES["executor"] == "KubernetesExecutor"
+    (bundle,) = VALUES["dagProcessor"]["dagBundleConfigList"]
+    assert bundle["classpath"].startswith("airflow.providers.git.")
+    for provider in ("cncf-kubernetes", "celery", "git", "fab"):
+        assert re.search(rf"^apache-airflow-providers-{provider}==", locked, re.MULTILINE), provider
+    assert re.search(r"^statsd==", locked, re.MULTILINE)
+    assert re.search(r"apt-get install .*\bgit\b", DOCKERFILE), "the provider calls git"
+
+
 def test_every_manifest_is_named_by_its_kustomization():
     for folder, kustomization in zip(("", "migrate"), BESIDE, strict=True):
         there = {p.name for p in (DEPLOY / "kubernetes" / folder).glob("*.yaml")} - {"kustomization.yaml"}
