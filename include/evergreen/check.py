@@ -1,7 +1,8 @@
 """`python -m evergreen.check`: is every spec usable? Also writes the JSON Schemas that editors read.
 
 Static mistakes are found without any service. With a warehouse (`make up`, or EVERGREEN_WAREHOUSE_URL) the feature
-queries are planned too, and the windows compared with the history that is there.
+queries are planned too, and the windows compared with the history that is there. With --changed it also says what differs from a
+commit, and what that means: which champions are retrained, which tables change.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,19 +23,16 @@ from evergreen.spec import (
     ModelSpec,
     Problem,
     Specs,
-    format_duration,
     json_schema,
     load_specs,
     metric_name,
     passable,
-    worse,
 )
 from evergreen.spec.environment import environment_problems
 
 if TYPE_CHECKING:
-    from evergreen.warehouse.connection import Connection
+    from evergreen.changes.compare import Compared
 
-EARLIEST = datetime(1, 1, 2, tzinfo=timezone.utc)
 SCHEMAS = Path(__file__).parent / "schemas"
 
 
@@ -42,89 +41,6 @@ def write_schemas(folder: Path = SCHEMAS) -> None:
     for name, kind in (("dataset", DatasetSpec), ("model", ModelSpec)):
         text = json.dumps(json_schema(kind), indent=1, sort_keys=True) + "\n"
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
-
-
-def check_history(specs: Specs, model: ModelSpec) -> list[Problem] | None:
-    """Compare training window, holdout and monitoring window with the history in the warehouse.
-
-    Returns:
-        The windows that are longer than the history, or the query that fails on its rows; None where nothing has
-        landed yet.
-    """
-    from psycopg2 import sql
-
-    from evergreen.warehouse import features, views
-
-    query = sql.SQL("SELECT min(_time) AS first, max(_time) AS last FROM ({}) AS _rows").format(
-        features.feature_query(model, None, None, ordered=False)
-    )
-    try:
-        with views.reading(specs, model, features.LATEST) as reader:
-            found = reader.rows(query)[0]
-    except TerminalError as error:
-        return [Problem(f"models/{model.name}.sql", "", "", str(error).removeprefix("the feature query "))]
-    file = f"models/{model.name}.yaml"
-    if found["first"] is None:
-        return None
-    history = found["last"] - found["first"]
-    problems = []
-    for field, length in (
-        ("training.holdout", model.training.holdout),
-        ("monitoring.window", model.monitoring.window),
-    ):
-        if length >= history:
-            problems.append(
-                Problem(
-                    file,
-                    field,
-                    format_duration(length),
-                    f"is longer than the history of {history.days} days; shorten it",
-                )
-            )
-    training = model.training
-    needed = training.holdout + training.folds * training.fold_length
-    if training.validates and training.holdout < history <= needed:
-        problems.append(
-            Problem(
-                file,
-                "training.folds",
-                str(training.folds),
-                f"holdout and folds together take {format_duration(needed)}, the history has {history.days} days; take "
-                "fewer or shorter ones",
-            )
-        )
-    window = training.window
-    # Of several windows, one that is too long for now does as well as all the history.
-    if training.windows is None and window != "all" and window > history:
-        problems.append(
-            Problem(
-                file,
-                "training.window",
-                format_duration(window),
-                f"is longer than the history of {history.days} days; write all, or shorten it",
-            )
-        )
-    return problems
-
-
-def check_silent(specs: Specs, model: ModelSpec) -> list[Problem]:
-    """The settings with which a part of the watch could never say anything, by the rows and labels in the warehouse."""
-    from evergreen.monitoring import reads, silent
-    from evergreen.monitoring.windows import window_of
-    from evergreen.warehouse import features, views
-
-    length, file = model.monitoring.window, f"models/{model.name}.yaml"
-    with views.reading(specs, model, features.LATEST) as reader:
-        found = reads.counted(reader, specs, model, features.LATEST, EARLIEST, EARLIEST)
-    if found.newest is None:
-        return []
-    newest = window_of(found.newest, length).start
-    due = [
-        counts
-        for start, counts in found.windows.items()
-        if start < newest and start + length + model.label.delay <= newest
-    ]
-    return [Problem(file, one.field, one.value, one.text) for one in silent.silent(model, due)]
 
 
 def _expectations(specs: Specs) -> list[Problem]:
@@ -144,38 +60,6 @@ def _parameters(specs: Specs) -> list[Problem]:
     return [problem for model in specs.models.values() for problem in parameter_problems(model)]
 
 
-def _no_rows(model: ModelSpec) -> Problem:
-    names = ", ".join(f"ingest__{name}" for name in model.datasets)
-    return Problem(f"models/{model.name}.yaml", "datasets", "", f"no row has landed yet; run {names}")
-
-
-def check_alarms(conn: Connection, model: ModelSpec) -> list[Problem]:
-    """What is known of the watch on the champion's served error: that it can hardly alarm on so few rows, or at once."""
-    from evergreen.ledger import champions, promotion
-    from evergreen.warehouse.connection import fetch
-
-    if not fetch(conn, "SELECT to_regclass('evergreen.decision') IS NOT NULL AS there")[0]["there"]:
-        return []
-    made = promotion(champions(conn, model.name))
-    told = made.evidence.get("error_limit") if made else ""
-    file = f"models/{model.name}.yaml"
-    found = [Problem(file, "monitoring.performance", "", f"the champion's watch: {told}")] if told else []
-    metric, limit = model.performance_metric, model.monitoring.performance.limit
-    holdout = (made.evidence.get("holdout") or {}).get(metric) if made else None
-    if (
-        limit is not None
-        and holdout is not None
-        and worse(metric, holdout, limit)
-        and "monitoring.performance.limit" not in (told or "")
-    ):
-        text = (
-            f"is better than the {metric_name(metric)} of the champion's holdout, {holdout:.4g}: it alarms from the first window on, unless "
-            "served rows are easier"
-        )
-        found.append(Problem(file, "monitoring.performance.limit", f"{limit:g}", text))
-    return found
-
-
 def _never_alarms(model: ModelSpec) -> list[Problem]:
     """A `max_worse` that no value of a metric can reach: an area under the curve is never worse than 0."""
     metric, share = model.performance_metric, model.monitoring.performance.max_worse
@@ -185,10 +69,12 @@ def _never_alarms(model: ModelSpec) -> list[Problem]:
     return [Problem(f"models/{model.name}.yaml", "monitoring.performance.max_worse", f"{share:g}", text)]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print every problem, a line each; exit status 1 if there is any."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m evergreen.check", description=(__doc__ or "").splitlines()[0]
+        prog="python -m evergreen.check",
+        description=(__doc__ or "").splitlines()[0],
+        epilog="Exit codes: 0, no problem was found; 1, a spec has problems, or a rehearsal that was asked for could not be made; "
+        "2, the arguments cannot be used, such as a BASE that git does not know.",
     )
     parser.add_argument(
         "--specs",
@@ -198,51 +84,138 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--schemas", action="store_true", help="only write the JSON Schemas for editors")
     parser.add_argument("--no-warehouse", action="store_true", help="leave out what needs the warehouse")
+    parser.add_argument(
+        "--changed",
+        metavar="BASE",
+        help="also say what differs between a commit (main, a tag, HEAD^1) and the working tree; what a branch alone changes: "
+        '--changed "$(git merge-base main HEAD)"',
+    )
+    parser.add_argument(
+        "--format",
+        choices=("text", "markdown", "json"),
+        default=None,
+        help="with --changed: text (default), markdown for a pull request, json",
+    )
+    parser.add_argument(
+        "--rehearse",
+        action="store_true",
+        help="with --changed and a warehouse: train each model whose training or gate changed on a sample of its rows, and tell the "
+        "gate's verdict; nothing is registered or decided",
+    )
+    parser.add_argument(
+        "--as-of",
+        type=_moment,
+        default=None,
+        help="with --rehearse: the cut-off of the rows (ISO, UTC; default: now)",
+    )
+    return parser
+
+
+def _moment(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time; write one such as 2025-12-15 or 2025-12-15T02:00"
+        ) from None
+    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+
+
+def _with_stack() -> str:
+    """Use the embedded stack's warehouse and MLflow where no others are named; returns why there is no warehouse."""
+    from evergreen.stack.layout import Layout, StackError
+    from evergreen.stack.variables import environment
+
+    try:
+        if not os.environ.get(settings.WAREHOUSE.name) and Layout.of().secrets_file.exists():
+            there = environment()
+            os.environ[settings.WAREHOUSE.name] = there[settings.WAREHOUSE.name]
+            if not os.environ.get(settings.MLFLOW.name):  # with its login
+                os.environ.update({n: v for n, v in there.items() if n.startswith("MLFLOW_TRACKING_")})
+        settings.WAREHOUSE.read()
+    except (EvergreenError, StackError) as error:
+        return str(error)
+    return ""
+
+
+def _with_warehouse(
+    compared: Compared, specs: Specs, as_of: datetime | None, *, rehearse: bool
+) -> tuple[Compared, list[Problem]]:
+    """The comparison with what ledger and rehearsals say, and what keeps a model from being trained."""
+    from evergreen.changes import champions
+
+    changes = champions.with_champions(compared.changes, specs)
+    problems: list[Problem] = []
+    if rehearse:
+        changes, problems = champions.rehearsed(changes, specs, as_of or datetime.now(timezone.utc))
+    return replace(compared, changes=changes), problems
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print every problem, a line each, and what differs from a commit where one is named; see the epilog for the exit status."""
+    parser = _parser()
     args = parser.parse_args(argv)
     if args.schemas:
         write_schemas()
         return 0
+    for name, given in (("--format", args.format), ("--rehearse", args.rehearse)):
+        if given and args.changed is None:
+            parser.error(f"{name} goes with --changed BASE")
+    if args.as_of and not args.rehearse:
+        parser.error("--as-of goes with --rehearse")
     folder = args.specs or settings.SPECS.path()
     specs = load_specs(folder)
-    problems = [*environment_problems(), *specs.problems, *_expectations(specs), *_parameters(specs)]
-    notes = [note for model in specs.models.values() for note in _never_alarms(model)]
-    unseen = "--no-warehouse" if args.no_warehouse else ""
-    if not args.no_warehouse:
-        from evergreen.stack.layout import Layout, StackError
-        from evergreen.stack.variables import environment
-        from evergreen.validation.patterns import pattern_problems
-        from evergreen.warehouse import features
-        from evergreen.warehouse.connection import connect
+    compared = None
+    if args.changed is not None:
+        from evergreen.changes.compare import compare
 
         try:
-            if not os.environ.get(settings.WAREHOUSE.name) and Layout.of().secrets_file.exists():
-                os.environ[settings.WAREHOUSE.name] = environment()[settings.WAREHOUSE.name]
-            settings.WAREHOUSE.read()
-        except (EvergreenError, StackError) as error:
-            unseen = str(error)
-    if not (args.no_warehouse or unseen):
+            compared = compare(folder, specs, args.changed)
+        except TerminalError as error:
+            print(str(error), file=sys.stderr)
+            return 2
+    problems = [*environment_problems(), *specs.problems, *_expectations(specs), *_parameters(specs)]
+    notes = [note for model in specs.models.values() for note in _never_alarms(model)]
+    unseen = "--no-warehouse" if args.no_warehouse else _with_stack()
+    if not unseen:
+        from evergreen import check_warehouse
+
         try:
-            for dataset in specs.datasets.values():
-                with connect() as conn:
-                    problems += pattern_problems(conn, dataset)
-            for model in specs.models.values():
-                found = features.check(specs, model)
+            check_warehouse.look(specs, problems, notes)
+            if compared is not None:
+                compared, found = _with_warehouse(compared, specs, args.as_of, rehearse=args.rehearse)
                 problems += found
-                if not found:
-                    history = check_history(specs, model)
-                    problems += history if history is not None else []
-                    notes += [] if history is not None else [_no_rows(model)]
-                    notes += [] if history else check_silent(specs, model)
-                with connect() as conn:
-                    notes += check_alarms(conn, model)
         except TerminalError as error:
             problems.append(Problem("the warehouse", "", "", str(error)))
         except EvergreenError as error:
             unseen = str(error)
-    for note in notes:
-        print(f"note: {note}")
+    if unseen and args.rehearse:
+        problems.append(Problem("--rehearse", "", "", f"nothing was rehearsed: {unseen}"))
+    _print(folder, specs, compared, args.format or "text", problems, notes, unseen)
+    return 1 if problems else 0
+
+
+def _print(
+    folder: Path,
+    specs: Specs,
+    compared: Compared | None,
+    form: str,
+    problems: list[Problem],
+    notes: list[Problem],
+    unseen: str,
+) -> None:
     for problem in problems:
         print(problem, file=sys.stderr)
+    if compared is not None:
+        from evergreen.changes import show
+
+        if form != "text":
+            shown = show.markdown if form == "markdown" else show.as_json
+            print(shown(compared, problems, notes, unseen))
+            return
+        print(f"{show.text(compared)}\n")
+    for note in notes:
+        print(f"note: {note}")
     usable = f"{len(specs.datasets)} dataset(s), {len(specs.models)} model(s) in {folder}"
     if unseen:
         print(f"the feature queries and windows were NOT checked: {unseen}")
@@ -250,7 +223,6 @@ def main(argv: list[str] | None = None) -> int:
         f"{len(problems)} problem(s)" if problems else "no problem found" + (" in the rest" if unseen else "")
     )
     print(f"{usable}: {found_text}")
-    return 1 if problems else 0
 
 
 if __name__ == "__main__":

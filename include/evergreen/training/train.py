@@ -119,7 +119,7 @@ def train(
                 where,
                 work,
                 drifted,
-                again=_again(specs, model, as_of, work),
+                again=read_again(specs, model, as_of, work),
                 realised=realised(watches, as_of),
             )
             final = finalise(model, judged)
@@ -238,8 +238,8 @@ def _bytes(model: ModelSpec, snapshot: Snapshot) -> int:
     return snapshot.rows * len(model.features.all) * 4 * (2 if model.training.refit else 1) + (20 << 20)
 
 
-def _again(specs: Specs, model: ModelSpec, as_of: datetime, work: Path) -> Again:
-    """Reads the holdout once more, with the features that the champion was trained on."""
+def read_again(specs: Specs, model: ModelSpec, as_of: datetime, work: Path) -> Again:
+    """What reads the holdout once more, with the features that the champion was trained on, into a folder."""
 
     def rows(version: registry.LoadedModel, held: Rows) -> Rows:
         path, start = work / "champion.parquet", moment(int(held.times[0]))

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from psycopg2 import sql
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import ModelSpec, Specs
@@ -53,7 +54,15 @@ class Snapshot:
             path.unlink(missing_ok=True)
 
 
-def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeout_s: int = 1500) -> Snapshot:
+def take(
+    specs: Specs,
+    model: ModelSpec,
+    as_of: datetime,
+    folder: Path,
+    *,
+    timeout_s: int = 1500,
+    most_rows: int | None = None,
+) -> Snapshot:
     """Write the snapshot of a model as of a time and return its reference.
 
     Rows have event time in [as_of - the longest window, as_of), features and label arrived by as_of, and a
@@ -66,6 +75,7 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
         as_of: the cut-off, aware.
         folder: the snapshots' folder; the file goes to `folder/MODEL/`.
         timeout_s: the server ends a statement that runs longer.
+        most_rows: of more rows a sample, those whose key has the smallest hash; None: all of them.
 
     Raises:
         TerminalError: no row qualifies (NO_ROWS), or the feature query does not run (BAD_QUERY).
@@ -73,7 +83,13 @@ def take(specs: Specs, model: ModelSpec, as_of: datetime, folder: Path, *, timeo
     """
     window = model.training.lengths[0]
     start = None if window == "all" else as_of - window
-    query = features.feature_query(model, start, as_of, mature_at=as_of, entity=True)
+    query = features.feature_query(
+        model, start, as_of, mature_at=as_of, entity=True, ordered=most_rows is None
+    )
+    if most_rows is not None:
+        query = sql.SQL(
+            "SELECT * FROM (SELECT * FROM ({rows}) AS f ORDER BY _hash, _key LIMIT {most}) AS s ORDER BY _time, _key"
+        ).format(rows=query, most=sql.Literal(most_rows))
     schema = arrow.feature_schema(model, entity=True)
     target = folder / model.name
     target.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from monitoring_scene import ROWS, at, model, week
 
-from evergreen import check
+from evergreen import check, check_warehouse
 from evergreen.alerting.history import windows
 from evergreen.ledger import Decision, Kind, append
 from evergreen.monitoring import performance, wording
@@ -117,7 +117,7 @@ def test_make_check_says_so(warehouse_url):
     assert check._never_alarms(spec("binary", "roc_auc", 0.5)) == []
     assert check._never_alarms(spec("regression", "rmse", 2.0)) == []
     with connect() as conn:
-        assert check.check_alarms(conn, watched) == []
+        assert check_warehouse.check_alarms(conn, watched) == []
         for version, evidence in (("1", {"error_limit": "limit 0.5, a coin's"}), ("2", {})):
             append(
                 conn,
@@ -132,14 +132,14 @@ def test_make_check_says_so(warehouse_url):
                     version,
                 ),
             )
-            told = [str(note) for note in check.check_alarms(conn, watched)]
+            told = [str(note) for note in check_warehouse.check_alarms(conn, watched)]
             assert len(told) == (version == "1")
             assert all("limit 0.5, a coin's" in note for note in told)
         back = Decision(
             at(1), "model/watched", Kind.ROLLED_BACK, "worse_than_previous", "w/1", "b", {}, version="1"
         )
         append(conn, back)
-        assert len(check.check_alarms(conn, watched)) == 1, "the champion is back, and so is its watch"
+        assert len(check_warehouse.check_alarms(conn, watched)) == 1, "the champion is back, and so is its watch"
 
 
 def test_a_week_is_no_alarm_and_a_coin_is():
@@ -223,7 +223,7 @@ def test_training_and_check_say_that_a_limit_is_better_than_the_holdout(warehous
     with connect() as conn:
         evidence = {"mlflow_run": "x", "holdout": {"mae": 8.0}}
         append(conn, Decision(at(0), "model/watched", Kind.PROMOTED, "r", "t/1", "p:1", evidence, "1"))
-        (problem,) = check.check_alarms(conn, spec)
+        (problem,) = check_warehouse.check_alarms(conn, spec)
         assert "monitoring.performance.limit" in str(problem)
         assert "is better than the MAE of the champion's holdout, 8" in str(problem)
-        assert check.check_alarms(conn, model(performance={"metric": "mae", "limit": 9.0})) == []
+        assert check_warehouse.check_alarms(conn, model(performance={"metric": "mae", "limit": 9.0})) == []

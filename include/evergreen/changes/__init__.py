@@ -1,0 +1,1 @@
+"""What a change of the specs means before it is merged: `python -m evergreen.check --changed BASE`."""
