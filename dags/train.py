@@ -67,8 +67,9 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             from evergreen import ledger, settings
             from evergreen.training.plan import plan_run
             from evergreen.warehouse import features
-            from evergreen.warehouse import snapshot as snapshots
+            from evergreen.warehouse import snapshot_store as snapshots
             from evergreen.warehouse.connection import connect
+            from evergreen.warehouse.store import place
 
             found, model = wiring.model_and_specs(spec.name)
             features.require_valid(found, model)
@@ -87,7 +88,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 raise AirflowSkipException(
                     "the retrain request that woke this run is answered already, or its challenger waits for approval"
                 )
-            taken = snapshots.take(found, model, planned.as_of, settings.SNAPSHOTS.path())
+            taken = snapshots.take(found, model, planned.as_of, place(settings.SNAPSHOTS))
             return {
                 "as_of": planned.as_of.isoformat(),
                 "trigger": planned.trigger,

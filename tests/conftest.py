@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg2
 import pytest
@@ -25,6 +26,9 @@ from evergreen.stack.layout import Layout
 from evergreen.stack.postgres import Postgres
 from evergreen.warehouse.connection import Connection, connect
 from evergreen.warehouse.migrate import migrate
+
+if TYPE_CHECKING:
+    from s3_server import Bucket, Server
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _count = itertools.count()
@@ -128,3 +132,20 @@ def conn(warehouse_url: str) -> Iterator[Connection]:
     """An open connection to an empty warehouse; committed at the end of the test."""
     with connect(warehouse_url) as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[Server]:
+    """An S3 server of the session's."""
+    import s3_server
+
+    with s3_server.running() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty bucket, with the variables of a worker that has the rights which docs/storage.md names."""
+    from s3_server import bucket
+
+    return bucket(s3_server, monkeypatch)

@@ -29,6 +29,7 @@ class Reason(str, Enum):
     UNREACHABLE = "unreachable"
     BUSY = "busy"
     NO_SPACE = "no_space"
+    NO_ACCESS = "no_access"
 
 
 class EvergreenError(Exception):

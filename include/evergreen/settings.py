@@ -56,8 +56,28 @@ class Variable:
         return int(text)
 
     def path(self) -> Path:
-        """Return the value as an absolute path; a relative one is taken from the checkout's root, or from the working directory where the package is installed."""
-        return (REPOSITORY / self.read()).resolve()
+        """Return the value as an absolute path; a relative one is taken from the checkout's root, or from the working directory where the package is
+        installed.
+
+        Raises:
+            TerminalError: it is a URL, and what asks works on a disk.
+        """
+        if "://" in (value := self.read()):
+            raise TerminalError(
+                f"{self.name} names a bucket ({value.partition('://')[0]}://…), and this needs a folder on a disk ({self.meaning})",
+                Reason.BAD_SPEC,
+            )
+        return (REPOSITORY / value).resolve()
+
+    def place(self, name: str = "") -> Path | str:
+        """Return the folder as `path` does, or the URL of a bucket (s3://, gs://) as it is; with a name what is below it.
+
+        A name that is a URL or an absolute path stands for itself.
+        """
+        value = self.read().rstrip("/") or "/"
+        if "://" in name or ("://" in value and not Path(name).is_absolute()):
+            return name if "://" in name else f"{value}/{name}".rstrip("/")
+        return (Path(name) if "://" in value else self.path() / name).resolve()
 
 
 HOME = Variable("EVERGREEN_HOME", ".evergreen", "folder for everything the project writes on this machine")
@@ -67,9 +87,32 @@ SPECS = Variable(
     "folder with datasets/*.yaml, models/*.yaml and models/*.sql; where it is not set, a DAG reads those beside the folder of its own file",
 )
 LANDING = Variable(
-    "EVERGREEN_LANDING", ".evergreen/landing", "folder with one sub-folder per dataset, where files land"
+    "EVERGREEN_LANDING",
+    ".evergreen/landing",
+    "folder, or s3://bucket/prefix or gs://bucket/prefix, with one sub-folder per dataset, where files land",
 )
-SNAPSHOTS = Variable("EVERGREEN_SNAPSHOTS", ".evergreen/snapshots", "folder for training snapshots (Parquet)")
+SNAPSHOTS = Variable(
+    "EVERGREEN_SNAPSHOTS",
+    ".evergreen/snapshots",
+    "folder, or s3://bucket/prefix or gs://bucket/prefix, for training snapshots (Parquet)",
+)
+PROGRESS = Variable(
+    "EVERGREEN_PROGRESS",
+    "",
+    "s3://bucket/prefix or gs://bucket/prefix where studies and replays are kept, too, for a try on another worker; default: below "
+    "EVERGREEN_HOME alone",
+)
+CACHE_MB = Variable(
+    "EVERGREEN_CACHE_MB",
+    "10000",
+    "megabytes of snapshots from a bucket that a worker keeps below EVERGREEN_HOME; what was used longest ago goes first",
+    least=0,
+)
+STORE_BLOCK_MB = Variable(
+    "EVERGREEN_STORE_BLOCK_MB",
+    "8",
+    "megabytes that go to or come from a bucket at once; a transfer takes about five times as much memory, whatever its size",
+)
 WAREHOUSE = Variable("EVERGREEN_WAREHOUSE_URL", None, "PostgreSQL URL of the warehouse (libpq form)")
 MLFLOW = Variable("MLFLOW_TRACKING_URI", None, "address of the MLflow server")
 MAIL_FROM = Variable("EVERGREEN_MAIL_FROM", "evergreen@localhost", "sender of the e-mails")
@@ -136,6 +179,9 @@ ALL = (
     SPECS,
     LANDING,
     SNAPSHOTS,
+    PROGRESS,
+    CACHE_MB,
+    STORE_BLOCK_MB,
     WAREHOUSE,
     MLFLOW,
     MAIL_FROM,

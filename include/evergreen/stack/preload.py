@@ -19,7 +19,7 @@ TASKS = (
     "evergreen.alerting.outbox", "evergreen.alerting.silences", "evergreen.alerting.weekly", "evergreen.lineage", "evergreen.monitoring.monitor",
     "evergreen.monitoring.policy", "evergreen.registry.rollback", "evergreen.replay.run", "evergreen.scoring.score", "evergreen.training.plan",
     "evergreen.training.promote", "evergreen.training.train", "evergreen.validation.ingest", "evergreen.warehouse.features",
-    "evergreen.warehouse.snapshot",
+    "evergreen.warehouse.snapshot", "evergreen.warehouse.snapshot_store",
 )  # fmt: skip
 """What the tasks in dags/ import; each brings its libraries."""
 

@@ -40,6 +40,7 @@ from evergreen.training.version import (
     write_model_files,
     write_run_files,
 )
+from evergreen.warehouse import snapshot_store
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.disk import room
 from evergreen.warehouse.snapshot import Snapshot, write_seen
@@ -81,11 +82,11 @@ def train(
             still at work.
     """
     parameters(model)  # those that are refused stop it before anything is written
-    place = Path(snapshot.path).parent
     with (
         _alone(model.name, run_id) as lock,
-        room(f"training {model.name}", place, lambda: _bytes(model, snapshot)),
-        scratch.folder(place) as work,
+        snapshot_store.local(snapshot) as snapshot,
+        room(f"training {model.name}", Path(snapshot.path).parent, lambda: _bytes(model, snapshot)),
+        scratch.folder(Path(snapshot.path).parent) as work,
         scratch.own_temporaries(work),
     ):
         record.sweep(model, run_id, at_work)
