@@ -112,7 +112,10 @@ def running() -> Iterator[Server]:
                 iam.create_user(UserName=name)
                 made = iam.create_access_key(UserName=name)["AccessKey"]
                 found[name] = (made["AccessKeyId"], made["SecretAccessKey"])
-            everything = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+            everything = {
+                "Version": "2012-10-17",
+                "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}],
+            }
             iam.put_user_policy(UserName=BOSS, PolicyName="it", PolicyDocument=json.dumps(everything))
             server.keys = found
             # From now on who may do what is asked for.

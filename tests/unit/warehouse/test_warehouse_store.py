@@ -103,7 +103,9 @@ def test_what_is_not_there(store, tmp_path):
 def test_a_bucket_that_is_missing_says_so(bucket, tmp_path):
     store = Store.at("s3://no-such-bucket/x")
     (tmp_path / "in").write_bytes(b"1")
-    bucket.server.allow({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]})
+    bucket.server.allow(
+        {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
+    )
     for act in (store.objects, lambda: store.put(tmp_path / "in", "a")):
         with pytest.raises(TerminalError, match="no such bucket") as raised:
             act()
@@ -146,7 +148,14 @@ def test_one_that_has_not_got_all_of_it_is_noticed(store, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["s3://", "s3://key:secret@bucket/x", "s3://bucket:9000/x", "ftp://bucket/x", "s3://bucket/x?endpoint_override=y"]
+    "url",
+    [
+        "s3://",
+        "s3://key:secret@bucket/x",
+        "s3://bucket:9000/x",
+        "ftp://bucket/x",
+        "s3://bucket/x?endpoint_override=y",
+    ],
 )
 def test_a_url_that_cannot_be_used_is_refused_without_its_secret(url):
     with pytest.raises(TerminalError, match="no place for files") as raised:
