@@ -66,7 +66,7 @@ class Bucket:
             Bucket=self.name, Key=key, Body=content.encode() if isinstance(content, str) else content
         )
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         """What is there."""
         return [o["Key"] for o in self.client.list_objects_v2(Bucket=self.name).get("Contents", [])]
 

@@ -74,10 +74,14 @@ class Variable:
 
         A name that is a URL or an absolute path stands for itself.
         """
-        value = self.read().rstrip("/") or "/"
-        if "://" in name or ("://" in value and not Path(name).is_absolute()):
-            return name if "://" in name else f"{value}/{name}".rstrip("/")
-        return (Path(name) if "://" in value else self.path() / name).resolve()
+        return below(self.read(), name)
+
+
+def below(value: str, name: str = "") -> Path | str:
+    """A folder or URL, and what is below it; see `Variable.place`."""
+    if "://" in name or ("://" in value and not Path(name).is_absolute()):
+        return name if "://" in name else f"{value.rstrip('/')}/{name}".rstrip("/")
+    return Path(name) if "://" in value else (REPOSITORY / value).resolve() / name
 
 
 HOME = Variable("EVERGREEN_HOME", ".evergreen", "folder for everything the project writes on this machine")

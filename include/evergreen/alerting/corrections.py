@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from evergreen.alerting import quarantines, threads, words
@@ -13,6 +12,7 @@ from evergreen.alerting.outbox import raise_incident
 from evergreen.ledger import Decision, Kind
 from evergreen.warehouse.connection import Connection
 from evergreen.warehouse.correction import Corrected
+from evergreen.warehouse.store import Place
 
 KIND = "batch_corrected"
 WHAT = {
@@ -46,7 +46,7 @@ def keys_deleted(file: str, asked: int, done: Corrected) -> str:
     )
 
 
-def told(conn: Connection, decision: Decision, folder: Path | None) -> None:
+def told(conn: Connection, decision: Decision, folder: Place | None) -> None:
     """Owe the mail of a correction, and end the spell of batches that were held back if nothing is left of it.
 
     Args:

@@ -12,16 +12,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from evergreen.alerting import threads
 from evergreen.alerting.outbox import raise_incident
 from evergreen.alerting.threads import Ending, Thread
+from evergreen.errors import EvergreenError
 from evergreen.ledger import Decision
 from evergreen.warehouse import held as held_rows
-from evergreen.warehouse import landing
+from evergreen.warehouse import landings
 from evergreen.warehouse.connection import Connection, fetch
+from evergreen.warehouse.store import Place
 
 KIND = "batch_quarantined"
 LATELY = timedelta(days=30)
@@ -36,7 +37,7 @@ def held(conn: Connection, decision: Decision, context: Mapping[str, Any]) -> bo
     )
 
 
-def published(conn: Connection, decision: Decision, folder: Path | None = None) -> bool:
+def published(conn: Connection, decision: Decision, folder: Place | None = None) -> bool:
     """After a batch was published whole: end the spell of a dataset whose batches were held back, if it is over.
 
     Args:
@@ -65,7 +66,7 @@ def published(conn: Connection, decision: Decision, folder: Path | None = None) 
 
 
 def over(
-    conn: Connection, thread: Thread, message: str, decision: Decision, folder: Path | None = None
+    conn: Connection, thread: Thread, message: str, decision: Decision, folder: Place | None = None
 ) -> bool:
     """End a spell of which nothing is left.
 
@@ -98,11 +99,11 @@ class HeldBatch:
     size: int | None
     mtime_ns: int | None
 
-    def lies_in(self, folder: Path) -> bool:
+    def lies_in(self, folder: Place) -> bool:
         """Whether its file is still in the folder as it was when it was held back."""
         try:
-            found = landing.standing(folder, self.file)
-        except OSError:  # it cannot be told, so it is not gone
+            found = landings.standing(folder, self.file)
+        except (OSError, EvergreenError):  # it cannot be told, so it is not gone
             return True
         return found is not None and (found.size, found.mtime_ns) == (self.size, self.mtime_ns)
 

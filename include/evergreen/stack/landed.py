@@ -1,4 +1,4 @@
-"""What `make status` says about landed files that are not taken yet; reads the folders and the stack's warehouse."""
+"""What `make status` says about landed files that are not taken yet; reads the folders, or lists the bucket, and the stack's warehouse."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from evergreen.spec import load_specs
 from evergreen.stack.layout import StackError
 from evergreen.stack.variables import environment
 from evergreen.validation import batch_rows
-from evergreen.warehouse import landing
+from evergreen.warehouse import landings, store
 from evergreen.warehouse.connection import connect
 
 MOST_LINES = 20
@@ -29,18 +29,18 @@ def lines(home: Path | str | None = None) -> list[str]:
         datasets = load_specs(
             settings.REPOSITORY / variables.get(settings.SPECS.name, settings.SPECS.read())
         ).datasets
-        folder = settings.REPOSITORY / variables.get(settings.LANDING.name, settings.LANDING.read())
+        root = variables.get(settings.LANDING.name, settings.LANDING.read())
         with connect(variables["EVERGREEN_WAREHOUSE_URL"], timeout_s=10) as conn:
             taken = {name: batch_rows.stamps(conn, dataset) for name, dataset in datasets.items()}
     except (EvergreenError, StackError, KeyError):
         return []
     now = datetime.now(timezone.utc)
     for name, dataset in datasets.items():
-        source = folder / (dataset.source.folder or name)
-        if not dataset.source.folder and not source.exists():
-            continue  # the first ingest makes it
         try:
-            waits = landing.waits(dataset, source, taken[name], now)
+            source = store.of(settings.below(root, dataset.source.folder or name))
+            if isinstance(source, Path) and not dataset.source.folder and not source.exists():
+                continue  # the first ingest makes it
+            waits = landings.waits(dataset, source, taken[name], now)
         except EvergreenError as error:
             found.append(str(error))
             continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg2
 
-from evergreen import ledger, settings
+from evergreen import ledger
 from evergreen.alerting import corrections, quarantines
 from evergreen.errors import Reason, TerminalError
 from evergreen.ledger import Decision, Kind
@@ -26,7 +26,17 @@ from evergreen.spec import DatasetSpec
 from evergreen.spec.problem import printable
 from evergreen.validation import batch_rows, engine, suite
 from evergreen.validation.outcome import Asked, BatchOutcome, Counts, State
-from evergreen.warehouse import bulk, correction, deleted, equal_rows, examples, landing, publish, staging
+from evergreen.warehouse import (
+    bulk,
+    correction,
+    deleted,
+    equal_rows,
+    examples,
+    landing,
+    landings,
+    publish,
+    staging,
+)
 from evergreen.warehouse import held as held_rows
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.correction import Corrected
@@ -34,6 +44,7 @@ from evergreen.warehouse.failure import Failure, UnreadableError
 from evergreen.warehouse.landing import LandedFile
 from evergreen.warehouse.lines import lines_of
 from evergreen.warehouse.staging import Finding, Staged
+from evergreen.warehouse.store import Place
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +75,7 @@ def ingest(
     as_of: datetime,
     run_id: str,
     *,
-    folder: Path | None = None,
+    folder: Place | None = None,
     force: bool = False,
     now: datetime | None = None,
 ) -> list[BatchOutcome]:
@@ -95,17 +106,18 @@ def ingest(
     """
     if as_of.tzinfo is None:
         raise ValueError(f"as_of {as_of} has no time zone")
-    source = folder or settings.LANDING.path() / (dataset.source.folder or dataset.name)
+    source = folder or landings.place_of(dataset)
     waiting: list[BatchOutcome] = []
-    with alone(dataset) as conn:
+    with alone(dataset) as conn, ExitStack() as stack:
         swept = staging.sweep(conn, dataset)
         decided = batch_rows.stamps(conn, dataset, force=force)
-        if folder is None:
+        if folder is None and isinstance(source, Path):
             _make_first(conn, dataset, source)
         conn.commit()
         if swept:
             log.warning("%s: swept what a crashed run left in staging: %s", dataset.name, ", ".join(swept))
-        for file in landing.find(dataset, source, decided, now or _clock(conn)):
+        files = stack.enter_context(closing(landings.find(dataset, source, decided, now or _clock(conn))))
+        for file in files:
             if file.waiting:
                 log.warning("%s: %s is left for the next run: %s", dataset.name, file.name, file.waiting)
                 waiting.append(_waits(dataset, file, file.waiting))
@@ -444,7 +456,7 @@ def _settle(
             (*numbers.values(), json.dumps(failures), batch),
         )
     evidence: dict[str, Any] = {
-        "file": file.name, "path": landing.printable(file.path), "checksum": file.checksum, "batch": batch, **numbers, "quarantine": dataset.quarantine,
+        "file": file.name, "path": file.where, "checksum": file.checksum, "batch": batch, **numbers, "quarantine": dataset.quarantine,
         "failures": failures[:EVIDENCE_FAILURES], "failures_in_all": len(failures),
     }  # fmt: skip
     if verdict.whole:

@@ -12,7 +12,7 @@ import glob
 import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, Literal, get_args
 
 from evergreen import ledger, settings
@@ -23,13 +23,14 @@ from evergreen.spec import DatasetSpec
 from evergreen.validation import batch_rows
 from evergreen.validation.ingest import alone, decide
 from evergreen.validation.outcome import Asked
-from evergreen.warehouse import correction, landing, publish, staging
+from evergreen.warehouse import correction, landings, publish, staging
 from evergreen.warehouse import held as held_rows
 from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.correction import Corrected
 from evergreen.warehouse.failure import Failure, UnreadableError
 from evergreen.warehouse.landing import LandedFile
 from evergreen.warehouse.staging import Staged
+from evergreen.warehouse.store import Place, place
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,8 @@ class _Order:
     run_id: str
     why: str
     by: str
-    source: Path
-    keys_in: Path
+    source: Place
+    keys_in: Place
 
     @property
     def key(self) -> str:
@@ -74,7 +75,7 @@ def correct(
     *,
     why: str,
     by: str,
-    folder: Path | None = None,
+    folder: Place | None = None,
     dry_run: bool = False,
 ) -> Undone:
     """Correct what was decided about a file.
@@ -110,9 +111,8 @@ def correct(
         raise TerminalError(f"{action!r} is no correction; there are: {', '.join(ACTIONS)}", Reason.BAD_SPEC)
     if not why:
         raise TerminalError("a correction needs a reason; fill the field Reason", Reason.BAD_SPEC)
-    root = settings.LANDING.path()
-    source = folder or root / (dataset.source.folder or dataset.name)
-    order = _Order(dataset, file.strip(), as_of, run_id, why, by or "not recorded", source, folder or root)
+    source, keys_in = folder or landings.place_of(dataset), folder or place(settings.LANDING)
+    order = _Order(dataset, file.strip(), as_of, run_id, why, by or "not recorded", source, keys_in)
     with alone(dataset) as conn:
         if done := ledger.find(conn, dedupe_key=order.key):
             return Undone(str(done[0].evidence["message"]), done[0])
@@ -160,27 +160,27 @@ def _require_newest(conn: Connection, order: _Order) -> None:
 def _judge_again(conn: Connection, order: _Order) -> Undone:
     dataset = order.dataset
     batch = _batch(conn, order, ("published", "quarantined", "withdrawn", "dismissed"))
-    file = landing.named(dataset, order.source, batch["file"])
-    if file is None:
-        raise TerminalError(
-            f"{batch['file']} is not in {order.source} as a file of {dataset.name}, so it cannot be judged again; put it back "
-            f"as it was (SHA-256 {batch['checksum'][:12]}…), or withdraw the batch and land another file",
-            Reason.BAD_BATCH,
-        )
-    if file.checksum != batch["checksum"]:
-        raise TerminalError(
-            f"{batch['file']} has another content than batch {batch['id']} (SHA-256 {file.checksum[:12]}… and "
-            f"{batch['checksum'][:12]}…), so it is another batch; put the file back as it was, or withdraw the batch",
-            Reason.BAD_BATCH,
-        )
-    decision = decide(
-        conn, dataset, file, order.as_of, order.run_id,
-        again=True, asked=Asked(batch["id"], order.why, order.by),
-    )  # fmt: skip
-    if decision is None:
-        raise TransientError(
-            f"{batch['file']} changed while it was read; nothing was changed, try it again", Reason.BUSY
-        )
+    with landings.named(dataset, order.source, batch["file"]) as file:
+        if file is None:
+            raise TerminalError(
+                f"{batch['file']} is not in {order.source} as a file of {dataset.name}, so it cannot be judged again; put it back "
+                f"as it was (SHA-256 {batch['checksum'][:12]}…), or withdraw the batch and land another file",
+                Reason.BAD_BATCH,
+            )
+        if file.checksum != batch["checksum"]:
+            raise TerminalError(
+                f"{batch['file']} has another content than batch {batch['id']} (SHA-256 {file.checksum[:12]}… and "
+                f"{batch['checksum'][:12]}…), so it is another batch; put the file back as it was, or withdraw the batch",
+                Reason.BAD_BATCH,
+            )
+        decision = decide(
+            conn, dataset, file, order.as_of, order.run_id,
+            again=True, asked=Asked(batch["id"], order.why, order.by),
+        )  # fmt: skip
+        if decision is None:
+            raise TransientError(
+                f"{batch['file']} changed while it was read; nothing was changed, try it again", Reason.BUSY
+            )
     corrections.told(conn, decision, order.source)
     return Undone(str(decision.evidence["message"]), decision)
 
@@ -363,20 +363,20 @@ def _keys(conn: Connection, order: _Order) -> tuple[LandedFile, Staged]:
     source = dataset.source.model_copy(update={"pattern": glob.escape(order.file), "extra_columns": "ignore"})
     columns = {name: dataset.columns[name] for name in dataset.key}
     keyed = dataset.model_copy(update={"source": source, "columns": columns, "duplicates": "hold"})
-    file = landing.named(keyed, order.keys_in, order.file)
-    if file is None:
-        raise TerminalError(f"there is no file {order.file} below {order.keys_in}", Reason.BAD_BATCH)
-    failures = [file.problem] if file.problem else []
-    staged: Staged | None = None
-    if not failures:
-        try:
-            staged = staging.load(conn, keyed, file)
-            failures = [f.failure for f in staging.type_rows(conn, keyed, staged)[0]]
-            if not staged.rows:
-                failures = [Failure("file_not_empty", None, "no row", "at least one key")]
-        except UnreadableError as error:
-            conn.rollback()
-            failures = [error.failure]
+    with landings.named(keyed, order.keys_in, order.file) as file:
+        if file is None:
+            raise TerminalError(f"there is no file {order.file} below {order.keys_in}", Reason.BAD_BATCH)
+        failures = [file.problem] if file.problem else []
+        staged: Staged | None = None
+        if not failures:
+            try:
+                staged = staging.load(conn, keyed, file)
+                failures = [f.failure for f in staging.type_rows(conn, keyed, staged)[0]]
+                if not staged.rows:
+                    failures = [Failure("file_not_empty", None, "no row", "at least one key")]
+            except UnreadableError as error:
+                conn.rollback()
+                failures = [error.failure]
     if failures or staged is None:
         told = "; ".join(f"{f.column or 'file'}: {f.observed}, expected {f.limit}" for f in failures)
         raise TerminalError(

@@ -22,6 +22,7 @@ from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse import opened
 from evergreen.warehouse.failure import Failure
+from evergreen.warehouse.store import Place, Store
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,14 @@ class Stamp(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a file was fetched from that does not lie on this machine's disk: the prefix, and what is remembered of it there."""
+
+    folder: Store
+    stamp: Stamp
+
+
+@dataclass(frozen=True)
 class LandedFile:
     """A file, or a folder of Parquet parts, that stood still while it was hashed.
 
@@ -72,6 +81,7 @@ class LandedFile:
         problem: why it cannot be read at all.
         passing: the problem may be gone at the next try though the file is the same.
         waiting: why it is not taken yet: it may be unfinished.
+        origin: of a file that was fetched; `path` and `version` are those of the copy.
     """
 
     path: Path
@@ -83,10 +93,18 @@ class LandedFile:
     problem: Failure | None = None
     passing: bool = False
     waiting: str | None = None
+    origin: Origin | None = None
+
+    @property
+    def where(self) -> str:
+        """Its path, or its URL, as text that can be shown."""
+        return f"{self.origin.folder.url}/{self.name}" if self.origin else printable(self.path)
 
     @property
     def stamp(self) -> Stamp:
         """What to remember of it."""
+        if self.origin:
+            return self.origin.stamp
         v = self.version
         return Stamp(self.name, v.size, v.mtime_ns, v.ctime_ns, v.inode)
 
@@ -106,7 +124,7 @@ class Waits:
     why: str
 
 
-class _OddError(Exception):
+class OddError(Exception):
     """What is there cannot be read as a file of the dataset."""
 
     def __init__(self, observed: str, limit: str, remedy: str) -> None:
@@ -135,11 +153,11 @@ def find(
     """
     found: dict[str, LandedFile] = {}
     names = {stamp.name for stamp in decided}
-    for path in _paths(dataset, folder):
+    for path in paths(dataset, folder):
         name = printable(path.relative_to(folder))
         try:
             status = path.lstat()
-            if stat.S_ISDIR(status.st_mode) and not _ending(path):
+            if stat.S_ISDIR(status.st_mode) and not ending_of(path):
                 continue
             if name in names and _stamp(path, name) in decided:
                 continue
@@ -147,15 +165,15 @@ def find(
         except FileNotFoundError:
             log.info("%s: %s is gone again", dataset.name, name)
             continue
-        except _OddError as odd:
-            file = _unread(path, name, status, odd.failure)
+        except OddError as odd:
+            file = unread(path, name, status, odd.failure)
         except OSError as error:
-            file = unreadable(_unread(path, name, status, _failed(error)), error)
+            file = unreadable(unread(path, name, status, _failed(error)), error)
         if file is None:
             log.info("%s: %s is still changing; the next run takes it", dataset.name, name)
             continue
         if now is not None and file.problem is None:
-            file = _finished(dataset, folder, file, now)
+            file = finished(dataset, folder, file, now)
         found.setdefault(file.checksum, file)
     return list(found.values())
 
@@ -167,16 +185,16 @@ def waits(dataset: DatasetSpec, folder: Path, decided: Collection[Stamp], now: d
     Arguments and errors are `find`'s.
     """
     found, names = [], {stamp.name for stamp in decided}
-    for path in _paths(dataset, folder):
+    for path in paths(dataset, folder):
         name = printable(path.relative_to(folder))
         try:
             status = path.lstat()
-            if (name in names and _stamp(path, name) in decided) or _odd(path, status):
+            if (name in names and _stamp(path, name) in decided) or oddity(path, status):
                 continue
-            file = LandedFile(path, name, "", _version(path), _kind(path), _parts(path))
-            if why := _finished(dataset, folder, file, now).waiting:
+            file = LandedFile(path, name, "", version_of(path), kind_of(path), parts_of(path))
+            if why := finished(dataset, folder, file, now).waiting:
                 found.append(Waits(name, _time(_changed(file, now)), why))
-        except (OSError, _OddError):  # the next ingest tells of it
+        except (OSError, OddError):  # the next ingest tells of it
             continue
     for path in folder.rglob("*"):
         rest = path.relative_to(folder).with_suffix("")
@@ -204,31 +222,31 @@ def _time(seconds: float) -> datetime:
 
 def named(dataset: DatasetSpec, folder: Path, name: str) -> LandedFile | None:
     """The file of a name, hashed now; None where there is none, or it changes. Other arguments and errors are `find`'s."""
-    for path in _paths(dataset, folder):
+    for path in paths(dataset, folder):
         if printable(path.relative_to(folder)) != name:
             continue
         try:
             status = path.lstat()
             try:
                 return _looked_at(path, name, status)
-            except _OddError as odd:
-                return _unread(path, name, status, odd.failure)
+            except OddError as odd:
+                return unread(path, name, status, odd.failure)
         except FileNotFoundError:
             return None
         except OSError as error:
-            return unreadable(_unread(path, name, None, _failed(error)), error)
+            return unreadable(unread(path, name, None, _failed(error)), error)
     return None
 
 
-def folder_of(file: LandedFile) -> Path:
+def folder_of(file: LandedFile) -> Place:
     """The folder in which a file landed, of which its name is a path."""
-    return file.path.parents[len(Path(file.name).parts) - 1]
+    return file.origin.folder if file.origin else file.path.parents[len(Path(file.name).parts) - 1]
 
 
 def unchanged(file: LandedFile) -> bool:
     """Whether the file is still the one that was hashed."""
     try:
-        return _version(file.path) == file.version
+        return version_of(file.path) == file.version
     except OSError:
         return False
 
@@ -244,7 +262,7 @@ def standing(folder: Path, name: str) -> Version | None:
         paths += [path for path in folder.rglob("*") if printable(path.relative_to(folder)) == name]
     for path in paths:
         try:
-            return _version(path)
+            return version_of(path)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
@@ -255,8 +273,8 @@ def standing(folder: Path, name: str) -> Version | None:
 
 def unreadable(file: LandedFile, error: OSError) -> LandedFile:
     """The file as one that could not be read this time: it is told, and tried again by the next run."""
-    told = _unread(file.path, file.name, None, _failed(error), file.version)
-    return replace(told, passing=True)
+    told = unread(file.path, file.name, None, _failed(error), file.version)
+    return replace(told, passing=True, origin=file.origin)
 
 
 def printable(path: Path) -> str:
@@ -265,7 +283,7 @@ def printable(path: Path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _paths(dataset: DatasetSpec, folder: Path) -> list[Path]:
+def paths(dataset: DatasetSpec, folder: Path) -> list[Path]:
     try:
         with os.scandir(folder):
             pass
@@ -302,7 +320,7 @@ def _marks(path: Path) -> bool:
     return path.name == SUCCESS or path.suffix.lower() in (*UNFINISHED, DONE)
 
 
-def _ending(path: Path) -> str:
+def ending_of(path: Path) -> str:
     """The ending by which a file is read, with that of the compression; empty where it is another one."""
     name = path.name.lower()
     for packed in ("", *opened.COMPRESSED):
@@ -316,28 +334,28 @@ def _looked_at(path: Path, name: str, status: os.stat_result) -> LandedFile | No
     """The file; None where it changes.
 
     Raises:
-        _OddError: it is none that is read.
+        OddError: it is none that is read.
         OSError: it cannot be read.
     """
-    if odd := _odd(path, status):
+    if odd := oddity(path, status):
         raise odd
-    return _hashed(path, name)
+    return hashed(path, name)
 
 
-def _odd(path: Path, status: os.stat_result) -> _OddError | None:
+def oddity(path: Path, status: os.stat_result) -> OddError | None:
     """Why what is there is none that is read; None where it is one."""
-    ending = _ending(path)
+    ending = ending_of(path)
     if stat.S_ISLNK(status.st_mode):
-        return _OddError("a symbolic link", "a file", "links are not followed; move or copy the file here")
+        return OddError("a symbolic link", "a file", "links are not followed; move or copy the file here")
     if stat.S_ISDIR(status.st_mode):
         if ending != ".parquet":
-            return _OddError(
+            return OddError(
                 "a folder", "a file", "put the files themselves here, or a pattern such as */*.csv into source.pattern"
             )  # fmt: skip
     elif not stat.S_ISREG(status.st_mode):
-        return _OddError("a pipe, socket or device", "a file", "land a file")
+        return OddError("a pipe, socket or device", "a file", "land a file")
     elif not ending:
-        return _OddError(
+        return OddError(
             f"a file that ends in {path.suffix[:20] or 'nothing'}",
             f"one that ends in {', '.join(FORMATS)}; text also with {' or '.join(opened.COMPRESSED)}",
             "deliver it in one of these forms, or leave such files out by source.pattern, such as *.csv",
@@ -345,46 +363,46 @@ def _odd(path: Path, status: os.stat_result) -> _OddError | None:
     return None
 
 
-def _hashed(path: Path, name: str) -> LandedFile | None:
-    ending = _ending(path)
+def hashed(path: Path, name: str) -> LandedFile | None:
+    ending = ending_of(path)
     digest = hashlib.sha256(b"" if ending in _BY_CONTENT else f"evergreen {ending}\n".encode())
-    before, parts = _version(path), _parts(path)
+    before, parts = version_of(path), parts_of(path)
     for part in parts or (path,):
         with opened.binary(part) as content:
             while block := content.read(opened.BLOCK_BYTES):
                 digest.update(block)
-    if before != _version(path) or parts != _parts(path):
+    if before != version_of(path) or parts != parts_of(path):
         return None
-    return LandedFile(path, name, digest.hexdigest(), before, _kind(path), parts)
+    return LandedFile(path, name, digest.hexdigest(), before, kind_of(path), parts)
 
 
-def _kind(path: Path) -> Format:
-    return next(kind for e, kind in FORMATS.items() if _ending(path).startswith(e))
+def kind_of(path: Path) -> Format:
+    return next(kind for e, kind in FORMATS.items() if ending_of(path).startswith(e))
 
 
-def _parts(path: Path) -> tuple[Path, ...]:
+def parts_of(path: Path) -> tuple[Path, ...]:
     """The files of a folder of Parquet parts, sorted by name; none of a file.
 
     Raises:
-        _OddError: something else is in it.
+        OddError: something else is in it.
     """
     if not path.is_dir():
         return ()
     inside = sorted(p for p in path.iterdir() if not p.name.startswith((".", "_")))
     for part in inside:
         if part.is_symlink() or not part.is_file() or part.suffix.lower() != ".parquet":
-            raise _OddError(
+            raise OddError(
                 f"{printable(Path(part.name))} in a folder of Parquet parts", "*.parquet files and nothing else",
                 "write the parts without folders of partitions in it (no partitionBy), or land the files one by one",
             )  # fmt: skip
     if not inside:
-        raise _OddError(
+        raise OddError(
             "a folder without a part", "at least one *.parquet file in it", "write the folder again"
         )
     return tuple(inside)
 
 
-def _version(path: Path) -> Version:
+def version_of(path: Path) -> Version:
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode):
         return _of(status)
@@ -400,16 +418,16 @@ def _of(status: os.stat_result) -> Version:
 
 
 def _stamp(path: Path, name: str) -> Stamp:
-    return LandedFile(path, name, "", _version(path)).stamp
+    return LandedFile(path, name, "", version_of(path)).stamp
 
 
-def _unread(
+def unread(
     path: Path, name: str, status: os.stat_result | None, problem: Failure, version: Version | None = None
 ) -> LandedFile:
     """A file that is not read, known by what can be seen from outside."""
     if version is None:
         try:
-            version = _version(path)
+            version = version_of(path)
         except OSError:
             assert status is not None
             version = _of(status)
@@ -424,7 +442,7 @@ def _failed(error: OSError) -> Failure:
     )  # fmt: skip
 
 
-def _finished(dataset: DatasetSpec, folder: Path, file: LandedFile, now: datetime) -> LandedFile:
+def finished(dataset: DatasetSpec, folder: Path, file: LandedFile, now: datetime) -> LandedFile:
     """The file with what it waits for, or what is wrong where it waited in vain, as `source.complete` says."""
     rule, quiet = dataset.source.complete, dataset.source.quiet
     still = now.timestamp() - _changed(file, now) >= quiet.total_seconds()
@@ -434,7 +452,9 @@ def _finished(dataset: DatasetSpec, folder: Path, file: LandedFile, now: datetim
     if file.parts:
         ended = any(marker.name == SUCCESS for marker in file.path.iterdir())
     else:
-        ended = file.format == "parquet" or _ending(file.path).endswith(opened.COMPRESSED) or _ends(file.path)
+        ended = (
+            file.format == "parquet" or ending_of(file.path).endswith(opened.COMPRESSED) or _ends(file.path)
+        )
     if (ended and rule != "quiet") or (still and (rule != "line_end" or file.parts)):
         return file
     what = f"no {SUCCESS} in it" if file.parts else "its last line has no line end"

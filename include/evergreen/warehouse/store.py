@@ -96,6 +96,9 @@ class Store:
             )
         return cls(f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/"))
 
+    def __str__(self) -> str:
+        return self.url
+
     def under(self, name: str) -> Store:
         """A prefix below this one."""
         return Store(f"{self.url}/{name.strip('/')}")
@@ -190,7 +193,7 @@ class Store:
 
     def _write(self, key: str, blocks: Iterator[bytes]) -> None:
         what, size = f"writing {self.where(key)}", 0
-        stream = self._ask(what, "written", lambda: self._fs.open_output_stream(self._path_of(key)))
+        stream = self._ask(what, "written", lambda: self._fs.open_output_stream(self._path_of(key), compression=None))
         for block in blocks:
             self._ask(what, "written", partial(stream.write, block))
             size += len(block)
@@ -201,7 +204,8 @@ class Store:
     def _opened(self, key: str) -> tuple[tuple[int, bytes, bytes], Any]:
         """A stream, and what tells its object from another one under the same name: size, tag and time."""
         what, path = f"reading {self.where(key)}", self._path_of(key)
-        stream = self._ask(what, "read", lambda: self._fs.open_input_stream(path))
+        # By itself Arrow unpacks what ends in .gz.
+        stream = self._ask(what, "read", lambda: self._fs.open_input_stream(path, compression=None))
         told = {n.lower(): v for n, v in (self._ask(what, "read", stream.metadata) or {}).items()}
         size = int(told.get("content-length") or self._ask(what, "read", stream.size))
         return (size, told.get("etag", b""), told.get("last-modified", told.get("updated", b""))), stream
@@ -277,8 +281,16 @@ Place = Path | Store
 
 
 def place(variable: settings.Variable, name: str = "") -> Place:
-    """The folder or the prefix that a variable names, with a name what is below it; see `Variable.place`."""
-    found = variable.place(name)
+    """The folder or the prefix that a variable names, with a name what is below it; see `Variable.place`.
+
+    Raises:
+        TerminalError: a URL that cannot be used.
+    """
+    return of(variable.place(name))
+
+
+def of(found: Path | str) -> Place:
+    """A folder as it is, or the prefix of a URL. Errors are `place`'s."""
     return Store.at(found) if isinstance(found, str) else found
 
 

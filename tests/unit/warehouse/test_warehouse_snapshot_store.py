@@ -11,10 +11,10 @@ from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 
-import clean_fork
 import pyarrow.parquet as pq
 import pytest
 
+import clean_fork
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.warehouse import disk, snapshot_store
@@ -74,7 +74,7 @@ def test_it_reaches_a_worker_that_shares_nothing(rides, take, bucket, start, els
     taken = take()
     assert replace(taken, path="") == replace(here, path="")
     assert taken.path == f"{bucket.url}/snapshots/rides/20240121T000000Z-{taken.fingerprint[:16]}.json"
-    assert len(bucket.keys()) == 3
+    assert len(bucket.names()) == 3
     there = elsewhere()
     with snapshot_store.local(Snapshot(**json.loads(json.dumps(asdict(taken))))) as found:
         assert Path(found.path).is_relative_to(there)
@@ -97,7 +97,7 @@ def test_the_worker_that_took_it_and_one_that_has_it_fetch_nothing(take, elsewhe
             return Path(found.path).parent
 
     taken = take()
-    files = [k for k in bucket.keys() if k.endswith(".parquet")]
+    files = [k for k in bucket.names() if k.endswith(".parquet")]
     assert read().parent == home / "cache" / "snapshots"
     there = elsewhere()
     assert read().is_relative_to(there)
@@ -140,7 +140,7 @@ def test_a_worker_killed_in_mid_upload_leaves_no_snapshot(take, rides, bucket, s
         snapshot_store.take(specs, model, start + timedelta(days=20), place)
 
     in_a_process(killed, -signal.SIGKILL)
-    assert bucket.keys() == []
+    assert bucket.names() == []
     with snapshot_store.local(take()) as found:
         assert found.rows
 
@@ -157,19 +157,19 @@ def test_an_upload_that_was_given_up_is_done_again(take, bucket, elsewhere, monk
     monkeypatch.setattr(Store, "put", cut_off)
     with pytest.raises(TimeoutError):
         take()
-    (key,) = bucket.keys()
+    (key,) = bucket.names()
     assert len(bucket.get(key)) == 1000
     monkeypatch.setattr(Store, "put", put)
     taken = take()
     elsewhere()
     with snapshot_store.local(taken) as found:
         assert found.rows == taken.rows
-    assert key in bucket.keys()
+    assert key in bucket.names()
 
 
 def test_files_that_somebody_wrote_over_are_refused(take, bucket, elsewhere):
     taken = take()
-    for key in bucket.keys():
+    for key in bucket.names():
         if key.endswith(".parquet"):
             bucket.put(key, bucket.get(key)[:-1] + b"x")
     there = elsewhere()
@@ -255,4 +255,4 @@ def test_what_the_disk_does_not_hold_is_not_kept(take, bucket, monkeypatch):
     monkeypatch.setattr(snapshot_store.snapshot, "fingerprint_of", lambda *_: "another")
     with pytest.raises(TransientError, match="does not hold what was written"):
         take()
-    assert bucket.keys() == []
+    assert bucket.names() == []

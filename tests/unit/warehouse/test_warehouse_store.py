@@ -26,17 +26,18 @@ def blocks(monkeypatch):
     monkeypatch.setenv(settings.STORE_BLOCK_MB.name, "1")
 
 
-def test_what_is_put_is_listed_and_fetched_as_it_was(store, bucket, tmp_path, blocks):
+@pytest.mark.parametrize("key", ["a/b c.csv", "a.csv.gz", "a.zst"])
+def test_what_is_put_is_listed_and_fetched_as_it_was(store, bucket, tmp_path, blocks, key):
     content = os.urandom(3 << 20) + b"end"
     (tmp_path / "in").write_bytes(content)
-    store.put(tmp_path / "in", "a/b c.csv")
-    assert store.fetch("a/b c.csv", tmp_path / "out") == hashlib.sha256(content).hexdigest()
-    assert (tmp_path / "out").read_bytes() == content == store.read("a/b c.csv")
-    assert store.tail("a/b c.csv", 3) == b"end"
+    store.put(tmp_path / "in", key)
+    assert store.fetch(key, tmp_path / "out") == hashlib.sha256(content).hexdigest()
+    assert (tmp_path / "out").read_bytes() == content == store.read(key)
+    assert store.tail(key, 3) == b"end"
     (found,) = store.objects()
-    assert (found.key, found.size) == ("a/b c.csv", len(content))
-    assert store.size("a/b c.csv") == len(content)
-    assert bucket.keys() == ["here/a/b c.csv"]
+    assert (found.key, found.size) == (key, len(content))
+    assert store.size(key) == len(content)
+    assert bucket.names() == [f"here/{key}"]
 
 
 def test_nothing_there_is_an_empty_listing(store, bucket):
@@ -90,13 +91,14 @@ def test_one_that_changes_while_it_is_fetched_is_noticed(store, bucket, tmp_path
         def tell(self):
             return self._done
 
-    monkeypatch.setattr(type(path), "open", lambda self, mode: Slow(open(self, mode)))
+    opened = Path.open
+    monkeypatch.setattr(type(path), "open", lambda self, mode: Slow(opened(self, mode)))
     with pytest.raises(GoneError, match="changed while it was read"):
         store.fetch("a", path)
 
 
 def test_what_is_not_there(store, tmp_path):
-    with pytest.raises(GoneError, match="s3://evergreen-.*/here/a: it is not there"):
+    with pytest.raises(GoneError, match=r"s3://evergreen-.*/here/a: it is not there"):
         store.fetch("a", tmp_path / "out")
 
 
