@@ -108,6 +108,22 @@ class Folder:
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
+def is_kept(name: str) -> bool:
+    """Whether another worker needs a file of a replay's folder, by its path there, to go on: no locks, logs, fits and scratch."""
+    parts = Path(name).parts
+    return not (
+        {"fits", "scratch", "ahead", "lock", ERROR_FILE} & set(parts)
+        or any(part.startswith(".") for part in parts)
+        or parts[-1].endswith((".log", ".lock"))
+    )
+
+
+def ends_step(name: str) -> bool:
+    """Whether a file of a replay's folder says that a step is finished, so that all others of the step have to be there."""
+    path = Path(name)
+    return path.parent.name == "steps" and path.suffix == ".json"
+
+
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[bool]:
     """Hold a folder's lock, which ends with the process however that ends; yields whether it was free."""

@@ -16,13 +16,14 @@ from pathlib import Path
 import evergreen
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError, TransientError
-from evergreen.replay import first, output, result
+from evergreen.replay import checkpoint, first, output, result
 from evergreen.replay.asked import Asked, ask
 from evergreen.replay.checkpoint import ERROR_FILE, locked
 from evergreen.replay.progress import Progress
 from evergreen.replay.result import Outcome
 from evergreen.replay.worker import loop_of
 from evergreen.spec import ModelSpec, Specs
+from evergreen.warehouse import kept
 
 POLL_S = 0.5
 
@@ -69,8 +70,9 @@ def replay(
         keep_fits: leave the fits where they are, for another call with more policies.
 
     Raises:
-        TerminalError: a policy, spec or range that cannot be used, or too few rows for a first champion.
-        TransientError: the warehouse does not answer, or another process runs the same replay.
+        TerminalError: a policy, spec or range that cannot be used, too few rows for a first champion, or a bucket of
+            EVERGREEN_PROGRESS that is missing or may not be used.
+        TransientError: warehouse or bucket do not answer, or another process runs the same replay.
     """
     asked = ask(specs, model, begin, end, names, home)
     with ExitStack() as stack:
@@ -78,14 +80,17 @@ def replay(
             raise TransientError(
                 f"another process runs the replay in {asked.folder}; wait for it, or end it", Reason.BUSY
             )
+        kept.fetch_folder(asked.folder, checkpoint.ends_step)
+        sender = kept.Sender(asked.folder, checkpoint.is_kept, checkpoint.ends_step)
         asked = asked.with_finished()
         asked.write()
         for policy, spec in asked.policies:
             if not asked.policy_folder(policy, spec).finished():
                 first.require(specs, spec, asked.begin, asked.end)
-        _work(asked, workers, say)
+        _work(asked, workers, say, sender.now_and_then)
         outcomes = result.gather(asked)
         files = output.write(asked, outcomes)
+        sender.send()
         _tidy(asked, keep_fits)
         return Replayed(asked, outcomes, files)
 
@@ -100,7 +105,9 @@ def _tidy(asked: Asked, keep_fits: bool) -> None:
             shutil.rmtree(place / name, ignore_errors=True)
 
 
-def _work(asked: Asked, workers: int | None, say: Callable[[str], None] | None) -> None:
+def _work(
+    asked: Asked, workers: int | None, say: Callable[[str], None] | None, keep: Callable[[], None]
+) -> None:
     folders = {p.label: asked.policy_folder(p, m) for p, m in asked.policies}
     totals = {p.label: len(asked.ends(m)) + 1 for p, m in asked.policies}
     for folder in folders.values():
@@ -114,6 +121,7 @@ def _work(asked: Asked, workers: int | None, say: Callable[[str], None] | None) 
             for number in range(loop.resume(), len(loop.moments())):
                 loop.step(number)
                 progress.tell({n: f.finished() for n, f in folders.items()})
+                keep()
         progress.end({n: f.finished() for n, f in folders.items()})
         return
     cores = len(os.sched_getaffinity(0))
@@ -131,6 +139,7 @@ def _work(asked: Asked, workers: int | None, say: Callable[[str], None] | None) 
                     break
                 time.sleep(POLL_S)
                 progress.tell({n: f.finished() for n, f in folders.items()})
+                keep()
         finally:
             for process in running:
                 process.terminate()

@@ -29,6 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 from evergreen import settings
 from evergreen.spec import ModelSpec
 from evergreen.training.validate import XGBOOST, Candidate, Scored, Validation, without_predictions
+from evergreen.warehouse import kept
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +87,14 @@ def search(validation: Validation, reference: Scored, starts: Sequence[Scored], 
         Every finished trial, in order, without its predictions; also those of an earlier try of the same run.
 
     Raises:
-        TransientError: the cluster that the spec asks for does not answer; what is finished is kept.
+        TransientError: the cluster that the spec asks for does not answer; what is finished is kept. Or the bucket of
+            EVERGREEN_PROGRESS does not.
+        TerminalError: the bucket of EVERGREEN_PROGRESS is missing or may not be used.
     """
     spec = validation.model.training
     base = starts[0].candidate
     space = searched(base.params)
+    kept.fetch(path)
     study = _opened(path, spec.tune.pruning)
     _begin(study, starts, space, validation, reference)
     found = [_scored(n, t, base) for n, t in enumerate(_finished(study), 1)]
@@ -117,6 +121,7 @@ def search(validation: Validation, reference: Scored, starts: Sequence[Scored], 
             study.tell(trial, state=TrialState.PRUNED)
         else:
             study.tell(trial, validation.relative(scored.values, reference))
+        kept.send(path)
         found = _kept(found, scored, validation, reference)
         best = min((validation.relative(s.values, reference) for s in found if not s.problem), default=None)
         log.info(

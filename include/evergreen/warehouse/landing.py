@@ -191,7 +191,7 @@ def waits(dataset: DatasetSpec, folder: Path, decided: Collection[Stamp], now: d
             status = path.lstat()
             if (name in names and _stamp(path, name) in decided) or oddity(path, status):
                 continue
-            file = LandedFile(path, name, "", version_of(path), kind_of(path), parts_of(path))
+            file = LandedFile(path, name, "", _version(path), kind_of(path), parts_of(path))
             if why := finished(dataset, folder, file, now).waiting:
                 found.append(Waits(name, _time(_changed(file, now)), why))
         except (OSError, OddError):  # the next ingest tells of it
@@ -238,6 +238,17 @@ def named(dataset: DatasetSpec, folder: Path, name: str) -> LandedFile | None:
     return None
 
 
+def fetched(path: Path, name: str, origin: Origin) -> LandedFile | None:
+    """The file that a copy is of, hashed now; None where somebody else writes into the copy.
+
+    Raises:
+        OddError: a folder of parts has something else in it.
+        OSError: the copy cannot be read.
+    """
+    found = _hashed(path, name)
+    return replace(found, origin=origin) if found else None
+
+
 def folder_of(file: LandedFile) -> Place:
     """The folder in which a file landed, of which its name is a path."""
     return file.origin.folder if file.origin else file.path.parents[len(Path(file.name).parts) - 1]
@@ -246,7 +257,7 @@ def folder_of(file: LandedFile) -> Place:
 def unchanged(file: LandedFile) -> bool:
     """Whether the file is still the one that was hashed."""
     try:
-        return version_of(file.path) == file.version
+        return _version(file.path) == file.version
     except OSError:
         return False
 
@@ -262,7 +273,7 @@ def standing(folder: Path, name: str) -> Version | None:
         paths += [path for path in folder.rglob("*") if printable(path.relative_to(folder)) == name]
     for path in paths:
         try:
-            return version_of(path)
+            return _version(path)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
@@ -339,7 +350,7 @@ def _looked_at(path: Path, name: str, status: os.stat_result) -> LandedFile | No
     """
     if odd := oddity(path, status):
         raise odd
-    return hashed(path, name)
+    return _hashed(path, name)
 
 
 def oddity(path: Path, status: os.stat_result) -> OddError | None:
@@ -363,15 +374,15 @@ def oddity(path: Path, status: os.stat_result) -> OddError | None:
     return None
 
 
-def hashed(path: Path, name: str) -> LandedFile | None:
+def _hashed(path: Path, name: str) -> LandedFile | None:
     ending = ending_of(path)
     digest = hashlib.sha256(b"" if ending in _BY_CONTENT else f"evergreen {ending}\n".encode())
-    before, parts = version_of(path), parts_of(path)
+    before, parts = _version(path), parts_of(path)
     for part in parts or (path,):
         with opened.binary(part) as content:
             while block := content.read(opened.BLOCK_BYTES):
                 digest.update(block)
-    if before != version_of(path) or parts != parts_of(path):
+    if before != _version(path) or parts != parts_of(path):
         return None
     return LandedFile(path, name, digest.hexdigest(), before, kind_of(path), parts)
 
@@ -402,7 +413,7 @@ def parts_of(path: Path) -> tuple[Path, ...]:
     return tuple(inside)
 
 
-def version_of(path: Path) -> Version:
+def _version(path: Path) -> Version:
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode):
         return _of(status)
@@ -418,16 +429,24 @@ def _of(status: os.stat_result) -> Version:
 
 
 def _stamp(path: Path, name: str) -> Stamp:
-    return LandedFile(path, name, "", version_of(path)).stamp
+    return LandedFile(path, name, "", _version(path)).stamp
 
 
 def unread(
     path: Path, name: str, status: os.stat_result | None, problem: Failure, version: Version | None = None
 ) -> LandedFile:
-    """A file that is not read, known by what can be seen from outside."""
+    """A file that is not read, known by what can be seen from outside.
+
+    Args:
+        path: where it is.
+        name: in the landing folder.
+        status: of the path; None where `version` is given, or the path's can be asked for.
+        problem: why it is not read.
+        version: what tells it from its earlier self; default: the path's own.
+    """
     if version is None:
         try:
-            version = version_of(path)
+            version = _version(path)
         except OSError:
             assert status is not None
             version = _of(status)

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import shutil
+import time
 from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -149,7 +150,7 @@ class _Mirror:
             return replace(landing.unread(path, name, status, odd.failure), origin=origin)
         try:
             parts = landing.parts_of(path)
-            version = landing.version_of(path)
+            version = Version(0, _NO_INODE, origin.stamp.size, origin.stamp.mtime_ns, time.time_ns())
             file = LandedFile(path, name, "", version, landing.kind_of(path), parts, origin=origin)
             if now is not None:
                 self.end(dataset, path)
@@ -158,7 +159,7 @@ class _Mirror:
                 return replace(file, checksum=_known_by(file))
             for part in parts or (path,):
                 self._fetch(part)
-            found = landing.hashed(path, name)
+            found = landing.fetched(path, name, origin)
         except OddError as odd_one:
             return replace(landing.unread(path, name, status, odd_one.failure), origin=origin)
         except GoneError as error:
@@ -175,8 +176,7 @@ class _Mirror:
                 remedy="give the credentials of the workers the right to read it (docs/storage.md); each run tries it again",
             )  # fmt: skip
             return replace(landing.unread(path, name, status, failure), passing=True, origin=origin)
-        assert found is not None  # nobody else writes here
-        return replace(found, problem=file.problem, origin=origin)
+        return replace(found, problem=file.problem) if found else None
 
     def let_go(self, path: Path) -> None:
         """Remove what was fetched."""

@@ -115,6 +115,24 @@ def test_a_killed_search_goes_on_and_comes_to_the_same(model, tmp_path):
     assert told(search(model.model_dump_json(), str(tmp_path), str(path))) == told(whole)
 
 
+def test_a_search_goes_on_on_another_worker(model, change, tmp_path, bucket, monkeypatch):
+    monkeypatch.setenv("EVERGREEN_PROGRESS", f"{bucket.url}/progress")
+    short = change(model, training={"tune": {"trials": 3}})
+    monkeypatch.setenv("EVERGREEN_HOME", str(tmp_path / "first"))
+    path = tune.study_path(model, "run", "rows")
+    first = search(short.model_dump_json(), str(tmp_path), str(path))
+    assert bucket.get(f"progress/studies/rides/{path.name}") == path.read_bytes()
+    monkeypatch.setenv("EVERGREEN_HOME", str(tmp_path / "second"))
+    path = tune.study_path(model, "run", "rows")
+    longer = change(model, training={"tune": {"trials": 4}})
+    assert told(search(longer.model_dump_json(), str(tmp_path), str(path)))[:3] == told(first)
+    content = path.read_text()
+    # What is here is not written over by less.
+    bucket.put(f"progress/studies/rides/{path.name}", "")
+    assert len(search(longer.model_dump_json(), str(tmp_path), str(path))) == 4
+    assert path.read_text().startswith(content)
+
+
 def test_pruning_gives_up_what_is_hopeless_and_only_if_wanted(model, change, tmp_path):
     pruned = search(model.model_dump_json(), str(tmp_path), str(tmp_path / "a.jsonl"))
     given_up = [t for t in pruned if t.problem]
