@@ -115,7 +115,7 @@ CACHE_MB = Variable(
 STORE_BLOCK_MB = Variable(
     "EVERGREEN_STORE_BLOCK_MB",
     "8",
-    "megabytes that go to or come from a bucket at once; a transfer takes about five times as much memory, whatever its size",
+    "megabytes that go to or come from a bucket at once; a transfer takes about twice as much memory, whatever its size",
 )
 WAREHOUSE = Variable("EVERGREEN_WAREHOUSE_URL", None, "PostgreSQL URL of the warehouse (libpq form)")
 MLFLOW = Variable("MLFLOW_TRACKING_URI", None, "address of the MLflow server")

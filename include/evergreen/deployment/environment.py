@@ -57,6 +57,7 @@ SETTINGS = """\
 # MLFLOW_ARTIFACTS=s3://bucket/mlflow     default: a volume
 # COMPOSE_PROFILES=metrics                Prometheus and Grafana run too (docs/metrics.md); set AIRFLOW_STATSD=True with it
 # AIRFLOW_STATSD=True
+# EVERGREEN_LANDING=s3://bucket/landing   default: a volume; EVERGREEN_SNAPSHOTS and EVERGREEN_PROGRESS likewise (docs/storage.md)
 """
 
 

@@ -295,6 +295,7 @@ def printable(path: Path) -> str:
 
 
 def paths(dataset: DatasetSpec, folder: Path) -> list[Path]:
+    """What a dataset's pattern finds in a folder, sorted; markers, hidden and unfinished files are left out. Errors are `find`'s."""
     try:
         with os.scandir(folder):
             pass

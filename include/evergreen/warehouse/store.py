@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,14 +29,16 @@ SCHEMES = ("s3", "gs")
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
 EMULATOR = "STORAGE_EMULATOR_HOST"
-CONNECT_S, ANSWER_S, TRIES = 10, 60, 3
+CONNECT_S, ANSWER_S, TRIES, GIVE_UP_S = 10, 60, 3, 20
 
 _NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|bucket does not exist", re.IGNORECASE)
-_NO_KEY = re.compile(r"NO_SUCH_KEY|RESOURCE_NOT_FOUND|HTTP status (404|416)|INVALID_RANGE|NOT_FOUND:")
+_NO_KEY = re.compile(r"NO_SUCH_KEY|RESOURCE_NOT_FOUND|HTTP status (404|416)|INVALID_RANGE|NOT_FOUND:|No such file or directory '")
 _DENIED = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN|INVALID_CLIENT_TOKEN_ID|INVALID_OBJECT_STATE"
     r"|HTTP status (401|403)|PERMISSION_DENIED|UNAUTHENTICATED"
 )
+# Of an object that is missing a listing says nothing.
+_GCS_NO_BUCKET = "Status(NOT_FOUND"
 T = TypeVar("T")
 
 
@@ -120,7 +122,9 @@ class Store:
         selector = FileSelector(self._path, recursive=True)
         try:
             found = self._ask(f"listing {self.url}", "listed", lambda: self._fs.get_file_info(selector))
-        except GoneError:
+        except GoneError as error:
+            if _GCS_NO_BUCKET in str(error):
+                raise _no_bucket(f"listing {self.url}", error) from error
             return []
         skip = len(self._path) + 1
         return sorted(
@@ -193,11 +197,17 @@ class Store:
 
     def _write(self, key: str, blocks: Iterator[bytes]) -> None:
         what, size = f"writing {self.where(key)}", 0
-        stream = self._ask(what, "written", lambda: self._fs.open_output_stream(self._path_of(key), compression=None))
-        for block in blocks:
-            self._ask(what, "written", partial(stream.write, block))
-            size += len(block)
-        self._ask(what, "written", stream.close)
+        try:
+            # By itself Arrow packs what ends in .gz.
+            stream = self._ask(
+                what, "written", lambda: self._fs.open_output_stream(self._path_of(key), compression=None)
+            )
+            for block in blocks:
+                self._ask(what, "written", partial(stream.write, block))
+                size += len(block)
+            self._ask(what, "written", stream.close)
+        except GoneError as error:  # what can be missing where something is written
+            raise _no_bucket(what, error) from error
         if (found := self.size(key)) != size:
             raise TransientError(f"{what}: {found} of {size} bytes are there; try again")
 
@@ -207,8 +217,9 @@ class Store:
         # By itself Arrow unpacks what ends in .gz.
         stream = self._ask(what, "read", lambda: self._fs.open_input_stream(path, compression=None))
         told = {n.lower(): v for n, v in (self._ask(what, "read", stream.metadata) or {}).items()}
-        size = int(told.get("content-length") or self._ask(what, "read", stream.size))
-        return (size, told.get("etag", b""), told.get("last-modified", told.get("updated", b""))), stream
+        size = int(told.get("content-length") or told["size"])
+        tag = told.get("generation") or told.get("etag", b"")
+        return (size, tag, told.get("last-modified") or told.get("updated", b"")), stream
 
     def _seen(self, key: str) -> tuple[int, bytes, bytes]:
         found, stream = self._opened(key)
@@ -228,12 +239,16 @@ class Store:
         from pyarrow import fs
 
         if self.url.startswith("gs://"):
+            patience = timedelta(seconds=GIVE_UP_S)
             emulator = urlsplit(os.environ.get(EMULATOR, ""))
             if emulator.netloc:
                 return fs.GcsFileSystem(
-                    anonymous=True, scheme=emulator.scheme, endpoint_override=emulator.netloc
+                    anonymous=True,
+                    scheme=emulator.scheme,
+                    endpoint_override=emulator.netloc,
+                    retry_time_limit=patience,
                 )
-            return fs.GcsFileSystem()
+            return fs.GcsFileSystem(retry_time_limit=patience)
         endpoint, region = _first(ENDPOINTS), _first(REGIONS)
         if not endpoint and not region:
             bucket = self._path.partition("/")[0]
@@ -260,10 +275,7 @@ class Store:
         except OSError as error:
             line = " ".join(str(error).split())[:300]
             if _NO_BUCKET.search(line):
-                raise TerminalError(
-                    f"{doing}: there is no such bucket ({line}); make it, or mend the variable or spec that names it",
-                    Reason.BAD_SPEC,
-                ) from error
+                raise _no_bucket(doing, line) from error
             if isinstance(error, FileNotFoundError) or _NO_KEY.search(line):
                 raise GoneError(f"{doing}: it is not there ({line})", Reason.NO_ROWS) from error
             if isinstance(error, PermissionError) or _DENIED.search(line):
@@ -297,6 +309,13 @@ def of(found: Path | str) -> Place:
 def moment(mtime_ns: int) -> datetime:
     """Nanoseconds as an aware time."""
     return datetime.fromtimestamp(mtime_ns / 1e9, timezone.utc)
+
+
+def _no_bucket(doing: str, why: object) -> TerminalError:
+    return TerminalError(
+        f"{doing}: there is no such bucket ({why}); make it, or mend the variable or spec that names it",
+        Reason.BAD_SPEC,
+    )
 
 
 def _first(names: tuple[str, ...]) -> str:

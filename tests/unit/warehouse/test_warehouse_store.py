@@ -64,7 +64,7 @@ def test_a_large_file_takes_no_more_memory_than_a_small_one(store, tmp_path):
         env={**os.environ, "PYTHONPATH": "include"}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert path.with_name("out").stat().st_size == 64 << 20
-    assert int(done.stdout) < 5 * 8, "megabytes"
+    assert int(done.stdout) < 3 * 8, "megabytes"
 
 
 def test_one_that_changes_while_it_is_fetched_is_noticed(store, bucket, tmp_path, blocks, monkeypatch):
