@@ -102,6 +102,7 @@ REASONS = {
     "unreachable": "a server did not answer",
     "busy": "a server was busy for too long",
     "no_space": "a disk was full",
+    "no_access": "a bucket may not be read or written",
     "fresh_rows": "judged rows that the champion had learnt",
 }
 STATISTICS = {

@@ -53,6 +53,8 @@ def fetch_folder(folder: Path, last: Callable[[str], bool]) -> None:
     below = store.under(key)
     for one in sorted(below.objects(), key=lambda o: (last(o.key), o.key)):
         path = folder / one.key
+        if not one.size:  # its upload was given up before its first byte
+            continue
         if not path.exists() and ".." not in Path(one.key).parts:
             _fetch(below, one.key, path)
 

@@ -8,6 +8,7 @@ of a file.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -17,6 +18,7 @@ from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from evergreen import settings
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 # time, so it is looked at once more.
 SETTLED = timedelta(minutes=1)
 _TAIL_BYTES = 4
+# What a file system says of a key that cannot be a path in it.
+_NO_PATH = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EINVAL, errno.EILSEQ)
 _NO_INODE = 0
 
 
@@ -62,7 +66,8 @@ def find(
     left = _undecided(where.objects(), decided)
     seen: set[str] = set()
     with _mirrored(where, left) as mirror:
-        yield from mirror.odd
+        wanted = PurePosixPath(dataset.source.pattern).name
+        yield from (file for file in mirror.odd if fnmatch(PurePosixPath(file.name).name, wanted))
         for path in landing.paths(dataset, mirror.root):
             file = mirror.looked_at(dataset, path, now)
             if file is not None and file.checksum not in seen:
@@ -127,7 +132,9 @@ class _Mirror:
         for one in objects:
             try:
                 self._stand_in(one)
-            except (OSError, ValueError):
+            except (OSError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno not in _NO_PATH:
+                    raise
                 if not any(part.startswith(".") for part in one.key.split("/")):
                     self.odd.append(self._cannot_be_named(one))
         for key in self._units.keys() - {one.key for one in objects}:
@@ -163,12 +170,7 @@ class _Mirror:
         except OddError as odd_one:
             return replace(landing.unread(path, name, status, odd_one.failure), origin=origin)
         except GoneError as error:
-            log.info(
-                "%s: %s is still changing, or gone again; the next run takes it (%s)",
-                dataset.name,
-                name,
-                error,
-            )
+            log.info("%s: %s changes or is gone; the next run takes it (%s)", dataset.name, name, error)
             return None
         except NoAccessError as error:
             failure = Failure(
@@ -260,7 +262,9 @@ def _mirrored(store: Store, objects: list[Object]) -> Iterator[_Mirror]:
     with scratch.folder(beside) as work:
         root = work / "files"
         root.mkdir()
-        yield _Mirror(store, root, objects)
+        with room(f"listing {store}", beside):
+            mirror = _Mirror(store, root, objects)
+        yield mirror
 
 
 def _units(objects: list[Object]) -> dict[str, list[Object]]:

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -68,9 +68,8 @@ def _keep(model: ModelSpec, taken: Snapshot, made: Path, store: Store) -> tuple[
     for path in sorted(made.iterdir()):
         size, digest = path.stat().st_size, _digest(path)
         named[path.name] = {"sha256": digest, "bytes": size}
-        if (
-            store.size(f"{digest}.parquet") != size
-        ):  # what is there is the same, unless its upload was given up
+        # What is there is the same, unless its upload was given up.
+        if store.size(f"{digest}.parquet") != size:
             store.put(path, f"{digest}.parquet")
     key = Path(taken.path).with_suffix(".json").name
     kept = replace(taken, path=store.where(key))
@@ -189,22 +188,30 @@ def _held(folder: Path, stack: ExitStack) -> bool:
 def _trim(cache: Path, keep: int) -> None:
     """Drop what was used longest ago until the rest and `keep` bytes more are within the limit; never what somebody holds."""
     limit = (settings.CACHE_MB.number() << 20) - keep
-    entries = sorted(
-        (p for p in cache.iterdir() if p.is_dir() and not p.name.startswith(scratch.PREFIX)),
-        key=lambda p: p.stat().st_mtime, reverse=True,
-    )  # fmt: skip
-    for entry in entries:
-        limit -= sum(f.stat().st_size for f in entry.glob("*.parquet"))
-        if limit >= 0:
-            continue
-        number = os.open(entry, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(entry, ignore_errors=True)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(number)
+    entries = [p for p in cache.iterdir() if p.is_dir() and not p.name.startswith(scratch.PREFIX)]
+    for entry in sorted(entries, key=_used, reverse=True):
+        with suppress(FileNotFoundError):  # another process was first
+            limit -= sum(f.stat().st_size for f in entry.glob("*.parquet"))
+            if limit < 0:
+                _drop(entry)
+
+
+def _drop(entry: Path) -> None:
+    number = os.open(entry, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(entry, ignore_errors=True)
+    except BlockingIOError:
+        log.info("%s is in use and stays in the cache", entry.name)
+    finally:
+        os.close(number)
+
+
+def _used(entry: Path) -> float:
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _digest(path: Path) -> str:

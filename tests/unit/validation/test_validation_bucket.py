@@ -259,6 +259,19 @@ def test_a_key_that_is_no_path_is_told(there, key):
     assert outcomes["published"].file == "good.csv"
     assert "no file can have" in outcomes["quarantined"].failures[0].observed
     assert there.ingest(spec()) == []
+    assert there.ingest(spec(source={"pattern": "*.jsonl"})) == []
+
+
+def test_a_disk_that_is_full_of_hollow_files_is_no_fault_of_a_key(there, monkeypatch):
+    there.land("a.csv", text(1))
+
+    def full(self, one):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(landings._Mirror, "_stand_in", full)
+    with pytest.raises(TransientError, match=r"listing s3://.*no space left"):
+        there.ingest(spec())
+    assert there.rows("SELECT 1 AS x FROM evergreen.batch") == []
 
 
 def test_the_decision_and_its_mail_name_the_url(there, bucket):
