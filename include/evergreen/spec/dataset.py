@@ -39,7 +39,8 @@ class Source(Written):
     """Where the files of a dataset land, and how they are written."""
 
     folder: str | None = Field(
-        None, description="folder of the files; relative to EVERGREEN_LANDING; default: name"
+        None,
+        description="folder of the files, relative to EVERGREEN_LANDING, or s3://bucket/prefix or gs://bucket/prefix; default: name",
     )
     pattern: str = Field(
         "*",
