@@ -115,7 +115,8 @@ def test_a_killed_search_goes_on_and_comes_to_the_same(model, tmp_path):
     assert told(search(model.model_dump_json(), str(tmp_path), str(path))) == told(whole)
 
 
-def test_a_search_goes_on_on_another_worker(model, change, tmp_path, bucket, monkeypatch):
+def test_a_search_goes_on_on_another_worker(model, change, tmp_path, bucket, monkeypatch, caplog):
+    caplog.set_level("INFO")
     monkeypatch.setenv("EVERGREEN_PROGRESS", f"{bucket.url}/progress")
     short = change(model, training={"tune": {"trials": 3}})
     monkeypatch.setenv("EVERGREEN_HOME", str(tmp_path / "first"))
@@ -126,6 +127,7 @@ def test_a_search_goes_on_on_another_worker(model, change, tmp_path, bucket, mon
     path = tune.study_path(model, "run", "rows")
     longer = change(model, training={"tune": {"trials": 4}})
     assert told(search(longer.model_dump_json(), str(tmp_path), str(path)))[:3] == told(first)
+    assert "3 trials of an earlier try are taken over" in caplog.text
     content = path.read_text()
     # What is here is not written over by less.
     bucket.put(f"progress/studies/rides/{path.name}", "")

@@ -153,9 +153,13 @@ def test_what_was_decided_is_not_fetched_again(there, fetched, home):
     assert not list((home / "cache" / "landing").rglob("*")), "what was fetched is gone"
 
 
-def test_one_that_is_so_young_that_its_time_may_come_twice_is_looked_at_once_more(there, fetched):
+def test_one_that_is_so_young_that_its_time_may_come_twice_is_looked_at_once_more(
+    there, fetched, monkeypatch
+):
     """Replaced in the same second by one as long, it has the name, the size and the time of the one that was decided."""
-    now = datetime.now(timezone.utc)
+    now, objects = datetime.now(timezone.utc), Store.objects
+    second = int(now.timestamp()) * 1_000_000_000
+    monkeypatch.setattr(Store, "objects", lambda self: [replace(o, mtime_ns=second) for o in objects(self)])
     there.land("a.csv", text(1))
     assert there.one(spec(), now=now).state == "published"
     there.land("a.csv", text(2))
