@@ -50,7 +50,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         **wiring.MODEL_DAG,
     ) as dag:
 
-        @task
+        @task(pool=wiring.pool("judging"))
         def judge(**context: Any) -> dict[str, Any]:
             """Judge every window that is due, compare a new champion with the last one, then apply the trigger policy.
 

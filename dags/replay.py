@@ -60,7 +60,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         **wiring.MODEL_DAG,
     ) as dag:
 
-        @task(execution_timeout=timedelta(hours=4))
+        @task(execution_timeout=timedelta(hours=4), pool=wiring.pool("training"))
         def replay(**context: Any) -> dict[str, Any]:
             """Replay all policies and write the table, the picture and the page."""
             import logging

@@ -66,6 +66,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
 
         @task(
             execution_timeout=timedelta(hours=4),
+            pool=wiring.pool("judging"),
             outlets=[predictions],
             on_success_callback=[wiring.report_success, wiring.told(predictions)],
         )

@@ -98,7 +98,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 "snapshot": asdict(taken),
             }
 
-        @task(execution_timeout=timedelta(hours=4))
+        @task(execution_timeout=timedelta(hours=4), pool=wiring.pool("training"))
         def fit(plan: dict[str, Any], **context: Any) -> dict[str, Any]:
             """Fit the challenger, judge it against champion and baseline, register it with its evidence."""
             from datetime import datetime

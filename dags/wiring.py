@@ -30,6 +30,7 @@ from airflow.sdk.exceptions import (
     DownstreamTasksSkipped,
 )
 
+import connecting  # noqa: F401 - tells the library where to look for the warehouse and MLflow
 import mailing
 from evergreen import settings
 from evergreen.errors import TRANSIENT, Reason
@@ -132,6 +133,15 @@ def schedule(cron: str | None, *assets: Asset) -> Any:
     if timetable and assets:
         return AssetOrTimeSchedule(timetable=timetable, assets=AssetAny(*assets))
     return timetable or (AssetAny(*assets) if assets else None)
+
+
+def pool(name: str) -> str:
+    """The Airflow pool evergreen_NAME (see `settings.POOL_SIZES`), or Airflow's default pool unless EVERGREEN_POOLS is on.
+
+    Airflow never starts a task whose pool does not exist and says so in the scheduler's log alone; so a pool is named only
+    where somebody has said that there are pools.
+    """
+    return f"evergreen_{name}" if settings.POOLS.read() == "on" else "default_pool"
 
 
 # ------------------------------------------------------------------ a run's as-of time and identity

@@ -1,4 +1,4 @@
-"""Evergreen's Airflow plugin: MLflow in Airflow's navigation, and imports made once by those who fork.
+"""Evergreen's Airflow plugin: MLflow in Airflow's navigation, pools, and imports made once by those who fork.
 
 Imports nothing heavy: every component and every task loads it.
 """
@@ -25,9 +25,31 @@ PARSED = (
 )  # fmt: skip
 """What parsing and serializing the files of dags/ imports."""
 
+DESCRIPTION = "Made by Evergreen, which leaves the number of slots as it is from now on"
 
-class WarmStart:
-    """Lets a component import, once and at its start, what all that it forks needs.
+
+def make_pools() -> None:
+    """Make the pools that EVERGREEN_POOLS wants and that are missing; one that is there keeps its size, whoever set it.
+
+    Airflow never starts a task of a missing pool and tells nobody. The scheduler may write to Airflow's database.
+    """
+    if settings.POOLS.read() != "on":
+        return
+    from airflow.models.pool import Pool
+    from airflow.utils.session import create_session
+    from sqlalchemy.exc import IntegrityError
+
+    for name, slots in settings.POOL_SIZES.items():
+        # Another scheduler may make it at the same time.
+        with suppress(IntegrityError), create_session() as session:
+            if Pool.get_pool(name, session=session) is None:
+                session.add(Pool(pool=name, slots=slots, description=DESCRIPTION, include_deferred=False))
+
+
+class Start:
+    """What a component does at its start: the scheduler makes missing pools, and both it and the DAG processor warm up.
+
+    Lets a component import, once and at its start, what all that it forks needs.
 
     The scheduler starts the forkserver of its tasks. The DAG processor forks for each file, again and again: without this
     half of each parse of two models, 0.3 CPU seconds a file, were the same imports.
@@ -37,6 +59,7 @@ class WarmStart:
     def on_starting(self, component: object) -> None:
         """Called by Airflow when a component starts."""
         if sys.argv[1:2] == ["scheduler"]:
+            make_pools()
             forkserver.ensure_running()
         elif sys.argv[1:2] == ["dag-processor"]:
             for name in PARSED:
@@ -49,7 +72,7 @@ class EvergreenPlugin(AirflowPlugin):
     """Adds a link to the UI and a listener; no web application of its own, so nothing that needs a login of its own."""
 
     name = "evergreen"
-    listeners = [WarmStart()]  # noqa: RUF012 - Airflow reads plain lists
+    listeners = [Start()]  # noqa: RUF012 - Airflow reads plain lists
     # Without url_route: MLflow forbids being shown inside a frame.
     external_views = [  # noqa: RUF012
         {"name": "MLflow", "href": settings.MLFLOW_URL.read(), "destination": "nav", "category": "browse"}

@@ -6,6 +6,7 @@ The embedded stack sets all of them; a team with servers of its own sets them in
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,26 +17,48 @@ _ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = _ROOT if (_ROOT / "include" / "evergreen").is_dir() else Path.cwd()
 
 
+Elsewhere = Callable[[str], "str | None"]
+_elsewhere: Elsewhere = lambda name: None  # noqa: E731
+
+
+def look_also(elsewhere: Elsewhere) -> None:
+    """Ask this, too, for each variable that the environment does not have; None: it has none either.
+
+    It is asked when a value is read, so nothing is looked up by a process that needs nothing.
+    """
+    global _elsewhere
+    _elsewhere = elsewhere
+
+
 @dataclass(frozen=True)
 class Variable:
-    """One environment variable: its name, its default (None: must be set where it is used), its meaning."""
+    """One environment variable: its name, its default (None: must be set where it is used), its meaning.
+
+    `connection` names the Airflow connection that tasks read where the variable is not set.
+    """
 
     name: str
     default: str | None
     meaning: str
     least: int = 1
+    connection: str = ""
 
     def read(self) -> str:
-        """Return the value, or the default.
+        """Return the value: of the environment, else of `look_also`, else the default.
 
         Raises:
-            TerminalError: neither is there.
+            TerminalError: none of them has one.
         """
-        value = os.environ.get(self.name) or self.default
+        value = os.environ.get(self.name) or _elsewhere(self.name) or self.default
         if value is None:
+            also = (
+                f", or make the Airflow connection {self.connection}, which tasks read"
+                if self.connection
+                else ""
+            )
             raise TerminalError(
                 f"{self.name} is not set ({self.meaning}). `make up` sets it for the embedded stack; "
-                "elsewhere set it in the environment of the Airflow services.",
+                f"elsewhere set it in the environment of the Airflow services{also}.",
                 Reason.BAD_SPEC,
             )
         return value
@@ -117,8 +140,19 @@ STORE_BLOCK_MB = Variable(
     "8",
     "megabytes that go to or come from a bucket at once; a transfer takes about twice as much memory, whatever its size",
 )
-WAREHOUSE = Variable("EVERGREEN_WAREHOUSE_URL", None, "PostgreSQL URL of the warehouse (libpq form)")
-MLFLOW = Variable("MLFLOW_TRACKING_URI", None, "address of the MLflow server")
+WAREHOUSE = Variable(
+    "EVERGREEN_WAREHOUSE_URL",
+    None,
+    "PostgreSQL URL of the warehouse (libpq form); where it is not set, tasks read the Airflow connection `evergreen_warehouse`",
+    connection="evergreen_warehouse",
+)
+MLFLOW = Variable(
+    "MLFLOW_TRACKING_URI",
+    None,
+    "address of the MLflow server, with MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD beside it; where it is not set, "
+    "tasks read the Airflow connection `evergreen_mlflow`",
+    connection="evergreen_mlflow",
+)
 MAIL_FROM = Variable("EVERGREEN_MAIL_FROM", "evergreen@localhost", "sender of the e-mails")
 MAIL_TO = Variable("EVERGREEN_MAIL_TO", "ml-team@localhost", "recipients, by comma, where a spec names none")
 AIRFLOW_URL = Variable(
@@ -147,6 +181,15 @@ DASK_SCHEDULER = Variable(
 )
 SCHEDULES = Variable(
     "EVERGREEN_SCHEDULES", "on", "off: DAGs run on events and by hand only, for data that ended in the past"
+)
+POOL_SIZES = {"evergreen_training": 2, "evergreen_judging": 4}
+"""Airflow pools by name, with the slots that a new one gets: a task takes one slot, and those beyond wait."""
+
+POOLS = Variable(
+    "EVERGREEN_POOLS",
+    "off",
+    "on: trainings and replays take slots of the Airflow pool `evergreen_training`, scorings and judgements of "
+    "`evergreen_judging`; the scheduler makes them at its start where they are missing, if it loads the plugin",
 )
 DIGEST = Variable(
     "EVERGREEN_DIGEST",
@@ -197,6 +240,7 @@ ALL = (
     TRAINING_MEMORY_MB,
     DASK_SCHEDULER,
     SCHEDULES,
+    POOLS,
     DIGEST,
     COMMIT,
     LINEAGE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,15 @@ def _session_bag(airflow_db: None) -> Any:
 def dagbag(_session_bag: Any) -> Any:
     """The DagBag of the specs that the project ships."""
     return _session_bag
+
+
+@pytest.fixture(autouse=True)
+def _airflow_is_asked() -> Iterator[None]:
+    """The library asks Airflow for what the environment lacks, as in a task; the tests of the library do not."""
+    import connecting
+    from evergreen import settings
+
+    settings.look_also(connecting.find)
+    connecting._found.clear()
+    yield
+    settings.look_also(lambda name: None)

@@ -70,5 +70,5 @@ def test_what_cannot_be_imported_does_not_stop_the_processor(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(plugin, "PARSED", ("broken_on_purpose", "not_there_at_all", "imported_after_it"))
     monkeypatch.setattr(sys, "argv", ["airflow", "dag-processor"])
-    plugin.WarmStart().on_starting(component=None)
+    plugin.Start().on_starting(component=None)
     assert sys.modules.pop("imported_after_it", None)

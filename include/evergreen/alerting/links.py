@@ -7,7 +7,7 @@ import urllib.request
 from urllib.parse import quote
 
 from evergreen import settings
-from evergreen.errors import TerminalError
+from evergreen.errors import EvergreenError
 
 _TIMEOUT_S = 3.0
 
@@ -64,7 +64,7 @@ def experiment_of(run_id: str | None) -> str | None:
     """
     try:
         server = settings.MLFLOW.read()
-    except TerminalError:
+    except EvergreenError:
         return None
     if not run_id or not server.startswith(("http://", "https://")):
         return None

@@ -24,7 +24,20 @@ def environment_problems() -> list[Problem]:
     ]
     checks.append((settings.MAIL_FROM, settings.MAIL_FROM.read(), addresses))
     checks.append((settings.DIGEST, settings.DIGEST.read(), _cron_or_off))
-    checks.append((settings.SCHEDULES, settings.SCHEDULES.read(), _on_or_off))
+    checks.append(
+        (
+            settings.SCHEDULES,
+            settings.SCHEDULES.read(),
+            partial(_on_or_off, "DAGs run on their schedules, as with on"),
+        )
+    )
+    checks.append(
+        (
+            settings.POOLS,
+            settings.POOLS.read(),
+            partial(_on_or_off, "tasks take no slots of pools, as with off"),
+        )
+    )
     for variable in (settings.AIRFLOW_URL, settings.MLFLOW_URL):
         checks.append((variable, variable.read(), _url))
     for variable in (settings.THREADS, settings.TRAINING_MEMORY_MB):
@@ -57,11 +70,9 @@ def _cron_or_off(value: str) -> None:
         ) from None
 
 
-def _on_or_off(value: str) -> None:
+def _on_or_off(meanwhile: str, value: str) -> None:
     if value not in ("on", "off"):
-        raise ValueError(
-            f"{value!r} is neither on nor off; until it is mended DAGs run on their schedules, as with on"
-        )
+        raise ValueError(f"{value!r} is neither on nor off; until it is mended {meanwhile}")
 
 
 def _number(variable: settings.Variable, value: str) -> int:

@@ -80,6 +80,7 @@ def _defaults(layout: Layout) -> dict[str, str]:
         "EVERGREEN_AIRFLOW_URL": airflow_url,
         "EVERGREEN_MLFLOW_URL": mlflow_url,
         "EVERGREEN_THREADS": threads,
+        "EVERGREEN_POOLS": "on",
         "AIRFLOW_CONN_SMTP_DEFAULT": json.dumps(smtp),
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

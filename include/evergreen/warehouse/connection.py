@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import parse_dsn
 
 from evergreen import settings
 from evergreen.errors import Reason, TransientError
@@ -15,31 +16,33 @@ from evergreen.warehouse.disk import full
 
 __all__ = ["Connection", "connect", "fetch"]
 
+# A server that vanished without a word is noticed after two minutes, not after two hours. What the address says wins.
+_PATIENCE = {
+    "connect_timeout": "10",
+    "keepalives": "1",
+    "keepalives_idle": "60",
+    "keepalives_interval": "15",
+    "keepalives_count": "4",
+}
+
 
 @contextmanager
 def connect(url: str | None = None, *, timeout_s: int = 600) -> Iterator[Connection]:
     """Open a connection for one transaction: committed at the end, rolled back on any error, always closed.
 
     Args:
-        url: libpq URL; default EVERGREEN_WAREHOUSE_URL.
+        url: libpq URL or DSN; default EVERGREEN_WAREHOUSE_URL, in Airflow also its connection.
         timeout_s: the server ends a statement that runs longer.
 
     Raises:
         TransientError: the server cannot be reached or went away, another run holds a lock, or a statement took
             longer than `timeout_s` (BUSY); its disk is full (NO_SPACE).
     """
+    given = parse_dsn(url or settings.WAREHOUSE.read())
+    limits = f"-c TimeZone=UTC -c statement_timeout={timeout_s * 1000} -c lock_timeout=60000"
+    options = f"{given.pop('options', '')} {limits}".strip()
     try:
-        conn = psycopg2.connect(
-            url or settings.WAREHOUSE.read(),
-            connect_timeout=10,
-            # A server that vanished without a word is noticed after two minutes, not after two hours.
-            keepalives=1,
-            keepalives_idle=60,
-            keepalives_interval=15,
-            keepalives_count=4,
-            application_name="evergreen",
-            options=f"-c TimeZone=UTC -c statement_timeout={timeout_s * 1000} -c lock_timeout=60000",
-        )
+        conn = psycopg2.connect(**{**_PATIENCE, **given, "application_name": "evergreen", "options": options})
     except psycopg2.OperationalError as error:
         raise _lost(error) from error
     try:

@@ -17,6 +17,7 @@ WRONG = [
     ("EVERGREEN_DIGEST", "OFF", "or off"),
     ("EVERGREEN_SCHEDULES", "OFF", "neither on nor off"),
     ("EVERGREEN_SCHEDULES", "false", "neither on nor off"),
+    ("EVERGREEN_POOLS", "yes", "take no slots of pools, as with off"),
     ("EVERGREEN_THREADS", "two", "no whole number"),
     ("EVERGREEN_THREADS", "0", "no whole number"),
     ("EVERGREEN_THREADS", "1.5", "no whole number"),

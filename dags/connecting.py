@@ -1,0 +1,89 @@
+"""How what runs in Airflow finds the warehouse and MLflow: by the environment, else by Airflow's connections.
+
+A connection is looked up when its address is first needed, in the process that needs it: a task, or a callback that Airflow
+calls in the DAG processor. Never while a file is parsed. So each of Airflow's secrets backends will do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+from urllib.parse import quote
+
+from evergreen import settings
+from evergreen.errors import Reason, TerminalError, TransientError
+
+_found: dict[str, str] = {}
+
+
+def find(name: str) -> str | None:
+    """What `evergreen.settings` asks for a variable that is not set.
+
+    Raises:
+        TransientError: there is no connection either, or the secrets backend did not answer, which Airflow does not tell apart.
+        TerminalError: the connection is there and cannot be used.
+    """
+    if name == settings.WAREHOUSE.name:
+        return _warehouse()
+    if name == settings.MLFLOW.name:
+        return _mlflow()
+    return None
+
+
+def _warehouse() -> str:
+    from evergreen import connections
+
+    name = settings.WAREHOUSE.connection
+    if name not in _found:
+        _found[name] = connections.warehouse(_parts(settings.WAREHOUSE))
+    return _found[name]
+
+
+def _mlflow() -> str:
+    from evergreen import connections
+
+    found = connections.mlflow(_parts(settings.MLFLOW))
+    # MLflow's own library reads the environment. A login that is set there is not mixed with the connection's.
+    if {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"} & os.environ.keys():
+        found = {settings.MLFLOW.name: found[settings.MLFLOW.name]}
+    os.environ.update(found)
+    return found[settings.MLFLOW.name]
+
+
+def _parts(variable: settings.Variable) -> Any:
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+    from airflow.sdk.log import mask_secret
+
+    from evergreen.connections import Parts
+
+    name = variable.connection
+    try:
+        conn = BaseHook.get_connection(name)
+    except AirflowNotFoundException as error:
+        raise TransientError(
+            f"{variable.name} is not set, and Airflow gave no connection {name}: set the one in the environment of the Airflow "
+            "services, or make the other (Admin > Connections). Where it is made, the secrets backend did not answer; the "
+            "task is tried again",
+            Reason.UNREACHABLE,
+        ) from error
+    try:
+        extra = json.loads(conn.extra) if conn.extra else {}
+    except ValueError:
+        extra = None
+    if not isinstance(extra, dict):
+        raise TerminalError(
+            f"the extras of the Airflow connection {name} are no JSON object; mend them, or set {variable.name} instead",
+            Reason.BAD_SPEC,
+        )
+    # Airflow itself masks the password as it is, but not as it stands in an address, nor what extras hold.
+    for secret in (quote(conn.password or "", safe=" +"), extra):
+        mask_secret(secret)
+    return Parts(
+        name, conn.conn_type or "", conn.host or "", conn.port, conn.login or "", conn.password or "", conn.schema or "",
+        extra,
+    )  # fmt: skip
+
+
+settings.look_also(find)
