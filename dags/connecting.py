@@ -2,12 +2,16 @@
 
 A connection is looked up when its address is first needed, in the process that needs it: a task, or a callback that Airflow
 calls in the DAG processor. Never while a file is parsed. So each of Airflow's secrets backends will do.
+
+The warehouse's may be one for what ingests (`evergreen_warehouse_ingest`) and one for the steps of models
+(`evergreen_warehouse_model`), each with the rights of its steps; where there is none of its own, `evergreen_warehouse` is taken.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +19,13 @@ from evergreen import settings
 from evergreen.errors import Reason, TerminalError, TransientError
 
 _found: dict[str, str] = {}
+_steps = "model"
+
+
+def begin(subject: str) -> None:
+    """Say for what this process works from now on, `dataset/NAME` or `model/NAME`: it decides on the warehouse's connection."""
+    global _steps
+    _steps = "ingest" if subject.startswith("dataset/") else "model"
 
 
 def find(name: str) -> str | None:
@@ -34,16 +45,17 @@ def find(name: str) -> str | None:
 def _warehouse() -> str:
     from evergreen import connections
 
-    name = settings.WAREHOUSE.connection
-    if name not in _found:
-        _found[name] = connections.warehouse(_parts(settings.WAREHOUSE))
-    return _found[name]
+    common = settings.WAREHOUSE.connection
+    own = f"{common}_{_steps}"
+    if own not in _found:
+        _found[own] = connections.warehouse(_parts(settings.WAREHOUSE, own, common))
+    return _found[own]
 
 
 def _mlflow() -> str:
     from evergreen import connections
 
-    found = connections.mlflow(_parts(settings.MLFLOW))
+    found = connections.mlflow(_parts(settings.MLFLOW, settings.MLFLOW.connection))
     # MLflow's own library reads the environment. A login that is set there is not mixed with the connection's.
     if {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"} & os.environ.keys():
         found = {settings.MLFLOW.name: found[settings.MLFLOW.name]}
@@ -51,23 +63,26 @@ def _mlflow() -> str:
     return found[settings.MLFLOW.name]
 
 
-def _parts(variable: settings.Variable) -> Any:
+def _parts(variable: settings.Variable, *names: str) -> Any:
+    """The first of these connections that is there."""
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
     from airflow.sdk.log import mask_secret
 
     from evergreen.connections import Parts
 
-    name = variable.connection
-    try:
-        conn = BaseHook.get_connection(name)
-    except AirflowNotFoundException as error:
+    conn = None
+    for name in names:
+        with suppress(AirflowNotFoundException):
+            conn = BaseHook.get_connection(name)
+            break
+    if conn is None:
         raise TransientError(
-            f"{variable.name} is not set, and Airflow gave no connection {name}: set the one in the environment of the Airflow "
-            "services, or make the other (Admin > Connections). Where it is made, the secrets backend did not answer; the "
-            "task is tried again",
+            f"{variable.name} is not set, and Airflow gave no connection {' or '.join(names)}: set the one in the environment of the "
+            "Airflow services, or make the other (Admin > Connections). Where it is made, the secrets backend did not answer; "
+            "the task is tried again",
             Reason.UNREACHABLE,
-        ) from error
+        )
     try:
         extra = json.loads(conn.extra) if conn.extra else {}
     except ValueError:

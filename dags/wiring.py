@@ -30,7 +30,7 @@ from airflow.sdk.exceptions import (
     DownstreamTasksSkipped,
 )
 
-import connecting  # noqa: F401 - tells the library where to look for the warehouse and MLflow
+import connecting
 import mailing
 from evergreen import settings
 from evergreen.errors import TRANSIENT, Reason
@@ -320,6 +320,7 @@ def report_start(context: dict[str, Any]) -> None:
     from evergreen.alerting import begun
 
     ti = context["ti"]
+    connecting.begin(_subject(run_id(context)))
     try:
         # A task without the callback tells by other means, see `_silent`.
         if context["task"].has_on_failure_callback:
@@ -366,6 +367,7 @@ def report_failure(context: dict[str, Any]) -> None:
     ti, exception = context["ti"], context.get("exception")
     cut_off = _cut_off(context)
     subject = _subject(run_id(context))
+    connecting.begin(subject)
     no_ledger = subject.endswith("/")
     if no_ledger and exception is None:
         return  # Airflow calls this for a lost process in the DAG processor, and `report_run` there too
@@ -405,6 +407,7 @@ def report_run(context: dict[str, Any]) -> None:
     """
     dag, reason = context["dag"], str(context.get("reason"))
     name = f"{dag.dag_id}/{context['run_id']}"
+    connecting.begin(_subject(name))
     url = f"{settings.AIRFLOW_URL.read()}/dags/{dag.dag_id}/runs/{context['run_id']}"
     try:
         cut_off = as_of(context)

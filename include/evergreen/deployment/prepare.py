@@ -19,7 +19,7 @@ from psycopg2.extensions import make_dsn
 
 from evergreen.deployment import variables
 from evergreen.errors import EvergreenError, Reason, TerminalError
-from evergreen.warehouse import databases
+from evergreen.warehouse import databases, roles
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.migrate import migrate
 
@@ -27,6 +27,11 @@ PASSWORDS = {
     "airflow": variables.AIRFLOW_DB_PASSWORD,
     "mlflow": variables.MLFLOW_DB_PASSWORD,
     databases.WAREHOUSE: variables.WAREHOUSE_DB_PASSWORD,
+}
+ROLES = {
+    roles.INGEST: variables.WAREHOUSE_INGEST_PASSWORD,
+    roles.MODEL: variables.WAREHOUSE_MODEL_PASSWORD,
+    roles.EXPORTER: variables.WAREHOUSE_EXPORTER_PASSWORD,
 }
 # Where alembic's scripts lie in the packages that migrate with it.
 MIGRATED = {
@@ -46,7 +51,9 @@ def prepare() -> None:
             image (NEWER_SCHEMA).
     """
     passwords = {name: variable.read() for name, variable in PASSWORDS.items()}
-    with closing(reach(_dsn("postgres", "postgres", variables.POSTGRES_PASSWORD.read()))) as administrator:
+    logins = {role: variable.read() for role, variable in ROLES.items()}
+    own = variables.POSTGRES_PASSWORD.read()
+    with closing(reach(_dsn("postgres", "postgres", own))) as administrator:
         created = databases.create(administrator, passwords)
     _say(f"databases: {f'created {chr(44).join(created)}' if created else 'are there'}")
     for name in MIGRATED:
@@ -54,7 +61,9 @@ def prepare() -> None:
             refuse_newer(conn, name)
     with connect(_dsn(databases.WAREHOUSE, databases.WAREHOUSE, passwords[databases.WAREHOUSE])) as warehouse:
         migrate(warehouse)
-    _say("warehouse: migrated")
+    with connect(_dsn(databases.WAREHOUSE, "postgres", own)) as administrator:
+        roles.grant(administrator, logins)
+    _say("warehouse: migrated, its roles have their rights")
     _run("airflow", "airflow", "db", "migrate")
     _run("airflow's logins", "airflow", "fab-db", "migrate")
     _user()
@@ -135,7 +144,7 @@ def _said(failure: str, *command: str, **more: str) -> str:
     )
     if done.returncode:
         shown = "\n".join(done.stdout.splitlines()[-SHOWN:])
-        for secret in (variables.AIRFLOW_PASSWORD, *PASSWORDS.values()):
+        for secret in (variables.AIRFLOW_PASSWORD, *PASSWORDS.values(), *ROLES.values()):
             shown = shown.replace(secret.read(), "***")
         print(shown, file=sys.stderr)
         raise TerminalError(f"{failure}; what was said stands above", Reason.BAD_SPEC)

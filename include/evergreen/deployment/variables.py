@@ -10,6 +10,15 @@ POSTGRES_PASSWORD = Variable("POSTGRES_PASSWORD", None, "password of PostgreSQL'
 AIRFLOW_DB_PASSWORD = Variable("AIRFLOW_DB_PASSWORD", None, "password of the database role airflow")
 MLFLOW_DB_PASSWORD = Variable("MLFLOW_DB_PASSWORD", None, "password of the database role mlflow")
 WAREHOUSE_DB_PASSWORD = Variable("WAREHOUSE_DB_PASSWORD", None, "password of the database role warehouse")
+WAREHOUSE_INGEST_PASSWORD = Variable(
+    "WAREHOUSE_INGEST_PASSWORD", None, "password of the database role evergreen_ingest"
+)
+WAREHOUSE_MODEL_PASSWORD = Variable(
+    "WAREHOUSE_MODEL_PASSWORD", None, "password of the database role evergreen_model"
+)
+WAREHOUSE_EXPORTER_PASSWORD = Variable(
+    "WAREHOUSE_EXPORTER_PASSWORD", None, "password of the database role evergreen_exporter"
+)
 AIRFLOW_PASSWORD = Variable("AIRFLOW_PASSWORD", None, "password of the login `admin` in Airflow")
 MLFLOW_DATABASE_URL = Variable(
     "MLFLOW_DATABASE_URL", "", "PostgreSQL URL of MLflow's database; default: that of the compose stack"

@@ -20,7 +20,8 @@ def refresh(conn: Connection, name: str, rows: int) -> bool:
     A table that another process has locked for VACUUM or ANALYZE is left to that one.
 
     Args:
-        conn: owner of the table; what its transaction wrote counts.
+        conn: owner of the table, or, from PostgreSQL 17 on, a role with MAINTAIN on it; what its transaction wrote counts.
+            For any other the server leaves it at a warning, and autovacuum does it later.
         name: of the table, as `schema.table`.
         rows: how many rows were inserted or changed.
 

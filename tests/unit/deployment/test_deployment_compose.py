@@ -64,6 +64,16 @@ def test_no_password_is_written_down():
                 assert "${" in value, line
 
 
+def test_nothing_but_init_knows_the_login_that_owns_the_warehouse():
+    def knowing(secret: str) -> set[str]:
+        return {name for name, service in SERVICES.items() if secret in str(service)}
+
+    assert knowing("WAREHOUSE_DB_PASSWORD") == {"init"}
+    assert {"init", "airflow-worker", "airflow-dag-processor"} <= knowing("WAREHOUSE_INGEST_PASSWORD")
+    assert "demo" in knowing("EVERGREEN_WAREHOUSE_URL")
+    assert "airflow-worker" not in knowing("EVERGREEN_WAREHOUSE_URL"), "it would win over the connections"
+
+
 def test_only_the_pages_are_published_and_on_loopback_unless_asked():
     published = {name: s["ports"] for name, s in SERVICES.items() if s.get("ports")}
     assert set(published) == {"airflow-apiserver", "mlflow", "mail", "prometheus", "grafana"}

@@ -55,7 +55,7 @@ def test_a_login_that_cannot_be_made_shows_no_password(tmp_path, monkeypatch, ca
     airflow.write_text('#!/bin/sh\n[ "$2" = list ] && exit 0\necho "no role Admin for $*"; exit 1\n')
     airflow.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    for variable in (*prepare.PASSWORDS.values(), variables.AIRFLOW_PASSWORD):
+    for variable in (*prepare.PASSWORDS.values(), *prepare.ROLES.values(), variables.AIRFLOW_PASSWORD):
         monkeypatch.setenv(variable.name, f"secret-{variable.name}")
     with pytest.raises(TerminalError, match="the first login could not be made") as found:
         prepare._user()

@@ -1,0 +1,177 @@
+"""What each role may not do, tried; and that the rights of an older warehouse come by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import psycopg2
+import pytest
+from psycopg2.errors import InsufficientPrivilege
+from psycopg2.extensions import make_dsn
+
+from evergreen.spec import DatasetSpec
+from evergreen.warehouse import databases, roles
+from evergreen.warehouse.arrow import reading
+from evergreen.warehouse.connection import Connection, connect, fetch
+from evergreen.warehouse.migrate import FEATURES_ROLE, ensure_dataset, migrate
+
+RIDES = DatasetSpec.model_validate(
+    {
+        "name": "rides",
+        "key": ["ts"],
+        "event_time": "ts",
+        "columns": {"ts": {"type": "timestamp"}, "x": {"type": "float"}},
+    }
+)
+WIDER = RIDES.model_copy(update={"columns": {**RIDES.columns, "y": RIDES.columns["x"]}})
+LOGINS = (roles.INGEST, roles.MODEL, roles.EXPORTER)
+
+
+def as_role(url: str, role: str, **more: str) -> str:
+    return make_dsn(url, user=role, password="known", **more)
+
+
+@pytest.fixture
+def rows(warehouse_url: str) -> str:
+    """A warehouse with its roles and a row in each kind of table; returns the owner's address."""
+    with connect(warehouse_url) as owner:
+        roles.grant(owner, dict.fromkeys(LOGINS, "known"))
+    with connect(as_role(warehouse_url, roles.INGEST)) as conn, conn.cursor() as cursor:
+        ensure_dataset(conn, RIDES)
+        cursor.execute("INSERT INTO data.rides VALUES ('2026-01-01', 1, now(), 1)")
+        cursor.execute("CREATE TABLE quarantine.rides (batch bigint); CREATE TABLE staging.rides_1 (x text)")
+    with connect(as_role(warehouse_url, roles.MODEL)) as conn, conn.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO evergreen.prediction (model, version, key, event_time, prediction, as_of, run_id)"
+            " VALUES ('m', '1', '[1]', now(), 1, now(), 'r');"
+            "INSERT INTO evergreen.decision (as_of, subject, kind, reason, run_id, dedupe_key)"
+            " VALUES (now(), 'model/m', 'promoted', 'r', 'r', 'k')"
+        )
+    return warehouse_url
+
+
+FORBIDDEN = {
+    "everyone": [
+        "UPDATE evergreen.decision SET reason = 'another'", "DELETE FROM evergreen.decision", "TRUNCATE evergreen.decision",
+        "ALTER TABLE evergreen.decision DISABLE TRIGGER decision_append_only", "DROP TABLE evergreen.decision",
+        "DROP TABLE evergreen.mail", "DROP SCHEMA data CASCADE", "CREATE TABLE evergreen.own (x int)",
+        "CREATE TABLE public.own (x int)", "CREATE SCHEMA own", "CREATE ROLE own", "INSERT INTO evergreen.schema_version VALUES (9)",
+        "DELETE FROM evergreen.mail", "DELETE FROM evergreen.batch", "DELETE FROM evergreen.prediction",
+        "UPDATE evergreen.prediction SET prediction = 0", "UPDATE evergreen.window_judgement SET revision = 0",
+        "COPY evergreen.decision TO PROGRAM 'true'",
+    ],
+    roles.INGEST: [
+        "SELECT * FROM evergreen.prediction", "SELECT * FROM evergreen.shadow_prediction",
+        "INSERT INTO evergreen.prediction (model, version, key, event_time, prediction, as_of, run_id)"
+        " VALUES ('m', '1', '[2]', now(), 1, now(), 'r')",
+        "SELECT * FROM evergreen.window_judgement", "SET ROLE evergreen_features", "SET ROLE evergreen_model",
+    ],
+    roles.MODEL: [
+        "INSERT INTO data.rides VALUES ('2026-01-02', 1, now(), 1)", "UPDATE data.rides SET x = 2", "DELETE FROM data.rides",
+        "TRUNCATE data.rides", "ALTER TABLE data.rides ADD COLUMN z int", "DROP TABLE data.rides",
+        "CREATE TABLE data.own (x int)", "SELECT * FROM quarantine.rides", "SELECT * FROM staging.rides_1",
+        "CREATE TABLE staging.own (x int)", "UPDATE evergreen.batch SET state = 'withdrawn'", "SET ROLE evergreen_ingest",
+        "INSERT INTO evergreen.held_key VALUES (1, 1, NULL)",
+    ],
+    roles.EXPORTER: [
+        "SELECT * FROM data.rides", "SELECT * FROM evergreen.prediction", "SELECT * FROM evergreen.held_key",
+        "SELECT * FROM quarantine.rides", "SET ROLE evergreen_features", "SET ROLE evergreen_model", "CREATE TABLE data.own (x int)",
+        "INSERT INTO evergreen.decision (as_of, subject, kind, reason, run_id, dedupe_key)"
+        " VALUES (now(), 'model/m', 'promoted', 'r', 'r', 'l')",
+        "UPDATE evergreen.mail SET sent_at = now()", "DELETE FROM evergreen.begun", "CREATE TEMPORARY TABLE own (x int)",
+    ],
+}  # fmt: skip
+
+
+def answer(conn: Connection, statement: str) -> str:
+    try:
+        with conn, conn.cursor() as cursor:
+            cursor.execute(statement)
+    except InsufficientPrivilege as error:
+        return str(error)
+    return "it may"
+
+
+@pytest.mark.parametrize("role", LOGINS)
+def test_what_a_step_has_no_business_with_is_refused(rows: str, role: str) -> None:
+    with connect(rows) as owner, owner.cursor() as cursor:
+        # As `databases.create` leaves the warehouse: nobody has a right by being somebody.
+        cursor.execute(f"REVOKE ALL ON DATABASE {owner.info.dbname} FROM PUBLIC")
+        roles.grant(owner, {})
+    statements = (*FORBIDDEN["everyone"], *FORBIDDEN[role])
+    with closing(psycopg2.connect(as_role(rows, role))) as conn:
+        told = {statement: answer(conn, statement) for statement in statements}
+    # Not by the ledger's own trigger, say.
+    refusals = ("permission denied", "must be owner")
+    assert {s: said for s, said in told.items() if not said.startswith(refusals)} == {}
+
+
+def test_the_exporter_reads_what_is_counted(rows: str) -> None:
+    with connect(as_role(rows, roles.EXPORTER)) as conn:
+        for table in ("decision", "window_judgement", "window_column", "mail", "silence", "begun"):
+            fetch(conn, f"SELECT count(*) FROM evergreen.{table}")
+        assert fetch(conn, "SELECT pg_database_size(current_database()) > 0 AS known") == [{"known": True}]
+
+
+@pytest.mark.parametrize("table", ["evergreen.decision", "evergreen.prediction", "data.rides"])
+def test_a_feature_query_reads_nothing_by_itself(
+    rows: str, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from psycopg2 import sql
+
+    monkeypatch.setenv("EVERGREEN_WAREHOUSE_URL", as_role(rows, roles.MODEL))
+    with reading() as reader:
+        reader.run(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(FEATURES_ROLE)))
+        with pytest.raises(Exception, match="permission denied"):
+            reader.rows(sql.SQL(f"SELECT * FROM {table}"))
+
+
+@contextmanager
+def old_server(postgres_url: str) -> Iterator[tuple[Connection, str]]:
+    """The three databases, made as an earlier release made them: one role owns all of the warehouse."""
+    names = ("airflow", "mlflow", databases.WAREHOUSE)
+    admin = psycopg2.connect(postgres_url)
+    try:
+        databases.create(admin, dict.fromkeys(names, "known"))
+        url = as_role(postgres_url, databases.WAREHOUSE, dbname=databases.WAREHOUSE)
+        with connect(url) as conn:
+            migrate(conn)
+            ensure_dataset(conn, RIDES)
+        yield admin, url
+    finally:
+        with admin.cursor() as cursor:
+            for name in names:
+                cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        admin.close()
+
+
+def test_an_older_warehouse_gets_its_rights_and_one_login_goes_on(postgres_url: str) -> None:
+    with old_server(postgres_url) as (_, url):
+        by_admin = make_dsn(postgres_url, dbname=databases.WAREHOUSE)
+        acls = []
+        for _ in range(3):
+            with connect(by_admin) as conn:
+                roles.grant(conn, dict.fromkeys(LOGINS, "known"))
+                acls.append(fetch(conn, "SELECT oid, relowner, relacl::text FROM pg_class ORDER BY oid"))
+                acls.append(fetch(conn, "SELECT defaclobjtype, defaclacl::text FROM pg_default_acl"))
+        assert acls[0:2] == acls[2:4] == acls[4:6]
+        with connect(as_role(url, roles.INGEST)) as conn:
+            ensure_dataset(conn, WIDER)
+        # The owner's login alone, as in the embedded stack: it migrates and ingests, also beside the roles.
+        with connect(url) as conn, conn.cursor() as cursor:
+            migrate(conn)
+            ensure_dataset(
+                conn, WIDER.model_copy(update={"columns": {**WIDER.columns, "z": RIDES.columns["x"]}})
+            )
+            ensure_dataset(conn, RIDES.model_copy(update={"name": "later"}))
+            cursor.execute(
+                "INSERT INTO data.rides (ts, x, _arrived_at, _batch) VALUES ('2026-01-01', 1, now(), 1)"
+            )
+        with connect(as_role(url, roles.MODEL)) as conn:
+            assert fetch(conn, "SELECT count(*) AS n FROM data.rides") == [{"n": 1}]
+            assert fetch(conn, "SELECT count(*) AS n FROM data.later") == [{"n": 0}]
+        for role in LOGINS:
+            for name in ("airflow", "mlflow"):
+                with pytest.raises(psycopg2.OperationalError, match="permission denied for database"):
+                    psycopg2.connect(as_role(url, role, dbname=name))
