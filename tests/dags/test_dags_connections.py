@@ -101,7 +101,7 @@ def test_nothing_is_looked_up_while_files_are_parsed(
     bag = make_dagbag()
     assert bag.import_errors == {}
     assert len(bag.dags) > 10
-    with pytest.raises(AssertionError, match="evergreen_warehouse was looked up"):
+    with pytest.raises(AssertionError, match="evergreen_warehouse_model was looked up"):
         settings.WAREHOUSE.read()
 
 

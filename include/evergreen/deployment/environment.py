@@ -33,7 +33,7 @@ SECRETS: dict[str, tuple[Callable[[], str], str]] = {
     "POSTGRES_PASSWORD": (_word, "of PostgreSQL's administrator; only `init` knows it"),
     "AIRFLOW_DB_PASSWORD": (_word, "of the database role airflow"),
     "MLFLOW_DB_PASSWORD": (_word, "of the database role mlflow"),
-    "WAREHOUSE_DB_PASSWORD": (_word, "of the database role warehouse, which owns the tables; only `init` knows it"),
+    "WAREHOUSE_DB_PASSWORD": (_word, "of the role warehouse, which owns it; only `init` knows it"),
     "WAREHOUSE_INGEST_PASSWORD": (_word, "of the database role evergreen_ingest"),
     "WAREHOUSE_MODEL_PASSWORD": (_word, "of the database role evergreen_model"),
     "WAREHOUSE_EXPORTER_PASSWORD": (_word, "of the database role evergreen_exporter"),
