@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 
 TASKS = (
     "evergreen.alerting.approval_page", "evergreen.alerting.compose", "evergreen.alerting.failures",
-    "evergreen.alerting.outbox", "evergreen.alerting.silences", "evergreen.alerting.weekly", "evergreen.lineage", "evergreen.monitoring.monitor",
+    "evergreen.alerting.outbox", "evergreen.alerting.silences", "evergreen.alerting.weekly", "evergreen.connections", "evergreen.lineage",
+    "evergreen.monitoring.monitor",
     "evergreen.monitoring.policy", "evergreen.registry.rollback", "evergreen.replay.run", "evergreen.scoring.score", "evergreen.training.plan",
     "evergreen.training.promote", "evergreen.training.train", "evergreen.validation.ingest", "evergreen.warehouse.features", "evergreen.warehouse.landings",
     "evergreen.warehouse.snapshot", "evergreen.warehouse.snapshot_store",
