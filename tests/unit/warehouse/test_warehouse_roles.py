@@ -10,6 +10,7 @@ import pytest
 from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import make_dsn
 
+from evergreen.metrics.questions import TABLES
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse import databases, roles
 from evergreen.warehouse.arrow import reading
@@ -109,8 +110,8 @@ def test_what_a_step_has_no_business_with_is_refused(rows: str, role: str) -> No
 
 def test_the_exporter_reads_what_is_counted(rows: str) -> None:
     with connect(as_role(rows, roles.EXPORTER)) as conn:
-        for table in ("decision", "window_judgement", "window_column", "mail", "silence", "begun"):
-            fetch(conn, f"SELECT count(*) FROM evergreen.{table}")
+        for table in TABLES:
+            fetch(conn, f"SELECT count(*) FROM {table}")
         assert fetch(conn, "SELECT pg_database_size(current_database()) > 0 AS known") == [{"known": True}]
 
 
