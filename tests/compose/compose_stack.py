@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from evergreen.deployment.environment import read, write
 from evergreen.errors import TransientError
 from evergreen.stack.airflow_api import AirflowApi
@@ -50,6 +52,13 @@ class Stack:
     def engine(self, *arguments: str) -> str:
         """Run a command of the engine."""
         return subprocess.run([*ENGINE, *arguments], check=True, capture_output=True, text=True).stdout
+
+    def token(self, username: str, password: str) -> dict[str, str]:
+        """The header with which a login asks Airflow's API."""
+        login = {"username": username, "password": password}
+        answer = requests.post(f"{self.api.url}/auth/token", json=login, timeout=30)
+        answer.raise_for_status()
+        return {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
     def containers(self, service: str) -> list[str]:
         """Ids of a service's running containers."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 import urllib.error
 import urllib.request
 
 import pytest
+import requests
 from compose_stack import Stack
 
 from evergreen.ledger import Kind
@@ -85,6 +87,41 @@ def test_nobody_reads_anything_without_a_login(stack: Stack, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as found:
         urllib.request.urlopen(stack.api.url + path)
     assert found.value.code in (401, 403)
+
+
+# What a role may, by the answer to a request: 404 is that of somebody who may, about what is not there.
+ASKED = {
+    "read": ("GET", "dags/train__bike_demand/dagRuns", None),
+    "trigger": ("POST", "dags/no_such_dag/dagRuns", {"logical_date": None}),
+    "approve": ("PATCH", "dags/no_such_dag/dagRuns/x/taskInstances/y/hitlDetails", {"chosen_options": ["Approve"]}),
+    "read connections": ("GET", "connections", None),
+    "change pools": ("DELETE", "pools/no_such_pool", None),
+}  # fmt: skip
+MAY = {
+    "Viewer": {"read"},
+    "User": {"read", "trigger", "approve"},
+    "Op": {"read", "trigger", "approve", "read connections", "change pools"},
+}
+
+
+@pytest.mark.parametrize("role", sorted(MAY))
+def test_a_role_may_what_the_page_says(stack: Stack, role: str) -> None:
+    login = {"username": f"test-{role}", "password": secrets.token_urlsafe(12)}
+    person = {"email": f"{role}@example.org", "first_name": role, "last_name": "x", "roles": [{"name": role}]}
+    admin, anybody = stack.token("admin", stack.secrets["AIRFLOW_PASSWORD"]), requests.Session()
+    users = f"{stack.api.url}/auth/fab/v1/users"
+    requests.post(users, json={**login, **person}, headers=admin, timeout=30).raise_for_status()
+    try:
+        anybody.headers.update(stack.token(**login))
+        answers = {
+            what: anybody.request(method, f"{stack.api.url}/api/v2/{path}", json=body, timeout=30).status_code
+            for what, (method, path, body) in ASKED.items()
+        }
+        assert set(answers.values()) <= {200, 403, 404}, answers
+        assert {what for what, code in answers.items() if code != 403} == MAY[role], answers
+        assert requests.get(users, headers=dict(anybody.headers), timeout=30).status_code == 403
+    finally:
+        requests.delete(f"{users}/{login['username']}", headers=admin, timeout=30).raise_for_status()
 
 
 def test_mlflow_asks_for_a_login(stack: Stack) -> None:

@@ -10,12 +10,12 @@ from compose_stack import Stack
 
 DAG = "train__bike_demand"
 TIMEOUT_S = 20
-# A process of a task is stopped for as long as a long fit would take; what watches over it goes on.
+# The process of a task is stopped for as long as a long fit would take; what watches over it goes on. It is the child of a process of
+# the worker's pool, which is the child of the worker, which is the child of the container's init.
 SIGNAL = """
 import psutil, sys
-for process in psutil.process_iter(["name", "cmdline"]):
-    parent = process.parent()
-    if parent is not None and "supervisor" in " ".join(parent.cmdline()) and "supervisor" not in " ".join(process.cmdline()):
+for process in psutil.process_iter():
+    if len(process.parents()) == 3:
         getattr(process, sys.argv[1])()
         print(process.pid)
 """
