@@ -100,7 +100,7 @@ compose-demo: compose-env ## the story of `make demo` on the compose stack, with
 	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) --profile dev up --detach --build --wait --scale airflow-worker=$(or $(WORKERS),2)
 	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) run --rm demo
 	@$(IN_COMPOSE) cp airflow-scheduler:/var/lib/evergreen/demo/simulated.png compose-demo.png
-	@echo "picture: compose-demo.png; Airflow http://127.0.0.1:8080, user admin, AIRFLOW_PASSWORD in .env; mail http://127.0.0.1:8025"
+	@echo "picture: compose-demo.png; Airflow http://$$($(IN_COMPOSE) port airflow-apiserver 8080), user admin, AIRFLOW_PASSWORD in .env; mail http://$$($(IN_COMPOSE) --profile dev port mail 8025)"
 
 lint: $(VENV)/.installed-dev ## ruff and mypy
 	$(RUN) ruff check .
