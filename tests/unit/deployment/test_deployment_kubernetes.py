@@ -34,7 +34,13 @@ PAGE = (REPOSITORY / "docs" / "kubernetes.md").read_text()
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
 DEPLOYMENTS = {v.name for v in vars(variables).values() if isinstance(v, Variable)}
 # Of Airflow's connections, those that the DAGs and the DAG bundle ask for.
-CONNECTIONS = {"EVERGREEN_GIT", "EVERGREEN_WAREHOUSE", "EVERGREEN_MLFLOW", "EVERGREEN_SMTP"}
+CONNECTIONS = {
+    "EVERGREEN_GIT",
+    "EVERGREEN_WAREHOUSE_INGEST",
+    "EVERGREEN_WAREHOUSE_MODEL",
+    "EVERGREEN_MLFLOW",
+    "EVERGREEN_SMTP",
+}
 OF_LIBRARIES = {"OMP_NUM_THREADS", "OMP_WAIT_POLICY"}
 
 
