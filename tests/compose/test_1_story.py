@@ -93,7 +93,7 @@ def test_nobody_reads_anything_without_a_login(stack: Stack, path: str) -> None:
 ASKED = {
     "read": ("GET", "dags/train__bike_demand/dagRuns", None),
     "trigger": ("POST", "dags/no_such_dag/dagRuns", {"logical_date": None}),
-    "approve": ("PATCH", "dags/no_such_dag/dagRuns/x/taskInstances/y/hitlDetails", {"chosen_options": ["Approve"]}),
+    "approve": ("PATCH", "dags/no_such_dag/dagRuns/x/taskInstances/y/-1/hitlDetails", {"chosen_options": ["Approve"]}),
     "read connections": ("GET", "connections", None),
     "change pools": ("DELETE", "pools/no_such_pool", None),
 }  # fmt: skip
