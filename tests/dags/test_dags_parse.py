@@ -230,7 +230,8 @@ def test_what_tasks_import_is_imported_before_the_fork_and_nothing_is_started() 
         timeout=300,
         check=True,
     )
-    assert shown.stdout.strip().splitlines()[-2:] == ["[]", "[]"]
+    # From Python 3.12 on a fork beside the allocator's thread is warned of, which Airflow logs to the same place.
+    assert [line for line in shown.stdout.splitlines() if line.startswith("[")] == ["[]", "[]"]
 
 
 RETRIES = {
