@@ -127,7 +127,12 @@ class Store:
         except GoneError as error:
             if _GCS_NO_BUCKET in str(error):
                 raise _no_bucket(f"listing {self.url}", error) from error
-            return []
+            if isinstance(error.__cause__, FileNotFoundError):
+                return []
+            # A proxy or a server that is no store answers 404, too; of an empty prefix a store says that it is empty.
+            raise TransientError(
+                f"{error}; look whether {ENDPOINTS[1]} leads to the store, then try again"
+            ) from error
         skip = len(self._path) + 1
         return sorted(
             (Object(i.path[skip:], i.size, i.mtime_ns) for i in found if i.type is FileType.File),

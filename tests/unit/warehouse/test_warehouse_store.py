@@ -6,6 +6,8 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,32 @@ def test_one_that_changes_while_it_is_fetched_is_noticed(store, bucket, tmp_path
 def test_what_is_not_there(store, tmp_path):
     with pytest.raises(GoneError, match=r"s3://evergreen-.*/here/a: it is not there"):
         store.fetch("a", tmp_path / "out")
+
+
+def test_a_server_that_is_no_store_is_no_empty_one(monkeypatch):
+    class Nothing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(404)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>no such page</html>")
+
+        do_HEAD = do_PUT = do_GET
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Nothing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    try:
+        with pytest.raises(TransientError, match="leads to the store") as raised:
+            Store.at("s3://bucket/landing").objects()
+        assert not isinstance(raised.value, GoneError)
+    finally:
+        server.shutdown()
 
 
 def test_a_bucket_that_is_missing_says_so(bucket, tmp_path):
