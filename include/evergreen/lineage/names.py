@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from openlineage.client.naming.dataset import S3, DatasetNaming, LocalFileSystem, Postgres
+from openlineage.client.naming.dataset import GCS, S3, DatasetNaming, LocalFileSystem, Postgres
 from psycopg2.extensions import parse_dsn
 
 from evergreen import settings
 from evergreen.spec import DatasetSpec
+from evergreen.warehouse import landings
 
 Named = tuple[str, str]
 """Namespace and name."""
 
+_BUCKETS = {"s3": S3, "gs": GCS}
 _USER = re.compile(r"(?<=//)[^/@\s]+@")
 
 
@@ -32,17 +35,17 @@ def table(schema: str, name: str, model: str | None = None) -> Named:
 
 
 def landed(dataset: DatasetSpec, file: str) -> Named:
-    """A file in the landing folder of a dataset."""
-    folder = dataset.source.folder or dataset.name
-    root = settings.LANDING.read()
-    return path(f"{root}/{folder}/{file}" if "://" in root else str(settings.LANDING.path() / folder / file))
+    """A file of a dataset where it landed, in a folder or in a bucket."""
+    where = landings.place_of(dataset)
+    return path(str(where / file) if isinstance(where, Path) else where.where(file))
 
 
 def path(text: str) -> Named:
-    """A file or folder: a path of this machine, or `s3://bucket/key`."""
-    if text.startswith("s3://"):
-        bucket, _, key = text.removeprefix("s3://").partition("/")
-        return _of(S3(bucket, key))
+    """A file or folder: a path of this machine, or `s3://bucket/key`, or `gs://bucket/key`."""
+    scheme, _, rest = text.partition("://")
+    if scheme in _BUCKETS:
+        bucket, _, key = rest.partition("/")
+        return _of(_BUCKETS[scheme](bucket, key))
     return _of(LocalFileSystem(text))
 
 

@@ -202,7 +202,7 @@ def _file(dataset: DatasetSpec, as_of: datetime, outcome: BatchOutcome) -> Input
 def _assertions(
     dataset: DatasetSpec, as_of: datetime, outcome: BatchOutcome
 ) -> Iterator[data_quality_assertions_dataset.Assertion]:
-    """What failed, with its number and no value of a row; and the expectations that passed, where they were asked.
+    """What failed, with what was found, which may quote a value; and the expectations that passed, where they were asked.
 
     They were asked where the file was published, or where one of them failed: a file that cannot be read, or has no row that
     could be typed, is held back before.

@@ -447,6 +447,30 @@ def test_names_hold_no_login(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names.table("data", "bikes")[0] == "postgres://localhost:5433"
     assert names.path("s3://bucket/landing/a.csv") == ("s3://bucket", "landing/a.csv")
     assert names.path("/landing/a.csv") == ("file", "/landing/a.csv")
+    assert names.path("gs://bucket/a.csv") == ("gs://bucket", "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("landing", "folder", "named"),
+    [
+        ("/landing", None, ("file", "/landing/rides/a.csv")),
+        ("/landing", "/elsewhere", ("file", "/elsewhere/a.csv")),
+        ("/landing", "s3://other/x", ("s3://other", "x/a.csv")),
+        ("s3://bucket/landing", None, ("s3://bucket", "landing/rides/a.csv")),
+        ("s3://bucket/landing", "gs://other/x", ("gs://other", "x/a.csv")),
+    ],
+)
+def test_a_landed_file_is_named_where_it_lies(
+    landing: str, folder: str | None, named: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evergreen.lineage import names
+
+    monkeypatch.setenv("EVERGREEN_LANDING", landing)
+    source = {} if folder is None else {"folder": folder}
+    dataset = DatasetSpec.model_validate({
+        "name": "rides", "columns": {"ts": {"type": "timestamp"}, "n": {"type": "integer"}}, "key": ["ts"], "event_time": "ts", "source": source,
+    })  # fmt: skip
+    assert names.landed(dataset, "a.csv") == named
 
 
 def test_an_error_that_quotes_an_address_tells_no_login(start: Any) -> None:
