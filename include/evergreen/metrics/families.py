@@ -148,6 +148,16 @@ STATUS = Family(
 WINDOW_END = Family(
     "evergreen_model_window_end_timestamp_seconds", ("model",), "event time at which the newest window ends"
 )
+WINDOW = Family(
+    "evergreen_model_window_seconds",
+    ("model",),
+    "how long a window is (`monitoring.window`); for each model of the specs",
+)
+LABEL_DELAY = Family(
+    "evergreen_model_label_delay_seconds",
+    ("model",),
+    "after how long a label is due (`label.delay`); for each model of the specs",
+)
 DRIFTING = Family(
     "evergreen_model_drifting_columns_ratio",
     ("model",),
@@ -168,7 +178,7 @@ FAMILIES = (
     UP, READ, SIZE, MISTAKES, DECISIONS, MAILS, MAILS_SILENCED, OLDEST_MAIL, RUNNING, OLDEST_TASK, FREE, STORE,
     LAST_ROWS, FRESHNESS, BATCHES, ROWS_HELD,
     CHAMPION, SINCE, TRAINED, AGE_LIMIT, LAST_TRAINING, VERDICT, REQUESTS, OLDEST_REQUEST,
-    ERROR, ERROR_LIMIT, ERROR_HOLDOUT, ERROR_VIOLATED, ERROR_END, STATUS, WINDOW_END, DRIFTING, WORST, WORST_LIMIT,
+    ERROR, ERROR_LIMIT, ERROR_HOLDOUT, ERROR_VIOLATED, ERROR_END, STATUS, WINDOW_END, WINDOW, LABEL_DELAY, DRIFTING, WORST, WORST_LIMIT,
 )  # fmt: skip
 
 Sample = tuple[tuple[str, ...], float]

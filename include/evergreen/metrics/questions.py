@@ -197,6 +197,8 @@ def _models(conn: Connection, specs: Specs, found: Samples) -> dict[str, str]:
             _add(found, f.LAST_TRAINING, (name,), _seconds(row["decided"]))
             _add(found, f.VERDICT, (name, row["verdict"], row["reason"]), 1.0)
     for name, model in sorted(specs.models.items()):
+        _add(found, f.WINDOW, (name,), model.monitoring.window.total_seconds())
+        _add(found, f.LABEL_DELAY, (name,), model.label.delay.total_seconds())
         if model.monitoring.max_age is not None:
             _add(found, f.AGE_LIMIT, (name,), model.monitoring.max_age.total_seconds())
     return champions
