@@ -96,6 +96,13 @@ def test_actions_are_pinned_and_leave_no_token_behind(where: str, used: str):
         assert not any(settings)
 
 
+def test_the_end_of_a_pipe_hides_no_failure():
+    """GitHub runs a step without pipefail unless a workflow names bash as its shell; `shell` above has it."""
+    assert {flow: content["defaults"]["run"]["shell"] for flow, content in FLOWS.items()} == dict.fromkeys(
+        FLOWS, "bash"
+    )
+
+
 def test_an_action_has_one_version_in_all_workflows():
     used = {s["uses"] for _, s in STEPS if "uses" in s}
     assert len(used) == len({name.partition("@")[0] for name in used})
