@@ -6,6 +6,7 @@ Imports nothing heavy: every component and every task loads it.
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import suppress
 from importlib import import_module
 from multiprocessing import forkserver
@@ -25,6 +26,7 @@ PARSED = (
 )  # fmt: skip
 """What parsing and serializing the files of dags/ imports."""
 
+TRIES, PAUSE_S = 5, 2.0
 DESCRIPTION = "Made by Evergreen, which leaves the number of slots as it is from now on"
 
 
@@ -32,9 +34,28 @@ def make_pools() -> None:
     """Make the pools that EVERGREEN_POOLS wants and that are missing; one that is there keeps its size, whoever set it.
 
     Airflow never starts a task of a missing pool and tells nobody. The scheduler may write to Airflow's database.
+
+    Raises:
+        SystemExit: Airflow's database could not be asked. The scheduler ends with it and is started again, where any other exception
+            would be logged and passed over.
     """
     if settings.POOLS.read() != "on":
         return
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for tries_left in reversed(range(TRIES)):
+        try:
+            return _make_missing()
+        except SQLAlchemyError as error:
+            if not tries_left:
+                raise SystemExit(
+                    f"the pools {', '.join(settings.POOL_SIZES)} could not be made ({' '.join(str(error).split())[:300]}), and without them "
+                    "no training or scoring starts; look at Airflow's database, or set EVERGREEN_POOLS=off"
+                ) from error
+            time.sleep(PAUSE_S)
+
+
+def _make_missing() -> None:
     from airflow.models.pool import Pool
     from airflow.utils.session import create_session
     from sqlalchemy.exc import IntegrityError
@@ -59,8 +80,8 @@ class Start:
     def on_starting(self, component: object) -> None:
         """Called by Airflow when a component starts."""
         if sys.argv[1:2] == ["scheduler"]:
-            make_pools()
             forkserver.ensure_running()
+            make_pools()
         elif sys.argv[1:2] == ["dag-processor"]:
             for name in PARSED:
                 # Whatever is wrong with it: the file that needs it says so, and the others are parsed nonetheless.

@@ -76,6 +76,34 @@ def test_a_scheduler_makes_what_is_missing_and_leaves_what_a_person_has_changed(
     assert pools() == {**settings.POOL_SIZES, "evergreen_training": 7}
 
 
+@pytest.mark.parametrize("fails", [1, 99])
+def test_a_scheduler_that_cannot_make_them_does_not_run_without_them(
+    plugin: ModuleType, fails: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.utils import session
+    from sqlalchemy.exc import OperationalError
+
+    asked, real = [], session.create_session
+
+    def away(*args: Any, **kwargs: Any) -> Any:
+        asked.append(1)
+        if len(asked) <= fails:
+            raise OperationalError("SELECT", {}, Exception("the server is starting up"))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(plugin, "PAUSE_S", 0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "create_session", away)
+        if fails == 1:
+            plugin.Start().on_starting(component=None)
+        else:
+            # Airflow passes over any other exception of a listener.
+            with pytest.raises(SystemExit, match="no training or scoring starts"):
+                plugin.Start().on_starting(component=None)
+            assert len(asked) == plugin.TRIES
+    assert pools() == (settings.POOL_SIZES if fails == 1 else {})
+
+
 @pytest.mark.parametrize(("program", "setting"), [("scheduler", "off"), ("triggerer", "on"), ("tasks", "on")])
 def test_nothing_else_makes_pools(
     plugin: ModuleType, program: str, setting: str, monkeypatch: pytest.MonkeyPatch
