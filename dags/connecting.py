@@ -10,6 +10,7 @@ The warehouse's may be one for what ingests (`evergreen_warehouse_ingest`) and o
 from __future__ import annotations
 
 import json
+import logging
 import os
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,8 @@ from urllib.parse import quote
 
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError, TransientError
+
+log = logging.getLogger(__name__)
 
 _found: dict[str, str] = {}
 _steps = "model"
@@ -75,6 +78,13 @@ def _parts(variable: settings.Variable, *names: str) -> Any:
     for name in names:
         with suppress(AirflowNotFoundException):
             conn = BaseHook.get_connection(name)
+            if name != names[0]:
+                # A secrets backend that fails for one name looks like one that does not have it: what is used instead may do more.
+                log.warning(
+                    "Airflow gave no connection %s, so %s is used, with the rights of that one",
+                    names[0],
+                    name,
+                )
             break
     if conn is None:
         raise TransientError(

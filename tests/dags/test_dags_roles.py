@@ -138,15 +138,17 @@ def test_the_loop_runs_with_the_rights_of_its_steps(
     [("dataset/rides", roles.INGEST), ("model/small", roles.MODEL), ("model/", roles.MODEL)],
 )
 def test_each_step_has_its_connection_and_the_common_one_where_there_is_none(
-    logins: str, subject: str, role: str, monkeypatch: pytest.MonkeyPatch
+    logins: str, subject: str, role: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     connecting.begin(subject)
     assert parse_dsn(settings.WAREHOUSE.read())["user"] == role
+    assert "with the rights of that one" not in caplog.text
     connecting._found.clear()
     for name in ("INGEST", "MODEL"):
         monkeypatch.delenv(f"AIRFLOW_CONN_EVERGREEN_WAREHOUSE_{name}")
     monkeypatch.setenv("AIRFLOW_CONN_EVERGREEN_WAREHOUSE", "postgresql://everything:x@h/warehouse")
     assert parse_dsn(settings.WAREHOUSE.read())["user"] == "everything"
+    assert "so evergreen_warehouse is used, with the rights of that one" in caplog.text
 
 
 def test_a_callback_in_the_dag_processor_logs_in_as_its_step_does(
