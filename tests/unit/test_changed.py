@@ -523,3 +523,13 @@ def test_a_rehearsal_that_cannot_be_made_is_a_problem(
     assert status == 1
     assert "rehearsal: it cannot be trained as of 2024-02-10 00:00 UTC: " in out
     assert "models/rides.yaml: it cannot be trained as of 2024-02-10 00:00 UTC: " in err
+
+
+def test_a_spec_that_cannot_be_read_is_not_said_to_change_nothing(
+    repository: Any, folder: Path, run: Run, start: Any
+) -> None:
+    edit(folder, "models/rides.yaml", "max_depth: 3", "max_depth: [")
+    status, out, _ = run("--rehearse", "--as-of", (start + timedelta(days=40)).isoformat())
+    assert status == 1
+    assert "neither what is trained nor the gate changes" not in out
+    assert "rehearsal: none, as its spec cannot be read" in out

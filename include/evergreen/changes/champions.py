@@ -51,7 +51,12 @@ def rehearsed(
                 problems.append(Problem(f"models/{change.name}.yaml", "", "", said))
             change = replace(change, rehearsal=said)
         elif change.kind == "model" and change.what != "removed":
-            change = replace(change, rehearsal="none, as neither what is trained nor the gate changes")
+            why = (
+                "its spec cannot be read"
+                if change.worth_rehearsing
+                else "neither what is trained nor the gate changes"
+            )
+            change = replace(change, rehearsal=f"none, as {why}")
         found.append(change)
     return tuple(found), problems
 
