@@ -118,6 +118,19 @@ def test_every_manifest_is_named_by_its_kustomization():
         assert set(kustomization["resources"]) == there
 
 
+def test_the_exporter_sees_the_volume_of_the_tasks_and_not_the_nodes_disk():
+    (pod,) = (
+        p
+        for p in PODS.values()
+        if any("evergreen.metrics" in c["args"] for c in p["containers"] if "args" in c)
+    )
+    claims = {v["name"]: v["persistentVolumeClaim"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
+    (container,) = pod["containers"]
+    (home,) = re.findall(r"EVERGREEN_HOME=(\S+)", DOCKERFILE)
+    (mount,) = (m for m in container["volumeMounts"] if m["mountPath"] == home)
+    assert claims[mount["name"]] == {"claimName": "evergreen", "readOnly": True}
+
+
 def test_nothing_secret_is_written_down():
     for document in (VALUES, CELERY, *MANIFESTS):
         assert document.get("kind") != "Secret"
