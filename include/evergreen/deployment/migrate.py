@@ -12,7 +12,7 @@ import sys
 from urllib.parse import unquote, urlsplit
 
 from evergreen.deployment import prepare, variables
-from evergreen.errors import EvergreenError, Reason, TerminalError
+from evergreen.errors import EvergreenError, Reason, TerminalError, TransientError
 from evergreen.warehouse.connection import connect
 from evergreen.warehouse.migrate import migrate
 
@@ -25,8 +25,15 @@ def migrate_all() -> None:
         TerminalError: a variable is missing, a migration fails, or a database belongs to a newer image (NEWER_SCHEMA).
     """
     url = variables.mlflow_database()
-    with connect(url) as conn:
-        prepare.refuse_newer(conn, "mlflow")
+    try:
+        with connect(url) as conn:
+            prepare.refuse_newer(conn, "mlflow")
+    except TransientError as error:
+        # It is told of the warehouse, which `connect` is made for.
+        raise TransientError(
+            f"MLflow's database does not answer ({error.__cause__ or error}); look at the address in {variables.MLFLOW_DATABASE_URL.name}",
+            error.reason,
+        ) from error
     with connect() as warehouse:
         migrate(warehouse)
     print("warehouse: migrated", flush=True)

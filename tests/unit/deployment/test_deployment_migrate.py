@@ -42,6 +42,19 @@ def test_two_urls_are_enough_and_a_newer_database_is_refused(
     assert "the database mlflow was migrated by a newer image" in capfd.readouterr().err
 
 
+def test_a_database_of_mlflow_that_is_away_is_not_told_as_the_warehouse(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(
+        variables.MLFLOW_DATABASE_URL.name, "postgresql://mlflow:secret-word@127.0.0.1:1/mlflow"
+    )
+    assert migrate.main() == 1
+    said = capsys.readouterr().err
+    assert "MLflow's database does not answer" in said
+    assert "MLFLOW_DATABASE_URL" in said
+    assert not [word for word in ("warehouse", "make up", "secret-word") if word in said]
+
+
 def test_what_mlflow_says_is_shown_without_the_password(
     tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
