@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evergreen import settings
+from evergreen.command import moment, use_stack
 from evergreen.errors import EvergreenError, TerminalError
 from evergreen.spec import (
     DatasetSpec,
@@ -104,36 +104,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--as-of",
-        type=_moment,
+        type=moment,
         default=None,
         help="with --rehearse: the cut-off of the rows (ISO, UTC; default: now)",
     )
     return parser
 
 
-def _moment(text: str) -> datetime:
+def _without_warehouse() -> str:
+    """Use the embedded stack where no other is named; returns why there is no warehouse."""
     try:
-        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time; write one such as 2025-12-15 or 2025-12-15T02:00"
-        ) from None
-    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
-
-
-def _with_stack() -> str:
-    """Use the embedded stack's warehouse and MLflow where no others are named; returns why there is no warehouse."""
-    from evergreen.stack.layout import Layout, StackError
-    from evergreen.stack.variables import environment
-
-    try:
-        if not os.environ.get(settings.WAREHOUSE.name) and Layout.of().secrets_file.exists():
-            there = environment()
-            os.environ[settings.WAREHOUSE.name] = there[settings.WAREHOUSE.name]
-            if not os.environ.get(settings.MLFLOW.name):  # with its login
-                os.environ.update({n: v for n, v in there.items() if n.startswith("MLFLOW_TRACKING_")})
+        use_stack()
         settings.WAREHOUSE.read()
-    except (EvergreenError, StackError) as error:
+    except EvergreenError as error:
         return str(error)
     return ""
 
@@ -176,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
             return 2
     problems = [*environment_problems(), *specs.problems, *_expectations(specs), *_parameters(specs)]
     notes = [note for model in specs.models.values() for note in _never_alarms(model)]
-    unseen = "--no-warehouse" if args.no_warehouse else _with_stack()
+    unseen = "--no-warehouse" if args.no_warehouse else _without_warehouse()
     if not unseen:
         from evergreen import check_warehouse
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
 
 from evergreen import settings
+from evergreen.command import moment, use_stack
 from evergreen.errors import EvergreenError
 
 
@@ -20,14 +19,14 @@ def main(argv: list[str] | None = None) -> int:
         "reference, and the served error where labels are in. They are put beside the sample in MLflow, too.",
     )
     parser.add_argument("model", help="name of the model")
-    parser.add_argument("window", type=_time, help="start of the window, or any moment of it, such as 2025-06-02 or 2025-06-02T13:00 (UTC)")  # fmt: skip
+    parser.add_argument("window", type=moment, help="start of the window, or any moment of it, such as 2025-06-02 or 2025-06-02T13:00 (UTC)")  # fmt: skip
     parser.add_argument(
         "--version", default=None, help="the judgement under this version (default: the last one)"
     )
     parser.add_argument("--folder", type=Path, default=None, help="where the files go (default: reports/ below EVERGREEN_HOME)")  # fmt: skip
     args = parser.parse_args(argv)
     try:
-        _environment()
+        use_stack()
         # What draws takes seconds to import; --help and a mistyped time need not wait for it.
         from evergreen.monitoring.draw import draw
 
@@ -42,28 +41,6 @@ def main(argv: list[str] | None = None) -> int:
         if link:
             print(link)
     return 0
-
-
-def _time(text: str) -> datetime:
-    try:
-        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time; write the window's start, such as 2025-06-02 or 2025-06-02T13:00 (UTC)"
-        ) from None
-    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
-
-
-def _environment() -> None:
-    """Use the embedded stack's warehouse and MLflow where no others are named."""
-    from evergreen.stack.layout import Layout
-    from evergreen.stack.variables import environment
-
-    if Layout.of().secrets_file.exists():
-        there = environment()
-        for variable in (settings.WAREHOUSE, settings.MLFLOW, settings.MLFLOW_URL):
-            if variable.name in there:
-                os.environ.setdefault(variable.name, there[variable.name])
 
 
 if __name__ == "__main__":

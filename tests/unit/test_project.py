@@ -21,7 +21,7 @@ LEVELS = {
     "errors": 0, "settings": 0, "connections": 0, "spec": 0,
     "warehouse": 1, "ledger": 1,
     "validation": 2, "training": 2, "registry": 2, "scoring": 2, "monitoring": 2, "alerting": 2, "feeds": 2,
-    "check": 3, "check_warehouse": 3, "changes": 3, "report": 3, "stack": 3, "replay": 3, "lineage": 3, "metrics": 3,
+    "command": 3, "check": 3, "check_warehouse": 3, "changes": 3, "report": 3, "stack": 3, "replay": 3, "lineage": 3, "metrics": 3,
     "deployment": 4,
 }  # fmt: skip
 LIGHT = (

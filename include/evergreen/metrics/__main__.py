@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import signal
 import sys
 import threading
@@ -12,6 +11,7 @@ import threading
 from prometheus_client import CollectorRegistry, start_http_server
 
 from evergreen import settings
+from evergreen.command import use_stack
 from evergreen.errors import EvergreenError
 
 PORT = 9465
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        _embedded()
+        use_stack()
         settings.WAREHOUSE.read()
         from evergreen.metrics.collector import WarehouseCollector
 
@@ -52,15 +52,6 @@ def main(argv: list[str] | None = None) -> int:
     ended.wait()
     server.shutdown()
     return 0
-
-
-def _embedded() -> None:
-    """Use the embedded stack's warehouse where no other is named."""
-    from evergreen.stack.layout import Layout
-    from evergreen.stack.variables import environment
-
-    if settings.WAREHOUSE.name not in os.environ and Layout.of().secrets_file.exists():
-        os.environ[settings.WAREHOUSE.name] = environment()[settings.WAREHOUSE.name]
 
 
 if __name__ == "__main__":

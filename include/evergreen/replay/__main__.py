@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
 
 from evergreen import settings
+from evergreen.command import moment, use_stack
 from evergreen.errors import EvergreenError
 from evergreen.replay.policies import DEFAULT, KNOWN
 from evergreen.spec import load_model
@@ -22,9 +21,9 @@ def main(argv: list[str] | None = None) -> int:
         "Nothing is written to the warehouse or to MLflow. Run the same command again to go on after an interruption.",
     )
     parser.add_argument("model", help="name of the model (include/models/NAME.yaml)")
-    parser.add_argument("--from", dest="begin", required=True, type=_time, metavar="TIME",
+    parser.add_argument("--from", dest="begin", required=True, type=moment, metavar="TIME",
                         help="as-of time of the first champion, such as 2011-05-01 (UTC); moved up to the start of a window")  # fmt: skip
-    parser.add_argument("--to", dest="end", required=True, type=_time, metavar="TIME",
+    parser.add_argument("--to", dest="end", required=True, type=moment, metavar="TIME",
                         help="end of the replay; labels that had arrived by then make the table")  # fmt: skip
     parser.add_argument("--policies", nargs="*", default=[], metavar="POLICY",
                         help=f"any of {KNOWN}; default: {' '.join(DEFAULT)}")  # fmt: skip
@@ -35,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     names = [name for given in args.policies for name in given.replace(",", " ").split()] or list(DEFAULT)
     try:
-        _warehouse()
+        use_stack()
         found = load_model(args.specs or settings.SPECS.path(), args.model)
         if args.model not in found.models:
             print("\n".join(map(str, found.problems)) or f"no model is named {args.model}", file=sys.stderr)
@@ -50,22 +49,6 @@ def main(argv: list[str] | None = None) -> int:
     print(done.table)
     print(f"\n{done.files['page']}\n{done.files['table']}\n{done.files['picture']}")
     return 0
-
-
-def _time(text: str) -> datetime:
-    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
-
-
-def _warehouse() -> None:
-    """Use the embedded stack's warehouse where no other is named."""
-    if os.environ.get(settings.WAREHOUSE.name):
-        return
-    from evergreen.stack.layout import Layout
-    from evergreen.stack.variables import environment
-
-    if Layout.of().secrets_file.exists():
-        os.environ[settings.WAREHOUSE.name] = environment()[settings.WAREHOUSE.name]
 
 
 if __name__ == "__main__":

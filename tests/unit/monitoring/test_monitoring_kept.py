@@ -130,7 +130,7 @@ def test_what_cannot_be_drawn_says_why_and_what_there_is(scene, capsys):
     assert "is stale and was not measured" in said("watched", "2024-05-27")
     with pytest.raises(SystemExit):
         command.main(["watched", "yesterday"])
-    assert "'yesterday' is no time; write the window's start" in capsys.readouterr().err
+    assert "'yesterday' is no time; write one such as 2025-06-02 or" in capsys.readouterr().err
     with connect() as conn, conn.cursor() as cursor:
         cursor.execute("UPDATE evergreen.window_judgement SET report = 'monitoring/old-r1/drift.html'")
     assert (

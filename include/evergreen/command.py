@@ -1,0 +1,50 @@
+"""What the commands of a person at a terminal have in common: a time as it is typed, and the embedded stack where no server is named."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from datetime import UTC, datetime
+
+from evergreen import settings
+from evergreen.errors import Reason, TerminalError
+
+
+def moment(text: str) -> datetime:
+    """A time as it is typed, for argparse: ISO, UTC where it names no zone.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time; write one such as 2025-06-02 or 2025-06-02T13:00 (UTC)"
+        ) from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def use_stack() -> None:
+    """Work on the embedded stack, its warehouse and its MLflow with the login, where the environment names no warehouse and there is one.
+
+    An empty variable names none. An MLflow that is named stays, with the login that is named.
+
+    Raises:
+        TerminalError: the stack's folder cannot be used.
+    """
+    from evergreen.stack.layout import Layout, StackError
+    from evergreen.stack.variables import environment
+
+    if os.environ.get(settings.WAREHOUSE.name):
+        return
+    try:
+        if not Layout.of().secrets_file.exists():
+            return
+        there = environment()
+    except StackError as error:
+        raise TerminalError(str(error), Reason.BAD_SPEC) from error
+    taken = {settings.WAREHOUSE.name}
+    if not os.environ.get(settings.MLFLOW.name):
+        taken |= {n for n in there if n.startswith("MLFLOW_TRACKING_") or n == settings.MLFLOW_URL.name}
+    os.environ.update({name: there[name] for name in taken})
