@@ -129,7 +129,8 @@ def check_alarms(conn: Connection, model: ModelSpec) -> list[Problem]:
 
     if not fetch(conn, "SELECT to_regclass('evergreen.decision') IS NOT NULL AS there")[0]["there"]:
         return []
-    made = promotion(champions(conn, model.name))
+    changes = champions(conn, model.name)
+    made = promotion(changes[0].version, changes) if changes else None
     told = made.evidence.get("error_limit") if made else ""
     file = f"models/{model.name}.yaml"
     found = [Problem(file, "monitoring.performance", "", f"the champion's watch: {told}")] if told else []

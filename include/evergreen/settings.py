@@ -1,4 +1,4 @@
-"""Every environment variable that Evergreen reads, in one place, each with its meaning (but `deployment/variables`: the compose stack's).
+"""Every environment variable that Evergreen reads, in one place, each with its meaning (but `deployment/variables`: those of a deployment).
 
 The embedded stack sets all of them; a team with servers of its own sets them in its deployment.
 """

@@ -87,7 +87,8 @@ def model_week(conn: Connection, model: ModelSpec, as_of: datetime) -> ModelWeek
     """The week of a model that ends with `as_of`."""
     subject, metric = model_subject(model.name), model.performance_metric
     changes = champions(conn, model.name, as_of)
-    champion, made = changes[0].version if changes else None, promotion(changes)
+    champion = changes[0].version if changes else None
+    made = promotion(champion, changes)
     counts = fetch(
         conn,
         "SELECT count(*)::int AS judged, count(*) FILTER (WHERE status = 'violation')::int AS violations,"

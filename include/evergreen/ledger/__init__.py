@@ -206,13 +206,9 @@ def champions(conn: Connection, model: str, as_of: datetime | None = None) -> li
     return find(conn, model_subject(model), (Kind.PROMOTED, Kind.ROLLED_BACK), as_of=as_of)
 
 
-def promotion(changes: Sequence[Decision]) -> Decision | None:
-    """The promotion by which the champion of now came to office first: that of its version, also after a rollback to it.
-
-    Args:
-        changes: what `champions` gives.
-    """
-    return next((d for d in changes if d.kind is Kind.PROMOTED and d.version == changes[0].version), None)
+def promotion(version: str | None, decisions: Sequence[Decision]) -> Decision | None:
+    """The decision that made a version champion first, also where a rollback has brought it back since."""
+    return next((d for d in decisions if d.kind is Kind.PROMOTED and d.version == version), None)
 
 
 def lock(conn: Connection, model: str) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from psycopg2 import sql
 
-from evergreen.ledger import Decision, Kind
+from evergreen.ledger import Decision, promotion
 from evergreen.monitoring import episode
 from evergreen.spec import ModelSpec, Specs
 from evergreen.training.provenance import training_hash
@@ -111,11 +111,6 @@ def since_answer(
     """The same with the rows that have come since a training, counted as `counted` does and up to `most`."""
     rows = _count(specs, model, _seen_until(model, answer), as_of, most)
     return replace(facts, rows_since_answer=rows)
-
-
-def promotion(version: str, decisions: Sequence[Decision]) -> Decision | None:
-    """The decision that made a version champion first."""
-    return next((d for d in decisions if d.kind is Kind.PROMOTED and d.version == version), None)
 
 
 def settled(decisions: Sequence[Decision], trained_as_of: datetime) -> list[Decision]:

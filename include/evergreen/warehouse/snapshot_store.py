@@ -216,10 +216,7 @@ def _used(entry: Path) -> float:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _entry(files: dict[str, Any]) -> Path:
