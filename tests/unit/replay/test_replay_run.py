@@ -16,6 +16,7 @@ import yaml
 from psycopg2 import sql
 from replays import DAY, run
 
+from evergreen.command import moment
 from evergreen.errors import TerminalError
 from evergreen.ledger import Kind
 from evergreen.replay import __main__ as command
@@ -227,7 +228,7 @@ def test_too_early_names_the_earliest_that_works(small, start):
     with pytest.raises(TerminalError, match="the earliest FROM that works is") as caught:
         replay(small.specs, small.model, start + 2 * DAY, start + 60 * DAY, ["never"], workers=0)
     named = str(caught.value).rpartition(" ")[2]
-    when = command._time(named)
+    when = moment(named)
     done = replay(small.specs, small.model, when, when + 4 * DAY, ["never"], workers=0, say=print)
     assert done.asked.begin == when
     with pytest.raises(TerminalError, match="training part"):
