@@ -24,16 +24,16 @@ from typing import Any
 from benchmarks import data
 from benchmarks.place import Place, place
 from evergreen import ledger, settings
-from evergreen.feeds import story as stories
-from evergreen.monitoring.judge import judge
-from evergreen.monitoring.policy import apply
+from evergreen.feeds import catalogue
+from evergreen.monitoring.trigger.policy import apply
+from evergreen.monitoring.windows.judge import judge
+from evergreen.promotion.settlement import settle
 from evergreen.scoring.score import score
 from evergreen.spec import Specs, load_specs
-from evergreen.training.promote import settle
 from evergreen.training.train import train
 from evergreen.validation.ingest import ingest
-from evergreen.warehouse import snapshot
 from evergreen.warehouse.connection import connect, fetch
+from evergreen.warehouse.features import snapshot
 
 RECORDED = Path(__file__).with_name("answers.json")
 SAME = 1e-9
@@ -68,7 +68,7 @@ def _same(was: Any, now: Any) -> bool:
 
 def _story(here: Place) -> Iterator[dict[str, Any]]:
     specs = load_specs(settings.REPOSITORY / "include")
-    story = stories.get("simulated")
+    story = catalogue.get("simulated")
     history = [d for d in story.deliveries if d.kind == "history"]
     for delivery in story.deliveries:
         delivery.write(here.landing / "bike_hourly")

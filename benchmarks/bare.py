@@ -73,13 +73,13 @@ def _main() -> None:
 
     from evergreen import ledger, settings
     from evergreen.monitoring.monitor import monitor
+    from evergreen.promotion.settlement import settle
     from evergreen.scoring.score import score
     from evergreen.spec import load_specs
-    from evergreen.training.promote import settle
     from evergreen.training.train import train
     from evergreen.validation.ingest import ingest
-    from evergreen.warehouse import snapshot
     from evergreen.warehouse.connection import connect
+    from evergreen.warehouse.features import snapshot
 
     def run(step: str, name: str, as_of: datetime, run_id: str) -> Any:
         specs = load_specs(settings.SPECS.path())

@@ -57,7 +57,7 @@ WHY = {
         "on both real data sets the choice is as good as the best window in hindsight; in one of two simulated cities it is not. The choice is "
         "made on folds that lie before the holdout: for some weeks after an abrupt change they are of the old world, and the longest "
         "window looks best on them. Tried there: eight folds of three days (1.09; the other city 1.00), and earlier, as "
-        "`include/evergreen/training/choose.py` says: other confidences (0.55 follows the noise, 0.9 comes late), more weight for the "
+        "`include/evergreen/training/search/choose.py` says: other confidences (0.55 follows the noise, 0.9 comes late), more weight for the "
         "newest folds (worse on the rides), staying with the last window (worse in the city)."
     ),
     "sets": (

@@ -28,11 +28,11 @@ from benchmarks.decisions_drift import preset
 from benchmarks.real import BIKES, ELECTRICITY, Real, changed, landed
 from benchmarks.table import Row, markdown
 from evergreen.errors import TerminalError
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring.judgement import Status
-from evergreen.monitoring.measure import frame
-from evergreen.monitoring.verdict import Hold
-from evergreen.monitoring.windows import Window, complete
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Hold, Kind
+from evergreen.monitoring.windows.judgement import Status
+from evergreen.monitoring.windows.measure import frame
+from evergreen.reference.calendar import Window, complete
 from evergreen.replay import records
 from evergreen.replay.known import known
 from evergreen.replay.run import Replayed, replay

@@ -21,11 +21,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks.table import Row, markdown
-from evergreen.monitoring import performance
-from evergreen.monitoring.movement import Movement, Outside, learn
-from evergreen.monitoring.windows import ANCHOR
+from evergreen.metrics.metric_values import compute
+from evergreen.reference import error_limit
+from evergreen.reference.calendar import ANCHOR
+from evergreen.reference.movement import Movement, Outside, learn
 from evergreen.spec import LARGER_IS_BETTER, ModelSpec
-from evergreen.training.metrics import compute
 
 CHAMPIONS, CHECKS, HISTORY, HOLDOUT = 8, 100, 12, 4
 ROWS = (24, 96)
@@ -106,8 +106,8 @@ def _count(metric: str, rows: int, noise: float) -> Count:
         reference = _champion(model, metric, task, rows, noise, rng, seed)
         if reference is None:
             continue
-        limit = performance.limit_for(model, reference, rows)  # type: ignore[arg-type]
-        least = performance.limit_of(model, reference)  # type: ignore[arg-type]
+        limit = error_limit.limit_for(model, reference, rows)  # type: ignore[arg-type]
+        least = error_limit.limit_of(model, reference)  # type: ignore[arg-type]
         free = min(least, limit.learnt) if better else max(least, limit.learnt)
         values = np.array(list(_values(metric, task, rows, noise, rng)))
         alarms, without = (int((values < at if better else values > at).sum()) for at in (limit.value, free))

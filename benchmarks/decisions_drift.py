@@ -38,10 +38,10 @@ from evidently.presets import DataDriftPreset
 
 from benchmarks.table import Row, markdown
 from evergreen.feeds import bike_sharing
-from evergreen.monitoring import measure as watch
-from evergreen.monitoring.judgement import What
-from evergreen.monitoring.reference import Reference, build
-from evergreen.monitoring.windows import ANCHOR
+from evergreen.monitoring.windows import measure as watch
+from evergreen.monitoring.windows.judgement import What
+from evergreen.reference.calendar import ANCHOR
+from evergreen.reference.reference import Reference, build
 from evergreen.spec import ModelSpec
 
 NUMERIC = ("mnth", "hr", "weekday", "temp", "atemp", "hum", "windspeed")

@@ -45,12 +45,14 @@ from benchmarks.decisions_drift import (
 )
 from benchmarks.table import Row, markdown
 from evergreen.feeds import bike_sharing
-from evergreen.monitoring import performance
-from evergreen.monitoring.judgement import MetricResult
-from evergreen.monitoring.reference import Reference, build
-from evergreen.monitoring.windows import ANCHOR, Facts
+from evergreen.metrics import metric_values
+from evergreen.monitoring.windows import performance
+from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.judgement import MetricResult
+from evergreen.reference import error_limit
+from evergreen.reference.calendar import ANCHOR
+from evergreen.reference.reference import Reference, build
 from evergreen.spec import LARGER_IS_BETTER, ModelSpec
-from evergreen.training import metrics
 
 CHAMPIONS, CHECKS, CASES = 8, 400, 200
 # A champion's luck is in all its checks, so where they cost little there are many champions, each with as few as LEAST.
@@ -148,7 +150,7 @@ def champion(model: ModelSpec, stream: Stream) -> Reference:
     table = pa.Table.from_pandas(
         frame.assign(_key=np.arange(len(drawn)).astype(str), _hash=hashes, _outside=p), preserve_index=False
     )
-    return build(model, table, metrics.compute(model.task, y[held], p[held], model.cut))
+    return build(model, table, metric_values.compute(model.task, y[held], p[held], model.cut))
 
 
 def _frame(
@@ -182,7 +184,7 @@ def quiet(metric: str, kind: str, rows: int, seed: int, checks: int) -> tuple[in
     """Checks of the unchanged windows after a champion: how many alarmed, and how many without a smallest effect."""
     model, bare, stream = spec(metric, WATCHED[metric][1]), spec(metric, NO_EFFECT), Stream(kind, rows, seed)
     reference = champion(model, stream)
-    limit = performance.limit_at(bare, reference, rows)
+    limit = error_limit.limit_at(bare, reference, rows)
     found = [judged(model, reference, stream.draw(n)) for n in range(checks)]
     beyond = [
         f.value is None or (f.value < limit if metric in LARGER_IS_BETTER else f.value > limit) for f in found

@@ -20,14 +20,17 @@ from email.message import EmailMessage
 from benchmarks.place import warehouse
 from benchmarks.table import Row, markdown
 from evergreen import ledger
-from evergreen.alerting.outbox import deliver, raise_incident
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring import early, judgement
-from evergreen.monitoring.holds import BUDGET_PERIOD
-from evergreen.monitoring.judgement import Judgement, MetricResult, Status, Violation, What
-from evergreen.monitoring.policy import apply
+from evergreen.alerting.delivery import deliver
+from evergreen.incidents.outbox import raise_incident
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.alarms import early_alarm
+from evergreen.monitoring.trigger.holds import BUDGET_PERIOD
+from evergreen.monitoring.trigger.policy import apply
+from evergreen.monitoring.windows import judgement
+from evergreen.monitoring.windows.judgement import Judgement, MetricResult, Status, Violation, What
+from evergreen.promotion.ruling import told_with
 from evergreen.spec import ModelSpec, Specs
-from evergreen.training.ruling import told_with
 from evergreen.warehouse.connection import connect
 
 START = datetime(2026, 1, 5, tzinfo=timezone.utc)
@@ -79,7 +82,7 @@ def stream(model: ModelSpec, answers: tuple[Kind, ...] = (), found: Violation = 
         as_of = START + (number + 1) * model.monitoring.window + SOON
         _judge(model, str(version), number, as_of, found)
         apply(model, as_of, f"monitor/{number}")
-        early.tell(model, as_of, f"monitor/{number}")
+        early_alarm.tell(model, as_of, f"monitor/{number}")
         with connect() as conn:
             requests = ledger.open_requests(conn, model.name)
         if requests:

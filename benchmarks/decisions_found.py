@@ -30,7 +30,7 @@ from benchmarks.decisions_drift import (
     real,
 )
 from benchmarks.table import Row, markdown
-from evergreen.monitoring.judgement import What
+from evergreen.monitoring.windows.judgement import What
 
 CASES = 200
 

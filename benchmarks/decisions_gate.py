@@ -28,11 +28,12 @@ from scipy import stats
 from benchmarks.table import Row, markdown
 from evergreen import registry
 from evergreen.errors import EvergreenError, TerminalError
+from evergreen.ledger.reasons import NEEDS_A_PERSON, GateReason
+from evergreen.metrics import metric_values, paired_bootstrap
 from evergreen.spec import ModelSpec
-from evergreen.training import compare, metrics
-from evergreen.training.evidence import gather
-from evergreen.training.gate import Evaluation, judge
-from evergreen.training.verdict import NEEDS_A_PERSON, GateReason, Verdict
+from evergreen.training.gate.evidence import gather
+from evergreen.training.gate.gate import Evaluation, judge
+from evergreen.training.gate.verdict import Verdict
 
 HOLDOUT, TRUTH, SHOPS = 5000, 60_000, 8
 AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
@@ -89,7 +90,7 @@ class Case:
         def evaluation(who: str) -> Evaluation:
             p = predictions.get(who)
             known = p is not None and bool(np.isfinite(p).all())
-            found = metrics.compute(spec.task, rows.y, p, spec.cut) if p is not None and known else {}
+            found = metric_values.compute(spec.task, rows.y, p, spec.cut) if p is not None and known else {}
             return Evaluation(
                 found, len(rows.y), "keys", "print", "run", AS_OF, None if who != "champion" else problem
             )
@@ -142,7 +143,7 @@ def predict(booster: xgb.Booster, rows: Rows) -> np.ndarray:
 
 def truly(of: Case, new: np.ndarray, old: np.ndarray) -> float:
     """The true improvement of predictions for the rows that nobody has seen."""
-    found = compare.point(of.model.gate_metric, of.truth.y, new, old, of.model.cut)
+    found = paired_bootstrap.point(of.model.gate_metric, of.truth.y, new, old, of.model.cut)
     assert found is not None
     return found
 
@@ -175,7 +176,9 @@ def leaked(of: Case) -> Verdict:
 
 def old_metrics(of: Case) -> Verdict:
     """Last week's file: as it was written, or with this run's names on it; the challenger of now learnt nothing."""
-    good = metrics.compute(of.model.task, of.holdout.y, predict(of.fit(of.history), of.holdout), of.model.cut)
+    good = metric_values.compute(
+        of.model.task, of.holdout.y, predict(of.fit(of.history), of.holdout), of.model.cut
+    )
     bad = of.fit(of.history, np.random.default_rng(of.seed).permutation(of.history.y))
     week = timedelta(days=7)
 
@@ -306,14 +309,14 @@ def better(count: int) -> dict[str, list[tuple[float, bool, str, bool | None]]]:
             (predict(new, rows), (1 - share) * predict(new, rows) + share * predict(of.champion, rows))
             for rows in (of.holdout, of.truth)
         )
-        improvement = truly(of, *true)
-        if improvement < 0.0199:
+        paired_bootstrap = truly(of, *true)
+        if paired_bootstrap < 0.0199:
             continue
         verdict = of.judge(*held)
         metric, sure = of.model.gate_metric, None
         if metric == "roc_auc":
             sure = surely(of.holdout.y, *held, of.model.gate.confidence)
-        found[how].append((improvement, verdict.passed, f"{metric} {verdict.reason.value}", sure))
+        found[how].append((paired_bootstrap, verdict.passed, f"{metric} {verdict.reason.value}", sure))
     return found
 
 

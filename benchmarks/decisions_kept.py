@@ -34,14 +34,14 @@ import xgboost as xgb
 from benchmarks.real import STREAMS, Real, changed, landed
 from benchmarks.table import Row, markdown
 from evergreen.errors import TerminalError
+from evergreen.metrics import paired_bootstrap, resampled
+from evergreen.registry.encoding import Encoding, survey
 from evergreen.spec import ModelSpec
-from evergreen.training import compare, weighted
-from evergreen.training.encode import Encoding, survey
-from evergreen.training.fit import parameters
-from evergreen.training.matrix import write
-from evergreen.training.realised import MOST, summed
-from evergreen.training.split import in_micros, read
-from evergreen.warehouse import snapshot
+from evergreen.training.data.matrix import write
+from evergreen.training.data.split import in_micros, read
+from evergreen.training.fitting.fit import parameters
+from evergreen.training.gate.past_holdouts import MOST, summed
+from evergreen.warehouse.features import snapshot
 
 ROUNDS, MOST_ROWS, LEAST_ROWS = 150, 30_000, 50
 KEPT, HARM = 1.03, 1.02
@@ -61,7 +61,7 @@ class Stream:
 
     def __post_init__(self) -> None:
         self.weeks: list[Week] = []
-        self._seen: dict[tuple[int, int, bool], compare.Improvement | None] = {}
+        self._seen: dict[tuple[int, int, bool], paired_bootstrap.Improvement | None] = {}
         self._watched: dict[tuple[int, int], tuple[float, float] | None] = {}
 
     def fit(self, begin: int, end: int) -> xgb.Booster:
@@ -80,7 +80,7 @@ class Stream:
         booster.feature_names = None
         return np.asarray(booster.inplace_predict(self.x[begin:end]), dtype=np.float64)
 
-    def improvement(self, week: int, champion: int, walked: bool) -> compare.Improvement | None:
+    def improvement(self, week: int, champion: int, walked: bool) -> paired_bootstrap.Improvement | None:
         """How much better a week's challenger is than an earlier week's model, on rows that this one has not learnt."""
         key = (week, champion, walked)
         if key not in self._seen:
@@ -92,7 +92,7 @@ class Stream:
             else:
                 mine = (now.walked if walked else now.judged)[begin - now.held :]
                 theirs = then.served[begin - then.end : now.end - then.end]
-                self._seen[key] = compare.improvement(
+                self._seen[key] = paired_bootstrap.improvement(
                     self.model.gate_metric, self.times[begin : now.end], y, mine, theirs,
                     confidence=self.model.gate.confidence, seed=0, cut=self.model.cut,
                 )  # fmt: skip
@@ -112,7 +112,7 @@ class Stream:
                     self.weeks[n].served[begin - self.weeks[n].end : end - self.weeks[n].end]
                     for n in (new, old)
                 )
-                found = compare.improvement(
+                found = paired_bootstrap.improvement(
                     self.model.gate_metric, self.times[begin:end], y, mine, theirs, confidence=0.95, seed=0, cut=self.model.cut
                 )  # fmt: skip
                 if found.spread is not None and found.point is not None and found.point < 1:
@@ -133,7 +133,7 @@ class Stream:
             ours = self.weeks[champion]
             p = ours.served[week.end - ours.end : end - ours.end]
             lost.append(
-                weighted.losses(self.model.gate_metric, self.labels[week.end : end], p, self.model.cut)
+                resampled.losses(self.model.gate_metric, self.labels[week.end : end], p, self.model.cut)
             )
         mean = float(np.concatenate(lost).mean())
         return mean**0.5 if self.model.gate_metric == "rmse" else mean, len(promotions)

@@ -29,12 +29,13 @@ import numpy as np
 from benchmarks.real import STREAMS, Real, landed
 from benchmarks.table import Row, markdown
 from evergreen.errors import TerminalError
-from evergreen.ledger import Decision, Kind
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
+from evergreen.metrics import resampled
 from evergreen.replay import records
 from evergreen.replay.result import Outcome
 from evergreen.replay.run import Replayed, replay
 from evergreen.spec import ModelSpec, Specs
-from evergreen.training import weighted
 
 SEEDS, BEGINNINGS = 8, 8
 WORSE, NEAR, SHARE, LARGE = 1.02, 1.2, 1 / 5, 0.3
@@ -126,7 +127,7 @@ def _first(specs: Specs, model: ModelSpec, data: Real, home: Path) -> Replayed:
 
 
 def _away(model: ModelSpec, outcome: Outcome) -> float:
-    return weighted.distance(model.performance_metric, float(outcome.error or np.nan))
+    return resampled.distance(model.performance_metric, float(outcome.error or np.nan))
 
 
 def _large(replayed: Replayed) -> tuple[int, int]:
@@ -150,7 +151,7 @@ def _point(model: ModelSpec, decision: Decision) -> float:
     values = [float(found.get(model.performance_metric, np.nan)) for found in told]
     if not np.isfinite(values).all():
         return 0.0
-    champion, challenger = (weighted.distance(model.performance_metric, value) for value in values)
+    champion, challenger = (resampled.distance(model.performance_metric, value) for value in values)
     return 1.0 - challenger / champion if champion else 0.0
 
 

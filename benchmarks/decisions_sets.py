@@ -42,18 +42,21 @@ from benchmarks.decisions_kept import DATA
 from benchmarks.real import Real, landed
 from benchmarks.table import Row, markdown
 from evergreen.errors import TerminalError
-from evergreen.monitoring import judge, performance, windows
-from evergreen.monitoring.judgement import Judgement, Status
-from evergreen.monitoring.reference import Reference
-from evergreen.monitoring.windows import Facts, Window
+from evergreen.metrics import metric_values, resampled
+from evergreen.monitoring.windows import judge, performance
+from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.judgement import Judgement, Status
+from evergreen.reference import calendar, error_limit
+from evergreen.reference.calendar import Window
+from evergreen.reference.reference import Reference
+from evergreen.registry.encoding import Encoding, encode
 from evergreen.registry.models import predict
 from evergreen.replay.known import Known, known
 from evergreen.spec import LARGER_IS_BETTER, ModelSpec, Specs
-from evergreen.training import machine, metrics, weighted
-from evergreen.training.encode import Encoding, encode
-from evergreen.training.evaluate import evaluate
-from evergreen.training.version import finalise, reference_of
-from evergreen.warehouse import snapshot
+from evergreen.training.fitting import machine
+from evergreen.training.gate.evaluate import evaluate
+from evergreen.training.record.version import finalise, reference_of
+from evergreen.warehouse.features import snapshot
 
 CHAMPIONS, WITHIN, RAMP = 6, 3, 8
 BAD = 1.5
@@ -114,7 +117,7 @@ def served(champion: Champion, there: Known, end: datetime) -> Iterator[tuple[pd
     """The whole windows after a champion's training that have enough rows, with what it would have served, in order of time."""
     model = champion.model
     length = model.monitoring.window
-    for window in windows.complete(length, champion.as_of + length, end):
+    for window in calendar.complete(length, champion.as_of + length, end):
         rows = there.rows(window)
         if rows.num_rows < model.monitoring.min_rows:
             continue
@@ -186,7 +189,9 @@ def surely_worse(model: ModelSpec, frame: pd.DataFrame, mean: float, seed: int =
     for _ in range(tries):
         drawn = rng.integers(0, moments.max() + 1, moments.max() + 1)
         at = np.concatenate([order[edges[m] : edges[m + 1]] for m in drawn])
-        mine, theirs = (metrics.compute(model.task, y[at], q[at], model.cut).get(metric) for q in (p, said))
+        mine, theirs = (
+            metric_values.compute(model.task, y[at], q[at], model.cut).get(metric) for q in (p, said)
+        )
         more += mine is not None and theirs is not None and side * (mine - theirs) > 0
     return more >= 0.975 * tries
 
@@ -211,7 +216,7 @@ def look(data: Real, *, shuffled: bool) -> Counts:
         length = model.monitoring.window
         last = data.end - (RAMP + WITHIN + 2) * length
         moments = [
-            windows.window_of(data.replayed + (last - data.replayed) * n / (CHAMPIONS - 1), length).start
+            calendar.window_of(data.replayed + (last - data.replayed) * n / (CHAMPIONS - 1), length).start
             for n in range(CHAMPIONS)
         ]
         everything = data.end + model.label.delay + timedelta(days=2)
@@ -237,11 +242,11 @@ def _beyond(counts: Counts, champion: Champion) -> None:
     model, reference = champion.model, champion.reference
     metric = model.performance_metric
     rows = max(min(int(reference.usual_rows), model.monitoring.sample_rows), 1)
-    limit, naive = performance.limit_at(model, reference, rows), reference.baseline_metrics[metric]
+    limit, naive = error_limit.limit_at(model, reference, rows), reference.baseline_metrics[metric]
     side = -1 if metric in LARGER_IS_BETTER else 1
     if side * (limit - naive) > 0:
         counts.beyond += 1
-        counts.beyond_untold += "naive baseline" not in performance.about_usual_windows(model, reference)
+        counts.beyond_untold += "naive baseline" not in error_limit.about_usual_windows(model, reference)
 
 
 def _false_alarms(
@@ -300,8 +305,8 @@ def _away(champion: Champion, follow: Sequence[tuple[pd.DataFrame, Facts, Window
     model = champion.model
     rows = pd.concat([frame for frame, _, _ in follow]).dropna(subset=["_label", "_prediction"])
     y, p = rows["_label"].to_numpy(), rows["_prediction"].to_numpy()
-    return weighted.distance(
-        model.performance_metric, metrics.compute(model.task, y, p, model.cut)[model.performance_metric]
+    return resampled.distance(
+        model.performance_metric, metric_values.compute(model.task, y, p, model.cut)[model.performance_metric]
     )
 
 

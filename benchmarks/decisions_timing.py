@@ -30,8 +30,8 @@ from benchmarks.decisions_kept import DATA, fitted, load
 from benchmarks.real import Real
 from benchmarks.table import Row, markdown
 from evergreen.errors import TerminalError
+from evergreen.metrics import resampled
 from evergreen.spec.monitoring import AGING, Performance, Trigger
-from evergreen.training import weighted
 
 CHOSEN = ("bike", "electricity", "bank", "flights late", "tetouan 1", "appliances")
 SEEDS = 40
@@ -154,13 +154,17 @@ def losses(data: Real) -> Losses:
     mean = np.full((len(weeks), len(weeks)), np.nan)
     holdout = np.empty(len(weeks))
     for i, week in enumerate(weeks):
-        held = weighted.losses(model.gate_metric, stream.labels[week.held : week.end], week.judged, model.cut)
+        held = resampled.losses(
+            model.gate_metric, stream.labels[week.held : week.end], week.judged, model.cut
+        )
         holdout[i] = held.mean()
         for j in range(i, len(weeks)):
             begin, end = ends[j], ends[j + 1]
             if end > begin:
                 p = week.served[begin - week.end : end - week.end]
-                mean[i, j] = weighted.losses(model.gate_metric, stream.labels[begin:end], p, model.cut).mean()
+                mean[i, j] = resampled.losses(
+                    model.gate_metric, stream.labels[begin:end], p, model.cut
+                ).mean()
     window = model.monitoring.window
     return Losses(
         data.name, mean, np.diff(ends), holdout, model.gate_metric == "rmse",

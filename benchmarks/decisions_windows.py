@@ -33,18 +33,18 @@ from benchmarks.real import BIKES, ELECTRICITY, Real
 from benchmarks.table import Row, markdown
 from evergreen.errors import TerminalError
 from evergreen.feeds import simulated
+from evergreen.metrics.metric_values import compute
+from evergreen.registry.encoding import Encoding
 from evergreen.spec import ModelSpec
-from evergreen.training import validate
-from evergreen.training.choose import choose
-from evergreen.training.encode import Encoding
-from evergreen.training.fit import Fitted, fit, refit
-from evergreen.training.folds import first_row
-from evergreen.training.local import Labelled
-from evergreen.training.machine import Machine
-from evergreen.training.matrix import Matrix
-from evergreen.training.metrics import compute
-from evergreen.training.rows import Rows
-from evergreen.training.split import in_micros, moment, split
+from evergreen.training.data.folds import first_row
+from evergreen.training.data.matrix import Matrix
+from evergreen.training.data.rows import Rows
+from evergreen.training.data.split import in_micros, moment, split
+from evergreen.training.fitting.fit import Fitted, fit, refit
+from evergreen.training.fitting.local import Labelled
+from evergreen.training.fitting.machine import Machine
+from evergreen.training.search import validate
+from evergreen.training.search.choose import choose
 
 WINDOWS = ("all", "180d", "60d")
 LIMIT = 1.02

@@ -19,8 +19,8 @@ from typing import Any
 from benchmarks import data, room
 from benchmarks.table import Row
 from evergreen.training.train import train
-from evergreen.warehouse import snapshot
 from evergreen.warehouse.connection import connect
+from evergreen.warehouse.features import snapshot
 
 AS_OF = data.END + timedelta(hours=1)
 # The spec's, but for the rounds: with its 500 a setting would be as good as the moment at which it stops.

@@ -19,8 +19,8 @@ from psycopg2 import sql
 from benchmarks import data
 from benchmarks.table import Row
 from evergreen.spec import load_specs
-from evergreen.warehouse import arrow, features, views
 from evergreen.warehouse.connection import Connection, connect
+from evergreen.warehouse.features import arrow, feature_query, views
 from evergreen.warehouse.migrate import ensure_dataset
 
 ROUNDS = 4
@@ -68,7 +68,7 @@ def measure(rows: int) -> list[Row]:
         specs = load_specs(Path(folder))
         model = specs.models[data.MODEL]
         fill(conn, rows)
-        query = features.feature_query(model, data.START, data.END)
+        query = feature_query.feature_query(model, data.START, data.END)
         # The other two have no reader, so they get all of it in one text.
         text = (
             sql.SQL("{}, _features AS NOT MATERIALIZED ({}) {}")

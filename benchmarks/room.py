@@ -19,11 +19,11 @@ import pyarrow.csv as pacsv
 from psycopg2 import sql
 
 from benchmarks import data
+from evergreen.promotion.settlement import settle
 from evergreen.spec import ModelSpec, Specs, load_specs
-from evergreen.training.promote import settle
 from evergreen.training.train import train
-from evergreen.warehouse import snapshot
 from evergreen.warehouse.connection import connect
+from evergreen.warehouse.features import snapshot
 from evergreen.warehouse.migrate import ensure_dataset
 
 DELAY_US = 60_000_000

@@ -24,8 +24,8 @@ from benchmarks.table import Row
 from evergreen import registry
 from evergreen.scoring.score import score
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse import arrow, features, views
 from evergreen.warehouse.connection import connect
+from evergreen.warehouse.features import arrow, feature_query, views
 
 AS_OF = data.END + timedelta(days=1)
 TRIES = 2
@@ -109,7 +109,7 @@ def _baseline(specs: Specs, model: ModelSpec, rows: int, table: str) -> float:
     if found is None:
         raise RuntimeError("no champion")
     loaded = registry.load(model, found.version)
-    query = features.feature_query(model, data.START, AS_OF, ordered=False)
+    query = feature_query.feature_query(model, data.START, AS_OF, ordered=False)
     schema = arrow.feature_schema(model)
     with views.reading(specs, model, AS_OF) as reader:
         limited = sql.SQL("SELECT * FROM ({}) AS f LIMIT {}").format(query, sql.Literal(rows))

@@ -16,12 +16,13 @@ import pyarrow.compute as pc
 from benchmarks import data, room
 from benchmarks.table import Row
 from evergreen import registry
-from evergreen.monitoring import kept, reads
-from evergreen.monitoring import measure as columns
-from evergreen.monitoring.draw import draw
-from evergreen.monitoring.judge import REFERENCE_PATH, judge
-from evergreen.monitoring.reference import Reference
-from evergreen.monitoring.windows import Facts, Window
+from evergreen.monitoring.windows import kept_sample, reads
+from evergreen.monitoring.windows import measure as columns
+from evergreen.monitoring.windows.draw import draw
+from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.judge import REFERENCE_PATH, judge
+from evergreen.reference.calendar import Window
+from evergreen.reference.reference import Reference
 from evergreen.scoring.score import score
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.connection import connect
@@ -101,7 +102,7 @@ def quiet(number: str, folder: str) -> None:
         found = next(j for j in judged if j.window == window)
         spent.append(time.process_time() - began)
     folder_of = str(found.report).rpartition("/")[0]
-    file = registry.artifact_folder(str(found.mlflow_run), folder_of) / kept.FILE
+    file = registry.artifact_folder(str(found.mlflow_run), folder_of) / kept_sample.FILE
     began = time.process_time()
     with tempfile.TemporaryDirectory(prefix="evergreen-bench-") as name:
         draw(model.name, window.start, Path(name))

@@ -46,19 +46,19 @@ def find(name: str) -> str | None:
 
 
 def _warehouse() -> str:
-    from evergreen import connections
+    from evergreen import airflow_connections
 
     common = settings.WAREHOUSE.connection
     own = f"{common}_{_steps}"
     if own not in _found:
-        _found[own] = connections.warehouse(_parts(settings.WAREHOUSE, own, common))
+        _found[own] = airflow_connections.warehouse(_parts(settings.WAREHOUSE, own, common))
     return _found[own]
 
 
 def _mlflow() -> str:
-    from evergreen import connections
+    from evergreen import airflow_connections
 
-    found = connections.mlflow(_parts(settings.MLFLOW, settings.MLFLOW.connection))
+    found = airflow_connections.mlflow(_parts(settings.MLFLOW, settings.MLFLOW.connection))
     # MLflow's own library reads the environment. A login that is set there is not mixed with the connection's.
     if {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"} & os.environ.keys():
         found = {settings.MLFLOW.name: found[settings.MLFLOW.name]}
@@ -72,7 +72,7 @@ def _parts(variable: settings.Variable, *names: str) -> Any:
     from airflow.sdk.exceptions import AirflowNotFoundException
     from airflow.sdk.log import mask_secret
 
-    from evergreen.connections import Parts
+    from evergreen.airflow_connections import Parts
 
     conn = None
     for name in names:

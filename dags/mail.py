@@ -45,7 +45,7 @@ with DAG(
     )
     def send_waiting(**context: Any) -> list[str]:
         """Tell of specs that cannot be used, and send what waits, of every model and dataset."""
-        from evergreen.alerting import spec_problems
+        from evergreen.alerting.letters import spec_problems
 
         if "dag_run" in context:  # who only wants the mails sent has no run
             spec_problems.tell(wiring.specs_and_environment(), wiring.as_of(context), wiring.run_id(context))

@@ -50,7 +50,7 @@ def deliver(subject: str) -> None:
     Raises:
         TransientError: some could not be sent; they wait in `evergreen.mail`, and the next run tries again.
     """
-    from evergreen.alerting.outbox import deliver as deliver_outbox
+    from evergreen.alerting.delivery import deliver as deliver_outbox
     from evergreen.errors import TransientError
 
     result = deliver_outbox(specs_of(subject), send, subject=subject)
@@ -71,7 +71,7 @@ def deliver_all() -> list[str]:
     Raises:
         TransientError: some could not be sent.
     """
-    from evergreen.alerting.outbox import subjects_waiting
+    from evergreen.alerting.delivery import subjects_waiting
     from evergreen.errors import TransientError
     from evergreen.warehouse.connection import connect
 
@@ -90,7 +90,7 @@ def deliver_all() -> list[str]:
 
 def mails_wait(subject: str) -> bool:
     """Whether e-mails of a subject wait, be it that an earlier run could not send them."""
-    from evergreen.alerting.outbox import waiting
+    from evergreen.alerting.delivery import waiting
     from evergreen.warehouse.connection import connect
 
     with connect() as conn:

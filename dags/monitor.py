@@ -58,7 +58,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             """
             from evergreen import lineage
             from evergreen.monitoring.monitor import monitor
-            from evergreen.monitoring.wording import verdict
+            from evergreen.monitoring.windows.wording import verdict
 
             found, model = wiring.model_and_specs(spec.name)
             as_of = wiring.as_of(context)

@@ -104,7 +104,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
                 return wiring.hand_on(context, {"waiting": None}, ask=False, decide=False)
             # Heavy, and mostly nothing waits.
             from evergreen.alerting.approval_page import page
-            from evergreen.training import approval
+            from evergreen.promotion import approval
 
             found, model = wiring.model_and_specs(spec.name)
             run = wiring.run_id(context)
@@ -146,7 +146,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         @task(trigger_rule="none_failed")
         def decide(news: dict[str, Any], answer: dict[str, Any] | None, **context: Any) -> dict[str, Any]:
             """Promote or reject by the answer: one row in the ledger, then the alias in MLflow."""
-            from evergreen.training import approval
+            from evergreen.promotion import approval
 
             _, model = wiring.model_and_specs(spec.name)
             said = approval.Answer(

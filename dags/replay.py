@@ -66,7 +66,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             import logging
 
             from evergreen.replay.run import replay as replay_policies
-            from evergreen.warehouse import kept
+            from evergreen.warehouse.storage import progress_store
 
             log = logging.getLogger("evergreen")
             params = context["params"]
@@ -77,7 +77,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             done = replay_policies(found, model, begin, end, list(params["policies"]), say=log.info)
             log.info("%s", done.table)
             return {
-                "files": {name: kept.where(path) for name, path in done.files.items()},
+                "files": {name: progress_store.where(path) for name, path in done.files.items()},
                 "policies": [outcome.totals() for outcome in done.outcomes],
             }
 

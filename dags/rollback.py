@@ -56,7 +56,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
         @task
         def roll_back(**context: Any) -> dict[str, Any]:
             """Load and probe the earlier champion, write the decision, move the alias."""
-            from evergreen.registry.rollback import rollback
+            from evergreen.promotion.rollback import rollback
 
             params = context["params"]
             if not (params["reason"] or "").strip():

@@ -69,7 +69,7 @@ with DAG(
     @task(on_failure_callback=None, on_success_callback=None)
     def silence(**context: Any) -> dict[str, Any]:
         """Write the silence, or its end; then send what may go out now."""
-        from evergreen.alerting import silences
+        from evergreen.incidents import silences
         from evergreen.warehouse.connection import connect
 
         params, run = context["params"], context["dag_run"]

@@ -66,17 +66,17 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
 
             from evergreen import ledger, settings
             from evergreen.training.plan import plan_run
-            from evergreen.warehouse import features
-            from evergreen.warehouse import snapshot_store as snapshots
             from evergreen.warehouse.connection import connect
-            from evergreen.warehouse.store import place
+            from evergreen.warehouse.features import feature_query
+            from evergreen.warehouse.features import snapshot_store as snapshots
+            from evergreen.warehouse.storage.bucket import place
 
             found, model = wiring.model_and_specs(spec.name)
-            features.require_valid(found, model)
+            feature_query.require_valid(found, model)
             with connect() as conn:
                 waits = ledger.awaiting_approval(conn, model.name) is not None
             if waits:  # one that nobody asks about any more would keep its requests for ever
-                from evergreen.training import approval
+                from evergreen.promotion import approval
 
                 approval.expire(model, datetime.now(timezone.utc), wiring.run_id(context))
             with connect() as conn:
@@ -105,7 +105,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
 
             from evergreen import lineage
             from evergreen.training.train import train
-            from evergreen.warehouse.snapshot import Snapshot
+            from evergreen.warehouse.features.snapshot import Snapshot
 
             found, model = wiring.model_and_specs(spec.name)
             taken, as_of = Snapshot(**plan["snapshot"]), datetime.fromisoformat(plan["as_of"])
@@ -133,7 +133,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             from datetime import datetime
 
             from evergreen import ledger
-            from evergreen.training.promote import settle as settle_outcome
+            from evergreen.promotion.settlement import settle as settle_outcome
             from evergreen.warehouse.connection import connect
 
             if plan["dry_run"]:

@@ -254,7 +254,7 @@ def _parse(value: str) -> datetime:
 
 def task_run(context: dict[str, Any], cut_off: datetime) -> Any:
     """This try of this task, for the lineage of what it does; `cut_off` is the as-of time by which it reads."""
-    from evergreen.lineage import TaskRun
+    from evergreen.lineage.task_run import TaskRun
 
     run, ti = context["dag_run"], context["ti"]
     return TaskRun(run.dag_id, ti.task_id, run.run_id, ti.try_number, run.run_after, cut_off)
@@ -317,14 +317,16 @@ def default_args(owner: str) -> dict[str, Any]:
 
 def report_start(context: dict[str, Any]) -> None:
     """Note that a task begins, so that one which is killed is found (`tell_lost`); the task begins whatever happens here."""
-    from evergreen.alerting import begun
+    from evergreen.incidents import unfinished_tasks
 
     ti = context["ti"]
     connecting.begin(_subject(run_id(context)))
     try:
         # A task without the callback tells by other means, see `_silent`.
         if context["task"].has_on_failure_callback:
-            begun.begin(run_id(context), ti.task_id, ti.try_number, ti.log_url or "", _cut_off(context))
+            unfinished_tasks.begin(
+                run_id(context), ti.task_id, ti.try_number, ti.log_url or "", _cut_off(context)
+            )
     except Exception:
         log.warning(
             "that the task begins could not be noted; were it killed, the run would have to tell",
@@ -338,12 +340,12 @@ def report_skip(context: dict[str, Any]) -> None:
 
 
 def _forget(run: str, task_id: str) -> None:
-    from evergreen.alerting import begun
+    from evergreen.incidents import unfinished_tasks
     from evergreen.warehouse.connection import connect
 
     try:
         with connect() as conn:
-            begun.ended(conn, run, task_id)
+            unfinished_tasks.ended(conn, run, task_id)
     except Exception:
         log.warning(
             "how %s of %s ended could not be noted; the DAG mail asks Airflow", task_id, run, exc_info=True
@@ -387,7 +389,7 @@ def report_success(context: dict[str, Any]) -> None:
 
 def report_working(context: dict[str, Any], task_id: str) -> None:
     """Where a task of this run's DAG had failed before, tell that it runs again; a failure to tell is only logged."""
-    from evergreen.alerting import failures
+    from evergreen.incidents import failures
 
     run = run_id(context)
     try:
@@ -432,7 +434,7 @@ def _silent(context: dict[str, Any], name: str) -> list[tuple[str, int]]:
     """The tasks of a failed run that have not told of their failure, each with its try (0: unknown); RUN is the run itself."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-    from evergreen.alerting import failures
+    from evergreen.incidents import failures
 
     dag, run_id, ti = context["dag"], context["run_id"], context.get("ti")
     timed_out = [(RUN, 0)] if context.get("reason") == "timed_out" else []
@@ -468,31 +470,29 @@ def tell_lost() -> int:
 
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-    from evergreen.alerting import begun, failures
+    from evergreen.incidents import failures, unfinished_tasks
     from evergreen.warehouse.connection import connect
 
     with connect() as conn:
-        left = begun.left(conn)
+        left = unfinished_tasks.left(conn)
     count = 0
     for run, tasks in groupby(sorted(left, key=lambda one: one.run_id), key=lambda one: one.run_id):
         dag_id, _, own_id = run.partition("/")
         states = RuntimeTaskInstance.get_task_states(dag_id=dag_id, run_ids=[own_id]).get(own_id, {})
         for one in tasks:
             state = states.get(one.task_id)
-            failed = (
-                state == "skipped" and RuntimeTaskInstance.get_dagrun_state(dag_id, own_id) == "failed"
-            )
-            end = begun.end_of(state, there=one.task_id in states, run_failed=failed)
-            if end is begun.End.NOT_YET:
+            failed = state == "skipped" and RuntimeTaskInstance.get_dagrun_state(dag_id, own_id) == "failed"
+            end = unfinished_tasks.end_of(state, there=one.task_id in states, run_failed=failed)
+            if end is unfinished_tasks.End.NOT_YET:
                 continue
-            if end is begun.End.NOTHING_TO_TELL:
+            if end is unfinished_tasks.End.NOTHING_TO_TELL:
                 _forget(run, one.task_id)
                 continue
             task_id, try_number, error = one.task_id, one.try_number, KILLED
-            if end is begun.End.CUT_OFF:
+            if end is unfinished_tasks.End.CUT_OFF:
                 task_id, try_number, error = RUN, 0, CUT_OFF
             told = set() if _subject(run).endswith("/") else failures.told(run, {task_id: try_number}, None)
-            if task_id in told or (told and end is begun.End.CUT_OFF):
+            if task_id in told or (told and end is unfinished_tasks.End.CUT_OFF):
                 _forget(run, one.task_id)
             elif one.doubtful:
                 log.warning("%s of %s failed and nobody has told; telling now", task_id, run)
@@ -501,7 +501,7 @@ def tell_lost() -> int:
                 count += 1
             else:
                 with connect() as conn:
-                    begun.doubt(conn, run, one.task_id)
+                    unfinished_tasks.doubt(conn, run, one.task_id)
     return count
 
 
@@ -515,7 +515,7 @@ def _record(
     reason: Reason | None = None,
 ) -> None:
     """Write a failure into the ledger and owe its mail; where that cannot be, mail it directly."""
-    from evergreen.alerting import failures
+    from evergreen.incidents import failures
 
     subject = _subject(run)
     if subject.endswith("/"):  # a DAG of no model and no dataset; the ledger has no subject for it

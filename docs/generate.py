@@ -21,7 +21,19 @@ from evergreen.spec import DatasetSpec, ModelSpec, format_duration
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TARGET = REPOSITORY / "docs" / "reference.md"
-DAGS = ("ingest", "correct", "train", "promote", "score", "monitor", "rollback", "replay", "silence", "mail", "digest")
+DAGS = (
+    "ingest",
+    "correct",
+    "train",
+    "promote",
+    "score",
+    "monitor",
+    "rollback",
+    "replay",
+    "silence",
+    "mail",
+    "digest",
+)
 
 
 def dag_pages() -> Iterator[str]:

@@ -20,8 +20,8 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 # What most steps import; the server does so once.
 _CONTEXT.set_forkserver_preload([
     "mlflow", "xgboost", "great_expectations", "evergreen.validation.ingest", "evergreen.training.train",
-    "evergreen.training.promote", "evergreen.scoring.score", "evergreen.monitoring.judge", "evergreen.monitoring.policy",
-    "evergreen.alerting.outbox", "evergreen.alerting.digest", "evergreen.registry.rollback",
+    "evergreen.promotion.settlement", "evergreen.scoring.score", "evergreen.monitoring.windows.judge", "evergreen.monitoring.trigger.policy",
+    "evergreen.incidents.outbox", "evergreen.alerting.letters.digest", "evergreen.promotion.rollback",
 ])  # fmt: skip
 
 

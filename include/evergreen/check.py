@@ -55,7 +55,7 @@ def _expectations(specs: Specs) -> list[Problem]:
 def _parameters(specs: Specs) -> list[Problem]:
     if not specs.models:
         return []
-    from evergreen.training.rehearse import parameter_problems  # imports XGBoost
+    from evergreen.training.parameters import parameter_problems  # imports XGBoost
 
     return [problem for model in specs.models.values() for problem in parameter_problems(model)]
 

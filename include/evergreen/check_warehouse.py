@@ -18,13 +18,13 @@ def look(specs: Specs, problems: list[Problem], notes: list[Problem]) -> None:
         TerminalError, TransientError: the warehouse cannot be used, or does not answer.
     """
     from evergreen.validation.patterns import pattern_problems
-    from evergreen.warehouse import features
+    from evergreen.warehouse.features import feature_query
 
     for dataset in specs.datasets.values():
         with connect() as conn:
             problems += pattern_problems(conn, dataset)
     for model in specs.models.values():
-        found = features.check(specs, model)
+        found = feature_query.check(specs, model)
         problems += found
         if not found:
             history = check_history(specs, model)
@@ -44,13 +44,13 @@ def check_history(specs: Specs, model: ModelSpec) -> list[Problem] | None:
     """
     from psycopg2 import sql
 
-    from evergreen.warehouse import features, views
+    from evergreen.warehouse.features import feature_query, views
 
     query = sql.SQL("SELECT min(_time) AS first, max(_time) AS last FROM ({}) AS _rows").format(
-        features.feature_query(model, None, None, ordered=False)
+        feature_query.feature_query(model, None, None, ordered=False)
     )
     try:
-        with views.reading(specs, model, features.LATEST) as reader:
+        with views.reading(specs, model, feature_query.LATEST) as reader:
             found = reader.rows(query)[0]
     except TerminalError as error:
         return [Problem(f"models/{model.name}.sql", "", "", str(error).removeprefix("the feature query "))]
@@ -100,13 +100,13 @@ def check_history(specs: Specs, model: ModelSpec) -> list[Problem] | None:
 
 def check_silent(specs: Specs, model: ModelSpec) -> list[Problem]:
     """The settings with which a part of the watch could never say anything, by the rows and labels in the warehouse."""
-    from evergreen.monitoring import reads, silent
-    from evergreen.monitoring.windows import window_of
-    from evergreen.warehouse import features, views
+    from evergreen.monitoring.windows import reads, unobservable
+    from evergreen.reference.calendar import window_of
+    from evergreen.warehouse.features import feature_query, views
 
     length, file = model.monitoring.window, f"models/{model.name}.yaml"
-    with views.reading(specs, model, features.LATEST) as reader:
-        found = reads.counted(reader, specs, model, features.LATEST, EARLIEST, EARLIEST)
+    with views.reading(specs, model, feature_query.LATEST) as reader:
+        found = reads.counted(reader, specs, model, feature_query.LATEST, EARLIEST, EARLIEST)
     if found.newest is None:
         return []
     newest = window_of(found.newest, length).start
@@ -115,7 +115,7 @@ def check_silent(specs: Specs, model: ModelSpec) -> list[Problem]:
         for start, counts in found.windows.items()
         if start < newest and start + length + model.label.delay <= newest
     ]
-    return [Problem(file, one.field, one.value, one.text) for one in silent.silent(model, due)]
+    return [Problem(file, one.field, one.value, one.text) for one in unobservable.silent(model, due)]
 
 
 def _no_rows(model: ModelSpec) -> Problem:

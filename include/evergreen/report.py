@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         use_stack()
         # What draws takes seconds to import; --help and a mistyped time need not wait for it.
-        from evergreen.monitoring.draw import draw
+        from evergreen.monitoring.windows.draw import draw
 
         folder = args.folder or settings.HOME.path() / "reports"
         done = draw(args.model, args.window, folder, args.version)

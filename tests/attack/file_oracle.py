@@ -294,7 +294,9 @@ def _written(value: Any, name: str, writing: Writing) -> Any:
     words = writing.missing if name == "x" else ()
     if value.strip(" \t\u00a0\u202f") in words or (words and _same_number(text, writing)):
         return None
-    if re.search("[_xob]", text, re.IGNORECASE):  # 1_000, 0x1F, 0b1: PostgreSQL reads them, and nobody writes them
+    if re.search(
+        "[_xob]", text, re.IGNORECASE
+    ):  # 1_000, 0x1F, 0b1: PostgreSQL reads them, and nobody writes them
         return HeldError
     if writing.decimal == "." or writing.kind == "jsonl":
         return value

@@ -84,7 +84,7 @@ def _ingest(place: Place, as_of: datetime, run: str) -> None:
 def _snapshot(place: Place, as_of: datetime, name: str) -> None:
     from dataclasses import asdict
 
-    from evergreen.warehouse import snapshot
+    from evergreen.warehouse.features import snapshot
 
     place.keep(name, asdict(snapshot.take(SPECS, LOAD, as_of, place.snapshots)))
 
@@ -93,7 +93,7 @@ def _train(place: Place, as_of: datetime, run: str, snapshot: str, trigger: str 
     from evergreen import ledger
     from evergreen.training.train import train
     from evergreen.warehouse.connection import connect
-    from evergreen.warehouse.snapshot import Snapshot
+    from evergreen.warehouse.features.snapshot import Snapshot
 
     with connect() as conn:
         requests = tuple(d.id for d in ledger.unclaimed_requests(conn, "load") if d.id)
@@ -104,7 +104,7 @@ def _train(place: Place, as_of: datetime, run: str, snapshot: str, trigger: str 
 
 
 def _settle(place: Place, run: str) -> None:
-    from evergreen.training.promote import settle
+    from evergreen.promotion.settlement import settle
 
     settle(SPECS, LOAD, place.kept(run), run)
 
@@ -122,13 +122,13 @@ def _monitor(as_of: datetime, run: str) -> None:
 
 
 def _roll_back(as_of: datetime, run: str) -> None:
-    from evergreen.registry.rollback import rollback
+    from evergreen.promotion.rollback import rollback
 
     rollback(SPECS, LOAD, as_of, run, reason="complaints")
 
 
 def _deliver(place: Place) -> None:
-    from evergreen.alerting.outbox import deliver
+    from evergreen.alerting.delivery import deliver
 
     sent = place.folder / "sent"
     sent.mkdir(exist_ok=True)

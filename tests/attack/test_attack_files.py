@@ -27,8 +27,8 @@ from psycopg2 import sql
 from evergreen.spec import DatasetSpec
 from evergreen.validation.ingest import ingest
 from evergreen.validation.outcome import BatchOutcome
-from evergreen.warehouse import opened
 from evergreen.warehouse.connection import connect, fetch
+from evergreen.warehouse.files import opened
 
 GROUP = 20  # files of one spec, landed together
 

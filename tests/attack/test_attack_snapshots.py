@@ -25,12 +25,13 @@ from psycopg2 import sql
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
 from evergreen.validation import batch_rows
-from evergreen.warehouse import correction, publish, snapshot
+from evergreen.warehouse.batches import correction, publish
+from evergreen.warehouse.batches.staging import Staged
 from evergreen.warehouse.connection import Connection, connect, fetch
-from evergreen.warehouse.landing import LandedFile, Version
+from evergreen.warehouse.features import snapshot
+from evergreen.warehouse.features.views import as_known
+from evergreen.warehouse.files.landing import LandedFile, Version
 from evergreen.warehouse.migrate import ensure_dataset
-from evergreen.warehouse.staging import Staged
-from evergreen.warehouse.views import as_known
 
 START = datetime(2024, 1, 1, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)

@@ -28,9 +28,9 @@ from pydantic import BaseModel
 
 from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_dataset, load_model, load_specs
 from evergreen.spec.address import readable
-from evergreen.training.rehearse import parameter_problems
-from evergreen.warehouse import features, views
+from evergreen.training.parameters import parameter_problems
 from evergreen.warehouse.connection import Connection
+from evergreen.warehouse.features import feature_query, views
 from evergreen.warehouse.migrate import ensure_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -203,13 +203,13 @@ def use(conn: Connection, specs: Specs) -> None:
     assert not bad
     assert len(default.header_factory("To", ", ".join(good)).addresses) == len(good)
     if isinstance(spec, ModelSpec):
-        for problem in [*features.check(specs, spec), *parameter_problems(spec)]:
+        for problem in [*feature_query.check(specs, spec), *parameter_problems(spec)]:
             assert str(problem).isprintable()
     else:
         ensure_dataset(conn, spec)
         with conn.cursor() as cursor:
-            cursor.execute(views.as_known([spec], NOW) + features.sql.SQL("SELECT 1 FROM {}").format(
-                features.sql.Identifier(spec.name)
+            cursor.execute(views.as_known([spec], NOW) + feature_query.sql.SQL("SELECT 1 FROM {}").format(
+                feature_query.sql.Identifier(spec.name)
             ))  # fmt: skip
         conn.rollback()
 

@@ -10,7 +10,7 @@ import pytest
 import requests
 from compose_stack import Stack
 
-from evergreen.ledger import Kind
+from evergreen.ledger.reasons import Kind
 
 
 def test_the_story_goes_to_its_end_on_two_workers(stack: Stack) -> None:

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from evergreen import ledger
-from evergreen.ledger import Decision, Kind, events
+from evergreen.ledger import Decision, events
+from evergreen.ledger.reasons import Kind
 from evergreen.monitoring.monitor import Run
 from evergreen.spec import load_dataset
 from evergreen.validation.ingest import ingest

@@ -16,8 +16,8 @@ from psycopg2.sql import SQL
 from evergreen import ledger, settings
 from evergreen.errors import TerminalError, TransientError
 from evergreen.monitoring.monitor import Run
-from evergreen.warehouse.arrow import reading
 from evergreen.warehouse.connection import connect, fetch
+from evergreen.warehouse.features.arrow import reading
 
 RIDES = {"name": "rides", "key": ["ts"], "event_time": "ts",
          "columns": {"ts": {"type": "timestamp"}, "x": {"type": "float"}},
@@ -120,7 +120,7 @@ def test_extras_reach_every_driver(login: dict[str, Any], monkeypatch: pytest.Mo
     """The server speaks no TLS, so each of them has to refuse."""
     from evergreen.spec import DatasetSpec
     from evergreen.validation import engine
-    from evergreen.warehouse import bulk
+    from evergreen.warehouse.batches import bulk
 
     monkeypatch.setenv("AIRFLOW_CONN_EVERGREEN_WAREHOUSE", uri(login, sslmode="require"))
     with pytest.raises(TransientError, match="SSL"), connect():

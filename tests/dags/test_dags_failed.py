@@ -17,8 +17,8 @@ from airflow.sdk.execution_time.comms import (
 )
 
 from evergreen import ledger
-from evergreen.alerting import begun
-from evergreen.ledger import Decision
+from evergreen.incidents import unfinished_tasks
+from evergreen.ledger import Decision, reasons
 from evergreen.warehouse.connection import connect
 
 DAG, RUN, STARTED = "ingest__bike_hourly", "manual__x", datetime(2026, 5, 1, tzinfo=timezone.utc)
@@ -72,7 +72,7 @@ def fail(dagbag: Any, sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def told() -> list[Decision]:
     with connect() as conn:
-        return ledger.find(conn, "dataset/bike_hourly", (ledger.Kind.RUN_FAILED,))
+        return ledger.find(conn, "dataset/bike_hourly", (reasons.Kind.RUN_FAILED,))
 
 
 def raised(dagbag: Any, task_id: str, attempt: int) -> None:
@@ -173,7 +173,7 @@ def call(dagbag: Any, task_id: str, callback: str, attempt: int = 1, dag_id: str
 
 def left() -> list[str]:
     with connect() as conn:
-        return [one.task_id for one in begun.left(conn)]
+        return [one.task_id for one in unfinished_tasks.left(conn)]
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def look(sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     """What the DAG `mail` does about tasks that told nothing, with the states that Airflow gives; the grace is over."""
     import wiring
 
-    monkeypatch.setattr(begun.left, "__defaults__", (0.0,))
+    monkeypatch.setattr(unfinished_tasks.left, "__defaults__", (0.0,))
 
     def call(states: dict[str, str | None], run: str = "failed") -> int:
         monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Server(states, run), raising=False)

@@ -14,11 +14,12 @@ from aiosmtpd.controller import Controller
 from airflow.sdk.exceptions import AirflowFailException
 
 from evergreen import ledger
-from evergreen.alerting.outbox import raise_incident, waiting
-from evergreen.alerting.silences import active
-from evergreen.alerting.unsent import unsent
+from evergreen.alerting.delivery import waiting
 from evergreen.errors import TransientError
-from evergreen.ledger import Kind
+from evergreen.incidents.outbox import raise_incident
+from evergreen.incidents.silences import active
+from evergreen.incidents.unsent import unsent
+from evergreen.ledger.reasons import Kind
 from evergreen.warehouse.connection import connect, fetch
 
 MODEL = "model/bike_demand"
@@ -175,7 +176,14 @@ def test_a_digest_is_owed_and_sent_once(dagbag: Any, warehouse_url: str, sent: l
 
 def test_what_nobody_switches_on_is_not_paused(dagbag: Any) -> None:
     switched_on = {dag_id for dag_id, dag in dagbag.dags.items() if dag.is_paused_upon_creation is False}
-    assert switched_on == {"mail", "digest", "silence", "correct__bike_hourly", "promote__bike_demand", "promote__bike_rush"}
+    assert switched_on == {
+        "mail",
+        "digest",
+        "silence",
+        "correct__bike_hourly",
+        "promote__bike_demand",
+        "promote__bike_rush",
+    }
 
 
 def test_the_digest_has_its_own_cron(dagbag: Any) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from evergreen import ledger
 from evergreen.errors import Reason
-from evergreen.ledger import Kind
+from evergreen.ledger.reasons import Kind
 from evergreen.monitoring.monitor import Run
 from evergreen.warehouse.connection import connect, fetch
 

@@ -48,7 +48,7 @@ def dag(make_dagbag: Any, warehouse_url: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0})  # one worker
     monkeypatch.setattr("mailing.send", lambda message: None)
     # A commit between two runs would make them two replays.
-    monkeypatch.setattr("evergreen.replay.asked.git_commit", lambda: "same")
+    monkeypatch.setattr("evergreen.replay.request.git_commit", lambda: "same")
     rng = np.random.default_rng(1)
     with connect() as conn, conn.cursor() as cursor:
         ensure_dataset(conn, load_specs(specs).datasets["rides"])

@@ -17,9 +17,9 @@ from e2e_wait import FAR
 
 from evergreen import ledger
 from evergreen.errors import TerminalError
-from evergreen.feeds import real_file
-from evergreen.feeds import story as stories
-from evergreen.ledger import Decision, Kind
+from evergreen.feeds import catalogue, real_file
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
 from evergreen.stack import control
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.demo import DATASET, dag_ids, tell_story
@@ -120,6 +120,6 @@ def told(stack: Stack) -> Any:
         name = "bike_sharing"
     except TerminalError:
         name = "simulated"
-    story = stories.get(name)
+    story = catalogue.get(name)
     tell_story(stack.api, story, stack.landing, print)
     return story

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from evergreen.feeds import real_file
-from evergreen.ledger import Kind
+from evergreen.ledger.reasons import Kind
 from evergreen.stack import control
 from evergreen.stack.demo import DATASET, MODEL, SECOND_MODEL, outcome
 

@@ -15,7 +15,8 @@ from e2e_wait import FAR, until
 from evergreen import ledger
 from evergreen.errors import EvergreenError, TerminalError
 from evergreen.feeds.story import File
-from evergreen.ledger import Decision, Kind
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
 from evergreen.stack import control
 from evergreen.stack.demo import DATASET, MODEL, SECOND_MODEL, start_afresh
 from evergreen.warehouse.connection import connect

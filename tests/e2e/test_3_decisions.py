@@ -10,7 +10,8 @@ import pytest
 from e2e_wait import until
 
 from evergreen.feeds.story import File
-from evergreen.ledger import Decision, Kind
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
 from evergreen.stack.demo import DATASET, MODEL, SECOND_MODEL, judged
 
 pytestmark = pytest.mark.e2e

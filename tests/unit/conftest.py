@@ -17,8 +17,8 @@ import pytest
 from psycopg2 import sql
 
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
-from evergreen.warehouse import snapshot
 from evergreen.warehouse.connection import connect
+from evergreen.warehouse.features import snapshot
 from evergreen.warehouse.migrate import ensure_dataset
 
 START = datetime(2024, 1, 1, tzinfo=timezone.utc)
@@ -129,14 +129,15 @@ class World:
 
     def promote(self, as_of: datetime, run_id: str) -> Any:
         """Train as of a time and promote, whatever the gate says; returns the decision."""
-        from evergreen.training.verdict import GateReason, Verdict
+        from evergreen.ledger.reasons import GateReason
+        from evergreen.training.gate.verdict import Verdict
 
         outcome = self.train(as_of, run_id)
         return self.settle(replace(outcome, verdict=Verdict(True, GateReason.FIRST_CHAMPION)))
 
     def settle(self, outcome: Any, run_id: str = "settle") -> Any:
         """Settle an outcome."""
-        from evergreen.training.promote import settle
+        from evergreen.promotion.settlement import settle
 
         return settle(self.specs, self.model, outcome, run_id)
 

@@ -62,14 +62,14 @@ def csv(first, days):
 
 
 def test_the_loop_without_a_shared_disk(world, start, mlflow_url, bucket, on_a_worker, monkeypatch):
+    from evergreen.promotion.settlement import settle
     from evergreen.scoring.score import score
-    from evergreen.training.outcome import Outcome
-    from evergreen.training.promote import settle
+    from evergreen.training.record.outcome import Outcome
     from evergreen.training.train import train
     from evergreen.validation.ingest import ingest
-    from evergreen.warehouse import snapshot_store
-    from evergreen.warehouse.snapshot import Snapshot
-    from evergreen.warehouse.store import place
+    from evergreen.warehouse.features import snapshot_store
+    from evergreen.warehouse.features.snapshot import Snapshot
+    from evergreen.warehouse.storage.bucket import place
 
     MlflowClient().create_experiment("apart", artifact_location=f"{bucket.url}/mlflow")
     monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", os.environ["AWS_ENDPOINT_URL"])

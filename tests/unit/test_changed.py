@@ -16,7 +16,7 @@ import yaml
 from evergreen import check
 from evergreen.changes import show
 from evergreen.spec import load_specs
-from evergreen.training.provenance import training_hash
+from evergreen.spec.hashes import training_hash
 from evergreen.warehouse.connection import connect, fetch
 
 DATASET = """\
@@ -244,7 +244,7 @@ def test_a_dataset_whose_columns_change(folder: Path, run: Run) -> None:
 def test_what_is_told_of_tables_is_what_publishing_does(folder: Path, warehouse_url: str) -> None:
     """Columns are added, one that left stays, and another type or key is refused."""
     from evergreen.errors import TerminalError
-    from evergreen.warehouse.publish import prepare
+    from evergreen.warehouse.batches.publish import prepare
 
     def published(text: str) -> list[str]:
         (folder / "datasets/rides_hourly.yaml").write_text(text)

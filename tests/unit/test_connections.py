@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from psycopg2.extensions import parse_dsn
 
-from evergreen.connections import Parts, mlflow, warehouse
+from evergreen.airflow_connections import Parts, mlflow, warehouse
 from evergreen.errors import TerminalError
 
 SECRET = r"p@:/?#[]% '\x"

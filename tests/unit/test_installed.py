@@ -15,8 +15,8 @@ import pytest
 
 from evergreen.errors import TransientError
 from evergreen.stack.airflow_api import AirflowApi
-from evergreen.warehouse import arrow
 from evergreen.warehouse.connection import connect
+from evergreen.warehouse.features import arrow
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIBRARY = REPOSITORY / "include" / "evergreen"

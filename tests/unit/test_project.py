@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import json
 import re
+import runpy
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,24 +18,20 @@ from evergreen.spec import DatasetSpec, ModelSpec, json_schema
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "include" / "evergreen"
+FLOORS: list[str] = list(runpy.run_path(str(REPOSITORY / "docs" / "floors.py"))["FLOORS"])
+WIDEST = 20
+"""Files in one folder; more of them nobody looks through."""
 
-LEVELS = {
-    "errors": 0, "settings": 0, "connections": 0, "spec": 0,
-    "warehouse": 1, "ledger": 1,
-    "validation": 2, "training": 2, "registry": 2, "scoring": 2, "monitoring": 2, "alerting": 2, "feeds": 2,
-    "command": 3, "check": 3, "check_warehouse": 3, "changes": 3, "report": 3, "stack": 3, "replay": 3, "lineage": 3, "metrics": 3,
-    "deployment": 4,
-}  # fmt: skip
 LIGHT = (
     "spec",
     "settings",
-    "connections",
+    "airflow_connections",
     "errors",
     "ledger",
     "lineage",
     "warehouse.connection",
     "warehouse.migrate",
-    "warehouse.features",
+    "warehouse.features.feature_query",
 )
 
 
@@ -47,21 +45,87 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
-SOURCES = [p for p in sorted(PACKAGE.rglob("*.py")) if room(p) != "__init__"]
+SOURCES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_one_way(path: Path) -> None:
-    assert room(path) in LEVELS, f"{path} is in a room that the design does not have"
-    for name in imports(path):
-        parts = name.split(".")
-        assert parts[0] != "airflow", f"{path}: the library never imports Airflow"
-        if parts[0] == "evergreen" and len(parts) > 1 and parts[1] in LEVELS:
-            assert LEVELS[parts[1]] <= LEVELS[room(path)], f"{path} imports {name}, which is above it"
+def imported(module: str) -> set[str]:
+    """The library's modules that one imports, wherever in the file it does so; a package only where a name of its own is meant."""
+    names = imports(SOURCES[module]) & SOURCES.keys()
+    of_modules = {name.rpartition(".")[0] for name in names}
+    return {name for name in names if name not in of_modules or _takes_a_name_of(module, name)} - {
+        module,
+        "evergreen",
+    }
+
+
+def _takes_a_name_of(module: str, package: str) -> bool:
+    return any(
+        isinstance(node, ast.ImportFrom)
+        and node.module == package
+        and f"{package}.{alias.name}" not in SOURCES
+        for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    )
+
+
+def floor_of(module: str) -> str:
+    """The longest name of a floor that a module lies under; `warehouse` is the floor of the files beside its sub-folders."""
+    parts = module.split(".")[1:]
+    named = (".".join(parts[:length]) for length in (2, 1))
+    return next((name for name in named if name in FLOORS), ".".join(parts))
+
+
+def wrong_imports(module: str, imports_of: set[str]) -> list[str]:
+    """Imports of the library that do not come from a floor below, or from the same one."""
+    here = FLOORS.index(floor_of(module))
+    return [name for name in sorted(imports_of) if FLOORS.index(floor_of(name)) > here]
+
+
+INSIDE = [module for module in SOURCES if module != "evergreen"]
+
+
+@pytest.mark.parametrize("module", INSIDE)
+def test_imports_point_down(module: str) -> None:
+    assert floor_of(module) in FLOORS, f"{module} is on no floor; docs/floors.py has the list"
+    assert wrong_imports(module, imported(module)) == [], f"{module} imports from a floor above it"
+    assert not any(name.partition(".")[0] == "airflow" for name in imports(SOURCES[module])), (
+        "the library never imports Airflow"
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("evergreen.registry.aliases", "evergreen.alerting.delivery"),
+        ("evergreen.registry.champions", "evergreen.training.train"),
+        ("evergreen.incidents.outbox", "evergreen.alerting.compose"),
+        ("evergreen.training.gate.gate", "evergreen.training.record.outcome"),
+        ("evergreen.monitoring.windows.judge", "evergreen.monitoring.trigger.policy"),
+        ("evergreen.warehouse.files.feed", "evergreen.warehouse.batches.staging"),
+    ],
+)
+def test_an_import_from_above_is_found(module: str, name: str) -> None:
+    assert name in SOURCES
+    assert wrong_imports(module, imported(module) | {name}) == [name]
+
+
+def test_no_two_files_import_each_other() -> None:
+    """Imports inside functions and for type checkers count, too: such files are one file."""
+    TopologicalSorter({module: imported(module) for module in INSIDE}).prepare()
+
+
+def test_every_floor_has_files_and_few_enough_to_look_through() -> None:
+    held = {
+        floor: [m for m in INSIDE if floor_of(m) == floor and not SOURCES[m].name.startswith("__")]
+        for floor in FLOORS
+    }
+    assert [floor for floor, modules in held.items() if not modules] == []
+    assert {floor: len(modules) for floor, modules in held.items() if len(modules) > WIDEST} == {}
 
 
 @pytest.mark.parametrize("module", LIGHT)

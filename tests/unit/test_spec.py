@@ -181,7 +181,9 @@ def test_all_mistakes_at_once(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["", "-- none\n/* yet */;", "SELECT 1; SELECT 2"], ids=["empty", "only-comments", "two-statements"]
+    "query",
+    ["", "-- none\n/* yet */;", "SELECT 1; SELECT 2"],
+    ids=["empty", "only-comments", "two-statements"],
 )
 def test_bad_query_files(folder: Path, query: str) -> None:
     (folder / "models" / "bike_demand.sql").write_text(query)

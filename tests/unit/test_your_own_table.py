@@ -9,7 +9,7 @@ from pathlib import Path
 
 from evergreen.spec import load_specs
 from evergreen.validation.ingest import ingest
-from evergreen.warehouse import features, snapshot
+from evergreen.warehouse.features import feature_query, snapshot
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "your-own-table.md"
 
@@ -36,7 +36,7 @@ def test_the_worked_example_works(warehouse_url: str, tmp_path: Path) -> None:
     )
     assert (outcome.state, outcome.rows_new, outcome.rows_held) == ("published", 9000, 0)
     spec = specs.models["parcel_late"]
-    assert features.check(specs, spec) == []
+    assert feature_query.check(specs, spec) == []
     taken = snapshot.take(specs, spec, as_of, tmp_path)
     assert 8500 < taken.rows < 9000, "the newest two days have no label yet"
     assert datetime.fromisoformat(taken.end) <= as_of - timedelta(days=2)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from evergreen.alerting import approvals
 from evergreen.alerting.compose import gather
-from evergreen.alerting.letter import Letter
+from evergreen.alerting.content.letter import Letter
+from evergreen.alerting.letters import approvals
 from evergreen.ledger import Decision
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection

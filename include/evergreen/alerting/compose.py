@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import jinja2
 
 from evergreen import settings
-from evergreen.alerting import (
+from evergreen.alerting.content.letter import Known, Letter, Table, facts, known_links, show
+from evergreen.alerting.letters import (
     approvals,
     batches,
     bundle,
@@ -28,15 +29,14 @@ from evergreen.alerting import (
     data_problems,
     digest,
     drift,
-    failures,
     recovered,
     spec_problems,
-    words,
+    task_failed,
 )
-from evergreen.alerting.letter import Known, Letter, Table, facts, known_links, show
-from evergreen.alerting.links import airflow_run_url
-from evergreen.alerting.recipients import recipients, unreadable
-from evergreen.ledger import find
+from evergreen.incidents import corrections as corrected
+from evergreen.incidents.recipients import recipients, unreadable
+from evergreen.ledger import find, words
+from evergreen.links import airflow_run_url
 from evergreen.spec import Specs
 from evergreen.spec.address import addresses, readable
 from evergreen.warehouse.connection import Connection, fetch
@@ -71,18 +71,18 @@ KINDS: dict[str, Callable[[Connection, Known], Letter]] = {
     "drift": drift.drifted,
     "data_problem": data_problems.data_problem,
     "batch_quarantined": batches.quarantined,
-    corrections.KIND: corrections.corrected,
+    corrected.KIND: corrections.corrected,
     "champion_changed": challengers.promoted,
     "challenger_rejected": challengers.rejected,
     "approval": approvals.waiting,
     "rolled_back": challengers.rolled_back,
     "alias_repaired": challengers.alias_repaired,
-    "run_failed": failures.run_failed,
+    "run_failed": task_failed.run_failed,
     "spec_unusable": spec_problems.unusable,
     "recovered": recovered.recovered,
     "digest": digest.digest,
 }
-# What `evergreen.alerting.threads` keeps in the context for itself.
+# What `evergreen.incidents.threads` keeps in the context for itself.
 OWN_CONTEXT = frozenset({"classes", "details", "update_of"})
 MOST_REFERENCES = 10
 MOST_NAMED = 8

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
-from evergreen.alerting.outbox import owe
-from evergreen.alerting.recipients import recipients
+from evergreen.incidents.outbox import owe
+from evergreen.incidents.recipients import recipients
 from evergreen.ledger import dataset_subject, model_subject
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import connect

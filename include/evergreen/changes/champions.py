@@ -9,7 +9,7 @@ from datetime import datetime
 from evergreen import ledger
 from evergreen.changes.compare import SHOWN, Change
 from evergreen.errors import EvergreenError
-from evergreen.monitoring import facts
+from evergreen.monitoring.trigger import champion_facts
 from evergreen.spec import Problem, Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -38,7 +38,7 @@ def rehearsed(
     Returns:
         The changes, and what keeps a model from being trained.
     """
-    from evergreen.training.trial import trial  # imports XGBoost and MLflow
+    from evergreen.training.rehearsal import trial  # imports XGBoost and MLflow
 
     found, problems = [], []
     for change in changes:
@@ -70,7 +70,7 @@ def _champion(conn: Connection, change: Change, specs: Specs, *, there: bool) ->
     model = specs.models.get(change.name)
     if model is None:
         return said
-    known = facts.known(specs, model, version, reigns)
+    known = champion_facts.known(specs, model, version, reigns)
     if known.trained_hash is None:
         return (
             f"{said}; an earlier release trained it, and whether the spec of now trains the same is not known"

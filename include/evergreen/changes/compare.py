@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evergreen.changes import base, fields
-from evergreen.monitoring.upkeep import asks_for_changes
+from evergreen.monitoring.trigger.upkeep_rule import asks_for_changes
 from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_specs
 from evergreen.spec import folder as folders
-from evergreen.training.provenance import training_hash
+from evergreen.spec.hashes import training_hash
 
 SHOWN = 12  # characters of a hash
 NOTHING = "nothing that is read changes: comments, spacing, order, or a default that is written out"

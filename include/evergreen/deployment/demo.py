@@ -7,7 +7,7 @@ import sys
 from evergreen import settings
 from evergreen.deployment import variables
 from evergreen.errors import EvergreenError, Reason, TerminalError
-from evergreen.feeds import story as stories
+from evergreen.feeds import catalogue
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.demo import DATASET, Progress, dag_ids, outcome, tell_story
 from evergreen.warehouse.connection import connect, fetch
@@ -20,7 +20,7 @@ def main() -> int:
     """Tell the story and show what came of it; 1 with the reason where it stops."""
     say = Progress()
     try:
-        story = stories.get("simulated")
+        story = catalogue.get("simulated")
         _require_empty()
         api = AirflowApi(URL, variables.USER, variables.AIRFLOW_PASSWORD.read())
         api.wait_for_dags(set(dag_ids()))

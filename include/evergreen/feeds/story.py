@@ -13,10 +13,7 @@ from typing import Literal
 
 import pandas as pd
 
-from evergreen.errors import Reason, TerminalError
-
 Kind = Literal["history", "normal", "broken", "corrected"]
-NAMES = ("simulated", "bike_sharing")
 HOUR = timedelta(hours=1)
 
 
@@ -100,22 +97,3 @@ class Story:
     start: datetime
     history_end: datetime
     deliveries: tuple[Delivery, ...]
-
-
-def get(name: str, *, seed: int | None = None) -> Story:
-    """The story of a name, on its own dates.
-
-    Args:
-        name: one of `NAMES`.
-        seed: of the simulation; default: the one whose story is told in the documentation. Real data has none.
-
-    Raises:
-        TerminalError: no story has the name; the real data is not there, or is not the file it should be.
-    """
-    from evergreen.feeds import bike_sharing, simulated
-
-    if name == "simulated":
-        return simulated.story() if seed is None else simulated.story(seed=seed)
-    if name == "bike_sharing":
-        return bike_sharing.story()
-    raise TerminalError(f"no story is called {name!r}; choose one of {', '.join(NAMES)}", Reason.BAD_SPEC)

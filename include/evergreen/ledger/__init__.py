@@ -10,61 +10,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
 from typing import Any
 
 from evergreen.ledger import events
+from evergreen.ledger.reasons import ANNOUNCED, Kind
 from evergreen.warehouse.connection import Connection, fetch
-
-
-class Kind(str, Enum):
-    """What was decided."""
-
-    BATCH_PUBLISHED = "batch_published"
-    BATCH_QUARANTINED = "batch_quarantined"
-    BATCH_CORRECTED = "batch_corrected"
-    BATCH_WITHDRAWN = "batch_withdrawn"
-    BATCH_DISMISSED = "batch_dismissed"
-    KEYS_DELETED = "keys_deleted"
-    RETRAIN_REQUESTED = "retrain_requested"
-    RETRAIN_SUPPRESSED = "retrain_suppressed"
-    AWAITING_APPROVAL = "awaiting_approval"
-    APPROVAL_ASKED = "approval_asked"
-    PROMOTED = "promoted"
-    REJECTED = "rejected"
-    ROLLED_BACK = "rolled_back"
-    ALIAS_REPAIRED = "alias_repaired"
-    WATCHED = "watched"
-    WATCH_ENDED = "watch_ended"
-    RUN_FAILED = "run_failed"
-    MAIL_FAILED = "mail_failed"
-    RECOVERED = "recovered"
-    SILENCED = "silenced"
-    SPEC_UNUSABLE = "spec_unusable"
-
-
-class TriggerReason(str, Enum):
-    """Why a training ran or was asked for."""
-
-    SCHEDULE = "schedule"
-    MANUAL = "manual"
-    DATA_DRIFT = "data_drift"
-    PREDICTION_DRIFT = "prediction_drift"
-    PERFORMANCE = "performance"
-    ESTIMATED_PERFORMANCE = "estimated_performance"
-    DECAY = "decay"
-    STALENESS = "staleness"
-    NEW_DATA = "new_data"
-    CODE_CHANGE = "code_change"
-
-
-# Decisions that another DAG waits for: they owe an event of the asset that is named as their subject.
-ANNOUNCED = frozenset({
-    Kind.BATCH_PUBLISHED, Kind.BATCH_CORRECTED, Kind.BATCH_WITHDRAWN, Kind.KEYS_DELETED, Kind.PROMOTED, Kind.ROLLED_BACK,
-})  # fmt: skip
-
-# What the policy asks for though nothing drifted, or not surely: the challenger is asked what a nightly one is asked.
-WITHOUT_DRIFT = frozenset({"decay", "staleness", "new_data", "code_change"})
 
 
 @dataclass(frozen=True)

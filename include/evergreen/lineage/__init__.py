@@ -10,37 +10,22 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from evergreen import settings
+from evergreen.lineage.task_run import TaskRun
 
 if TYPE_CHECKING:
     from evergreen.lineage.steps import Facts
     from evergreen.monitoring.monitor import Run
     from evergreen.scoring.score import ScoreResult
     from evergreen.spec import DatasetSpec, ModelSpec, Specs
-    from evergreen.training.outcome import Outcome
+    from evergreen.training.record.outcome import Outcome
     from evergreen.validation.outcome import BatchOutcome
-    from evergreen.warehouse.snapshot import Snapshot
+    from evergreen.warehouse.features.snapshot import Snapshot
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class TaskRun:
-    """One try of one task, as the scheduler names it; the ids of its events follow from these and nothing else.
-
-    `due` is when the scheduler wanted the run (aware), `as_of` the cut-off of what it reads (aware).
-    """
-
-    dag_id: str
-    task_id: str
-    run_id: str
-    try_number: int
-    due: datetime
-    as_of: datetime
 
 
 @dataclass

@@ -20,9 +20,9 @@ from openlineage.client.facet_v2 import (
 from openlineage.client.uuid import generate_static_uuid
 
 from evergreen import settings
-from evergreen.lineage import TaskRun
 from evergreen.lineage.names import without_login
 from evergreen.lineage.steps import Facts
+from evergreen.lineage.task_run import TaskRun
 
 LONGEST_REASON = 2000
 

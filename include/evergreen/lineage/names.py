@@ -11,7 +11,7 @@ from psycopg2.extensions import parse_dsn
 
 from evergreen import settings
 from evergreen.spec import DatasetSpec
-from evergreen.warehouse import landings
+from evergreen.warehouse.files import landing_store
 
 Named = tuple[str, str]
 """Namespace and name."""
@@ -36,7 +36,7 @@ def table(schema: str, name: str, model: str | None = None) -> Named:
 
 def landed(dataset: DatasetSpec, file: str) -> Named:
     """A file of a dataset where it landed, in a folder or in a bucket."""
-    where = landings.place_of(dataset)
+    where = landing_store.place_of(dataset)
     return path(str(where / file) if isinstance(where, Path) else where.where(file))
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from openlineage.client import OpenLineageClient
 
-    from evergreen.lineage import TaskRun
     from evergreen.lineage.steps import Facts
+    from evergreen.lineage.task_run import TaskRun
 
 log = logging.getLogger(__name__)
 

@@ -36,8 +36,8 @@ from evergreen.warehouse.migrate import TYPES
 if TYPE_CHECKING:  # each is loaded by its own step, and takes the others seconds
     from evergreen.monitoring.monitor import Run
     from evergreen.scoring.score import ScoreResult
-    from evergreen.training.outcome import Outcome
-    from evergreen.warehouse.snapshot import Snapshot
+    from evergreen.training.record.outcome import Outcome
+    from evergreen.warehouse.features.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +149,9 @@ def monitored(specs: Specs, model: ModelSpec, as_of: datetime, done: Run | None)
 
 def _tables(specs: Specs, model: ModelSpec, as_of: datetime) -> list[InputDataset]:
     """The tables of the datasets that the feature query reads, as PostgreSQL understands it."""
-    from evergreen.warehouse import views  # brings pandas, which the first event of a step need not wait for
+    from evergreen.warehouse.features import (
+        views,  # brings pandas, which the first event of a step need not wait for
+    )
 
     read = views.read_by(specs, model, as_of, timeout_s=ASK_S)
     return [InputDataset(*names.table("data", name)) for name in read]

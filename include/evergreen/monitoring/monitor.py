@@ -17,14 +17,18 @@ from typing import TypeVar
 
 from evergreen import ledger
 from evergreen.errors import EvergreenError, Reason, may_pass
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring import after_promotion, early, judge, policy
-from evergreen.monitoring.judgement import Judgement
-from evergreen.monitoring.waking import wake
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.alarms import early_alarm
+from evergreen.monitoring.trigger import policy
+from evergreen.monitoring.trigger.waking import wake
+from evergreen.monitoring.windows import judge
+from evergreen.monitoring.windows.judgement import Judgement
+from evergreen.promotion import after_promotion
 from evergreen.registry.confirm import confirm_alias
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse import arrow
 from evergreen.warehouse.connection import connect
+from evergreen.warehouse.features import arrow
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -105,7 +109,7 @@ def _monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Ru
         )
     finally:  # also where the watch is tried again: what is asked for is in the ledger then
         decision = attempt("the trigger policy", lambda: policy.apply(model, as_of, run_id, specs), None)
-    attempt("the mails about estimates", lambda: early.tell(model, as_of, run_id), None)
+    attempt("the mails about estimates", lambda: early_alarm.tell(model, as_of, run_id), None)
     attempt("the alias in MLflow", lambda: confirm_alias(model, as_of, run_id), None)
     announce, request = wake(model, decision, as_of)
     reason = reasons.pop() if len(reasons) == 1 else None

@@ -15,7 +15,8 @@ from mlflow.exceptions import MlflowException
 
 from evergreen import ledger
 from evergreen.errors import Reason, TerminalError
-from evergreen.ledger import Decision, Kind
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
 from evergreen.registry.aliases import move_alias
 from evergreen.registry.client import MISSING, client, guarded
 from evergreen.warehouse.connection import Connection

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError, TransientError
-from evergreen.warehouse.disk import full, is_full
+from evergreen.warehouse.storage.full_disk import full, is_full
 
 MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
 REFUSED = frozenset(

@@ -10,8 +10,9 @@ import logging
 from datetime import datetime
 
 from evergreen import ledger
-from evergreen.alerting.outbox import raise_incident
-from evergreen.ledger import Decision, Kind
+from evergreen.incidents.outbox import raise_incident
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
 from evergreen.registry.aliases import aliases, move_alias
 from evergreen.registry.champions import succession
 from evergreen.spec import ModelSpec

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from evergreen import ledger
 from evergreen.errors import Reason, TerminalError
-from evergreen.ledger import Kind
+from evergreen.ledger.reasons import Kind
 from evergreen.registry.client import WAY_ON
 from evergreen.warehouse.connection import Connection, fetch
 

@@ -19,8 +19,8 @@ from evergreen.errors import Reason, TerminalError
 from evergreen.registry import identity
 from evergreen.registry.artifacts import fetched, kept
 from evergreen.registry.client import WAY_ON, client, guarded
+from evergreen.registry.encoding import Encoded, Encoding, encode
 from evergreen.spec import ModelSpec
-from evergreen.training.encode import Encoded, Encoding, encode
 from evergreen.warehouse.connection import connect
 
 log = logging.getLogger(__name__)

@@ -19,10 +19,10 @@ import pandas as pd
 import xgboost as xgb
 
 from evergreen.errors import EvergreenError, TransientError
-from evergreen.monitoring.reference import Reference
+from evergreen.reference.reference import Reference
+from evergreen.registry.encoding import Encoding
 from evergreen.registry.models import ENCODING_FILE, MODEL_FILE, LoadedModel
 from evergreen.replay.state import PREDICTED, Step
-from evergreen.training.encode import Encoding
 
 ERROR_FILE = "error.json"
 PARAMS_FILE = "params.json"

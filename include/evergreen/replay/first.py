@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 
 from evergreen.errors import Reason, TerminalError
-from evergreen.monitoring import windows
+from evergreen.reference import calendar
 from evergreen.spec import ModelSpec, Specs
-from evergreen.training.split import read, split
-from evergreen.warehouse import snapshot
+from evergreen.training.data.split import read, split
+from evergreen.warehouse.features import snapshot
 
 TOO_EARLY = (Reason.NO_ROWS, Reason.TOO_FEW_ROWS, Reason.ONE_CLASS)
 
@@ -33,7 +33,7 @@ def require(specs: Specs, model: ModelSpec, begin: datetime, end: datetime) -> N
         if problem is None:
             return
         length = model.monitoring.window
-        later = [w.start for w in windows.complete(length, begin, end)][1:]
+        later = [w.start for w in calendar.complete(length, begin, end)][1:]
         low, high = 0, len(later)
         while low < high:  # rows only become more
             middle = (low + high) // 2

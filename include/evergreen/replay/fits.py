@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import xgboost as xgb
 
+from evergreen.registry.encoding import Encoding
 from evergreen.replay.checkpoint import replace_whole, write_json
 from evergreen.spec import ModelSpec
-from evergreen.training import fit
-from evergreen.training.encode import Encoding
-from evergreen.training.fit import Fitted
-from evergreen.training.local import Boosted, Labelled
-from evergreen.training.machine import Machine
+from evergreen.training.fitting import fit
+from evergreen.training.fitting.fit import Fitted
+from evergreen.training.fitting.local import Boosted, Labelled
+from evergreen.training.fitting.machine import Machine
 
 
 class Fits:

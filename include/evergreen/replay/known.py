@@ -10,10 +10,11 @@ import pandas as pd
 import pyarrow as pa
 from psycopg2 import sql
 
-from evergreen.monitoring import measure, reads
-from evergreen.monitoring.windows import Facts, Window
+from evergreen.monitoring.windows import measure, reads
+from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.reference.calendar import Window
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse import arrow, features, views
+from evergreen.warehouse.features import arrow, feature_query, views
 
 
 class Known:
@@ -34,7 +35,7 @@ class Known:
         """The rows of a window (`arrow.feature_schema` with entity), by event time and key."""
         if window.start not in self._read:
             query = sql.SQL("SELECT * FROM ({rows}) AS f ORDER BY _hash, _key LIMIT {limit}").format(
-                rows=features.feature_query(
+                rows=feature_query.feature_query(
                     self._model,
                     window.start,
                     min(window.end, self.as_of),

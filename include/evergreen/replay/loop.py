@@ -12,14 +12,26 @@ import pyarrow as pa
 
 from evergreen import registry
 from evergreen.errors import Reason, TerminalError
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring import estimate, gate, judge, late, performance, policy, reads, waking, windows
-from evergreen.monitoring.estimate import Estimator
-from evergreen.monitoring.judgement import Judgement, Status
-from evergreen.monitoring.reference import Reference
-from evergreen.monitoring.reign import begun
-from evergreen.monitoring.windows import Facts, Window
-from evergreen.registry.watched import watched
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.trigger import policy, waking
+from evergreen.monitoring.windows import (
+    due_windows,
+    estimate,
+    judge,
+    late_labels,
+    performance,
+    readiness,
+    reads,
+)
+from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.estimate import Estimator
+from evergreen.monitoring.windows.judgement import Judgement, Status
+from evergreen.reference import calendar
+from evergreen.reference.calendar import Window
+from evergreen.reference.reference import Reference
+from evergreen.registry.in_office import begun
+from evergreen.registry.under_watch import watched
 from evergreen.replay import watching
 from evergreen.replay.checkpoint import Folder
 from evergreen.replay.known import Known, known
@@ -64,7 +76,7 @@ class Loop:
         count = 0
         length = self.model.monitoring.window
         for content, rows in self.folder.read():
-            starts = rows["_time"].map(lambda t: windows.window_of(t, length).start)
+            starts = rows["_time"].map(lambda t: calendar.window_of(t, length).start)
             self.state.absorb(content, rows, starts)
             count += 1
         return count
@@ -155,8 +167,8 @@ class Loop:
     def _earliest(self, as_of: datetime) -> datetime:
         """Start of the oldest window that is looked at."""
         length, delay = self.model.monitoring.window, self.model.label.delay
-        first = windows.window_of(self.begin - delay, length).start
-        return max(first, windows.oldest(length, as_of, delay))
+        first = calendar.window_of(self.begin - delay, length).start
+        return max(first, due_windows.oldest(length, as_of, delay))
 
     def _score(self, step: Step, there: Known) -> reads.Counted:
         """Predict what has arrived and was not predicted; the champion before, while it is watched, in the shadow."""
@@ -204,9 +216,9 @@ class Loop:
         reign = self._reign(champion)
         reference = self._reference(champion.version)
         model, length, as_of = self.model, self.model.monitoring.window, step.as_of
-        found = windows.candidates(length, reign, self.state.first_scored, as_of, model.label.delay)
-        judged_before = self.state.newest(None, windows.oldest(length, as_of, model.label.delay))
-        waits = late.waiting(model, judged_before, champion.version, reign, as_of)
+        found = due_windows.candidates(length, reign, self.state.first_scored, as_of, model.label.delay)
+        judged_before = self.state.newest(None, due_windows.oldest(length, as_of, model.label.delay))
+        waits = late_labels.waiting(model, judged_before, champion.version, reign, as_of)
         start, _ = judge.span(model, [*found, *(j.window for j in waits)], as_of)
         facts = {
             begin: self._facts(begin, as_of, *held)
@@ -223,7 +235,7 @@ class Loop:
                 Status.OK, here.rows, 0, here.labelled, mlflow_run=champion.run_id, scored=here.scored,
             )  # fmt: skip
             if held:
-                judged = gate.held_back(judged, held)
+                judged = readiness.held_back(judged, held)
             else:
                 rows = self._rows(step, there, window, here)
                 # As the live judge: an estimate stands only in for labels that are not in.
@@ -232,12 +244,12 @@ class Loop:
                 judged, columns, worse = judge.measured(model, reference, judged, here, rows, estimator)
                 judged = judge.concluded(judged, columns, worse, rows)
             self.state.judge(step, judged)
-        room = max(0, windows.MOST_PER_RUN - len(due.windows))
-        for before in late.due(model, waits, feed.facts)[:room]:
+        room = max(0, due_windows.MOST_PER_RUN - len(due.windows))
+        for before in late_labels.due(model, waits, feed.facts)[:room]:
             here = facts[before.window_start]
             rows = self._rows(step, there, before.window, here)
             against = self._reference(before.version)
-            self.state.judge(step, late.again(model, against, before, here, rows, feed.newest, as_of))
+            self.state.judge(step, late_labels.again(model, against, before, here, rows, feed.newest, as_of))
         needed = {champion.version, *(j.version for j in waits)}
         self._references = {v: r for v, r in self._references.items() if v in needed}
 

@@ -10,9 +10,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from evergreen.replay.asked import Asked
 from evergreen.replay.checkpoint import replace_whole, write_json
 from evergreen.replay.picture import draw
+from evergreen.replay.request import Asked
 from evergreen.replay.result import Outcome
 from evergreen.spec import LARGER_IS_BETTER, format_duration, metric_name
 

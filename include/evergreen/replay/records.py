@@ -7,8 +7,9 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring.judgement import (
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.windows.judgement import (
     ColumnResult,
     Judgement,
     MetricResult,

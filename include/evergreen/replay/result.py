@@ -12,15 +12,16 @@ import pandas as pd
 from psycopg2 import sql
 
 from evergreen.errors import TerminalError
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring.judgement import Judgement, Status
-from evergreen.monitoring.windows import Window, window_of
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
+from evergreen.metrics.metric_values import compute
+from evergreen.monitoring.windows.judgement import Judgement, Status
+from evergreen.reference.calendar import Window, window_of
 from evergreen.replay import records
-from evergreen.replay.asked import Asked
 from evergreen.replay.checkpoint import Folder
+from evergreen.replay.request import Asked
 from evergreen.spec import ModelSpec
-from evergreen.training.metrics import compute
-from evergreen.warehouse import arrow, features, views
+from evergreen.warehouse.features import arrow, feature_query, views
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,9 @@ def _labels(asked: Asked) -> pd.DataFrame:
             query = sql.SQL(
                 "SELECT _key, _label FROM ({rows}) AS f ORDER BY _hash, _key LIMIT {limit}"
             ).format(
-                rows=features.feature_query(model, window.start, window.end, labelled=True, ordered=False),
+                rows=feature_query.feature_query(
+                    model, window.start, window.end, labelled=True, ordered=False
+                ),
                 limit=sql.Literal(model.monitoring.sample_rows),
             )
             names = ["_key", "_label"]

@@ -17,13 +17,13 @@ import evergreen
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.replay import checkpoint, first, output, result
-from evergreen.replay.asked import Asked, ask
 from evergreen.replay.checkpoint import ERROR_FILE, locked
 from evergreen.replay.progress import Progress
+from evergreen.replay.request import Asked, ask
 from evergreen.replay.result import Outcome
 from evergreen.replay.worker import loop_of
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse import kept
+from evergreen.warehouse.storage import progress_store
 
 POLL_S = 0.5
 
@@ -80,8 +80,8 @@ def replay(
             raise TransientError(
                 f"another process runs the replay in {asked.folder}; wait for it, or end it", Reason.BUSY
             )
-        kept.fetch_folder(asked.folder, checkpoint.ends_step)
-        sender = kept.Sender(asked.folder, checkpoint.is_kept, checkpoint.ends_step)
+        progress_store.fetch_folder(asked.folder, checkpoint.ends_step)
+        sender = progress_store.Sender(asked.folder, checkpoint.is_kept, checkpoint.ends_step)
         asked = asked.with_finished()
         asked.write()
         for policy, spec in asked.policies:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring.judgement import Judgement
-from evergreen.monitoring.windows import Window
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.windows.judgement import Judgement
+from evergreen.reference.calendar import Window
 from evergreen.registry.champions import Champion, champion_of
 from evergreen.replay import records
 

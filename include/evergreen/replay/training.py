@@ -8,20 +8,22 @@ from typing import Any
 
 from evergreen import registry
 from evergreen.errors import TerminalError
-from evergreen.ledger import WITHOUT_DRIFT, Decision, Kind, model_subject
+from evergreen.ledger import Decision, model_subject
+from evergreen.ledger.reasons import WITHOUT_DRIFT, Kind, RulingReason
+from evergreen.promotion import ruling
 from evergreen.replay.checkpoint import Folder
 from evergreen.replay.fits import Fits
 from evergreen.replay.state import State, Step
 from evergreen.spec import ModelSpec, Specs
-from evergreen.training import machine, ruling, scratch
-from evergreen.training.evaluate import Judged, evaluate
-from evergreen.training.outcome import worse_than_naive
+from evergreen.spec.hashes import spec_document, spec_hash, training_hash
+from evergreen.training.data import scratch
+from evergreen.training.fitting import machine
+from evergreen.training.gate.evaluate import Judged, evaluate
+from evergreen.training.gate.past_holdouts import KINDS, realised
 from evergreen.training.plan import Plan
-from evergreen.training.provenance import spec_document, spec_hash, training_hash
-from evergreen.training.realised import KINDS, realised
-from evergreen.training.verdict import RulingReason
-from evergreen.training.version import finalise, reference_of
-from evergreen.warehouse import snapshot
+from evergreen.training.record.outcome import worse_than_naive
+from evergreen.training.record.version import finalise, reference_of
+from evergreen.warehouse.features import snapshot
 
 
 class Trainer:

@@ -6,12 +6,14 @@ import pandas as pd
 import pyarrow as pa
 
 from evergreen import registry
-from evergreen.ledger import Decision, Kind, model_subject
-from evergreen.monitoring import after_promotion, superseded, windows
-from evergreen.monitoring.after_promotion import Seen
+from evergreen.ledger import Decision, model_subject
+from evergreen.ledger.reasons import Kind
+from evergreen.promotion import after_promotion, superseded
+from evergreen.promotion.after_promotion import Seen
+from evergreen.promotion.rollback import about
+from evergreen.reference import calendar
 from evergreen.registry.champions import succession
-from evergreen.registry.rollback import about
-from evergreen.registry.watched import Watched, watched
+from evergreen.registry.under_watch import Watched, watched
 from evergreen.replay.known import Known
 from evergreen.replay.state import RUN, State, Step
 from evergreen.spec import ModelSpec
@@ -80,7 +82,7 @@ def _seen(
         return Seen(0, problem=found.alone, comparable=False), 0.0
     mature = there.as_of - model.label.delay
     parts, mine, both = [], 0, 0
-    for window in windows.complete(model.monitoring.window, champion.trained_until, there.as_of):
+    for window in calendar.complete(model.monitoring.window, champion.trained_until, there.as_of):
         new, old = state.predicted(window.start), state.predicted(window.start, shadow=True)
         if new.empty:
             continue

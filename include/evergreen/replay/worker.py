@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from evergreen.errors import EvergreenError, TerminalError
-from evergreen.replay.asked import Asked, cost
 from evergreen.replay.checkpoint import Folder, locked
 from evergreen.replay.loop import Loop
 from evergreen.replay.policies import Kind, Policy, moments
+from evergreen.replay.request import Asked, cost
 from evergreen.spec import ModelSpec
 
 log = logging.getLogger(__name__)

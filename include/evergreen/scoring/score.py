@@ -26,13 +26,14 @@ from psycopg2 import sql
 
 from evergreen import ledger, registry
 from evergreen.errors import Reason, TerminalError
-from evergreen.registry.watched import watched
+from evergreen.registry.under_watch import watched
 from evergreen.scoring import shadow
 from evergreen.scoring.shadow import Shadow, Shadowed
 from evergreen.scoring.writer import SERVED, SHADOW, Part, Writer
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse import arrow, features, planner, views
+from evergreen.warehouse import planner
 from evergreen.warehouse.connection import connect
+from evergreen.warehouse.features import arrow, feature_query, views
 
 log = logging.getLogger(__name__)
 
@@ -122,15 +123,15 @@ def score(
         loaded = registry.load(model, champion.version)
         conn.commit()
         reader = stack.enter_context(views.reading(specs, model, as_of, timeout_s=STATEMENT_TIMEOUT_S))
-        types = features.types(reader)
+        types = feature_query.types(reader)
         seen = loaded.seen_by(model)
-        _require_features(seen, champion, features.lacking(seen, types, loaded.categories))
+        _require_features(seen, champion, feature_query.lacking(seen, types, loaded.categories))
         under = watched(model, changes)
         beside = Shadow(model, under, seen, types) if under and shadow.active(under, as_of) else None
         previous = beside.version if beside and beside.there else None
         if beside is not None:
             seen = beside.seen
-        query = features.feature_query(seen, first, last, ordered=False)
+        query = feature_query.feature_query(seen, first, last, ordered=False)
         schema = pa.schema([f for f in arrow.feature_schema(seen) if f.name not in ("_hash", "_label")])
         todo = _unscored(query, schema, champion, previous, (first, last), by_any=not chosen)
         if previous is not None:

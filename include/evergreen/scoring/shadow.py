@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from evergreen import registry
 from evergreen.errors import EvergreenError
-from evergreen.registry.watched import Watched
+from evergreen.registry.encoding import Encoding
+from evergreen.registry.under_watch import Watched
 from evergreen.spec import ModelSpec
-from evergreen.training.encode import Encoding
-from evergreen.warehouse import features
+from evergreen.warehouse.features import feature_query
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Shadow:
         except EvergreenError as error:
             self._stop(str(error))
             return
-        lacks = features.lacking(loaded.seen_by(model), types, loaded.categories)
+        lacks = feature_query.lacking(loaded.seen_by(model), types, loaded.categories)
         if lacks := lacks | _otherwise(loaded.encoding, seen):
             self._stop(f"it needs the features {', '.join(lacks)}, which it cannot read ({_told(lacks)})")
             return

@@ -4,7 +4,7 @@
 what is not: a bad file disables itself, never its neighbours. Every mistake of a file is reported at once,
 each with file, field, value and remedy. `load_model` and `load_dataset` read only the files of one. What only the
 database can tell (a column that the feature query does not return, SQL that does not run) is checked by
-`evergreen.warehouse.features.check`.
+`evergreen.warehouse.features.feature_query.check`.
 """
 
 from evergreen.spec.column import Column, ColumnType

@@ -1,6 +1,6 @@
 """The parts of an SQL text that are no SQL: comments and quoted texts, by PostgreSQL's rules (its manual, 4.1).
 
-What a query means only PostgreSQL tells (`evergreen.warehouse.views`); this is for what is said about a text without it.
+What a query means only PostgreSQL tells (`evergreen.warehouse.features.views`); this is for what is said about a text without it.
 """
 
 from __future__ import annotations

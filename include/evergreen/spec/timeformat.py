@@ -1,6 +1,6 @@
 """How a file writes a time: strptime's directives, or an epoch; strict, in English whatever the machine's language.
 
-A format becomes one regular expression with a named group for each part. `evergreen.warehouse.localtime` makes times
+A format becomes one regular expression with a named group for each part. `evergreen.warehouse.files.localtime` makes times
 of what the groups hold.
 """
 

@@ -8,11 +8,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from evergreen import settings
-from evergreen.alerting import answered, silences
-from evergreen.alerting.answered import Waiting
-from evergreen.alerting.silences import Silence
-from evergreen.alerting.unsent import Unsent, unsent
+from evergreen.alerting.content import answered_drifts
+from evergreen.alerting.content.answered_drifts import Waiting
 from evergreen.errors import EvergreenError
+from evergreen.incidents import silences
+from evergreen.incidents.silences import Silence
+from evergreen.incidents.unsent import Unsent, unsent
 from evergreen.spec import load_specs
 from evergreen.spec.environment import environment_problems
 from evergreen.stack.layout import StackError
@@ -26,7 +27,7 @@ def lines(home: Path | str | None = None) -> list[str]:
     """The silences in force, the drifts that wait for a person and the mails that wait to be sent, as lines for a terminal; none where the warehouse is not up."""
     try:
         with connect(environment(home)["EVERGREEN_WAREHOUSE_URL"], timeout_s=10) as conn:
-            found, mails, drifts = silences.active(conn), unsent(conn), answered.waiting(conn)
+            found, mails, drifts = silences.active(conn), unsent(conn), answered_drifts.waiting(conn)
     except (EvergreenError, KeyError):
         return []
     return [*_silenced(found), *_given_up(drifts), *_waiting([m for m in mails if not m.silenced])]
@@ -53,7 +54,7 @@ def specs(home: Path | str | None = None) -> list[str]:
 def silence(
     home: Path | str | None = None, *, model: str = "", dataset: str = "", until: str = "", reason: str = ""
 ) -> str:
-    """Silence a model, a dataset or both; `until` and `reason` as `evergreen.alerting.silences.silence` takes them.
+    """Silence a model, a dataset or both; `until` and `reason` as `evergreen.incidents.silences.silence` takes them.
 
     Returns:
         What was done, in words.

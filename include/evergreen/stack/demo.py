@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from evergreen import ledger, settings
-from evergreen.alerting import spec_problems
+from evergreen.alerting.letters import spec_problems
 from evergreen.errors import EvergreenError, Reason, TerminalError, TransientError
-from evergreen.feeds import story as stories
+from evergreen.feeds import catalogue
+from evergreen.ledger import reasons
 from evergreen.spec import load_specs
 from evergreen.stack import control
 from evergreen.stack.airflow_api import AirflowApi
@@ -102,7 +103,7 @@ def train_first(api: AirflowApi, as_of: datetime, say: Callable[[str], None]) ->
     for model, run in runs.items():
         api.wait(f"train__{model}", run)
         with connect() as conn:
-            found = ledger.find(conn, ledger.model_subject(model), (ledger.Kind.PROMOTED,), limit=1)
+            found = ledger.find(conn, ledger.model_subject(model), (reasons.Kind.PROMOTED,), limit=1)
         if not found:
             raise TerminalError(
                 f"{model}: no champion after run {run}; see the run in the Airflow UI", Reason.NO_CHAMPION
@@ -132,7 +133,7 @@ def settle_week(api: AirflowApi, delivery: Any, say: Callable[[str], None]) -> N
 
     def answered() -> ledger.Decision | None:
         with connect() as conn:
-            kinds = (ledger.Kind.PROMOTED, ledger.Kind.REJECTED)
+            kinds = (reasons.Kind.PROMOTED, reasons.Kind.REJECTED)
             found = ledger.find(conn, ledger.model_subject(MODEL), kinds, limit=1)
         return found[0] if found and waiting[0].id in found[0].answers else None
 
@@ -204,8 +205,8 @@ def outcome(
         say: is told where things are.
         mails: where the e-mails can be read.
     """
-    from evergreen.alerting.history import timeline_rows, timeline_text
-    from evergreen.alerting.pictures import timeline_png
+    from evergreen.alerting.content.history import timeline_rows, timeline_text
+    from evergreen.alerting.pictures.timeline import timeline_png
 
     specs = load_specs(settings.SPECS.path())
     with connect() as conn:
@@ -216,8 +217,8 @@ def outcome(
         picture = folder / f"{story.name}.png"
         picture.write_bytes(timeline_png(conn, specs.models[MODEL], title=f"{MODEL} on {story.name}"))
         kinds = {d.kind.value for d in ledger.find(conn)}
-        alerts = ledger.find(conn, ledger.model_subject(MODEL), (ledger.Kind.RETRAIN_REQUESTED,))
-        promoted = ledger.find(conn, ledger.model_subject(MODEL), (ledger.Kind.PROMOTED,))
+        alerts = ledger.find(conn, ledger.model_subject(MODEL), (reasons.Kind.RETRAIN_REQUESTED,))
+        promoted = ledger.find(conn, ledger.model_subject(MODEL), (reasons.Kind.PROMOTED,))
         count = fetch(
             conn,
             "SELECT count(*) FILTER (WHERE sent_at IS NOT NULL) AS sent, count(*) AS n FROM evergreen.mail",
@@ -343,7 +344,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     say, layout = Progress(), Layout.of(args.home)
     try:
-        story = stories.get(args.data)
+        story = catalogue.get(args.data)
         api = prepare(layout, say)
         tell_story(api, story, layout.home / "landing" / DATASET, say)
         missing = outcome(story, layout.home / "demo", say)

@@ -11,8 +11,9 @@ from evergreen.spec import load_specs
 from evergreen.stack.layout import StackError
 from evergreen.stack.variables import environment
 from evergreen.validation import batch_rows
-from evergreen.warehouse import landings, store
 from evergreen.warehouse.connection import connect
+from evergreen.warehouse.files import landing_store
+from evergreen.warehouse.storage import bucket
 
 MOST_LINES = 20
 
@@ -37,10 +38,10 @@ def lines(home: Path | str | None = None) -> list[str]:
     now = datetime.now(timezone.utc)
     for name, dataset in datasets.items():
         try:
-            source = store.of(settings.below(root, dataset.source.folder or name))
+            source = bucket.of(settings.below(root, dataset.source.folder or name))
             if isinstance(source, Path) and not dataset.source.folder and not source.exists():
                 continue  # the first ingest makes it
-            waits = landings.waits(dataset, source, taken[name], now)
+            waits = landing_store.waits(dataset, source, taken[name], now)
         except EvergreenError as error:
             found.append(str(error))
             continue

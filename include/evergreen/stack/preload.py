@@ -15,12 +15,12 @@ from importlib import import_module
 log = logging.getLogger(__name__)
 
 TASKS = (
-    "evergreen.alerting.approval_page", "evergreen.alerting.compose", "evergreen.alerting.failures",
-    "evergreen.alerting.outbox", "evergreen.alerting.silences", "evergreen.alerting.weekly", "evergreen.connections", "evergreen.lineage",
+    "evergreen.alerting.approval_page", "evergreen.alerting.compose", "evergreen.incidents.failures",
+    "evergreen.incidents.outbox", "evergreen.incidents.silences", "evergreen.alerting.weekly", "evergreen.airflow_connections", "evergreen.lineage",
     "evergreen.monitoring.monitor",
-    "evergreen.monitoring.policy", "evergreen.registry.rollback", "evergreen.replay.run", "evergreen.scoring.score", "evergreen.training.plan",
-    "evergreen.training.promote", "evergreen.training.train", "evergreen.validation.ingest", "evergreen.warehouse.features", "evergreen.warehouse.landings",
-    "evergreen.warehouse.snapshot", "evergreen.warehouse.snapshot_store",
+    "evergreen.monitoring.trigger.policy", "evergreen.promotion.rollback", "evergreen.replay.run", "evergreen.scoring.score", "evergreen.training.plan",
+    "evergreen.promotion.settlement", "evergreen.training.train", "evergreen.validation.ingest", "evergreen.warehouse.features.feature_query", "evergreen.warehouse.files.landing_store",
+    "evergreen.warehouse.features.snapshot", "evergreen.warehouse.features.snapshot_store",
 )  # fmt: skip
 """What the tasks in dags/ import; each brings its libraries."""
 

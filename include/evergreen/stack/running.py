@@ -13,7 +13,8 @@ import requests
 
 from evergreen import ledger, settings
 from evergreen.errors import EvergreenError, TransientError
-from evergreen.ledger import Decision, Kind
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
 from evergreen.spec import Specs, load_specs
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.layout import StackError

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from evergreen import ledger
-from evergreen.ledger import Decision, TriggerReason
+from evergreen.ledger import Decision, reasons
+from evergreen.ledger.reasons import TriggerReason
 from evergreen.warehouse.connection import Connection
 
 
@@ -53,4 +54,4 @@ def answers_drift(conn: Connection, requests: Sequence[int]) -> bool:
         requests: ids of the requests that the training answers; one that the ledger does not hold excuses nothing.
     """
     asked = ledger.find(conn, ids=requests) if requests else []
-    return any(request.reason not in ledger.WITHOUT_DRIFT for request in asked)
+    return any(request.reason not in reasons.WITHOUT_DRIFT for request in asked)

@@ -17,33 +17,24 @@ from evergreen.errors import EvergreenError, Reason, TransientError
 from evergreen.registry import identity
 from evergreen.registry.models import DIGEST_TAG, MODEL_FILE, SPEC_FILE
 from evergreen.spec import ModelSpec, Specs
-from evergreen.training import machine, record, scratch
-from evergreen.training.evaluate import Again, Judged, evaluate
-from evergreen.training.fit import parameters
-from evergreen.training.leaderboard import TABLE_FILE
-from evergreen.training.outcome import Outcome
+from evergreen.spec.hashes import spec_document, spec_hash, training_hash
+from evergreen.training.data import scratch
+from evergreen.training.data.rows import Rows, opened
+from evergreen.training.data.split import moment
+from evergreen.training.fitting import machine
+from evergreen.training.fitting.fit import parameters
+from evergreen.training.gate.evaluate import Again, Judged, evaluate
+from evergreen.training.gate.past_holdouts import KINDS, realised
 from evergreen.training.plan import answers_drift
-from evergreen.training.provenance import (
-    git_commit,
-    library_versions,
-    spec_document,
-    spec_hash,
-    training_hash,
-)
-from evergreen.training.realised import KINDS, realised
-from evergreen.training.rows import Rows, opened
-from evergreen.training.split import moment
-from evergreen.training.version import (
-    REFERENCE,
-    Final,
-    finalise,
-    write_model_files,
-    write_run_files,
-)
-from evergreen.warehouse import snapshot_store
+from evergreen.training.record import tracking
+from evergreen.training.record.outcome import Outcome
+from evergreen.training.record.provenance import git_commit, library_versions
+from evergreen.training.record.version import REFERENCE, Final, finalise, write_model_files, write_run_files
+from evergreen.training.search.leaderboard import TABLE_FILE
 from evergreen.warehouse.connection import Connection, connect, fetch
-from evergreen.warehouse.disk import room
-from evergreen.warehouse.snapshot import Snapshot, write_seen
+from evergreen.warehouse.features import snapshot_store
+from evergreen.warehouse.features.snapshot import Snapshot, write_seen
+from evergreen.warehouse.storage.full_disk import room
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +80,8 @@ def train(
         scratch.folder(Path(snapshot.path).parent) as work,
         scratch.own_temporaries(work),
     ):
-        record.sweep(model, run_id, at_work)
-        done = record.earlier(model, run_id)
+        tracking.sweep(model, run_id, at_work)
+        done = tracking.earlier(model, run_id)
         if done is not None:
             log.info("%s: %s was trained already, version %s", model.name, run_id, done.version)
             return done
@@ -104,7 +95,7 @@ def train(
             "evergreen.git_commit": commit or git_commit() or "none",
             **({"evergreen.code_commit": git_commit() or "none"} if commit else {}),
         }
-        mlflow_run = record.begin(model, run_id, as_of, tags)
+        mlflow_run = tracking.begin(model, run_id, as_of, tags)
         try:
             with connect() as conn:
                 champion = registry.champion(conn, model.name, repair=False)
@@ -134,10 +125,10 @@ def train(
                 "snapshot.end": snapshot.end,
                 "champion_version": champion.version if champion else None,
             }
-            record.parameters(mlflow_run, told | _told(model, judged, final, tags))
+            tracking.parameters(mlflow_run, told | _told(model, judged, final, tags))
             model_id, sums, error_limit = _log_files(model, snapshot, judged, final, document, mlflow_run)
             digest = identity.digest_of(sums)
-            record.measured(mlflow_run, model_id, _measured(judged))
+            tracking.measured(mlflow_run, model_id, _measured(judged))
             version = None
             if not dry_run:
                 # Without the connection the lock is gone, and another try may be at work.
@@ -145,11 +136,11 @@ def train(
                 more = {
                     "evergreen.gate": judged.verdict.reason.value,
                     DIGEST_TAG: sums[MODEL_FILE],
-                    **record.tag_files(mlflow_run, sums),
+                    **tracking.tag_files(mlflow_run, sums),
                 }
                 with connect() as conn:
                     beyond = identity.highest(conn, model.name)
-                version = record.register(model, mlflow_run, model_id, as_of, run_id, tags | more, beyond)
+                version = tracking.register(model, mlflow_run, model_id, as_of, run_id, tags | more, beyond)
             outcome = Outcome(
                 model=model.name,
                 run_id=run_id,
@@ -177,10 +168,10 @@ def train(
                 choice=judged.choice.summary(),
                 error_limit=error_limit,
             )
-            record.finish(mlflow_run, outcome)
+            tracking.finish(mlflow_run, outcome)
         except Exception as error:
             with suppress(EvergreenError):
-                record.fail(mlflow_run, f"{type(error).__name__}: {error}")
+                tracking.fail(mlflow_run, f"{type(error).__name__}: {error}")
             raise
     return outcome
 
@@ -298,8 +289,8 @@ def _log_files(
         error_limit = write_run_files(model, snapshot, judged, final, document, run_files)
         registry.log_files(mlflow_run, run_files)
         if judged.choice.board is not None:
-            record.show_table(mlflow_run, TABLE_FILE)
-        model_id = record.model_files(
+            tracking.show_table(mlflow_run, TABLE_FILE)
+        model_id = tracking.model_files(
             mlflow_run, final.booster, final.encoding, write_model_files(judged, final, model_files)
         )
         final.booster.save_model(model_files / MODEL_FILE)

@@ -10,7 +10,7 @@ from evergreen.errors import Reason, TransientError
 from evergreen.spec import DatasetSpec
 from evergreen.validation.outcome import State
 from evergreen.warehouse.connection import Connection, fetch
-from evergreen.warehouse.landing import LandedFile, Stamp
+from evergreen.warehouse.files.landing import LandedFile, Stamp
 
 # Behind every batch that there is.
 _LAST = sql.SQL(

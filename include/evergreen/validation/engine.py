@@ -29,9 +29,9 @@ from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.spec import DatasetSpec
 from evergreen.validation import failing
 from evergreen.validation.suite import Rule
+from evergreen.warehouse.batches.staging import Finding, table
 from evergreen.warehouse.connection import Connection
-from evergreen.warehouse.failure import SAMPLES, Failure, sample_of
-from evergreen.warehouse.staging import Finding, table
+from evergreen.warehouse.files.failure import SAMPLES, Failure, sample_of
 
 _LOST = ("OperationalError", "InterfaceError")
 

@@ -19,32 +19,24 @@ from typing import Any
 import psycopg2
 
 from evergreen import ledger
-from evergreen.alerting import corrections, quarantines
 from evergreen.errors import Reason, TerminalError
-from evergreen.ledger import Decision, Kind
+from evergreen.incidents import corrections, quarantines
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
 from evergreen.spec import DatasetSpec
 from evergreen.spec.problem import printable
 from evergreen.validation import batch_rows, engine, suite
 from evergreen.validation.outcome import Asked, BatchOutcome, Counts, State
-from evergreen.warehouse import (
-    bulk,
-    correction,
-    deleted,
-    equal_rows,
-    examples,
-    landing,
-    landings,
-    publish,
-    staging,
-)
-from evergreen.warehouse import held as held_rows
+from evergreen.warehouse.batches import bulk, correction, deleted, equal_rows, examples, publish, staging
+from evergreen.warehouse.batches import held as held_rows
+from evergreen.warehouse.batches.correction import Corrected
+from evergreen.warehouse.batches.staging import Finding, Staged
 from evergreen.warehouse.connection import Connection, connect, fetch
-from evergreen.warehouse.correction import Corrected
-from evergreen.warehouse.failure import Failure, UnreadableError
-from evergreen.warehouse.landing import LandedFile
-from evergreen.warehouse.lines import lines_of
-from evergreen.warehouse.staging import Finding, Staged
-from evergreen.warehouse.store import Place
+from evergreen.warehouse.files import landing, landing_store
+from evergreen.warehouse.files.failure import Failure, UnreadableError
+from evergreen.warehouse.files.landing import LandedFile
+from evergreen.warehouse.files.lines import lines_of
+from evergreen.warehouse.storage.bucket import Place
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +98,7 @@ def ingest(
     """
     if as_of.tzinfo is None:
         raise ValueError(f"as_of {as_of} has no time zone")
-    source = folder or landings.place_of(dataset)
+    source = folder or landing_store.place_of(dataset)
     waiting: list[BatchOutcome] = []
     with alone(dataset) as conn, ExitStack() as stack:
         swept = staging.sweep(conn, dataset)
@@ -116,7 +108,9 @@ def ingest(
         conn.commit()
         if swept:
             log.warning("%s: swept what a crashed run left in staging: %s", dataset.name, ", ".join(swept))
-        files = stack.enter_context(closing(landings.find(dataset, source, decided, now or _clock(conn))))
+        files = stack.enter_context(
+            closing(landing_store.find(dataset, source, decided, now or _clock(conn)))
+        )
         for file in files:
             if file.waiting:
                 log.warning("%s: %s is left for the next run: %s", dataset.name, file.name, file.waiting)

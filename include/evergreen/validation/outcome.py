@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from evergreen.warehouse.failure import Failure
+from evergreen.warehouse.files.failure import Failure
 
 State = Literal["published", "quarantined", "waiting"]
 

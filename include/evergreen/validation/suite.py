@@ -1,6 +1,6 @@
 """The expectations of a dataset: what its spec says about columns, as Great Expectations, and its own ones.
 
-What cannot be asked of a text (is it a number at all?) is asked before, in `evergreen.warehouse.staging`.
+What cannot be asked of a text (is it a number at all?) is asked before, in `evergreen.warehouse.batches.staging`.
 """
 
 from __future__ import annotations

@@ -16,21 +16,23 @@ from pathlib import PurePath
 from typing import Any, Literal, get_args
 
 from evergreen import ledger, settings
-from evergreen.alerting import corrections
 from evergreen.errors import EvergreenError, Reason, TerminalError, TransientError
-from evergreen.ledger import Decision, Kind
+from evergreen.incidents import corrections
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
 from evergreen.spec import DatasetSpec
 from evergreen.validation import batch_rows
 from evergreen.validation.ingest import alone, decide
 from evergreen.validation.outcome import Asked
-from evergreen.warehouse import correction, landings, publish, staging
-from evergreen.warehouse import held as held_rows
+from evergreen.warehouse.batches import correction, publish, staging
+from evergreen.warehouse.batches import held as held_rows
+from evergreen.warehouse.batches.correction import Corrected
+from evergreen.warehouse.batches.staging import Staged
 from evergreen.warehouse.connection import Connection, fetch
-from evergreen.warehouse.correction import Corrected
-from evergreen.warehouse.failure import Failure, UnreadableError
-from evergreen.warehouse.landing import LandedFile
-from evergreen.warehouse.staging import Staged
-from evergreen.warehouse.store import Place, place
+from evergreen.warehouse.files import landing_store
+from evergreen.warehouse.files.failure import Failure, UnreadableError
+from evergreen.warehouse.files.landing import LandedFile
+from evergreen.warehouse.storage.bucket import Place, place
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +113,7 @@ def correct(
         raise TerminalError(f"{action!r} is no correction; there are: {', '.join(ACTIONS)}", Reason.BAD_SPEC)
     if not why:
         raise TerminalError("a correction needs a reason; fill the field Reason", Reason.BAD_SPEC)
-    source, keys_in = folder or landings.place_of(dataset), folder or place(settings.LANDING)
+    source, keys_in = folder or landing_store.place_of(dataset), folder or place(settings.LANDING)
     order = _Order(dataset, file.strip(), as_of, run_id, why, by or "not recorded", source, keys_in)
     with alone(dataset) as conn:
         if done := ledger.find(conn, dedupe_key=order.key):
@@ -160,7 +162,7 @@ def _require_newest(conn: Connection, order: _Order) -> None:
 def _judge_again(conn: Connection, order: _Order) -> Undone:
     dataset = order.dataset
     batch = _batch(conn, order, ("published", "quarantined", "withdrawn", "dismissed"))
-    with landings.named(dataset, order.source, batch["file"]) as file:
+    with landing_store.named(dataset, order.source, batch["file"]) as file:
         if file is None:
             raise TerminalError(
                 f"{batch['file']} is not in {order.source} as a file of {dataset.name}, so it cannot be judged again; put it back "
@@ -363,7 +365,7 @@ def _keys(conn: Connection, order: _Order) -> tuple[LandedFile, Staged]:
     source = dataset.source.model_copy(update={"pattern": glob.escape(order.file), "extra_columns": "ignore"})
     columns = {name: dataset.columns[name] for name in dataset.key}
     keyed = dataset.model_copy(update={"source": source, "columns": columns, "duplicates": "hold"})
-    with landings.named(keyed, order.keys_in, order.file) as file:
+    with landing_store.named(keyed, order.keys_in, order.file) as file:
         if file is None:
             raise TerminalError(f"there is no file {order.file} below {order.keys_in}", Reason.BAD_BATCH)
         failures = [file.problem] if file.problem else []

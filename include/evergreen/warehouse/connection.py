@@ -12,7 +12,7 @@ from psycopg2.extensions import parse_dsn
 
 from evergreen import settings
 from evergreen.errors import Reason, TransientError
-from evergreen.warehouse.disk import full
+from evergreen.warehouse.storage.full_disk import full
 
 __all__ = ["Connection", "connect", "fetch"]
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from matplotlib.axes import Axes
 
-from evergreen.alerting import pictures, trends, worst
-from evergreen.alerting.drawing import hollow
-from evergreen.ledger import Decision, Kind, append
+from evergreen.alerting.pictures import timeline, trends, worst_columns
+from evergreen.alerting.pictures.drawing import hollow
+from evergreen.ledger import Decision, append
+from evergreen.ledger.reasons import Kind
 from evergreen.spec import Specs, load_specs
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -119,7 +120,7 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
         drawn.append(list(y))
         hollow(axes, x, y, size)
 
-    for module in (pictures, trends, worst):
+    for module in (timeline, trends, worst_columns):
         monkeypatch.setattr(module, "hollow", record)
     return drawn
 

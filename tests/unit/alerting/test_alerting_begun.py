@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evergreen.alerting.begun import End, end_of
+from evergreen.incidents.unfinished_tasks import End, end_of
 
 
 @pytest.mark.parametrize(

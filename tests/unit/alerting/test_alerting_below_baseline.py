@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 import pytest
 
 from evergreen.spec import metric_name
-from evergreen.training.outcome import worse_than_naive
+from evergreen.training.record.outcome import worse_than_naive
 
 METRICS = {"challenger": {"rmse": 6.0}, "champion": {"rmse": 5.2}, "baseline": {"rmse": 4.1}}
 
@@ -44,10 +44,10 @@ def test_the_ledger_the_mail_and_the_digest_say_it(world, mlflow_url, start):
     from datetime import timedelta
 
     from evergreen.alerting.compose import compose
-    from evergreen.alerting.digest import digest
-    from evergreen.alerting.letter import Known
-    from evergreen.ledger import Kind
-    from evergreen.training.verdict import Check, GateReason, Verdict
+    from evergreen.alerting.content.letter import Known
+    from evergreen.alerting.letters.digest import digest
+    from evergreen.ledger.reasons import GateReason, Kind
+    from evergreen.training.gate.verdict import Check, Verdict
     from evergreen.warehouse.connection import connect, fetch
 
     world.land(start, 45)
@@ -86,9 +86,9 @@ def test_a_challenger_that_is_promoted_below_the_baseline_is_told(world, mlflow_
     from datetime import timedelta
 
     from evergreen.alerting.compose import compose
-    from evergreen.alerting.week import model_week
-    from evergreen.ledger import Kind
-    from evergreen.training.verdict import Check, GateReason, Verdict
+    from evergreen.alerting.content.week import model_week
+    from evergreen.ledger.reasons import GateReason, Kind
+    from evergreen.training.gate.verdict import Check, Verdict
     from evergreen.warehouse.connection import connect, fetch
 
     world.land(start, 45)
@@ -116,7 +116,7 @@ def test_a_watch_that_can_hardly_alarm_is_told_by_the_ledger_and_the_mail_of_the
     from datetime import timedelta
 
     from evergreen.alerting.compose import compose
-    from evergreen.monitoring import performance
+    from evergreen.monitoring.windows import performance
     from evergreen.warehouse.connection import connect, fetch
 
     told = "this limit cannot alarm before the served error is worse than that. With monitoring.window: 4d the limit would be 7"

@@ -12,12 +12,12 @@ from typing import Any
 import psycopg2
 import pytest
 
-from evergreen.alerting import given_up
 from evergreen.alerting.compose import KINDS, compose, recipients
-from evergreen.alerting.outbox import raise_incident
-from evergreen.ledger import Decision, Kind
+from evergreen.incidents.outbox import raise_incident
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import CONCLUSIVE, Kind
+from evergreen.monitoring.trigger import given_up
 from evergreen.spec import Specs
-from evergreen.training.verdict import CONCLUSIVE
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.migrate import migrate
 
@@ -270,7 +270,10 @@ def test_the_mail_that_asks_for_a_person_says_how_the_last_training_ended(
     assert f"Retraining did not help twice: a person must look. {lead}" in text
     assert ("The data of now" in text) is ("The data of now" in lead)
     assert steps in text.partition("A person must look:")[2]
-    assert "If it lasts, it is asked for again from 2026-05-01 on, or with 12,000 new rows; you get a mail" in text
+    assert (
+        "If it lasts, it is asked for again from 2026-05-01 on, or with 12,000 new rows; you get a mail"
+        in text
+    )
     assert "endings" not in text
 
 

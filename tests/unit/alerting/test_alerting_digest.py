@@ -11,14 +11,16 @@ from io import BytesIO
 import pytest
 from matplotlib.image import imread
 
-from evergreen.alerting import threads
-from evergreen.alerting.outbox import deliver, raise_incident, waiting
-from evergreen.alerting.silences import silence
-from evergreen.alerting.threads import News
-from evergreen.alerting.trends import estimates, trends_png
-from evergreen.alerting.week import model_week
+from evergreen.alerting.content.week import model_week
+from evergreen.alerting.delivery import deliver, waiting
+from evergreen.alerting.pictures.trends import estimates, trends_png
 from evergreen.alerting.weekly import SUBJECT, owe_digests
-from evergreen.ledger import Decision, Kind, append
+from evergreen.incidents import threads
+from evergreen.incidents.outbox import raise_incident
+from evergreen.incidents.silences import silence
+from evergreen.incidents.threads import News
+from evergreen.ledger import Decision, append
+from evergreen.ledger.reasons import Kind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 

@@ -7,10 +7,11 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from evergreen.alerting import failures
-from evergreen.alerting.outbox import deliver
+from evergreen.alerting.delivery import deliver
 from evergreen.errors import Reason
-from evergreen.ledger import Decision, Kind, find
+from evergreen.incidents import failures
+from evergreen.ledger import Decision, find
+from evergreen.ledger.reasons import Kind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 

@@ -11,12 +11,13 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from matplotlib.image import imread
 
-from evergreen.alerting import links
-from evergreen.alerting.history import reigns, timeline_rows, timeline_text, windows
-from evergreen.alerting.pictures import timeline_png, worst_columns_png
-from evergreen.alerting.week import model_week
-from evergreen.alerting.worst import worst_panels
-from evergreen.ledger import Decision, Kind
+from evergreen import links
+from evergreen.alerting.content.history import reigns, timeline_rows, timeline_text, windows
+from evergreen.alerting.content.week import model_week
+from evergreen.alerting.pictures.timeline import timeline_png, worst_columns_png
+from evergreen.alerting.pictures.worst_columns import worst_panels
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect
 

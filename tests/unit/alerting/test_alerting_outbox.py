@@ -19,8 +19,10 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from evergreen.alerting import compose
-from evergreen.alerting.outbox import deliver, one_line, raise_incident, storable, waiting
-from evergreen.ledger import Decision, Kind, find
+from evergreen.alerting.delivery import deliver, waiting
+from evergreen.incidents.outbox import one_line, raise_incident, storable
+from evergreen.ledger import Decision, find
+from evergreen.ledger.reasons import Kind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 

@@ -6,12 +6,13 @@ from datetime import datetime, timezone
 
 import pytest
 
-from evergreen.alerting import batches, challengers, drift
-from evergreen.alerting.letter import Known
-from evergreen.ledger import Decision, Kind
+from evergreen.alerting.content.letter import Known
+from evergreen.alerting.letters import batches, challengers, drift
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import GateReason, Kind
 from evergreen.spec import ModelSpec, Specs
-from evergreen.training.outcome import Outcome
-from evergreen.training.verdict import GateReason, Verdict
+from evergreen.training.gate.verdict import Verdict
+from evergreen.training.record.outcome import Outcome
 
 T = datetime(2024, 5, 6, tzinfo=timezone.utc)
 SAID = "the improvement over the champion is -2.00 %, with 95 % confidence at least -5.34 %; it must be more than 0.00 %"

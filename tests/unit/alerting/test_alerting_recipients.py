@@ -7,9 +7,10 @@ from smtplib import SMTPRecipientsRefused
 
 import pytest
 
-from evergreen.alerting import failures
-from evergreen.alerting.outbox import deliver, raise_incident
-from evergreen.alerting.unsent import unsent
+from evergreen.alerting.delivery import deliver
+from evergreen.incidents import failures
+from evergreen.incidents.outbox import raise_incident
+from evergreen.incidents.unsent import unsent
 from evergreen.spec import DatasetSpec, Specs
 from evergreen.spec.environment import environment_problems
 from evergreen.warehouse.connection import connect

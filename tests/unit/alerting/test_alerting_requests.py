@@ -6,15 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from evergreen.alerting import words
 from evergreen.alerting.compose import compose
-from evergreen.alerting.history import timeline_rows
-from evergreen.alerting.judgements import error_of
-from evergreen.alerting.outbox import raise_incident
-from evergreen.ledger import WITHOUT_DRIFT, Decision, Kind, TriggerReason
-from evergreen.monitoring.verdict import Hold
+from evergreen.alerting.content.history import timeline_rows
+from evergreen.alerting.content.judgements import error_of
+from evergreen.incidents.outbox import raise_incident
+from evergreen.ledger import Decision, words
+from evergreen.ledger.reasons import WITHOUT_DRIFT, GateReason, Hold, Kind, RulingReason, TriggerReason
 from evergreen.spec import Specs
-from evergreen.training.verdict import GateReason, RulingReason
 from evergreen.warehouse.connection import Connection, fetch
 
 

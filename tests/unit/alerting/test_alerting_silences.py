@@ -7,11 +7,13 @@ from email.message import EmailMessage
 
 import pytest
 
-from evergreen.alerting.outbox import deliver, raise_incident, subjects_waiting, waiting
-from evergreen.alerting.silences import HELD, active, end_of, silence
-from evergreen.alerting.unsent import unsent
+from evergreen.alerting.delivery import deliver, subjects_waiting, waiting
 from evergreen.errors import TerminalError
-from evergreen.ledger import Decision, Kind, find
+from evergreen.incidents.outbox import raise_incident
+from evergreen.incidents.silences import HELD, active, end_of, silence
+from evergreen.incidents.unsent import unsent
+from evergreen.ledger import Decision, find
+from evergreen.ledger.reasons import Kind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import connect, fetch
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from evergreen.alerting import spec_problems
-from evergreen.alerting.outbox import deliver
-from evergreen.ledger import Kind, find
+from evergreen.alerting.delivery import deliver
+from evergreen.alerting.letters import spec_problems
+from evergreen.ledger import find
+from evergreen.ledger.reasons import Kind
 from evergreen.spec import load_specs
 from evergreen.warehouse import migrate
 from evergreen.warehouse.connection import connect

@@ -8,10 +8,12 @@ from email.message import EmailMessage
 
 import pytest
 
-from evergreen.alerting import failures, quarantines, threads
-from evergreen.alerting.outbox import deliver, raise_incident
-from evergreen.alerting.threads import Ending, News
-from evergreen.ledger import Decision, Kind, find
+from evergreen.alerting.delivery import deliver
+from evergreen.incidents import failures, quarantines, threads
+from evergreen.incidents.outbox import raise_incident
+from evergreen.incidents.threads import Ending, News
+from evergreen.ledger import Decision, find
+from evergreen.ledger.reasons import Kind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 

@@ -13,7 +13,7 @@ import yaml
 
 from evergreen import settings
 from evergreen.deployment.environment import SECRETS, SETTINGS
-from evergreen.metrics.__main__ import PORT
+from evergreen.exporter.__main__ import PORT
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 FILE = REPOSITORY / "docker-compose.yaml"

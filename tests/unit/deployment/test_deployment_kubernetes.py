@@ -122,7 +122,7 @@ def test_the_exporter_sees_the_volume_of_the_tasks_and_not_the_nodes_disk():
     (pod,) = (
         p
         for p in PODS.values()
-        if any("evergreen.metrics" in c["args"] for c in p["containers"] if "args" in c)
+        if any("evergreen.exporter" in c["args"] for c in p["containers"] if "args" in c)
     )
     claims = {v["name"]: v["persistentVolumeClaim"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
     (container,) = pod["containers"]

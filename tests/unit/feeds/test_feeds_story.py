@@ -9,24 +9,23 @@ import pandas as pd
 import pytest
 
 from evergreen.errors import TerminalError
-from evergreen.feeds import bike_sharing, plot
-from evergreen.feeds import story as stories
+from evergreen.feeds import bike_sharing, catalogue, plot
 from evergreen.feeds.story import Delivery, File, Story
-from evergreen.monitoring.windows import ANCHOR
+from evergreen.reference.calendar import ANCHOR
 from evergreen.spec import DatasetSpec, Specs, load_specs
 from evergreen.validation.ingest import ingest
 
 SPECS = load_specs(Path(__file__).resolve().parents[3] / "include")
 
 
-@pytest.fixture(scope="module", params=stories.NAMES)
+@pytest.fixture(scope="module", params=catalogue.NAMES)
 def story(request: pytest.FixtureRequest) -> Story:
     if request.param == "bike_sharing":
         try:
             bike_sharing.find()
         except TerminalError as error:
             pytest.skip(f"the real data is not on this machine: {error}")
-    return stories.get(request.param)
+    return catalogue.get(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -187,4 +186,4 @@ def test_a_rewrite_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path
 
 def test_an_unknown_story_is_refused_with_the_known_names() -> None:
     with pytest.raises(TerminalError, match=r"'simulate'.*simulated, bike_sharing"):
-        stories.get("simulate")
+        catalogue.get("simulate")

@@ -6,8 +6,9 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from evergreen.ledger import ANNOUNCED, Decision, Kind, append, events
+from evergreen.ledger import Decision, append, events
 from evergreen.ledger.events import Owed
+from evergreen.ledger.reasons import ANNOUNCED, Kind
 from evergreen.warehouse.connection import Connection, fetch
 
 AS_OF = datetime(2026, 3, 1, tzinfo=timezone.utc)

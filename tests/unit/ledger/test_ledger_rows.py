@@ -9,7 +9,8 @@ import psycopg2
 import pytest
 
 from evergreen import ledger
-from evergreen.ledger import Decision, Kind
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
 from evergreen.warehouse.connection import Connection, connect
 
 AS_OF = datetime(2026, 5, 1, tzinfo=timezone.utc)

@@ -26,7 +26,8 @@ import pytest
 
 from evergreen import lineage
 from evergreen.errors import TerminalError
-from evergreen.lineage import TaskRun, sending, switched_on
+from evergreen.lineage import sending, switched_on
+from evergreen.lineage.task_run import TaskRun
 from evergreen.monitoring.monitor import monitor
 from evergreen.scoring.score import score
 from evergreen.spec import DatasetSpec

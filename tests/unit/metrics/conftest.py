@@ -1,4 +1,4 @@
-"""An exporter in this process, as `python -m evergreen.metrics` starts it."""
+"""An exporter in this process, as `python -m evergreen.exporter` starts it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 from scraped import Scraped, fetched, parsed, write_ledger
 
-from evergreen.metrics.collector import WarehouseCollector
+from evergreen.exporter.collector import WarehouseCollector
 
 
 @pytest.fixture

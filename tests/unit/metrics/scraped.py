@@ -8,10 +8,11 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from evergreen.alerting import begun, silences
-from evergreen.alerting.outbox import raise_incident
-from evergreen.ledger import Decision, Kind, append
-from evergreen.monitoring.judgement import (
+from evergreen.incidents import silences, unfinished_tasks
+from evergreen.incidents.outbox import raise_incident
+from evergreen.ledger import Decision, append
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.windows.judgement import (
     ColumnResult,
     Judgement,
     MetricResult,
@@ -146,6 +147,6 @@ def write_ledger() -> None:
         silences.silence(
             conn, rush, "3d", "sensor is moved", "somebody", datetime.now(timezone.utc), "silence/1"
         )
-    begun.begin("train__bike_demand/1", "fit", 1, "", NOW)
-    begun.begin("train__bike_rush/1", "fit", 1, "", NOW)
-    begun.begin("mail/1", "deliver", 1, "", NOW)
+    unfinished_tasks.begin("train__bike_demand/1", "fit", 1, "", NOW)
+    unfinished_tasks.begin("train__bike_rush/1", "fit", 1, "", NOW)
+    unfinished_tasks.begin("mail/1", "deliver", 1, "", NOW)

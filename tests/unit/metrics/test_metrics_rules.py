@@ -15,7 +15,7 @@ import yaml
 from scraped import REPOSITORY
 from statsd_mapping import in_prometheus, mapped
 
-from evergreen.metrics.families import FAMILIES
+from evergreen.exporter.families import FAMILIES
 
 FOLDER = REPOSITORY / "deploy" / "metrics"
 PAGE = (REPOSITORY / "docs" / "metrics.md").read_text(encoding="utf-8")

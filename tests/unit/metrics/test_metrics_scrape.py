@@ -17,12 +17,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from scraped import NOW, REPOSITORY, WEEK, Scraped, decide, fetched, land, parsed
 
 from evergreen import ledger as decisions
-from evergreen.ledger import Kind
-from evergreen.metrics import counts
-from evergreen.metrics.collector import WarehouseCollector
-from evergreen.metrics.counts import Counts
-from evergreen.metrics.families import FAMILIES, UP
-from evergreen.metrics.questions import TABLES
+from evergreen.exporter import counts
+from evergreen.exporter.collector import WarehouseCollector
+from evergreen.exporter.counts import Counts
+from evergreen.exporter.families import FAMILIES, UP
+from evergreen.exporter.questions import TABLES
+from evergreen.ledger.reasons import Kind
 from evergreen.warehouse.connection import Connection, connect, fetch
 
 Scrape = Callable[[], Scraped]
@@ -57,7 +57,7 @@ def test_the_command_serves_every_metric_with_the_right_to_read_alone(
         "EVERGREEN_WAREHOUSE_URL": reader,
         "EVERGREEN_SNAPSHOTS": str(tmp_path / "snapshots"),
     }
-    command = [sys.executable, "-m", "evergreen.metrics", "--port", "0"]
+    command = [sys.executable, "-m", "evergreen.exporter", "--port", "0"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
     ) as server:
@@ -287,7 +287,7 @@ def test_a_port_that_is_taken_and_a_missing_address_are_told_in_a_sentence(
 ) -> None:
     import socket
 
-    from evergreen.metrics.__main__ import main
+    from evergreen.exporter.__main__ import main
 
     monkeypatch.setenv("EVERGREEN_HOME", str(tmp_path))
     monkeypatch.delenv("EVERGREEN_WAREHOUSE_URL", raising=False)

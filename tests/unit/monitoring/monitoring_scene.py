@@ -16,9 +16,10 @@ import pyarrow as pa
 from mlflow import MlflowClient
 
 from evergreen.alerting.compose import compose
-from evergreen.ledger import Decision, Kind, append
-from evergreen.monitoring import reference
-from evergreen.monitoring.judgement import Judgement
+from evergreen.ledger import Decision, append
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.windows.judgement import Judgement
+from evergreen.reference import reference
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.migrate import ensure_dataset

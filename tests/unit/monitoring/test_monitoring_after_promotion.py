@@ -9,18 +9,18 @@ import pytest
 from mlflow import MlflowClient
 
 from evergreen import ledger, registry
-from evergreen.alerting import words
 from evergreen.errors import Reason as Failure
 from evergreen.errors import TerminalError, TransientError
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring import after_promotion
-from evergreen.monitoring.after_promotion import LOOKS, Reason, Seen, concluded, watch
-from evergreen.monitoring.policy import apply
+from evergreen.ledger import Decision, words
+from evergreen.ledger.reasons import Kind
+from evergreen.metrics import paired_bootstrap
+from evergreen.metrics.paired_bootstrap import Improvement
+from evergreen.monitoring.trigger.policy import apply
+from evergreen.promotion import after_promotion
+from evergreen.promotion.after_promotion import LOOKS, Reason, Seen, concluded, watch
 from evergreen.registry.models import LoadedModel
-from evergreen.registry.watched import watched
+from evergreen.registry.under_watch import watched
 from evergreen.scoring.score import score
-from evergreen.training import compare
-from evergreen.training.compare import Improvement
 from evergreen.warehouse.connection import connect, fetch
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -288,7 +288,7 @@ def test_the_doubt_is_shared_by_all_looks(told, start):
     wide = found["at_most"] - found["improvement"]
     champion, under = watching(told)
     table = after_promotion._paired(told.specs, told.model, champion, under, start + 38 * DAY)
-    alone = compare.improvement(
+    alone = paired_bootstrap.improvement(
         "rmse", table["_time"].cast("int64").to_numpy(), *(table[n].to_numpy() for n in ("_label", "_new", "_old")),
         confidence=0.95, seed=told.model.training.seed,
     )  # fmt: skip

@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 import pytest
 from monitoring_scene import CUTOFF, WEEK, at, model
 
-from evergreen.ledger import Decision, Kind, append, find, open_requests
-from evergreen.monitoring import judgement as store
-from evergreen.monitoring.judgement import Judgement, Status, Violation, What
-from evergreen.monitoring.policy import apply
+from evergreen.ledger import Decision, append, find, open_requests
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.trigger.policy import apply
+from evergreen.monitoring.windows import judgement as store
+from evergreen.monitoring.windows.judgement import Judgement, Status, Violation, What
 from evergreen.warehouse.connection import connect, fetch
 
 AMOUNT = Violation(What.DATA_DRIFT, "amount", "wasserstein", 0.9, 0.2)

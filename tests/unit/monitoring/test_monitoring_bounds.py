@@ -8,12 +8,14 @@ import pytest
 from monitoring_scene import ROWS, at, model, week
 
 from evergreen import check, check_warehouse
-from evergreen.alerting.history import windows
-from evergreen.ledger import Decision, Kind, append
-from evergreen.monitoring import performance, wording
-from evergreen.monitoring.judge import judge
-from evergreen.monitoring.judgement import MetricResult
-from evergreen.monitoring.movement import Movement
+from evergreen.alerting.content.history import windows
+from evergreen.ledger import Decision, append
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.windows import performance, wording
+from evergreen.monitoring.windows.judge import judge
+from evergreen.monitoring.windows.judgement import MetricResult
+from evergreen.reference import error_limit
+from evergreen.reference.movement import Movement
 from evergreen.spec import LARGER_IS_BETTER, METRICS, passable
 from evergreen.warehouse.connection import connect
 
@@ -41,8 +43,8 @@ def spec(task: str, metric: str, max_worse: float = 0.02):
     return model(task, performance={"metric": metric, "max_worse": max_worse})
 
 
-def of(task: str, metric: str, value: float, moves: float, max_worse: float = 0.02) -> performance.Limit:
-    return performance.limit_for(spec(task, metric, max_worse), Known(task, metric, value, moves), 168)
+def of(task: str, metric: str, value: float, moves: float, max_worse: float = 0.02) -> error_limit.Limit:
+    return error_limit.limit_for(spec(task, metric, max_worse), Known(task, metric, value, moves), 168)
 
 
 @pytest.mark.parametrize(("task", "metric"), [(t, m) for t, names in METRICS.items() for m in names])
@@ -79,11 +81,11 @@ def test_a_champion_that_is_hardly_better_than_a_coin_keeps_what_was_learnt_whil
 
 
 def test_training_says_what_the_watch_of_its_champion_can_do():
-    told = performance.about_usual_windows(spec("binary", "roc_auc"), Known("binary", "roc_auc", 0.9974, 3.0))
+    told = error_limit.about_usual_windows(spec("binary", "roc_auc"), Known("binary", "roc_auc", 0.9974, 3.0))
     assert told.startswith("ROC AUC of windows of 168 rows, as is usual: limit 0.5 (holdout 0.9974); ")
     assert "make monitoring.window longer, or watch another metric" in told
     assert (
-        performance.about_usual_windows(spec("binary", "roc_auc"), Known("binary", "roc_auc", 0.9974, 0.001))
+        error_limit.about_usual_windows(spec("binary", "roc_auc"), Known("binary", "roc_auc", 0.9974, 0.001))
         == ""
     )
 
@@ -139,7 +141,9 @@ def test_make_check_says_so(warehouse_url):
             at(1), "model/watched", Kind.ROLLED_BACK, "worse_than_previous", "w/1", "b", {}, version="1"
         )
         append(conn, back)
-        assert len(check_warehouse.check_alarms(conn, watched)) == 1, "the champion is back, and so is its watch"
+        assert len(check_warehouse.check_alarms(conn, watched)) == 1, (
+            "the champion is back, and so is its watch"
+        )
 
 
 def test_a_week_is_no_alarm_and_a_coin_is():
@@ -147,8 +151,8 @@ def test_a_week_is_no_alarm_and_a_coin_is():
     reference = Known("binary", "roc_auc", 0.9974, 3.0)
     from monitoring_scene import as_table
 
-    from evergreen.monitoring.measure import frame
-    from evergreen.monitoring.windows import Facts
+    from evergreen.monitoring.windows.due_windows import Facts
+    from evergreen.monitoring.windows.measure import frame
 
     rng = np.random.default_rng(2)
     for skill, violated in ((1.0, False), (-0.2, True)):
@@ -181,9 +185,9 @@ def test_an_absolute_limit_that_cannot_be_met_or_passed_is_refused(task, metric,
     [("regression", "mae", 10.0, 11.0, 90.0), ("binary", "roc_auc", 0.9, 0.88, 0.4)],
 )
 def test_the_stricter_of_the_absolute_and_the_learnt_limit_counts(task, metric, holdout, stricter, wider):
-    def limited(limit: float | None) -> performance.Limit:
+    def limited(limit: float | None) -> error_limit.Limit:
         spec = model(task, performance={"metric": metric, "limit": limit, "max_worse": 0.2})
-        return performance.limit_for(spec, Known(task, metric, holdout, 0.001), 168)
+        return error_limit.limit_for(spec, Known(task, metric, holdout, 0.001), 168)
 
     learnt = limited(None)
     assert not learnt.own
@@ -195,7 +199,7 @@ def test_the_stricter_of_the_absolute_and_the_learnt_limit_counts(task, metric, 
 def test_a_limit_that_nothing_learnt_could_give_is_the_specs():
     """Where chance reaches farther than any value, the absolute limit still alarms."""
     spec = model("binary", performance={"metric": "roc_auc", "limit": 0.8})
-    found = performance.limit_for(spec, Known("binary", "roc_auc", 0.9974, 3.0), 168)
+    found = error_limit.limit_for(spec, Known("binary", "roc_auc", 0.9974, 3.0), 168)
     assert (found.value, found.note, found.own) == (0.8, "", True)
 
 
@@ -213,13 +217,13 @@ def test_a_violation_of_the_absolute_limit_says_that_the_spec_set_it(scene):
 
 def test_training_and_check_say_that_a_limit_is_better_than_the_holdout(warehouse_url):
     spec = model(performance={"metric": "mae", "limit": 5.0})
-    told = performance.about_usual_windows(spec, Known("regression", "mae", 8.0, 0.001))
+    told = error_limit.about_usual_windows(spec, Known("regression", "mae", 8.0, 0.001))
     assert told == (
         "monitoring.performance.limit 5 is better than the MAE of the holdout, 8: it alarms from the first window on, unless "
         "served rows are easier"
     )
     easy = Known("regression", "mae", 4.0, 0.001)
-    assert performance.about_usual_windows(spec, easy) == ""
+    assert error_limit.about_usual_windows(spec, easy) == ""
     with connect() as conn:
         evidence = {"mlflow_run": "x", "holdout": {"mae": 8.0}}
         append(conn, Decision(at(0), "model/watched", Kind.PROMOTED, "r", "t/1", "p:1", evidence, "1"))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from monitoring_scene import BEGIN, ROWS, WEEK, as_table, learnt, model, week
 
-from evergreen.monitoring import measure, noise, report, statistics
-from evergreen.monitoring.judgement import Judgement, Status, What
-from evergreen.monitoring.reference import build
+from evergreen.monitoring.windows import measure, report
+from evergreen.monitoring.windows.judgement import Judgement, Status, What
+from evergreen.reference import drift_statistics, noise
+from evergreen.reference.reference import build
 
 METRICS = {"rmse": 1.0, "mae": 0.8, "r2": 0.95}
 
@@ -111,4 +112,4 @@ def test_chance_moves_a_nearly_constant_column_by_its_share_of_rows():
     found = drawn.numeric(values[drawn.rows])
     assert np.isfinite(found).all()
     assert found.max() < 0.02
-    assert statistics.normed(values, np.ones(100)) == pytest.approx(1.0, abs=0.01)
+    assert drift_statistics.normed(values, np.ones(100)) == pytest.approx(1.0, abs=0.01)

@@ -6,13 +6,14 @@ import pytest
 from monitoring_scene import CUTOFF, WEEK, at, model, specs
 from test_monitoring_apply import AMOUNT, promote
 
-from evergreen.alerting import threads
-from evergreen.alerting.outbox import deliver
-from evergreen.ledger import Kind, find
-from evergreen.monitoring import early
-from evergreen.monitoring import judgement as store
-from evergreen.monitoring.judgement import Judgement, MetricResult, Status, Violation, What
-from evergreen.monitoring.policy import apply
+from evergreen.alerting.delivery import deliver
+from evergreen.incidents import threads
+from evergreen.ledger import find
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.alarms import early_alarm
+from evergreen.monitoring.trigger.policy import apply
+from evergreen.monitoring.windows import judgement as store
+from evergreen.monitoring.windows.judgement import Judgement, MetricResult, Status, Violation, What
 from evergreen.warehouse.connection import connect
 
 ESTIMATE = Violation(What.ESTIMATED_PERFORMANCE, "rmse", "rmse", 2.0, 1.3)
@@ -45,7 +46,7 @@ def judged(
 def run(number: int, spec=SPEC) -> bool:
     """As the monitor does it; whether estimates owed a mail."""
     apply(spec, at(number + 1), f"monitor/{number}")
-    return early.tell(spec, at(number + 1), f"monitor/{number}")
+    return early_alarm.tell(spec, at(number + 1), f"monitor/{number}")
 
 
 def drive(pattern: str, first: int = 0, spec=SPEC) -> None:

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 from monitoring_scene import BEGIN, as_table, model
 
-from evergreen.monitoring import estimate, measure, performance
-from evergreen.monitoring.judgement import What
-from evergreen.monitoring.reference import Reference, build
-from evergreen.monitoring.windows import Facts
+from evergreen.metrics import metric_values
+from evergreen.monitoring.windows import estimate, measure, performance
+from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.judgement import What
+from evergreen.reference import error_limit
+from evergreen.reference.reference import Reference, build
 from evergreen.spec import METRICS, ModelSpec
-from evergreen.training import metrics
 
 WAITING = Facts(1500, 0, 1500)
 CASES = [(task, name) for task, names in METRICS.items() for name in names]
@@ -51,7 +52,7 @@ def champion(task: str, metric: str) -> tuple[ModelSpec, Reference]:
     made, learnt = spec(task, metric), rows(task, 1)
     begin = learnt["ts"].max() - made.training.holdout
     held = learnt[learnt["ts"] > begin]
-    found = metrics.compute(task, held["y"].to_numpy(), held["guess"].to_numpy(), made.cut)
+    found = metric_values.compute(task, held["y"].to_numpy(), held["guess"].to_numpy(), made.cut)
     return made, build(made, as_table(learnt), found)
 
 
@@ -61,7 +62,7 @@ def window(task: str, seed: int, **more: object) -> pd.DataFrame:
 
 def true(made: ModelSpec, frame: pd.DataFrame) -> float:
     y, p = frame["_label"].to_numpy(), frame["_prediction"].to_numpy()
-    return metrics.compute(made.task, y, p, made.cut)[made.performance_metric]
+    return metric_values.compute(made.task, y, p, made.cut)[made.performance_metric]
 
 
 @pytest.mark.parametrize(("task", "metric"), CASES)
@@ -116,7 +117,7 @@ def test_an_estimate_is_held_against_the_limit_of_the_spec():
     made, reference = champion("regression", "rmse")
     estimator, frame = estimate.fit(made, reference), window("regression", 5)
     expected = estimator.estimate(frame).value
-    assert expected < performance.limit_at(made, reference, len(frame)), "by what was learnt it is fine"
+    assert expected < error_limit.limit_at(made, reference, len(frame)), "by what was learnt it is fine"
     for share, violated in ((1.05, False), (0.95, True)):
         part = made.monitoring.performance.model_copy(update={"limit": share * expected})
         strict = made.model_copy(

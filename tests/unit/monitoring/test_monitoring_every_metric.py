@@ -12,16 +12,18 @@ import pytest
 from monitoring_scene import as_table, model, rows
 
 from evergreen.errors import TerminalError
-from evergreen.monitoring import after_promotion, measure, performance, report, wording
-from evergreen.monitoring.interval import interval
-from evergreen.monitoring.judgement import Judgement, Status, What
-from evergreen.monitoring.movement import Outside, learn
-from evergreen.monitoring.page import unpacked
-from evergreen.monitoring.reference import Reference, build
-from evergreen.monitoring.windows import Facts
+from evergreen.metrics import metric_values, paired_bootstrap, resampled
+from evergreen.metrics.interval import interval
+from evergreen.monitoring.windows import measure, performance, report, wording
+from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.judgement import Judgement, Status, What
+from evergreen.monitoring.windows.page import unpacked
+from evergreen.promotion import after_promotion
+from evergreen.reference import error_limit
+from evergreen.reference.movement import Outside, learn
+from evergreen.reference.reference import Reference, build
 from evergreen.spec import BY_CUT, IN_LABEL_UNITS, LARGER_IS_BETTER, METRICS, ModelSpec, metric_name, passable
-from evergreen.training import compare, metrics, weighted
-from evergreen.training.slices import slices
+from evergreen.training.gate.slices import slices
 
 CASES = [(task, name) for task, names in METRICS.items() for name in names]
 EACH = pytest.mark.parametrize(("task", "metric"), CASES, ids=[name for _, name in CASES])
@@ -56,7 +58,7 @@ def frame(task: str, begin: datetime, hours: int, *, wrong: float = 0.0, seed: i
 def champion(task: str, metric: str) -> tuple[ModelSpec, Reference]:
     made, learnt = spec(task, metric), frame(task, BEGIN, HOURS)
     held = learnt[-28 * 24 :]
-    found = metrics.compute(task, held["y"].to_numpy(), held["guess"].to_numpy(), made.cut)
+    found = metric_values.compute(task, held["y"].to_numpy(), held["guess"].to_numpy(), made.cut)
     table = as_table(learnt.assign(_outside=learnt["guess"]))
     return made, build(made, table, found, baseline_metrics=found)
 
@@ -69,7 +71,7 @@ def arrays(task: str, **more: float) -> tuple[np.ndarray, np.ndarray, np.ndarray
 @EACH
 def test_it_has_a_name_a_direction_a_worst_value_and_a_place_in_the_spec(task, metric):
     assert metric_name(metric) != metric or metric == "accuracy"
-    assert weighted.at_distance(metric, weighted.distance(metric, 0.7)) == pytest.approx(0.7)
+    assert resampled.at_distance(metric, resampled.distance(metric, 0.7)) == pytest.approx(0.7)
     worst = 0.0 if metric in LARGER_IS_BETTER and metric != "r2" else 1.0 if metric == "brier" else None
     assert worst is None or not passable(metric, worst)
     assert passable(metric, 0.5)
@@ -83,11 +85,11 @@ def test_it_has_a_name_a_direction_a_worst_value_and_a_place_in_the_spec(task, m
 def test_it_is_measured_compared_and_told_with_an_interval(task, metric):
     made = spec(task, metric)
     times, y, p = arrays(task)
-    value = metrics.compute(task, y, p, made.cut)[metric]
+    value = metric_values.compute(task, y, p, made.cut)[metric]
     low, high = interval(metric, times, y, p, seed=1, cut=made.cut)
     assert low < value < high
     _, _, worse = arrays(task, wrong=0.6)
-    point = compare.point(metric, y, p, worse, made.cut)
+    point = paired_bootstrap.point(metric, y, p, worse, made.cut)
     assert point > 0
     found = slices(
         metric, {"kind": pa.array(["a", "b"] * 500)}, times, y, worse, p, named=("kind",), search=True,
@@ -102,7 +104,7 @@ def test_its_limit_is_learnt_and_a_window_beyond_it_is_found(task, metric):
     assert reference.movement.metric == metric
     assert reference.movement.blocks >= 2
     assert reference.movement.windows > 4, "past windows tell of it"
-    known = performance.limit_for(made, reference, WEEK)
+    known = error_limit.limit_for(made, reference, WEEK)
     assert passable(metric, known.value)
     end = BEGIN + HOURS * HOUR
     for wrong, violated in ((0.0, False), (1.0, True)):
@@ -119,7 +121,7 @@ def test_its_limit_is_learnt_and_a_window_beyond_it_is_found(task, metric):
 def test_a_coins_value_is_that_of_a_prediction_that_knows_nothing(task, metric):
     made, reference = champion(task, metric)
     y = reference.labelled["_label"].to_numpy().astype(float)
-    naive = performance.coin(metric, reference, made.cut)
+    naive = error_limit.coin(metric, reference, made.cut)
     if metric == "pr_auc":
         assert naive == pytest.approx(y.mean())
         return
@@ -127,10 +129,10 @@ def test_a_coins_value_is_that_of_a_prediction_that_knows_nothing(task, metric):
     constants = np.unique(np.concatenate([y, [y.mean()], np.linspace(0, 1, 11)[1:-1]]))
     constants = constants if task == "regression" else constants[(constants > 0) & (constants < 1)]
     away = [
-        weighted.distance(metric, metrics.compute(task, y, np.full(len(y), c), made.cut)[metric])
+        resampled.distance(metric, metric_values.compute(task, y, np.full(len(y), c), made.cut)[metric])
         for c in constants
     ]
-    assert weighted.distance(metric, naive) == pytest.approx(min(away))
+    assert resampled.distance(metric, naive) == pytest.approx(min(away))
 
 
 @EACH
@@ -172,7 +174,7 @@ def test_another_cut_than_the_champions_is_measured_from_its_sample(metric):
     assert reference.for_window(made) is reference
     found = reference.for_window(other)
     held = frame(task, BEGIN, HOURS)[-28 * 24 :]
-    expected = metrics.compute(task, held["y"].to_numpy(), held["guess"].to_numpy(), other.cut)[metric]
+    expected = metric_values.compute(task, held["y"].to_numpy(), held["guess"].to_numpy(), other.cut)[metric]
     assert found.cut == other.cut
     assert found.movement != reference.movement
     # The sample holds every fourth row or so.
@@ -217,20 +219,20 @@ def test_rows_on_which_it_is_not_defined_are_no_number(task, metric):
     """Absent and never NaN: one class, labels all 0, or no quantile."""
     made = spec(task, metric)
     zeros, low = np.zeros(30), np.full(30, 0.1)
-    found = metrics.compute(task, zeros, low, made.cut)
+    found = metric_values.compute(task, zeros, low, made.cut)
     assert all(np.isfinite(value) for value in found.values())
     absent = {"r2", "mape", "wape", "roc_auc", "pr_auc", "f1"}
     assert (metric in found) is (metric not in absent)
     if metric in absent - {"r2"}:
-        assert compare.point(metric, zeros, low, low, made.cut) is None
+        assert paired_bootstrap.point(metric, zeros, low, low, made.cut) is None
         where = np.zeros(30, dtype=np.int64)
-        assert np.isnan(weighted.statistic(metric, where, zeros, low, made.cut)(np.ones((1, 1)))[0])
+        assert np.isnan(resampled.statistic(metric, where, zeros, low, made.cut)(np.ones((1, 1)))[0])
 
 
 def test_a_metric_of_a_name_that_there_is_not_is_refused():
     times, y, p = arrays("binary")
     with pytest.raises(ValueError, match="no metric"):
-        compare.point("auroc", y, p, p)
+        paired_bootstrap.point("auroc", y, p, p)
     with pytest.raises(TerminalError):
-        metrics.compute("binary", y, p + 1)
+        metric_values.compute("binary", y, p + 1)
     assert learn("f1", Outside(times[:3], y[:3], p[:3]), Outside(times, y, p), 1e6, 100, 100, 1).blocks == 0

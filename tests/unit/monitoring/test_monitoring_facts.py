@@ -10,13 +10,14 @@ import pytest
 
 from evergreen import ledger
 from evergreen.errors import TerminalError
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring import facts as facts_of
-from evergreen.monitoring import judgement
-from evergreen.monitoring.facts import Facts
-from evergreen.monitoring.judgement import Judgement, Status, Violation, What
-from evergreen.monitoring.policy import apply
-from evergreen.training.provenance import training_hash
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.trigger import champion_facts as facts_of
+from evergreen.monitoring.trigger.champion_facts import Facts
+from evergreen.monitoring.trigger.policy import apply
+from evergreen.monitoring.windows import judgement
+from evergreen.monitoring.windows.judgement import Judgement, Status, Violation, What
+from evergreen.spec.hashes import training_hash
 from evergreen.warehouse.connection import connect
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
@@ -195,7 +196,9 @@ AMOUNT = Violation(What.DATA_DRIFT, "amount", "wasserstein", 0.9, 0.2)
 
 
 @pytest.mark.parametrize("again", ["28d", None], ids=["asked again", "never"])
-def test_a_drift_that_two_trainings_answered_is_asked_for_again_when_enough_rows_have_come(world, start, again):
+def test_a_drift_that_two_trainings_answered_is_asked_for_again_when_enough_rows_have_come(
+    world, start, again
+):
     """From windows and rows in PostgreSQL to the ledger: two rejections, the hold with its numbers, the third request."""
     watched = asking(world, cooldown="1d", budget=9, again=again)
     world.land(start, 12)

@@ -7,13 +7,14 @@ import pytest
 from monitoring_scene import CUTOFF, SENSOR, WEEK, as_table, at, learnt, model
 from test_monitoring_kept import MANY, spec, wide
 
-from evergreen.monitoring import draw, kept, measure, performance, reads
-from evergreen.monitoring.judge import judge
-from evergreen.monitoring.judgement import Status, What
-from evergreen.monitoring.reads import BEYOND
-from evergreen.monitoring.reference import build
-from evergreen.monitoring.windows import Facts, window_of
-from evergreen.training.metrics import compute
+from evergreen.metrics.metric_values import compute
+from evergreen.monitoring.windows import draw, kept_sample, measure, performance, reads
+from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.judge import judge
+from evergreen.monitoring.windows.judgement import Status, What
+from evergreen.monitoring.windows.reads import BEYOND
+from evergreen.reference.calendar import window_of
+from evergreen.reference.reference import build
 from evergreen.warehouse.connection import connect, fetch
 from evergreen.warehouse.migrate import ensure_dataset
 
@@ -143,8 +144,8 @@ def test_what_is_kept_redraws_columns_and_error(tmp_path, task):
     both = measure.frame(as_table(wide(2, MANY + 2_000, task)))
     beyond = np.arange(len(both)) % 6 == 0
     frame = both.assign(**{BEYOND: beyond, "_label": both["_label"].where(beyond)})
-    kept.write(frame, made, tmp_path / kept.FILE)
-    back = kept.read(tmp_path / kept.FILE)
+    kept_sample.write(frame, made, tmp_path / kept_sample.FILE)
+    back = kept_sample.read(tmp_path / kept_sample.FILE)
     assert back.rounded
     assert len(measure.sampled(back.rows)) == MANY
     facts = Facts(1_000_000, 2_000, 1_000_000)
@@ -157,7 +158,7 @@ def test_what_is_kept_redraws_columns_and_error(tmp_path, task):
     again = {(c.column, c.kind): c for c in measure.columns(spec_, back.rows, made, labels=True)}
     for column in measure.columns(spec_, frame, made, labels=True):
         assert again[column.column, column.kind].value == pytest.approx(column.value, abs=back.slack)
-    assert (tmp_path / kept.FILE).stat().st_size <= 120_000
+    assert (tmp_path / kept_sample.FILE).stat().st_size <= 120_000
 
 
 @pytest.mark.parametrize(

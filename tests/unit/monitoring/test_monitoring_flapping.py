@@ -8,13 +8,15 @@ import pytest
 from monitoring_scene import CUTOFF, model, specs
 
 from evergreen import ledger
-from evergreen.alerting.outbox import deliver, raise_incident
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring import judgement as store
-from evergreen.monitoring.judgement import Judgement, Status, Violation, What
-from evergreen.monitoring.policy import apply
+from evergreen.alerting.delivery import deliver
+from evergreen.incidents.outbox import raise_incident
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.trigger.policy import apply
+from evergreen.monitoring.windows import judgement as store
+from evergreen.monitoring.windows.judgement import Judgement, Status, Violation, What
+from evergreen.promotion.ruling import told_with
 from evergreen.spec import ModelSpec
-from evergreen.training.ruling import told_with
 from evergreen.warehouse.connection import connect
 
 DAY = timedelta(days=1)

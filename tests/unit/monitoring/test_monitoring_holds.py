@@ -7,10 +7,11 @@ from datetime import timedelta
 import pytest
 from monitoring_scene import CUTOFF, WEEK, model
 
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring.facts import Facts
-from evergreen.monitoring.judgement import Judgement, Status, Violation, What
-from evergreen.monitoring.policy import Action, Hold, decide
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.trigger.champion_facts import Facts
+from evergreen.monitoring.trigger.policy import Action, Hold, decide
+from evergreen.monitoring.windows.judgement import Judgement, Status, Violation, What
 
 AMOUNT = Violation(What.DATA_DRIFT, "amount", "wasserstein", 0.9, 0.2)
 DAY = timedelta(days=1)

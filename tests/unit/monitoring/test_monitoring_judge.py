@@ -12,11 +12,13 @@ from mlflow import MlflowClient
 from monitoring_scene import CUTOFF, ROWS, WEEK, as_table, at, count, learnt, rows, violated, week
 
 from evergreen.errors import Reason, TerminalError, TransientError
-from evergreen.ledger import Decision, Kind, append
-from evergreen.monitoring import judgement as store
-from evergreen.monitoring import policy, wording
-from evergreen.monitoring.judge import judge
-from evergreen.monitoring.judgement import Status, What
+from evergreen.ledger import Decision, append
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.trigger import policy
+from evergreen.monitoring.windows import judgement as store
+from evergreen.monitoring.windows import wording
+from evergreen.monitoring.windows.judge import judge
+from evergreen.monitoring.windows.judgement import Status, What
 from evergreen.warehouse.connection import connect, fetch
 
 DAY = timedelta(days=1)

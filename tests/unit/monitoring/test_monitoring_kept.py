@@ -9,15 +9,16 @@ from monitoring_scene import CUTOFF, ROWS, WEEK, as_table, at, mails, rows, week
 
 from evergreen import report as command
 from evergreen.errors import Reason, TerminalError
-from evergreen.monitoring import draw as drawing
-from evergreen.monitoring import kept, measure, performance, policy, report
-from evergreen.monitoring.judge import judge
-from evergreen.monitoring.judgement import Status, What
-from evergreen.monitoring.page import unpacked
-from evergreen.monitoring.reference import build
-from evergreen.monitoring.windows import Facts
+from evergreen.metrics.metric_values import compute
+from evergreen.monitoring.trigger import policy
+from evergreen.monitoring.windows import draw as drawing
+from evergreen.monitoring.windows import kept_sample, measure, performance, report
+from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.judge import judge
+from evergreen.monitoring.windows.judgement import Status, What
+from evergreen.monitoring.windows.page import unpacked
+from evergreen.reference.reference import build
 from evergreen.spec import ModelSpec
-from evergreen.training.metrics import compute
 from evergreen.warehouse.connection import connect
 
 MANY = 10_000
@@ -59,9 +60,9 @@ def test_ten_thousand_rows_are_kept_in_100_kb_with_the_judged_numbers(tmp_path, 
     scores = compute(task, before["y"].to_numpy(), before["guess"].to_numpy(dtype=float))
     made = build(model, as_table(before.assign(ts=before["ts"] - 4 * WEEK)), scores)
     frame = measure.frame(as_table(wide(2, MANY, task)))
-    kept.write(frame, made, tmp_path / kept.FILE)
-    assert (tmp_path / kept.FILE).stat().st_size <= 100_000
-    back = kept.read(tmp_path / kept.FILE)
+    kept_sample.write(frame, made, tmp_path / kept_sample.FILE)
+    assert (tmp_path / kept_sample.FILE).stat().st_size <= 100_000
+    back = kept_sample.read(tmp_path / kept_sample.FILE)
     assert back.rounded
     judged = measure.columns(model, frame, made, labels=True)
     again = {(c.column, c.kind): c for c in measure.columns(model, back.rows, made, labels=True)}
@@ -80,11 +81,11 @@ def test_a_small_window_is_kept_as_it_was_measured(tmp_path):
     frame = measure.frame(as_table(week(0).assign(amount=lambda f: f["amount"].where(f.index % 9 > 0))))
     made = build(ModelSpec.model_validate({**spec("regression").model_dump(), "features": {
         "numeric": ["amount", "pressure", "level"], "categorical": ["kind"]}}), as_table(rows(1, CUTOFF - 9 * WEEK, 9 * ROWS)), {"rmse": 1.0})  # fmt: skip
-    kept.write(frame, made, tmp_path / kept.FILE)
-    back = kept.read(tmp_path / kept.FILE)
+    kept_sample.write(frame, made, tmp_path / kept_sample.FILE)
+    back = kept_sample.read(tmp_path / kept_sample.FILE)
     assert not back.rounded
     pd.testing.assert_frame_equal(back.rows, frame.drop(columns="_key"), check_dtype=False)
-    assert (tmp_path / kept.FILE).stat().st_size < 30_000
+    assert (tmp_path / kept_sample.FILE).stat().st_size < 30_000
 
 
 def test_a_quiet_window_is_drawn_on_request_with_the_numbers_and_the_reference_of_then(scene, capsys):
@@ -140,9 +141,9 @@ def test_what_cannot_be_drawn_says_why_and_what_there_is(scene, capsys):
 
 
 def test_a_damaged_sample_is_refused(tmp_path):
-    (tmp_path / kept.FILE).write_bytes(b"PAR1 no")
+    (tmp_path / kept_sample.FILE).write_bytes(b"PAR1 no")
     with pytest.raises(TerminalError, match=r"the kept sample window\.parquet cannot be read") as caught:
-        kept.read(tmp_path / kept.FILE)
+        kept_sample.read(tmp_path / kept_sample.FILE)
     assert caught.value.reason is Reason.REGISTRY_MISMATCH
 
 
@@ -174,5 +175,5 @@ def test_a_mail_about_a_window_that_was_not_drawn_says_how_to_get_it(scene):
 
 
 def test_the_command_imports_nothing_heavy_before_it_draws():
-    assert drawing.draw.__module__ == "evergreen.monitoring.draw"
+    assert drawing.draw.__module__ == "evergreen.monitoring.windows.draw"
     assert not hasattr(command, "draw")

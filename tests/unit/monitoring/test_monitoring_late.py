@@ -9,12 +9,15 @@ import pandas as pd
 from mlflow import MlflowClient
 from monitoring_scene import CUTOFF, ROWS, WEEK, as_table, at, mails, rows, violated, week
 
-from evergreen.alerting.history import windows
-from evergreen.ledger import Kind, find
-from evergreen.monitoring import early, policy, wording
-from evergreen.monitoring.draw import draw
-from evergreen.monitoring.judge import judge
-from evergreen.monitoring.judgement import Status
+from evergreen.alerting.content.history import windows
+from evergreen.ledger import find
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.alarms import early_alarm
+from evergreen.monitoring.trigger import policy
+from evergreen.monitoring.windows import wording
+from evergreen.monitoring.windows.draw import draw
+from evergreen.monitoring.windows.judge import judge
+from evergreen.monitoring.windows.judgement import Status
 from evergreen.warehouse.connection import connect
 
 EARLY = {"performance": {"estimate": True}}
@@ -149,8 +152,8 @@ def test_an_estimate_opens_the_alarm_early_and_the_labels_replace_it(scene):
     assert wording.verdict(found[0]) == "violation, error estimated"
     assert "RMSE: estimated without labels" in page(world, found[0], "drift.html")
     assert policy.apply(world.spec, at(2), "monitor/1") is None
-    assert early.tell(world.spec, at(2), "monitor/1")
-    assert not early.tell(world.spec, at(2), "monitor/1")
+    assert early_alarm.tell(world.spec, at(2), "monitor/1")
+    assert not early_alarm.tell(world.spec, at(2), "monitor/1")
     ((row, text),) = mails(world)
     assert (row["kind"], row["decision_id"]) == ("drift", None)
     text = flat(text)
@@ -186,7 +189,7 @@ def test_an_estimate_asks_for_a_training_only_where_the_spec_says_so(scene):
     made = policy.apply(world.spec, at(2), "monitor/1")
     assert (made.kind, made.reason) == (Kind.RETRAIN_REQUESTED, "estimated_performance")
     assert all("estimated without labels" in w["error"] for w in made.evidence["windows"])
-    assert not early.tell(world.spec, at(2), "monitor/1"), "the request's mail has told of it"
+    assert not early_alarm.tell(world.spec, at(2), "monitor/1"), "the request's mail has told of it"
     ((row, text),) = mails(world)
     assert row["decision_id"] == made.id
     assert "worse than allowed by an estimate" in flat(text)
@@ -200,5 +203,5 @@ def test_unchanged_windows_without_labels_raise_no_early_alarm(scene):
     world.land(week(2).head(30))
     world.score(CUTOFF, CUTOFF + 2 * WEEK)
     assert [wording.verdict(j) for j in run(world, at(2))] == ["ok, error estimated"] * 2
-    assert not early.tell(world.spec, at(2), "monitor/1")
+    assert not early_alarm.tell(world.spec, at(2), "monitor/1")
     assert mails(world) == []

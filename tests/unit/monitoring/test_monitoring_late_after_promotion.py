@@ -10,11 +10,14 @@ from datetime import datetime, timedelta
 import pandas as pd
 from monitoring_scene import CUTOFF, mails, rows, violated
 
-from evergreen.ledger import Decision, Kind, append
-from evergreen.monitoring import early, kept, policy, wording
-from evergreen.monitoring import judge as judging
-from evergreen.monitoring.judge import judge
-from evergreen.monitoring.judgement import Status
+from evergreen.ledger import Decision, append
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.alarms import early_alarm
+from evergreen.monitoring.trigger import policy
+from evergreen.monitoring.windows import judge as judging
+from evergreen.monitoring.windows import kept_sample, wording
+from evergreen.monitoring.windows.judge import judge
+from evergreen.monitoring.windows.judgement import Status
 from evergreen.warehouse.connection import connect, fetch
 
 DAY = timedelta(days=1)
@@ -126,7 +129,7 @@ def test_a_late_revision_keeps_what_was_found_of_the_columns_and_has_the_page_of
     text = (folder / "20240520T0000Z-r2" / "performance.html").read_text()
     assert "watched version 1, 2024-05-20 00:00 to 2024-05-21 00:00 UTC" in text
     assert "In violation:" in text
-    assert (folder / "20240520T0000Z-r1" / kept.FILE).exists()
+    assert (folder / "20240520T0000Z-r1" / kept_sample.FILE).exists()
 
 
 def test_a_late_violation_of_an_earlier_champion_does_not_count_for_the_present_one(scene):
@@ -137,7 +140,7 @@ def test_a_late_violation_of_an_earlier_champion_does_not_count_for_the_present_
     assert found == [(version, {"performance:rmse"}) for version in ("1", "1", "2")]
     decided = policy.apply(world.spec, noon(4), "monitor/1", world.specs)
     assert decided.reason == "too_few_violations", "one window of the last three is its own"
-    assert not early.tell(world.spec, noon(4), "monitor/1")
+    assert not early_alarm.tell(world.spec, noon(4), "monitor/1")
     assert mails(world) == []
 
 

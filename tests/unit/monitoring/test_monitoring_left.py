@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from evergreen.errors import Reason, TerminalError
-from evergreen.monitoring import judge
-from evergreen.monitoring.judgement import What
+from evergreen.monitoring.windows import judge
+from evergreen.monitoring.windows.judgement import What
 from evergreen.scoring.score import score
 
 

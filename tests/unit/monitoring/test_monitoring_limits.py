@@ -10,10 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from evergreen.monitoring import statistics
-from evergreen.monitoring.limits import EQUAL, RESAMPLED_WIDENING, limits, weights
-from evergreen.monitoring.profile import restored, transformed
-from evergreen.monitoring.reference import Reference, build
+from evergreen.reference import drift_statistics
+from evergreen.reference.limits import EQUAL, RESAMPLED_WIDENING, limits, weights
+from evergreen.reference.profile import restored, transformed
+from evergreen.reference.reference import Reference, build
 from evergreen.spec import ModelSpec
 
 BEGIN = datetime(2024, 1, 1, tzinfo=timezone.utc)
@@ -70,10 +70,10 @@ def alarms(made: Reference, model: ModelSpec, frame: pd.DataFrame) -> list[tuple
         elif kind == "unseen":
             value = (~frame[name].isin(made.columns[name].categories)).mean()
         elif made.columns[name].numeric:
-            value = statistics.numeric(both.to_numpy(float), sample, now)[0]
+            value = drift_statistics.numeric(both.to_numpy(float), sample, now)[0]
         else:
             codes, names = pd.factorize(both)
-            value = statistics.categorical(codes, len(names), sample, now)[0]
+            value = drift_statistics.categorical(codes, len(names), sample, now)[0]
         if value >= limit:
             found.append((name, kind))
     return found

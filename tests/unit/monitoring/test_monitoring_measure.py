@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from monitoring_scene import CUTOFF, ROWS, WEEK, as_table, learnt, model, rows, week
 
-from evergreen.monitoring import measure, performance, report
-from evergreen.monitoring.judgement import Judgement, Status, What
-from evergreen.monitoring.limits import limits
-from evergreen.monitoring.page import unpacked
-from evergreen.monitoring.reference import build
-from evergreen.monitoring.windows import Facts
+from evergreen.monitoring.windows import measure, performance, report
+from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.judgement import Judgement, Status, What
+from evergreen.monitoring.windows.page import unpacked
+from evergreen.reference import error_limit
+from evergreen.reference.limits import limits
+from evergreen.reference.reference import build
 from evergreen.spec import ModelSpec
 
 METRICS = {"rmse": 1.0, "mae": 0.8, "r2": 0.95}
@@ -279,7 +280,7 @@ def test_the_limit_of_the_served_error(spec, metrics, limit):
     frame = rows(1, CUTOFF, 168 * 5)
     frame["y"] = np.where(np.arange(len(frame)) % 2 == 0, 0.0, 1.0 if spec.task == "binary" else 10.0)
     made = build(spec, as_table(frame), metrics)
-    assert performance.limit_of(spec, made) == pytest.approx(limit, rel=1e-2)
+    assert error_limit.limit_of(spec, made) == pytest.approx(limit, rel=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ import pytest
 
 from evergreen import ledger
 from evergreen.errors import Reason, TerminalError, TransientError
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring import after_promotion, judge
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
 from evergreen.monitoring.monitor import monitor
+from evergreen.monitoring.windows import judge
+from evergreen.promotion import after_promotion
 from evergreen.scoring.score import score
 from evergreen.warehouse.connection import connect
 

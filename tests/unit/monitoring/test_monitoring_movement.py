@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from evergreen.monitoring import movement
-from evergreen.monitoring.interval import interval
-from evergreen.monitoring.movement import Movement, Outside, learn
-from evergreen.training import weighted
+from evergreen.metrics import resampled
+from evergreen.metrics.interval import interval
+from evergreen.reference import movement
+from evergreen.reference.movement import Movement, Outside, learn
 
 DAY = 86_400_000_000
 RATE = 0.1
@@ -49,7 +49,7 @@ def moved(
 
 def value(metric: str, rows: Outside) -> float:
     one = np.zeros(len(rows), dtype=np.int64)
-    return float(weighted.statistic(metric, one, rows.y, rows.p)(np.ones((1, 1)))[0])
+    return float(resampled.statistic(metric, one, rows.y, rows.p)(np.ones((1, 1)))[0])
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,10 @@ def test_unchanged_windows_alarm_no_more_often_than_the_spec_says(
     wrong, checks = 0, 0
     for seed in range(12):
         found, usual = moved(kind, history, held, rows, seed, metric)
-        away = weighted.distance(metric, usual) * found.factor(rate, rows)
+        away = resampled.distance(metric, usual) * found.factor(rate, rows)
         for number in range(28):
             now = value(metric, stream(kind, number, 1, rows, seed, metric))
-            wrong += weighted.distance(metric, now) > away
+            wrong += resampled.distance(metric, now) > away
             checks += 1
     assert wrong / checks <= most
 

@@ -10,13 +10,16 @@ import pyarrow as pa
 import pytest
 from monitoring_scene import CUTOFF, ROWS, WEEK, as_table, at, learnt, mails, model, rows, week
 
-from evergreen.alerting import digest, history
-from evergreen.monitoring import measure, performance, reads, reference
-from evergreen.monitoring.judge import judge
-from evergreen.monitoring.judgement import Status, What
+from evergreen.alerting.content import history
+from evergreen.alerting.letters import digest
 from evergreen.monitoring.monitor import monitor
-from evergreen.monitoring.windows import Facts, Window
-from evergreen.warehouse import arrow
+from evergreen.monitoring.windows import measure, performance, reads
+from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.judge import judge
+from evergreen.monitoring.windows.judgement import Status, What
+from evergreen.reference import error_limit, reference
+from evergreen.reference.calendar import Window
+from evergreen.warehouse.features import arrow
 
 ALL_IN = Facts(ROWS, ROWS, ROWS)
 WIDE = {"max_worse": 1000.0}
@@ -45,7 +48,7 @@ def wide():
 def test_worse_than_the_baseline_is_a_violation_within_the_limit(wide):
     frame = lost(week(0))
     found, violations = served(frame, model(performance=WIDE), wide, week(0)["guess"])
-    learnt_limit = performance.limit_at(model(performance=WIDE), wide, ROWS)
+    learnt_limit = error_limit.limit_at(model(performance=WIDE), wide, ROWS)
     assert found.value < learnt_limit
     assert (found.violated, found.limit, found.baseline) == (True, found.baseline, found.baseline)
     assert found.baseline == pytest.approx(1.0, abs=0.2)
@@ -67,7 +70,7 @@ def test_otherwise_the_limit_decides(wide, performance_, by, baseline):
     said = week(0)["guess"] if baseline else None
     found, violations = served(frame, model(performance=performance_), wide, said)
     assert (found.violated, violations) == (False, ())
-    assert found.limit == performance.limit_at(model(performance=WIDE), wide, ROWS)
+    assert found.limit == error_limit.limit_at(model(performance=WIDE), wide, ROWS)
     assert found.baseline is not None, "it is told all the same"
 
 
@@ -86,7 +89,7 @@ def test_a_classifier_that_is_worse_than_the_class_prior_alarms():
     made = reference.build(spec, as_table(frame), {"log_loss": 0.4})
     turned = frame.head(ROWS).assign(guess=1 - chance.head(ROWS))
     found, violations = served(turned, spec, made)
-    assert found.value < performance.limit_at(spec, made, ROWS)
+    assert found.value < error_limit.limit_at(spec, made, ROWS)
     assert [v.kind for v in violations] == [What.PERFORMANCE]
     assert found.limit == found.baseline < 0.75
 
@@ -211,7 +214,7 @@ def test_it_is_judged_told_and_mailed(scene):
 def blind(metrics: dict[str, float], naive: dict[str, float], **monitoring: object) -> tuple[object, str]:
     spec = model(**monitoring)
     made = reference.build(spec, learnt(), metrics, None, naive)
-    return made, performance.about_usual_windows(spec, made)
+    return made, error_limit.about_usual_windows(spec, made)
 
 
 def test_training_says_where_the_limit_is_beyond_the_baseline():
@@ -232,8 +235,8 @@ def test_training_says_where_the_limit_is_beyond_the_baseline():
 def test_training_names_a_longer_window_where_it_tells_more():
     spec = model(window="1d", performance={"max_worse": 0.01}, min_rows=5)
     made = reference.build(spec, learnt(), {"rmse": 1.0}, None, {"rmse": 1.3})
-    assert performance.limit_at(spec, made, 24) > 1.3
-    told = performance.about_usual_windows(spec, made, reference.InMemory.of(learnt()))
+    assert error_limit.limit_at(spec, made, 24) > 1.3
+    told = error_limit.about_usual_windows(spec, made, reference.InMemory.of(learnt()))
     assert "With monitoring.window: " in told
     assert "the limit would be 1.2" in told
 

@@ -9,12 +9,19 @@ from itertools import pairwise
 import pytest
 from monitoring_scene import CUTOFF, WEEK, model
 
-from evergreen.alerting import words
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring.facts import Facts
-from evergreen.monitoring.judgement import Judgement, MetricResult, Status, Violation, What
-from evergreen.monitoring.policy import Action, Hold, Quiet, decide
-from evergreen.training.verdict import CONCLUSIVE, INCONCLUSIVE, NO_BETTER, PASSED, GateReason, RulingReason
+from evergreen.ledger import Decision, words
+from evergreen.ledger.reasons import (
+    CONCLUSIVE,
+    INCONCLUSIVE,
+    NO_BETTER,
+    PASSED,
+    GateReason,
+    Kind,
+    RulingReason,
+)
+from evergreen.monitoring.trigger.champion_facts import Facts
+from evergreen.monitoring.trigger.policy import Action, Hold, Quiet, decide
+from evergreen.monitoring.windows.judgement import Judgement, MetricResult, Status, Violation, What
 
 AMOUNT = Violation(What.DATA_DRIFT, "amount", "wasserstein", 0.9, 0.2)
 KIND = Violation(What.NEW_CATEGORY, "kind", "unseen_share", 0.4, 0.05)

@@ -9,10 +9,11 @@ import pytest
 from monitoring_scene import BEGIN, SENSOR, WEEK, model, specs
 from psycopg2 import sql
 
-from evergreen.monitoring import reads
-from evergreen.monitoring.windows import Facts, window_of
-from evergreen.warehouse import arrow, views
+from evergreen.monitoring.windows import reads
+from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.reference.calendar import window_of
 from evergreen.warehouse.connection import connect, fetch
+from evergreen.warehouse.features import arrow, views
 from evergreen.warehouse.migrate import ensure_dataset
 
 ROWS = 30_000

@@ -6,10 +6,11 @@ import pytest
 from monitoring_scene import CUTOFF, WEEK, at, model
 from test_monitoring_apply import AMOUNT, BROKEN, FEW, KIND, LATE, SPEC, judged, mails, promote, reject
 
-from evergreen.ledger import Decision, Kind, find
-from evergreen.monitoring import judgement as store
-from evergreen.monitoring.judgement import Judgement, MetricResult, Status, Violation, What
-from evergreen.monitoring.policy import apply
+from evergreen.ledger import Decision, find
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.trigger.policy import apply
+from evergreen.monitoring.windows import judgement as store
+from evergreen.monitoring.windows.judgement import Judgement, MetricResult, Status, Violation, What
 from evergreen.warehouse.connection import connect
 
 WORSE = Violation(What.PERFORMANCE, "rmse", "rmse", 2.0, 1.0)

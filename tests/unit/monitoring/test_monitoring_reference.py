@@ -12,9 +12,9 @@ import pytest
 from monitoring_scene import BEGIN, WEEK, as_table, learnt, model, rows
 
 from evergreen.errors import Reason, TerminalError
-from evergreen.monitoring import past
-from evergreen.monitoring.limits import limits
-from evergreen.monitoring.reference import PROFILE_FILE, SAMPLE_FILE, Reference, build
+from evergreen.reference import past_windows
+from evergreen.reference.limits import limits
+from evergreen.reference.reference import PROFILE_FILE, SAMPLE_FILE, Reference, build
 from evergreen.spec import parse_duration
 from evergreen.warehouse.connection import fetch
 
@@ -34,8 +34,8 @@ def test_the_sample_is_the_one_that_the_warehouse_takes(conn):
     query = "SELECT key, hashtextextended(key, 0) AS hash FROM unnest(%s) AS key"
     hashes = np.array([r["hash"] for r in fetch(conn, query, (keys,))])
     found = fetch(conn, f"{query} ORDER BY hash, key LIMIT 10", (keys,))
-    assert {keys[i] for i in past.sample_of(hashes, 10)} == {r["key"] for r in found}
-    assert len(past.sample_of(np.zeros(20, int), 7)) == 7
+    assert {keys[i] for i in past_windows.sample_of(hashes, 10)} == {r["key"] for r in found}
+    assert len(past_windows.sample_of(np.zeros(20, int), 7)) == 7
 
 
 def test_a_sample_keeps_its_hashes_so_that_a_smaller_one_of_it_is_the_same():
@@ -128,8 +128,8 @@ def test_a_changed_window_makes_the_limits_again():
 def test_of_very_many_past_windows_seeded_ones_of_all_times_are_taken():
     hourly = model(window="1h", min_rows=1)
     times = np.arange(24 * 100 * 4) * 900_000_000
-    made = past.split(times, hourly.monitoring, 7)
-    assert (len(made.rows), made.whole) == (past.MOST_WINDOWS, 2399)
+    made = past_windows.split(times, hourly.monitoring, 7)
+    assert (len(made.rows), made.whole) == (past_windows.MOST_WINDOWS, 2399)
     begins = np.array([rows[0] for rows in made.rows])
     assert (np.diff(begins) > 0).all()
     assert set(begins // 4 % 24) == set(range(24))

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from monitoring_scene import model
 
-from evergreen.monitoring import gate, past
-from evergreen.monitoring.judge import plan
-from evergreen.monitoring.judgement import Judgement, Status, What
-from evergreen.monitoring.reads import Feed
-from evergreen.monitoring.rhythm import Rhythm
-from evergreen.monitoring.windows import ANCHOR, Facts, Window
+from evergreen.monitoring.windows import readiness
+from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.judge import plan
+from evergreen.monitoring.windows.judgement import Judgement, Status, What
+from evergreen.monitoring.windows.reads import Feed
+from evergreen.reference import past_windows
+from evergreen.reference.calendar import ANCHOR, Window
+from evergreen.reference.rhythm import Rhythm
 
 HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
 NOW = ANCHOR + 2830 * WEEK  # a Monday 00:00 UTC
@@ -39,16 +41,16 @@ def spec(window: str, **more):
 
 def learnt(times, watched):
     """What a reference of these rows knows of the feed."""
-    found = past.split(micros(times), watched.monitoring, 0)
+    found = past_windows.split(micros(times), watched.monitoring, 0)
     return SimpleNamespace(rhythm=found.rhythm, usual_rows=found.usual_rows, windows=len(found.rows))
 
 
 def state(watched, reference, rows: int, window: Window, newest: datetime, growth: float = 1.0) -> str:
     """How a window comes out, all its rows being scored."""
     facts = Facts(rows, rows, rows)
-    held = gate.check(watched, reference, facts, window, newest, window.end, growth)
+    held = readiness.check(watched, reference, facts, window, newest, window.end, growth)
     stale = any(v.kind is What.STALE for v in held)
-    if not stale and gate.nothing_due(watched, reference, facts, window):
+    if not stale and readiness.nothing_due(watched, reference, facts, window):
         return "nothing due"
     return held[0].kind.value if held else "judged"
 
@@ -121,15 +123,19 @@ def test_a_feed_that_rests_on_sundays_is_stale_only_when_it_should_have_come():
     reference = learnt(shop(12, days=range(5)), watched)
     friday = NOW + 4 * DAY + 17 * HOUR
     for hours in range(0, 24 * 4 - 8):  # until Tuesday 09:00, when Monday's rows may still be on their way
-        assert not gate.stopped(watched, reference, friday, friday + hours * HOUR), hours
-    assert gate.stopped(watched, reference, friday, friday + 4 * DAY + 6 * HOUR)
-    assert gate.stopped(watched, reference, NOW + 12 * HOUR, NOW + 3 * DAY), "in the week as soon as ever"
+        assert not readiness.stopped(watched, reference, friday, friday + hours * HOUR), hours
+    assert readiness.stopped(watched, reference, friday, friday + 4 * DAY + 6 * HOUR)
+    assert readiness.stopped(watched, reference, NOW + 12 * HOUR, NOW + 3 * DAY), (
+        "in the week as soon as ever"
+    )
     for day, found in enumerate(["judged"] * 5 + ["nothing due"] * 2):
         window = of(NOW + day * DAY, DAY)
         newest = min(window.end, friday)
         assert state(watched, reference, 320 if day < 5 else 0, window, newest) == found
     hard = spec("1d", freshness="36h")
-    assert gate.stopped(hard, reference, friday, friday + 37 * HOUR), "what the spec sets is a hard limit"
+    assert readiness.stopped(hard, reference, friday, friday + 37 * HOUR), (
+        "what the spec sets is a hard limit"
+    )
 
 
 def test_the_usual_number_is_that_of_the_same_day_of_the_week():
@@ -197,7 +203,7 @@ def test_a_feed_that_grew_steadily_is_measured_by_what_it_is_now():
 def judged(watched, number: int, rows: int, status: Status) -> Judgement:
     start = NOW + number * watched.monitoring.window
     end = start + watched.monitoring.window
-    from evergreen.monitoring.judgement import Violation
+    from evergreen.monitoring.windows.judgement import Violation
 
     held = (Violation(What.VOLUME, "_key", "rows", rows, 1.0),) if status is Status.INSUFFICIENT else ()
     return Judgement("watched", "1", start, end, 1, end, status, rows, 0, rows, held, scored=rows)

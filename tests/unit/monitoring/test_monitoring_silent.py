@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evergreen.monitoring.silent import silent
+from evergreen.monitoring.windows.unobservable import silent
 from evergreen.spec import ModelSpec
 
 HOURLY = [(24, 24)] * 60

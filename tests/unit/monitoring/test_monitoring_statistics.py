@@ -8,7 +8,7 @@ import pytest
 from evidently.legacy.calculations.stattests import get_stattest
 from evidently.legacy.core import ColumnType
 
-from evergreen.monitoring import noise, statistics
+from evergreen.reference import drift_statistics, noise
 
 ROWS = 600
 WINDOWS = [np.arange(a, a + 90) for a in (0, 200, 510)]
@@ -16,13 +16,13 @@ WINDOWS = [np.arange(a, a + 90) for a in (0, 200, 510)]
 
 def drift(name: str, before: pd.Series, now: pd.Series) -> float:
     """Evidently's own."""
-    kind = ColumnType.Numerical if name == statistics.NUMERIC else ColumnType.Categorical
+    kind = ColumnType.Numerical if name == drift_statistics.NUMERIC else ColumnType.Categorical
     return float(get_stattest(before, now, kind, name)(before, now, kind, 0.1).drift_score)
 
 
 def evidently(name: str, values: np.ndarray, sample: np.ndarray) -> list[float]:
     column = pd.Series(values)
-    if name == statistics.NUMERIC:
+    if name == drift_statistics.NUMERIC:
         column = column.replace([np.inf, -np.inf], np.nan)
     found = []
     for window in WINDOWS:
@@ -48,8 +48,10 @@ def test_numbers_are_measured_as_evidently_does(kind, sample):
     if kind == "missing and infinite":
         values[rng.integers(0, ROWS, 80)] = np.nan
         values[[5, 250]] = np.inf
-    found = statistics.numeric(values, sample, WINDOWS)
-    np.testing.assert_allclose(found, evidently(statistics.NUMERIC, values, sample), rtol=1e-9, atol=1e-12)
+    found = drift_statistics.numeric(values, sample, WINDOWS)
+    np.testing.assert_allclose(
+        found, evidently(drift_statistics.NUMERIC, values, sample), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_categories_are_measured_as_evidently_does(sample):
@@ -58,41 +60,45 @@ def test_categories_are_measured_as_evidently_does(sample):
     codes[200:290] = rng.choice([0, 4], 90)
     codes[rng.integers(0, ROWS, 40)] = -1
     names = np.array([*"abcde", None], dtype=object)[codes]
-    found = statistics.categorical(codes, 5, sample, WINDOWS)
-    np.testing.assert_allclose(found, evidently(statistics.CATEGORICAL, names, sample), rtol=1e-9, atol=1e-12)
+    found = drift_statistics.categorical(codes, 5, sample, WINDOWS)
+    np.testing.assert_allclose(
+        found, evidently(drift_statistics.CATEGORICAL, names, sample), rtol=1e-9, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3], ids=["of-equal-shares", "moved"])
 def test_two_sides_of_a_judged_window_are_measured_as_evidently_does(share):
     rng = np.random.default_rng(8)
     before, now = rng.gamma(2.0, 3.0, 700), rng.gamma(2.0, 3.0 + share, 200)
-    assert statistics.normed(before, now) == pytest.approx(
-        drift(statistics.NUMERIC, pd.Series(before), pd.Series(now)), rel=1e-9
+    assert drift_statistics.normed(before, now) == pytest.approx(
+        drift(drift_statistics.NUMERIC, pd.Series(before), pd.Series(now)), rel=1e-9
     )
     old = pd.Series([*"abc"] * 100)
     new = old.copy() if not share else pd.Series([*"abcc"] * 40 + ["new"])
     counts = [
         np.array([(side == name).sum() for name in ("a", "b", "c", "new")], float) for side in (old, new)
     ]
-    told = drift(statistics.CATEGORICAL, old, new)
+    told = drift(drift_statistics.CATEGORICAL, old, new)
     expected = 0.0 if not share else told
-    assert statistics.divergence(*counts) == pytest.approx(expected, abs=1e-7)
+    assert drift_statistics.divergence(*counts) == pytest.approx(expected, abs=1e-7)
 
 
 def test_equal_shares_are_no_distance():
     codes = np.tile([0, 1, 2], 200)
-    assert statistics.categorical(codes, 3, np.ones(ROWS, dtype=bool), WINDOWS).max() < 1e-6
+    assert drift_statistics.categorical(codes, 3, np.ones(ROWS, dtype=bool), WINDOWS).max() < 1e-6
 
 
 def test_missing_values_and_lone_categories_are_shares_of_rows():
     everything = np.ones(ROWS, dtype=bool)
     missing = np.zeros(ROWS, dtype=bool)
     missing[:45] = True
-    assert statistics.missing_rise(missing, everything, WINDOWS) == pytest.approx([0.5, -45 / 510, -45 / 510])
+    assert drift_statistics.missing_rise(missing, everything, WINDOWS) == pytest.approx(
+        [0.5, -45 / 510, -45 / 510]
+    )
     codes = np.zeros(ROWS, dtype=np.int64)
     codes[200:209] = 1
-    assert statistics.unseen(codes, 2, WINDOWS) == pytest.approx([0.0, 0.1, 0.0])
-    assert statistics.alone(np.array([0, 1, -1, 1, 2]), 3).tolist() == [True, False, False, False, True]
+    assert drift_statistics.unseen(codes, 2, WINDOWS) == pytest.approx([0.0, 0.1, 0.0])
+    assert drift_statistics.alone(np.array([0, 1, -1, 1, 2]), 3).tolist() == [True, False, False, False, True]
 
 
 @pytest.mark.parametrize("kind", ["numbers", "categories"])
@@ -104,11 +110,11 @@ def test_a_resample_is_measured_as_evidently_does(kind):
     if kind == "numbers":
         values = rng.gamma(2.0, 3.0, len(drawn.rows))
         values[rng.integers(0, len(values), 40)] = np.nan
-        found, column, name = drawn.numeric(values), pd.Series(values), statistics.NUMERIC
+        found, column, name = drawn.numeric(values), pd.Series(values), drift_statistics.NUMERIC
     else:
         codes = rng.choice([-1, 0, 1, 2], len(drawn.rows), p=[0.1, 0.6, 0.2, 0.1])
         column = pd.Series(np.array([*"abc", None], dtype=object)[codes])
-        found, name = drawn.categorical(codes), statistics.CATEGORICAL
+        found, name = drawn.categorical(codes), drift_statistics.CATEGORICAL
     for size, resample in ((0, 0), (1, 7), (3, 399)):
         before, now = (
             column.repeat(counts[:, resample].astype(int)).dropna()

@@ -8,9 +8,9 @@ import pytest
 from monitoring_scene import CUTOFF, model, specs
 
 from evergreen import ledger
-from evergreen.alerting import words
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring.after_promotion import Reason, watch
+from evergreen.ledger import Decision, words
+from evergreen.ledger.reasons import Kind
+from evergreen.promotion.after_promotion import Reason, watch
 from evergreen.warehouse.connection import connect
 
 DAY = timedelta(days=1)

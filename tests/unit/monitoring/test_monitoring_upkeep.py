@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 import pytest
 from monitoring_scene import CUTOFF, WEEK, model
 
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring.facts import Facts
-from evergreen.monitoring.judgement import Judgement, MetricResult, Status, Violation, What
-from evergreen.monitoring.policy import Action, Hold, Quiet, decide
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.trigger.champion_facts import Facts
+from evergreen.monitoring.trigger.policy import Action, Hold, Quiet, decide
+from evergreen.monitoring.windows.judgement import Judgement, MetricResult, Status, Violation, What
 from evergreen.spec import ModelSpec
 
 DAY = timedelta(days=1)

@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 import pytest
 from monitoring_scene import CUTOFF, model
 
-from evergreen.alerting.failures import record
-from evergreen.ledger import Decision, Kind, append
-from evergreen.monitoring.waking import should_wake, wake
+from evergreen.incidents.failures import record
+from evergreen.ledger import Decision, append
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.trigger.waking import should_wake, wake
 from evergreen.warehouse.connection import connect
 
 NOW = CUTOFF + timedelta(days=30)

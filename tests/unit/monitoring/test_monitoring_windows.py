@@ -6,8 +6,10 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from evergreen.monitoring import windows
-from evergreen.monitoring.windows import Facts, Judged, Window
+from evergreen.monitoring.windows import due_windows
+from evergreen.monitoring.windows.due_windows import Facts, Judged
+from evergreen.reference import calendar
+from evergreen.reference.calendar import Window
 
 HOUR, DAY, WEEK = timedelta(hours=1), timedelta(days=1), timedelta(days=7)
 
@@ -26,7 +28,7 @@ def utc(text: str) -> datetime:
     ],
 )
 def test_a_time_lies_in_one_window(time, length, start):
-    found = windows.window_of(utc(time), length)
+    found = calendar.window_of(utc(time), length)
     assert found == Window(utc(start), utc(start) + length)
 
 
@@ -38,7 +40,7 @@ def test_a_time_lies_in_one_window(time, length, start):
     ],
 )
 def test_a_window_is_complete_at_its_end(as_of, count):
-    assert len(windows.complete(WEEK, utc("2024-01-03T00:00"), utc(as_of))) == count
+    assert len(calendar.complete(WEEK, utc("2024-01-03T00:00"), utc(as_of))) == count
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_a_window_is_complete_at_its_end(as_of, count):
 )  # fmt: skip
 def test_how_far_back_a_champion_answers(reign, first_scored, as_of, delay, first):
     scored = None if first_scored is None else utc(first_scored)
-    found = windows.candidates(WEEK, utc(reign), scored, utc(as_of), timedelta(days=delay))
+    found = due_windows.candidates(WEEK, utc(reign), scored, utc(as_of), timedelta(days=delay))
     assert found[0].start == utc(first)
     assert found == sorted(found)
 
@@ -76,7 +78,7 @@ def test_how_far_back_a_champion_answers(reign, first_scored, as_of, delay, firs
     ],
 )  # fmt: skip
 def test_what_is_worth_a_new_revision(before, now, again):
-    assert windows.worth_judging_again(before, now, 0.8) is again
+    assert due_windows.worth_judging_again(before, now, 0.8) is again
 
 
 @pytest.mark.parametrize(
@@ -103,35 +105,35 @@ def test_how_many_labels_are_enough(facts, least, enough):
 
 def test_labels_that_will_not_come_are_not_waited_for():
     waiting = Judged(1, 168, 31, 168, False, due=False)
-    assert windows.worth_judging_again(waiting, Facts(168, 31, 168), 30)
-    assert not windows.worth_judging_again(waiting, Facts(168, 31, 168, due=False), 30)
+    assert due_windows.worth_judging_again(waiting, Facts(168, 31, 168), 30)
+    assert not due_windows.worth_judging_again(waiting, Facts(168, 31, 168, due=False), 30)
     # What was judged when they were due had its chance: too few rows had both.
-    assert not windows.worth_judging_again(Judged(2, 168, 31, 168, False), Facts(168, 31, 168), 30)
+    assert not due_windows.worth_judging_again(Judged(2, 168, 31, 168, False), Facts(168, 31, 168), 30)
 
 
 def test_held_back_for_the_same_reason_is_no_news():
     before = Judged(1, 3, 3, 3, False, frozenset({"volume"}))
-    assert windows.still_held_back(before, frozenset({"volume"}), Facts(3, 3, 0))
-    assert not windows.still_held_back(before, frozenset({"stale"}), Facts(3, 3, 0))
-    assert not windows.still_held_back(before, frozenset({"volume"}), Facts(4, 4, 0))
-    assert not windows.still_held_back(None, frozenset({"volume"}), Facts(3, 3, 0))
+    assert due_windows.still_held_back(before, frozenset({"volume"}), Facts(3, 3, 0))
+    assert not due_windows.still_held_back(before, frozenset({"stale"}), Facts(3, 3, 0))
+    assert not due_windows.still_held_back(before, frozenset({"volume"}), Facts(4, 4, 0))
+    assert not due_windows.still_held_back(None, frozenset({"volume"}), Facts(3, 3, 0))
 
 
 def test_windows_without_news_do_not_take_the_place_of_those_whose_labels_came():
-    found = windows.complete(HOUR, utc("2024-01-01"), utc("2024-01-03T12:00"))
+    found = calendar.complete(HOUR, utc("2024-01-01"), utc("2024-01-03T12:00"))
     outage = {w.start for w in found[-12:]}
     empty = Judged(1, 0, 0, 0, False, frozenset({"volume"}))
     history = {w.start: empty if w.start in outage else Judged(1, 60, 0, 60, False) for w in found}
     facts = {w.start: Facts() if w.start in outage else Facts(60, 60, 60) for w in found}
-    due = windows.due(found, facts, history, 0.8, lambda w: w.start not in outage)
+    due = due_windows.due(found, facts, history, 0.8, lambda w: w.start not in outage)
     assert [w for w, _ in due] == found[-24:-12]
     assert {revision for _, revision in due} == {2}
 
 
 def test_due_windows_are_bounded_with_the_newest_in_time_order():
-    found = windows.complete(DAY, utc("2024-01-01"), utc("2024-03-01"))
+    found = calendar.complete(DAY, utc("2024-01-01"), utc("2024-03-01"))
     judged = {found[-1].start: Judged(1, 24, 24, 24, True)}
     facts = {w.start: Facts(24, 24, 24) for w in found}
-    due = windows.due(found, facts, judged, 0.8)
-    assert [w for w, _ in due] == found[-windows.MOST_PER_RUN - 1 : -1]
+    due = due_windows.due(found, facts, judged, 0.8)
+    assert [w for w, _ in due] == found[-due_windows.MOST_PER_RUN - 1 : -1]
     assert {revision for _, revision in due} == {1}

@@ -9,7 +9,8 @@ from mlflow import MlflowClient
 
 from evergreen import ledger, registry
 from evergreen.errors import Reason, TerminalError, TransientError
-from evergreen.ledger import Decision, Kind
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
 from evergreen.registry.champions import succession
 from evergreen.warehouse.connection import connect
 

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from evergreen import ledger, registry
 from evergreen.alerting.compose import compose
 from evergreen.errors import TerminalError
-from evergreen.ledger import Kind
+from evergreen.ledger.reasons import Kind
 from evergreen.monitoring.monitor import monitor
 from evergreen.registry import confirm
 from evergreen.registry.confirm import confirm_alias

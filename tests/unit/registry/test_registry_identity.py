@@ -11,13 +11,13 @@ from mlflow import MlflowClient
 
 from evergreen import registry
 from evergreen.errors import Reason, TerminalError
-from evergreen.ledger import Kind
-from evergreen.monitoring import judge
+from evergreen.ledger.reasons import GateReason, Kind
+from evergreen.monitoring.windows import judge
+from evergreen.promotion import approval
+from evergreen.promotion.rollback import rollback
 from evergreen.registry.models import DIGEST_TAG, ENCODING_FILE, PROBE_FILE
-from evergreen.registry.rollback import rollback
 from evergreen.scoring.score import score
-from evergreen.training import approval
-from evergreen.training.verdict import GateReason, Verdict
+from evergreen.training.gate.verdict import Verdict
 from evergreen.warehouse.connection import connect, fetch
 
 NOT_BETTER = Verdict(False, GateReason.NOT_BETTER_THAN_CHAMPION)

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from evergreen import registry
 from evergreen.errors import Reason, TerminalError
-from evergreen.monitoring.reference import Reference
+from evergreen.reference.reference import Reference
 from evergreen.registry import artifacts
 
 

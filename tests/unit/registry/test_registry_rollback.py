@@ -9,9 +9,10 @@ from mlflow import MlflowClient
 
 from evergreen import ledger, registry
 from evergreen.errors import Reason, TerminalError, TransientError
-from evergreen.ledger import Decision, Kind
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
+from evergreen.promotion.rollback import Finding, rollback
 from evergreen.registry.models import LoadedModel
-from evergreen.registry.rollback import Finding, rollback
 from evergreen.warehouse.connection import connect, fetch
 
 

@@ -7,9 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring.after_promotion import LOOKS, part
-from evergreen.registry.watched import watched
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
+from evergreen.promotion.after_promotion import LOOKS, part
+from evergreen.registry.under_watch import watched
 
 DAY = timedelta(days=1)
 

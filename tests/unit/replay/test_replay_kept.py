@@ -11,14 +11,14 @@ from evergreen import settings
 from evergreen.errors import TransientError
 from evergreen.replay.loop import Loop
 from evergreen.replay.run import replay
-from evergreen.warehouse import kept
-from evergreen.warehouse.store import Store
+from evergreen.warehouse.storage import progress_store
+from evergreen.warehouse.storage.bucket import Store
 
 
 @pytest.fixture
 def run(small, start, tmp_path, monkeypatch):
     """Replay five windows on a worker that has nothing; each step is sent at once."""
-    monkeypatch.setattr(kept, "EVERY_S", 0.0)
+    monkeypatch.setattr(progress_store, "EVERY_S", 0.0)
 
     def run(worker, **more):
         monkeypatch.setenv(settings.HOME.name, str(tmp_path / worker))
@@ -56,12 +56,12 @@ def test_it_goes_on_where_another_worker_ended(run, bucket, monkeypatch, tmp_pat
     monkeypatch.setattr(Loop, "step", lambda self, number: steps.append(number) or step(self, number))
     done = run("second")
     assert steps == list(range(5)), "no step was done twice"
-    url = kept.where(done.files["result"])
+    url = progress_store.where(done.files["result"])
     assert url.startswith(f"{bucket.url}/progress/replays/rides/")
     assert result_of(bucket.get(url.removeprefix(f"{bucket.url}/"))) == result_of(
         whole.files["result"].read_text()
     )
-    assert kept.where(tmp_path / "elsewhere") == str(tmp_path / "elsewhere")
+    assert progress_store.where(tmp_path / "elsewhere") == str(tmp_path / "elsewhere")
     names = bucket.names()
     assert not [n for n in names if "/fits/" in n or "/ahead/" in n or n.endswith(("lock", ".log"))]
     # A step is there after all that it tells of.

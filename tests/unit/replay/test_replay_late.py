@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from replays import DAY
 
-from evergreen.ledger import Kind
-from evergreen.replay.asked import ask
+from evergreen.ledger.reasons import Kind
+from evergreen.replay.request import ask
 from evergreen.replay.worker import loop_of
 from evergreen.warehouse.connection import connect, fetch
 
@@ -73,8 +73,8 @@ def test_labels_that_come_after_a_promotion_judge_the_version_before_it(late, st
 def test_late_labels_are_estimated_as_the_live_loop_does(world, start, mlflow_url, monkeypatch):
     """Wet hours are hard to predict; from day 23 on all are wet and no label comes, so only an estimate can alarm."""
     from evergreen import ledger
-    from evergreen.monitoring import estimate, report
     from evergreen.monitoring.monitor import monitor
+    from evergreen.monitoring.windows import estimate, report
     from evergreen.scoring.score import score
 
     signs = np.random.default_rng(3)

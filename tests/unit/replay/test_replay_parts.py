@@ -9,8 +9,9 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from evergreen.errors import TerminalError
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring.judgement import (
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
+from evergreen.monitoring.windows.judgement import (
     ColumnResult,
     Judgement,
     MetricResult,
@@ -19,10 +20,10 @@ from evergreen.monitoring.judgement import (
     What,
 )
 from evergreen.replay import output, records, result
-from evergreen.replay.asked import Asked
 from evergreen.replay.policies import Kind as Wanted
 from evergreen.replay.policies import moments, parse, parse_all, scheduled
 from evergreen.replay.progress import Progress
+from evergreen.replay.request import Asked
 from evergreen.spec import ModelSpec, Specs
 
 T = datetime(2024, 5, 6, tzinfo=timezone.utc)

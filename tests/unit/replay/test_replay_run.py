@@ -18,9 +18,10 @@ from replays import DAY, run
 
 from evergreen.command import moment
 from evergreen.errors import TerminalError
-from evergreen.ledger import Kind
+from evergreen.ledger import reasons
+from evergreen.ledger.reasons import Kind
 from evergreen.replay import __main__ as command
-from evergreen.replay.asked import ask
+from evergreen.replay.request import ask
 from evergreen.replay.run import replay
 from evergreen.replay.worker import loop_of
 from evergreen.warehouse.connection import connect, fetch
@@ -97,7 +98,7 @@ def test_the_same_decisions_and_predictions_as_the_live_loop(small, start, mlflo
             small.settle(outcome, f"settle {as_of}")
     with connect() as conn:
         # The ends of incidents are rows for the mails; no decision rests on them.
-        lived = [d for d in ledger.find(conn, "model/rides")[::-1] if d.kind is not ledger.Kind.RECOVERED]
+        lived = [d for d in ledger.find(conn, "model/rides")[::-1] if d.kind is not reasons.Kind.RECOVERED]
         judged = fetch(
             conn,
             "SELECT version, window_start, revision, status, row_count, labelled, scored, as_of FROM evergreen.window_judgement"
@@ -136,7 +137,7 @@ def test_a_killed_replay_goes_on_and_comes_to_the_same(small, start, tmp_path):
     whole = run(small, start, names, home=tmp_path / "whole")
     code = (
         "import sys, json; from datetime import datetime; from pathlib import Path\n"
-        "from evergreen.replay.asked import Asked; from evergreen.replay.run import replay\n"
+        "from evergreen.replay.request import Asked; from evergreen.replay.run import replay\n"
         "a = Asked.read(Path(sys.argv[1]))\n"
         "replay(a.specs, a.model, a.begin, a.end, [p.name for p, _ in a.policies], home=Path(sys.argv[2]), workers=1)\n"
     )
@@ -174,9 +175,13 @@ def test_a_policy_that_is_added_joins_the_table(small, start, tmp_path):
 
 def test_windows_of_a_week_train_each_window_as_each_week(small, start, tmp_path):
     weekly = small.with_model(monitoring={"window": "7d"})
-    asked = ask(weekly.specs, weekly.model, start + 20 * DAY, start + 60 * DAY, ["every_window", "weekly"], tmp_path)
+    asked = ask(
+        weekly.specs, weekly.model, start + 20 * DAY, start + 60 * DAY, ["every_window", "weekly"], tmp_path
+    )
     assert [p.name for p, _ in asked.policies] == ["every_window"]
-    asked = ask(small.specs, small.model, start + 20 * DAY, start + 60 * DAY, ["every_window", "weekly"], tmp_path)
+    asked = ask(
+        small.specs, small.model, start + 20 * DAY, start + 60 * DAY, ["every_window", "weekly"], tmp_path
+    )
     assert [p.name for p, _ in asked.policies] == ["every_window", "weekly"]
 
 

@@ -7,11 +7,11 @@ import json
 import pytest
 from replays import DAY
 
-from evergreen.replay.asked import ask
+from evergreen.replay.request import ask
 from evergreen.replay.run import replay
 from evergreen.replay.worker import loop_of
-from evergreen.training import tune
-from evergreen.training.validate import Validation
+from evergreen.training.search import tune
+from evergreen.training.search.validate import Validation
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 from replays import DAY
 
 from evergreen import registry
-from evergreen.monitoring.judgement import What
-from evergreen.monitoring.reference import Reference
-from evergreen.replay.asked import ask
+from evergreen.monitoring.windows.judgement import What
+from evergreen.reference.reference import Reference
+from evergreen.replay.request import ask
 from evergreen.replay.run import replay
 from evergreen.replay.worker import loop_of
 

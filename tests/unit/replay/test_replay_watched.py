@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from replays import DAY
 
-from evergreen.ledger import Kind
-from evergreen.replay.asked import ask
+from evergreen.ledger.reasons import Kind
+from evergreen.replay.request import ask
 from evergreen.replay.run import replay
 from evergreen.replay.worker import loop_of
 from evergreen.warehouse.connection import connect
@@ -34,11 +34,11 @@ def test_a_bad_promotion_is_rolled_back_by_the_watch(small, start):
 def test_a_rollback_by_the_watch_closes_the_requests_that_the_live_one_closes(world, start, monkeypatch):
     """A training for the bad champion's drift failed for want of rows: its request is open when the champion is left."""
     from evergreen import ledger
-    from evergreen.monitoring.after_promotion import Seen
-    from evergreen.registry import rollback
+    from evergreen.metrics.paired_bootstrap import Improvement
+    from evergreen.promotion import rollback
+    from evergreen.promotion.after_promotion import Seen
     from evergreen.replay import watching
     from evergreen.replay.state import RUN, State, Step
-    from evergreen.training.compare import Improvement
 
     def row(day, kind, version, reason, **more):
         evidence = {"mlflow_run": f"replay-{version}", "trained_until": (start + day * DAY).isoformat()}

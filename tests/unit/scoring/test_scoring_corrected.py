@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from evergreen.monitoring import reads
-from evergreen.monitoring.windows import window_of
+from evergreen.monitoring.windows import reads
+from evergreen.reference.calendar import window_of
 from evergreen.scoring.score import score
 from evergreen.validation import batch_rows
-from evergreen.warehouse import correction, publish
+from evergreen.warehouse.batches import correction, publish
 from evergreen.warehouse.connection import connect, fetch
 
 DAY = timedelta(days=1)

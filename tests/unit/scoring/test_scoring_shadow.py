@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 
 from evergreen import registry
 from evergreen.errors import TransientError
-from evergreen.monitoring import reads
-from evergreen.monitoring.windows import window_of
-from evergreen.registry.rollback import rollback
+from evergreen.monitoring.windows import reads
+from evergreen.promotion.rollback import rollback
+from evergreen.reference.calendar import window_of
 from evergreen.scoring import writer
 from evergreen.scoring.score import score
 from evergreen.warehouse.connection import connect, fetch

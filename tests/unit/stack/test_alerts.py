@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from evergreen.alerting import threads
-from evergreen.alerting.outbox import deliver, raise_incident
-from evergreen.alerting.threads import Ending, News
-from evergreen.ledger import Decision, Kind, append, find
+from evergreen.alerting.delivery import deliver
+from evergreen.incidents import threads
+from evergreen.incidents.outbox import raise_incident
+from evergreen.incidents.threads import Ending, News
+from evergreen.ledger import Decision, append, find
+from evergreen.ledger.reasons import Kind
 from evergreen.spec import Specs
 from evergreen.stack import alerts
 from evergreen.stack.layout import StackError
@@ -91,7 +93,10 @@ def test_specs_that_cannot_be_used_are_shown(tmp_path: Path, monkeypatch: pytest
         (tmp_path / "models" / f"m{number}.yaml").symlink_to("nowhere")
     monkeypatch.setattr(alerts, "environment", lambda home: {"EVERGREEN_SPECS": str(tmp_path)})
     lines = alerts.specs()
-    assert lines[0] == "30 mistake(s) in the specs and the environment; what these files describe is switched off:"
+    assert (
+        lines[0]
+        == "30 mistake(s) in the specs and the environment; what these files describe is switched off:"
+    )
     assert lines[1] == "  models/m0.yaml: is a link that leads nowhere; mend or remove it"
     assert lines[-1] == "  and 10 more, see `make check`"
     monkeypatch.setattr(alerts, "environment", lambda home: {"EVERGREEN_SPECS": str(REPOSITORY / "include")})

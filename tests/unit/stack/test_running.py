@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from evergreen.ledger import Decision, Kind, append
+from evergreen.ledger import Decision, append
+from evergreen.ledger.reasons import Kind
 from evergreen.stack import running
 from evergreen.stack.layout import StackError
 from evergreen.warehouse.connection import connect
@@ -67,7 +68,16 @@ def test_params_have_the_types_of_the_dag() -> None:
         (["reason=x", "dry_run=maybe"], "write dry_run=true or dry_run=false"),
         (["reason=x", "subject=model/c"], "did you mean model/"),
     ],
-    ids=["misspelt", "unknown", "no name", "no reason", "blank reason", "no time of data", "no switch", "no choice"],
+    ids=[
+        "misspelt",
+        "unknown",
+        "no name",
+        "no reason",
+        "blank reason",
+        "no time of data",
+        "no switch",
+        "no choice",
+    ],
 )
 def test_a_param_that_cannot_be_is_refused(texts: list[str], said: str) -> None:
     with pytest.raises(StackError, match=said):

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from evergreen.training import ruling
-from evergreen.training.matrix import Matrix
-from evergreen.training.rows import Rows, opened
+from evergreen.promotion import ruling
+from evergreen.training.data.matrix import Matrix
+from evergreen.training.data.rows import Rows, opened
 
 
 def number(text: str) -> int:

@@ -13,15 +13,16 @@ from mlflow import MlflowClient
 from evergreen import ledger, registry
 from evergreen.alerting.approval_page import markdown, page
 from evergreen.alerting.compose import compose
-from evergreen.alerting.letter import Letter, Table
+from evergreen.alerting.content.letter import Letter, Table
 from evergreen.errors import Reason, TerminalError, TransientError
-from evergreen.ledger import Decision, Kind
-from evergreen.monitoring.waking import wake
-from evergreen.registry.watched import watched
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import GateReason, Kind
+from evergreen.monitoring.trigger.waking import wake
+from evergreen.promotion import approval
+from evergreen.promotion.approval import Answer
+from evergreen.registry.under_watch import watched
 from evergreen.scoring import shadow
-from evergreen.training import approval
-from evergreen.training.approval import Answer
-from evergreen.training.verdict import GateReason, Verdict
+from evergreen.training.gate.verdict import Verdict
 from evergreen.warehouse.connection import connect, fetch
 
 PASSED = Verdict(True, GateReason.BETTER_THAN_CHAMPION)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evergreen.training.calibration import calibration
+from evergreen.training.gate.calibration import calibration
 
 
 def world(n, seed=1):

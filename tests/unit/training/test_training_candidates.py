@@ -10,9 +10,9 @@ import pytest
 from mlflow import MlflowClient
 
 from evergreen import registry
-from evergreen.monitoring.reference import Reference
+from evergreen.reference.reference import Reference
 from evergreen.registry.models import DIGEST_TAG
-from evergreen.training import choose
+from evergreen.training.search import choose
 from evergreen.warehouse.connection import connect
 
 WINDOWS = ("all", "20d")

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from evergreen.training import others
-from evergreen.training.choose import choose
-from evergreen.training.encode import survey
-from evergreen.training.folds import folds
-from evergreen.training.machine import Machine
-from evergreen.training.matrix import write
-from evergreen.training.split import moment, split
+from evergreen.registry.encoding import survey
+from evergreen.training.data.folds import folds
+from evergreen.training.data.matrix import write
+from evergreen.training.data.split import moment, split
+from evergreen.training.fitting.machine import Machine
+from evergreen.training.search import other_learners
+from evergreen.training.search.choose import choose
 
 DAY = 24
 HOLDOUT = 3
@@ -217,10 +217,10 @@ def test_other_learners_take_gaps_and_categories_and_are_flat_in_memory(
     table = table.set_column(table.column_names.index("x"), "x", pa.array(x))
     table = table.set_column(table.column_names.index("_label"), "_label", pa.array(y))
     model = change(rides, task=task, training={"compare_with": (kind,), "min_rows": 100})
-    monkeypatch.setattr(others, "MOST_ROWS", 700)
+    monkeypatch.setattr(other_learners, "MOST_ROWS", 700)
     seen = []
-    sample = others._sample
-    monkeypatch.setattr(others, "_sample", lambda data: seen.append(sample(data)) or seen[-1])
+    sample = other_learners._sample
+    monkeypatch.setattr(other_learners, "_sample", lambda data: seen.append(sample(data)) or seen[-1])
     found = row(chosen(model, table), learner=kind)
     assert found["problem"] == ""
     assert all(0 < len(rows) <= 700 for rows, _ in seen)
@@ -231,14 +231,14 @@ def test_other_learners_take_gaps_and_categories_and_are_flat_in_memory(
 
 
 def test_the_sample_of_other_learners_is_every_nth_row_whatever_the_batches(in_file, monkeypatch):
-    from evergreen.training import matrix as matrices
-    from evergreen.training.local import Labelled
+    from evergreen.training.data import matrix as matrices
+    from evergreen.training.fitting.local import Labelled
 
     values = np.arange(2000, dtype=np.float32).reshape(1000, 2)
     data = Labelled(in_file(values), np.arange(1000.0))
-    monkeypatch.setattr(others, "MOST_ROWS", 300)
+    monkeypatch.setattr(other_learners, "MOST_ROWS", 300)
     monkeypatch.setattr(matrices, "BATCH_BYTES", 2 * 8 * 37)
-    rows, y = others._sample(data)
+    rows, y = other_learners._sample(data)
     assert np.array_equal(rows, values[::4])
     assert np.array_equal(y, data.y[::4])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from evergreen.metrics import metric_values, paired_bootstrap
 from evergreen.spec import LARGER_IS_BETTER, METRICS
-from evergreen.training import compare, metrics
 
 N = 1000
 
@@ -19,7 +19,7 @@ def world(n=N, *, better=0.0, seed=1):
 
 
 def ask(metric, times, y, challenger, champion, **more):
-    return compare.improvement(
+    return paired_bootstrap.improvement(
         metric, times, y, challenger, champion, **{"confidence": 0.95, "seed": 7, **more}
     )
 
@@ -39,11 +39,11 @@ def test_the_point_is_the_share_of_the_distance_from_perfect(metric, better):
     # Shares of labels near zero are mostly noise; the others have labels around it, as they had.
     if metric in ("mape", "wape"):
         y, new, old = y + 20, new + 20, old + 20
-    values = [metrics.compute("regression", y, p, 0.9)[metric] for p in (new, old)]
+    values = [metric_values.compute("regression", y, p, 0.9)[metric] for p in (new, old)]
     distances = [1 - v if metric == "r2" else v for v in values]
     found = ask(metric, times, y, new, old, cut=0.9)
     assert found.point == pytest.approx(1 - distances[0] / distances[1])
-    assert compare.point(metric, y, new, old, 0.9) == pytest.approx(found.point)
+    assert paired_bootstrap.point(metric, y, new, old, 0.9) == pytest.approx(found.point)
     assert found.low < found.point < found.high
     assert found.low * better > 0 if better > 0 else found.high < 0
     assert found.rows == N
@@ -53,7 +53,7 @@ def test_the_point_is_the_share_of_the_distance_from_perfect(metric, better):
 @pytest.mark.parametrize("n", [N, 20_000], ids=["each-score-alone", "scores-in-groups"])
 def test_the_point_is_exact_for_probabilities(metric, n):
     times, y, new, old = classes(n)
-    values = [metrics.compute("binary", y, p, 0.4)[metric] for p in (new, old)]
+    values = [metric_values.compute("binary", y, p, 0.4)[metric] for p in (new, old)]
     distances = [1 - v if metric in LARGER_IS_BETTER else v for v in values]
     found = ask(metric, times, y, new, old, resamples=200, cut=0.4)
     assert found.point == pytest.approx(1 - distances[0] / distances[1])
@@ -67,7 +67,7 @@ def test_ties_and_rare_classes_keep_the_point_exact():
     rare = y * (np.arange(len(y)) % 50 == 0)
     for metric in ("roc_auc", "pr_auc"):
         coarse = np.round(new, 2)
-        values = [metrics.compute("binary", rare, p)[metric] for p in (coarse, old)]
+        values = [metric_values.compute("binary", rare, p)[metric] for p in (coarse, old)]
         found = ask(metric, times, rare, coarse, old, resamples=100)
         assert found.point == pytest.approx(1 - (1 - values[0]) / (1 - values[1]))
 
@@ -98,11 +98,11 @@ def test_dependent_rows_give_wider_bounds_than_independent_ones():
 
 def test_rows_of_one_moment_stay_together():
     times, y, new, old = world()
-    where, moments = compare.cells(times // 100)
+    where, moments = paired_bootstrap.cells(times // 100)
     assert (moments, len(np.unique(where))) == (10, 10)
-    where, moments = compare.cells(times)
+    where, moments = paired_bootstrap.cells(times)
     assert (np.diff(where) >= 0).all()
-    assert (moments, where.max() + 1) == (N, compare.CELLS)
+    assert (moments, where.max() + 1) == (N, paired_bootstrap.CELLS)
     few = ask("rmse", times // 250, y, new, old)
     assert (few.low, few.high, few.blocks) == (None, None, 4)
     assert few.point is not None, "four moments say nothing about how much moments differ"

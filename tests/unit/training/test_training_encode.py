@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from evergreen.errors import Reason, TerminalError
-from evergreen.training.encode import Encoding, encode, survey
+from evergreen.registry.encoding import Encoding, encode, survey
 
 
 def learn(model, table):

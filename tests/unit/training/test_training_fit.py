@@ -7,10 +7,10 @@ import pyarrow as pa
 import pytest
 
 from evergreen.errors import Reason, TerminalError
+from evergreen.registry.encoding import Encoding, encode, survey
 from evergreen.registry.models import predict
-from evergreen.training.encode import Encoding, encode, survey
-from evergreen.training.fit import fit, gains, parameters
-from evergreen.training.local import Labelled
+from evergreen.training.fitting.fit import fit, gains, parameters
+from evergreen.training.fitting.local import Labelled
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from evergreen.training.calibration import Calibration
-from evergreen.training.compare import Improvement
-from evergreen.training.evidence import Cost, Evidence
-from evergreen.training.gate import Evaluation, judge
-from evergreen.training.realised import Realised
-from evergreen.training.slices import Slice, Slices
-from evergreen.training.verdict import CONCLUSIVE, Check, GateReason, Verdict
+from evergreen.ledger.reasons import CONCLUSIVE, GateReason
+from evergreen.metrics.paired_bootstrap import Improvement
+from evergreen.training.gate.calibration import Calibration
+from evergreen.training.gate.evidence import Cost, Evidence
+from evergreen.training.gate.gate import Evaluation, judge
+from evergreen.training.gate.past_holdouts import Realised
+from evergreen.training.gate.slices import Slice, Slices
+from evergreen.training.gate.verdict import Check, Verdict
 
 AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
 GOOD = Evaluation({"rmse": 1.0}, 100, "keys", "print", "run", AS_OF)

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from evergreen.training import metrics
-from evergreen.training.evidence import gather, measure_cost
-from evergreen.training.gate import Evaluation, judge
-from evergreen.training.verdict import GateReason
+from evergreen.ledger.reasons import GateReason
+from evergreen.metrics import metric_values
+from evergreen.training.gate.evidence import gather, measure_cost
+from evergreen.training.gate.gate import Evaluation, judge
 
 AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
 JUDGED = Evaluation({}, 0, "keys", "print", "run", AS_OF)
@@ -28,7 +28,9 @@ def through(
     columns = {"kind": pa.array(kinds if kinds is not None else ["dry", "wet"] * (len(y) // 2))}
     found = {
         who: replace(
-            JUDGED, rows=len(y), metrics=metrics.compute(model.task, y, p) if np.isfinite(p).all() else {}
+            JUDGED,
+            rows=len(y),
+            metrics=metric_values.compute(model.task, y, p) if np.isfinite(p).all() else {},
         )
         for who, p in predictions.items()
     }

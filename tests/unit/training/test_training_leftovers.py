@@ -15,8 +15,10 @@ from mlflow import MlflowClient
 import clean_fork
 from evergreen import registry
 from evergreen.errors import Reason, TransientError
-from evergreen.training import record, train
-from evergreen.warehouse import scratch, snapshot
+from evergreen.training import train
+from evergreen.training.record import tracking
+from evergreen.warehouse.features import snapshot
+from evergreen.warehouse.storage import working_folder
 
 
 @pytest.fixture
@@ -51,7 +53,7 @@ def test_a_killed_training_is_cleared_away_by_the_next_one(landed, start, where)
     taken = landed.snapshot(as_of)
     killed(
         lambda: train.train(landed.specs, landed.model, taken, as_of, "dag/killed", trigger="manual"),
-        record,
+        tracking,
         where,
     )
     assert runs()["dag/killed"].info.status == "RUNNING"
@@ -72,18 +74,18 @@ def test_a_killed_training_is_cleared_away_by_the_next_one(landed, start, where)
 
 def test_a_training_that_is_at_work_is_left_alone(landed, start):
     landed.train(start + timedelta(days=30), "dag/one")
-    open_run = record.begin(landed.model, "dag/at work", start, {"evergreen.run_id": "dag/at work"})
+    open_run = tracking.begin(landed.model, "dag/at work", start, {"evergreen.run_id": "dag/at work"})
     with train._alone("rides", "dag/at work"):
-        record.sweep(landed.model, "dag/two", train.at_work)
+        tracking.sweep(landed.model, "dag/two", train.at_work)
         assert MlflowClient().get_run(open_run).info.status == "RUNNING"
-    record.sweep(landed.model, "dag/two", train.at_work)
+    tracking.sweep(landed.model, "dag/two", train.at_work)
     assert MlflowClient().get_run(open_run).info.status == "KILLED"
 
 
 def test_a_training_whose_outcome_was_written_is_only_closed(landed, start):
     outcome = landed.train(start + timedelta(days=30), "dag/one")
     MlflowClient().update_run(outcome.mlflow_run, "RUNNING")
-    record.sweep(landed.model, "dag/two", train.at_work)
+    tracking.sweep(landed.model, "dag/two", train.at_work)
     assert runs()["dag/one"].info.status == "FINISHED"
     assert registry.load(landed.model, str(outcome.version))
     assert landed.train(start + timedelta(days=30), "dag/one") == outcome
@@ -101,7 +103,7 @@ def test_a_snapshot_that_was_cut_short_goes_and_one_that_is_being_written_stays(
     killed(lambda: landed.snapshot(as_of), snapshot.Fingerprint, "update")
     left = list(folder.iterdir())
     assert [p.name for p in left[0].iterdir()]
-    with scratch.folder(folder) as busy:
+    with working_folder.folder(folder) as busy:
         taken = landed.snapshot(as_of)
         assert {p.name for p in folder.iterdir()} == {busy.name, Path(taken.path).name}
     assert [p.name for p in folder.iterdir()] == [Path(taken.path).name]

@@ -9,12 +9,12 @@ import pytest
 from mlflow import MlflowClient
 
 from evergreen.errors import Reason, TerminalError
+from evergreen.ledger.reasons import GateReason
 from evergreen.training import train as training
-from evergreen.training.evaluate import evaluate
-from evergreen.training.fit import fit, refit
-from evergreen.training.local import Labelled
-from evergreen.training.verdict import GateReason
-from evergreen.training.version import finalise
+from evergreen.training.fitting.fit import fit, refit
+from evergreen.training.fitting.local import Labelled
+from evergreen.training.gate.evaluate import evaluate
+from evergreen.training.record.version import finalise
 
 
 @pytest.fixture

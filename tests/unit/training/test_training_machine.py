@@ -11,12 +11,13 @@ import pytest
 import xgboost as xgb
 
 from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.metrics import metric_values
+from evergreen.registry.encoding import Encoding
 from evergreen.registry.models import predict
-from evergreen.training import machine, metrics
-from evergreen.training.encode import Encoding
-from evergreen.training.fit import fit
-from evergreen.training.local import Labelled
-from evergreen.training.machine import Machine
+from evergreen.training.fitting import cuda, machine
+from evergreen.training.fitting.fit import fit
+from evergreen.training.fitting.local import Labelled
+from evergreen.training.fitting.machine import Machine
 
 ROWS = 6000
 DASK = Machine("dask")
@@ -55,7 +56,7 @@ def cluster():
 
 def test_a_cluster_fits_what_one_machine_fits(model, learnable, cluster, monkeypatch):
     monkeypatch.setenv("EVERGREEN_DASK_SCHEDULER", cluster.scheduler_address)
-    monkeypatch.setattr("evergreen.training.cluster.PART_BYTES", 700 * 3 * 4)
+    monkeypatch.setattr("evergreen.training.fitting.dask.PART_BYTES", 700 * 3 * 4)
     data, held, y, encoding = learnable
     times = np.arange(len(data))
     here, there = (fit(model, encoding, data, times, where) for where in (Machine(), DASK))
@@ -63,7 +64,9 @@ def test_a_cluster_fits_what_one_machine_fits(model, learnable, cluster, monkeyp
     assert there.booster.feature_names == encoding.features
     assert there.booster.num_boosted_rounds() == there.rounds
     assert there.stopping_metric == here.stopping_metric == "rmse"
-    found, expected = (metrics.compute("regression", y, predict(f.booster, held)) for f in (there, here))
+    found, expected = (
+        metric_values.compute("regression", y, predict(f.booster, held)) for f in (there, here)
+    )
     # Bins come from a sketch of each worker's rows, so trees differ a little: 3 % of the error is the tolerance.
     assert found["rmse"] == pytest.approx(expected["rmse"], rel=0.03)
     assert found["mae"] == pytest.approx(expected["mae"], rel=0.03)
@@ -94,7 +97,7 @@ def test_without_an_address_it_says_what_to_set(model, learnable, monkeypatch):
 def test_a_cluster_that_does_not_answer_is_transient(model, learnable, monkeypatch, what):
     import distributed
 
-    monkeypatch.setattr("evergreen.training.cluster.CONNECT_S", 2)
+    monkeypatch.setattr("evergreen.training.fitting.dask.CONNECT_S", 2)
     data, _, _, encoding = learnable
     with distributed.LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", host="127.0.0.1") as empty:
         monkeypatch.setenv(
@@ -107,9 +110,7 @@ def test_a_cluster_that_does_not_answer_is_transient(model, learnable, monkeypat
 
 
 def test_dask_is_imported_only_where_a_spec_asks_for_it():
-    code = (
-        "import sys, evergreen.training.fit; print([m for m in ('dask', 'distributed') if m in sys.modules])"
-    )
+    code = "import sys, evergreen.training.fitting.fit; print([m for m in ('dask', 'distributed') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
 
@@ -131,7 +132,7 @@ def test_a_usable_gpu_is_used(rides, change, monkeypatch):
 
 
 def test_the_reason_is_that_of_this_xgboost():
-    reason = machine.why_no_cuda()
+    reason = cuda.why_no_cuda()
     if not xgb.build_info()["USE_CUDA"]:
         assert "built without CUDA" in reason
     else:
@@ -152,6 +153,6 @@ def test_a_worker_without_evergreen_can_answer_for_its_gpu():
         "import sys, pickle; sys.modules['evergreen'] = None; "
         "print('answer:', pickle.loads(sys.stdin.buffer.read())())"
     )
-    sent = dumps(machine.trial())
+    sent = dumps(cuda.trial())
     done = subprocess.run([sys.executable, "-c", answer], input=sent, capture_output=True, check=False)
-    assert done.stdout.decode().strip() == f"answer: {machine.why_no_cuda()}".strip(), done.stderr.decode()
+    assert done.stdout.decode().strip() == f"answer: {cuda.why_no_cuda()}".strip(), done.stderr.decode()

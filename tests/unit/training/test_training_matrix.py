@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
+from evergreen.registry.encoding import Encoding, encode, survey
 from evergreen.registry.models import predict
-from evergreen.training import local, matrix, scratch
-from evergreen.training import rows as row_files
-from evergreen.training.encode import Encoding, encode, survey
-from evergreen.training.fit import fit, parameters
-from evergreen.training.local import Labelled
+from evergreen.training.data import matrix, scratch
+from evergreen.training.data import rows as row_files
+from evergreen.training.fitting import local
+from evergreen.training.fitting.fit import fit, parameters
+from evergreen.training.fitting.local import Labelled
 
 ROWS = 4000
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics as sk
 
 from evergreen.errors import Reason, TerminalError
-from evergreen.training.metrics import compute
+from evergreen.metrics.metric_values import compute
 
 
 def test_regression_by_hand():

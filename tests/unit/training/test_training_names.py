@@ -11,8 +11,8 @@ import pytest
 import xgboost as xgb
 from mlflow import MlflowClient
 
+from evergreen.registry.encoding import boosted_names
 from evergreen.registry.models import load
-from evergreen.training.encode import boosted_names
 
 NAMES = {
     "plain": (["a", "b"], ["a", "b"]),

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from evergreen import registry
-from evergreen.monitoring.reference import Reference
-from evergreen.training import evaluate, outside
-from evergreen.training.choose import Choice
-from evergreen.training.validate import with_params
+from evergreen.reference.reference import Reference
+from evergreen.training.gate import evaluate
+from evergreen.training.record import unseen_predictions
+from evergreen.training.search.choose import Choice
+from evergreen.training.search.validate import with_params
 
 
 def sample(world, mlflow_run):
@@ -53,7 +54,7 @@ def test_the_fits_have_the_parameters_that_were_chosen(landed, start, monkeypatc
 
 
 def test_rows_that_are_too_few_have_none(landed, start, monkeypatch):
-    monkeypatch.setattr(outside, "LEAST_ROWS", 10_000)
+    monkeypatch.setattr(unseen_predictions, "LEAST_ROWS", 10_000)
     done = landed.train(start + timedelta(days=40), "dag/1")
     reference, rows = sample(landed, done.mlflow_run)
     assert rows["_outside"].notna().sum() == done.rows["holdout"]

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from evergreen import ledger
-from evergreen.ledger import Decision, Kind
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
 from evergreen.training.plan import Plan, answers_drift, plan_run
 
 NOW = datetime(2026, 5, 20, 2, tzinfo=timezone.utc)

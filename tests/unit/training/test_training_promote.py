@@ -10,12 +10,13 @@ from mlflow import MlflowClient
 
 from evergreen import ledger, registry
 from evergreen.errors import Reason, TerminalError, TransientError
-from evergreen.ledger import Decision, Kind
-from evergreen.training import promote, ruling
-from evergreen.training.outcome import Outcome
-from evergreen.training.promote import settle
-from evergreen.training.provenance import training_hash
-from evergreen.training.verdict import GateReason, Verdict
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import GateReason, Kind
+from evergreen.promotion import ruling, settlement
+from evergreen.promotion.settlement import settle
+from evergreen.spec.hashes import training_hash
+from evergreen.training.gate.verdict import Verdict
+from evergreen.training.record.outcome import Outcome
 from evergreen.warehouse.connection import connect, fetch
 
 LATER = datetime(2024, 2, 20, tzinfo=timezone.utc)
@@ -76,7 +77,7 @@ def test_a_settling_that_was_cleared_days_later_is_in_force_from_then_on(landed,
     assert (at_once.effective_from, "effective_from" in at_once.evidence) == (as_of, False)
     passed = Verdict(True, GateReason.BETTER_THAN_CHAMPION)
     outcome = replace(landed.train(as_of + timedelta(days=1), "dag/second"), verdict=passed)
-    registered(promote, timedelta(days=3))
+    registered(settlement, timedelta(days=3))
     done = landed.settle(outcome)
     assert done.as_of == outcome.as_of
     assert done.effective_from - done.as_of == pytest.approx(timedelta(days=3), abs=timedelta(minutes=5))

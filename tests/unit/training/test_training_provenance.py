@@ -7,13 +7,8 @@ import re
 import pytest
 
 from evergreen.spec import DatasetSpec, Specs
-from evergreen.training.provenance import (
-    git_commit,
-    requirements,
-    spec_document,
-    spec_hash,
-    training_hash,
-)
+from evergreen.spec.hashes import spec_document, spec_hash, training_hash
+from evergreen.training.record.provenance import git_commit, requirements
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

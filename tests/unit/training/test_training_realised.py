@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 
 from evergreen import ledger
-from evergreen.ledger import Decision, Kind, model_subject
-from evergreen.training.realised import KINDS, realised
+from evergreen.ledger import Decision, model_subject
+from evergreen.ledger.reasons import Kind
+from evergreen.training.gate.past_holdouts import KINDS, realised
 from evergreen.warehouse.connection import connect
 
 AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)

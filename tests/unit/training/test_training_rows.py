@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from evergreen.training import rows as module
+from evergreen.training.data import rows as module
 
 
 @pytest.fixture

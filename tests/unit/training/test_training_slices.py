@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from evergreen.training.slices import MISSING, MOST_VALUES, slices
+from evergreen.training.gate.slices import MISSING, MOST_VALUES, slices
 
 N = 3000
 

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from evergreen.errors import Reason, TerminalError
-from evergreen.training.split import in_micros, moment, read, split
-from evergreen.warehouse.snapshot import Snapshot
+from evergreen.training.data.split import in_micros, moment, read, split
+from evergreen.warehouse.features.snapshot import Snapshot
 
 
 @pytest.fixture

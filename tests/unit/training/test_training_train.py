@@ -16,13 +16,15 @@ from mlflow import MlflowClient
 
 from evergreen import ledger, registry
 from evergreen.errors import Reason, TerminalError, TransientError
-from evergreen.monitoring.reference import Reference
+from evergreen.ledger import reasons
+from evergreen.ledger.reasons import GateReason
+from evergreen.reference.reference import Reference
 from evergreen.registry.models import DIGEST_TAG
-from evergreen.training import record, train
-from evergreen.training.evaluate import judged_rows
-from evergreen.training.outcome import Outcome
-from evergreen.training.provenance import git_commit
-from evergreen.training.verdict import GateReason
+from evergreen.training import train
+from evergreen.training.gate.evaluate import judged_rows
+from evergreen.training.record import tracking
+from evergreen.training.record.outcome import Outcome
+from evergreen.training.record.provenance import git_commit
 from evergreen.warehouse.connection import connect, fetch
 
 
@@ -187,14 +189,14 @@ class Killed(BaseException):
 @pytest.mark.parametrize("after", ["begin", "parameters", "model_files", "measured", "register", "finish"])
 def test_a_retry_after_a_crash_leaves_one_version(landed, start, monkeypatch, after):
     as_of = start + timedelta(days=40)
-    whole = getattr(record, after)
+    whole = getattr(tracking, after)
 
     def dies(*args, **more):
         whole(*args, **more)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(record, after, dies)
+        patch.setattr(tracking, after, dies)
         with pytest.raises(Killed):
             landed.train(as_of, "dag/run")
     outcome = landed.train(as_of, "dag/run")
@@ -324,7 +326,7 @@ def test_a_binary_model_all_the_way(world, mlflow_url, wetness, start):
     world.land(start, 45)
     other = world.with_model(wetness)
     decision = other.settle(other.train(start + timedelta(days=40), "dag/run"))
-    assert decision.kind is ledger.Kind.PROMOTED
+    assert decision.kind is reasons.Kind.PROMOTED
     assert set(decision.evidence["metrics"]["challenger"]) == {
         "roc_auc",
         "pr_auc",
@@ -339,7 +341,9 @@ def test_a_binary_model_all_the_way(world, mlflow_url, wetness, start):
 def test_a_gpu_that_cannot_be_used_is_told_and_the_model_is_the_same(landed, start, monkeypatch):
     as_of = start + timedelta(days=40)
     plain = landed.train(as_of, "dag/cpu")
-    monkeypatch.setattr("evergreen.training.machine.why_no_cuda", lambda: "no GPU is visible to XGBoost")
+    monkeypatch.setattr(
+        "evergreen.training.fitting.machine.why_no_cuda", lambda: "no GPU is visible to XGBoost"
+    )
     asked = landed.with_model(training={"device": "cuda"}).train(as_of, "dag/cuda")
     assert asked.metrics == plain.metrics
     assert asked.note == "device: cuda asked for, none usable: no GPU is visible to XGBoost"
@@ -353,8 +357,8 @@ def test_a_gpu_that_cannot_be_used_is_told_and_the_model_is_the_same(landed, sta
 def test_a_window_of_many_batches_and_files_trains_the_same_all_the_way(landed, start, monkeypatch):
     as_of = start + timedelta(days=40)
     once = landed.train(as_of, "dag/once")
-    monkeypatch.setattr("evergreen.training.rows.BATCH_ROWS", 100)
-    monkeypatch.setattr("evergreen.training.matrix.BATCH_BYTES", 4096)
+    monkeypatch.setattr("evergreen.training.data.rows.BATCH_ROWS", 100)
+    monkeypatch.setattr("evergreen.training.data.matrix.BATCH_BYTES", 4096)
     monkeypatch.setenv("EVERGREEN_TRAINING_MEMORY_MB", "0")
     parts = landed.train(as_of, "dag/parts")
     assert parts.rows == once.rows

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evergreen.registry.encoding import Encoding
 from evergreen.spec import ModelSpec
-from evergreen.training import choose, tune
-from evergreen.training.encode import Encoding
-from evergreen.training.folds import Fold
-from evergreen.training.local import Labelled
-from evergreen.training.machine import Machine
-from evergreen.training.matrix import Matrix
-from evergreen.training.validate import XGBOOST, Candidate, Validation, without_predictions
+from evergreen.training.data.folds import Fold
+from evergreen.training.data.matrix import Matrix
+from evergreen.training.fitting.local import Labelled
+from evergreen.training.fitting.machine import Machine
+from evergreen.training.search import choose, tune
+from evergreen.training.search.validate import XGBOOST, Candidate, Validation, without_predictions
 
 ROWS, HELD = 3000, 300
 

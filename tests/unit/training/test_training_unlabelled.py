@@ -13,14 +13,14 @@ from mlflow import MlflowClient
 
 from evergreen import registry
 from evergreen.errors import Reason, TerminalError
-from evergreen.monitoring import measure, reads
-from evergreen.monitoring.judge import measured
-from evergreen.monitoring.judgement import Judgement, Status, What
-from evergreen.monitoring.reference import LABELLED_FILE, PROFILE_FILE, Reference
-from evergreen.monitoring.windows import window_of
+from evergreen.monitoring.windows import measure, reads
+from evergreen.monitoring.windows.judge import measured
+from evergreen.monitoring.windows.judgement import Judgement, Status, What
+from evergreen.reference.calendar import window_of
+from evergreen.reference.reference import LABELLED_FILE, PROFILE_FILE, Reference
 from evergreen.registry.models import DIGEST_TAG
-from evergreen.training.split import read, unlabelled
-from evergreen.warehouse import snapshot
+from evergreen.training.data.split import read, unlabelled
+from evergreen.warehouse.features import snapshot
 
 DAYS = timedelta(days=1)
 EVERY = 8

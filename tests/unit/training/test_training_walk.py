@@ -7,14 +7,14 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from evergreen.ledger import Kind
+from evergreen.ledger.reasons import GateReason, Kind
 from evergreen.registry.champions import Champion
-from evergreen.training import evaluate as evaluating
-from evergreen.training import fit, scratch
-from evergreen.training.evaluate import evaluate
-from evergreen.training.machine import Machine
-from evergreen.training.split import in_micros
-from evergreen.training.verdict import GateReason
+from evergreen.training.data import scratch
+from evergreen.training.data.split import in_micros
+from evergreen.training.fitting import fit
+from evergreen.training.fitting.machine import Machine
+from evergreen.training.gate import evaluate as evaluating
+from evergreen.training.gate.evaluate import evaluate
 
 DAY = timedelta(days=1)
 

@@ -10,16 +10,15 @@ import pytest
 from mlflow import MlflowClient
 
 from evergreen import ledger, registry
-from evergreen.alerting import failures
 from evergreen.errors import EvergreenError, Reason, TerminalError
-from evergreen.ledger import Kind
-from evergreen.monitoring import after_promotion
+from evergreen.incidents import failures
+from evergreen.ledger.reasons import GateReason, Kind
 from evergreen.monitoring.monitor import monitor
-from evergreen.registry.rollback import rollback
+from evergreen.promotion import after_promotion, approval
+from evergreen.promotion.approval import Answer
+from evergreen.promotion.rollback import rollback
 from evergreen.scoring.score import score
-from evergreen.training import approval
-from evergreen.training.approval import Answer
-from evergreen.training.verdict import GateReason, Verdict
+from evergreen.training.gate.verdict import Verdict
 from evergreen.warehouse.connection import connect, fetch
 
 ALONE = GateReason.CHAMPION_CANNOT_BE_EVALUATED

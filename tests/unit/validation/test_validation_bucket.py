@@ -21,8 +21,8 @@ from evergreen import settings
 from evergreen.errors import Reason, TerminalError, TransientError
 from evergreen.validation import ingest as module
 from evergreen.validation.undo import correct
-from evergreen.warehouse import landings
-from evergreen.warehouse.store import GoneError, Store
+from evergreen.warehouse.files import landing_store
+from evergreen.warehouse.storage.bucket import GoneError, Store
 
 LATER = timedelta(hours=1)
 
@@ -49,7 +49,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def there(room, bucket, monkeypatch):
     monkeypatch.setenv(settings.LANDING.name, f"{bucket.url}/landing")
-    return BucketRoom(landings.place_of(spec()), bucket=bucket)
+    return BucketRoom(landing_store.place_of(spec()), bucket=bucket)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_one_that_is_being_written_waits_and_is_not_fetched(there, complete, fet
     outcome = there.one(dataset, now=now)
     assert outcome.state == "waiting"
     assert fetched == []
-    (waits,) = landings.waits(dataset, there.folder, set(), now)
+    (waits,) = landing_store.waits(dataset, there.folder, set(), now)
     assert (waits.name, waits.why) == ("a.csv", outcome.failures[0].observed)
     there.land("a.csv", text(1))
     there.land("a.csv.done", "")
@@ -272,7 +272,7 @@ def test_a_disk_that_is_full_of_hollow_files_is_no_fault_of_a_key(there, monkeyp
     def full(self, one):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(landings._Mirror, "_stand_in", full)
+    monkeypatch.setattr(landing_store._Mirror, "_stand_in", full)
     with pytest.raises(TransientError, match=r"listing s3://.*no space left"):
         there.ingest(spec())
     assert there.rows("SELECT 1 AS x FROM evergreen.batch") == []

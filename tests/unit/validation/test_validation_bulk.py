@@ -14,8 +14,9 @@ from validation_room import HEADER, Room, reading, spec
 
 from evergreen.spec import DatasetSpec
 from evergreen.validation import ingest as module
-from evergreen.warehouse import bulk, landing, opened, staging
+from evergreen.warehouse.batches import bulk, staging
 from evergreen.warehouse.connection import connect, fetch
+from evergreen.warehouse.files import landing, opened
 
 LINE = "2024-02-01 00:00:00+00,a,1.5,3,true,cold"
 TOP = ",".join(HEADER) + "\n"

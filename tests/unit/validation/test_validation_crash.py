@@ -15,7 +15,7 @@ import clean_fork
 from evergreen.errors import TransientError
 from evergreen.validation import ingest as module
 from evergreen.warehouse.connection import connect, fetch
-from evergreen.warehouse.views import as_known
+from evergreen.warehouse.features.views import as_known
 
 SLEEP = """
 CREATE OR REPLACE FUNCTION evergreen.nap() RETURNS trigger LANGUAGE plpgsql AS $$

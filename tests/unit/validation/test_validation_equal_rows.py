@@ -13,9 +13,9 @@ import pytest
 from validation_room import AS_OF, Room, reading, spec
 
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
-from evergreen.warehouse import features, views
+from evergreen.warehouse.batches.contents import contents
 from evergreen.warehouse.connection import connect
-from evergreen.warehouse.contents import contents
+from evergreen.warehouse.features import feature_query, views
 
 NO_KEY = {"key": "generated"}
 DAY = timedelta(days=1)
@@ -95,9 +95,9 @@ def test_a_model_may_be_keyed_on_the_generated_column(room: Room) -> None:
     })  # fmt: skip
     specs = Specs({"readings": dataset}, {"m": model})
     with connect() as conn:
-        assert features.check(specs, model) == []
+        assert feature_query.check(specs, model) == []
         with views.reading(specs, model, AS_OF + DAY) as reader:
-            rows = reader.rows(features.feature_query(model, None, None))
+            rows = reader.rows(feature_query.feature_query(model, None, None))
         assert len({row["_key"] for row in rows}) == 3
         assert contents(conn, dataset, AS_OF + DAY).versions == 3
 

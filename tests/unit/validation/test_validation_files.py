@@ -14,8 +14,8 @@ from validation_room import AS_OF, HEADER, Room, reading, spec
 
 from evergreen.errors import TerminalError, TransientError
 from evergreen.validation.ingest import ingest
-from evergreen.warehouse import feed as feeding
-from evergreen.warehouse import landing, opened
+from evergreen.warehouse.files import feed as feeding
+from evergreen.warehouse.files import formats, landing, opened
 
 GOOD = [reading(0), reading(1, kind="it's hot"), reading(2, value=None, count=None)]
 
@@ -148,7 +148,7 @@ def test_memory_holds_blocks_not_the_file(room: Room, monkeypatch: pytest.Monkey
     row = (",".join(str(reading()[c]) for c in HEADER) + "\n").encode()
     room.land("x.csv", ",".join(HEADER).encode() + b"\n" + row * 60_000)
     file = landing.find(spec(), room.folder)[0]
-    with feeding.feed(spec(), file) as feed:
+    with formats.feed(spec(), file) as feed:
         sizes = [batch.num_rows for batch in feed.batches()]
     assert max(sizes) <= 2 * 4096 / len(row)
     assert (sum(sizes), feed.records) == (60_000, 60_000)
@@ -186,7 +186,7 @@ def test_file_that_changes_while_copied_is_left_for_the_next_run(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = room.land("x.csv", GOOD)
-    blocks = feeding.feed
+    blocks = formats.feed
 
     def feed_of_a_growing_file(*args):  # type: ignore[no-untyped-def]
         with path.open("a") as file:

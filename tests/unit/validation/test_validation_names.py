@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from validation_room import Room, reading, spec
 
-from evergreen.alerting import threads
+from evergreen.incidents import threads
 from evergreen.warehouse.connection import connect
 
 HEAD = "at,sensor,value,count,ok,kind\n"

@@ -12,7 +12,7 @@ from validation_room import AS_OF, HEADER, Room, Row, reading, spec
 
 from evergreen import ledger
 from evergreen.errors import TerminalError
-from evergreen.ledger import Kind
+from evergreen.ledger.reasons import Kind
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse.connection import connect
 

@@ -14,8 +14,8 @@ from validation_room import AS_OF, HEADER, Room, reading, spec
 from evergreen.validation import engine, suite
 from evergreen.validation.ingest import judge_batch
 from evergreen.validation.outcome import BatchOutcome
-from evergreen.warehouse.failure import Failure
-from evergreen.warehouse.staging import Finding
+from evergreen.warehouse.batches.staging import Finding
+from evergreen.warehouse.files.failure import Failure
 
 BAD_VALUES: dict[str, tuple[dict[str, Any], str, str]] = {
     "text-for-number": ({"value": "warm"}, "to_be_of_type", "value"),

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from validation_room import Room, reading, spec
 
-from evergreen.warehouse import landing
 from evergreen.warehouse.connection import connect
+from evergreen.warehouse.files import landing
 
 SECOND = 1_000_000_000
 

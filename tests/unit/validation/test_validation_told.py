@@ -7,9 +7,9 @@ from email.message import EmailMessage
 import pytest
 from validation_room import Room, Row, reading, spec
 
-from evergreen.alerting.outbox import deliver
+from evergreen.alerting.delivery import deliver
 from evergreen.spec import DatasetSpec, Specs
-from evergreen.warehouse.failure import Example
+from evergreen.warehouse.files.failure import Example
 
 BAD = {"value": 1000}
 MODES = {"batch": spec(), "rows": spec(quarantine="rows", max_bad_rows=0.5)}
@@ -62,7 +62,7 @@ def test_many_files_half_of_them_bad_are_one_table_and_open(room: Room, mode: st
 def test_a_long_list_of_files_is_cut_and_says_so(
     room: Room, mode: str, limit: str, why: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"evergreen.alerting.batches.{limit}", 2)
+    monkeypatch.setattr(f"evergreen.alerting.letters.batches.{limit}", 2)
     dataset = MODES[mode]
     for number, bad in enumerate(why):
         rows = file_of(number, bad=False)

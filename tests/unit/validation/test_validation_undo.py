@@ -14,9 +14,9 @@ from validation_room import AS_OF, HEADER, Room, Row, reading, spec
 
 import clean_fork
 from evergreen import ledger
-from evergreen.alerting import outbox
+from evergreen.alerting import delivery
 from evergreen.errors import TerminalError
-from evergreen.ledger import Kind
+from evergreen.ledger.reasons import Kind
 from evergreen.spec import DatasetSpec, Specs
 from evergreen.validation import undo
 from evergreen.warehouse.connection import connect
@@ -418,7 +418,7 @@ def test_the_owner_is_told_once_and_scoring_is_woken(room: Room) -> None:
     assert done.decision is not None
     assert [r["asset"] for r in room.rows("SELECT asset FROM evergreen.owed_event")] == ["dataset/readings"]
     sent: list[Any] = []
-    assert outbox.deliver(Specs({dataset.name: dataset}, {}), sent.append).sent == 1
+    assert delivery.deliver(Specs({dataset.name: dataset}, {}), sent.append).sent == 1
     (letter,) = sent
     assert letter["Subject"] == "[Evergreen] readings: a.csv was withdrawn: keys gone: 3"
     text = letter.get_body(("plain",)).get_content()

@@ -14,8 +14,8 @@ from evergreen.spec import DatasetSpec
 from evergreen.validation.ingest import ingest
 from evergreen.validation.outcome import BatchOutcome
 from evergreen.warehouse.connection import connect, fetch
+from evergreen.warehouse.features.views import as_known
 from evergreen.warehouse.migrate import ensure_dataset
-from evergreen.warehouse.views import as_known
 
 AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
 HEADER = ("at", "sensor", "value", "count", "ok", "kind")

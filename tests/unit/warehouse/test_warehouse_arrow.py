@@ -10,9 +10,9 @@ import pytest
 from psycopg2 import sql
 
 from evergreen.errors import Reason, TerminalError, TransientError
-from evergreen.warehouse import arrow
 from evergreen.warehouse.connection import connect
-from evergreen.warehouse.snapshot import Fingerprint
+from evergreen.warehouse.features import arrow
+from evergreen.warehouse.features.snapshot import Fingerprint
 
 NUMBERS = pa.schema([("n", pa.int64())])
 

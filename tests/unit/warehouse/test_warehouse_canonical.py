@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from evergreen.spec import DatasetSpec
-from evergreen.warehouse.canonical import MARK, Converter, Held, converts, unmarked
+from evergreen.warehouse.files.canonical import MARK, Converter, Held, converts, unmarked
 
 
 def read(

@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from evergreen.warehouse.batches.contents import contents
 from evergreen.warehouse.connection import connect
-from evergreen.warehouse.contents import contents
 
 DAY = timedelta(days=1)
 

@@ -10,9 +10,9 @@ import pytest
 from psycopg2 import sql
 
 from evergreen.errors import Reason, TerminalError, TransientError, may_pass
-from evergreen.warehouse import arrow
 from evergreen.warehouse.connection import connect
-from evergreen.warehouse.disk import is_full, room
+from evergreen.warehouse.features import arrow
+from evergreen.warehouse.storage.full_disk import is_full, room
 
 
 def caused(error: Exception, cause: Exception) -> Exception:

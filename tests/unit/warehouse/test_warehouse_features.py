@@ -11,8 +11,8 @@ import pytest
 
 from evergreen.errors import TerminalError, TransientError
 from evergreen.spec import Specs, load_specs
-from evergreen.warehouse import arrow, features, snapshot, views
 from evergreen.warehouse.connection import Connection, connect, fetch
+from evergreen.warehouse.features import arrow, feature_query, snapshot, views
 from evergreen.warehouse.migrate import ensure_dataset, migrate
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -103,7 +103,7 @@ def test_odd_values_survive_the_way_to_arrow(landed: Connection, specs: Specs) -
         )
     landed.commit()
     model = specs.models["bike_demand"]
-    query = features.feature_query(model, START, START + timedelta(hours=3))
+    query = feature_query.feature_query(model, START, START + timedelta(hours=3))
     with views.reading(specs, model, END) as reader:
         first, second, third = reader.table(query, arrow.feature_schema(model)).to_pylist()
     assert first["weather"] == odd
@@ -119,7 +119,7 @@ def test_a_percent_sign_in_the_query_stands_for_itself(landed: Connection, specs
     model = model.model_copy(
         update={"query": model.query + " WHERE weather LIKE 'cl%' AND extract(hour FROM ts)::int % 2 = 0"}
     )
-    query = features.feature_query(model, START, START + timedelta(hours=4))
+    query = feature_query.feature_query(model, START, START + timedelta(hours=4))
     with views.reading(specs, model, END) as reader:
         assert reader.table(query, arrow.feature_schema(model)).num_rows == 2
 
@@ -141,11 +141,11 @@ def test_query_mistakes_are_found_without_data(
     model = specs.models["bike_demand"]
     assert old in model.query
     broken = model.model_copy(update={"query": model.query.replace(old, new)})
-    problems = features.check(specs, broken)
+    problems = feature_query.check(specs, broken)
     assert any(message in str(p) for p in problems), [str(p) for p in problems]
     with pytest.raises(TerminalError):
-        features.require_valid(specs, broken)
-    assert features.check(specs, model) == []
+        feature_query.require_valid(specs, broken)
+    assert feature_query.check(specs, model) == []
 
 
 def test_an_unreachable_warehouse_is_transient() -> None:

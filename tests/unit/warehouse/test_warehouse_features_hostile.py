@@ -13,8 +13,8 @@ import pytest
 
 from evergreen.errors import Reason, TerminalError
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
-from evergreen.warehouse import features, views
 from evergreen.warehouse.connection import Connection, connect, fetch
+from evergreen.warehouse.features import feature_query, views
 from evergreen.warehouse.migrate import ensure_dataset
 
 AS_OF = datetime(2024, 2, 1, tzinfo=timezone.utc)
@@ -205,7 +205,7 @@ def run(specs: Specs, query: str) -> list[dict[str, object]]:
     """The rows of the query as training and scoring read them, without a check before."""
     model = of(specs, query)
     with views.reading(specs, model, AS_OF) as reader:
-        return reader.rows(features.feature_query(model, None, None))
+        return reader.rows(feature_query.feature_query(model, None, None))
 
 
 def got_through(specs: Specs, queries: Mapping[str, str]) -> list[str]:
@@ -218,7 +218,7 @@ def got_through(specs: Specs, queries: Mapping[str, str]) -> list[str]:
         except TerminalError as error:
             if error.reason is not Reason.BAD_QUERY:
                 wrong.append(f"{name}: {error}")
-        problems = features.check(specs, of(specs, query))
+        problems = feature_query.check(specs, of(specs, query))
         # A function of one's own says that it always gives the same; PostgreSQL's role is what stops it.
         if name not in ("by a function of one's own", "function of one's own") and not problems:
             wrong.append(f"{name}: passes the check")
@@ -255,7 +255,7 @@ def test_what_people_write_is_taken(kept: Callable[[], object], specs: Specs) ->
     for name, query in FINE.items():
         model = of(specs, query)
         assert ModelSpec.model_validate({**specs.models["rides"].model_dump(), "query": query}).query == query
-        if problems := features.check(specs, model):
+        if problems := feature_query.check(specs, model):
             wrong[name] = [str(p) for p in problems]
         else:
             run(specs, query)
@@ -284,7 +284,7 @@ MISTAKES = {
 
 def test_a_mistake_is_told_with_its_line_and_what_is_near(kept: Callable[[], object], specs: Specs) -> None:
     for name, (query, line, told) in MISTAKES.items():
-        problems = features.check(specs, of(specs, query))
+        problems = feature_query.check(specs, of(specs, query))
         assert [p.file for p in problems] == ["models/rides.sql"], (name, problems)
         assert line in problems[0].remedy, (name, problems)
         assert told in problems[0].remedy, (name, problems)

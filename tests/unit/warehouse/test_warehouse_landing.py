@@ -15,7 +15,7 @@ import pytest
 
 from evergreen.errors import TerminalError
 from evergreen.spec import DatasetSpec
-from evergreen.warehouse import landing
+from evergreen.warehouse.files import landing
 
 LATER = datetime(2030, 1, 1, tzinfo=timezone.utc)
 WHOLE = b"a\n1\n"

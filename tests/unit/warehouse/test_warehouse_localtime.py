@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pytest
 
-from evergreen.warehouse.localtime import WallClock, offsets
+from evergreen.warehouse.files.localtime import WallClock, offsets
 
 ORIGIN = datetime(1970, 1, 1)
 MICROSECOND = timedelta(microseconds=1)

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from evergreen.spec import DatasetSpec
-from evergreen.warehouse import feed, landing, shape
-from evergreen.warehouse.failure import UnreadableError
+from evergreen.warehouse.files import formats, landing, shape
+from evergreen.warehouse.files.failure import UnreadableError
 
 AT = datetime(2024, 3, 31, 14, 0)
 MICRO = timedelta(microseconds=1)
@@ -30,7 +30,7 @@ def dataset() -> DatasetSpec:
 def texts(folder: Path) -> dict[str, list[str | None]]:
     """The columns of the only file."""
     (file,) = landing.find(dataset(), folder)
-    with feed.feed(dataset(), file) as opened:
+    with formats.feed(dataset(), file) as opened:
         found: dict[str, list[str | None]] = {c: [] for c in opened.columns}
         for batch in opened.batches():
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -112,7 +112,7 @@ def test_midnight_is_a_day_and_another_hour_is_none(tmp_path: Path, zone: str | 
     pq.write_table(pa.table({"at": midnights}), path, use_deprecated_int96_timestamps=int96)
     spec = {"name": "days", "key": ["at"], "event_time": "at", "columns": {"at": {"type": "date"}}}
     days = DatasetSpec.model_validate(spec)
-    with feed.feed(days, landing.find(days, tmp_path)[0]) as opened:
+    with formats.feed(days, landing.find(days, tmp_path)[0]) as opened:
         (batch,) = shape.rows(days, opened)
     found = batch.column("at").to_pylist()
     assert found[:2] == ["2024-03-31", None]
@@ -146,7 +146,7 @@ def test_names_with_points_and_names_twice_keep_their_columns(tmp_path: Path) ->
     columns = [pa.array([str(n)]) for n in range(4)]
     pq.write_table(pa.Table.from_arrays(columns, names=["a", "a.b", "c", "a"]), tmp_path / "x.parquet")
     (file,) = landing.find(dataset(), tmp_path)
-    with feed.feed(dataset(), file) as opened:
+    with formats.feed(dataset(), file) as opened:
         assert opened.columns == ("a", "a.b", "c", "a")
         rows: list[Any] = [[c.to_pylist() for c in b.columns] for b in opened.batches([3, 1, 0])]
     assert rows == [[["3"], ["1"], ["0"]]]

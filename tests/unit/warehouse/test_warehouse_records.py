@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from evergreen.spec import DatasetSpec
-from evergreen.warehouse import feed, opened
-from evergreen.warehouse.failure import UnreadableError
-from evergreen.warehouse.landing import FORMATS, LandedFile, Version
-from evergreen.warehouse.records import RECORD_BYTES
+from evergreen.warehouse.files import feed, formats, opened
+from evergreen.warehouse.files.failure import UnreadableError
+from evergreen.warehouse.files.landing import FORMATS, LandedFile, Version
+from evergreen.warehouse.files.records import RECORD_BYTES
 
 Read = Callable[..., tuple[list[tuple[str | None, ...]], feed.Feed]]
 
@@ -31,7 +31,7 @@ def read(tmp_path: Path) -> Read:
             "columns": {name: {"type": "timestamp" if name == "at" else "text"} for name in columns},
         })  # fmt: skip
         landed = LandedFile(path, path.name, "", Version(0, 0, path.stat().st_size, 0, 0), FORMATS[ending])
-        with feed.feed(dataset, landed) as opened_feed:
+        with formats.feed(dataset, landed) as opened_feed:
             found = [
                 row
                 for b in opened_feed.batches()

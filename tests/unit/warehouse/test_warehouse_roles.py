@@ -10,11 +10,11 @@ import pytest
 from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import make_dsn
 
-from evergreen.metrics.questions import TABLES
+from evergreen.exporter.questions import TABLES
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse import databases, roles
-from evergreen.warehouse.arrow import reading
 from evergreen.warehouse.connection import Connection, connect, fetch
+from evergreen.warehouse.features.arrow import reading
 from evergreen.warehouse.migrate import FEATURES_ROLE, ensure_dataset, migrate
 
 RIDES = DatasetSpec.model_validate(

@@ -17,9 +17,10 @@ import pytest
 import clean_fork
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError, TransientError
-from evergreen.warehouse import disk, snapshot_store
-from evergreen.warehouse.snapshot import Snapshot, fingerprint_of
-from evergreen.warehouse.store import Store
+from evergreen.warehouse.features import snapshot_store
+from evergreen.warehouse.features.snapshot import Snapshot, fingerprint_of
+from evergreen.warehouse.storage import full_disk
+from evergreen.warehouse.storage.bucket import Store
 
 
 @pytest.fixture(autouse=True)
@@ -241,7 +242,7 @@ def test_a_full_disk_under_the_cache_is_told(take, elsewhere, monkeypatch):
     elsewhere()
 
     def full(self, key, target):
-        raise OSError(disk.FULL[0], "No space left on device")
+        raise OSError(full_disk.FULL[0], "No space left on device")
 
     monkeypatch.setattr(Store, "fetch", full)
     with pytest.raises(

@@ -14,7 +14,7 @@ import pytest
 
 from evergreen import settings
 from evergreen.errors import Reason, TerminalError, TransientError
-from evergreen.warehouse.store import GoneError, NoAccessError, Store, place
+from evergreen.warehouse.storage.bucket import GoneError, NoAccessError, Store, place
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_nothing_there_is_an_empty_listing(store, bucket):
 def test_a_large_file_takes_no_more_memory_than_a_small_one(store, tmp_path):
     """Of a process of its own: a file of 64 MB up and down again, in blocks of the setting."""
     code = (
-        "import sys; from pathlib import Path; from evergreen.warehouse.store import Store\n"
+        "import sys; from pathlib import Path; from evergreen.warehouse.storage.bucket import Store\n"
         "def peak(): return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
         "store, path = Store.at(sys.argv[1]), Path(sys.argv[2])\n"
         "store.write('small', b'x'); store.read('small')\n"
@@ -209,7 +209,7 @@ def test_a_variable_names_a_folder_or_a_bucket(monkeypatch, tmp_path):
 
 
 def test_importing_it_brings_no_threads():
-    code = "import evergreen.warehouse.store, sys; print('pyarrow' in sys.modules)"
+    code = "import evergreen.warehouse.storage.bucket, sys; print('pyarrow' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": "include"}, capture_output=True, text=True, check=True
     )  # fmt: skip

@@ -1,0 +1,413 @@
+"""What is said when a challenger became champion, when it did not, and when an earlier champion came back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from evergreen.alerting.content.history import number
+from evergreen.alerting.content.letter import Known, Letter, Table, facts, known_links, show
+from evergreen.ledger import Decision, champions, find, words
+from evergreen.ledger.answers import conclusive
+from evergreen.ledger.reasons import WITHOUT_DRIFT, Kind, TriggerReason
+from evergreen.links import (
+    airflow_dag_url,
+    airflow_run_url,
+    experiment_of,
+    mlflow_report_url,
+    mlflow_version_url,
+)
+from evergreen.spec import LARGER_IS_BETTER, METRICS, metric_name
+from evergreen.warehouse.connection import Connection
+
+COMPARISONS = ("beats_champion", "not_worse_than_champion", "not_surely_worse", "not_much_worse")
+# What is compared with the limit is not what was measured, but an end of its interval.
+BOUNDS = {
+    "beats_champion": "better than the champion: at least by",
+    "not_worse_than_champion": "not worse than the champion: better at least by",
+    "not_surely_worse": "not surely worse than the champion: better at most by",
+    "not_much_worse": "not much worse than the champion: better, as measured, by",
+    "calibration": "probabilities as true as the champion's: their error is larger at least by",
+}
+BELOW_BASELINE = (
+    "A forecast without a model beats {} on these rows: look at its features and labels, change what is trained, or use that forecast "
+    "until a challenger beats it."
+)
+PARTIES = ("challenger", "champion", "baseline")
+
+
+def promoted(conn: Connection, known: Known) -> Letter:
+    """A new champion, with the numbers that made it one."""
+    new, old = known.version, previous_version(conn, known)
+    metric = gate_metric(known)
+    first = old is None
+    numbers = _numbers(known, metric)
+    return Letter(
+        headline=f"{known.name}: v{new or '?'} is the new champion",
+        summary=f"{known.name}: v{new or '?'} is champion" + ("" if first else f", was v{old}"),
+        lead=(
+            f"Version {new or '?'} of {known.name} is champion as of {words.when(known.effective_from)}"
+            + (", the first one." if first else f"; it replaces version {old}.")
+            + (f" {numbers}" if numbers else ""),
+        ),
+        tone="good",
+        facts=facts(
+            ("New champion", f"version {new or words.MISSING}"),
+            ("Before", "none" if first else f"version {old}"),
+            ("Why trained", trigger(conn, known)),
+            *_asked(known),
+            ("Why promoted", _why(known)),
+            *_answered(known),
+            *_holdout(known),
+        ),
+        tables=(*metric_table(known, metric), *check_table(known, only_failed=False)),
+        steps=(
+            *((BELOW_BASELINE.format("the new champion, as it beat the one before,"),) if known.get("champion_below_baseline") else ()),
+            "The next scoring run uses the new version; its reference replaces the old one in the monitoring.",
+            "To undo it" + ("" if first else f" and return to version {old}")
+            + f": start rollback__{known.name} in Airflow, with a reason.",
+        ),
+        links=_links(known, new, rollback=not first),
+    )  # fmt: skip
+
+
+def rejected(conn: Connection, known: Known) -> Letter:
+    """A challenger that the gate held back."""
+    metric = gate_metric(known)
+    champion = known.get("champion_version", "champion.version") or champion_before(conn, known)
+    numbers = _numbers(known, metric)
+    return Letter(
+        headline=f"{known.name}: challenger v{known.version or '?'} was rejected",
+        summary=f"{known.name}: challenger v{known.version or '?'} rejected, {_why(known)}",
+        lead=(
+            f"Version {known.version or '?'} did not become champion: {_why(known)}."
+            + (f" {numbers}" if numbers else ""),
+            f"Version {champion} stays champion and keeps scoring." if champion
+            else "There is no champion; nothing is scored until a challenger passes.",
+        ),
+        facts=facts(
+            ("Challenger", f"version {known.version or words.MISSING}"),
+            ("Champion", f"version {champion}" if champion else "none"),
+            ("Why trained", trigger(conn, known)),
+            *_asked(known),
+            ("Why rejected", _why(known)),
+            *_answered(known),
+            *_holdout(known),
+        ),
+        tables=(*metric_table(known, metric), *check_table(known, only_failed=True)),
+        steps=_rejected_steps(known, champion),
+        links=_links(known, known.version, rollback=False),
+    )  # fmt: skip
+
+
+def rolled_back(conn: Connection, known: Known) -> Letter:
+    """An earlier champion is back."""
+    source = known.get("from_version", "from", "previous", "previous_version") or previous_version(
+        conn, known
+    )
+    target = known.version or known.get("to_version", "to")
+    why = known.get("message", "reason", "why", "note")
+    known.told.add("reason")
+    code = known.decision.reason if known.decision else None
+    who = known.get("by", "user", "who")
+    known.told |= {"message"}
+    return Letter(
+        headline=f"{known.name}: rolled back to v{target or '?'}",
+        summary=f"{known.name}: rolled back to v{target or '?'}" + (f" from v{source}" if source else ""),
+        lead=(
+            f"Version {target or '?'} of {known.name} is champion again"
+            + (f"; version {source} was taken out of service." if source else "."),
+        ),
+        facts=facts(
+            ("From", f"version {source}" if source else words.MISSING),
+            ("To", f"version {target}" if target else words.MISSING),
+            ("Why", show(why) if why else words.reason(code)),
+            *((("By", who),) if who else ()),
+            ("As of", words.when(known.as_of)),
+            ("Probe", known.get("probe", "probe_rows")),
+        ),
+        tables=_watch_table(known),
+        steps=(
+            f"Version {target or '?'} scores from the next run on; predictions already made keep their version.",
+            *_blocked(known.decision),
+            f"A later training may promote a new version; pause train__{known.name} if that must not happen.",
+            f"To undo the rollback, start rollback__{known.name} with the version to return to.",
+        ),
+        links=_links(known, str(target) if target else None, rollback=True),
+    )
+
+
+def alias_repaired(conn: Connection, known: Known) -> Letter:
+    """Somebody moved the alias in MLflow, and the monitor put it right."""
+    found = known.get("found_version")
+    was = f"named v{found}" if found else "was gone"
+    known.told |= {"message", "alias", "champion_decision"}
+    return Letter(
+        headline=f"{known.name}: MLflow's alias champion {was}",
+        summary=f"{known.name}: the alias champion in MLflow {was}, it is v{known.version or '?'} again",
+        lead=(
+            f"The alias champion of {known.name} in MLflow {was}; the champion by the ledger is "
+            f"version {known.version or '?'}. The alias was put right. Nothing was scored by it: scoring, "
+            "monitoring and rollback follow the ledger.",
+        ),
+        facts=facts(
+            ("Found", f"version {found}" if found else "no alias"),
+            ("Champion", f"version {known.version or words.MISSING}"),
+            ("As of", words.when(known.as_of)),
+        ),
+        steps=(
+            "Find out who or what moves it: whoever reads the alias took the wrong version for the champion.",
+            f"To make an earlier champion champion again, start rollback__{known.name}; a new one comes from train__{known.name}.",
+        ),
+        links=_links(known, known.version, rollback=True),
+    )
+
+
+def gate_metric(known: Known) -> str | None:
+    """The metric that decided: as recorded, else the spec's."""
+    found = known.get("metric", "gate_metric", "gate.metric")
+    return found if isinstance(found, str) else known.model.gate_metric if known.model else None
+
+
+def metrics_of(known: Known, party: str) -> dict[str, Any]:
+    """The metrics of challenger, champion or baseline, as far as they are recorded."""
+    found = known.mapping(
+        f"metrics.{party}", f"{party}.metrics", f"{party}_metrics", f"evaluations.{party}.metrics", party
+    )
+    return {name: value for name, value in found.items() if number(found, name) is not None}
+
+
+def metric_table(known: Known, metric: str | None) -> tuple[Table, ...]:
+    """All metrics of all parties on the same holdout rows, the deciding one first."""
+    parties = {party: metrics_of(known, party) for party in PARTIES}
+    known.told.add("metrics")
+    names = [
+        n for n in (METRICS[known.model.task] if known.model else ()) if any(n in m for m in parties.values())
+    ]
+    known_names = {n for all_names in METRICS.values() for n in all_names}
+    names += [n for m in parties.values() for n in m if n in known_names and n not in names]
+    names = sorted(dict.fromkeys(names), key=lambda n: n != metric)
+    if not names:
+        return ()
+    shown = [party for party in PARTIES if parties[party] or party == "challenger"]
+    rows = tuple(
+        (metric_name(name), *(words.num(parties[p].get(name)) for p in shown),
+         "larger" if name in LARGER_IS_BETTER else "smaller")
+        for name in names
+    )  # fmt: skip
+    return (
+        Table(
+            "On the same holdout rows", ("Metric", *(p.capitalize() for p in shown), "Better is"), rows,
+            note=f"{metric_name(metric)} decides." if metric else "",
+        ),
+    )  # fmt: skip
+
+
+def check_table(known: Known, *, only_failed: bool) -> tuple[Table, ...]:
+    """The gate's checks with value and limit: the failed ones, or those with numbers."""
+    checks = [c for c in known.items("checks", "gate.checks", "verdict.checks") if isinstance(c, Mapping)]
+    if only_failed:
+        chosen = [c for c in checks if c.get("passed") is not True]
+    else:
+        chosen = [
+            c
+            for c in checks
+            if str(c.get("check")).startswith("beats_")
+            or c.get("check") in (*COMPARISONS, "holdout_rows", "baseline_beats_both")
+        ]
+    rows = tuple(
+        (_label(c), _of_check(c, "value"), _of_check(c, "limit"),
+         "passed" if c.get("passed") is True else "failed")
+        for c in chosen
+    )  # fmt: skip
+    if not rows:
+        return ()
+    title = "Checks of the gate that failed" if only_failed else "The gate"
+    # Sentences that the numbers of the table do not tell: why more was asked, and why less.
+    asked = [c for c in checks if c.get("check") in ("realised_gain", "baseline_beats_both")]
+    said = dict.fromkeys(str(c["sentence"]) for c in (*asked, *(c for c in chosen if _compares(c))))
+    note = "; ".join(f"{one[0].upper()}{one[1:]}" for one in said)
+    bad = tuple(r[3] == "failed" for r in rows)
+    return (Table(title, ("Check", "Value", "Limit", "Result"), rows, bad, f"{note}." if note else ""),)
+
+
+def _label(check: Mapping[str, Any]) -> str:
+    """What a check's value is: the end of an interval is called one, and a metric by its name."""
+    code, sentence = str(check.get("check")), str(check.get("sentence"))
+    if _in_slice(check):
+        measured = "better at most by" if "surely below" in sentence else "better, as measured, by"
+        return f"not worse in {code.removeprefix('slice_')}: {measured}"
+    if code in BOUNDS and (_compares(check) or code not in COMPARISONS):
+        return BOUNDS[code]
+    who, _, metric = code.partition("_")
+    if who in PARTIES and metric_name(metric) != metric:
+        return f"{metric_name(metric)} of the {who}"
+    return words.reason(code)
+
+
+def _of_check(check: Mapping[str, Any], name: str) -> str:
+    """A check's number; an improvement over the champion is a share of the distance from perfect."""
+    if _compares(check) and (found := number(dict(check), name)) is not None:
+        return f"{found:.1%}"
+    return words.num(check.get(name))
+
+
+def _compares(check: Mapping[str, Any]) -> bool:
+    """Whether a check is of the improvement over the champion; an early release compared the metrics themselves."""
+    whole = str(check.get("check")) in COMPARISONS and "improvement" in str(check.get("sentence"))
+    return whole or _in_slice(check)
+
+
+def _in_slice(check: Mapping[str, Any]) -> bool:
+    """Whether a check is of the improvement on a part of the rows."""
+    return str(check.get("check")).startswith("slice_") and str(check.get("sentence")).startswith(
+        "the improvement in "
+    )
+
+
+def trigger(conn: Connection, known: Known) -> str:
+    """Why the training ran, with the requests that it answers."""
+    code = known.get("trigger", "trigger.reason", "training.trigger")
+    told = words.reason(code if isinstance(code, str) else None)
+    answers = known.decision.answers if known.decision else ()
+    # A challenger that waits for approval has answered nothing yet.
+    answers = answers or tuple(known.items("requests"))
+    found = find(conn, ids=answers) if answers else []
+    asked: dict[str, list[str]] = {}
+    for one in found:
+        if one.kind is Kind.RETRAIN_REQUESTED:
+            asked.setdefault(words.reason(one.reason), []).append(str(one.id))
+    if asked:
+        requests = ", ".join(
+            f"{why} (request{'s' if len(ids) > 1 else ''} {', '.join(ids)})" for why, ids in asked.items()
+        )
+        return requests if told in (words.MISSING, *asked) else f"{told}; {requests}"
+    return told
+
+
+def previous_version(conn: Connection, known: Known) -> str | None:
+    """The champion before the decision: as recorded, else the newest earlier one of the ledger."""
+    found = known.get("previous_version", "previous", "replaced", "champion_version", "champion.version")
+    return str(found) if isinstance(found, (str, int)) else champion_before(conn, known)
+
+
+def champion_before(conn: Connection, known: Known) -> str | None:
+    """The champion that the ledger names before the decision."""
+    if known.decision is None or known.decision.id is None:
+        return None
+    earlier = (d for d in champions(conn, known.name) if (d.id or 0) < (known.decision.id or 0))
+    return next((d.version for d in earlier), None)
+
+
+def _numbers(known: Known, metric: str | None) -> str:
+    code = known.decision.reason if known.decision else ""
+    told = words.message(code, known.evidence)
+    known.told |= {"message", "requests", "metric"}
+    if told:
+        return f"{told[0].upper()}{told[1:]}{'' if told.endswith('.') else '.'}"
+    if metric is None:
+        return ""
+    values = {party: metrics_of(known, party).get(metric) for party in PARTIES}
+    shown = [f"{party} {words.num(values[party])}" for party in PARTIES if values[party] is not None]
+    return f"{metric_name(metric)} on the same rows: {', '.join(shown)}." if shown else ""
+
+
+def _why(known: Known) -> str:
+    return words.reason(known.decision.reason if known.decision else known.get("reason"))
+
+
+def _asked(known: Known) -> tuple[tuple[str, Any], ...]:
+    because = known.get("asked_because")
+    return (("Asked by hand because", because),) if because else ()
+
+
+def _answered(known: Known) -> tuple[tuple[str, Any], ...]:
+    """Who approved or refused a challenger that waited for a person, and with which words."""
+    known.told |= {"awaiting", "gate", "answered_at"}
+    pairs = (("Answered by", known.get("answered_by")), ("Comment", known.get("comment")))
+    return tuple(pair for pair in pairs if pair[1])
+
+
+def _holdout(known: Known) -> tuple[tuple[str, Any], ...]:
+    rows = known.get("rows.judged", "holdout_rows", "holdout.rows", "rows.holdout", "challenger.rows")
+    hardly = known.get("error_limit")
+    watch = (("Watch on its error", hardly),) if hardly else ()
+    return (("Holdout rows judged", rows), ("Data as of", words.when(known.as_of)), *watch)
+
+
+def _watch_table(known: Known) -> tuple[Table, ...]:
+    """What the watch after a promotion measured, where it asked for the rollback."""
+    told = known.mapping("watch")
+    known.told |= {"watch", "blocked"}
+    if not told:
+        return ()
+    metric = told.get("metric")
+    rows = tuple(
+        (f"version {told.get(version) or words.MISSING}", words.num(told.get(value)))
+        for version, value in (("version", "value"), ("previous", "previous_value"))
+    )
+    note = (
+        f"{words.num(told.get('rows'))} rows since {words.when(told.get('since'))}; the improvement (share of the distance from "
+        f"perfect) is {_share(told, 'improvement')}, surely below {_share(told, 'at_most')}; {_share(told, 'margin')} worse is "
+        f"allowed. Look {words.num(told.get('look'))} of {words.num(told.get('looks'))}."
+    )
+    return (Table("On the same new rows", ("Champion", metric_name(metric)), rows, (True, False), note),)
+
+
+def _share(told: Mapping[str, Any], name: str) -> str:
+    found = number(dict(told), name)
+    return words.MISSING if found is None else f"{found:.1%}"
+
+
+def _blocked(decision: Decision | None) -> tuple[str, ...]:
+    if decision is None or not isinstance(decision.evidence, Mapping) or not decision.evidence.get("blocked"):
+        return ()
+    return (
+        "A training on the same rows is not promoted again, unless the spec changes what is trained; one on newer rows may be.",
+    )
+
+
+def _rejected_steps(known: Known, champion: Any) -> tuple[str, ...]:
+    steps = []
+    if known.get("champion_below_baseline"):
+        steps.append(BELOW_BASELINE.format("the champion"))
+    # The row by which a challenger waited for a person is settled too, and is no request.
+    waited = known.get("awaiting")
+    requested = known.decision is not None and any(i != waited for i in known.decision.answers)
+    if requested and known.decision is not None and not conclusive(known.decision):
+        steps.append(
+            "The gate could not tell, so the requests above are closed unanswered; after the cool-down what goes on asks again."
+        )
+    elif requested and known.evidence.get("trigger") == TriggerReason.DECAY.value:
+        steps.append(
+            "The request above is answered by this. Decay is asked for once for each champion; after this its age asks "
+            "(monitoring.trigger.max_age), and an alarm does."
+        )
+    elif requested and known.evidence.get("trigger") in WITHOUT_DRIFT:
+        steps.append(
+            "The request above is answered by this; it asks again only when as much has changed once more."
+        )
+    elif requested:
+        steps.append(
+            "The retrain requests above are answered by this. After two answers to the same drift a person is told, and when it is asked "
+            "for again."
+        )
+    nightly = known.model is None or known.model.schedule is not None
+    if known.decision is not None and known.decision.kind is Kind.REJECTED and nightly:
+        steps.append("The next nightly training makes a new challenger; nothing needs to be done for that.")
+    if champion:
+        steps.append(
+            "If the champion's error keeps growing, look at the monitoring's report before forcing anything."
+        )
+    return tuple(steps)
+
+
+def _links(known: Known, version: str | None, *, rollback: bool) -> tuple[tuple[str, str | None], ...]:
+    run = known.get("mlflow_run", "mlflow_run_id", "mlflow.run_id")
+    run = run if isinstance(run, str) else None
+    return known_links(
+        (f"Version {version} in MLflow", mlflow_version_url(known.name, version)),
+        ("Training in MLflow", mlflow_report_url(run, None, experiment_of(run)) if run else None),
+        ("Airflow run", airflow_run_url(known.run_id)),
+        ("Roll back", airflow_dag_url(f"rollback__{known.name}") if rollback else None),
+    )

@@ -1,0 +1,250 @@
+"""What is said when the monitor raises an alarm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from evergreen.alerting.content.judgements import (
+    ERRORS,
+    error_of,
+    names_of,
+    newest_judgement,
+    revised,
+    violation_table,
+    violations_of,
+    window_of,
+)
+from evergreen.alerting.content.letter import Known, Letter, Picture, facts, known_links
+from evergreen.alerting.pictures.timeline import worst_columns_png
+from evergreen.ledger import Decision, words
+from evergreen.ledger.reasons import WITHOUT_DRIFT, Kind
+from evergreen.links import (
+    airflow_dag_url,
+    airflow_run_url,
+    experiment_of,
+    mlflow_report_url,
+    mlflow_version_url,
+)
+from evergreen.monitoring.trigger import given_up
+from evergreen.warehouse.connection import Connection, fetch
+
+SAMPLE = ".parquet"
+"""How the file of a window ends whose pages are not drawn."""
+WHAT = {
+    "performance": "served error beyond its limit",
+    "estimated_performance": "estimated error beyond its limit",
+    "data_drift": "data drift",
+    "prediction_drift": "prediction drift",
+}
+
+
+def drifted(conn: Connection, known: Known) -> Letter:
+    """A model's inputs, predictions or served error left their limits."""
+    judgement = newest_judgement(conn, known)
+    violations = violations_of(judgement, known)
+    model, version = known.name, known.version or (judgement or {}).get("version")
+    codes = _codes(known, violations)
+    names = names_of(violations)
+    what = " and ".join(WHAT.get(code, words.reason(code)) for code in codes) or "drift"
+    gave_up = known.get("gave_up") is True
+    headline = (
+        f"{model} v{version or '?'}: {what}{f' in {names}' if names and not set(codes) <= set(ERRORS) else ''}"
+        f"{' needs a person' if gave_up else ''}"
+    )
+    since = _since(conn, known, judgement)
+    rule = known.get("rule")
+    known.told |= {
+        "judgements", "judgement", "windows", "window", "violations", "signature", "window_start", "causes",
+        "drifted", "message", "request", "incident", "alternates", "budget", "spent", "next_free", "new_rows", "needed", "endings",
+        "again",
+    }  # fmt: skip
+    return Letter(
+        headline=headline,
+        summary=headline,
+        lead=(f"{_lead(known, codes, names, version)} {_to_do(known, gave_up)}".strip(),),
+        tone="bad",
+        facts=facts(
+            ("Model", f"{model}, version {version or words.MISSING}"),
+            ("Reason", ", and ".join(map(words.reason, codes)) or words.MISSING),
+            ("Since", since),
+            ("Newest window", window_of(judgement, known)),
+            *((("Judged before", again),) if (again := revised(conn, judgement)) else ()),
+            ("Rows in it", _rows(judgement or {})),
+            *((("Error in it", error),) if (error := error_of(judgement)) else ()),
+            *((("Report", drawn),) if (drawn := _not_drawn(judgement)) else ()),
+            ("Rule", rule if isinstance(rule, str) else _rule(known)),
+        ),
+        tables=violation_table(violations, "What left its limits, in the newest window"),
+        picture=_picture(conn, known, judgement, names),
+        steps=_given_up_steps(known) if gave_up else _next_steps(known),
+        links=known_links(
+            ("Evidently report", _report(judgement, codes)),
+            ("Model version", mlflow_version_url(model, version)),
+            ("Monitoring run", airflow_run_url(known.run_id)),
+            ("Training DAG", airflow_dag_url(f"train__{model}")),
+        ),
+    )
+
+
+def _rows(judgement: dict[str, Any]) -> str | int | None:
+    rows, measured = judgement.get("row_count"), judgement.get("sampled_rows")
+    return (
+        f"{rows}; drift was measured on {measured} of them" if rows and measured and measured < rows else rows
+    )
+
+
+def _codes(known: Known, violations: Sequence[dict[str, Any]]) -> list[str]:
+    recorded = [code for code in known.items("reasons") if isinstance(code, str)]
+    decision = known.decision
+    if not recorded and decision is not None and decision.kind is not Kind.RETRAIN_SUPPRESSED:
+        recorded = [decision.reason]
+    return recorded or [kind for kind in WHAT if any(v["kind"] == kind for v in violations)]
+
+
+def _since(conn: Connection, known: Known, judgement: dict[str, Any] | None) -> str:
+    recorded = known.get("since")
+    if recorded:
+        return words.when(recorded)
+    start = judgement and _first_violation(conn, known.name, judgement)
+    return words.when(start) if start else words.MISSING
+
+
+def _first_violation(conn: Connection, model: str, judgement: dict[str, Any]) -> datetime | None:
+    """Start of the first window of the unbroken run of violations that ends with the judgement."""
+    rows = fetch(
+        conn,
+        "SELECT DISTINCT ON (window_start) window_start, status FROM evergreen.window_judgement"
+        " WHERE model = %s AND version = %s AND as_of <= %s AND window_start <= %s"
+        " ORDER BY window_start DESC, revision DESC",
+        (model, judgement["version"], judgement["as_of"], judgement["window_start"]),
+    )
+    start = None
+    for row in rows:
+        if row["status"] != "violation":
+            break
+        start = row["window_start"]
+    return start
+
+
+def _rule(known: Known) -> str:
+    if known.model is None:
+        return words.MISSING
+    rule = known.model.monitoring.trigger
+    return f"{rule.m} of the last {rule.n} windows in violation, and the newest"
+
+
+def _lead(known: Known, codes: Sequence[str], names: str, version: str | None) -> str:
+    said = []
+    if "performance" in codes:
+        said.append(
+            f"The predictions that {known.name} version {version or '?'} served are worse than allowed."
+        )
+    if "estimated_performance" in codes:
+        said.append(
+            f"The predictions that {known.name} version {version or '?'} served are worse than allowed by an estimate: "
+            "their labels are not in yet. The value of the labels replaces it when they are."
+        )
+    if not set(codes) <= set(ERRORS):
+        only = list(codes) == ["prediction_drift"]
+        seen = f"The predictions of {known.name} are" if only else f"The data that {known.name} sees is"
+        moved = f": {names} moved beyond the limit." if names else "."
+        said.append(f"{seen} no longer like what version {version or '?'} was trained on{moved}")
+    return " ".join(said)
+
+
+def _to_do(known: Known, gave_up: bool) -> str:
+    if gave_up:
+        why = given_up.because(known.evidence)
+        return f"Retraining did not help twice: a person must look. {why[0].upper()}{why[1:]}."
+    kind = known.decision.kind if known.decision else None
+    if kind is Kind.RETRAIN_REQUESTED:
+        return "Nothing needs to be done now: a retraining is requested."
+    return "No retraining is started; why stands below." if kind is Kind.RETRAIN_SUPPRESSED else ""
+
+
+def _next_steps(known: Known) -> tuple[str, ...]:
+    decision = known.decision
+    if decision is not None and decision.kind is Kind.RETRAIN_SUPPRESSED:
+        why = words.sentence(decision.kind.value, decision.reason, decision.evidence)
+        return (
+            f"No retraining is started: {why.rstrip('.')}.",
+            f"To train all the same, start train__{known.name} by hand.",
+        )
+    if decision is not None and decision.kind is Kind.RETRAIN_REQUESTED:
+        return (
+            f"A retraining is requested (ledger decision {decision.id}) and train__{known.name} is woken for it "
+            f"now; if a training is already running, the request waits for its turn{_swept(known)}.",
+            f"The new version replaces the champion only if it is {_asked(known, decision)} on the same rows; you get an e-mail "
+            "either way.",
+            "Until then the present champion keeps scoring.",
+        )
+    return ("No retraining was decided with this alarm. The present champion keeps scoring.",)
+
+
+def _swept(known: Known) -> str:
+    """That the nightly run takes up what is open, where there is one."""
+    return (
+        ""
+        if known.model is not None and known.model.schedule is None
+        else " and the nightly run sweeps it up"
+    )
+
+
+def _asked(known: Known, decision: Decision) -> str:
+    """What the gate asks of a training that answers a request."""
+    if known.model is None:
+        return "good enough beside it"
+    gate = known.model.gate
+    wanted = gate.otherwise if decision.reason in WITHOUT_DRIFT else gate.on_drift
+    sure = f"with {gate.confidence:.0%} confidence"
+    return {
+        "better": f"better, {sure},",
+        "not_worse": f"not worse by more than {gate.tolerance:.1%}, {sure},",
+    }.get(wanted, f"neither surely worse, {sure}, nor worse by more than {gate.max_worse:.1%} as measured,")
+
+
+def _given_up_steps(known: Known) -> tuple[str, ...]:
+    told = words.message(known.decision.reason, known.evidence) if known.decision else ""
+    later = given_up.later(known.evidence)
+    return (
+        "No further retraining is asked for because of this now: two trainings had their turn and it is still there"
+        + (f" ({told.rstrip('.')})." if told else "."),
+        *(
+            (f"{later[0].upper()}{later[1:]}; you get a mail if a new version becomes champion.",)
+            if later
+            else ()
+        ),
+        f"A person must look: {given_up.remedy(known.evidence)}",
+        f"To train all the same, start train__{known.name} by hand. Until then the present champion keeps scoring.",
+    )
+
+
+def _not_drawn(judgement: dict[str, Any] | None) -> str | None:
+    """How the report of a window is had that was not drawn: nothing was in violation in it."""
+    if not judgement or not str(judgement["report"] or "").endswith(SAMPLE):
+        return None
+    start = judgement["window_start"].astimezone(timezone.utc)
+    return f"not drawn, as nothing is in violation; make report MODEL={judgement['model']} WINDOW={start:%Y-%m-%dT%H:%M}"
+
+
+def _report(judgement: dict[str, Any] | None, codes: Sequence[str]) -> str | None:
+    if not judgement or not judgement["mlflow_run"] or not judgement["report"] or _not_drawn(judgement):
+        return None
+    run, path = judgement["mlflow_run"], judgement["report"]
+    if not path.endswith(".html"):
+        path = f"{path}/{'performance' if list(codes) == ['performance'] else 'drift'}.html"
+    return mlflow_report_url(run, path, experiment_of(run))
+
+
+def _picture(conn: Connection, known: Known, judgement: dict[str, Any] | None, names: str) -> Picture | None:
+    if not judgement:
+        return None
+    metric = known.model.performance_metric if known.model else None
+    png = worst_columns_png(conn, [judgement["id"]], metric=metric)
+    return (
+        Picture(png, f"Values against their limits over the last windows: {names or 'served error'}")
+        if png
+        else None
+    )

@@ -1,0 +1,70 @@
+"""The picture of the weekly digest: the served error of each model against its limit, one small panel each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.dates import date2num
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from evergreen.alerting.content.week import ModelWeek
+from evergreen.alerting.pictures.drawing import BLUE, INK, RED, beyond, clean, estimated_key, hollow, png
+from evergreen.spec import metric_name
+
+MOST_PANELS = 6
+
+
+def trends_png(weeks: Sequence[ModelWeek]) -> bytes | None:
+    """Draw the newest windows of up to MOST_PANELS models, those with open incidents and violations first.
+
+    Rings are estimates; a legend says so where there are any.
+
+    Returns:
+        A PNG of 1300 pixels' width, or None if no served error is known.
+    """
+    known = [week for week in weeks if sum(w.value is not None for w in week.trend) > 1]
+    found = sorted(known, key=lambda w: (-len(w.open), -w.violations, w.name))[:MOST_PANELS]
+    if not found:
+        return None
+    columns = min(2, len(found))
+    lines = -(-len(found) // columns)
+    guessed = any(map(estimates, found))
+    figure = Figure(
+        figsize=(6.5, 0.3 + 1.5 * lines + 0.2 * guessed), dpi=200, layout="constrained", facecolor="white"
+    )
+    for index, week in enumerate(found, start=1):
+        axes = figure.add_subplot(lines, columns, index)
+        x = [date2num(w.end) for w in week.trend]
+        values = [float("nan") if w.value is None else w.value for w in week.trend]
+        limits = [float("nan") if w.limit is None else w.limit for w in week.trend]
+        axes.plot(x, limits, color=INK, linewidth=1.1, linestyle=(0, (4, 3)))
+        axes.plot(x, values, color=BLUE, linewidth=1.5)
+        bad = [i for i, w in enumerate(week.trend) if beyond(week.metric, w)]
+        axes.scatter([x[i] for i in bad], [values[i] for i in bad], s=26, color=RED, zorder=5)
+        rings = estimates(week)
+        fine = [i for i in rings if i not in bad]
+        axes.scatter([x[i] for i in fine], [values[i] for i in fine], s=26, color=BLUE, zorder=5)
+        hollow(axes, [x[i] for i in rings], [values[i] for i in rings], 8)
+        clean(axes, "")
+        axes.set_title(
+            f"{week.name}: {metric_name(week.metric)}",
+            loc="left",
+            size=10,
+            weight="bold",
+            color=INK,
+            parse_math=False,
+        )
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.xaxis.set_major_locator(MaxNLocator(3)) if columns > 1 else None
+        axes.tick_params(labelsize=8)
+    if guessed:
+        figure.legend(
+            handles=[estimated_key()], loc="outside lower left", frameon=False, fontsize=9, borderpad=0
+        )
+    return png(figure)
+
+
+def estimates(week: ModelWeek) -> list[int]:
+    """Which of a model's newest windows have an estimated value, by their place in `trend`."""
+    return [i for i, w in enumerate(week.trend) if w.value is not None and w.estimated]

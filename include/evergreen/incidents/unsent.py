@@ -1,0 +1,45 @@
+"""The mails that did not go out: what waits, how often it was tried, why it failed. However old, it is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from evergreen.incidents.silences import HELD
+from evergreen.warehouse.connection import Connection, fetch
+
+
+@dataclass(frozen=True)
+class Unsent:
+    """A mail that waits.
+
+    Attributes:
+        id: in `evergreen.mail`.
+        incident, subject, kind: of its row.
+        created: since when it waits.
+        attempts: how often the mail server did not take it.
+        error: why, the last time.
+        silenced: whether a silence in force keeps it back.
+    """
+
+    id: int
+    incident: str
+    subject: str
+    kind: str
+    created: datetime
+    attempts: int
+    error: str | None
+    silenced: bool
+
+
+def unsent(conn: Connection, now: datetime | None = None) -> list[Unsent]:
+    """Every mail that waits, oldest first; `now` says whose silences count (None: the warehouse's clock)."""
+    rows = fetch(
+        conn,
+        "SELECT id, incident, subject, kind, created_at AS created, attempts, last_error AS error,"
+        " kind = ANY(%(held)s) AND EXISTS (SELECT 1 FROM evergreen.silence AS s WHERE s.subject = m.subject"
+        " AND s.until > coalesce(%(now)s::timestamptz, clock_timestamp())) AS silenced"
+        " FROM evergreen.mail AS m WHERE sent_at IS NULL ORDER BY id",
+        {"now": now, "held": list(HELD)},
+    )
+    return [Unsent(**row) for row in rows]

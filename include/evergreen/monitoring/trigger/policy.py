@@ -1,0 +1,209 @@
+"""Applies the trigger policy: reads what it decides on, and writes what it decided with the e-mails that are owed.
+
+The rule is `decide`, a pure function: `drifting` says when a drift asks for a training, `upkeep` when something else
+does, `holds` what keeps both back. Nothing is remembered but in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from evergreen import ledger, registry
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Hold, Kind
+from evergreen.monitoring.alarms import raised, recovered
+from evergreen.monitoring.trigger import champion_facts as facts_of
+from evergreen.monitoring.trigger.champion_facts import Facts
+from evergreen.monitoring.trigger.decide import decide
+from evergreen.monitoring.trigger.holds import least_rows
+from evergreen.monitoring.trigger.verdict import Action, Quiet, Verdict
+from evergreen.monitoring.windows import judgement
+from evergreen.monitoring.windows.effects import effects
+from evergreen.monitoring.windows.judgement import Judgement
+from evergreen.registry.in_office import reign_of
+from evergreen.spec import ModelSpec, Specs
+from evergreen.warehouse.connection import connect
+
+__all__ = [
+    "Action",
+    "Facts",
+    "Hold",
+    "Quiet",
+    "Verdict",
+    "apply",
+    "decide",
+    "effects",
+]
+
+MOST_WINDOWS = 1000
+READ = (Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED, Kind.PROMOTED, Kind.REJECTED, Kind.ROLLED_BACK)
+
+
+def apply(model: ModelSpec, as_of: datetime, run_id: str, specs: Specs | None = None) -> Decision | None:
+    """Decide on the newest windows and write the decision with the e-mails it owes, in one transaction.
+
+    Applying again on the same judgements changes nothing, unless a training answered their request without being
+    able to tell and the cool-down has passed: then they are asked for again. Windows that could not be judged, and columns that
+    could not be read, are told whether or not there is a drift; so is the end of either. A request without a drift owes no mail: the training
+    that it starts tells how it ended.
+
+    Args:
+        model: whose champion was judged.
+        as_of: the as-of time of the run; judgements and decisions of a later one do not count.
+        run_id: `dag_id/run_id`.
+        specs: all specs, for what must be known besides windows and ledger; without them only drifts ask, and new rows
+            are not counted.
+
+    Returns:
+        The request or the suppression, as it stands in the ledger; None if nothing asks for a training.
+
+    Raises:
+        TerminalError: new rows must be counted, and the feature query does not run.
+        TransientError: the warehouse does not answer.
+    """
+    with connect() as conn:
+        ledger.lock(conn, model.name)
+        champion = registry.champion(conn, model.name, repair=False, as_of=as_of)
+        if champion is None:
+            return None
+        version = champion.version
+        judgements = judgement.newest(
+            conn,
+            model.name,
+            version,
+            ends_after=reign_of(conn, model, champion, as_of),
+            as_of=as_of,
+            limit=MOST_WINDOWS,
+        )
+        raised.tell_data_problems(conn, model, judgements, as_of, run_id)
+        earlier = ledger.find(conn, ledger.model_subject(model.name), READ)
+        verdict = decided(model, version, judgements, earlier, as_of, specs)
+        if not verdict.hits:
+            recovered.end_drift(conn, model, version, judgements, as_of, run_id)
+        proposed = proposal(model, version, verdict, judgements, earlier, as_of, run_id)
+        if proposed is None or proposed.id is not None:
+            return proposed
+        decision = ledger.append(conn, proposed)
+        if verdict.hits:
+            more = {"gave_up": True} if verdict.gave_up else {}
+            incident = proposed.evidence["incident"]
+            raised.tell_drift(conn, model, decision, incident, verdict.hits, more, judgements=judgements)
+        return decision
+
+
+def decided(
+    model: ModelSpec,
+    version: str,
+    judgements: Sequence[Judgement],
+    earlier: Sequence[Decision],
+    as_of: datetime,
+    specs: Specs | None,
+) -> Verdict:
+    """The verdict; new rows are counted only where the answer depends on them, and only as many as decide it."""
+    if specs is None:
+        return decide(model, judgements, earlier, as_of)
+    then = [d for d in earlier if d.as_of <= as_of]
+    known = facts_of.known(specs, model, version, then)
+    verdict = decide(model, judgements, earlier, as_of, known)
+    if verdict.again is not None and verdict.again.rows is not None:
+        last, most = verdict.again.answer, verdict.again.rows
+        known = facts_of.since_answer(specs, model, known, last, as_of, most)
+        verdict = decide(model, judgements, earlier, as_of, known)
+    if verdict.action is not Action.REQUEST and model.monitoring.trigger.new_rows is None:
+        return verdict
+    least = least_rows(model, known)
+    known = facts_of.counted(specs, model, known, version, then, as_of, least=least)
+    return decide(model, judgements, earlier, as_of, known)
+
+
+def proposal(
+    model: ModelSpec,
+    version: str,
+    verdict: Verdict,
+    judgements: Sequence[Judgement],
+    earlier: Sequence[Decision],
+    as_of: datetime,
+    run_id: str,
+) -> Decision | None:
+    """The decision that a verdict comes to; a pure function.
+
+    Args:
+        model: whose champion was judged.
+        version: the champion.
+        verdict: what `decide` said.
+        judgements, earlier: what it was given.
+        as_of, run_id: of the run.
+
+    Returns:
+        None if nothing asks for a training; the decision of the ledger (with its id) where an earlier run has decided on
+        the same basis; else a new one, still without an id.
+    """
+    if verdict.action is Action.NONE:
+        return None
+    if not verdict.hits:
+        return _without_drift(model, version, verdict, earlier, as_of, run_id)
+    # The judgement that was written last is the news; with late labels it need not be of the newest window.
+    news = max(judgements, key=lambda j: j.id or 0)
+    key = f"policy:{model.name}:{version}:{news.window_start.isoformat()}:{news.revision}"
+    requested = verdict.action is Action.REQUEST
+    asked = _asked(earlier, key)
+    if asked and not (requested and verdict.covered_by == asked[0]):
+        return asked[0]
+    if asked:
+        key = f"{key}:again:{asked[0].id}"
+    evidence = {**verdict.evidence, "incident": _incident(model, version, verdict)}
+    return _decision(model, version, verdict, evidence, key, as_of, run_id)
+
+
+def _without_drift(
+    model: ModelSpec,
+    version: str,
+    verdict: Verdict,
+    earlier: Sequence[Decision],
+    as_of: datetime,
+    run_id: str,
+) -> Decision:
+    if verdict.covered_by is not None:
+        return verdict.covered_by
+    key = f"policy:{model.name}:{version}:{verdict.signature}"
+    # What was asked for before on the same basis was closed by a training that came to no answer.
+    if asked := _asked(earlier, key):
+        key = f"{key}:again:{asked[0].id}"
+    return _decision(model, version, verdict, verdict.evidence, key, as_of, run_id)
+
+
+def _asked(earlier: Sequence[Decision], key: str) -> list[Decision]:
+    """Earlier requests of a key, newest first."""
+    found = [d for d in earlier if d.kind is Kind.RETRAIN_REQUESTED]
+    return [d for d in found if d.dedupe_key == key or d.dedupe_key.startswith(f"{key}:again:")]
+
+
+def _decision(
+    model: ModelSpec,
+    version: str,
+    verdict: Verdict,
+    evidence: dict[str, object],
+    key: str,
+    as_of: datetime,
+    run_id: str,
+) -> Decision:
+    requested = verdict.action is Action.REQUEST
+    return Decision(
+        as_of=as_of,
+        subject=ledger.model_subject(model.name),
+        kind=Kind.RETRAIN_REQUESTED if requested else Kind.RETRAIN_SUPPRESSED,
+        reason=verdict.reason.value,
+        run_id=run_id,
+        dedupe_key=key if requested else f"{key}:{verdict.reason.value}",
+        evidence=evidence,
+        version=version,
+    )
+
+
+def _incident(model: ModelSpec, version: str, verdict: Verdict) -> str:
+    if verdict.gave_up:
+        return raised.gave_up(model, version, verdict.signature, verdict.gave_up[0])
+    told = verdict.covered_by.evidence.get("incident") if verdict.covered_by else None
+    begin = verdict.since or verdict.hits[0].window_start
+    return told or raised.drift(model, version, verdict.signature, begin)

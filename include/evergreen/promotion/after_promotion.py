@@ -1,0 +1,365 @@
+"""The watch after a promotion: is the new champion worse than the one before it, on rows that both have not learnt?
+
+The previous champion goes on predicting in the shadow (`scoring.shadow`). Rows since the champion's last label that
+both have predicted, and whose label is mature, are compared as the gate compares: paired, by blocks of time. A new
+champion that is surely worse by more than `watch.margin` is rolled back, at once and by itself.
+
+The monitor runs often, and who looks often enough sees everything once. So there are LOOKS looks at most in a period,
+each with its share of the doubt that `watch.confidence` leaves (Bonferroni): the period until the last labels are
+mature is cut into equal parts, and in each the first run that finds enough rows looks; one more look comes at the end.
+Each look is a row of the ledger, so a second run of the same part does not look again.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+import pyarrow as pa
+from psycopg2 import sql
+
+from evergreen import ledger, registry
+from evergreen.errors import TerminalError
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import Kind
+from evergreen.metrics import metric_values, paired_bootstrap
+from evergreen.metrics.paired_bootstrap import Improvement
+from evergreen.promotion import superseded
+from evergreen.promotion.rollback import Finding, rollback
+from evergreen.registry.under_watch import Watched, watched
+from evergreen.spec import ModelSpec, Specs, metric_name
+from evergreen.warehouse.connection import Connection, connect, fetch
+from evergreen.warehouse.features import feature_query, views
+
+log = logging.getLogger(__name__)
+
+LOOKS = 7
+# A shadow that stopped early has seen only the first days; what it did not see may be where the new champion fails.
+LEAST_COVERAGE = 0.5
+# Those with the smallest hashes of their keys, where there are more; 16 MB of numbers.
+MOST_ROWS = 500_000
+SCHEMA = pa.schema([
+    ("_time", pa.timestamp("us", "UTC")), ("_label", pa.float64()), ("_new", pa.float64()), ("_old", pa.float64()),
+])  # fmt: skip
+
+
+class Reason(str, Enum):
+    """What a look came to."""
+
+    WORSE = "worse_than_previous"
+    CONTINUES = "watch_continues"
+    PASSED = "watch_passed"
+    INCONCLUSIVE = "watch_inconclusive"
+    CANNOT_COMPARE = "cannot_compare"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One look: the metric of both champions on the same rows, and how sure the difference is.
+
+    `problem` says why nothing can be told; empty where it can. `comparable` is False where one of the two is missing.
+    """
+
+    rows: int
+    new: float | None = None
+    previous: float | None = None
+    improvement: Improvement | None = None
+    problem: str = ""
+    comparable: bool = True
+
+
+def watch(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Decision | None:
+    """Look at the newest promotion as of a time, once for each part of its watch period, and act on it.
+
+    The ledger gets a row for each look: `watched` where the watch goes on, `rolled_back`, or at the end `watch_ended`,
+    which says whether it passed, too little was known, or nothing could be compared. With fewer rows than
+    `watch.min_rows` there is no look and no row before the end. A watch that another change of champion ended gets its
+    last row too, `superseded`.
+
+    Args:
+        specs: all specs.
+        model: whose champion is watched.
+        as_of: of the run: rows, labels, predictions and decisions of a later time do not count.
+        run_id: `dag_id/run_id`.
+
+    Returns:
+        The row of this look, by whichever run it was taken; None where no look is due or possible, or the look of this
+        part was taken as of a later time. A rollback is returned to runs as of its own time only, so that they announce it.
+
+    Raises:
+        TerminalError: it must be rolled back and cannot be, see `rollback`; or the feature query does not run.
+        TransientError: warehouse or MLflow do not answer, or the champion changed meanwhile; nothing was decided.
+    """
+    with connect() as conn:
+        changes = ledger.champions(conn, model.name, as_of)
+        superseded.close(conn, model, changes, Reason.WORSE.value, run_id)
+        if changes and changes[0].reason == Reason.WORSE.value:
+            return _again(conn, model, changes[0], as_of)
+        found = watched(model, changes)
+        if found is None:
+            return None
+        champion = registry.champion(conn, model.name, repair=False, as_of=as_of)
+        assert champion is not None
+        ended = as_of > found.judged_until
+        look = LOOKS if ended else part(found, as_of)
+        key = f"watch:{model.name}:{found.promotion.id}:{look}"
+        if taken := ledger.find(conn, dedupe_key=key):
+            return taken[0] if taken[0].as_of <= as_of else None
+        problem = _incomparable(conn, model, found, champion, as_of)
+        coverage = _coverage(conn, model, found, champion, as_of)
+    seen = (
+        Seen(0, problem=problem, comparable=False) if problem else _look(specs, model, champion, found, as_of)
+    )
+    reason, seen = concluded(model, found, champion, seen, coverage, ended)
+    if reason is None:
+        return None
+    evidence = _evidence(model, found, champion, seen, coverage, look, as_of)
+    if reason is Reason.WORSE:
+        return _roll_back(specs, model, champion, found, as_of, run_id, key, evidence)
+    decision = Decision(
+        as_of=as_of,
+        subject=ledger.model_subject(model.name),
+        kind=Kind.WATCH_ENDED if ended else Kind.WATCHED,
+        reason=reason.value,
+        run_id=run_id,
+        dedupe_key=key,
+        version=champion.version,
+        evidence=evidence,
+    )
+    with connect() as conn:
+        return ledger.append(conn, decision)
+
+
+def _roll_back(
+    specs: Specs,
+    model: ModelSpec,
+    champion: registry.Champion,
+    found: Watched,
+    as_of: datetime,
+    run_id: str,
+    key: str,
+    evidence: dict[str, Any],
+) -> Decision | None:
+    """Return to the previous champion, and block the challenger; None where the champion is another one by now."""
+    with connect() as conn:
+        newest = ledger.champions(conn, model.name)[0]
+    if newest.id != found.promotion.id and newest.as_of > as_of:
+        log.warning(
+            "%s: version %s was worse than version %s as of %s, but the champion has changed since; nothing is rolled back",
+            model.name, champion.version, found.previous, as_of.isoformat(),
+        )  # fmt: skip
+        return None
+    blocked = {
+        "version": champion.version,
+        "fingerprint": found.promotion.evidence.get("fingerprint"),
+        "training_hash": found.promotion.evidence.get("training_hash"),
+        "spec_hash": found.promotion.evidence.get("spec_hash"),
+    }
+    finding = Finding(Reason.WORSE.value, found.promotion.id or 0, key, {**evidence, "blocked": blocked})
+    return rollback(
+        specs, model, as_of, run_id, to_version=found.previous, reason=evidence["message"], finding=finding
+    )
+
+
+def part(found: Watched, as_of: datetime) -> int:
+    """In which of the equal parts of the period a time lies, counted from 1; an earlier time counts to the first."""
+    began = found.promotion.effective_from
+    number = 1 + (as_of - began) * (LOOKS - 1) // (found.judged_until - began)
+    return max(1, min(number, LOOKS - 1))
+
+
+def _again(conn: Connection, model: ModelSpec, done: Decision, as_of: datetime) -> Decision | None:
+    """A rollback of the watch, to a run as of its own time; the alias is moved if the run before it could not."""
+    if done.as_of != as_of:
+        return None
+    registry.champion(conn, model.name)
+    return done
+
+
+def _incomparable(
+    conn: Connection, model: ModelSpec, found: Watched, champion: registry.Champion, as_of: datetime
+) -> str:
+    """Why there is nothing to compare with; empty where there is."""
+    if found.previous is None:
+        return found.alone
+    there = fetch(
+        conn,
+        "SELECT EXISTS (SELECT 1 FROM evergreen.shadow_prediction WHERE model = %s AND version = %s AND event_time >= %s"
+        " AND as_of <= %s) AS found",
+        (model.name, found.previous, champion.trained_until, as_of),
+    )[0]["found"]
+    if there:
+        return ""
+    return (
+        f"version {found.previous}, the champion before, has predicted no row in the shadow; the log of score__{model.name} "
+        "says why"
+    )
+
+
+def _coverage(
+    conn: Connection, model: ModelSpec, found: Watched, champion: registry.Champion, as_of: datetime
+) -> float:
+    """The share of the rows that the champion scored in the watch period which the previous one predicted too."""
+    return float(
+        fetch(
+            conn,
+            "SELECT coalesce(count(o.key)::float8 / nullif(count(*), 0), 0) AS share FROM evergreen.prediction AS n"
+            " LEFT JOIN evergreen.shadow_prediction AS o"
+            " ON o.model = n.model AND o.key = n.key AND o.version = %s AND o.as_of <= %s"
+            " WHERE n.model = %s AND n.version = %s AND n.event_time >= %s AND n.as_of <= %s",
+            (
+                found.previous, as_of, model.name, champion.version, champion.trained_until,
+                min(as_of, found.shadowed_until),
+            ),
+        )[0]["share"]
+    )  # fmt: skip
+
+
+def _look(
+    specs: Specs, model: ModelSpec, champion: registry.Champion, found: Watched, as_of: datetime
+) -> Seen:
+    return compared(model, _paired(specs, model, champion, found, as_of))
+
+
+def compared(model: ModelSpec, rows: pa.Table) -> Seen:
+    """Compare both champions on the same rows (`SCHEMA`), with the doubt of one look; a pure function."""
+    if rows.num_rows < model.watch.min_rows:
+        return Seen(
+            rows.num_rows,
+            problem=f"{rows.num_rows} rows have both predictions and a mature label, {model.watch.min_rows} are needed",
+        )
+    times = rows["_time"].cast(pa.int64()).to_numpy()
+    y, new, old = (rows[name].to_numpy() for name in ("_label", "_new", "_old"))
+    metric = model.gate_metric
+    try:
+        mine, before = (metric_values.compute(model.task, y, p, model.cut).get(metric) for p in (new, old))
+    except TerminalError as error:
+        return Seen(len(y), problem=str(error))
+    share = (1.0 - model.watch.confidence) / LOOKS
+    how = paired_bootstrap.improvement(
+        metric, times, y, new, old, confidence=1.0 - share, seed=model.training.seed, cut=model.cut
+    )
+    problem = "" if how.high is not None else "too few moments, or one class only: the rows give no interval"
+    return Seen(len(y), mine, before, how, problem)
+
+
+def _paired(
+    specs: Specs, model: ModelSpec, champion: registry.Champion, found: Watched, as_of: datetime
+) -> pa.Table:
+    """Rows that the champion has not learnt, with a mature label and both predictions, as known at a time."""
+    query = sql.SQL(
+        "SELECT f._time, f._label, n.prediction AS _new, o.prediction AS _old FROM ({rows}) AS f"
+        " JOIN ({new}) AS n ON n.key = f._key JOIN ({old}) AS o ON o.key = f._key"
+        " ORDER BY f._hash, f._key LIMIT {most}"
+    ).format(
+        rows=feature_query.feature_query(
+            model, champion.trained_until, None, mature_at=as_of, labelled=True, ordered=False
+        ),
+        new=_predicted(views.PREDICTIONS, champion.version, champion.trained_until, as_of),
+        old=_predicted(views.SHADOW, str(found.previous), champion.trained_until, as_of),
+        most=sql.Literal(MOST_ROWS),
+    )
+    with views.reading(specs, model, as_of) as reader:
+        return reader.table(query, SCHEMA)
+
+
+def _predicted(view: str, version: str, start: datetime, as_of: datetime) -> sql.Composable:
+    return sql.SQL(
+        "SELECT key, prediction FROM {view} WHERE version = {version} AND event_time >= {start}"
+        " AND as_of <= {as_of}"
+    ).format(
+        view=sql.Identifier(view),
+        version=sql.Literal(version),
+        start=sql.Literal(start),
+        as_of=sql.Literal(as_of),
+    )
+
+
+def concluded(
+    model: ModelSpec, found: Watched, champion: registry.Champion, seen: Seen, coverage: float, ended: bool
+) -> tuple[Reason | None, Seen]:
+    """What a look says (None: nothing yet); a shadow of too few rows cannot let a champion pass. A pure function."""
+    reason = _reason(model, seen, ended)
+    if reason is not Reason.PASSED or coverage >= LEAST_COVERAGE:
+        return reason, seen
+    problem = (
+        f"version {found.previous} has predicted {coverage:.0%} of the rows that version {champion.version} scored in the "
+        f"watch period, {LEAST_COVERAGE:.0%} are needed; the log of score__{model.name} says why it stopped"
+    )
+    return Reason.INCONCLUSIVE, replace(seen, problem=problem)
+
+
+def _reason(model: ModelSpec, seen: Seen, ended: bool) -> Reason | None:
+    """What a look says; None where it says nothing yet.
+
+    What seems worse by more than the margin, but not surely, goes on to be watched and has not passed at the end.
+    """
+    how = seen.improvement
+    if how is None or how.high is None or how.point is None:
+        if not ended:
+            return None
+        return Reason.INCONCLUSIVE if seen.comparable else Reason.CANNOT_COMPARE
+    if how.high < -model.watch.margin:
+        return Reason.WORSE
+    if not ended:
+        return Reason.CONTINUES
+    return Reason.PASSED if how.point >= -model.watch.margin else Reason.INCONCLUSIVE
+
+
+def _evidence(
+    model: ModelSpec,
+    found: Watched,
+    champion: registry.Champion,
+    seen: Seen,
+    coverage: float,
+    look: int,
+    as_of: datetime,
+) -> dict[str, Any]:
+    how, watching = seen.improvement, model.watch
+    return {
+        "message": _message(model, found, champion, seen),
+        "watch": {
+            "metric": model.gate_metric,
+            "version": champion.version,
+            "value": seen.new,
+            "previous": found.previous,
+            "previous_value": seen.previous,
+            "improvement": how.point if how else None,
+            "at_least": how.low if how else None,
+            "at_most": how.high if how else None,
+            "margin": watching.margin,
+            "confidence": watching.confidence,
+            "rows": seen.rows,
+            "coverage": coverage,
+            "blocks": how.blocks if how else 0,
+            "look": look,
+            "looks": LOOKS,
+            "since": champion.trained_until.isoformat(),
+            "as_of": as_of.isoformat(),
+            "until": found.judged_until.isoformat(),
+            "promotion": found.promotion.id,
+        },
+    }
+
+
+def _message(model: ModelSpec, found: Watched, champion: registry.Champion, seen: Seen) -> str:
+    how, watching = seen.improvement, model.watch
+    if seen.problem or how is None or how.high is None or how.point is None:
+        return seen.problem
+    surely = (
+        f"worse by {-how.point:.1%}, with {watching.confidence:.0%} confidence over {LOOKS} looks by more than {-how.high:.1%}; "
+        f"allowed are {watching.margin:.1%}"
+        if how.high < -watching.margin
+        else f"the improvement is {how.point:.1%}, at most {how.high:.1%}"
+    )
+    return (
+        f"{metric_name(model.gate_metric)} of version {champion.version} is {_number(seen.new)}, of version {found.previous} "
+        f"{_number(seen.previous)}, on {seen.rows} rows since {champion.trained_until:%Y-%m-%d %H:%M} UTC: {surely}"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4g}"

@@ -1,0 +1,293 @@
+"""What decides on a challenger beside the gate, and how the decision is written: the same for a training that
+settles at once and for one that waited for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from evergreen import ledger, registry
+from evergreen.errors import Reason, TerminalError
+from evergreen.incidents.outbox import raise_incident
+from evergreen.ledger import Decision
+from evergreen.ledger.reasons import ChallengerReason, Kind, RulingReason
+from evergreen.registry import identity
+from evergreen.registry.client import client, guarded
+from evergreen.spec import ModelSpec
+from evergreen.training.gate.gate import BOTH_BEATEN
+from evergreen.training.record.outcome import Outcome, worse_than_naive
+from evergreen.training.record.tracking import KEY_TAG, run_key
+from evergreen.warehouse.connection import Connection, fetch
+
+FINGERPRINT_TAG = "evergreen.fingerprint"
+# What is promoted so soon after it was registered is in force as of its training.
+AT_ONCE = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """Whether a challenger may become champion now, why, and in a sentence.
+
+    `champion` is the one of now. `answers`: whether a decision by this ruling answers the training's retrain requests;
+    it does not where the challenger was not judged against the champion of now, or another one takes its place.
+    """
+
+    passed: bool
+    reason: ChallengerReason
+    message: str
+    champion: registry.Champion | None
+    answers: bool = True
+
+
+def settled(conn: Connection, model: ModelSpec, found: Outcome) -> Decision | None:
+    """The decision that stands for the challenger of a training; None while there is none.
+
+    It is found by the MLflow run. A decision of an earlier release is named by the number of the version, which another
+    MLflow server may have given to another model: it counts where its run is the same.
+    """
+    for key in (_key(model, found), f"settle:{model.name}:{found.version}"):
+        for standing in ledger.find(conn, dedupe_key=key):
+            if standing.evidence.get("mlflow_run") == found.mlflow_run:
+                return standing
+    return None
+
+
+def rule(conn: Connection, model: ModelSpec, found: Outcome) -> Ruling:
+    """Hold the gate's verdict against what happened since: another champion, or a rollback that blocks the challenger.
+
+    Args:
+        conn: holds the model's lock, so that no champion changes before the decision is written.
+        model: whose challenger.
+        found: of its training.
+    """
+    champion = registry.champion(conn, model.name, repair=False)
+    if (champion.decision_id if champion else None) != found.champion_decision:
+        message = (
+            f"the gate compared with {named(found.champion_version)}, champion is now "
+            f"{named(champion.version if champion else None)}; the next training compares again"
+        )
+        return Ruling(False, RulingReason.CHAMPION_CHANGED_MEANWHILE, message, champion, answers=False)
+    blocking = blocked_by(conn, model, found)
+    if blocking is not None:
+        message = (
+            f"the watch took back {named(blocking.evidence['blocked'].get('version'))}, made of the same rows by a spec "
+            f"that makes the same model (decision {blocking.id}); a training on newer rows may be promoted. By hand: rollback__{model.name} with "
+            "To version"
+        )
+        return Ruling(False, RulingReason.BLOCKED_AFTER_ROLLBACK, message, champion)
+    return Ruling(found.passed, found.verdict.reason, found.sentence(), champion)
+
+
+def write(
+    conn: Connection,
+    model: ModelSpec,
+    found: Outcome,
+    ruling: Ruling,
+    run_id: str,
+    *,
+    more: dict[str, Any],
+    registered: datetime | None = None,
+    waited: Decision | None = None,
+) -> Decision:
+    """Append the decision on a challenger, and owe its e-mail in the same transaction.
+
+    Args:
+        conn: the transaction.
+        model: whose challenger.
+        found: of its training.
+        ruling: promotes where it passed, rejects otherwise.
+        run_id: `dag_id/run_id` that decides.
+        more: further evidence.
+        registered: when its version was, see `check_version`; a promotion is in force later by as long as it waited.
+        waited: the row by which the challenger waited for a person; it is settled by this decision.
+    """
+    answers = [*(found.requests if ruling.answers else ()), *([waited.id] if waited and waited.id else ())]
+    decision = ledger.append(
+        conn,
+        Decision(
+            as_of=found.as_of,
+            subject=ledger.model_subject(model.name),
+            kind=Kind.PROMOTED if ruling.passed else Kind.REJECTED,
+            reason=ruling.reason.value,
+            run_id=run_id,
+            dedupe_key=_key(model, found),
+            version=found.version,
+            answers=tuple(answers),
+            evidence={
+                **evidence(found, ruling),
+                **(_in_force(conn, found, registered) if ruling.passed and registered else {}),
+                **more,
+            },
+        ),
+    )
+    if ruling.reason is RulingReason.SUPERSEDED:
+        return decision  # the mail about the one that takes its place tells it
+    raise_incident(
+        conn,
+        _incident(model, found, decision, ruling, waited, told_with(conn, found.requests)),
+        decision.subject,
+        "champion_changed" if ruling.passed else "challenger_rejected",
+        decision.id,
+        {"previous_version": ruling.champion.version if ruling.champion else None},
+    )
+    return decision
+
+
+def evidence(found: Outcome, ruling: Ruling) -> dict[str, Any]:
+    """What the ledger keeps of a training that was ruled on."""
+    return {
+        "message": ruling.message,
+        "trigger": found.trigger,
+        "metric": found.metric,
+        "metrics": found.metrics,
+        "holdout": found.holdout,
+        "checks": found.verdict.to_dict()["checks"],
+        "rows": found.rows,
+        "previous_version": ruling.champion.version if ruling.champion else None,
+        "compared_with": found.champion_version,
+        "requests": list(found.requests),
+        "mlflow_run": found.mlflow_run,
+        "digest": found.digest,
+        "training_run": found.run_id,
+        "trained_until": found.trained_until.isoformat(),
+        "refitted": found.refitted,
+        "fingerprint": found.fingerprint,
+        "spec_hash": found.spec_hash,
+        "training_hash": found.training_hash,
+        **({"choice": found.choice} if found.choice else {}),
+        **({"note": found.note} if found.note else {}),
+        **({"error_limit": found.error_limit} if found.error_limit else {}),
+        **(
+            _both_beaten(found)
+            if ruling.passed
+            else below_baseline(found.metric, found.metrics, found.champion_version)
+        ),
+    }
+
+
+def _both_beaten(found: Outcome) -> dict[str, Any]:
+    """Evidence of a challenger that is promoted although the naive baseline beats it; empty where it does not."""
+    told = next((c.sentence for c in found.verdict.checks if c.check == BOTH_BEATEN), "")
+    return {"champion_below_baseline": told} if told else {}
+
+
+def below_baseline(
+    metric: str, metrics: Mapping[str, Mapping[str, float]], champion: str | None
+) -> dict[str, Any]:
+    """Evidence of a champion that stays and that the naive baseline beats on the judged rows; empty where it does not."""
+    told = worse_than_naive(metric, metrics, champion)
+    return {"champion_below_baseline": told.removeprefix("; ")} if told else {}
+
+
+def _in_force(conn: Connection, found: Outcome, registered: datetime) -> dict[str, str]:
+    """From when on a promotion of now is in force, where that is later than its training.
+
+    As-of time went on while it waited, for a person or for a failed task to be cleared, as long as the clock did.
+    """
+    waited = fetch(conn, "SELECT clock_timestamp() AS now")[0]["now"] - registered
+    return {"effective_from": (found.as_of + waited).isoformat()} if waited >= AT_ONCE else {}
+
+
+def check_version(model: ModelSpec, found: Outcome) -> datetime:
+    """See that MLflow's version is this training's, made of the snapshot that the gate judged on.
+
+    Returns:
+        When it was registered (UTC).
+
+    Raises:
+        TerminalError: MLflow has no such version, or it is another training's (REGISTRY_MISMATCH).
+        TransientError: MLflow does not answer.
+    """
+    with guarded(f"find version {found.version} of {model.name}"):
+        registered = client().get_model_version(model.name, str(found.version))
+    if registered.run_id != found.mlflow_run or registered.tags.get(KEY_TAG) != run_key(found.run_id):
+        raise TerminalError(
+            f"{model.name}: version {found.version} in MLflow is of run {registered.run_id}, the training's run is "
+            f"{found.mlflow_run}; another MLflow server, or a restored one? Train again",
+            Reason.REGISTRY_MISMATCH,
+        )
+    tagged = registered.tags.get(identity.IDENTITY_TAG, "")
+    if tagged != found.digest:
+        raise TerminalError(
+            f"{model.name}: version {found.version} in MLflow has the digest {tagged[:16] or 'none'}, the training's files have "
+            f"{found.digest[:16] or 'none'}; its tags were changed since, and nothing is promoted. Train again",
+            Reason.REGISTRY_MISMATCH,
+        )
+    with guarded(f"read run {found.mlflow_run} of {model.name}"):
+        logged = client().get_run(found.mlflow_run).data.tags.get(FINGERPRINT_TAG)
+    if {logged, registered.tags.get(FINGERPRINT_TAG)} != {found.fingerprint}:
+        raise TerminalError(
+            f"{model.name}: version {found.version} was judged on snapshot {found.fingerprint[:16]}, its run in MLflow says "
+            f"{str(logged)[:16]}, the version {str(registered.tags.get(FINGERPRINT_TAG))[:16]}; nothing is promoted. Train "
+            "again",
+            Reason.REGISTRY_MISMATCH,
+        )
+    return datetime.fromtimestamp(registered.creation_timestamp / 1000, timezone.utc)
+
+
+def blocked_by(conn: Connection, model: ModelSpec, found: Outcome) -> Decision | None:
+    """The rollback that forbids a promotion, see `blocking_of`."""
+    taken_back = ledger.find(conn, ledger.model_subject(model.name), (Kind.ROLLED_BACK,))
+    return blocking_of(taken_back, found.version, found.fingerprint, found.training_hash, found.spec_hash)
+
+
+def blocking_of(
+    rollbacks: Sequence[Decision], version: str | None, fingerprint: str, training_hash: str, spec_hash: str
+) -> Decision | None:
+    """The rollback that took back the same challenger, or one of the same rows and of a spec that makes the same model.
+
+    What is from before there was a `training_hash` is compared by `spec_hash`. Only the watch blocks. A person who rolled
+    back may have had a reason that lies outside of the model.
+    """
+    for decision in rollbacks:
+        blocked = decision.evidence.get("blocked") or {}
+        known = blocked.get("training_hash")
+        same_spec = (
+            known == training_hash if known and training_hash else blocked.get("spec_hash") == spec_hash
+        )
+        same_model = blocked.get("fingerprint") == fingerprint and same_spec
+        if blocked and (same_model or blocked.get("version") == version):
+            return decision
+    return None
+
+
+def named(version: str | None) -> str:
+    """A version in a sentence."""
+    return f"version {version}" if version else "none"
+
+
+def _key(model: ModelSpec, found: Outcome) -> str:
+    return f"settle:{model.name}:run:{found.mlflow_run}"
+
+
+def told_with(conn: Connection, requests: Sequence[int]) -> str:
+    """What names the requests of a training in the mail of its rejection.
+
+    A drift of which people know that retraining did not help is asked for again from time to time: as long as nothing
+    else comes of it, that is no news. Such a request has the name of the last one before they were told.
+    """
+    found = ledger.find(conn, ids=requests) if requests else []
+    before = {d.id: (d.evidence.get("again") or {}).get("told_with") for d in found}
+    return "+".join(dict.fromkeys(str(before.get(number) or number) for number in requests)) or "none"
+
+
+def _incident(
+    model: ModelSpec,
+    found: Outcome,
+    decision: Decision,
+    ruling: Ruling,
+    waited: Decision | None,
+    requests: str,
+) -> str:
+    """A promotion is news each time; a rejection only if champion, reason or what it answers is another.
+
+    Otherwise a model that is good enough would be told as rejected every night. How the wait for a person ended is told
+    each time.
+    """
+    if ruling.passed:
+        return f"promoted:{model.name}:{found.version}"
+    against = ruling.champion.decision_id if ruling.champion else "none"
+    about = f"version {found.version}" if waited else requests
+    return f"rejected:{model.name}:{against}:{decision.reason}:{about}"
