@@ -29,7 +29,7 @@ from benchmarks.real import BIKES, ELECTRICITY, Real, changed, landed
 from benchmarks.table import Row, markdown
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Hold, Kind
+from evergreen.ledger.reasons import DecisionKind, Hold
 from evergreen.monitoring.windows.judgement import Status
 from evergreen.monitoring.windows.measure import frame
 from evergreen.reference.calendar import Window, complete
@@ -103,13 +103,16 @@ def alarms(replayed: Replayed) -> list[tuple[datetime, str]]:
 
 def _fate(then: Sequence[Decision], decisions: Sequence[Decision]) -> str:
     for decision in then:
-        if decision.kind is Kind.RETRAIN_SUPPRESSED:
+        if decision.kind is DecisionKind.RETRAIN_SUPPRESSED:
             return f"held back: {decision.reason}"
-        if decision.kind is Kind.ROLLED_BACK:
+        if decision.kind is DecisionKind.ROLLED_BACK:
             return "rolled back to the champion before"
-        if decision.kind is Kind.RETRAIN_REQUESTED:
+        if decision.kind is DecisionKind.RETRAIN_REQUESTED:
             for outcome in decisions:
-                if decision.id in outcome.answers and outcome.kind in (Kind.PROMOTED, Kind.REJECTED):
+                if decision.id in outcome.answers and outcome.kind in (
+                    DecisionKind.PROMOTED,
+                    DecisionKind.REJECTED,
+                ):
                     return f"{outcome.kind.value}: {outcome.reason}"
             return "nothing came of the request"
     return NOTHING

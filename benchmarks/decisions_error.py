@@ -47,7 +47,7 @@ from benchmarks.table import Row, markdown
 from evergreen.feeds import bike_sharing
 from evergreen.metrics import metric_values
 from evergreen.monitoring.windows import performance
-from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.judgement import MetricResult
 from evergreen.reference import error_limit
 from evergreen.reference.calendar import ANCHOR
@@ -176,8 +176,8 @@ def judged(
     """The watched error of a window, as the watch finds it."""
     begin = int((ANCHOR + timedelta(days=7001)).timestamp()) * 1_000_000
     times = begin + DAY // len(drawn) * np.arange(len(drawn))
-    window, facts = _frame(model, drawn, times, y), Facts(len(drawn), len(drawn), len(drawn))
-    return performance.judge(model, window, reference, facts)[0][model.performance_metric]
+    window, facts = _frame(model, drawn, times, y), WindowFacts(len(drawn), len(drawn), len(drawn))
+    return performance.judge_error(model, window, reference, facts)[0][model.performance_metric]
 
 
 def quiet(metric: str, kind: str, rows: int, seed: int, checks: int) -> tuple[int, int, int]:

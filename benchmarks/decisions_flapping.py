@@ -23,7 +23,7 @@ from evergreen import ledger
 from evergreen.alerting.delivery import deliver
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
 from evergreen.monitoring.trigger.holds import BUDGET_PERIOD
 from evergreen.monitoring.trigger.policy import apply
@@ -44,9 +44,9 @@ RULES: dict[str, dict[str, object]] = {
     "windows of a day, cool-down 1d": {"window": "1d", "trigger": {"cooldown": "1d"}},
 }
 ANSWERS = {
-    "rejected": (Kind.REJECTED,),
-    "promoted, then rejected": (Kind.PROMOTED, Kind.REJECTED),
-    "promoted": (Kind.PROMOTED,),
+    "rejected": (DecisionKind.REJECTED,),
+    "promoted, then rejected": (DecisionKind.PROMOTED, DecisionKind.REJECTED),
+    "promoted": (DecisionKind.PROMOTED,),
 }
 
 
@@ -73,9 +73,9 @@ def spec(name: str, monitoring: dict[str, object]) -> ModelSpec:
     })  # fmt: skip
 
 
-def stream(model: ModelSpec, answers: tuple[Kind, ...] = (), found: Violation = DRIFT) -> Stream:
+def stream(model: ModelSpec, answers: tuple[DecisionKind, ...] = (), found: Violation = DRIFT) -> Stream:
     """Drive the windows, every second one with what is found, through the monitor; the last answer is repeated."""
-    _settle(model, "1", Kind.PROMOTED, START, ())
+    _settle(model, "1", DecisionKind.PROMOTED, START, ())
     version, trained = 1, 1
     sent: list[EmailMessage] = []
     for number in range(WINDOWS):
@@ -89,16 +89,18 @@ def stream(model: ModelSpec, answers: tuple[Kind, ...] = (), found: Violation = 
             answer = answers[min(trained, len(answers)) - 1]
             trained += 1
             _settle(model, str(trained), answer, as_of, tuple(d.id for d in requests if d.id), version)
-            version = trained if answer is Kind.PROMOTED else version
+            version = trained if answer is DecisionKind.PROMOTED else version
         # After each run, as the DAGs do: what waits together is one letter.
         deliver(Specs({}, {model.name: model}), sent.append, subject=ledger.model_subject(model.name))
     with connect() as conn:
         decisions = ledger.find(
-            conn, ledger.model_subject(model.name), (Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED)
+            conn,
+            ledger.model_subject(model.name),
+            (DecisionKind.RETRAIN_REQUESTED, DecisionKind.RETRAIN_SUPPRESSED),
         )
-    holds = [d.reason for d in decisions if d.kind is Kind.RETRAIN_SUPPRESSED]
+    holds = [d.reason for d in decisions if d.kind is DecisionKind.RETRAIN_SUPPRESSED]
     return Stream(
-        tuple(d.as_of for d in reversed(decisions) if d.kind is Kind.RETRAIN_REQUESTED),
+        tuple(d.as_of for d in reversed(decisions) if d.kind is DecisionKind.RETRAIN_REQUESTED),
         tuple(str(message["Subject"]) for message in sent),
         {hold: holds.count(hold) for hold in sorted(set(holds))},
     )
@@ -151,10 +153,15 @@ def _judge(model: ModelSpec, version: str, number: int, as_of: datetime, found: 
 
 
 def _settle(
-    model: ModelSpec, version: str, kind: Kind, as_of: datetime, answers: tuple[int, ...], champion: int = 0
+    model: ModelSpec,
+    version: str,
+    kind: DecisionKind,
+    as_of: datetime,
+    answers: tuple[int, ...],
+    champion: int = 0,
 ) -> None:
     """The row of a training that was settled, with its mail; the first champion's is not of the stream."""
-    promoted = kind is Kind.PROMOTED
+    promoted = kind is DecisionKind.PROMOTED
     reason = "not_worse_than_champion" if promoted else "not_better_than_champion"
     subject = ledger.model_subject(model.name)
     with connect() as conn:

@@ -32,8 +32,8 @@ from evergreen.ledger.reasons import NEEDS_A_PERSON, GateReason
 from evergreen.metrics import metric_values, paired_bootstrap
 from evergreen.spec import ModelSpec
 from evergreen.training.gate.evidence import gather
-from evergreen.training.gate.gate import Evaluation, judge
-from evergreen.training.gate.verdict import Verdict
+from evergreen.training.gate.gate import Evaluation, judge_challenger
+from evergreen.training.gate.verdict import GateVerdict
 
 HOLDOUT, TRUTH, SHOPS = 5000, 60_000, 8
 AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
@@ -80,7 +80,7 @@ class Case:
     def judge(
         self, challenger: np.ndarray, champion: np.ndarray | None, *, holdout: Rows | None = None, model: ModelSpec | None = None,
         learnt_until: int | None = None, problem: str | None = None, edit: Callable[[Evaluation], Evaluation] = lambda e: e,
-    ) -> Verdict:  # fmt: skip
+    ) -> GateVerdict:  # fmt: skip
         """Evaluate the predictions as a training does, and ask the gate."""
         rows, spec = holdout or self.holdout, model or self.model
         predictions = {"challenger": challenger, "baseline": np.full(len(rows.y), self.history.y.mean())}
@@ -100,7 +100,7 @@ class Case:
             learnt_until=int(self.history.times.max()) if learnt_until is None else learnt_until,
             learnt_labels=self.history.y,
         )  # fmt: skip
-        return judge(
+        return judge_challenger(
             spec, edit(evaluation("challenger")), evaluation("baseline"), evaluation("champion"), evidence=evidence,
             answers_drift=self.drift, champion_as_of=AS_OF - timedelta(days=7), run_id="run", as_of=AS_OF,
             fingerprint="print",
@@ -160,12 +160,12 @@ def mixed(of: Case, good: xgb.Booster, poor: xgb.Booster, wanted: float) -> floa
     return high
 
 
-def shuffled(of: Case) -> Verdict:
+def shuffled(of: Case) -> GateVerdict:
     y = np.random.default_rng(of.seed).permutation(of.history.y)
     return of.judge(predict(of.fit(of.history, y), of.holdout), predict(of.champion, of.holdout))
 
 
-def leaked(of: Case) -> Verdict:
+def leaked(of: Case) -> GateVerdict:
     learnt = Rows(*(np.concatenate(pair) for pair in zip(
         *((r.x, r.y, r.shop, r.times) for r in (of.history, of.holdout)), strict=True)))  # fmt: skip
     booster = of.fit(learnt, rounds=200)
@@ -174,7 +174,7 @@ def leaked(of: Case) -> Verdict:
     )
 
 
-def old_metrics(of: Case) -> Verdict:
+def old_metrics(of: Case) -> GateVerdict:
     """Last week's file: as it was written, or with this run's names on it; the challenger of now learnt nothing."""
     good = metric_values.compute(
         of.model.task, of.holdout.y, predict(of.fit(of.history), of.holdout), of.model.cut
@@ -190,14 +190,14 @@ def old_metrics(of: Case) -> Verdict:
     return of.judge(predict(bad, of.holdout), predict(of.champion, of.holdout), edit=edit)
 
 
-def slice_missing(of: Case) -> Verdict:
+def slice_missing(of: Case) -> GateVerdict:
     gate = of.model.gate.model_copy(update={"slices": ("shop=s3",)})
     rows = of.holdout.where(of.holdout.shop != 3)
     model = of.model.model_copy(update={"gate": gate})
     return of.judge(predict(of.fit(of.history), rows), predict(of.champion, rows), holdout=rows, model=model)
 
 
-def slice_broken(of: Case) -> Verdict:
+def slice_broken(of: Case) -> GateVerdict:
     """A good challenger that is in one shop truly twice as far from perfect as the champion."""
     new, poor = (
         of.fit(of.history),
@@ -210,7 +210,7 @@ def slice_broken(of: Case) -> Verdict:
     return of.judge(np.where(of.holdout.shop == hit, broken, predict(new, of.holdout)), old)
 
 
-def worse(of: Case) -> Verdict:
+def worse(of: Case) -> GateVerdict:
     """Truly worse by 2 %: the champion, with as much of a model in it that learnt shuffled labels as makes that."""
     poor = of.fit(of.history, np.random.default_rng(of.seed).permutation(of.history.y))
     # Worse by 2 % of the champion's distance from perfect is what the champion is better by, seen from the other side.
@@ -219,13 +219,13 @@ def worse(of: Case) -> Verdict:
     return of.judge((1 - share) * old + share * predict(poor, of.holdout), old)
 
 
-def not_a_number(of: Case) -> Verdict:
+def not_a_number(of: Case) -> GateVerdict:
     p = predict(of.fit(of.history), of.holdout)
     p[of.seed] = np.nan
     return of.judge(p, predict(of.champion, of.holdout))
 
 
-def champion_missing(of: Case) -> Verdict:
+def champion_missing(of: Case) -> GateVerdict:
     """The registry answers that it has no such version."""
     try:
         registry.load(of.model, "7")
@@ -234,7 +234,7 @@ def champion_missing(of: Case) -> Verdict:
     raise AssertionError("an empty registry has a version")
 
 
-def registry_down(of: Case) -> Verdict:
+def registry_down(of: Case) -> GateVerdict:
     """Nobody listens at the registry's address: the training ends before the gate."""
     there = os.environ["MLFLOW_TRACKING_URI"]
     os.environ |= {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
@@ -245,7 +245,7 @@ def registry_down(of: Case) -> Verdict:
     raise AssertionError("a registry that is down answers")
 
 
-BAD: tuple[Callable[[Case], Verdict], ...] = (
+BAD: tuple[Callable[[Case], GateVerdict], ...] = (
     shuffled, leaked, old_metrics, slice_missing, slice_broken, worse, not_a_number, champion_missing, registry_down,
 )  # fmt: skip
 

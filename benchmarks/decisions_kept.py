@@ -5,7 +5,7 @@
 Each stream is replayed without a warehouse in between, so that hundreds of trainings take minutes: its rows come out of the
 feature query once, and each week (window of `monitoring`) the model is fitted as its spec says, with ROUNDS rounds on at most
 MOST_ROWS rows of its window. The judged fit and the steps of the holdout are those of `training.walk`, the fit that serves has
-learnt everything that was mature. The gate is asked by `compare.improvement`, as `gate.improvement` asks:
+learnt everything that was mature. The gate is asked by `paired_bootstrap.improvement`, as `gate.improvement` asks:
 
 - *always*: what was trained is promoted, unseen.
 - *unless_worse*: the default. At once, and where that loses, with the holdout walked through; a proof is asked while the newest
@@ -99,7 +99,7 @@ class Stream:
         return self._seen[key]
 
     def watched(self, new: int, old: int) -> tuple[float, float] | None:
-        """What the watch after a promotion saw in its first week: see `realised.summed`; None where it cannot be told."""
+        """What the watch after a promotion saw in its first week: see `past_holdouts.summed`; None where it cannot be told."""
         if (new, old) not in self._watched:
             begin, last = self.weeks[new].end, len(self.times)
             end = self.weeks[new + 1].end if new + 1 < len(self.weeks) else last

@@ -30,10 +30,10 @@ from benchmarks.real import STREAMS, Real, landed
 from benchmarks.table import Row, markdown
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.metrics import resampled
 from evergreen.replay import records
-from evergreen.replay.result import Outcome
+from evergreen.replay.result import PolicyOutcome
 from evergreen.replay.run import Replayed, replay
 from evergreen.spec import ModelSpec, Specs
 
@@ -126,7 +126,7 @@ def _first(specs: Specs, model: ModelSpec, data: Real, home: Path) -> Replayed:
     raise said
 
 
-def _away(model: ModelSpec, outcome: Outcome) -> float:
+def _away(model: ModelSpec, outcome: PolicyOutcome) -> float:
     return resampled.distance(model.performance_metric, float(outcome.error or np.nan))
 
 
@@ -134,14 +134,14 @@ def _large(replayed: Replayed) -> tuple[int, int]:
     """Of the challengers on drift that were much better at their point: how many were turned away, and how many there were."""
     policy, model = next(found for found in replayed.asked.policies if found[0].folder.startswith("on_drift"))
     found = [d for d in _decisions(replayed, policy, model) if _point(model, d) >= LARGE]
-    return sum(d.kind is Kind.REJECTED for d in found), len(found)
+    return sum(d.kind is DecisionKind.REJECTED for d in found), len(found)
 
 
 def _decisions(replayed: Replayed, policy: object, model: ModelSpec) -> Iterator[Decision]:
     for content, _ in replayed.asked.policy_folder(policy, model).read():  # type: ignore[arg-type]
         for told in content["decisions"]:
             decision = records.decision_from(told)
-            if decision.kind in (Kind.PROMOTED, Kind.REJECTED) and decision.answers:
+            if decision.kind in (DecisionKind.PROMOTED, DecisionKind.REJECTED) and decision.answers:
                 yield decision
 
 

@@ -44,14 +44,14 @@ from benchmarks.table import Row, markdown
 from evergreen.errors import TerminalError
 from evergreen.metrics import metric_values, resampled
 from evergreen.monitoring.windows import judge, performance
-from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.judgement import Judgement, Status
 from evergreen.reference import calendar, error_limit
 from evergreen.reference.calendar import Window
 from evergreen.reference.reference import Reference
 from evergreen.registry.encoding import Encoding, encode
 from evergreen.registry.models import predict
-from evergreen.replay.known import Known, known
+from evergreen.replay.known import KnownRows, known
 from evergreen.spec import LARGER_IS_BETTER, ModelSpec, Specs
 from evergreen.training.fitting import machine
 from evergreen.training.gate.evaluate import evaluate
@@ -113,7 +113,9 @@ def trained(specs: Specs, model: ModelSpec, as_of: datetime, place: Path) -> Cha
         )
 
 
-def served(champion: Champion, there: Known, end: datetime) -> Iterator[tuple[pd.DataFrame, Facts, Window]]:
+def served(
+    champion: Champion, there: KnownRows, end: datetime
+) -> Iterator[tuple[pd.DataFrame, WindowFacts, Window]]:
     """The whole windows after a champion's training that have enough rows, with what it would have served, in order of time."""
     model = champion.model
     length = model.monitoring.window
@@ -126,10 +128,10 @@ def served(champion: Champion, there: Known, end: datetime) -> Iterator[tuple[pd
         )
         frame = there.frame(rows, version, rows.num_rows)
         labels = int(frame["_label"].notna().sum())
-        yield frame, Facts(len(frame), labels, len(frame), True), window
+        yield frame, WindowFacts(len(frame), labels, len(frame), True), window
 
 
-def judged(champion: Champion, frame: pd.DataFrame, facts: Facts, window: Window) -> Judgement:
+def judged(champion: Champion, frame: pd.DataFrame, facts: WindowFacts, window: Window) -> Judgement:
     """What the watch says of a window."""
     blank = Judgement(
         champion.model.name, "1", window.start, window.end, 1, window.end, Status.OK, facts.rows, 0, facts.labelled,
@@ -250,7 +252,7 @@ def _beyond(counts: Counts, champion: Champion) -> None:
 
 
 def _false_alarms(
-    counts: Counts, champion: Champion, follow: Sequence[tuple[pd.DataFrame, Facts, Window]]
+    counts: Counts, champion: Champion, follow: Sequence[tuple[pd.DataFrame, WindowFacts, Window]]
 ) -> None:
     for frame, facts, window in follow:
         found = judged(champion, frame, facts, window)
@@ -262,7 +264,7 @@ def _false_alarms(
 
 
 def _as_it_is(
-    counts: Counts, champion: Champion, follow: Sequence[tuple[pd.DataFrame, Facts, Window]]
+    counts: Counts, champion: Champion, follow: Sequence[tuple[pd.DataFrame, WindowFacts, Window]]
 ) -> None:
     metric = champion.model.performance_metric
     mean = float(np.nanmean(champion.reference.sample["_label"].to_pandas()))
@@ -278,7 +280,7 @@ def _as_it_is(
 def _injected(
     counts: Counts,
     champion: Champion,
-    follow: Sequence[tuple[pd.DataFrame, Facts, Window]],
+    follow: Sequence[tuple[pd.DataFrame, WindowFacts, Window]],
     seed: int,
 ) -> None:
     for name, change in changes(champion, seed).items():
@@ -295,12 +297,12 @@ def _injected(
             continue
         counts.tried[name] += 1
         counts.found[name] += any(
-            performance.judge(champion.model, frame, champion.reference, facts)[1]
+            performance.judge_error(champion.model, frame, champion.reference, facts)[1]
             for frame, facts, _ in changed
         )
 
 
-def _away(champion: Champion, follow: Sequence[tuple[pd.DataFrame, Facts, Window]]) -> float:
+def _away(champion: Champion, follow: Sequence[tuple[pd.DataFrame, WindowFacts, Window]]) -> float:
     """The distance from perfect in some windows together."""
     model = champion.model
     rows = pd.concat([frame for frame, _, _ in follow]).dropna(subset=["_label", "_prediction"])

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.feeds import real_file
 
 FILE = "elec.csv"
@@ -74,7 +74,7 @@ def _verify(path: Path) -> None:
     if found != SHA256:
         raise TerminalError(
             f"{path} is not the file of {PACKAGE}: SHA-256 found {found}, expected {SHA256}; delete it, it is fetched again",
-            Reason.BAD_BATCH,
+            ErrorReason.BAD_BATCH,
         )
 
 
@@ -90,11 +90,11 @@ def _fetch(folder: Path) -> Path:
         raise TerminalError(
             f"pip cannot fetch {PACKAGE} ({pip.stderr.strip()[-300:]}); put {FILE} of it into a folder electricity of "
             "EVERGREEN_DATA_DIR",
-            Reason.UNREACHABLE,
+            ErrorReason.UNREACHABLE,
         )
     with tarfile.open(packages[0]) as archive:
         member = archive.extractfile(MEMBER)
         if member is None:
-            raise TerminalError(f"{PACKAGE} has no {MEMBER}", Reason.BAD_BATCH)
+            raise TerminalError(f"{PACKAGE} has no {MEMBER}", ErrorReason.BAD_BATCH)
         (folder / FILE).write_bytes(member.read())
     return folder / FILE

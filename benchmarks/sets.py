@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
@@ -33,7 +33,7 @@ def place(name: str) -> Path:
     """
     path = settings.DATA_DIR.path() / name if settings.DATA_DIR.read() else None
     if path is None or not path.is_file():
-        raise TerminalError(f"{name} is not in EVERGREEN_DATA_DIR", Reason.NO_ROWS)
+        raise TerminalError(f"{name} is not in EVERGREEN_DATA_DIR", ErrorReason.NO_ROWS)
     return path
 
 

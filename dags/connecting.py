@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def _parts(variable: settings.Variable, *names: str) -> Any:
             f"{variable.name} is not set, and Airflow gave no connection {' or '.join(names)}: set the one in the environment of the "
             "Airflow services, or make the other (Admin > Connections). Where it is made, the secrets backend did not answer; "
             "the task is tried again",
-            Reason.UNREACHABLE,
+            ErrorReason.UNREACHABLE,
         )
     try:
         extra = json.loads(conn.extra) if conn.extra else {}
@@ -100,7 +100,7 @@ def _parts(variable: settings.Variable, *names: str) -> Any:
     if not isinstance(extra, dict):
         raise TerminalError(
             f"the extras of the Airflow connection {name} are no JSON object; mend them, or set {variable.name} instead",
-            Reason.BAD_SPEC,
+            ErrorReason.BAD_SPEC,
         )
     # Airflow itself masks the password as it is, but not as it stands in an address, nor what extras hold.
     for secret in filter(None, (quote(conn.password or "", safe=" +"), extra)):

@@ -32,7 +32,7 @@ from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 import wiring
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import ModelSpec
 
 
@@ -95,7 +95,7 @@ def build(dag_id: str, spec: ModelSpec) -> DAG:
             """Turn the run red where a part of the monitor could not be done; the others were."""
             told = ". ".join(news["problems"])
             if told and news.get("reason"):
-                raise TerminalError(told, Reason(news["reason"]))
+                raise TerminalError(told, ErrorReason(news["reason"]))
             if told:
                 raise AirflowFailException(told)
 

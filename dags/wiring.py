@@ -33,7 +33,7 @@ from airflow.sdk.exceptions import (
 import connecting
 import mailing
 from evergreen import settings
-from evergreen.errors import TRANSIENT, Reason
+from evergreen.errors import TRANSIENT, ErrorReason
 from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_dataset, load_model, load_specs
 from evergreen.spec.environment import environment_problems
 
@@ -374,7 +374,7 @@ def report_failure(context: dict[str, Any]) -> None:
     if no_ledger and exception is None:
         return  # Airflow calls this for a lost process in the DAG processor, and `report_run` there too
     code = getattr(exception, "reason", None)
-    reason = code if isinstance(code, Reason) else None
+    reason = code if isinstance(code, ErrorReason) else None
     _record(run_id(context), ti.task_id, ti.try_number, str(exception or KILLED), ti.log_url, cut_off, reason)
     if no_ledger:
         with suppress(Exception):  # then it is told again by the run: rather twice than never
@@ -512,7 +512,7 @@ def _record(
     error: str,
     url: str,
     cut_off: datetime,
-    reason: Reason | None = None,
+    reason: ErrorReason | None = None,
 ) -> None:
     """Write a failure into the ledger and owe its mail; where that cannot be, mail it directly."""
     from evergreen.incidents import failures

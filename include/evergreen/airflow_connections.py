@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 
 WAREHOUSE_TYPES = ("postgres", "generic")
 MLFLOW_TYPES = ("http", "https", "generic")
@@ -107,5 +107,5 @@ def mlflow(parts: Parts) -> dict[str, str]:
 def _unusable(parts: Parts, what: str, remedy: str) -> TerminalError:
     return TerminalError(
         f"the Airflow connection {parts.name} {what}; {remedy}, or set the environment variable instead",
-        Reason.BAD_SPEC,
+        ErrorReason.BAD_SPEC,
     )

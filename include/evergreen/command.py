@@ -7,7 +7,7 @@ import os
 from datetime import UTC, datetime
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 
 
 def moment(text: str) -> datetime:
@@ -43,7 +43,7 @@ def use_stack() -> None:
             return
         there = environment()
     except StackError as error:
-        raise TerminalError(str(error), Reason.BAD_SPEC) from error
+        raise TerminalError(str(error), ErrorReason.BAD_SPEC) from error
     taken = {settings.WAREHOUSE.name}
     if not os.environ.get(settings.MLFLOW.name):
         taken |= {n for n in there if n.startswith("MLFLOW_TRACKING_") or n == settings.MLFLOW_URL.name}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Reason(str, Enum):
+class ErrorReason(str, Enum):
     """Reason codes of failures; they go to the ledger and into e-mails, so they never change meaning."""
 
     BAD_SPEC = "bad_spec"
@@ -40,7 +40,7 @@ class EvergreenError(Exception):
         reason: the code under which the failure is recorded.
     """
 
-    def __init__(self, message: str, reason: Reason) -> None:
+    def __init__(self, message: str, reason: ErrorReason) -> None:
         super().__init__(message)
         self.reason = reason
 
@@ -52,7 +52,7 @@ class TerminalError(EvergreenError):
 class TransientError(EvergreenError):
     """The same call may succeed later: a lost connection, a registry that is restarting."""
 
-    def __init__(self, message: str, reason: Reason = Reason.UNREACHABLE) -> None:
+    def __init__(self, message: str, reason: ErrorReason = ErrorReason.UNREACHABLE) -> None:
         super().__init__(message, reason)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 
 _ROOT = Path(__file__).resolve().parents[2]
 # An installed package lies in no checkout.
@@ -59,7 +59,7 @@ class Variable:
             raise TerminalError(
                 f"{self.name} is not set ({self.meaning}). `make up` sets it for the embedded stack; "
                 f"elsewhere set it in the environment of the Airflow services{also}.",
-                Reason.BAD_SPEC,
+                ErrorReason.BAD_SPEC,
             )
         return value
 
@@ -74,7 +74,7 @@ class Variable:
             raise TerminalError(
                 f"{self.name} is {text[:40]!r}, which is no whole number from {self.least} on ({self.meaning}); mend it in the environment "
                 "of the Airflow services, then run again",
-                Reason.BAD_SPEC,
+                ErrorReason.BAD_SPEC,
             )
         return int(text)
 
@@ -88,7 +88,7 @@ class Variable:
         if "://" in (value := self.read()):
             raise TerminalError(
                 f"{self.name} names a bucket ({value.partition('://')[0]}://…), and this needs a folder on a disk ({self.meaning})",
-                Reason.BAD_SPEC,
+                ErrorReason.BAD_SPEC,
             )
         return (REPOSITORY / value).resolve()
 

@@ -22,7 +22,7 @@ import pytest
 from attack_page import Attack
 from psycopg2 import sql
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
 from evergreen.validation import batch_rows
 from evergreen.warehouse.batches import correction, publish
@@ -153,7 +153,7 @@ def taken(as_of: datetime, folder: Path, specs: Specs = SPECS) -> tuple[str, lis
     try:
         found = snapshot.take(specs, MODEL, as_of, folder)
     except TerminalError as error:
-        if error.reason is not Reason.NO_ROWS:
+        if error.reason is not ErrorReason.NO_ROWS:
             raise
         return "", []
     rows = pq.read_table(found.path).to_pylist()

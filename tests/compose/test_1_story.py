@@ -10,7 +10,7 @@ import pytest
 import requests
 from compose_stack import Stack
 
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 
 
 def test_the_story_goes_to_its_end_on_two_workers(stack: Stack) -> None:
@@ -22,7 +22,11 @@ def test_the_story_goes_to_its_end_on_two_workers(stack: Stack) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{stack.ports['MAIL_PORT']}/api/v1/messages") as answer:
         assert answer.status == 200
     kinds = {row["kind"] for row in stack.rows("SELECT DISTINCT kind FROM evergreen.decision")}
-    assert {Kind.BATCH_QUARANTINED.value, Kind.RETRAIN_REQUESTED.value, Kind.PROMOTED.value} <= kinds
+    assert {
+        DecisionKind.BATCH_QUARANTINED.value,
+        DecisionKind.RETRAIN_REQUESTED.value,
+        DecisionKind.PROMOTED.value,
+    } <= kinds
     hosts = {
         task["hostname"]
         for task in stack.api.call("POST", "dags/~/dagRuns/~/taskInstances/list", json={"page_limit": 100})[

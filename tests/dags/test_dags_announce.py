@@ -12,7 +12,7 @@ import yaml
 
 from evergreen import ledger
 from evergreen.ledger import Decision, events
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.monitor import Run
 from evergreen.spec import load_dataset
 from evergreen.validation.ingest import ingest
@@ -71,7 +71,7 @@ def test_a_correction_by_hand_is_announced_and_one_that_changes_nothing_is_not(
     found = tasks(dag, **asked)
     assert (found["correct"], found["announce"]) == ("success", "success")
     with connect() as conn:
-        (decision,) = ledger.find(conn, "dataset/rides", [Kind.BATCH_WITHDRAWN])
+        (decision,) = ledger.find(conn, "dataset/rides", [DecisionKind.BATCH_WITHDRAWN])
         assert fetch(conn, "SELECT count(*) AS n FROM data.rides") == [{"n": 0}]
     assert decision.evidence["why"] == "the meter was broken"
     assert tasks(dag, **asked)["correct"] == "skipped"
@@ -83,7 +83,9 @@ def test_a_champion_that_a_killed_training_made_is_announced_by_the_monitor(
     with connect() as conn:
         ledger.append(
             conn,
-            Decision(AS_OF, "model/small", Kind.PROMOTED, "better", "train__small/killed", "k", version="2"),
+            Decision(
+                AS_OF, "model/small", DecisionKind.PROMOTED, "better", "train__small/killed", "k", version="2"
+            ),
         )
     monkeypatch.setattr("evergreen.monitoring.monitor.monitor", lambda *_: Run((), None, None, False, None))
     dag = make_dagbag(specs).dags["monitor__small"]
@@ -98,7 +100,9 @@ def test_predictions_that_a_killed_scoring_wrote_are_announced_by_the_next(
     with connect() as conn:
         ledger.append(
             conn,
-            Decision(AS_OF, "model/small", Kind.PROMOTED, "first", "train__small/r", "k", version="1"),
+            Decision(
+                AS_OF, "model/small", DecisionKind.PROMOTED, "first", "train__small/r", "k", version="1"
+            ),
         )
         events.told(conn, "model/small", 99)
         events.owe(conn, "predictions/small", AS_OF, "score__small/killed")

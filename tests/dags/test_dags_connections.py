@@ -129,7 +129,7 @@ def test_extras_reach_every_driver(login: dict[str, Any], monkeypatch: pytest.Mo
         pass
     spec = DatasetSpec.model_validate(RIDES)
     with pytest.raises(Exception, match="SSL") as caught:
-        engine.judge(spec, spec.expectations, "none")
+        engine.run_suite(spec, spec.expectations, "none")
     assert SECRET not in str(caught.value)
 
 

@@ -72,7 +72,7 @@ def fail(dagbag: Any, sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def told() -> list[Decision]:
     with connect() as conn:
-        return ledger.find(conn, "dataset/bike_hourly", (reasons.Kind.RUN_FAILED,))
+        return ledger.find(conn, "dataset/bike_hourly", (reasons.DecisionKind.RUN_FAILED,))
 
 
 def raised(dagbag: Any, task_id: str, attempt: int) -> None:

@@ -19,7 +19,7 @@ from evergreen.errors import TransientError
 from evergreen.incidents.outbox import raise_incident
 from evergreen.incidents.silences import active
 from evergreen.incidents.unsent import unsent
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import connect, fetch
 
 MODEL = "model/bike_demand"
@@ -208,7 +208,7 @@ def test_a_task_that_works_again_is_told(dagbag: Any, warehouse_url: str, sent: 
     assert "recovered, fit runs again" in sent[1]["Subject"]
     assert sent[1]["In-Reply-To"] == sent[0]["Message-ID"]
     with connect() as conn:
-        assert len(ledger.find(conn, MODEL, (Kind.RECOVERED,))) == 1
+        assert len(ledger.find(conn, MODEL, (DecisionKind.RECOVERED,))) == 1
 
 
 def test_a_success_is_a_success_without_a_warehouse(dagbag: Any, monkeypatch: pytest.MonkeyPatch) -> None:

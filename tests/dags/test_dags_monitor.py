@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from evergreen import ledger
-from evergreen.errors import Reason
-from evergreen.ledger.reasons import Kind
+from evergreen.errors import ErrorReason
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.monitor import Run
 from evergreen.warehouse.connection import connect, fetch
 
@@ -41,7 +41,13 @@ def test_a_part_that_failed_turns_the_run_red_once_the_rest_is_announced(
     dag: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = Run(
-        (), None, None, True, 7, ("judging the windows: the reference is lost",), Reason.REGISTRY_MISMATCH
+        (),
+        None,
+        None,
+        True,
+        7,
+        ("judging the windows: the reference is lost",),
+        ErrorReason.REGISTRY_MISMATCH,
     )
     state, tasks = run(dag, monkeypatch, broken)
     assert (state, tasks["judge"], tasks["announce"], tasks["verdict"]) == (
@@ -54,7 +60,7 @@ def test_a_part_that_failed_turns_the_run_red_once_the_rest_is_announced(
         # The run tells of itself too: without an API server, as here, it cannot ask which of its tasks have told already.
         (failed,) = (
             d
-            for d in ledger.find(conn, "model/small", (Kind.RUN_FAILED,))
+            for d in ledger.find(conn, "model/small", (DecisionKind.RUN_FAILED,))
             if d.evidence["task_id"] != "(run)"
         )
         (owed,) = fetch(
@@ -74,4 +80,6 @@ def test_a_part_that_failed_turns_the_run_red_once_the_rest_is_announced(
         "skipped",
     )
     with connect() as conn:
-        assert {d.reason for d in ledger.find(conn, "model/small", (Kind.RECOVERED,))} == {"works_again"}
+        assert {d.reason for d in ledger.find(conn, "model/small", (DecisionKind.RECOVERED,))} == {
+            "works_again"
+        }

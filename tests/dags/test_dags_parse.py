@@ -17,7 +17,7 @@ import pytest
 import requests
 from airflow.sdk.exceptions import AirflowTaskTimeout, DownstreamTasksSkipped
 
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -239,7 +239,7 @@ RETRIES = {
     "lost-connection": (psycopg2.OperationalError("x"), "retry"),
     "refused": (ConnectionRefusedError("x"), "retry"),
     "mlflow-away": (requests.exceptions.ConnectionError("x"), "retry"),
-    "our-terminal": (TerminalError("x", Reason.BAD_BATCH), "fail"),
+    "our-terminal": (TerminalError("x", ErrorReason.BAD_BATCH), "fail"),
     "bug": (KeyError("x"), "fail"),
     "time-out": (AirflowTaskTimeout("x"), "fail"),
 }

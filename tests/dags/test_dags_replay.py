@@ -16,7 +16,7 @@ from airflow.models.xcom import XComModel
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.utils.session import create_session
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import load_specs
 from evergreen.warehouse.connection import connect
 from evergreen.warehouse.migrate import ensure_dataset
@@ -91,7 +91,7 @@ def test_the_task_goes_on_after_a_failure_and_leaves_its_files(
 
     def broken(self: Loop, number: int) -> Any:
         if number == 2:
-            raise TerminalError("the disk is full", Reason.BAD_SPEC)
+            raise TerminalError("the disk is full", ErrorReason.BAD_SPEC)
         return do(self, number)
 
     with monkeypatch.context() as patched:

@@ -19,7 +19,7 @@ from evergreen import ledger
 from evergreen.errors import TerminalError
 from evergreen.feeds import catalogue, real_file
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.stack import control
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.demo import DATASET, dag_ids, tell_story
@@ -52,7 +52,7 @@ class Stack:
                 found.append(path)
         return found
 
-    def decisions(self, subject: str, *kinds: Kind) -> list[Decision]:
+    def decisions(self, subject: str, *kinds: DecisionKind) -> list[Decision]:
         with connect() as conn:
             return ledger.find(conn, subject, kinds)
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from evergreen.feeds import real_file
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.stack import control
 from evergreen.stack.demo import DATASET, MODEL, SECOND_MODEL, outcome
 
@@ -26,7 +26,7 @@ def test_the_story_ran_on_real_data(told: Any) -> None:
 
 def test_first_champions_beat_the_baseline(stack: Any, told: Any) -> None:
     for model in (MODEL, SECOND_MODEL):
-        first = stack.decisions(f"model/{model}", Kind.PROMOTED)[-1]
+        first = stack.decisions(f"model/{model}", DecisionKind.PROMOTED)[-1]
         assert first.reason == "first_champion"
         checks = {c["check"]: c for c in first.evidence["checks"]}
         assert checks["beats_baseline"]["passed"]
@@ -37,12 +37,14 @@ def test_quiet_weeks_raise_no_alarm(stack: Any, told: Any) -> None:
     quiet = [d for d in told.deliveries if d.kind == "normal" and d.as_of < broken]
     assert len(quiet) >= 2
     assert not [
-        d for d in stack.decisions(f"model/{MODEL}", Kind.RETRAIN_REQUESTED) if d.as_of <= quiet[-1].as_of
+        d
+        for d in stack.decisions(f"model/{MODEL}", DecisionKind.RETRAIN_REQUESTED)
+        if d.as_of <= quiet[-1].as_of
     ]
 
 
 def test_broken_batch_is_quarantined_once_and_mailed_once(stack: Any, told: Any) -> None:
-    held = stack.decisions(f"dataset/{DATASET}", Kind.BATCH_QUARANTINED)
+    held = stack.decisions(f"dataset/{DATASET}", DecisionKind.BATCH_QUARANTINED)
     assert len(held) == sum(d.kind == "broken" for d in told.deliveries)
     assert held[0].evidence["failures"]
     assert len(stack.mails(f"batch:{DATASET}:")) == len(held)
@@ -52,8 +54,8 @@ def test_broken_batch_is_quarantined_once_and_mailed_once(stack: Any, told: Any)
 
 
 def test_drift_is_mailed_answered_and_mended(stack: Any, told: Any) -> None:
-    requests = stack.decisions(f"model/{MODEL}", Kind.RETRAIN_REQUESTED)
-    promoted = stack.decisions(f"model/{MODEL}", Kind.PROMOTED)
+    requests = stack.decisions(f"model/{MODEL}", DecisionKind.RETRAIN_REQUESTED)
+    promoted = stack.decisions(f"model/{MODEL}", DecisionKind.PROMOTED)
     assert requests, "no alarm"
     answering = [p for p in promoted if set(p.answers) & {r.id for r in requests}]
     assert answering, "no promotion answers an alarm"
@@ -79,15 +81,15 @@ def test_drift_is_mailed_answered_and_mended(stack: Any, told: Any) -> None:
 
 
 def test_a_training_that_a_drift_woke_answers_it(stack: Any, told: Any) -> None:
-    answering = [p for p in stack.decisions(f"model/{MODEL}", Kind.PROMOTED) if p.answers]
+    answering = [p for p in stack.decisions(f"model/{MODEL}", DecisionKind.PROMOTED) if p.answers]
     assert {p.run_id.partition("/")[2].partition("__")[0] for p in answering} == {"asset_triggered"}
 
 
 def test_each_promotion_has_one_mail(stack: Any, told: Any) -> None:
     sent = stack.rows("SELECT kind, count(*) AS n, count(sent_at) AS sent FROM evergreen.mail GROUP BY kind")
     counts = {r["kind"]: r for r in sent}
-    promotions = len(stack.decisions(f"model/{MODEL}", Kind.PROMOTED)) + len(
-        stack.decisions(f"model/{SECOND_MODEL}", Kind.PROMOTED)
+    promotions = len(stack.decisions(f"model/{MODEL}", DecisionKind.PROMOTED)) + len(
+        stack.decisions(f"model/{SECOND_MODEL}", DecisionKind.PROMOTED)
     )
     assert counts["champion_changed"]["n"] == promotions
     assert len(stack.mails("promoted:")) == promotions
@@ -126,7 +128,9 @@ def test_what_woke_the_runs(stack: Any, told: Any) -> None:
 
 def test_tasks_with_nothing_to_do_were_skipped_and_the_facts_are_kept(stack: Any, told: Any) -> None:
     """A quiet window wakes nobody; the run that trained the first champion told the next DAG and the people."""
-    asked = {d.run_id.partition("/")[2] for d in stack.decisions(f"model/{MODEL}", Kind.RETRAIN_REQUESTED)}
+    asked = {
+        d.run_id.partition("/")[2] for d in stack.decisions(f"model/{MODEL}", DecisionKind.RETRAIN_REQUESTED)
+    }
     runs = [r["dag_run_id"] for r in stack.api.runs(f"monitor__{MODEL}")]
     states = {run: stack.api.tasks(f"monitor__{MODEL}", run) for run in runs}
     assert set(asked) <= set(runs)
@@ -135,7 +139,7 @@ def test_tasks_with_nothing_to_do_were_skipped_and_the_facts_are_kept(stack: Any
     for run, found in judged.items():
         assert states[run]["announce"] == ("success" if found["announce"] else "skipped")
     assert {s["announce"] for s in states.values()} == {"success", "skipped"}
-    first = stack.decisions(f"model/{MODEL}", Kind.PROMOTED)[-1]
+    first = stack.decisions(f"model/{MODEL}", DecisionKind.PROMOTED)[-1]
     run = first.run_id.partition("/")[2]
     states = stack.api.tasks(f"train__{MODEL}", run)
     assert states.pop("announce_challenger") == "skipped"  # nobody is asked
@@ -151,7 +155,7 @@ def facts(stack: Any, kind: str, run: str, task: str) -> dict[str, Any]:
 
 
 def test_every_row_has_one_served_prediction(stack: Any, told: Any) -> None:
-    first = stack.decisions(f"model/{MODEL}", Kind.PROMOTED)[-1]
+    first = stack.decisions(f"model/{MODEL}", DecisionKind.PROMOTED)[-1]
     missing = stack.rows(
         f"SELECT count(*) AS n FROM data.bike_hourly b WHERE ts >= '{first.as_of.isoformat()}' AND NOT EXISTS"
         f" (SELECT 1 FROM evergreen.prediction p WHERE p.model = '{MODEL}' AND p.event_time = b.ts)"

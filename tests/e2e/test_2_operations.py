@@ -16,7 +16,7 @@ from evergreen import ledger
 from evergreen.errors import EvergreenError, TerminalError
 from evergreen.feeds.story import File
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.stack import control
 from evergreen.stack.demo import DATASET, MODEL, SECOND_MODEL, start_afresh
 from evergreen.warehouse.connection import connect
@@ -35,7 +35,7 @@ def kill(stack: Any, service: str, how: signal.Signals) -> None:
 
 
 def champion(stack: Any, model: str = MODEL) -> str:
-    return stack.decisions(f"model/{model}", Kind.PROMOTED, Kind.ROLLED_BACK)[0].version
+    return stack.decisions(f"model/{model}", DecisionKind.PROMOTED, DecisionKind.ROLLED_BACK)[0].version
 
 
 def alias(stack: Any, model: str = MODEL) -> str:
@@ -59,12 +59,14 @@ def test_two_triggers_at_once_run_one_after_the_other_and_reject_what_is_not_bet
         (decision,) = [
             d
             for d in stack.decisions(f"model/{MODEL}")
-            if d.run_id.endswith(run) and d.kind in (Kind.PROMOTED, Kind.REJECTED)
+            if d.run_id.endswith(run) and d.kind in (DecisionKind.PROMOTED, DecisionKind.REJECTED)
         ]
-        if decision.kind is Kind.PROMOTED:
+        if decision.kind is DecisionKind.PROMOTED:
             checks = {c["check"]: c for c in decision.evidence["checks"]}
             assert checks["not_surely_worse"]["passed"]
-    rejected = [d for d in stack.decisions(f"model/{MODEL}", Kind.REJECTED) if d.run_id.endswith(tuple(runs))]
+    rejected = [
+        d for d in stack.decisions(f"model/{MODEL}", DecisionKind.REJECTED) if d.run_id.endswith(tuple(runs))
+    ]
     assert rejected, "the same data a second time cannot be better"
     for decision in rejected:
         failed = [c["check"] for c in decision.evidence["checks"] if not c["passed"]]
@@ -84,13 +86,13 @@ def test_dry_run_decides_nothing(stack: Any, told: Any) -> None:
 
 
 def test_rollback_returns_to_the_real_previous_champion(stack: Any) -> None:
-    history = [d.version for d in stack.decisions(f"model/{MODEL}", Kind.PROMOTED)]
+    history = [d.version for d in stack.decisions(f"model/{MODEL}", DecisionKind.PROMOTED)]
     assert len(history) >= 2
     for without in ({}, {"reason": ""}, {"reason": " "}):
         with pytest.raises(requests.HTTPError, match="reason"):
             stack.api.trigger(f"rollback__{MODEL}", without)
     stack.run(f"rollback__{MODEL}", {"reason": "vans complain"})
-    (decision,) = stack.decisions(f"model/{MODEL}", Kind.ROLLED_BACK)
+    (decision,) = stack.decisions(f"model/{MODEL}", DecisionKind.ROLLED_BACK)
     assert decision.version == history[1]
     assert alias(stack) == history[1]
     assert "vans complain" in str(decision.evidence)
@@ -108,7 +110,7 @@ def test_mail_server_down_the_decision_stands_and_the_mail_is_retried(stack: Any
         json={"connection_id": "evergreen_smtp", "conn_type": "smtp", "host": "127.0.0.1", "port": 9,
               "extra": '{"from_email": "a@localhost", "disable_ssl": true, "disable_tls": true, "timeout": 3, "retry_limit": 1}'},
     )  # fmt: skip
-    newest = stack.decisions(f"model/{MODEL}", Kind.PROMOTED)[0].version
+    newest = stack.decisions(f"model/{MODEL}", DecisionKind.PROMOTED)[0].version
     run = stack.api.trigger(f"rollback__{MODEL}", {"reason": "back again", "to_version": newest})
     try:
         until(lambda: champion(stack) == newest, "the rollback's decision")
@@ -156,7 +158,9 @@ def test_backfill_over_past_intervals(stack: Any, told: Any) -> None:
     )
     assert len(runs) == 2
     assert {r["state"] for r in runs} == {"success"}
-    settled = [d for d in stack.decisions(f"model/{SECOND_MODEL}", Kind.REJECTED) if "backfill" in d.run_id]
+    settled = [
+        d for d in stack.decisions(f"model/{SECOND_MODEL}", DecisionKind.REJECTED) if "backfill" in d.run_id
+    ]
     assert {d.reason for d in settled} <= {
         "older_than_champion",
         "worse_than_champion",
@@ -189,7 +193,7 @@ def test_nightly_run_by_its_cron(stack: Any) -> None:
         (stack.specs / name).write_text(before)
     decision = next(
         d
-        for d in stack.decisions(f"model/{SECOND_MODEL}", Kind.PROMOTED, Kind.REJECTED)
+        for d in stack.decisions(f"model/{SECOND_MODEL}", DecisionKind.PROMOTED, DecisionKind.REJECTED)
         if d.run_id.endswith(run["dag_run_id"])
     )
     tick = datetime.fromisoformat(run["logical_date"].replace("Z", "+00:00"))
@@ -221,13 +225,15 @@ def test_a_query_that_does_not_run_fails_the_training_once_and_is_mailed_once(st
             assert tries == 1, "trying again cannot help"
     finally:
         stack.edit(f"models/{MODEL}.sql", "humidty,", "humidity,")
-    failed = stack.decisions(f"model/{MODEL}", Kind.RUN_FAILED)
+    failed = stack.decisions(f"model/{MODEL}", DecisionKind.RUN_FAILED)
     assert len([d for d in failed if 'column "humidty" does not exist' in d.evidence["error"]]) == 2
     assert len([m for m in stack.mails(f"failed:train__{MODEL}.snapshot") if "humidty" in m.read_text()]) == 1
 
 
 def test_another_story_does_not_wipe_what_is_the_users(stack: Any) -> None:
-    mine = Decision(datetime.now(timezone.utc), "dataset/mine", Kind.BATCH_PUBLISHED, "passed", "x/y", "mine")
+    mine = Decision(
+        datetime.now(timezone.utc), "dataset/mine", DecisionKind.BATCH_PUBLISHED, "passed", "x/y", "mine"
+    )
     with connect() as conn:
         ledger.append(conn, mine)
     with pytest.raises(TerminalError, match="data of your own"):
@@ -326,7 +332,9 @@ def finished(stack: Any, run: str, timeout_s: float = 240) -> None:
 
 def one_decision(stack: Any, run: str) -> None:
     found = [
-        d for d in stack.decisions(f"model/{MODEL}", Kind.PROMOTED, Kind.REJECTED) if d.run_id.endswith(run)
+        d
+        for d in stack.decisions(f"model/{MODEL}", DecisionKind.PROMOTED, DecisionKind.REJECTED)
+        if d.run_id.endswith(run)
     ]
     assert len(found) == 1, found
     from mlflow import MlflowClient

@@ -11,7 +11,7 @@ from e2e_wait import until
 
 from evergreen.feeds.story import File
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.stack.demo import DATASET, MODEL, SECOND_MODEL, judged
 
 pytestmark = pytest.mark.e2e
@@ -52,7 +52,7 @@ def challenge(stack: Any, told: Any) -> Decision:
     """Train a challenger as a person does, and return the row by which it waits."""
     run = stack.run(f"train__{CALM}", {"as_of": told.deliveries[-1].as_of.isoformat(), "reason": "approval"})
     assert stack.api.tasks(f"train__{CALM}", run)["announce"] == "skipped", "nothing is promoted yet"
-    found = stack.decisions(f"model/{CALM}", Kind.AWAITING_APPROVAL)[0]
+    found = stack.decisions(f"model/{CALM}", DecisionKind.AWAITING_APPROVAL)[0]
     assert found.run_id.endswith(run)
     return found
 
@@ -101,7 +101,7 @@ def alias(model: str) -> str:
 def test_an_approved_challenger_becomes_champion(stack: Any, told: Any, calm: str) -> None:
     waits = challenge(stack, told)
     assert (waits.version, waits.reason) == ("1", "first_champion")
-    assert stack.decisions(f"model/{calm}", Kind.PROMOTED) == []
+    assert stack.decisions(f"model/{calm}", DecisionKind.PROMOTED) == []
     detail = question(stack, "1")
     for shown in ("log loss", "Baseline", "What the gate checked", "Approve or refuse"):
         assert shown in detail["body"]
@@ -112,7 +112,7 @@ def test_an_approved_challenger_becomes_champion(stack: Any, told: Any, calm: st
     assert stack.api.tasks(f"promote__{calm}", second)["ask"] == "skipped", "one run asks, not two"
 
     run = answer(stack, detail, "Approve", "looks right")
-    (promoted,) = stack.decisions(f"model/{calm}", Kind.PROMOTED)
+    (promoted,) = stack.decisions(f"model/{calm}", DecisionKind.PROMOTED)
     assert (promoted.reason, promoted.version, promoted.as_of) == ("approved", "1", waits.as_of)
     assert promoted.run_id.endswith(run)
     assert promoted.evidence["answered_by"] == "admin"
@@ -126,7 +126,7 @@ def test_an_approved_challenger_becomes_champion(stack: Any, told: Any, calm: st
 def test_a_refused_challenger_does_not(stack: Any, told: Any, calm: str) -> None:
     waits = challenge(stack, told)
     run = answer(stack, question(stack, waits.version), "Reject", "holiday week")
-    (rejected,) = stack.decisions(f"model/{calm}", Kind.REJECTED)
+    (rejected,) = stack.decisions(f"model/{calm}", DecisionKind.REJECTED)
     assert (rejected.reason, rejected.version) == ("refused", waits.version)
     assert "admin refused it: holiday week" in rejected.evidence["message"]
     assert alias(calm) == "1"
@@ -184,9 +184,9 @@ def held_back(stack: Any, told: Any, unanswered: Decision) -> datetime:
 
 
 def test_a_request_is_held_back_with_its_reason(stack: Any, told: Any, held_back: datetime) -> None:
-    request = stack.decisions(f"model/{MODEL}", Kind.RETRAIN_REQUESTED)[0]
+    request = stack.decisions(f"model/{MODEL}", DecisionKind.RETRAIN_REQUESTED)[0]
     assert (request.as_of, request.reason) == (held_back - WEEK, "performance")
-    suppressed = stack.decisions(f"model/{MODEL}", Kind.RETRAIN_SUPPRESSED)[0]
+    suppressed = stack.decisions(f"model/{MODEL}", DecisionKind.RETRAIN_SUPPRESSED)[0]
     assert (suppressed.as_of, suppressed.reason) == (held_back, "already_open")
     assert suppressed.evidence["request"] == request.id
     assert f"request {request.id}" in suppressed.evidence["message"]
@@ -209,22 +209,22 @@ def test_a_bad_promotion_is_rolled_back_by_the_watch_and_blocked(
     """A model of two odd weeks alone, let through on purpose by a gate that was opened for it."""
     subject, train = f"model/{MODEL}", f"train__{MODEL}"
     until(lambda: not stack.api.active([train]), "the trainings")
-    good = stack.decisions(subject, Kind.PROMOTED, Kind.ROLLED_BACK)[0].version
+    good = stack.decisions(subject, DecisionKind.PROMOTED, DecisionKind.ROLLED_BACK)[0].version
     conf = {"as_of": held_back.isoformat(), "reason": "let through on purpose"}
     for old, new in BAD.items():
         stack.edit(f"models/{MODEL}.yaml", old, new)
     try:
         run = stack.run(train, conf)
-        decided = stack.decisions(subject, Kind.PROMOTED, Kind.REJECTED)
+        decided = stack.decisions(subject, DecisionKind.PROMOTED, DecisionKind.REJECTED)
         bad = next(d for d in decided if d.run_id.endswith(run))
-        assert bad.kind is Kind.PROMOTED, bad.evidence["checks"]
+        assert bad.kind is DecisionKind.PROMOTED, bad.evidence["checks"]
         until(lambda: not stack.api.active([f"score__{MODEL}", f"monitor__{MODEL}"]), "the first scoring")
 
         # The week before landed at 02:00; hours that had arrived by then would be further rows of a second training.
         as_of = land_week(stack, told, 3, lambda demand: demand, skip=2)
         # Earlier tests have rolled back by hand.
         (back,) = until(
-            lambda: [d for d in stack.decisions(subject, Kind.ROLLED_BACK) if d.as_of == as_of],
+            lambda: [d for d in stack.decisions(subject, DecisionKind.ROLLED_BACK) if d.as_of == as_of],
             "the rollback",
         )
         assert (back.reason, back.version) == ("worse_than_previous", good)
@@ -252,9 +252,9 @@ def test_a_bad_promotion_is_rolled_back_by_the_watch_and_blocked(
 
         # The monitor may have woken a training of its own meanwhile.
         run = stack.run(train, conf)
-        decided = stack.decisions(subject, Kind.PROMOTED, Kind.REJECTED)
+        decided = stack.decisions(subject, DecisionKind.PROMOTED, DecisionKind.REJECTED)
         again = next(d for d in decided if d.run_id.endswith(run))
-        assert (again.kind, again.reason) == (Kind.REJECTED, "blocked_after_rollback")
+        assert (again.kind, again.reason) == (DecisionKind.REJECTED, "blocked_after_rollback")
         assert f"decision {back.id}" in again.evidence["message"]
     finally:
         for old, new in BAD.items():
@@ -265,7 +265,9 @@ def test_a_bad_promotion_is_rolled_back_by_the_watch_and_blocked(
 def test_without_an_answer_in_time_it_is_rejected(stack: Any, calm: str, unanswered: Decision) -> None:
     late = until(
         lambda: [
-            d for d in stack.decisions(f"model/{calm}", Kind.REJECTED) if d.version == unanswered.version
+            d
+            for d in stack.decisions(f"model/{calm}", DecisionKind.REJECTED)
+            if d.version == unanswered.version
         ],
         "the end of the wait",
     )

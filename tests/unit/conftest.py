@@ -130,10 +130,10 @@ class World:
     def promote(self, as_of: datetime, run_id: str) -> Any:
         """Train as of a time and promote, whatever the gate says; returns the decision."""
         from evergreen.ledger.reasons import GateReason
-        from evergreen.training.gate.verdict import Verdict
+        from evergreen.training.gate.verdict import GateVerdict
 
         outcome = self.train(as_of, run_id)
-        return self.settle(replace(outcome, verdict=Verdict(True, GateReason.FIRST_CHAMPION)))
+        return self.settle(replace(outcome, verdict=GateVerdict(True, GateReason.FIRST_CHAMPION)))
 
     def settle(self, outcome: Any, run_id: str = "settle") -> Any:
         """Settle an outcome."""

@@ -64,7 +64,7 @@ def csv(first, days):
 def test_the_loop_without_a_shared_disk(world, start, mlflow_url, bucket, on_a_worker, monkeypatch):
     from evergreen.promotion.settlement import settle
     from evergreen.scoring.score import score
-    from evergreen.training.record.outcome import Outcome
+    from evergreen.training.record.outcome import TrainingOutcome
     from evergreen.training.train import train
     from evergreen.validation.ingest import ingest
     from evergreen.warehouse.features import snapshot_store
@@ -98,7 +98,9 @@ def test_the_loop_without_a_shared_disk(world, start, mlflow_url, bucket, on_a_w
         lambda: train(specs, model, Snapshot(**taken), as_of, "train/1", trigger="manual").to_dict()
     )
     assert once_more["version"] == trained["version"] == "1"
-    decided = on_a_worker(lambda: settle(specs, model, Outcome.from_dict(trained), "train/1").kind.value)
+    decided = on_a_worker(
+        lambda: settle(specs, model, TrainingOutcome.from_dict(trained), "train/1").kind.value
+    )
     assert decided == "promoted"
     on_a_worker(lambda: bool(score(specs, model, as_of + timedelta(days=5), "score/1")))
     with connect() as conn:

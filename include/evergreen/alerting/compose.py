@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from evergreen import settings
-from evergreen.alerting.content.letter import Known, Letter, Table, facts, known_links, show
+from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links, show
 from evergreen.alerting.letters import (
     approvals,
     batches,
@@ -54,7 +54,7 @@ class _Section(NamedTuple):
     cid: str | None
 
 
-def other(conn: Connection, known: Known) -> Letter:
+def other(conn: Connection, known: KnownIncident) -> Letter:
     """An incident of a kind that no letter is written for: the recorded facts, as they are."""
     return Letter(
         headline=f"{known.name}: {known.kind.replace('_', ' ')}",
@@ -67,7 +67,7 @@ def other(conn: Connection, known: Known) -> Letter:
     )
 
 
-KINDS: dict[str, Callable[[Connection, Known], Letter]] = {
+KINDS: dict[str, Callable[[Connection, KnownIncident], Letter]] = {
     "drift": drift.drifted,
     "data_problem": data_problems.data_problem,
     "batch_quarantined": batches.quarantined,
@@ -172,7 +172,7 @@ def envelope(specs: Specs, rows: Sequence[dict[str, Any]], summary: str) -> Emai
     return message
 
 
-def earlier(conn: Connection, rows: Sequence[dict[str, Any]], known: Sequence[Known]) -> list[str]:
+def earlier(conn: Connection, rows: Sequence[dict[str, Any]], known: Sequence[KnownIncident]) -> list[str]:
     """The Message-IDs of the mails that a letter answers, the first ones first: those of the same incidents that went out,
     and those of the drift that a new champion or a rejected challenger answers.
     """
@@ -199,7 +199,7 @@ def _thread(message: EmailMessage, ids: Sequence[str]) -> None:
         message["References"] = " ".join(ids)
 
 
-def _said(conn: Connection, known: Known) -> Letter:
+def _said(conn: Connection, known: KnownIncident) -> Letter:
     said = KINDS.get(known.kind, other)(conn, known)
     opened = known.context.get("update_of")
     if not opened:
@@ -217,11 +217,11 @@ def _to(specs: Specs, row: dict[str, Any]) -> list[str]:
     return [to for to in everyone if addresses(to)[0].addr_spec not in (row["taken_by"] or ())]
 
 
-def gather(conn: Connection, specs: Specs, row: dict[str, Any]) -> Known:
+def gather(conn: Connection, specs: Specs, row: dict[str, Any]) -> KnownIncident:
     """Everything known about an outbox row."""
     told = find(conn, ids=[row["decision_id"]]) if row.get("decision_id") is not None else []
     context = row.get("context")
-    return Known(
+    return KnownIncident(
         incident=row["incident"],
         kind=row["kind"],
         subject=row["subject"],
@@ -243,7 +243,7 @@ def _sealed(message: EmailMessage) -> EmailMessage:
     return message
 
 
-def _footer(known: Sequence[Known]) -> str:
+def _footer(known: Sequence[KnownIncident]) -> str:
     first = known[0]
     decisions = [one.number for one in known if one.decision]
     ledger = f"ledger decision {_some(decisions)}" if decisions else "no ledger decision"

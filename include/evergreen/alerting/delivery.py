@@ -15,7 +15,7 @@ from psycopg2 import sql
 from evergreen.incidents.outbox import SUBJECT, one_line
 from evergreen.incidents.silences import HELD
 from evergreen.ledger import Decision, append, find
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -66,7 +66,7 @@ _GOES_WITH = sql.SQL(
 
 
 @dataclass(frozen=True)
-class Delivery:
+class DeliveryResult:
     """What one call of `deliver` did; `pending` counts the mails that are still owed afterwards."""
 
     sent: int
@@ -81,7 +81,7 @@ def deliver(
     *,
     subject: str | None = None,
     now: datetime | None = None,
-) -> Delivery:
+) -> DeliveryResult:
     """Send every mail that is owed, oldest first, each letter in its own transaction.
 
     Two calls at once share the work: each mail is sent by one of them. A mail that cannot be sent is counted,
@@ -134,7 +134,7 @@ def deliver(
                 )
     with connect() as conn:
         pending = waiting(conn, subject, now)
-    return Delivery(sent, len(errors), pending, tuple(errors))
+    return DeliveryResult(sent, len(errors), pending, tuple(errors))
 
 
 def waiting(conn: Connection, subject: str | None = None, now: datetime | None = None) -> int:
@@ -256,7 +256,7 @@ def _record_failure(conn: Connection, row: dict[str, Any], error: str) -> None:
         Decision(
             as_of=told[0].as_of if told else row["created_at"],
             subject=row["subject"],
-            kind=Kind.MAIL_FAILED,
+            kind=DecisionKind.MAIL_FAILED,
             reason=row["kind"],
             version=told[0].version if told else None,
             run_id=told[0].run_id if told else f"mail/{row['id']}",

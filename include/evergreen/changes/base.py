@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec.problem import printable
 
 KINDS = ("datasets", "models")
@@ -114,12 +114,12 @@ def _commit(folder: Path, name: str) -> str:
     except _Failed as error:
         raise TerminalError(
             f"{folder} is in no git repository that git reads ({error}); run the command in a clone, or without --changed",
-            Reason.BAD_SPEC,
+            ErrorReason.BAD_SPEC,
         ) from error
     try:
         found = _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     except _Failed as error:
-        raise TerminalError(_unknown(folder, printable(name)), Reason.BAD_SPEC) from error
+        raise TerminalError(_unknown(folder, printable(name)), ErrorReason.BAD_SPEC) from error
     return found.decode().split()[-1]
 
 
@@ -149,7 +149,7 @@ def _git(folder: Path, *arguments: str, good: tuple[int, ...] = (0,)) -> bytes:
         )  # fmt: skip
     except FileNotFoundError as error:
         what = "git is not installed" if folder.is_dir() else f"there is no folder {folder}"
-        raise TerminalError(f"{what}; --changed needs both", Reason.BAD_SPEC) from error
+        raise TerminalError(f"{what}; --changed needs both", ErrorReason.BAD_SPEC) from error
     if done.returncode not in good:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise _Failed(printable(said[0], 300) if said else f"exit code {done.returncode}")

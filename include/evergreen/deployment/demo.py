@@ -6,10 +6,10 @@ import sys
 
 from evergreen import settings
 from evergreen.deployment import variables
-from evergreen.errors import EvergreenError, Reason, TerminalError
+from evergreen.errors import ErrorReason, EvergreenError, TerminalError
 from evergreen.feeds import catalogue
 from evergreen.stack.airflow_api import AirflowApi
-from evergreen.stack.demo import DATASET, Progress, dag_ids, outcome, tell_story
+from evergreen.stack.demo import DATASET, DemoProgress, dag_ids, outcome, tell_story
 from evergreen.warehouse.connection import connect, fetch
 
 URL = "http://airflow-apiserver:8080"
@@ -18,7 +18,7 @@ START_OVER = "`make compose-down VOLUMES=1` removes this stack's data, after a q
 
 def main() -> int:
     """Tell the story and show what came of it; 1 with the reason where it stops."""
-    say = Progress()
+    say = DemoProgress()
     try:
         story = catalogue.get("simulated")
         _require_empty()
@@ -38,7 +38,7 @@ def _require_empty() -> None:
     if settings.SCHEDULES.read() != "off":
         raise TerminalError(
             "the demo's data ended in the past, and this stack's schedules are on; start it by `make compose-demo`, which turns them off",
-            Reason.BUSY,
+            ErrorReason.BUSY,
         )
     with connect() as conn:
         subjects = [
@@ -48,7 +48,7 @@ def _require_empty() -> None:
     if subjects:
         raise TerminalError(
             f"the warehouse of this stack is not empty ({', '.join(subjects[:5])}), and the demo wants an empty one; {START_OVER}",
-            Reason.BUSY,
+            ErrorReason.BUSY,
         )
 
 

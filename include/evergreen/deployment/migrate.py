@@ -12,7 +12,7 @@ import sys
 from urllib.parse import unquote, urlsplit
 
 from evergreen.deployment import prepare, variables
-from evergreen.errors import EvergreenError, Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, EvergreenError, TerminalError, TransientError
 from evergreen.warehouse.connection import connect
 from evergreen.warehouse.migrate import migrate
 
@@ -53,7 +53,7 @@ def _mlflow(url: str) -> None:
         print(shown.replace(password, "***") if password else shown, file=sys.stderr)
         raise TerminalError(
             "mlflow could not be migrated; what was said stands above. Mend that, then start this job again",
-            Reason.BAD_SPEC,
+            ErrorReason.BAD_SPEC,
         )
 
 

@@ -18,7 +18,7 @@ import psycopg2
 from psycopg2.extensions import make_dsn
 
 from evergreen.deployment import variables
-from evergreen.errors import EvergreenError, Reason, TerminalError
+from evergreen.errors import ErrorReason, EvergreenError, TerminalError
 from evergreen.warehouse import databases, roles
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.migrate import migrate
@@ -87,7 +87,7 @@ def reach(dsn: str) -> Connection:
         raise TerminalError(
             f"PostgreSQL does not let init in: {said}. Where it says that the password is wrong, .env is not the one with which the "
             "volume was made: bring that one back, or set the administrator's password anew in the database",
-            Reason.UNREACHABLE,
+            ErrorReason.UNREACHABLE,
         ) from error
 
 
@@ -113,7 +113,7 @@ def refuse_newer(conn: Connection, name: str) -> None:
             raise TerminalError(
                 f"the database {name} was migrated by a newer image ({package} after {version(package)}: its migration "
                 f"{row['version_num']} is not known here); start that image again, or restore the backup of before the upgrade",
-                Reason.NEWER_SCHEMA,
+                ErrorReason.NEWER_SCHEMA,
             )
 
 
@@ -147,7 +147,7 @@ def _said(failure: str, *command: str, **more: str) -> str:
         for secret in (variables.AIRFLOW_PASSWORD, *PASSWORDS.values(), *ROLES.values()):
             shown = shown.replace(secret.read(), "***")
         print(shown, file=sys.stderr)
-        raise TerminalError(f"{failure}; what was said stands above", Reason.BAD_SPEC)
+        raise TerminalError(f"{failure}; what was said stands above", ErrorReason.BAD_SPEC)
     return done.stdout
 
 

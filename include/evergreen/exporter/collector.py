@@ -16,7 +16,7 @@ from evergreen import settings
 from evergreen.errors import TransientError
 from evergreen.exporter import families as f
 from evergreen.exporter import questions, stores
-from evergreen.exporter.counts import Counts
+from evergreen.exporter.counts import DecisionCounts
 from evergreen.exporter.questions import Samples
 from evergreen.spec import Specs, load_specs
 from evergreen.warehouse.connection import connect
@@ -40,8 +40,8 @@ class WarehouseCollector(Collector):
         self._lock = threading.Lock()
         self._samples: Samples = {}
         self._until = 0.0
-        self._counts = Counts()
-        self._specs = Folder(settings.SPECS.path())
+        self._counts = DecisionCounts()
+        self._specs = SpecsFolder(settings.SPECS.path())
         self._up: bool | None = None
 
     def collect(self) -> Iterable[Metric]:
@@ -89,7 +89,7 @@ class WarehouseCollector(Collector):
             log.error("the metrics could not be read", exc_info=why)
 
 
-class Folder:
+class SpecsFolder:
     """The specs, read again only where a file of them has changed."""
 
     def __init__(self, path: Path) -> None:

@@ -11,13 +11,13 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import Connection, fetch
 
 STEP = 50_000
 """Rows that one question reads."""
 SETTLED = "1 hour"
-_HELD = [Kind.BATCH_PUBLISHED.value, Kind.BATCH_QUARANTINED.value]
+_HELD = [DecisionKind.BATCH_PUBLISHED.value, DecisionKind.BATCH_QUARANTINED.value]
 _NEXT = (
     "WITH next AS MATERIALIZED (SELECT id, decided_at, kind,"
     " CASE WHEN starts_with(subject, 'dataset/') THEN substr(subject, 9) ELSE '' END AS dataset,"
@@ -30,7 +30,7 @@ _NEXT = (
 
 
 @dataclass
-class Counts:
+class DecisionCounts:
     """Decisions by dataset (empty: not of a dataset) and kind, and rows held back by dataset; kept between scrapes."""
 
     upto: int = 0

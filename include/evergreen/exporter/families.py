@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 
 @dataclass(frozen=True)
-class Family:
+class MetricFamily:
     """One metric: `name` as it stands in a scrape, with the suffix of its unit or kind; times are seconds since 1970 (UTC)."""
 
     name: str
@@ -23,152 +23,156 @@ class Family:
     kind: Literal["gauge", "counter", "info"] = "gauge"
 
 
-UP = Family(
+UP = MetricFamily(
     "evergreen_warehouse_up",
     (),
     "1: the warehouse answered every question; 0: it did not, and nothing else is told",
 )
-READ = Family("evergreen_warehouse_read_seconds", (), "how long the questions took")
-SIZE = Family("evergreen_warehouse_size_bytes", (), "size of the warehouse's database")
-MISTAKES = Family(
+READ = MetricFamily("evergreen_warehouse_read_seconds", (), "how long the questions took")
+SIZE = MetricFamily("evergreen_warehouse_size_bytes", (), "size of the warehouse's database")
+MISTAKES = MetricFamily(
     "evergreen_spec_mistakes",
     (),
     "mistakes in the specs that the exporter reads; what such a file describes is switched off and has no series",
 )
-DECISIONS = Family("evergreen_decisions_total", ("kind",), "decisions in the ledger", "counter")
-MAILS = Family(
+DECISIONS = MetricFamily("evergreen_decisions_total", ("kind",), "decisions in the ledger", "counter")
+MAILS = MetricFamily(
     "evergreen_mails_waiting",
     (),
     "e-mails that are owed and have not gone out; without those that a silence keeps",
 )
-MAILS_SILENCED = Family("evergreen_mails_silenced", (), "e-mails that a silence in force keeps back")
-OLDEST_MAIL = Family(
+MAILS_SILENCED = MetricFamily("evergreen_mails_silenced", (), "e-mails that a silence in force keeps back")
+OLDEST_MAIL = MetricFamily(
     "evergreen_mail_oldest_waiting_timestamp_seconds",
     (),
     "since when the oldest e-mail of the waiting ones is owed",
 )
-RUNNING = Family(
+RUNNING = MetricFamily(
     "evergreen_tasks_running",
     ("step",),
     "tasks that have begun and not told how they ended, by the kind of DAG; one that was killed stays until the DAG mail has asked Airflow",
 )
-OLDEST_TASK = Family(
+OLDEST_TASK = MetricFamily(
     "evergreen_task_oldest_begun_timestamp_seconds", ("step",), "when the oldest of the running tasks began"
 )
-FREE = Family(
+FREE = MetricFamily(
     "evergreen_store_free_bytes",
     ("store",),
     "free space for the folder: home (EVERGREEN_HOME), landing, snapshots; none where the exporter does not see it",
 )
-STORE = Family("evergreen_store_size_bytes", ("store",), "size of the file system in which the folder lies")
+STORE = MetricFamily(
+    "evergreen_store_size_bytes", ("store",), "size of the file system in which the folder lies"
+)
 
-LAST_ROWS = Family(
+LAST_ROWS = MetricFamily(
     "evergreen_dataset_last_rows_timestamp_seconds",
     ("dataset",),
     "when new or changed rows were last published",
 )
-FRESHNESS = Family(
+FRESHNESS = MetricFamily(
     "evergreen_dataset_freshness_limit_seconds",
     ("dataset",),
     "how old the newest row may be: the smallest `monitoring.freshness` of the models that read the dataset; none where no spec sets it, "
     "since the feed's usual silence counts on top then",
 )
-BATCHES = Family(
+BATCHES = MetricFamily(
     "evergreen_dataset_batches_total",
     ("dataset", "outcome"),
     "decisions on landed files, by outcome: published, quarantined, corrected, withdrawn, dismissed, keys_deleted",
     "counter",
 )
-ROWS_HELD = Family(
+ROWS_HELD = MetricFamily(
     "evergreen_dataset_rows_held_total",
     ("dataset",),
     "rows that were held back when their file landed: bad ones, or all of a quarantined file",
     "counter",
 )
 
-CHAMPION = Family("evergreen_champion_info", ("model", "version"), "1: this version is champion", "info")
-SINCE = Family(
+CHAMPION = MetricFamily(
+    "evergreen_champion_info", ("model", "version"), "1: this version is champion", "info"
+)
+SINCE = MetricFamily(
     "evergreen_champion_since_timestamp_seconds",
     ("model",),
     "when it became champion, by a promotion or a rollback",
 )
-TRAINED = Family(
+TRAINED = MetricFamily(
     "evergreen_champion_trained_timestamp_seconds",
     ("model",),
     "as of when it was trained: it has learnt nothing newer",
 )
-AGE_LIMIT = Family(
+AGE_LIMIT = MetricFamily(
     "evergreen_model_training_age_limit_seconds",
     ("model",),
     "age of the newest training from which another is asked for (`monitoring.trigger.max_age`); none where the spec asks for none",
 )
-LAST_TRAINING = Family(
+LAST_TRAINING = MetricFamily(
     "evergreen_model_last_training_timestamp_seconds", ("model",), "when a training was last decided on"
 )
-VERDICT = Family(
+VERDICT = MetricFamily(
     "evergreen_model_last_training_info",
     ("model", "verdict", "reason"),
     "1: that decision was promoted, rejected or awaiting_approval, for this reason",
     "info",
 )
-REQUESTS = Family(
+REQUESTS = MetricFamily(
     "evergreen_model_open_requests", ("model", "reason"), "retrain requests that no decision has answered"
 )
-OLDEST_REQUEST = Family(
+OLDEST_REQUEST = MetricFamily(
     "evergreen_model_oldest_open_request_timestamp_seconds", ("model",), "when the oldest of them was opened"
 )
-ERROR = Family(
+ERROR = MetricFamily(
     "evergreen_model_served_error",
     ("model", "metric"),
     "served error of the champion's newest window whose error was judged, in the unit of the metric",
 )
-ERROR_LIMIT = Family(
+ERROR_LIMIT = MetricFamily(
     "evergreen_model_served_error_limit", ("model", "metric"), "the limit that this window was judged by"
 )
-ERROR_HOLDOUT = Family(
+ERROR_HOLDOUT = MetricFamily(
     "evergreen_model_served_error_holdout",
     ("model", "metric"),
     "the same metric on the holdout of the champion's training",
 )
-ERROR_VIOLATED = Family(
+ERROR_VIOLATED = MetricFamily(
     "evergreen_model_served_error_violated",
     ("model", "metric"),
     "1: it is beyond its limit, whichever side is the wrong one, or could not be computed; 0: it is not",
 )
-ERROR_END = Family(
+ERROR_END = MetricFamily(
     "evergreen_model_served_error_window_end_timestamp_seconds",
     ("model",),
     "event time at which that window ends",
 )
-STATUS = Family(
+STATUS = MetricFamily(
     "evergreen_model_window_status",
     ("model", "status"),
     "1 for the status of the champion's newest window: ok, violation, insufficient or stale; the last two mean: could not tell",
 )
-WINDOW_END = Family(
+WINDOW_END = MetricFamily(
     "evergreen_model_window_end_timestamp_seconds", ("model",), "event time at which the newest window ends"
 )
-WINDOW = Family(
+WINDOW = MetricFamily(
     "evergreen_model_window_seconds",
     ("model",),
     "how long a window is (`monitoring.window`); for each model of the specs",
 )
-LABEL_DELAY = Family(
+LABEL_DELAY = MetricFamily(
     "evergreen_model_label_delay_seconds",
     ("model",),
     "after how long a label is due (`label.delay`); for each model of the specs",
 )
-DRIFTING = Family(
+DRIFTING = MetricFamily(
     "evergreen_model_drifting_columns_ratio",
     ("model",),
     "share (0 to 1) of the columns of the newest window, the prediction among them, that violate a limit; none where it could not be judged",
 )
-WORST = Family(
+WORST = MetricFamily(
     "evergreen_model_worst_column_drift",
     ("model", "column", "statistic"),
     "the statistic of the column that is farthest beyond its limit, or nearest to it, in the newest window",
 )
-WORST_LIMIT = Family(
+WORST_LIMIT = MetricFamily(
     "evergreen_model_worst_column_drift_limit",
     ("model", "column", "statistic"),
     "the limit of that statistic",
@@ -185,7 +189,7 @@ Sample = tuple[tuple[str, ...], float]
 """Values of a family's labels in their order, and the value."""
 
 
-def exposed(samples: Mapping[Family, list[Sample]]) -> Iterator[Metric]:
+def exposed(samples: Mapping[MetricFamily, list[Sample]]) -> Iterator[Metric]:
     """The families that have a sample, as prometheus_client writes them."""
     for family in FAMILIES:
         found = samples.get(family)

@@ -8,9 +8,9 @@ from typing import Any
 from psycopg2 import sql
 
 from evergreen.exporter import families as f
-from evergreen.exporter.families import Family, Sample
+from evergreen.exporter.families import MetricFamily, Sample
 from evergreen.incidents.silences import HELD
-from evergreen.ledger.reasons import Kind, TriggerReason
+from evergreen.ledger.reasons import DecisionKind, TriggerReason
 from evergreen.monitoring.windows.due_windows import MOST_PER_RUN
 from evergreen.monitoring.windows.judgement import Status
 from evergreen.spec import Specs
@@ -26,18 +26,18 @@ TABLES = (
 )
 """All that the exporter reads: a role with USAGE on the schema evergreen and SELECT on these can run it."""
 
-Samples = dict[Family, list[Sample]]
+Samples = dict[MetricFamily, list[Sample]]
 
 # The newest requests of a model; a training answers all that are open, so older ones are answered.
 _REQUESTS = 20
-_ANSWERING = [Kind.PROMOTED.value, Kind.REJECTED.value, Kind.ROLLED_BACK.value]
+_ANSWERING = [DecisionKind.PROMOTED.value, DecisionKind.REJECTED.value, DecisionKind.ROLLED_BACK.value]
 _OUTCOMES = {
-    Kind.BATCH_PUBLISHED: "published",
-    Kind.BATCH_QUARANTINED: "quarantined",
-    Kind.BATCH_CORRECTED: "corrected",
-    Kind.BATCH_WITHDRAWN: "withdrawn",
-    Kind.BATCH_DISMISSED: "dismissed",
-    Kind.KEYS_DELETED: "keys_deleted",
+    DecisionKind.BATCH_PUBLISHED: "published",
+    DecisionKind.BATCH_QUARANTINED: "quarantined",
+    DecisionKind.BATCH_CORRECTED: "corrected",
+    DecisionKind.BATCH_WITHDRAWN: "withdrawn",
+    DecisionKind.BATCH_DISMISSED: "dismissed",
+    DecisionKind.KEYS_DELETED: "keys_deleted",
 }
 # Nobody asks the policy for these: a schedule and a person start a training without a request.
 _ASKED_FOR = [r.value for r in TriggerReason if r not in (TriggerReason.SCHEDULE, TriggerReason.MANUAL)]
@@ -52,7 +52,7 @@ _NEWEST = sql.SQL(
 )
 
 
-def _newest(*kinds: Kind) -> sql.Composed:
+def _newest(*kinds: DecisionKind) -> sql.Composed:
     """The newest decision of some kinds: a search of the index for each, where `kind = ANY` would read all rows of the subject."""
     return sql.SQL(" UNION ALL ").join(_NEWEST.format(sql.Literal(k.value), sql.Literal(1)) for k in kinds)
 
@@ -66,8 +66,8 @@ _MODELS = sql.SQL(
     " LEFT JOIN LATERAL (SELECT * FROM ({verdicts}) AS verdicts ORDER BY id DESC LIMIT 1) AS decided ON true"
 ).format(
     w=_SUBJECTS,
-    changes=_newest(Kind.PROMOTED, Kind.ROLLED_BACK),
-    verdicts=_newest(Kind.PROMOTED, Kind.REJECTED, Kind.AWAITING_APPROVAL),
+    changes=_newest(DecisionKind.PROMOTED, DecisionKind.ROLLED_BACK),
+    verdicts=_newest(DecisionKind.PROMOTED, DecisionKind.REJECTED, DecisionKind.AWAITING_APPROVAL),
 )
 # What is answered is gathered for each model by itself; a join of the two would read the whole ledger.
 _OPEN = sql.SQL(
@@ -78,7 +78,8 @@ _OPEN = sql.SQL(
     " AND a.id > oldest.id) AS answered"
     " CROSS JOIN LATERAL {newest} AS request WHERE request.id <> ALL(answered.answers) GROUP BY 1, 2"
 ).format(
-    w=_SUBJECTS, newest=_NEWEST.format(sql.Literal(Kind.RETRAIN_REQUESTED.value), sql.Literal(_REQUESTS))
+    w=_SUBJECTS,
+    newest=_NEWEST.format(sql.Literal(DecisionKind.RETRAIN_REQUESTED.value), sql.Literal(_REQUESTS)),
 )
 # A window is looked at until its labels are due and `MOST_PER_RUN` windows longer; of an older one nothing is news.
 _WINDOWS = (
@@ -143,7 +144,7 @@ def read(conn: Connection, specs: Specs) -> Samples:
 
 def counted(specs: Specs, decisions: dict[tuple[str, str], int], held: dict[str, int]) -> Samples:
     """The counts as samples; a kind or outcome that never occurred is 0, so that its first one shows as an increase."""
-    kinds = {kind.value: 0 for kind in Kind}
+    kinds = {kind.value: 0 for kind in DecisionKind}
     for (_, kind), number in decisions.items():
         kinds[kind] = kinds.get(kind, 0) + number
     return {
@@ -253,7 +254,7 @@ def _error(found: Samples, name: str, metric: str, result: dict[str, Any], end: 
     _add(found, f.ERROR_END, (name,), _seconds(end))
 
 
-def _add(found: Samples, family: Family, labels: tuple[str, ...], value: float) -> None:
+def _add(found: Samples, family: MetricFamily, labels: tuple[str, ...], value: float) -> None:
     found.setdefault(family, []).append((labels, value))
 
 

@@ -6,14 +6,14 @@ import shutil
 
 from evergreen import settings
 from evergreen.exporter import families as f
-from evergreen.exporter.families import Family, Sample
+from evergreen.exporter.families import MetricFamily, Sample
 
 STORES = {"home": settings.HOME, "landing": settings.LANDING, "snapshots": settings.SNAPSHOTS}
 
 
-def read() -> dict[Family, list[Sample]]:
+def read() -> dict[MetricFamily, list[Sample]]:
     """Free bytes and size of the file system of each folder; a folder that is not there, or is an address, has none."""
-    found: dict[Family, list[Sample]] = {f.FREE: [], f.STORE: []}
+    found: dict[MetricFamily, list[Sample]] = {f.FREE: [], f.STORE: []}
     for name, variable in STORES.items():
         if "://" in variable.read():
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.feeds.story import Story
 
 NAMES = ("simulated", "bike_sharing")
@@ -24,4 +24,6 @@ def get(name: str, *, seed: int | None = None) -> Story:
         return simulated.story() if seed is None else simulated.story(seed=seed)
     if name == "bike_sharing":
         return bike_sharing.story()
-    raise TerminalError(f"no story is called {name!r}; choose one of {', '.join(NAMES)}", Reason.BAD_SPEC)
+    raise TerminalError(
+        f"no story is called {name!r}; choose one of {', '.join(NAMES)}", ErrorReason.BAD_SPEC
+    )

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from evergreen.errors import Reason, TerminalError
-from evergreen.feeds.story import HOUR, Delivery, File, Story
+from evergreen.errors import ErrorReason, TerminalError
+from evergreen.feeds.story import HOUR, File, Story, StoryStep
 
 DATASET = "bike_hourly"
 WEEK = timedelta(days=7)
@@ -50,7 +50,7 @@ def tell(
     quarters = past["ts"].dt.year.astype(str) + "-q" + past["ts"].dt.quarter.astype(str)
     files = tuple(File(f"{DATASET}_history_{q}.csv", rows) for q, rows in past.groupby(quarters, sort=True))
     deliveries = [
-        Delivery(
+        StoryStep(
             "history", history_end + LANDS_AFTER, start, history_end - HOUR, "history", history_note, files
         )
     ]
@@ -62,18 +62,18 @@ def tell(
         file = f"{DATASET}_{week}.csv"
         if number != BROKEN_WEEK:
             deliveries.append(
-                Delivery(
+                StoryStep(
                     f"week {week}", end + LANDS_AFTER, first, end - HOUR, "normal", note, (File(file, rows),)
                 )
             )
             continue
         corrected = File(f"{DATASET}_{week}_corrected.csv", rows)
         deliveries += [
-            Delivery(
+            StoryStep(
                 f"week {week} broken", end + LANDS_AFTER, first, end - HOUR, "broken", BROKEN_NOTE,
                 (File(file, break_week(rows)),),
             ),
-            Delivery(
+            StoryStep(
                 f"week {week} corrected", end + CORRECTED_AFTER, first, end - HOUR, "corrected", note, (corrected,)
             ),
         ]  # fmt: skip
@@ -110,5 +110,5 @@ def check_monday(moment: datetime) -> None:
         raise TerminalError(
             f"a story's weeks begin on a Monday at 00:00 UTC, as the monitored windows do, not at {moment.isoformat()}; "
             "give another start",
-            Reason.BAD_SPEC,
+            ErrorReason.BAD_SPEC,
         )

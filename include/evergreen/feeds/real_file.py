@@ -14,7 +14,7 @@ import zlib
 from pathlib import Path
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 
 URL = "https://archive.ics.uci.edu/static/public/275/bike+sharing+dataset.zip"
 SHA256 = "e03de4ee4ef4dc376ac6e04bf829673c6269e8eba5c60fa121640fa2f829504f"
@@ -41,7 +41,9 @@ def find() -> Path:
     """
     path = _existing()
     if path is None:
-        raise TerminalError(f"UCI Bike Sharing ({MEMBER}) is not on this machine. {_ways()}", Reason.NO_ROWS)
+        raise TerminalError(
+            f"UCI Bike Sharing ({MEMBER}) is not on this machine. {_ways()}", ErrorReason.NO_ROWS
+        )
     return path
 
 
@@ -61,7 +63,9 @@ def obtain(url: str = URL) -> Path:
         content = _member(_download(url))
     except BAD_DOWNLOAD as error:
         told = " ".join(str(error).split()) or type(error).__name__
-        raise TerminalError(f"{url} cannot be downloaded ({told}). {_ways()}", Reason.UNREACHABLE) from error
+        raise TerminalError(
+            f"{url} cannot be downloaded ({told}). {_ways()}", ErrorReason.UNREACHABLE
+        ) from error
     _verify(f"{MEMBER} from {url}", hashlib.sha256(content).hexdigest(), _ways())
     return _store(content, cache_path())
 
@@ -87,7 +91,7 @@ def _existing() -> Path | None:
                 found = _digest(path)
             except OSError as error:
                 raise TerminalError(
-                    f"{path} cannot be read ({error}); make it readable", Reason.BAD_BATCH
+                    f"{path} cannot be read ({error}); make it readable", ErrorReason.BAD_BATCH
                 ) from error
             _verify(str(path), found, remedy)
             return path
@@ -103,7 +107,7 @@ def _verify(what: str, found: str, remedy: str) -> None:
     if found != SHA256:
         raise TerminalError(
             f"{what} is not the UCI file: SHA-256 found {found}, expected {SHA256} ({SIZE} bytes); {remedy}",
-            Reason.BAD_BATCH,
+            ErrorReason.BAD_BATCH,
         )
 
 
@@ -136,7 +140,8 @@ def _store(content: bytes, path: Path) -> Path:
         Path(part.name).replace(path)
     except OSError as error:
         raise TerminalError(
-            f"{path} cannot be written ({error}); set XDG_CACHE_HOME to a folder that can", Reason.UNREACHABLE
+            f"{path} cannot be written ({error}); set XDG_CACHE_HOME to a folder that can",
+            ErrorReason.UNREACHABLE,
         ) from error
     return path
 

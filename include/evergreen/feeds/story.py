@@ -46,7 +46,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Delivery:
+class StoryStep:
     """Files that land together.
 
     Attributes:
@@ -96,4 +96,4 @@ class Story:
     dataset: str
     start: datetime
     history_end: datetime
-    deliveries: tuple[Delivery, ...]
+    deliveries: tuple[StoryStep, ...]

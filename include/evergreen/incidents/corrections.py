@@ -8,7 +8,7 @@ from typing import Any
 from evergreen.incidents import quarantines, threads
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.batches.correction import Corrected
 from evergreen.warehouse.connection import Connection
 from evergreen.warehouse.storage.bucket import Place
@@ -17,9 +17,9 @@ KIND = "batch_corrected"
 
 
 WHAT = {
-    Kind.BATCH_CORRECTED: "a file was judged again",
-    Kind.BATCH_WITHDRAWN: "a batch was withdrawn",
-    Kind.KEYS_DELETED: "keys were deleted",
+    DecisionKind.BATCH_CORRECTED: "a file was judged again",
+    DecisionKind.BATCH_WITHDRAWN: "a batch was withdrawn",
+    DecisionKind.KEYS_DELETED: "keys were deleted",
 }
 
 

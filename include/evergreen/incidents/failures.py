@@ -11,17 +11,17 @@ from email.utils import format_datetime, make_msgid
 from typing import Any
 
 from evergreen import settings
-from evergreen.errors import Reason
+from evergreen.errors import ErrorReason
 from evergreen.incidents import threads, unfinished_tasks
 from evergreen.incidents.outbox import raise_incident, redact
 from evergreen.incidents.recipients import fleet
 from evergreen.ledger import Decision, append
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import Connection, connect, fetch
 
 # Decisions that tell of trouble, or of a drift that was seen: after them nothing has worked that had failed.
 NOTHING_WORKED = (
-    Kind.RUN_FAILED, Kind.MAIL_FAILED, Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED, Kind.RECOVERED, Kind.SILENCED,
+    DecisionKind.RUN_FAILED, DecisionKind.MAIL_FAILED, DecisionKind.RETRAIN_REQUESTED, DecisionKind.RETRAIN_SUPPRESSED, DecisionKind.RECOVERED, DecisionKind.SILENCED,
 )  # fmt: skip
 # A task that fails again so soon after it was told to run again is the same trouble.
 RELAPSE = timedelta(hours=24)
@@ -33,8 +33,8 @@ MAIN = {
 
 # Reasons that name a cause outside of the task, such as a champion that is gone from MLflow: whatever runs for the model meets it.
 SHARED = frozenset({
-    Reason.REGISTRY_MISMATCH, Reason.PROBE_FAILED, Reason.BAD_QUERY, Reason.NO_ROLE, Reason.UNREACHABLE, Reason.BUSY,
-    Reason.NO_SPACE,
+    ErrorReason.REGISTRY_MISMATCH, ErrorReason.PROBE_FAILED, ErrorReason.BAD_QUERY, ErrorReason.NO_ROLE, ErrorReason.UNREACHABLE, ErrorReason.BUSY,
+    ErrorReason.NO_SPACE,
 })  # fmt: skip
 # The kinds of DAG that meet it: they run by themselves, and use the champion. A rollback or an approval is of another version,
 # and a person waits for it.
@@ -51,7 +51,7 @@ def record(
     error: str,
     log_url: str,
     as_of: datetime,
-    reason: Reason | None = None,
+    reason: ErrorReason | None = None,
 ) -> Decision:
     """Write a failed task into the ledger and owe its e-mail, in one transaction; does not send.
 
@@ -89,7 +89,7 @@ def record(
             Decision(
                 as_of=as_of,
                 subject=subject,
-                kind=Kind.RUN_FAILED,
+                kind=DecisionKind.RUN_FAILED,
                 reason=f"{dag_id}.{task_id}"[:200],
                 run_id=run_id,
                 dedupe_key=f"failed:{run_id}:{task_id}:{try_number}",
@@ -124,7 +124,7 @@ def record(
     return decision
 
 
-def _met(conn: Connection, subject: str, reason: Reason) -> threads.Thread | None:
+def _met(conn: Connection, subject: str, reason: ErrorReason) -> threads.Thread | None:
     """The open incident of the other tasks that have met the same cause; the oldest, if there are several."""
     met = [
         thread
@@ -163,7 +163,7 @@ def told(run_id: str, tries: Mapping[str, int], since: datetime | None) -> set[s
             conn,
             "SELECT evidence->>'task_id' AS task, (evidence->>'try_number')::int AS try, decided_at"
             " FROM evergreen.decision WHERE kind = %s AND run_id = %s",
-            (Kind.RUN_FAILED.value, run_id),
+            (DecisionKind.RUN_FAILED.value, run_id),
         )
     return {
         r["task"]

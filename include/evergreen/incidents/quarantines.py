@@ -51,7 +51,7 @@ def published(conn: Connection, decision: Decision, folder: Place | None = None)
     thread = threads.newest(conn, decision.subject, KIND)
     if thread is None or thread.end is not None:
         return False
-    needed = threads.patience(conn, thread, 1, LATELY)
+    needed = threads.findings_to_end(conn, thread, 1, LATELY)
     counted = fetch(
         conn,
         "WITH held AS (SELECT id, run_id FROM evergreen.decision WHERE id = (SELECT max(decision_id) FROM evergreen.mail"

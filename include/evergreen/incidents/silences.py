@@ -15,9 +15,9 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.ledger import Decision, append, find
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import Connection, fetch
 
 HELD = ("drift", "data_problem", "batch_quarantined", "run_failed", "challenger_rejected", "recovered")
@@ -58,14 +58,14 @@ def silence(
     """
     why, end = " ".join(why.split()), end_of(until, now)
     if not why:
-        raise TerminalError("a silence needs a reason; say why (REASON=...)", Reason.BAD_SPEC)
+        raise TerminalError("a silence needs a reason; say why (REASON=...)", ErrorReason.BAD_SPEC)
     ended = end <= now
     return append(
         conn,
         Decision(
             as_of=now,
             subject=subject,
-            kind=Kind.SILENCED,
+            kind=DecisionKind.SILENCED,
             reason="silence_ended" if ended else "silenced",
             run_id=run_id,
             dedupe_key=f"silence:{subject}:{run_id}",
@@ -93,17 +93,17 @@ def end_of(until: str, now: datetime) -> datetime:
         except ValueError as error:
             raise TerminalError(
                 f"{until!r} is no end of a silence; write a time like 2026-05-01T06:00, a duration like 3d, or now",
-                Reason.BAD_SPEC,
+                ErrorReason.BAD_SPEC,
             ) from error
         end = (end if end.tzinfo else end.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
     if end <= now:
         raise TerminalError(
             f"{until!r} has passed (it is {now:%Y-%m-%d %H:%M} UTC); name a later end, or `now` to end the silence",
-            Reason.BAD_SPEC,
+            ErrorReason.BAD_SPEC,
         )
     if end - now > LONGEST:
         raise TerminalError(
-            f"{until!r} is more than a year away; a silence has an end within a year", Reason.BAD_SPEC
+            f"{until!r} is more than a year away; a silence has an end within a year", ErrorReason.BAD_SPEC
         )
     return end
 

@@ -12,7 +12,7 @@ What keeps it few:
 - an incident that comes back soon after its end (`relapse`) is the same one: nothing is sent. If it is still there when
   that time has passed, it is a new one. What people were not told about an incident that ended lately, such as another
   column, or the served error after a drift of the data, does not come back: it is told at once;
-- an incident whose like ended lately needs twice the evidence to end, see `patience`.
+- an incident whose like ended lately needs twice the evidence to end, see `findings_to_end`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision, append, find
-from evergreen.ledger.reasons import Hold, Kind, TriggerReason
+from evergreen.ledger.reasons import DecisionKind, Hold, TriggerReason
 from evergreen.warehouse.connection import Connection, fetch
 
 KINDS = ("drift", "data_problem", "batch_quarantined", "run_failed", "spec_unusable")
@@ -242,7 +242,7 @@ def end(
         Decision(
             as_of=as_of,
             subject=thread.subject,
-            kind=Kind.RECOVERED,
+            kind=DecisionKind.RECOVERED,
             reason=ending.reason,
             run_id=run_id,
             dedupe_key=f"recovered:{thread.incident}",
@@ -271,7 +271,7 @@ def end(
     )
 
 
-def patience(conn: Connection, thread: Thread, base: int, within: timedelta) -> int:
+def findings_to_end(conn: Connection, thread: Thread, base: int, within: timedelta) -> int:
     """How many good findings in a row end an incident: `base`, doubled for each of its like that ended lately.
 
     So what comes and goes is told as one incident, and not once each time.
@@ -286,7 +286,7 @@ def patience(conn: Connection, thread: Thread, base: int, within: timedelta) -> 
         conn,
         "SELECT count(*)::int AS n FROM evergreen.decision WHERE subject = %s AND kind = %s AND evidence->>'of' = %s"
         " AND as_of > %s AND as_of <= %s",
-        (thread.subject, Kind.RECOVERED.value, thread.kind, thread.opened - within, thread.opened),
+        (thread.subject, DecisionKind.RECOVERED.value, thread.kind, thread.opened - within, thread.opened),
     )[0]["n"]
     return int(base << min(before, MOST_PATIENCE))
 

@@ -18,7 +18,7 @@ GRACE_S = 120.0
 
 
 @dataclass(frozen=True)
-class Begun:
+class UnfinishedTask:
     """A task that has begun.
 
     Attributes:
@@ -68,7 +68,7 @@ def end_of(state: str | None, *, there: bool, run_failed: bool) -> End:
 
 
 def begin(run_id: str, task_id: str, try_number: int, log_url: str, as_of: datetime) -> None:
-    """Note that a try of a task begins; see `Begun`.
+    """Note that a try of a task begins; see `UnfinishedTask`.
 
     Raises:
         TransientError: the warehouse does not answer.
@@ -98,7 +98,7 @@ def doubt(conn: Connection, run_id: str, task_id: str) -> None:
         )
 
 
-def left(conn: Connection, grace_s: float = GRACE_S) -> list[Begun]:
+def left(conn: Connection, grace_s: float = GRACE_S) -> list[UnfinishedTask]:
     """The tasks that have begun and not told how they ended, oldest first: those that run, and those that were killed."""
     rows = fetch(
         conn,
@@ -107,4 +107,4 @@ def left(conn: Connection, grace_s: float = GRACE_S) -> list[Begun]:
         " FROM evergreen.begun ORDER BY begun_at, run_id, task_id",
         (grace_s,),
     )
-    return [Begun(**row) for row in rows]
+    return [UnfinishedTask(**row) for row in rows]

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from evergreen.ledger import events
-from evergreen.ledger.reasons import ANNOUNCED, Kind
+from evergreen.ledger.reasons import ANNOUNCED, DecisionKind
 from evergreen.warehouse.connection import Connection, fetch
 
 
@@ -27,7 +27,7 @@ class Decision:
 
     as_of: datetime
     subject: str
-    kind: Kind
+    kind: DecisionKind
     reason: str
     run_id: str
     dedupe_key: str
@@ -79,7 +79,7 @@ def append(conn: Connection, decision: Decision) -> Decision:
 def find(
     conn: Connection,
     subject: str | None = None,
-    kinds: Sequence[Kind] = (),
+    kinds: Sequence[DecisionKind] = (),
     *,
     dedupe_key: str | None = None,
     ids: Sequence[int] = (),
@@ -105,7 +105,10 @@ def find(
             "as_of": as_of,
         },
     )
-    return [Decision(**{**row, "kind": Kind(row["kind"]), "answers": tuple(row["answers"])}) for row in rows]
+    return [
+        Decision(**{**row, "kind": DecisionKind(row["kind"]), "answers": tuple(row["answers"])})
+        for row in rows
+    ]
 
 
 def of_run(conn: Connection, run_id: str) -> list[Decision]:
@@ -117,12 +120,12 @@ def of_run(conn: Connection, run_id: str) -> list[Decision]:
 
 def open_requests(conn: Connection, model: str) -> list[Decision]:
     """Retrain requests of a model that no decision has answered, oldest first."""
-    return _unanswered(conn, model, Kind.RETRAIN_REQUESTED)
+    return _unanswered(conn, model, DecisionKind.RETRAIN_REQUESTED)
 
 
 def awaiting_approval(conn: Connection, model: str) -> Decision | None:
     """The challenger of a model that waits for a person; None if none does. A newer one ends the wait of an older."""
-    found = _unanswered(conn, model, Kind.AWAITING_APPROVAL)
+    found = _unanswered(conn, model, DecisionKind.AWAITING_APPROVAL)
     return found[-1] if found else None
 
 
@@ -133,7 +136,7 @@ def unclaimed_requests(conn: Connection, model: str) -> list[Decision]:
     return [request for request in open_requests(conn, model) if request.id not in claimed]
 
 
-def _unanswered(conn: Connection, model: str, kind: Kind) -> list[Decision]:
+def _unanswered(conn: Connection, model: str, kind: DecisionKind) -> list[Decision]:
     rows = fetch(
         conn,
         "SELECT r.id FROM evergreen.decision AS r WHERE r.subject = %s AND r.kind = %s"
@@ -153,12 +156,12 @@ def champions(conn: Connection, model: str, as_of: datetime | None = None) -> li
         as_of: only changes decided as of this time or earlier, so that a run as of the past meets the champion of
             that time; None for the champion of now.
     """
-    return find(conn, model_subject(model), (Kind.PROMOTED, Kind.ROLLED_BACK), as_of=as_of)
+    return find(conn, model_subject(model), (DecisionKind.PROMOTED, DecisionKind.ROLLED_BACK), as_of=as_of)
 
 
 def promotion(version: str | None, decisions: Sequence[Decision]) -> Decision | None:
     """The decision that made a version champion first, also where a rollback has brought it back since."""
-    return next((d for d in decisions if d.kind is Kind.PROMOTED and d.version == version), None)
+    return next((d for d in decisions if d.kind is DecisionKind.PROMOTED and d.version == version), None)
 
 
 def lock(conn: Connection, model: str) -> None:

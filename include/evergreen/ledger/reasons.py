@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Kind(str, Enum):
+class DecisionKind(str, Enum):
     """What was decided."""
 
     BATCH_PUBLISHED = "batch_published"
@@ -48,7 +48,7 @@ class TriggerReason(str, Enum):
 
 # Decisions that another DAG waits for: they owe an event of the asset that is named as their subject.
 ANNOUNCED = frozenset({
-    Kind.BATCH_PUBLISHED, Kind.BATCH_CORRECTED, Kind.BATCH_WITHDRAWN, Kind.KEYS_DELETED, Kind.PROMOTED, Kind.ROLLED_BACK,
+    DecisionKind.BATCH_PUBLISHED, DecisionKind.BATCH_CORRECTED, DecisionKind.BATCH_WITHDRAWN, DecisionKind.KEYS_DELETED, DecisionKind.PROMOTED, DecisionKind.ROLLED_BACK,
 })  # fmt: skip
 
 

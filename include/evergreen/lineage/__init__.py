@@ -17,11 +17,11 @@ from evergreen import settings
 from evergreen.lineage.task_run import TaskRun
 
 if TYPE_CHECKING:
-    from evergreen.lineage.steps import Facts
+    from evergreen.lineage.steps import StepFacts
     from evergreen.monitoring.monitor import Run
     from evergreen.scoring.score import ScoreResult
     from evergreen.spec import DatasetSpec, ModelSpec, Specs
-    from evergreen.training.record.outcome import Outcome
+    from evergreen.training.record.outcome import TrainingOutcome
     from evergreen.validation.outcome import BatchOutcome
     from evergreen.warehouse.features.snapshot import Snapshot
 
@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 
 
 @dataclass
-class Told(Generic[_T]):
+class StepOutcome(Generic[_T]):
     """What a step came to; None until it is known, and where the step fails."""
 
     outcome: _T | None = None
@@ -54,10 +54,10 @@ def _is_file(place: str) -> bool:
         return False
 
 
-def ingest(run: TaskRun, dataset: DatasetSpec) -> AbstractContextManager[Told[list[BatchOutcome]]]:
+def ingest(run: TaskRun, dataset: DatasetSpec) -> AbstractContextManager[StepOutcome[list[BatchOutcome]]]:
     """Tell of an ingest, which runs inside: landed files → the dataset's table."""
 
-    def facts(outcomes: list[BatchOutcome] | None) -> Facts:
+    def facts(outcomes: list[BatchOutcome] | None) -> StepFacts:
         from evergreen.lineage import steps
 
         return steps.ingested(dataset, run.as_of, outcomes)
@@ -67,10 +67,10 @@ def ingest(run: TaskRun, dataset: DatasetSpec) -> AbstractContextManager[Told[li
 
 def train(
     run: TaskRun, specs: Specs, model: ModelSpec, snapshot: Snapshot
-) -> AbstractContextManager[Told[Outcome]]:
+) -> AbstractContextManager[StepOutcome[TrainingOutcome]]:
     """Tell of a training, which runs inside: the tables of the feature query and the snapshot → a model version."""
 
-    def facts(outcome: Outcome | None) -> Facts:
+    def facts(outcome: TrainingOutcome | None) -> StepFacts:
         from evergreen.lineage import steps
 
         return steps.trained(specs, model, run.as_of, snapshot, outcome)
@@ -78,10 +78,10 @@ def train(
     return _step(run, facts)
 
 
-def score(run: TaskRun, specs: Specs, model: ModelSpec) -> AbstractContextManager[Told[ScoreResult]]:
+def score(run: TaskRun, specs: Specs, model: ModelSpec) -> AbstractContextManager[StepOutcome[ScoreResult]]:
     """Tell of a scoring, which runs inside: a model version and the tables → predictions."""
 
-    def facts(result: ScoreResult | None) -> Facts:
+    def facts(result: ScoreResult | None) -> StepFacts:
         from evergreen.lineage import steps
 
         return steps.scored(specs, model, run.as_of, result)
@@ -89,10 +89,10 @@ def score(run: TaskRun, specs: Specs, model: ModelSpec) -> AbstractContextManage
     return _step(run, facts)
 
 
-def monitor(run: TaskRun, specs: Specs, model: ModelSpec) -> AbstractContextManager[Told[Run]]:
+def monitor(run: TaskRun, specs: Specs, model: ModelSpec) -> AbstractContextManager[StepOutcome[Run]]:
     """Tell of a run of the monitor, which goes inside: predictions and the tables → judgements."""
 
-    def facts(done: Run | None) -> Facts:
+    def facts(done: Run | None) -> StepFacts:
         from evergreen.lineage import steps
 
         return steps.monitored(specs, model, run.as_of, done)
@@ -101,8 +101,8 @@ def monitor(run: TaskRun, specs: Specs, model: ModelSpec) -> AbstractContextMana
 
 
 @contextmanager
-def _step(run: TaskRun, facts: Callable[[Any], Facts]) -> Iterator[Told[Any]]:
-    told: Told[Any] = Told()
+def _step(run: TaskRun, facts: Callable[[Any], StepFacts]) -> Iterator[StepOutcome[Any]]:
+    told: StepOutcome[Any] = StepOutcome()
     if not switched_on():
         yield told
         return

@@ -21,7 +21,7 @@ from openlineage.client.uuid import generate_static_uuid
 
 from evergreen import settings
 from evergreen.lineage.names import without_login
-from evergreen.lineage.steps import Facts
+from evergreen.lineage.steps import StepFacts
 from evergreen.lineage.task_run import TaskRun
 
 LONGEST_REASON = 2000
@@ -36,10 +36,10 @@ def client() -> OpenLineageClient:
 
 def started(run: TaskRun, at: datetime) -> RunEvent:
     """The event of a task that begins; `at` is aware."""
-    return _event(run, RunState.START, at, Facts(), {})
+    return _event(run, RunState.START, at, StepFacts(), {})
 
 
-def ended(run: TaskRun, at: datetime, facts: Facts, error: BaseException | None = None) -> RunEvent:
+def ended(run: TaskRun, at: datetime, facts: StepFacts, error: BaseException | None = None) -> RunEvent:
     """The event of a task that has ended, with the reason where it failed; `at` is aware."""
     if error is None:
         return _event(run, RunState.COMPLETE, at, facts, {})
@@ -48,7 +48,9 @@ def ended(run: TaskRun, at: datetime, facts: Facts, error: BaseException | None 
     return _event(run, RunState.FAIL, at, facts, {"errorMessage": why})
 
 
-def _event(run: TaskRun, state: RunState, at: datetime, facts: Facts, more: dict[str, RunFacet]) -> RunEvent:
+def _event(
+    run: TaskRun, state: RunState, at: datetime, facts: StepFacts, more: dict[str, RunFacet]
+) -> RunEvent:
     namespace = settings.LINEAGE_NAMESPACE.read()
     parent = parent_run.ParentRunFacet(
         run=parent_run.Run(runId=_id(run.due, namespace, run.dag_id, run.run_id)),

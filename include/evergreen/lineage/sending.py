@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from openlineage.client import OpenLineageClient
 
-    from evergreen.lineage.steps import Facts
+    from evergreen.lineage.steps import StepFacts
     from evergreen.lineage.task_run import TaskRun
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Sending:
         logging.getLogger("urllib3.connectionpool").addFilter(_QUIET)
         self._first = self._beside(self._start, datetime.now(timezone.utc))
 
-    def end(self, facts: Callable[[], Facts], error: BaseException | None = None) -> None:
+    def end(self, facts: Callable[[], StepFacts], error: BaseException | None = None) -> None:
         """Send the last event and wait up to `WAIT_S` for it.
 
         Args:
@@ -75,7 +75,7 @@ class Sending:
 
         self._emit(events.started(self._run, at))
 
-    def _finish(self, at: datetime, facts: Callable[[], Facts], error: BaseException | None) -> None:
+    def _finish(self, at: datetime, facts: Callable[[], StepFacts], error: BaseException | None) -> None:
         from evergreen.lineage import events, steps
 
         if self._first.is_alive():
@@ -87,7 +87,7 @@ class Sending:
                 f"what was read and written cannot be told ({' '.join(str(problem).split())[:300]})",
                 "one goes out without its datasets",
             )
-            found = steps.Facts()
+            found = steps.StepFacts()
         self._emit(events.ended(self._run, at, found, error))
         # A transport that sends later sends now.
         if self._client is not None and not self._client.close(WAIT_S):

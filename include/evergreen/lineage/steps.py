@@ -36,7 +36,7 @@ from evergreen.warehouse.migrate import TYPES
 if TYPE_CHECKING:  # each is loaded by its own step, and takes the others seconds
     from evergreen.monitoring.monitor import Run
     from evergreen.scoring.score import ScoreResult
-    from evergreen.training.record.outcome import Outcome
+    from evergreen.training.record.outcome import TrainingOutcome
     from evergreen.warehouse.features.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ ASK_S = 5
 
 
 @dataclass(frozen=True)
-class Facts:
+class StepFacts:
     """Inputs and outputs of a step, and facets of its job."""
 
     inputs: list[InputDataset] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Facts:
     job: dict[str, JobFacet] = field(default_factory=dict)
 
 
-def ingested(dataset: DatasetSpec, as_of: datetime, outcomes: Sequence[BatchOutcome] | None) -> Facts:
+def ingested(dataset: DatasetSpec, as_of: datetime, outcomes: Sequence[BatchOutcome] | None) -> StepFacts:
     """Landed files → the dataset's table; each file with its rows and with what its expectations came to.
 
     Args:
@@ -75,15 +75,15 @@ def ingested(dataset: DatasetSpec, as_of: datetime, outcomes: Sequence[BatchOutc
             for name, c in dataset.columns.items()
         ]
     )
-    return Facts(
+    return StepFacts(
         [_file(dataset, as_of, outcome) for outcome in decided[:MOST_FILES]],
         [_output(names.table("data", dataset.name), written, schema=shape)],
     )
 
 
 def trained(
-    specs: Specs, model: ModelSpec, as_of: datetime, snapshot: Snapshot, outcome: Outcome | None
-) -> Facts:
+    specs: Specs, model: ModelSpec, as_of: datetime, snapshot: Snapshot, outcome: TrainingOutcome | None
+) -> StepFacts:
     """The tables that the feature query reads and the snapshot of them → the model and its new version.
 
     Args:
@@ -99,14 +99,14 @@ def trained(
         version=dataset_version_dataset.DatasetVersionDatasetFacet(snapshot.fingerprint),
     )
     made = _model(model.name, outcome.version if outcome else None)
-    return Facts(
+    return StepFacts(
         [*_tables(specs, model, as_of), rows],
         [] if outcome and outcome.dry_run else [OutputDataset(*n, facets=f) for n, f in made],
         _query(model),
     )
 
 
-def scored(specs: Specs, model: ModelSpec, as_of: datetime, result: ScoreResult | None) -> Facts:
+def scored(specs: Specs, model: ModelSpec, as_of: datetime, result: ScoreResult | None) -> StepFacts:
     """The champion and the tables that the feature query reads → the model's predictions, and those in the shadow.
 
     Args:
@@ -120,14 +120,14 @@ def scored(specs: Specs, model: ModelSpec, as_of: datetime, result: ScoreResult 
     if result and result.shadow and result.shadow.version:
         read += _model(model.name, result.shadow.version)[1:]
         outputs.append(_predictions(model, "shadow_prediction", result.shadow.rows))
-    return Facts(
+    return StepFacts(
         [*_tables(specs, model, as_of), *(InputDataset(*n, facets=f) for n, f in read)],
         outputs,
         _query(model),
     )
 
 
-def monitored(specs: Specs, model: ModelSpec, as_of: datetime, done: Run | None) -> Facts:
+def monitored(specs: Specs, model: ModelSpec, as_of: datetime, done: Run | None) -> StepFacts:
     """The model's predictions and the tables that the feature query reads → its judged windows.
 
     Args:
@@ -136,7 +136,7 @@ def monitored(specs: Specs, model: ModelSpec, as_of: datetime, done: Run | None)
         as_of: the cut-off, aware.
         done: of `monitor`; None: it failed, or there is no champion.
     """
-    return Facts(
+    return StepFacts(
         [*_tables(specs, model, as_of), InputDataset(*names.table("evergreen", "prediction", model.name))],
         [
             _output(

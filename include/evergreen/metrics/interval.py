@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from evergreen.metrics import paired_bootstrap, resampled
-from evergreen.metrics.paired_bootstrap import Statistic
+from evergreen.metrics.resampled import Statistic
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000

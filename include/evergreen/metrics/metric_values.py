@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn import metrics as sk
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import THRESHOLD
 
 # A label near zero makes a share of it overflow; then the metric says nothing, and the others still do.
@@ -91,5 +91,5 @@ def _binary(y: np.ndarray, p: np.ndarray, threshold: float) -> dict[str, float]:
 def _bad(found: str, wanted: str) -> TerminalError:
     return TerminalError(
         f"metrics cannot be computed: {found}, wanted {wanted}. Look at the label and at the model's predictions",
-        Reason.BAD_METRIC,
+        ErrorReason.BAD_METRIC,
     )

@@ -16,9 +16,9 @@ from datetime import datetime
 from typing import TypeVar
 
 from evergreen import ledger
-from evergreen.errors import EvergreenError, Reason, may_pass
+from evergreen.errors import ErrorReason, EvergreenError, may_pass
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
 from evergreen.monitoring.trigger import policy
 from evergreen.monitoring.trigger.waking import wake
@@ -54,12 +54,12 @@ class Run:
     announce: bool
     request: int | None
     problems: tuple[str, ...] = ()
-    reason: Reason | None = None
+    reason: ErrorReason | None = None
 
     @property
     def rolled_back(self) -> bool:
         """Whether the watch returned to the champion before."""
-        return self.watched is not None and self.watched.kind is Kind.ROLLED_BACK
+        return self.watched is not None and self.watched.kind is DecisionKind.ROLLED_BACK
 
 
 def monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run | None:
@@ -85,7 +85,7 @@ def monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run
 
 def _monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run | None:
     problems: list[str] = []
-    reasons: set[Reason | None] = set()
+    reasons: set[ErrorReason | None] = set()
 
     def attempt(what: str, do: Callable[[], _T], otherwise: _T) -> _T:
         try:
@@ -102,7 +102,7 @@ def _monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Ru
         if not ledger.champions(conn, model.name, as_of):
             return None
     nothing: list[Judgement] = []
-    judged = attempt("judging the windows", lambda: judge.judge(specs, model, as_of, run_id), nothing)
+    judged = attempt("judging the windows", lambda: judge.judge_windows(specs, model, as_of, run_id), nothing)
     try:
         watched = attempt(
             "the watch after the promotion", lambda: after_promotion.watch(specs, model, as_of, run_id), None

@@ -24,12 +24,12 @@ from psycopg2 import sql
 from evergreen import ledger, registry
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.metrics import metric_values, paired_bootstrap
 from evergreen.metrics.paired_bootstrap import Improvement
 from evergreen.promotion import superseded
-from evergreen.promotion.rollback import Finding, rollback
-from evergreen.registry.under_watch import Watched, watched
+from evergreen.promotion.rollback import RollbackCause, rollback
+from evergreen.registry.under_watch import WatchedChampion, champion_under_watch
 from evergreen.spec import ModelSpec, Specs, metric_name
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.features import feature_query, views
@@ -46,7 +46,7 @@ SCHEMA = pa.schema([
 ])  # fmt: skip
 
 
-class Reason(str, Enum):
+class WatchReason(str, Enum):
     """What a look came to."""
 
     WORSE = "worse_than_previous"
@@ -57,7 +57,7 @@ class Reason(str, Enum):
 
 
 @dataclass(frozen=True)
-class Seen:
+class WatchLook:
     """One look: the metric of both champions on the same rows, and how sure the difference is.
 
     `problem` says why nothing can be told; empty where it can. `comparable` is False where one of the two is missing.
@@ -74,7 +74,7 @@ class Seen:
 def watch(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Decision | None:
     """Look at the newest promotion as of a time, once for each part of its watch period, and act on it.
 
-    The ledger gets a row for each look: `watched` where the watch goes on, `rolled_back`, or at the end `watch_ended`,
+    The ledger gets a row for each look: `champion_under_watch` where the watch goes on, `rolled_back`, or at the end `watch_ended`,
     which says whether it passed, too little was known, or nothing could be compared. With fewer rows than
     `watch.min_rows` there is no look and no row before the end. A watch that another change of champion ended gets its
     last row too, `superseded`.
@@ -95,10 +95,10 @@ def watch(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Decis
     """
     with connect() as conn:
         changes = ledger.champions(conn, model.name, as_of)
-        superseded.close(conn, model, changes, Reason.WORSE.value, run_id)
-        if changes and changes[0].reason == Reason.WORSE.value:
+        superseded.close(conn, model, changes, WatchReason.WORSE.value, run_id)
+        if changes and changes[0].reason == WatchReason.WORSE.value:
             return _again(conn, model, changes[0], as_of)
-        found = watched(model, changes)
+        found = champion_under_watch(model, changes)
         if found is None:
             return None
         champion = registry.champion(conn, model.name, repair=False, as_of=as_of)
@@ -111,18 +111,20 @@ def watch(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Decis
         problem = _incomparable(conn, model, found, champion, as_of)
         coverage = _coverage(conn, model, found, champion, as_of)
     seen = (
-        Seen(0, problem=problem, comparable=False) if problem else _look(specs, model, champion, found, as_of)
+        WatchLook(0, problem=problem, comparable=False)
+        if problem
+        else _look(specs, model, champion, found, as_of)
     )
     reason, seen = concluded(model, found, champion, seen, coverage, ended)
     if reason is None:
         return None
     evidence = _evidence(model, found, champion, seen, coverage, look, as_of)
-    if reason is Reason.WORSE:
+    if reason is WatchReason.WORSE:
         return _roll_back(specs, model, champion, found, as_of, run_id, key, evidence)
     decision = Decision(
         as_of=as_of,
         subject=ledger.model_subject(model.name),
-        kind=Kind.WATCH_ENDED if ended else Kind.WATCHED,
+        kind=DecisionKind.WATCH_ENDED if ended else DecisionKind.WATCHED,
         reason=reason.value,
         run_id=run_id,
         dedupe_key=key,
@@ -137,7 +139,7 @@ def _roll_back(
     specs: Specs,
     model: ModelSpec,
     champion: registry.Champion,
-    found: Watched,
+    found: WatchedChampion,
     as_of: datetime,
     run_id: str,
     key: str,
@@ -158,13 +160,15 @@ def _roll_back(
         "training_hash": found.promotion.evidence.get("training_hash"),
         "spec_hash": found.promotion.evidence.get("spec_hash"),
     }
-    finding = Finding(Reason.WORSE.value, found.promotion.id or 0, key, {**evidence, "blocked": blocked})
+    finding = RollbackCause(
+        WatchReason.WORSE.value, found.promotion.id or 0, key, {**evidence, "blocked": blocked}
+    )
     return rollback(
         specs, model, as_of, run_id, to_version=found.previous, reason=evidence["message"], finding=finding
     )
 
 
-def part(found: Watched, as_of: datetime) -> int:
+def part(found: WatchedChampion, as_of: datetime) -> int:
     """In which of the equal parts of the period a time lies, counted from 1; an earlier time counts to the first."""
     began = found.promotion.effective_from
     number = 1 + (as_of - began) * (LOOKS - 1) // (found.judged_until - began)
@@ -180,7 +184,7 @@ def _again(conn: Connection, model: ModelSpec, done: Decision, as_of: datetime) 
 
 
 def _incomparable(
-    conn: Connection, model: ModelSpec, found: Watched, champion: registry.Champion, as_of: datetime
+    conn: Connection, model: ModelSpec, found: WatchedChampion, champion: registry.Champion, as_of: datetime
 ) -> str:
     """Why there is nothing to compare with; empty where there is."""
     if found.previous is None:
@@ -200,7 +204,7 @@ def _incomparable(
 
 
 def _coverage(
-    conn: Connection, model: ModelSpec, found: Watched, champion: registry.Champion, as_of: datetime
+    conn: Connection, model: ModelSpec, found: WatchedChampion, champion: registry.Champion, as_of: datetime
 ) -> float:
     """The share of the rows that the champion scored in the watch period which the previous one predicted too."""
     return float(
@@ -219,15 +223,15 @@ def _coverage(
 
 
 def _look(
-    specs: Specs, model: ModelSpec, champion: registry.Champion, found: Watched, as_of: datetime
-) -> Seen:
+    specs: Specs, model: ModelSpec, champion: registry.Champion, found: WatchedChampion, as_of: datetime
+) -> WatchLook:
     return compared(model, _paired(specs, model, champion, found, as_of))
 
 
-def compared(model: ModelSpec, rows: pa.Table) -> Seen:
+def compared(model: ModelSpec, rows: pa.Table) -> WatchLook:
     """Compare both champions on the same rows (`SCHEMA`), with the doubt of one look; a pure function."""
     if rows.num_rows < model.watch.min_rows:
-        return Seen(
+        return WatchLook(
             rows.num_rows,
             problem=f"{rows.num_rows} rows have both predictions and a mature label, {model.watch.min_rows} are needed",
         )
@@ -237,17 +241,17 @@ def compared(model: ModelSpec, rows: pa.Table) -> Seen:
     try:
         mine, before = (metric_values.compute(model.task, y, p, model.cut).get(metric) for p in (new, old))
     except TerminalError as error:
-        return Seen(len(y), problem=str(error))
+        return WatchLook(len(y), problem=str(error))
     share = (1.0 - model.watch.confidence) / LOOKS
     how = paired_bootstrap.improvement(
         metric, times, y, new, old, confidence=1.0 - share, seed=model.training.seed, cut=model.cut
     )
     problem = "" if how.high is not None else "too few moments, or one class only: the rows give no interval"
-    return Seen(len(y), mine, before, how, problem)
+    return WatchLook(len(y), mine, before, how, problem)
 
 
 def _paired(
-    specs: Specs, model: ModelSpec, champion: registry.Champion, found: Watched, as_of: datetime
+    specs: Specs, model: ModelSpec, champion: registry.Champion, found: WatchedChampion, as_of: datetime
 ) -> pa.Table:
     """Rows that the champion has not learnt, with a mature label and both predictions, as known at a time."""
     query = sql.SQL(
@@ -279,20 +283,25 @@ def _predicted(view: str, version: str, start: datetime, as_of: datetime) -> sql
 
 
 def concluded(
-    model: ModelSpec, found: Watched, champion: registry.Champion, seen: Seen, coverage: float, ended: bool
-) -> tuple[Reason | None, Seen]:
+    model: ModelSpec,
+    found: WatchedChampion,
+    champion: registry.Champion,
+    seen: WatchLook,
+    coverage: float,
+    ended: bool,
+) -> tuple[WatchReason | None, WatchLook]:
     """What a look says (None: nothing yet); a shadow of too few rows cannot let a champion pass. A pure function."""
     reason = _reason(model, seen, ended)
-    if reason is not Reason.PASSED or coverage >= LEAST_COVERAGE:
+    if reason is not WatchReason.PASSED or coverage >= LEAST_COVERAGE:
         return reason, seen
     problem = (
         f"version {found.previous} has predicted {coverage:.0%} of the rows that version {champion.version} scored in the "
         f"watch period, {LEAST_COVERAGE:.0%} are needed; the log of score__{model.name} says why it stopped"
     )
-    return Reason.INCONCLUSIVE, replace(seen, problem=problem)
+    return WatchReason.INCONCLUSIVE, replace(seen, problem=problem)
 
 
-def _reason(model: ModelSpec, seen: Seen, ended: bool) -> Reason | None:
+def _reason(model: ModelSpec, seen: WatchLook, ended: bool) -> WatchReason | None:
     """What a look says; None where it says nothing yet.
 
     What seems worse by more than the margin, but not surely, goes on to be watched and has not passed at the end.
@@ -301,19 +310,19 @@ def _reason(model: ModelSpec, seen: Seen, ended: bool) -> Reason | None:
     if how is None or how.high is None or how.point is None:
         if not ended:
             return None
-        return Reason.INCONCLUSIVE if seen.comparable else Reason.CANNOT_COMPARE
+        return WatchReason.INCONCLUSIVE if seen.comparable else WatchReason.CANNOT_COMPARE
     if how.high < -model.watch.margin:
-        return Reason.WORSE
+        return WatchReason.WORSE
     if not ended:
-        return Reason.CONTINUES
-    return Reason.PASSED if how.point >= -model.watch.margin else Reason.INCONCLUSIVE
+        return WatchReason.CONTINUES
+    return WatchReason.PASSED if how.point >= -model.watch.margin else WatchReason.INCONCLUSIVE
 
 
 def _evidence(
     model: ModelSpec,
-    found: Watched,
+    found: WatchedChampion,
     champion: registry.Champion,
-    seen: Seen,
+    seen: WatchLook,
     coverage: float,
     look: int,
     as_of: datetime,
@@ -345,7 +354,7 @@ def _evidence(
     }
 
 
-def _message(model: ModelSpec, found: Watched, champion: registry.Champion, seen: Seen) -> str:
+def _message(model: ModelSpec, found: WatchedChampion, champion: registry.Champion, seen: WatchLook) -> str:
     how, watching = seen.improvement, model.watch
     if seen.problem or how is None or how.high is None or how.point is None:
         return seen.problem

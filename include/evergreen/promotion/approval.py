@@ -21,13 +21,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from evergreen import ledger, registry
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import NEEDS_A_PERSON, Kind, RulingReason
+from evergreen.ledger.reasons import NEEDS_A_PERSON, DecisionKind, RulingReason
 from evergreen.promotion.ruling import Ruling, check_version, named, rule, settled, write
 from evergreen.spec import ModelSpec, format_duration
-from evergreen.training.record.outcome import Outcome
+from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.warehouse.connection import Connection, connect
 
 # An answer of the last minute may be on its way for so long before the wait is ended without it.
@@ -46,11 +46,11 @@ class Answer:
 
 def waiting(conn: Connection, model: ModelSpec, version: str | None) -> Decision | None:
     """The row by which a version waits, whether or not that wait has ended; None if it never waited."""
-    rows = ledger.find(conn, ledger.model_subject(model.name), (Kind.AWAITING_APPROVAL,))
+    rows = ledger.find(conn, ledger.model_subject(model.name), (DecisionKind.AWAITING_APPROVAL,))
     return next((row for row in rows if row.version == version), None)
 
 
-def waiting_for(conn: Connection, model: ModelSpec, found: Outcome) -> Decision | None:
+def waiting_for(conn: Connection, model: ModelSpec, found: TrainingOutcome) -> Decision | None:
     """The row by which the challenger of a training waits, see `waiting`."""
     row = waiting(conn, model, found.version)
     return row if row is not None and row.evidence.get("mlflow_run") == found.mlflow_run else None
@@ -63,7 +63,13 @@ def until(waiting: Decision) -> datetime:
 
 
 def wait(
-    conn: Connection, model: ModelSpec, found: Outcome, ruling: Ruling, run_id: str, *, more: dict[str, Any]
+    conn: Connection,
+    model: ModelSpec,
+    found: TrainingOutcome,
+    ruling: Ruling,
+    run_id: str,
+    *,
+    more: dict[str, Any],
 ) -> Decision:
     """Let a challenger wait, and owe the e-mail that asks for the answer. The caller holds the model's lock."""
     decision = ledger.append(
@@ -71,7 +77,7 @@ def wait(
         Decision(
             as_of=found.as_of,
             subject=ledger.model_subject(model.name),
-            kind=Kind.AWAITING_APPROVAL,
+            kind=DecisionKind.AWAITING_APPROVAL,
             reason=ruling.reason.value,
             run_id=run_id,
             dedupe_key=f"await:{model.name}:run:{found.mlflow_run}",
@@ -91,7 +97,7 @@ def wait(
     return decision
 
 
-def newer_than(conn: Connection, model: ModelSpec, found: Outcome) -> Decision | None:
+def newer_than(conn: Connection, model: ModelSpec, found: TrainingOutcome) -> Decision | None:
     """A challenger of newer data that waits already; None if there is none."""
     elder = ledger.awaiting_approval(conn, model.name)
     return elder if elder is not None and elder.as_of > found.as_of else None
@@ -103,7 +109,7 @@ def superseded(ruling: Ruling, by: str | None) -> Ruling:
     return replace(ruling, passed=False, reason=RulingReason.SUPERSEDED, message=message, answers=False)
 
 
-def supersede(conn: Connection, model: ModelSpec, found: Outcome, run_id: str) -> Outcome:
+def supersede(conn: Connection, model: ModelSpec, found: TrainingOutcome, run_id: str) -> TrainingOutcome:
     """End the wait of an earlier challenger in favour of one that has passed now.
 
     The caller holds the model's lock.
@@ -142,7 +148,7 @@ def conclude(model: ModelSpec, version: str, answer: Answer, run_id: str) -> Dec
     if asked is None:
         raise TerminalError(
             f"{model.name}: version {version} does not wait for approval; see the ledger for what was decided",
-            Reason.REGISTRY_MISMATCH,
+            ErrorReason.REGISTRY_MISMATCH,
         )
     found = outcome(asked)
     with connect() as conn:
@@ -157,7 +163,7 @@ def conclude(model: ModelSpec, version: str, answer: Answer, run_id: str) -> Dec
         decision = settled(conn, model, found) or _end(
             conn, model, asked, found, answer, in_time, registered, run_id
         )
-    if decision.kind is Kind.PROMOTED:
+    if decision.kind is DecisionKind.PROMOTED:
         with connect() as conn:
             registry.champion(conn, model.name)
     return decision
@@ -183,7 +189,7 @@ def expire(model: ModelSpec, now: datetime, run_id: str) -> Decision | None:
 
 def asking(conn: Connection, waiting: Decision) -> Decision | None:
     """The row of the run that asks about a challenger; None if none does yet."""
-    rows = ledger.find(conn, waiting.subject, (Kind.APPROVAL_ASKED,))
+    rows = ledger.find(conn, waiting.subject, (DecisionKind.APPROVAL_ASKED,))
     return next((row for row in rows if row.version == waiting.version), None)
 
 
@@ -204,7 +210,7 @@ def ask(conn: Connection, waiting: Decision, run_id: str, instead_of: Decision |
         Decision(
             as_of=waiting.as_of,
             subject=waiting.subject,
-            kind=Kind.APPROVAL_ASKED,
+            kind=DecisionKind.APPROVAL_ASKED,
             reason=waiting.reason,
             run_id=run_id,
             dedupe_key=f"asked:{waiting.id}:{instead_of.id if instead_of else 'first'}",
@@ -215,17 +221,19 @@ def ask(conn: Connection, waiting: Decision, run_id: str, instead_of: Decision |
     return taken.run_id == run_id
 
 
-def outcome(waiting: Decision) -> Outcome:
+def outcome(waiting: Decision) -> TrainingOutcome:
     """The outcome of the training whose challenger waits, as its row keeps it."""
     kept = waiting.evidence
-    return Outcome.from_dict({f.name: kept[f.name] for f in fields(Outcome) if f.name in kept})
+    return TrainingOutcome.from_dict(
+        {f.name: kept[f.name] for f in fields(TrainingOutcome) if f.name in kept}
+    )
 
 
 def _end(
     conn: Connection,
     model: ModelSpec,
     asked: Decision,
-    found: Outcome,
+    found: TrainingOutcome,
     answer: Answer,
     in_time: bool,
     registered: datetime | None,

@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import Any
 
 from evergreen import ledger
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.registry.champions import champion, succession
 from evergreen.registry.models import LoadedModel, load, probe
 from evergreen.spec import ModelSpec, Specs
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Finding:
+class RollbackCause:
     """Why a rollback is done without a person.
 
     Attributes:
@@ -53,7 +53,7 @@ def rollback(
     to_version: str | None = None,
     reason: str,
     dry_run: bool = False,
-    finding: Finding | None = None,
+    finding: RollbackCause | None = None,
 ) -> Decision:
     """Make an earlier champion the champion again, after it was loaded and gave its own predictions again.
 
@@ -91,7 +91,7 @@ def rollback(
                 raise TransientError(
                     f"{model.name}: the champion changed while it was compared with the one before, it is version {present} "
                     "now; try again, it is compared with that one then",
-                    Reason.BUSY,
+                    ErrorReason.BUSY,
                 )
             target = _target(model, changes, to_version)
             loaded = load(model, target)
@@ -100,7 +100,7 @@ def rollback(
             decision = Decision(
                 as_of=as_of,
                 subject=ledger.model_subject(model.name),
-                kind=Kind.ROLLED_BACK,
+                kind=DecisionKind.ROLLED_BACK,
                 reason=finding.code if finding else "manual",
                 run_id=run_id,
                 dedupe_key=key,
@@ -153,7 +153,7 @@ def _require_readable(specs: Specs, model: ModelSpec, loaded: LoadedModel, as_of
         raise TerminalError(
             f"{seen.name}: version {version} needs the features {', '.join(lacks)} ({told}), so it could score nothing. Put them "
             f"back into models/{seen.name}.sql first, or name another version",
-            Reason.REGISTRY_MISMATCH,
+            ErrorReason.REGISTRY_MISMATCH,
         )
 
 
@@ -165,12 +165,12 @@ def _target(model: ModelSpec, changes: list[Decision], to_version: str | None) -
             raise TerminalError(
                 f"{model.name}: version {to_version} was never champion; these were: "
                 f"{', '.join(sorted((v for v in once if v), key=_number)) or 'none'}",
-                Reason.NO_PREVIOUS_CHAMPION,
+                ErrorReason.NO_PREVIOUS_CHAMPION,
             )
         if line and line[-1] == to_version:
             raise TerminalError(
                 f"{model.name}: version {to_version} is champion now; nothing to return from",
-                Reason.NO_PREVIOUS_CHAMPION,
+                ErrorReason.NO_PREVIOUS_CHAMPION,
             )
         return to_version
     if len(line) < 2:
@@ -178,7 +178,7 @@ def _target(model: ModelSpec, changes: list[Decision], to_version: str | None) -
             f"{model.name}: no champion before {'version ' + line[-1] if line else 'the first one'}; name a version that was champion "
             f"once, or run train__{model.name}: a challenger that passes the gate takes its place, and where this one cannot be "
             f"evaluated any more, one that a person approves in promote__{model.name}",
-            Reason.NO_PREVIOUS_CHAMPION,
+            ErrorReason.NO_PREVIOUS_CHAMPION,
         )
     return line[-2]
 

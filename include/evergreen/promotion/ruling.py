@@ -9,15 +9,15 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from evergreen import ledger, registry
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import ChallengerReason, Kind, RulingReason
+from evergreen.ledger.reasons import ChallengerReason, DecisionKind, RulingReason
 from evergreen.registry import identity
 from evergreen.registry.client import client, guarded
 from evergreen.spec import ModelSpec
 from evergreen.training.gate.gate import BOTH_BEATEN
-from evergreen.training.record.outcome import Outcome, worse_than_naive
+from evergreen.training.record.outcome import TrainingOutcome, worse_than_naive
 from evergreen.training.record.tracking import KEY_TAG, run_key
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -41,7 +41,7 @@ class Ruling:
     answers: bool = True
 
 
-def settled(conn: Connection, model: ModelSpec, found: Outcome) -> Decision | None:
+def settled(conn: Connection, model: ModelSpec, found: TrainingOutcome) -> Decision | None:
     """The decision that stands for the challenger of a training; None while there is none.
 
     It is found by the MLflow run. A decision of an earlier release is named by the number of the version, which another
@@ -54,7 +54,7 @@ def settled(conn: Connection, model: ModelSpec, found: Outcome) -> Decision | No
     return None
 
 
-def rule(conn: Connection, model: ModelSpec, found: Outcome) -> Ruling:
+def rule(conn: Connection, model: ModelSpec, found: TrainingOutcome) -> Ruling:
     """Hold the gate's verdict against what happened since: another champion, or a rollback that blocks the challenger.
 
     Args:
@@ -83,7 +83,7 @@ def rule(conn: Connection, model: ModelSpec, found: Outcome) -> Ruling:
 def write(
     conn: Connection,
     model: ModelSpec,
-    found: Outcome,
+    found: TrainingOutcome,
     ruling: Ruling,
     run_id: str,
     *,
@@ -109,7 +109,7 @@ def write(
         Decision(
             as_of=found.as_of,
             subject=ledger.model_subject(model.name),
-            kind=Kind.PROMOTED if ruling.passed else Kind.REJECTED,
+            kind=DecisionKind.PROMOTED if ruling.passed else DecisionKind.REJECTED,
             reason=ruling.reason.value,
             run_id=run_id,
             dedupe_key=_key(model, found),
@@ -135,7 +135,7 @@ def write(
     return decision
 
 
-def evidence(found: Outcome, ruling: Ruling) -> dict[str, Any]:
+def evidence(found: TrainingOutcome, ruling: Ruling) -> dict[str, Any]:
     """What the ledger keeps of a training that was ruled on."""
     return {
         "message": ruling.message,
@@ -167,7 +167,7 @@ def evidence(found: Outcome, ruling: Ruling) -> dict[str, Any]:
     }
 
 
-def _both_beaten(found: Outcome) -> dict[str, Any]:
+def _both_beaten(found: TrainingOutcome) -> dict[str, Any]:
     """Evidence of a challenger that is promoted although the naive baseline beats it; empty where it does not."""
     told = next((c.sentence for c in found.verdict.checks if c.check == BOTH_BEATEN), "")
     return {"champion_below_baseline": told} if told else {}
@@ -181,7 +181,7 @@ def below_baseline(
     return {"champion_below_baseline": told.removeprefix("; ")} if told else {}
 
 
-def _in_force(conn: Connection, found: Outcome, registered: datetime) -> dict[str, str]:
+def _in_force(conn: Connection, found: TrainingOutcome, registered: datetime) -> dict[str, str]:
     """From when on a promotion of now is in force, where that is later than its training.
 
     As-of time went on while it waited, for a person or for a failed task to be cleared, as long as the clock did.
@@ -190,7 +190,7 @@ def _in_force(conn: Connection, found: Outcome, registered: datetime) -> dict[st
     return {"effective_from": (found.as_of + waited).isoformat()} if waited >= AT_ONCE else {}
 
 
-def check_version(model: ModelSpec, found: Outcome) -> datetime:
+def check_version(model: ModelSpec, found: TrainingOutcome) -> datetime:
     """See that MLflow's version is this training's, made of the snapshot that the gate judged on.
 
     Returns:
@@ -206,14 +206,14 @@ def check_version(model: ModelSpec, found: Outcome) -> datetime:
         raise TerminalError(
             f"{model.name}: version {found.version} in MLflow is of run {registered.run_id}, the training's run is "
             f"{found.mlflow_run}; another MLflow server, or a restored one? Train again",
-            Reason.REGISTRY_MISMATCH,
+            ErrorReason.REGISTRY_MISMATCH,
         )
     tagged = registered.tags.get(identity.IDENTITY_TAG, "")
     if tagged != found.digest:
         raise TerminalError(
             f"{model.name}: version {found.version} in MLflow has the digest {tagged[:16] or 'none'}, the training's files have "
             f"{found.digest[:16] or 'none'}; its tags were changed since, and nothing is promoted. Train again",
-            Reason.REGISTRY_MISMATCH,
+            ErrorReason.REGISTRY_MISMATCH,
         )
     with guarded(f"read run {found.mlflow_run} of {model.name}"):
         logged = client().get_run(found.mlflow_run).data.tags.get(FINGERPRINT_TAG)
@@ -222,14 +222,14 @@ def check_version(model: ModelSpec, found: Outcome) -> datetime:
             f"{model.name}: version {found.version} was judged on snapshot {found.fingerprint[:16]}, its run in MLflow says "
             f"{str(logged)[:16]}, the version {str(registered.tags.get(FINGERPRINT_TAG))[:16]}; nothing is promoted. Train "
             "again",
-            Reason.REGISTRY_MISMATCH,
+            ErrorReason.REGISTRY_MISMATCH,
         )
     return datetime.fromtimestamp(registered.creation_timestamp / 1000, timezone.utc)
 
 
-def blocked_by(conn: Connection, model: ModelSpec, found: Outcome) -> Decision | None:
+def blocked_by(conn: Connection, model: ModelSpec, found: TrainingOutcome) -> Decision | None:
     """The rollback that forbids a promotion, see `blocking_of`."""
-    taken_back = ledger.find(conn, ledger.model_subject(model.name), (Kind.ROLLED_BACK,))
+    taken_back = ledger.find(conn, ledger.model_subject(model.name), (DecisionKind.ROLLED_BACK,))
     return blocking_of(taken_back, found.version, found.fingerprint, found.training_hash, found.spec_hash)
 
 
@@ -258,7 +258,7 @@ def named(version: str | None) -> str:
     return f"version {version}" if version else "none"
 
 
-def _key(model: ModelSpec, found: Outcome) -> str:
+def _key(model: ModelSpec, found: TrainingOutcome) -> str:
     return f"settle:{model.name}:run:{found.mlflow_run}"
 
 
@@ -275,7 +275,7 @@ def told_with(conn: Connection, requests: Sequence[int]) -> str:
 
 def _incident(
     model: ModelSpec,
-    found: Outcome,
+    found: TrainingOutcome,
     decision: Decision,
     ruling: Ruling,
     waited: Decision | None,

@@ -8,18 +8,18 @@ from typing import Any
 
 from evergreen import ledger, registry
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import NEEDS_A_PERSON, Kind
+from evergreen.ledger.reasons import NEEDS_A_PERSON, DecisionKind
 from evergreen.promotion import approval
 from evergreen.promotion.ruling import check_version, rule, settled, write
 from evergreen.spec import ModelSpec, Specs
-from evergreen.training.record.outcome import Outcome
+from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.warehouse.connection import Connection, connect
 
 
 def settle(
     specs: Specs,
     model: ModelSpec,
-    outcome: Outcome | Mapping[str, Any],
+    outcome: TrainingOutcome | Mapping[str, Any],
     run_id: str,
     *,
     because: str = "",
@@ -52,7 +52,7 @@ def settle(
         TransientError: warehouse or MLflow do not answer. If the decision was already written, it stands.
         ValueError: the outcome of a dry run or of another model.
     """
-    found = outcome if isinstance(outcome, Outcome) else Outcome.from_dict(dict(outcome))
+    found = outcome if isinstance(outcome, TrainingOutcome) else TrainingOutcome.from_dict(dict(outcome))
     if found.dry_run or found.version is None:
         raise ValueError(f"{model.name}: a dry run decides nothing; settle is not called for it")
     if found.model != model.name:
@@ -62,14 +62,19 @@ def settle(
         ledger.lock(conn, model.name)
         standing = settled(conn, model, found) or approval.waiting_for(conn, model, found)
         decision = standing or _decide(conn, model, found, registered, run_id, because)
-    if decision.kind is Kind.PROMOTED:
+    if decision.kind is DecisionKind.PROMOTED:
         with connect() as conn:
             registry.champion(conn, model.name)
     return decision
 
 
 def _decide(
-    conn: Connection, model: ModelSpec, found: Outcome, registered: datetime, run_id: str, because: str
+    conn: Connection,
+    model: ModelSpec,
+    found: TrainingOutcome,
+    registered: datetime,
+    run_id: str,
+    because: str,
 ) -> Decision:
     ruling = rule(conn, model, found)
     more = {"asked_because": because} if because else {}

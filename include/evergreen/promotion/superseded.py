@@ -13,8 +13,8 @@ from itertools import pairwise
 
 from evergreen import ledger
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
-from evergreen.registry.under_watch import watched
+from evergreen.ledger.reasons import DecisionKind
+from evergreen.registry.under_watch import champion_under_watch
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import Connection
 
@@ -44,7 +44,7 @@ def close(
     Returns:
         The rows, newest first.
     """
-    ends = ledger.find(conn, ledger.model_subject(model.name), (Kind.WATCH_ENDED,))
+    ends = ledger.find(conn, ledger.model_subject(model.name), (DecisionKind.WATCH_ENDED,))
     ended = {(d.evidence.get("watch") or {}).get("promotion") for d in ends}
     return [ledger.append(conn, row) for row in rows(model, changes, ended, own_rollback, run_id)]
 
@@ -66,7 +66,7 @@ def rows(
     for number, (by, promotion) in enumerate(pairwise(changes)):
         if promotion.id in ended:
             break
-        found = watched(model, changes[number + 1 :])
+        found = champion_under_watch(model, changes[number + 1 :])
         if (
             found is None
             or found.previous is None
@@ -79,11 +79,11 @@ def rows(
 
 
 def _row(model: ModelSpec, promotion: Decision, by: Decision, until: datetime, run_id: str) -> Decision:
-    how = "was promoted" if by.kind is Kind.PROMOTED else "was brought back by hand"
+    how = "was promoted" if by.kind is DecisionKind.PROMOTED else "was brought back by hand"
     return Decision(
         as_of=by.as_of,
         subject=ledger.model_subject(model.name),
-        kind=Kind.WATCH_ENDED,
+        kind=DecisionKind.WATCH_ENDED,
         reason=SUPERSEDED,
         run_id=run_id,
         dedupe_key=f"watch:{model.name}:{promotion.id}:{SUPERSEDED}",

@@ -45,14 +45,14 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Family:
+class StatisticsFamily:
     """What all statistics of a reference have in common.
 
     Attributes:
         sizes: rows of the resampled windows, ascending.
         smallest: for each size the smallest weighted p-value of each resample, ascending.
         window_rows: usual number of rows of a past window's sample.
-        basis: see `past.PastWindows`.
+        basis: see `past_windows.PastWindows`.
     """
 
     sizes: tuple[int, ...]
@@ -80,7 +80,7 @@ def weights_of(columns: Mapping[str, ColumnProfile]) -> dict[str, float]:
 
 
 def limits(
-    columns: Mapping[str, ColumnProfile], family: Family, drift: Drift, rows: int
+    columns: Mapping[str, ColumnProfile], family: StatisticsFamily, drift: Drift, rows: int
 ) -> dict[tuple[str, str], float]:
     """The limit of each statistic of each column for a window of so many measured rows.
 
@@ -135,7 +135,11 @@ def p_values(values: Floats, weight: float) -> Floats:
 
 
 def _chance(
-    asked: Sequence[tuple[ColumnProfile, str]], weight: Floats, family: Family, rate: float, rows: float
+    asked: Sequence[tuple[ColumnProfile, str]],
+    weight: Floats,
+    family: StatisticsFamily,
+    rate: float,
+    rows: float,
 ) -> Floats:
     """The limits by chance alone at a number of rows: between the sizes on a straight line of the logarithms."""
     at = np.empty((len(family.sizes), len(asked)))
@@ -160,7 +164,7 @@ def _past(
     asked: Sequence[tuple[ColumnProfile, str]],
     weight: Floats,
     judged: npt.NDArray[np.bool_],
-    family: Family,
+    family: StatisticsFamily,
     rate: float,
 ) -> Floats:
     """The limits that the past windows set, at their number of rows; 0 for a statistic without two of them."""

@@ -24,10 +24,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.metrics.metric_values import compute
 from evergreen.reference import past_windows
-from evergreen.reference.limits import Family, p_values, weights
+from evergreen.reference.limits import StatisticsFamily, p_values, weights
 from evergreen.reference.movement import Movement, Outside, learn
 from evergreen.reference.noise import RESAMPLES, Resamples
 from evergreen.reference.profile import ColumnProfile, as_numbers, describe
@@ -77,7 +77,7 @@ class Reference:
     window_s: float
     windows: int
     basis: str
-    family: Family
+    family: StatisticsFamily
     holdout_metrics: Mapping[str, float]
     movement: Movement
     rhythm: Rhythm
@@ -321,20 +321,20 @@ def build(
     if absent:
         raise TerminalError(
             f"{model.name}: the reference needs the columns {', '.join(absent)}; give the snapshot with predictions",
-            Reason.BAD_QUERY,
+            ErrorReason.BAD_QUERY,
         )
     frame = InMemory.of(rows) if isinstance(rows, pa.Table) else rows
     times, hashes = frame.times, frame.hashes
     if not len(times):
         raise TerminalError(
-            f"{model.name}: 0 rows for the reference, at least 1 is needed; land data", Reason.NO_ROWS
+            f"{model.name}: 0 rows for the reference, at least 1 is needed; land data", ErrorReason.NO_ROWS
         )
     metric = holdout_metrics.get(model.performance_metric)
     if metric is None or not math.isfinite(metric):
         raise TerminalError(
             f"{model.name}: the holdout has {model.performance_metric} {metric}, so served errors could not be judged; "
             f"evaluate the challenger on {model.performance_metric}, or watch another metric",
-            Reason.BAD_METRIC,
+            ErrorReason.BAD_METRIC,
         )
     monitoring = model.monitoring
     past = past_windows.split(times, monitoring, model.training.seed)
@@ -374,7 +374,7 @@ def build(
         window_s=monitoring.window.total_seconds(),
         windows=len(past.rows),
         basis=past.basis,
-        family=Family(
+        family=StatisticsFamily(
             sizes=resamples.sizes,
             smallest=tuple(tuple(float(f"{p:.4g}") for p in np.sort(found)) for found in smallest),
             window_rows=window_rows,
@@ -463,9 +463,11 @@ def _kept(file: Path, count: int, columns: Sequence[ColumnProfile]) -> pa.Table:
     return sample
 
 
-def _family(told: dict[str, Any]) -> Family:
+def _family(told: dict[str, Any]) -> StatisticsFamily:
     smallest = tuple(tuple(map(float, found)) for found in told["smallest"])
-    return Family(tuple(map(int, told["sizes"])), smallest, float(told["window_rows"]), str(told["basis"]))
+    return StatisticsFamily(
+        tuple(map(int, told["sizes"])), smallest, float(told["window_rows"]), str(told["basis"])
+    )
 
 
 def _moment(micros: np.int64) -> datetime:
@@ -476,5 +478,5 @@ def _unusable(what: str) -> TerminalError:
     return TerminalError(
         f"the champion's reference is not usable: {what}; no window can be judged without it. "
         "Train the model again, or roll back to a version whose reference is whole",
-        Reason.REGISTRY_MISMATCH,
+        ErrorReason.REGISTRY_MISMATCH,
     )

@@ -17,7 +17,7 @@ import mlflow.artifacts
 from mlflow.entities import Run
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.registry import identity
 from evergreen.registry.client import WAY_ON, client, guarded
 from evergreen.warehouse.connection import connect
@@ -122,7 +122,7 @@ def fetched(key: str, uri: str) -> Path:
         if not any(p.is_file() for p in part.rglob("*")):
             raise TerminalError(
                 f"{uri} is empty in MLflow. {WAY_ON}",
-                Reason.REGISTRY_MISMATCH,
+                ErrorReason.REGISTRY_MISMATCH,
             )
         try:
             part.rename(target)

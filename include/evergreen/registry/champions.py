@@ -14,9 +14,9 @@ from datetime import datetime
 from mlflow.exceptions import MlflowException
 
 from evergreen import ledger
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.registry.aliases import move_alias
 from evergreen.registry.client import MISSING, client, guarded
 from evergreen.warehouse.connection import Connection
@@ -38,7 +38,7 @@ class Champion:
     trained_until: datetime
     decision_id: int
     decided_at: datetime
-    kind: Kind
+    kind: DecisionKind
     reason: str
     holdout: Mapping[str, float] = field(default_factory=dict)
 
@@ -88,7 +88,7 @@ def succession(changes: list[Decision]) -> list[str]:
     line: list[str] = []
     for change in reversed(changes):
         version = change.version or ""
-        if change.kind is Kind.ROLLED_BACK and version in line:
+        if change.kind is DecisionKind.ROLLED_BACK and version in line:
             del line[len(line) - line[::-1].index(version) :]
         elif not line or line[-1] != version:
             line.append(version)
@@ -106,12 +106,12 @@ def champion_of(model_name: str, change: Decision, changes: list[Decision]) -> C
     Raises:
         TerminalError: no decision ever promoted that version.
     """
-    made = next((c for c in changes if c.version == change.version and c.kind is Kind.PROMOTED), None)
+    made = next((c for c in changes if c.version == change.version and c.kind is DecisionKind.PROMOTED), None)
     if change.version is None or made is None or change.id is None or change.decided_at is None:
         raise TerminalError(
             f"{model_name}: decision {change.id} of the ledger makes version {change.version} champion, but no decision "
             "ever promoted that version; look at the ledger, then roll back to a version by its number",
-            Reason.REGISTRY_MISMATCH,
+            ErrorReason.REGISTRY_MISMATCH,
         )
     run_id = made.evidence.get("mlflow_run") or _run_of(model_name, change.version)
     until = made.evidence.get("trained_until")

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.warehouse.storage.full_disk import full, is_full
 
 MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
@@ -65,13 +65,13 @@ def guarded(doing: str) -> Iterator[None]:
         if error.error_code in MISSING or ("alias" in str(error) and "not found" in str(error)):
             raise TerminalError(
                 f"cannot {doing}: MLflow has no such thing ({_line(error)}). {WAY_ON}",
-                Reason.REGISTRY_MISMATCH,
+                ErrorReason.REGISTRY_MISMATCH,
             ) from error
         if error.error_code in REFUSED:
             raise TerminalError(
                 f"cannot {doing}: MLflow refuses it ({error.error_code}: {_line(error)}); mend the access or the "
                 "request, trying again does not help",
-                Reason.REGISTRY_MISMATCH,
+                ErrorReason.REGISTRY_MISMATCH,
             ) from error
         raise (_full(doing, error) if is_full(error) else _lost(doing, error)) from error
     except (requests.exceptions.RequestException, sqlalchemy.exc.OperationalError, OSError) as error:
@@ -87,7 +87,7 @@ def _lost(doing: str, error: Exception) -> TransientError:
     return TransientError(
         f"cannot {doing}: MLflow does not answer ({_line(error)}); nothing was decided. Start it (`make up` for the embedded stack) "
         "and try again; `make status` shows what is up",
-        Reason.UNREACHABLE,
+        ErrorReason.UNREACHABLE,
     )
 
 

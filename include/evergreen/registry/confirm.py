@@ -12,7 +12,7 @@ from datetime import datetime
 from evergreen import ledger
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.registry.aliases import aliases, move_alias
 from evergreen.registry.champions import succession
 from evergreen.spec import ModelSpec
@@ -77,7 +77,7 @@ def _told(
         Decision(
             as_of=as_of,
             subject=ledger.model_subject(model.name),
-            kind=Kind.ALIAS_REPAIRED,
+            kind=DecisionKind.ALIAS_REPAIRED,
             reason="alias_moved" if found else "alias_removed",
             run_id=run_id,
             dedupe_key=f"alias:{model.name}:{change.id}:{found}:{run_id}",

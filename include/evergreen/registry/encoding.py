@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import ModelSpec
 
 _REFUSED = re.compile(r"[\[\]<]")
@@ -134,7 +134,7 @@ def encode(encoding: Encoding, table: pa.Table) -> Encoded:
         raise TerminalError(
             f"the model needs the features {', '.join(missing)}, which the feature query does not return now; keep them "
             "in the spec and the SQL until a model without them is champion",
-            Reason.REGISTRY_MISMATCH,
+            ErrorReason.REGISTRY_MISMATCH,
         )
     matrix = np.empty((table.num_rows, len(encoding.features)), dtype=np.float32, order="C")
     infinite, unseen = {}, {}

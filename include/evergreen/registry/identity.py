@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evergreen import ledger
-from evergreen.errors import Reason, TerminalError
-from evergreen.ledger.reasons import Kind
+from evergreen.errors import ErrorReason, TerminalError
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.registry.client import WAY_ON
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -24,7 +24,7 @@ from evergreen.warehouse.connection import Connection, fetch
 FILES_TAG = "evergreen.files"
 IDENTITY_TAG = "evergreen.digest"
 # The decisions on a version that keep its run and digest.
-DECIDED = (Kind.PROMOTED, Kind.REJECTED, Kind.AWAITING_APPROVAL)
+DECIDED = (DecisionKind.PROMOTED, DecisionKind.REJECTED, DecisionKind.AWAITING_APPROVAL)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def expected(what: str, tags: Mapping[str, str], ledgers: Identity | None) -> di
             raise TerminalError(
                 f"{what}: the sums of its files in MLflow have the digest {found[:16]}, {who} keeps {wanted[:16]}: the tags were "
                 f"changed after registration. {WAY_ON}",
-                Reason.REGISTRY_MISMATCH,
+                ErrorReason.REGISTRY_MISMATCH,
             )
     return files
 
@@ -137,7 +137,7 @@ def changed(what: str, name: str, found: str, registered: str | None, folder: Pa
     return TerminalError(
         f"{what}: {name} has SHA-256 {found[:16]}, registered was {str(registered)[:16]}; the file was changed or damaged after "
         f"training. Delete {folder} in case only the copy on this machine is damaged. {WAY_ON}",
-        Reason.REGISTRY_MISMATCH,
+        ErrorReason.REGISTRY_MISMATCH,
     )
 
 
@@ -152,5 +152,5 @@ def require_run(model_name: str, version: str, run_id: str, ledgers: Identity | 
             f"{model_name}: version {version} in MLflow is of run {run_id}, the version {version} that the ledger decided on was of "
             f"run {ledgers.run_id}: another MLflow server, a restored database, or a registered model that was deleted. "
             f"This one was never judged and is not used. {WAY_ON}",
-            Reason.REGISTRY_MISMATCH,
+            ErrorReason.REGISTRY_MISMATCH,
         )

@@ -11,7 +11,7 @@ from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import Connection
 
 
-def reign_of(conn: Connection, model: ModelSpec, champion: Champion, as_of: datetime) -> datetime:
+def in_office_since(conn: Connection, model: ModelSpec, champion: Champion, as_of: datetime) -> datetime:
     """When its reign began, see `begun`; decisions as of a time after `as_of` do not count, `champion` is of that time."""
     return begun(champion, ledger.champions(conn, model.name, as_of)[0])
 

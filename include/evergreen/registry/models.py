@@ -15,7 +15,7 @@ import xgboost as xgb
 import yaml
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.registry import identity
 from evergreen.registry.artifacts import fetched, kept
 from evergreen.registry.client import WAY_ON, client, guarded
@@ -142,7 +142,7 @@ def trained_as(model: ModelSpec, run_id: str) -> dict[str, Any]:
         raise TerminalError(
             f"{model.name}: {SPEC_FILE} of MLflow run {run_id} cannot be read ({type(error).__name__}); it is damaged. "
             f"{WAY_ON}",
-            Reason.REGISTRY_MISMATCH,
+            ErrorReason.REGISTRY_MISMATCH,
         ) from error
 
 
@@ -153,7 +153,7 @@ def _encoding(what: str, path: Path) -> Encoding:
         raise TerminalError(
             f"{what}: {ENCODING_FILE} cannot be read ({type(error).__name__}: {error}); it is damaged. Delete {path.parent.parent} "
             f"in case only the copy on this machine is. {WAY_ON}",
-            Reason.REGISTRY_MISMATCH,
+            ErrorReason.REGISTRY_MISMATCH,
         ) from error
 
 
@@ -171,7 +171,7 @@ def probe(loaded: LoadedModel) -> dict[str, float]:
     if not path.is_file():
         raise TerminalError(
             f"version {loaded.version} has no {PROBE_FILE} in MLflow, so it cannot be tried; choose another version",
-            Reason.REGISTRY_MISMATCH,
+            ErrorReason.REGISTRY_MISMATCH,
         )
     rows = pq.read_table(path)
     expected, found = rows["_prediction"].to_numpy(), loaded.predict(rows)
@@ -179,13 +179,13 @@ def probe(loaded: LoadedModel) -> dict[str, float]:
         raise TerminalError(
             f"version {loaded.version} gives {int((~np.isfinite(found)).sum())} predictions that are not finite for "
             f"{rows.num_rows} probe rows; choose another version",
-            Reason.PROBE_FAILED,
+            ErrorReason.PROBE_FAILED,
         )
     difference = float(np.abs(found - expected).max() / max(1.0, float(np.abs(expected).max())))
     if not difference <= TOLERANCE:
         raise TerminalError(
             f"version {loaded.version} predicts otherwise than when it was trained: largest relative difference "
             f"{difference:.2g}, limit {TOLERANCE:g}; another version of XGBoost? Choose another version or train again",
-            Reason.PROBE_FAILED,
+            ErrorReason.PROBE_FAILED,
         )
     return {"rows": rows.num_rows, "largest_difference": difference}

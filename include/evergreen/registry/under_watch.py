@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import NEEDS_A_PERSON, Kind
+from evergreen.ledger.reasons import NEEDS_A_PERSON, DecisionKind
 from evergreen.registry.champions import succession
 from evergreen.spec import ModelSpec
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchedChampion:
     """A promotion under watch.
 
     Attributes:
@@ -44,7 +44,7 @@ class Watched:
         return f"there was no champion before version {version}"
 
 
-def watched(model: ModelSpec, changes: Sequence[Decision]) -> Watched | None:
+def champion_under_watch(model: ModelSpec, changes: Sequence[Decision]) -> WatchedChampion | None:
     """The watch that the newest change of champion began; None where it began none, or the spec asks for none.
 
     Whether it is over is for the caller to say, who knows the as-of time.
@@ -54,7 +54,7 @@ def watched(model: ModelSpec, changes: Sequence[Decision]) -> Watched | None:
         changes: `ledger.champions` as of a time, newest first.
     """
     period = model.watch.period
-    if not period or not changes or changes[0].kind is not Kind.PROMOTED:
+    if not period or not changes or changes[0].kind is not DecisionKind.PROMOTED:
         return None
     line = succession(list(changes))
     previous = line[-2] if len(line) > 1 else None
@@ -62,4 +62,4 @@ def watched(model: ModelSpec, changes: Sequence[Decision]) -> Watched | None:
         previous = None
     # Windows and feeds that come once a window would else be over before a row was predicted twice.
     until = changes[0].effective_from + max(period, model.monitoring.window)
-    return Watched(changes[0], previous, until, until + model.label.delay)
+    return WatchedChampion(changes[0], previous, until, until + model.label.delay)

@@ -28,7 +28,7 @@ ERROR_FILE = "error.json"
 PARAMS_FILE = "params.json"
 
 
-class Folder:
+class PolicyFolder:
     """One policy's folder."""
 
     def __init__(self, path: Path) -> None:

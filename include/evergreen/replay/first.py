@@ -6,13 +6,13 @@ import tempfile
 from datetime import datetime
 from pathlib import Path
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.reference import calendar
 from evergreen.spec import ModelSpec, Specs
 from evergreen.training.data.split import read, split
 from evergreen.warehouse.features import snapshot
 
-TOO_EARLY = (Reason.NO_ROWS, Reason.TOO_FEW_ROWS, Reason.ONE_CLASS)
+TOO_EARLY = (ErrorReason.NO_ROWS, ErrorReason.TOO_FEW_ROWS, ErrorReason.ONE_CLASS)
 
 
 def require(specs: Specs, model: ModelSpec, begin: datetime, end: datetime) -> None:

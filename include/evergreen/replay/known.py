@@ -11,13 +11,13 @@ import pyarrow as pa
 from psycopg2 import sql
 
 from evergreen.monitoring.windows import measure, reads
-from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.reference.calendar import Window
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.features import arrow, feature_query, views
 
 
-class Known:
+class KnownRows:
     """The rows of a model as of one moment; a window is read once.
 
     Of a window at most `monitoring.sample_rows` rows are read: those that the watch would measure.
@@ -48,7 +48,7 @@ class Known:
             self._read[window.start] = found.sort_by([("_time", "ascending"), ("_key", "ascending")])
         return self._read[window.start]
 
-    def sample(self, window: Window, facts: Facts) -> pa.Table:
+    def sample(self, window: Window, facts: WindowFacts) -> pa.Table:
         """The rows of a window, and those that the watch would add for their label (`reads.sample`)."""
         rows = self.rows(window)
         if not reads.lacks_labels(self._model, facts, rows):
@@ -74,7 +74,7 @@ class Known:
 
 
 @contextmanager
-def known(specs: Specs, model: ModelSpec, as_of: datetime) -> Iterator[Known]:
+def known(specs: Specs, model: ModelSpec, as_of: datetime) -> Iterator[KnownRows]:
     """What was known as of a moment.
 
     Raises:
@@ -82,4 +82,4 @@ def known(specs: Specs, model: ModelSpec, as_of: datetime) -> Iterator[Known]:
         TransientError: the warehouse does not answer.
     """
     with views.reading(specs, model, as_of) as reader:
-        yield Known(reader, specs, model, as_of)
+        yield KnownRows(reader, specs, model, as_of)

@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow as pa
 
 from evergreen import registry
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.trigger import policy, waking
 from evergreen.monitoring.windows import (
     due_windows,
@@ -24,20 +24,20 @@ from evergreen.monitoring.windows import (
     readiness,
     reads,
 )
-from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.estimate import Estimator
 from evergreen.monitoring.windows.judgement import Judgement, Status
 from evergreen.reference import calendar
 from evergreen.reference.calendar import Window
 from evergreen.reference.reference import Reference
 from evergreen.registry.in_office import begun
-from evergreen.registry.under_watch import watched
+from evergreen.registry.under_watch import champion_under_watch
 from evergreen.replay import watching
-from evergreen.replay.checkpoint import Folder
-from evergreen.replay.known import Known, known
-from evergreen.replay.policies import Kind as Wanted
+from evergreen.replay.checkpoint import PolicyFolder
+from evergreen.replay.known import KnownRows, known
 from evergreen.replay.policies import Policy, scheduled
-from evergreen.replay.state import RUN, State, Step
+from evergreen.replay.policies import PolicyKind as Wanted
+from evergreen.replay.state import RUN, ReplayState, Step
 from evergreen.replay.training import Trainer
 from evergreen.scoring import shadow
 from evergreen.spec import ModelSpec, Specs
@@ -62,11 +62,11 @@ class Loop:
     policy: Policy
     begin: datetime
     ends: list[datetime]
-    folder: Folder
+    folder: PolicyFolder
     fits: Path
 
     def __post_init__(self) -> None:
-        self.state = State()
+        self.state = ReplayState()
         self._trainer = Trainer(self.specs, self.model, self.folder, self.fits)
         self._references: dict[str, Reference] = {}
         self._estimators: dict[str, Estimator | None] = {}
@@ -114,11 +114,11 @@ class Loop:
         plan = plan_run("scheduled", step.as_of, [], woken=False)
         assert plan is not None
         made = self._trainer.train(self.state, step, plan, None)
-        if made.kind is not Kind.PROMOTED:
+        if made.kind is not DecisionKind.PROMOTED:
             raise TerminalError(
                 f"{self.model.name}: the gate refuses the first champion, as of {step.as_of.isoformat()} ({made.reason}: "
                 f"{made.evidence.get('message', '')}); {self._later()}, or change the gate in a spec of its own",
-                Reason.NO_CHAMPION,
+                ErrorReason.NO_CHAMPION,
             )
 
     def _later(self) -> str:
@@ -170,7 +170,7 @@ class Loop:
         first = calendar.window_of(self.begin - delay, length).start
         return max(first, due_windows.oldest(length, as_of, delay))
 
-    def _score(self, step: Step, there: Known) -> reads.Counted:
+    def _score(self, step: Step, there: KnownRows) -> reads.Counted:
         """Predict what has arrived and was not predicted; the champion before, while it is watched, in the shadow."""
         as_of, length = step.as_of, self.model.monitoring.window
         start = self._earliest(as_of)
@@ -178,7 +178,7 @@ class Loop:
             start, min(start, as_of - self.model.monitoring.freshness - max(length, judge.WEEK))
         )
         champion = self._champion()
-        found = watched(self.model, self.state.changes())
+        found = champion_under_watch(self.model, self.state.changes())
         beside = found if shadow.active(found, as_of) else None
         serving = self._trainer.load(self.model, champion.version)
         for begin, (rows, _) in sorted(counts.windows.items()):
@@ -204,14 +204,14 @@ class Loop:
         if bad := int((~np.isfinite(predicted)).sum()):
             raise TerminalError(
                 f"{self.model.name} version {version.version}: {bad} of {len(predicted)} predictions are not finite",
-                Reason.BAD_METRIC,
+                ErrorReason.BAD_METRIC,
             )
         table = rows.select(["_key", "_time"]).to_pandas()
         return table.assign(prediction=predicted, version=version.version)
 
     # ------------------------------------------------------------------ judging
 
-    def _judge(self, step: Step, there: Known, counts: reads.Counted) -> None:
+    def _judge(self, step: Step, there: KnownRows, counts: reads.Counted) -> None:
         champion = self._champion()
         reign = self._reign(champion)
         reference = self._reference(champion.version)
@@ -226,10 +226,10 @@ class Loop:
             if begin >= start
         }
         earlier = [j for j in judged_before if j.version == champion.version]
-        feed = reads.Feed(facts, counts.newest)
+        feed = reads.WindowCounts(facts, counts.newest)
         due = judge.plan(model, reference, found, feed, earlier, self.state.first_scored, as_of)
         for window, revision in due.windows:
-            here, held = facts.get(window.start, Facts()), due.held[window.start]
+            here, held = facts.get(window.start, WindowFacts()), due.held[window.start]
             judged = Judgement(
                 model.name, champion.version, window.start, window.end, revision, as_of,
                 Status.OK, here.rows, 0, here.labelled, mlflow_run=champion.run_id, scored=here.scored,
@@ -253,7 +253,7 @@ class Loop:
         needed = {champion.version, *(j.version for j in waits)}
         self._references = {v: r for v, r in self._references.items() if v in needed}
 
-    def _rows(self, step: Step, there: Known, window: Window, facts: Facts) -> pd.DataFrame:
+    def _rows(self, step: Step, there: KnownRows, window: Window, facts: WindowFacts) -> pd.DataFrame:
         """The rows of a window as the watch measures them, with what was served for them.
 
         Rows that are there for their label alone were served with the others; which ones they are is known only now, so the
@@ -269,12 +269,12 @@ class Loop:
             )
         return there.frame(rows, self.state.predicted(window.start), facts.rows)
 
-    def _facts(self, begin: datetime, as_of: datetime, rows: int, labelled: int) -> Facts:
+    def _facts(self, begin: datetime, as_of: datetime, rows: int, labelled: int) -> WindowFacts:
         done, most = len(self.state.predicted(begin)), self.model.monitoring.sample_rows
         # Of a window of more rows only a sample is predicted; it stands for all of them.
         scored = min(done, rows) if rows <= most else rows * min(done, most) // most
         due = as_of >= begin + self.model.monitoring.window + self.model.label.delay
-        return Facts(rows, labelled, scored, due)
+        return WindowFacts(rows, labelled, scored, due)
 
     # ------------------------------------------------------------------ deciding and training
 
@@ -294,7 +294,7 @@ class Loop:
         if self.policy.kind is Wanted.DRIFT:
             waiting = self.state.open_requests()
             opened = decision if decision is not None and decision in waiting else None
-            if not waking.should_wake(waiting, self.state.find(Kind.RUN_FAILED), opened, as_of):
+            if not waking.should_wake(waiting, self.state.find(DecisionKind.RUN_FAILED), opened, as_of):
                 return
             plan = plan_run("asset_triggered", as_of, waiting, woken=True)
         else:

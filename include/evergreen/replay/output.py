@@ -12,8 +12,8 @@ from typing import Any
 
 from evergreen.replay.checkpoint import replace_whole, write_json
 from evergreen.replay.picture import draw
-from evergreen.replay.request import Asked
-from evergreen.replay.result import Outcome
+from evergreen.replay.request import ReplayRequest
+from evergreen.replay.result import PolicyOutcome
 from evergreen.spec import LARGER_IS_BETTER, format_duration, metric_name
 
 HEADS = {
@@ -56,7 +56,7 @@ table{border-collapse:collapse;margin:1em 0}td,th{padding:.3em .7em;border-botto
 td:first-child,th:first-child{text-align:left}img{max-width:100%}dt{font-weight:600}dd{margin:0 0 .5em 1.5em}"""
 
 
-def write(asked: Asked, outcomes: Sequence[Outcome]) -> dict[str, Path]:
+def write(asked: ReplayRequest, outcomes: Sequence[PolicyOutcome]) -> dict[str, Path]:
     """Write `table.csv`, `windows.csv`, `result.json`, `error.png` and `index.html` into the replay's folder."""
     metric = asked.model.performance_metric
     title = f"{asked.model.name}: served {metric_name(metric)} under {len(outcomes)} policies"
@@ -85,7 +85,7 @@ def write(asked: Asked, outcomes: Sequence[Outcome]) -> dict[str, Path]:
     return files
 
 
-def table(outcomes: Sequence[Outcome], metric: str) -> str:
+def table(outcomes: Sequence[PolicyOutcome], metric: str) -> str:
     """The table as text, for a terminal."""
     rows = [[*_heads(metric)], *([*_cells(o, outcomes[0])] for o in outcomes)]
     wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -96,7 +96,7 @@ def table(outcomes: Sequence[Outcome], metric: str) -> str:
     return "\n".join([*lines, *_failed(outcomes)])
 
 
-def _failed(outcomes: Sequence[Outcome]) -> list[str]:
+def _failed(outcomes: Sequence[PolicyOutcome]) -> list[str]:
     return [f"{o.policy}: {o.failed} failed: {o.why_failed}" for o in outcomes if o.failed]
 
 
@@ -104,7 +104,7 @@ def _heads(metric: str) -> list[str]:
     return [metric if name == "error" else head for name, head in HEADS.items()]
 
 
-def _cells(outcome: Outcome, first: Outcome) -> list[str]:
+def _cells(outcome: PolicyOutcome, first: PolicyOutcome) -> list[str]:
     found = outcome.totals()
     found["relative"] = outcome.error / first.error - 1 if outcome.error is not None and first.error else None
     shown = {
@@ -115,7 +115,7 @@ def _cells(outcome: Outcome, first: Outcome) -> list[str]:
     return [shown.get(name, str)(found[name]) for name in HEADS]
 
 
-def _settings(asked: Asked) -> dict[str, Any]:
+def _settings(asked: ReplayRequest) -> dict[str, Any]:
     model = asked.model
     trigger = model.monitoring.trigger
     return {
@@ -136,7 +136,7 @@ def _settings(asked: Asked) -> dict[str, Any]:
     }
 
 
-def _page(asked: Asked, title: str, outcomes: Sequence[Outcome], picture: bytes) -> str:
+def _page(asked: ReplayRequest, title: str, outcomes: Sequence[PolicyOutcome], picture: bytes) -> str:
     metric = asked.model.performance_metric
     better = "larger" if metric in LARGER_IS_BETTER else "smaller"
     heads = "".join(f"<th>{escape(h)}</th>" for h in _heads(metric))

@@ -10,7 +10,7 @@ from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
 from evergreen.alerting.pictures.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, clean, png
-from evergreen.replay.result import Outcome
+from evergreen.replay.result import PolicyOutcome
 from evergreen.spec import metric_name
 
 COLOURS = (GREY, BLUE, GREEN, RED, PURPLE, ORANGE, "#56b4e9", "#f0e442", INK)
@@ -18,7 +18,7 @@ MARKERS = {"promoted": "o", "rejected": "x", "failed": "v"}
 SMOOTHED_FROM = 60
 
 
-def draw(title: str, metric: str, outcomes: Sequence[Outcome]) -> bytes:
+def draw(title: str, metric: str, outcomes: Sequence[PolicyOutcome]) -> bytes:
     """A PNG: above, each policy's error (a mean over windows where there are many); below, its retrains, a row each."""
     height = 6.2 + 0.34 * len(outcomes)
     figure = Figure(figsize=(14, height), dpi=100, layout="constrained", facecolor="white")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import parse_duration
 
 DEFAULT = ("never", "every_window", "weekly", "on_drift")
@@ -22,7 +22,7 @@ KNOWN = (
 )
 
 
-class Kind(str, Enum):
+class PolicyKind(str, Enum):
     """What makes a policy train."""
 
     NEVER = "never"
@@ -44,7 +44,7 @@ class Policy:
     """
 
     name: str
-    kind: Kind
+    kind: PolicyKind
     every: timedelta = timedelta(0)
     count: int = 0
     seed: int = 0
@@ -73,28 +73,29 @@ def parse(name: str) -> Policy:
         path = Path(name).expanduser().resolve()
         if not path.is_file():
             raise TerminalError(
-                f"the policy {name}: no such file; give a changed copy of the model's spec", Reason.BAD_SPEC
+                f"the policy {name}: no such file; give a changed copy of the model's spec",
+                ErrorReason.BAD_SPEC,
             )
-        return Policy(name, Kind.DRIFT, spec=path)
+        return Policy(name, PolicyKind.DRIFT, spec=path)
     word, _, rest = name.partition(":")
     try:
         if word == "random" and rest:
             count, _, seed = rest.partition(":")
-            return Policy(name, Kind.MOMENTS, count=int(count), seed=int(seed))
+            return Policy(name, PolicyKind.MOMENTS, count=int(count), seed=int(seed))
         if word == "even" and rest:
-            return Policy(name, Kind.MOMENTS, count=int(rest), seed=EVEN)
+            return Policy(name, PolicyKind.MOMENTS, count=int(rest), seed=EVEN)
         if word == "every" and rest:
-            return Policy(name, Kind.SCHEDULE, every=parse_duration(rest))
+            return Policy(name, PolicyKind.SCHEDULE, every=parse_duration(rest))
     except ValueError as error:
-        raise TerminalError(f"the policy {name}: {error}; known are {KNOWN}", Reason.BAD_SPEC) from error
+        raise TerminalError(f"the policy {name}: {error}; known are {KNOWN}", ErrorReason.BAD_SPEC) from error
     found = {
-        "never": Policy(name, Kind.NEVER),
-        "every_window": Policy(name, Kind.SCHEDULE),
-        "weekly": Policy(name, Kind.SCHEDULE, every=timedelta(days=7)),
-        "on_drift": Policy(name, Kind.DRIFT),
+        "never": Policy(name, PolicyKind.NEVER),
+        "every_window": Policy(name, PolicyKind.SCHEDULE),
+        "weekly": Policy(name, PolicyKind.SCHEDULE, every=timedelta(days=7)),
+        "on_drift": Policy(name, PolicyKind.DRIFT),
     }.get(name)
     if found is None:
-        raise TerminalError(f"no policy is named {name!r}; known are {KNOWN}", Reason.BAD_SPEC)
+        raise TerminalError(f"no policy is named {name!r}; known are {KNOWN}", ErrorReason.BAD_SPEC)
     return found
 
 
@@ -108,7 +109,7 @@ def parse_all(names: list[str]) -> list[Policy]:
     labels = [policy.label for policy in found]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise TerminalError(
-            f"two policies are named {', '.join(twice)}; rename one of the files", Reason.BAD_SPEC
+            f"two policies are named {', '.join(twice)}; rename one of the files", ErrorReason.BAD_SPEC
         )
     return found
 
@@ -122,9 +123,9 @@ def scheduled(policy: Policy, ends: list[datetime], now: datetime, last: datetim
         now: one of them.
         last: when it trained last.
     """
-    if policy.kind is Kind.SCHEDULE:
+    if policy.kind is PolicyKind.SCHEDULE:
         return now - last >= policy.every
-    if policy.kind is Kind.MOMENTS:
+    if policy.kind is PolicyKind.MOMENTS:
         return now in moments(policy, ends)
     return False
 

@@ -11,7 +11,7 @@ PLAIN_EVERY_S = 15.0
 TELLING_S, TELLING_STEPS = 20.0, 10
 
 
-class Progress:
+class ReplayProgress:
     """Tells how far the policies are: on a terminal in one line, elsewhere a plain line now and then."""
 
     def __init__(

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows.judgement import (
     ColumnResult,
     Judgement,
@@ -32,7 +32,7 @@ def decision_from(content: dict[str, Any]) -> Decision:
     """What `decision_to` gave."""
     times = {n: datetime.fromisoformat(content[n]) for n in _DECIDED if content[n]}
     return Decision(
-        **{**content, **times, "kind": Kind(content["kind"]), "answers": tuple(content["answers"])}
+        **{**content, **times, "kind": DecisionKind(content["kind"]), "answers": tuple(content["answers"])}
     )
 
 

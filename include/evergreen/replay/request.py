@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.reference import calendar
 from evergreen.reference.calendar import Window
-from evergreen.replay.checkpoint import Folder, write_json
-from evergreen.replay.policies import WEEK, Kind, Policy, parse_all
+from evergreen.replay.checkpoint import PolicyFolder, write_json
+from evergreen.replay.policies import WEEK, Policy, PolicyKind, parse_all
 from evergreen.spec import DatasetSpec, ModelSpec, Specs, format_duration
 from evergreen.spec.hashes import spec_document, spec_hash
 from evergreen.spec.load import read_model
@@ -27,7 +27,7 @@ SAME = ("task", "datasets", "key", "event_time", "label")
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReplayRequest:
     """A replay.
 
     Attributes:
@@ -60,21 +60,21 @@ class Asked:
         found = [end for end in found if end > self.begin]
         return found if found and found[-1] == self.end else [*found, self.end]
 
-    def policy_folder(self, policy: Policy, model: ModelSpec) -> Folder:
+    def policy_folder(self, policy: Policy, model: ModelSpec) -> PolicyFolder:
         """Where a policy's steps are."""
         name = policy.folder
         if policy.spec is not None:
             name += "-" + spec_hash(spec_document(self.specs, model))[:8]
-        return Folder(self.folder / "policies" / name)
+        return PolicyFolder(self.folder / "policies" / name)
 
-    def with_finished(self) -> Asked:
+    def with_finished(self) -> ReplayRequest:
         """The same with the policies that earlier runs in this folder have finished: a table holds all that are known."""
         if not (self.folder / FILE).is_file():
             return self
         mine = {self.policy_folder(p, m).path for p, m in self.policies}
         others = [
             (p, m)
-            for p, m in Asked.read(self.folder).policies
+            for p, m in ReplayRequest.read(self.folder).policies
             if (place := self.policy_folder(p, m)).path not in mine
             and place.finished() >= len(self.ends(m)) + 1
         ]
@@ -94,14 +94,14 @@ class Asked:
         write_json(self.folder / FILE, content)
 
     @staticmethod
-    def read(folder: Path) -> Asked:
+    def read(folder: Path) -> ReplayRequest:
         """Read what `write` wrote."""
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
         model = ModelSpec.model_validate(content["model"])
         datasets = {n: DatasetSpec.model_validate(d) for n, d in content["datasets"].items()}
         found = parse_all([p["name"] for p in content["policies"]])
         specs = [ModelSpec.model_validate(p["spec"]) if p["spec"] else model for p in content["policies"]]
-        return Asked(
+        return ReplayRequest(
             specs=Specs(datasets, {model.name: model}),
             model=model,
             begin=datetime.fromisoformat(content["from"]),
@@ -118,7 +118,7 @@ def _written(spec: ModelSpec | DatasetSpec) -> dict[str, Any]:
 
 def ask(
     specs: Specs, model: ModelSpec, begin: datetime, end: datetime, names: list[str], home: Path | None = None
-) -> Asked:
+) -> ReplayRequest:
     """Plan a replay; its folder is another one where specs, code, libraries or the rows up to TO are.
 
     Args:
@@ -140,7 +140,7 @@ def ask(
         raise TerminalError(
             f"{model.name}: no whole window of {format_duration(length)} (monitoring.window) lies between FROM and TO; choose "
             "a longer range",
-            Reason.BAD_SPEC,
+            ErrorReason.BAD_SPEC,
         )
     # With windows of a week or more the two are the same trainings.
     if length >= WEEK and "every_window" in names:
@@ -153,12 +153,12 @@ def ask(
     digest = hashlib.sha256(told.encode()).hexdigest()[:8]
     home = home or settings.HOME.path() / "replays"
     folder = home / model.name / f"{begin:%Y%m%d}-{end:%Y%m%d}-{digest}"
-    return Asked(specs, model, begin, end, policies, folder, provenance)
+    return ReplayRequest(specs, model, begin, end, policies, folder, provenance)
 
 
 def cost(policy: Policy) -> tuple[int, float]:
     """The order in which policies are begun: those with the most trainings first."""
-    order = (Kind.SCHEDULE, Kind.MOMENTS, Kind.DRIFT, Kind.NEVER)
+    order = (PolicyKind.SCHEDULE, PolicyKind.MOMENTS, PolicyKind.DRIFT, PolicyKind.NEVER)
     return order.index(policy.kind), policy.every.total_seconds()
 
 
@@ -167,10 +167,10 @@ def _spec_of(policy: Policy, model: ModelSpec) -> ModelSpec:
         return model
     found = read_model(policy.spec, model.query)
     if isinstance(found, list):
-        raise TerminalError("\n".join(map(str, found)), Reason.BAD_SPEC)
+        raise TerminalError("\n".join(map(str, found)), ErrorReason.BAD_SPEC)
     if other := [name for name in SAME if getattr(found, name) != getattr(model, name)]:
         raise TerminalError(
             f"{policy.spec}: {', '.join(other)} differ from those of {model.name}; policies are compared on the same labels",
-            Reason.BAD_SPEC,
+            ErrorReason.BAD_SPEC,
         )
     return found.model_copy(update={"name": model.name})

@@ -13,13 +13,13 @@ from psycopg2 import sql
 
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.metrics.metric_values import compute
 from evergreen.monitoring.windows.judgement import Judgement, Status
 from evergreen.reference.calendar import Window, window_of
 from evergreen.replay import records
-from evergreen.replay.checkpoint import Folder
-from evergreen.replay.request import Asked
+from evergreen.replay.checkpoint import PolicyFolder
+from evergreen.replay.request import ReplayRequest
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.features import arrow, feature_query, views
 
@@ -48,7 +48,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class PolicyOutcome:
     """A policy over the whole replay.
 
     Attributes:
@@ -84,7 +84,7 @@ class Outcome:
         return {name: value for name, value in asdict(self).items() if name != "points"}
 
 
-def gather(asked: Asked) -> list[Outcome]:
+def gather(asked: ReplayRequest) -> list[PolicyOutcome]:
     """Read what every policy has done, and measure it.
 
     Raises:
@@ -94,7 +94,7 @@ def gather(asked: Asked) -> list[Outcome]:
     return [_outcome(asked, p.label, asked.policy_folder(p, m), m, labels) for p, m in asked.policies]
 
 
-def _labels(asked: Asked) -> pd.DataFrame:
+def _labels(asked: ReplayRequest) -> pd.DataFrame:
     """The labels of all windows as known at the end, by key; of each window those of the rows that the watch would measure."""
     parts, model = [], asked.model
     schema = arrow.feature_schema(model)
@@ -120,7 +120,9 @@ def _only(schema: Any, names: list[str]) -> Any:
     return pa.schema([schema.field(name) for name in names])
 
 
-def _outcome(asked: Asked, label: str, folder: Folder, model: ModelSpec, labels: pd.DataFrame) -> Outcome:
+def _outcome(
+    asked: ReplayRequest, label: str, folder: PolicyFolder, model: ModelSpec, labels: pd.DataFrame
+) -> PolicyOutcome:
     decisions: list[Decision] = []
     judged: dict[datetime, Judgement] = {}
     trained: dict[datetime, str] = {}
@@ -138,8 +140,8 @@ def _outcome(asked: Asked, label: str, folder: Folder, model: ModelSpec, labels:
     served = (pd.concat(parts) if parts else nothing).set_index("_key")["prediction"]
     joined = labels.join(served, how="inner")
     by_window = {start: rows for start, rows in joined.groupby("start")}
-    how = {d.version: d for d in decisions if d.kind in (Kind.PROMOTED, Kind.REJECTED)}
-    failed = {d.run_id.rpartition("/")[2]: d for d in decisions if d.kind is Kind.RUN_FAILED}
+    how = {d.version: d for d in decisions if d.kind in (DecisionKind.PROMOTED, DecisionKind.REJECTED)}
+    failed = {d.run_id.rpartition("/")[2]: d for d in decisions if d.kind is DecisionKind.RUN_FAILED}
     points = []
     for window in asked.windows:
         rows = by_window.get(pd.Timestamp(window.start))
@@ -155,19 +157,19 @@ def _outcome(asked: Asked, label: str, folder: Folder, model: ModelSpec, labels:
         )  # fmt: skip
     kinds = Counter(d.kind for d in decisions)
     errors = [p.error for p in points if p.error is not None]
-    return Outcome(
+    return PolicyOutcome(
         policy=label,
         error=_error(asked.model, joined),
         window_error=float(np.mean(errors)) if errors else None,
         rows=len(joined),
         retrains=len(trained),
-        promoted=kinds[Kind.PROMOTED] - 1,
-        rejected=kinds[Kind.REJECTED],
-        failed=kinds[Kind.RUN_FAILED],
-        rolled_back=kinds[Kind.ROLLED_BACK],
+        promoted=kinds[DecisionKind.PROMOTED] - 1,
+        rejected=kinds[DecisionKind.REJECTED],
+        failed=kinds[DecisionKind.RUN_FAILED],
+        rolled_back=kinds[DecisionKind.ROLLED_BACK],
         alarms=sum(j.status is Status.VIOLATION for j in judged.values()),
-        requests=kinds[Kind.RETRAIN_REQUESTED],
-        suppressed=kinds[Kind.RETRAIN_SUPPRESSED],
+        requests=kinds[DecisionKind.RETRAIN_REQUESTED],
+        suppressed=kinds[DecisionKind.RETRAIN_SUPPRESSED],
         fit_seconds=seconds,
         why_failed=_why([*failed.values()]),
         points=tuple(points),

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import evergreen
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.replay import checkpoint, first, output, result
 from evergreen.replay.checkpoint import ERROR_FILE, locked
-from evergreen.replay.progress import Progress
-from evergreen.replay.request import Asked, ask
-from evergreen.replay.result import Outcome
+from evergreen.replay.progress import ReplayProgress
+from evergreen.replay.request import ReplayRequest, ask
+from evergreen.replay.result import PolicyOutcome
 from evergreen.replay.worker import loop_of
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.storage import progress_store
@@ -32,8 +32,8 @@ POLL_S = 0.5
 class Replayed:
     """A finished replay."""
 
-    asked: Asked
-    outcomes: list[Outcome]
+    asked: ReplayRequest
+    outcomes: list[PolicyOutcome]
     files: dict[str, Path]
 
     @property
@@ -78,7 +78,7 @@ def replay(
     with ExitStack() as stack:
         if not stack.enter_context(locked(asked.folder, wait=False)):
             raise TransientError(
-                f"another process runs the replay in {asked.folder}; wait for it, or end it", Reason.BUSY
+                f"another process runs the replay in {asked.folder}; wait for it, or end it", ErrorReason.BUSY
             )
         progress_store.fetch_folder(asked.folder, checkpoint.ends_step)
         sender = progress_store.Sender(asked.folder, checkpoint.is_kept, checkpoint.ends_step)
@@ -95,7 +95,7 @@ def replay(
         return Replayed(asked, outcomes, files)
 
 
-def _tidy(asked: Asked, keep_fits: bool) -> None:
+def _tidy(asked: ReplayRequest, keep_fits: bool) -> None:
     """Remove what only an unfinished replay needs; its steps stay."""
     if not keep_fits:
         shutil.rmtree(asked.folder / "fits", ignore_errors=True)
@@ -106,13 +106,13 @@ def _tidy(asked: Asked, keep_fits: bool) -> None:
 
 
 def _work(
-    asked: Asked, workers: int | None, say: Callable[[str], None] | None, keep: Callable[[], None]
+    asked: ReplayRequest, workers: int | None, say: Callable[[str], None] | None, keep: Callable[[], None]
 ) -> None:
     folders = {p.label: asked.policy_folder(p, m) for p, m in asked.policies}
     totals = {p.label: len(asked.ends(m)) + 1 for p, m in asked.policies}
     for folder in folders.values():
         (folder.path / ERROR_FILE).unlink(missing_ok=True)
-    progress = Progress(asked.model.name, totals, {n: f.finished() for n, f in folders.items()}, say)
+    progress = ReplayProgress(asked.model.name, totals, {n: f.finished() for n, f in folders.items()}, say)
     if progress.complete:
         return
     if workers == 0:
@@ -149,7 +149,9 @@ def _work(
     for name, folder in folders.items():
         if failure := folder.failure():
             kind = TransientError if failure["transient"] else TerminalError
-            raise kind(f"the policy {name} cannot go on: {failure['message']}", Reason(failure["reason"]))
+            raise kind(
+                f"the policy {name} cannot go on: {failure['message']}", ErrorReason(failure["reason"])
+            )
     if not progress.complete:
         raise TransientError(
             f"a worker ended before its work was done; {asked.folder}/worker-*.log say why. Run the same command again"

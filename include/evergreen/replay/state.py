@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows.judgement import Judgement
 from evergreen.reference.calendar import Window
 from evergreen.registry.champions import Champion, champion_of
 from evergreen.replay import records
 
 RUN = "replay"
-CHANGES = (Kind.PROMOTED, Kind.ROLLED_BACK)
+CHANGES = (DecisionKind.PROMOTED, DecisionKind.ROLLED_BACK)
 PREDICTED = ("_key", "_time", "prediction", "version", "shadow")
 
 
@@ -51,7 +51,7 @@ class Step:
         }
 
 
-class State:
+class ReplayState:
     """Everything up to now; a step adds to it, or what a step had kept does."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class State:
         changes = self.changes()
         return champion_of(name, changes[0], changes)
 
-    def find(self, *kinds: Kind) -> list[Decision]:
+    def find(self, *kinds: DecisionKind) -> list[Decision]:
         """The decisions of some kinds, newest first."""
         return [d for d in reversed(self.decisions) if d.kind in kinds]
 
@@ -96,7 +96,9 @@ class State:
     def open_requests(self) -> list[Decision]:
         """Retrain requests that no decision has answered, oldest first."""
         answered = {i for d in self.decisions for i in d.answers}
-        return [d for d in self.decisions if d.kind is Kind.RETRAIN_REQUESTED and d.id not in answered]
+        return [
+            d for d in self.decisions if d.kind is DecisionKind.RETRAIN_REQUESTED and d.id not in answered
+        ]
 
     # ------------------------------------------------------------------ judgements
 

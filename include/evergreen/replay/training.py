@@ -9,16 +9,16 @@ from typing import Any
 from evergreen import registry
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision, model_subject
-from evergreen.ledger.reasons import WITHOUT_DRIFT, Kind, RulingReason
+from evergreen.ledger.reasons import WITHOUT_DRIFT, DecisionKind, RulingReason
 from evergreen.promotion import ruling
-from evergreen.replay.checkpoint import Folder
+from evergreen.replay.checkpoint import PolicyFolder
 from evergreen.replay.fits import Fits
-from evergreen.replay.state import State, Step
+from evergreen.replay.state import ReplayState, Step
 from evergreen.spec import ModelSpec, Specs
 from evergreen.spec.hashes import spec_document, spec_hash, training_hash
 from evergreen.training.data import scratch
 from evergreen.training.fitting import machine
-from evergreen.training.gate.evaluate import Judged, evaluate
+from evergreen.training.gate.evaluate import EvaluatedChallenger, evaluate
 from evergreen.training.gate.past_holdouts import KINDS, realised
 from evergreen.training.plan import Plan
 from evergreen.training.record.outcome import worse_than_naive
@@ -29,7 +29,7 @@ from evergreen.warehouse.features import snapshot
 class Trainer:
     """Trains challengers, and loads the versions that were promoted."""
 
-    def __init__(self, specs: Specs, model: ModelSpec, folder: Folder, fits: Path) -> None:
+    def __init__(self, specs: Specs, model: ModelSpec, folder: PolicyFolder, fits: Path) -> None:
         self._specs, self._model, self._folder, self._fits = specs, model, folder, fits
         self._spec_hash = spec_hash(spec_document(specs, model))
         self._training_hash = training_hash(specs, model)
@@ -46,7 +46,9 @@ class Trainer:
         """The parameters that a promoted version was fitted with."""
         return self._folder.params(champion.version)
 
-    def train(self, state: State, step: Step, plan: Plan, champion: registry.Champion | None) -> Decision:
+    def train(
+        self, state: ReplayState, step: Step, plan: Plan, champion: registry.Champion | None
+    ) -> Decision:
         """Train as of a plan's time, ask the gate, and promote or reject.
 
         A training that cannot be done, such as one without enough rows, is a decision too (`run_failed`); its requests
@@ -67,7 +69,13 @@ class Trainer:
                 raise
             evidence = {"dag_id": f"train__{self._model.name}", "message": str(error)}
             failed = Decision(
-                plan.as_of, subject, Kind.RUN_FAILED, error.reason.value, run, f"failed:{run}", evidence
+                plan.as_of,
+                subject,
+                DecisionKind.RUN_FAILED,
+                error.reason.value,
+                run,
+                f"failed:{run}",
+                evidence,
             )
             return state.decide(step, failed)
 
@@ -91,7 +99,7 @@ class Trainer:
         except TerminalError:
             return False
 
-    def _ahead(self, as_of: datetime) -> Judged:
+    def _ahead(self, as_of: datetime) -> EvaluatedChallenger:
         place = self._folder.path / "ahead"
         taken = snapshot.take(self._specs, self._model, as_of, place)
         fits = Fits(self._fits, taken.fingerprint)
@@ -107,7 +115,13 @@ class Trainer:
             taken.remove()
 
     def _settled(
-        self, state: State, step: Step, plan: Plan, champion: registry.Champion | None, version: str, run: str
+        self,
+        state: ReplayState,
+        step: Step,
+        plan: Plan,
+        champion: registry.Champion | None,
+        version: str,
+        run: str,
     ) -> Decision:
         model, place = self._model, self._folder.path / "scratch"
         taken = snapshot.take(self._specs, model, plan.as_of, place)
@@ -126,7 +140,7 @@ class Trainer:
                 if judged.choice.board is not None:
                     step.fit_seconds += judged.choice.board.seconds
                 blocking = ruling.blocking_of(
-                    state.find(Kind.ROLLED_BACK),
+                    state.find(DecisionKind.ROLLED_BACK),
                     version,
                     taken.fingerprint,
                     self._training_hash,
@@ -148,7 +162,7 @@ class Trainer:
         return Decision(
             as_of=plan.as_of,
             subject=model_subject(model.name),
-            kind=Kind.PROMOTED if promoted else Kind.REJECTED,
+            kind=DecisionKind.PROMOTED if promoted else DecisionKind.REJECTED,
             reason=(RulingReason.BLOCKED_AFTER_ROLLBACK if blocking else judged.verdict.reason).value,
             run_id=run,
             dedupe_key=f"settle:{model.name}:{version}",

@@ -7,19 +7,19 @@ import pyarrow as pa
 
 from evergreen import registry
 from evergreen.ledger import Decision, model_subject
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.promotion import after_promotion, superseded
-from evergreen.promotion.after_promotion import Seen
+from evergreen.promotion.after_promotion import WatchLook
 from evergreen.promotion.rollback import about
 from evergreen.reference import calendar
 from evergreen.registry.champions import succession
-from evergreen.registry.under_watch import Watched, watched
-from evergreen.replay.known import Known
-from evergreen.replay.state import RUN, State, Step
+from evergreen.registry.under_watch import WatchedChampion, champion_under_watch
+from evergreen.replay.known import KnownRows
+from evergreen.replay.state import RUN, ReplayState, Step
 from evergreen.spec import ModelSpec
 
 
-def look(model: ModelSpec, state: State, step: Step, there: Known) -> Decision | None:
+def look(model: ModelSpec, state: ReplayState, step: Step, there: KnownRows) -> Decision | None:
     """Look at the newest promotion, once for each part of its watch period; roll back what is surely worse.
 
     Args:
@@ -32,10 +32,10 @@ def look(model: ModelSpec, state: State, step: Step, there: Known) -> Decision |
         The decision; None where no look is due or nothing can be said yet.
     """
     changes, as_of = state.changes(), step.as_of
-    ended = {(d.evidence.get("watch") or {}).get("promotion") for d in state.find(Kind.WATCH_ENDED)}
-    for row in superseded.rows(model, changes, ended, after_promotion.Reason.WORSE.value, RUN):
+    ended = {(d.evidence.get("watch") or {}).get("promotion") for d in state.find(DecisionKind.WATCH_ENDED)}
+    for row in superseded.rows(model, changes, ended, after_promotion.WatchReason.WORSE.value, RUN):
         state.decide(step, row)
-    found = watched(model, changes)
+    found = champion_under_watch(model, changes)
     if found is None:
         return None
     champion = state.champion(model.name)
@@ -56,10 +56,10 @@ def look(model: ModelSpec, state: State, step: Step, there: Known) -> Decision |
         "improvement": how.point if how else None,
         "at_most": how.high if how else None,
     }
-    kind, version = Kind.WATCH_ENDED if over else Kind.WATCHED, champion.version
+    kind, version = DecisionKind.WATCH_ENDED if over else DecisionKind.WATCHED, champion.version
     answers: tuple[int, ...] = ()
-    if reason is after_promotion.Reason.WORSE:
-        kind, version = Kind.ROLLED_BACK, succession(changes)[-2]
+    if reason is after_promotion.WatchReason.WORSE:
+        kind, version = DecisionKind.ROLLED_BACK, succession(changes)[-2]
         answers = about(state.open_requests(), champion.version, as_of)
         promoted = found.promotion.evidence
         evidence["blocked"] = {
@@ -75,11 +75,15 @@ def look(model: ModelSpec, state: State, step: Step, there: Known) -> Decision |
 
 
 def _seen(
-    model: ModelSpec, state: State, there: Known, champion: registry.Champion, found: Watched
-) -> tuple[Seen, float]:
+    model: ModelSpec,
+    state: ReplayState,
+    there: KnownRows,
+    champion: registry.Champion,
+    found: WatchedChampion,
+) -> tuple[WatchLook, float]:
     """What the look sees, and which share of what the champion scored in the watch period the previous one predicted too."""
     if found.previous is None:
-        return Seen(0, problem=found.alone, comparable=False), 0.0
+        return WatchLook(0, problem=found.alone, comparable=False), 0.0
     mature = there.as_of - model.label.delay
     parts, mine, both = [], 0, 0
     for window in calendar.complete(model.monitoring.window, champion.trained_until, there.as_of):
@@ -100,6 +104,6 @@ def _seen(
         parts.append(rows.join(old["prediction"].rename("_old"), how="inner"))
     if not both:
         problem = f"version {found.previous}, the champion before, has predicted no row in the shadow"
-        return Seen(0, problem=problem, comparable=False), 0.0
+        return WatchLook(0, problem=problem, comparable=False), 0.0
     table = pa.Table.from_pandas(pd.concat(parts)[after_promotion.SCHEMA.names], preserve_index=False)
     return after_promotion.compared(model, table.cast(after_promotion.SCHEMA)), both / mine

@@ -14,10 +14,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from evergreen.errors import EvergreenError, TerminalError
-from evergreen.replay.checkpoint import Folder, locked
+from evergreen.replay.checkpoint import PolicyFolder, locked
 from evergreen.replay.loop import Loop
-from evergreen.replay.policies import Kind, Policy, moments
-from evergreen.replay.request import Asked, cost
+from evergreen.replay.policies import Policy, PolicyKind, moments
+from evergreen.replay.request import ReplayRequest, cost
 from evergreen.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -27,10 +27,10 @@ def main(argv: list[str] | None = None) -> int:
     """Take policies until none is left; 1 if one cannot go on, and its folder says why."""
     folder, parent = (argv or sys.argv[1:])[:2]
     # Its parent may have ended while this process imported; then another one has taken its place.
-    return work(Asked.read(Path(folder)), int(parent))
+    return work(ReplayRequest.read(Path(folder)), int(parent))
 
 
-def work(asked: Asked, parent: int) -> int:
+def work(asked: ReplayRequest, parent: int) -> int:
     """Take policies while the process with that id is this one's parent."""
     todo = sorted(asked.policies, key=lambda item: cost(item[0]))
     for policy, model in todo:
@@ -49,13 +49,13 @@ def work(asked: Asked, parent: int) -> int:
     return 0
 
 
-def loop_of(asked: Asked, policy: Policy, model: ModelSpec) -> Loop:
+def loop_of(asked: ReplayRequest, policy: Policy, model: ModelSpec) -> Loop:
     """The loop of a policy."""
     place = asked.policy_folder(policy, model)
     return Loop(asked.specs, model, policy, asked.begin, asked.ends(model), place, asked.folder / "fits")
 
 
-def _run(asked: Asked, policy: Policy, model: ModelSpec, place: Folder, parent: int) -> bool:
+def _run(asked: ReplayRequest, policy: Policy, model: ModelSpec, place: PolicyFolder, parent: int) -> bool:
     loop = loop_of(asked, policy, model)
     last = len(loop.moments())
     if place.finished() >= last:
@@ -71,11 +71,17 @@ def _run(asked: Asked, policy: Policy, model: ModelSpec, place: Folder, parent: 
     return True
 
 
-def _ahead(asked: Asked, policy: Policy, model: ModelSpec, parent: int) -> None:
+def _ahead(asked: ReplayRequest, policy: Policy, model: ModelSpec, parent: int) -> None:
     """Do the fits of a scheduled policy's last moments; whoever comes to them first, both find the other's work."""
     place, loop = asked.policy_folder(policy, model), loop_of(asked, policy, model)
-    whole = policy.kind is Kind.SCHEDULE and not policy.every
-    wanted = set(loop.ends) if whole else moments(policy, loop.ends) if policy.kind is Kind.MOMENTS else set()
+    whole = policy.kind is PolicyKind.SCHEDULE and not policy.every
+    wanted = (
+        set(loop.ends)
+        if whole
+        else moments(policy, loop.ends)
+        if policy.kind is PolicyKind.MOMENTS
+        else set()
+    )
     times = loop.moments()
     for number in range(len(times) - 1, 0, -1):
         # The policy is about to come here by itself.

@@ -25,8 +25,8 @@ import pyarrow as pa
 from psycopg2 import sql
 
 from evergreen import ledger, registry
-from evergreen.errors import Reason, TerminalError
-from evergreen.registry.under_watch import watched
+from evergreen.errors import ErrorReason, TerminalError
+from evergreen.registry.under_watch import champion_under_watch
 from evergreen.scoring import shadow
 from evergreen.scoring.shadow import Shadow, Shadowed
 from evergreen.scoring.writer import SERVED, SHADOW, Part, Writer
@@ -108,7 +108,7 @@ def score(
             raise TerminalError(
                 f"{model.name} has no champion as of {as_of.isoformat()}, so nothing can be scored; run its training first, "
                 "or choose a later as-of",
-                Reason.NO_CHAMPION,
+                ErrorReason.NO_CHAMPION,
             )
         chosen = start is not None or end is not None
         changes = ledger.champions(conn, model.name, as_of)
@@ -118,7 +118,7 @@ def score(
         if start is not None and first >= last:
             raise TerminalError(
                 f"{model.name}: start {first.isoformat()} is not before end {last.isoformat()}; correct the range",
-                Reason.BAD_QUERY,
+                ErrorReason.BAD_QUERY,
             )
         loaded = registry.load(model, champion.version)
         conn.commit()
@@ -126,7 +126,7 @@ def score(
         types = feature_query.types(reader)
         seen = loaded.seen_by(model)
         _require_features(seen, champion, feature_query.lacking(seen, types, loaded.categories))
-        under = watched(model, changes)
+        under = champion_under_watch(model, changes)
         beside = Shadow(model, under, seen, types) if under and shadow.active(under, as_of) else None
         previous = beside.version if beside and beside.there else None
         if beside is not None:
@@ -152,7 +152,7 @@ def score(
                     raise TerminalError(
                         f"{model.name} version {champion.version}: {bad} of {len(predicted)} predictions are not finite; "
                         "this chunk was not written. Roll back to the previous champion",
-                        Reason.BAD_METRIC,
+                        ErrorReason.BAD_METRIC,
                     )
                 parts.append(Part(SERVED, champion.version, mine, predicted))
                 unseen.update(encoded.unseen)
@@ -194,7 +194,7 @@ def _require_features(seen: ModelSpec, champion: registry.Champion, lacks: Mappi
             f"{seen.name}: the champion, version {champion.version}, needs the features {', '.join(lacks)} ({told}). Put them "
             f"back into models/{seen.name}.sql until another model is champion; or run train__{seen.name}: its challenger is judged "
             f"without this champion, and waits in promote__{seen.name} for a person's approval",
-            Reason.REGISTRY_MISMATCH,
+            ErrorReason.REGISTRY_MISMATCH,
         )
 
 
@@ -286,7 +286,7 @@ def _require_unique(reader: arrow.Reader, model: ModelSpec, query: sql.Composabl
         raise TerminalError(
             f"{model.name}: the feature query returns the key {twice[0]['_key']} more than once; a key names one row. Mend "
             f"the SQL (a join that doubles rows?) or the key in models/{model.name}.yaml",
-            Reason.BAD_QUERY,
+            ErrorReason.BAD_QUERY,
         )
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from evergreen import registry
 from evergreen.errors import EvergreenError
 from evergreen.registry.encoding import Encoding
-from evergreen.registry.under_watch import Watched
+from evergreen.registry.under_watch import WatchedChampion
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.features import feature_query
 
@@ -36,14 +36,16 @@ class Shadowed:
 class Shadow:
     """A previous champion that predicts as long as it can; `problem` says why it cannot."""
 
-    def __init__(self, model: ModelSpec, found: Watched, seen: ModelSpec, types: Mapping[str, str]) -> None:
+    def __init__(
+        self, model: ModelSpec, found: WatchedChampion, seen: ModelSpec, types: Mapping[str, str]
+    ) -> None:
         """Load it.
 
         Args:
             model: its name.
             found: the watch.
             seen: the spec with the features that the champion reads.
-            types: the columns of the feature query, see `features.types`.
+            types: the columns of the feature query, see `feature_query.types`.
         """
         self._model, self.version, self.problem = model, found.previous, ""
         self.seen = seen
@@ -117,6 +119,6 @@ def _told(lacks: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {why}" for name, why in lacks.items())
 
 
-def active(found: Watched | None, as_of: datetime) -> bool:
+def active(found: WatchedChampion | None, as_of: datetime) -> bool:
     """Whether a run as of a time is one in which the previous champion predicts too."""
     return found is not None and as_of <= found.shadowed_until

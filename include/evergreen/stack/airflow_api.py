@@ -7,7 +7,7 @@ from typing import Any
 
 import requests
 
-from evergreen.errors import Reason, TransientError
+from evergreen.errors import ErrorReason, TransientError
 
 
 class AirflowApi:
@@ -51,7 +51,7 @@ class AirflowApi:
         except (requests.ConnectionError, requests.Timeout) as error:
             raise TransientError(
                 f"Airflow does not answer at {self.url}; `make up` starts the stack, `make status` shows what is up",
-                Reason.UNREACHABLE,
+                ErrorReason.UNREACHABLE,
             ) from error
 
     def wait_for_dags(self, dag_ids: set[str], timeout_s: float = 150) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from evergreen import settings
 from evergreen.stack import health, processes
 from evergreen.stack.layout import Layout, StackError
-from evergreen.stack.supervisor import State, leftovers, lock, sweep, tail
+from evergreen.stack.supervisor import ServiceState, leftovers, lock, sweep, tail
 from evergreen.stack.variables import USER
 
 Say = Callable[[str], None]
@@ -52,7 +52,7 @@ class Row:
     @property
     def is_good(self) -> bool:
         """Whether there is nothing to do about it."""
-        return self.state in ("up", State.DONE.value)
+        return self.state in ("up", ServiceState.DONE.value)
 
 
 def login(home: Path | str | None = None) -> Login:
@@ -127,7 +127,7 @@ def down(home: Path | str | None = None, *, say: Say = print) -> None:
     seen: set[str] = set()
     while (held := lock(layout)) is None:
         for row in _rows(layout, layout.state(), probe=False):
-            if row.state == State.STOPPED.value and row.service not in seen:
+            if row.state == ServiceState.STOPPED.value and row.service not in seen:
                 seen.add(row.service)
                 say(f"{_elapsed(started)} {row.service} stopped")
         if time.monotonic() > started + DOWN_WITHIN:
@@ -196,7 +196,8 @@ def status(home: Path | str | None = None) -> list[Row]:
     state = layout.state()
     if _supervisor(layout) is None:
         return [
-            _row(name, service, State.STOPPED.value) for name, service in state.get("services", {}).items()
+            _row(name, service, ServiceState.STOPPED.value)
+            for name, service in state.get("services", {}).items()
         ]
     return _rows(layout, state)
 
@@ -253,7 +254,7 @@ def _launch(layout: Layout, attempt: subprocess.Popen[bytes] | None) -> subproce
 
 
 def _retry_failed(layout: Layout) -> None:
-    if any(s["state"] == State.FAILED.value for s in layout.state().get("services", {}).values()):
+    if any(s["state"] == ServiceState.FAILED.value for s in layout.state().get("services", {}).values()):
         supervisor = _supervisor(layout)
         if supervisor is not None:
             os.kill(supervisor, signal.SIGHUP)
@@ -262,7 +263,7 @@ def _retry_failed(layout: Layout) -> None:
 
 def _rows(layout: Layout, state: dict[str, Any], *, probe: bool = True) -> list[Row]:
     services = state.get("services", {})
-    running = {name: s for name, s in services.items() if s["state"] == State.RUNNING.value}
+    running = {name: s for name, s in services.items() if s["state"] == ServiceState.RUNNING.value}
     ill = health.unhealthy(layout, running) if probe and running else set()
     rows = []
     for name, service in services.items():
@@ -274,7 +275,7 @@ def _rows(layout: Layout, state: dict[str, Any], *, probe: bool = True) -> list[
 
 
 def _row(name: str, service: dict[str, Any], state: str) -> Row:
-    alive = state not in (State.STOPPED.value, State.WAITING.value)
+    alive = state not in (ServiceState.STOPPED.value, ServiceState.WAITING.value)
     since = datetime.fromtimestamp(service["since"]).astimezone() if alive and service["since"] else None
     return Row(
         name,
@@ -289,7 +290,7 @@ def _row(name: str, service: dict[str, Any], state: str) -> Row:
 
 def _raise_if_failed(layout: Layout, rows: list[Row]) -> None:
     for row in rows:
-        if row.state == State.FAILED.value:
+        if row.state == ServiceState.FAILED.value:
             log = layout.log(row.service)
             raise StackError(
                 _with_tail(
@@ -323,7 +324,7 @@ class _Progress:
 
     def rows(self, rows: list[Row]) -> None:
         for row in rows:
-            if row.is_good or row.state == State.RESTARTING.value:
+            if row.is_good or row.state == ServiceState.RESTARTING.value:
                 what = {"up": "is up", "done": "is done"}.get(row.state, f"restarts: {row.message}")
                 self._once(row.service, what, f"{row.service} {what}")
         if self._live and (missing := [row.service for row in rows if not row.is_good]):

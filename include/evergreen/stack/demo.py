@@ -19,7 +19,7 @@ from typing import Any
 
 from evergreen import ledger, settings
 from evergreen.alerting.letters import spec_problems
-from evergreen.errors import EvergreenError, Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, EvergreenError, TerminalError, TransientError
 from evergreen.feeds import catalogue
 from evergreen.ledger import reasons
 from evergreen.spec import load_specs
@@ -41,7 +41,7 @@ KINDS = ("train", "score", "monitor", "rollback")
 
 
 @dataclass
-class Progress:
+class DemoProgress:
     """Prints what happens with the time since the start."""
 
     started: float = field(default_factory=time.monotonic)
@@ -82,7 +82,7 @@ def tell_story(api: AirflowApi, story: Any, landing: Path, say: Callable[[str], 
         if state != expected:
             raise TerminalError(
                 f"ingest of {delivery.name} ended as {state}, not as {expected}; see `make logs` and the Airflow UI",
-                Reason.BAD_BATCH,
+                ErrorReason.BAD_BATCH,
             )
         if delivery.kind == "broken":
             say("             quarantined and mailed; the champion keeps scoring what is good")
@@ -103,10 +103,11 @@ def train_first(api: AirflowApi, as_of: datetime, say: Callable[[str], None]) ->
     for model, run in runs.items():
         api.wait(f"train__{model}", run)
         with connect() as conn:
-            found = ledger.find(conn, ledger.model_subject(model), (reasons.Kind.PROMOTED,), limit=1)
+            found = ledger.find(conn, ledger.model_subject(model), (reasons.DecisionKind.PROMOTED,), limit=1)
         if not found:
             raise TerminalError(
-                f"{model}: no champion after run {run}; see the run in the Airflow UI", Reason.NO_CHAMPION
+                f"{model}: no champion after run {run}; see the run in the Airflow UI",
+                ErrorReason.NO_CHAMPION,
             )
         say(f"             {model}: version {found[0].version} is champion ({found[0].reason})")
 
@@ -133,7 +134,7 @@ def settle_week(api: AirflowApi, delivery: Any, say: Callable[[str], None]) -> N
 
     def answered() -> ledger.Decision | None:
         with connect() as conn:
-            kinds = (reasons.Kind.PROMOTED, reasons.Kind.REJECTED)
+            kinds = (reasons.DecisionKind.PROMOTED, reasons.DecisionKind.REJECTED)
             found = ledger.find(conn, ledger.model_subject(MODEL), kinds, limit=1)
         return found[0] if found and waiting[0].id in found[0].answers else None
 
@@ -217,8 +218,8 @@ def outcome(
         picture = folder / f"{story.name}.png"
         picture.write_bytes(timeline_png(conn, specs.models[MODEL], title=f"{MODEL} on {story.name}"))
         kinds = {d.kind.value for d in ledger.find(conn)}
-        alerts = ledger.find(conn, ledger.model_subject(MODEL), (reasons.Kind.RETRAIN_REQUESTED,))
-        promoted = ledger.find(conn, ledger.model_subject(MODEL), (reasons.Kind.PROMOTED,))
+        alerts = ledger.find(conn, ledger.model_subject(MODEL), (reasons.DecisionKind.RETRAIN_REQUESTED,))
+        promoted = ledger.find(conn, ledger.model_subject(MODEL), (reasons.DecisionKind.PROMOTED,))
         count = fetch(
             conn,
             "SELECT count(*) FILTER (WHERE sent_at IS NOT NULL) AS sent, count(*) AS n FROM evergreen.mail",
@@ -288,7 +289,7 @@ def start_afresh(api: AirflowApi, layout: Layout) -> list[str]:
         raise TerminalError(
             f"this stack holds data of your own ({', '.join(sorted(foreign))}), and the demo wants an empty warehouse; "
             "run it in another home: EVERGREEN_HOME=.evergreen-demo make demo",
-            Reason.BUSY,
+            ErrorReason.BUSY,
         )
     ended = 0
     for dag_id in dag_ids():
@@ -342,7 +343,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--home", type=Path, default=None, help="the stack's home (default: EVERGREEN_HOME)")
     args = parser.parse_args(argv)
-    say, layout = Progress(), Layout.of(args.home)
+    say, layout = DemoProgress(), Layout.of(args.home)
     try:
         story = catalogue.get(args.data)
         api = prepare(layout, say)

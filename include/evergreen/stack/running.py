@@ -14,7 +14,7 @@ import requests
 from evergreen import ledger, settings
 from evergreen.errors import EvergreenError, TransientError
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs, load_specs
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.layout import StackError
@@ -241,8 +241,8 @@ def outcome(dag_id: str, run_id: str) -> list[str]:
 def said(decision: Decision) -> list[str]:
     """One decision as lines: what was decided, its numbers against their limits."""
     e = decision.evidence
-    if decision.kind in (Kind.BATCH_PUBLISHED, Kind.BATCH_QUARANTINED):
-        how = "published" if decision.kind is Kind.BATCH_PUBLISHED else "quarantined"
+    if decision.kind in (DecisionKind.BATCH_PUBLISHED, DecisionKind.BATCH_QUARANTINED):
+        how = "published" if decision.kind is DecisionKind.BATCH_PUBLISHED else "quarantined"
         counts = ", ".join(
             f"{e.get(f'rows_{what}', 0)} {word}"
             for what, word in (
@@ -259,7 +259,7 @@ def said(decision: Decision) -> list[str]:
                 f"  {where}{failure['expectation']}: {failure['observed']}, expected {failure['limit']}. {failure['remedy']}"
             )
         return lines
-    if decision.kind is Kind.RUN_FAILED:
+    if decision.kind is DecisionKind.RUN_FAILED:
         return []  # the task's own error stands above
     version = f"version {decision.version}: " if decision.version else ""
     lines = [f"{version}{decision.kind.value.replace('_', ' ')} ({decision.reason})"]

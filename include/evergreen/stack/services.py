@@ -18,7 +18,7 @@ from evergreen.stack.postgres import Postgres
 from evergreen.stack.variables import USER, environment
 
 
-class Kind(str, Enum):
+class ServiceKind(str, Enum):
     """How long a service is meant to run."""
 
     SERVER = "server"
@@ -49,7 +49,7 @@ class Service:
     command: list[str]
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     after: tuple[str, ...] = ()
-    kind: Kind = Kind.SERVER
+    kind: ServiceKind = ServiceKind.SERVER
     port: int | None = None
     prepare: Callable[[], None] | None = None
     is_ready: Callable[[], bool] | None = None
@@ -99,7 +99,7 @@ def services(layout: Layout) -> list[Service]:
         [*python, "airflow", "db", "migrate"],
         everywhere,
         after=("postgres",),
-        kind=Kind.STEP,
+        kind=ServiceKind.STEP,
         on_ready=lambda: _record(layout, "apache-airflow"),
     )
     if recorded.get("apache-airflow") == version("apache-airflow"):
@@ -149,7 +149,9 @@ def _mlflow(layout: Layout, everywhere: Mapping[str, str], recorded: str | None)
     password = {"PGPASSWORD": layout.secrets["mlflow_db"]}
     url_without = url.replace(f":{layout.secrets['mlflow_db']}@", "@")
     upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", url_without]
-    step = Service("mlflow-migration", upgrade, {**own, **password}, after=("postgres",), kind=Kind.STEP)
+    step = Service(
+        "mlflow-migration", upgrade, {**own, **password}, after=("postgres",), kind=ServiceKind.STEP
+    )
     return [step, replace(server, after=("mlflow-migration",))]
 
 

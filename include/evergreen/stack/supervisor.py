@@ -25,7 +25,7 @@ import psutil
 from evergreen.stack import processes
 from evergreen.stack.free_ports import Ports
 from evergreen.stack.layout import Layout, StackError, write_private
-from evergreen.stack.services import Kind, Service, services
+from evergreen.stack.services import Service, ServiceKind, services
 
 FAST = 60.0
 """Seconds; a service that ends sooner after its start crashed fast."""
@@ -37,7 +37,7 @@ TAIL_LINES = 15
 TICK = 0.1
 
 
-class State(str, Enum):
+class ServiceState(str, Enum):
     """What a service is doing."""
 
     WAITING = "waiting"
@@ -55,7 +55,7 @@ class Child:
     """A service and what became of it."""
 
     service: Service
-    state: State = State.WAITING
+    state: ServiceState = ServiceState.WAITING
     process: subprocess.Popen[bytes] | None = None
     created: float = 0.0
     since: float = 0.0
@@ -129,21 +129,21 @@ class Supervisor:
         if self._retry:
             self._retry = False
             for child in self._children.values():
-                if child.state is State.FAILED:
-                    child.state, child.fast_crashes, child.next_start = State.WAITING, 0, 0.0
+                if child.state is ServiceState.FAILED:
+                    child.state, child.fast_crashes, child.next_start = ServiceState.WAITING, 0, 0.0
         for child in self._children.values():
-            if child.process is not None and child.state in (State.STARTING, State.RUNNING):
+            if child.process is not None and child.state in (ServiceState.STARTING, ServiceState.RUNNING):
                 code = child.process.poll()
                 if code is not None:
                     self._ended(child, code)
-                elif child.state is State.STARTING:
+                elif child.state is ServiceState.STARTING:
                     self._probe(child)
-            elif child.state in (State.WAITING, State.RESTARTING) and self._is_due(child):
+            elif child.state in (ServiceState.WAITING, ServiceState.RESTARTING) and self._is_due(child):
                 self._start(child)
         self._write()
 
     def _is_due(self, child: Child) -> bool:
-        ready = (State.RUNNING, State.DONE)
+        ready = (ServiceState.RUNNING, ServiceState.DONE)
         return time.monotonic() >= child.next_start and all(
             self._children[name].state in ready for name in child.service.after
         )
@@ -163,26 +163,26 @@ class Supervisor:
                 become=service.become,
             )
         except (StackError, OSError, subprocess.SubprocessError) as error:
-            child.state = State.FAILED
+            child.state = ServiceState.FAILED
             child.message = (
                 str(error) if isinstance(error, StackError) else f"{service.name} cannot be started: {error}."
             )
             return
         child.created = processes.created(child.process.pid) or time.time()
-        child.state = State.STARTING
+        child.state = ServiceState.STARTING
         self._say(f"{service.name} started, pid {child.process.pid}")
         self._probe(child)
 
     def _probe(self, child: Child) -> None:
         """Let those that wait for a server start once it is ready."""
         service = child.service
-        if service.kind is Kind.STEP or time.monotonic() < child.next_probe:
+        if service.kind is ServiceKind.STEP or time.monotonic() < child.next_probe:
             return
         child.next_probe = time.monotonic() + 0.3
         if service.is_ready is None or service.is_ready():
-            self._ready(child, State.RUNNING)
+            self._ready(child, ServiceState.RUNNING)
 
-    def _ready(self, child: Child, state: State) -> None:
+    def _ready(self, child: Child, state: ServiceState) -> None:
         if child.service.on_ready:
             try:
                 child.service.on_ready()
@@ -191,8 +191,8 @@ class Supervisor:
                 traceback.print_exc()
                 child.message = f"{child.service.name} runs but could not be set up: {str(error).strip()}."
                 child.next_probe = time.monotonic() + 3
-                if state is State.DONE:
-                    child.state = State.FAILED
+                if state is ServiceState.DONE:
+                    child.state = ServiceState.FAILED
                 return
         child.state, child.message = state, ""
         self._say(f"{child.service.name} is {state.value}")
@@ -200,20 +200,20 @@ class Supervisor:
     def _ended(self, child: Child, code: int) -> None:
         service = child.service
         processes.kill(child.members)
-        if service.kind is Kind.STEP and code == 0:
-            self._ready(child, State.DONE)
+        if service.kind is ServiceKind.STEP and code == 0:
+            self._ready(child, ServiceState.DONE)
             return
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         self._say(f"{service.name} {how}")
         fast = time.time() - child.since < FAST
         child.fast_crashes = child.fast_crashes + 1 if fast else 1
-        if service.kind is Kind.STEP or child.fast_crashes >= MAX_FAST_CRASHES:
-            child.state = State.FAILED
+        if service.kind is ServiceKind.STEP or child.fast_crashes >= MAX_FAST_CRASHES:
+            child.state = ServiceState.FAILED
             often = f" {child.fast_crashes} times in a row" if child.fast_crashes > 1 else ""
             child.message = f"{service.name} {how}{often}."
             return
         child.restarts += 1
-        child.state, child.message = State.RESTARTING, f"{service.name} {how}."
+        child.state, child.message = ServiceState.RESTARTING, f"{service.name} {how}."
         pause = min(self.pause * 2 ** (child.fast_crashes - 1), LONGEST_PAUSE)
         child.next_start = time.monotonic() + pause
 
@@ -224,7 +224,7 @@ class Supervisor:
             for child in self._children.values():
                 if child.service.stop_round == stop_round and child.process:
                     if child.process.poll() is None:
-                        child.state = State.STOPPING
+                        child.state = ServiceState.STOPPING
                         child.process.send_signal(child.service.stop_signal)
                     child.deadline, child.asked_all = time.monotonic() + child.service.grace, False
                     stopping.append(child)
@@ -253,7 +253,7 @@ class Supervisor:
                 return False
             processes.kill(child.members)
         child.process.wait()
-        child.state = State.STOPPED
+        child.state = ServiceState.STOPPED
         self._say(f"{child.service.name} stopped")
         return True
 

@@ -22,7 +22,7 @@ from evergreen.training.data.rows import Rows, opened
 from evergreen.training.fitting.fit import HERE
 from evergreen.training.gate.evaluate import Again, evaluate
 from evergreen.training.gate.past_holdouts import KINDS, realised
-from evergreen.training.gate.verdict import Verdict
+from evergreen.training.gate.verdict import GateVerdict
 from evergreen.training.train import read_again
 from evergreen.warehouse.connection import connect
 from evergreen.warehouse.features import snapshot
@@ -45,7 +45,7 @@ class Trial:
         untuned: whether the search for parameters that the spec asks for was left out.
     """
 
-    verdict: Verdict
+    verdict: GateVerdict
     champion: str | None
     metric: str
     metrics: dict[str, dict[str, float]]

@@ -1,4 +1,4 @@
-"""One training: snapshot in, judged and registered challenger out. Nothing is promoted here, see `promote`."""
+"""One training: snapshot in, judged and registered challenger out. Nothing is promoted here, see `promotion`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import psycopg2
 
 from evergreen import ledger, registry
-from evergreen.errors import EvergreenError, Reason, TransientError
+from evergreen.errors import ErrorReason, EvergreenError, TransientError
 from evergreen.registry import identity
 from evergreen.registry.models import DIGEST_TAG, MODEL_FILE, SPEC_FILE
 from evergreen.spec import ModelSpec, Specs
@@ -23,11 +23,11 @@ from evergreen.training.data.rows import Rows, opened
 from evergreen.training.data.split import moment
 from evergreen.training.fitting import machine
 from evergreen.training.fitting.fit import parameters
-from evergreen.training.gate.evaluate import Again, Judged, evaluate
+from evergreen.training.gate.evaluate import Again, EvaluatedChallenger, evaluate
 from evergreen.training.gate.past_holdouts import KINDS, realised
 from evergreen.training.plan import answers_drift
 from evergreen.training.record import tracking
-from evergreen.training.record.outcome import Outcome
+from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.training.record.provenance import git_commit, library_versions
 from evergreen.training.record.version import REFERENCE, Final, finalise, write_model_files, write_run_files
 from evergreen.training.search.leaderboard import TABLE_FILE
@@ -50,7 +50,7 @@ def train(
     requests: tuple[int, ...] = (),
     dry_run: bool = False,
     commit: str | None = None,
-) -> Outcome:
+) -> TrainingOutcome:
     """Fit a challenger on a snapshot, judge it, log it to MLflow and register it as a version.
 
     Called again with the same `run_id` it returns what the first call came to, or discards what an interrupted
@@ -141,7 +141,7 @@ def train(
                 with connect() as conn:
                     beyond = identity.highest(conn, model.name)
                 version = tracking.register(model, mlflow_run, model_id, as_of, run_id, tags | more, beyond)
-            outcome = Outcome(
+            outcome = TrainingOutcome(
                 model=model.name,
                 run_id=run_id,
                 as_of=as_of,
@@ -191,7 +191,7 @@ def _alone(model_name: str, run_id: str) -> Iterator[Connection]:
         conn.autocommit = True
         if not _taken(conn, name):
             raise TransientError(
-                f"another try of {run_id} is still at work; try again when it has ended", Reason.BUSY
+                f"another try of {run_id} is still at work; try again when it has ended", ErrorReason.BUSY
             )
         try:
             yield conn
@@ -241,7 +241,9 @@ def read_again(specs: Specs, model: ModelSpec, as_of: datetime, work: Path) -> A
     return rows
 
 
-def _told(model: ModelSpec, judged: Judged, final: Final, tags: dict[str, str]) -> dict[str, Any]:
+def _told(
+    model: ModelSpec, judged: EvaluatedChallenger, final: Final, tags: dict[str, str]
+) -> dict[str, Any]:
     return {
         "rounds": judged.fitted.rounds,
         "early_stopping_metric": judged.fitted.stopping_metric,
@@ -258,7 +260,7 @@ def _told(model: ModelSpec, judged: Judged, final: Final, tags: dict[str, str]) 
     }
 
 
-def _measured(judged: Judged) -> dict[str, float]:
+def _measured(judged: EvaluatedChallenger) -> dict[str, float]:
     found = {f"{who}_{name}": v for who, values in judged.metrics.items() for name, v in values.items()}
     found |= {f"holdout_{name}": v for name, v in judged.holdout.items()}
     found |= {f"rows_{name}": float(v) for name, v in judged.rows.items()}
@@ -274,7 +276,7 @@ def _measured(judged: Judged) -> dict[str, float]:
 def _log_files(
     model: ModelSpec,
     snapshot: Snapshot,
-    judged: Judged,
+    judged: EvaluatedChallenger,
     final: Final,
     document: dict[str, Any],
     mlflow_run: str,

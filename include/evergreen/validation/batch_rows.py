@@ -6,7 +6,7 @@ from datetime import datetime
 
 from psycopg2 import sql
 
-from evergreen.errors import Reason, TransientError
+from evergreen.errors import ErrorReason, TransientError
 from evergreen.spec import DatasetSpec
 from evergreen.validation.outcome import State
 from evergreen.warehouse.connection import Connection, fetch
@@ -76,7 +76,7 @@ def decided(
     )  # fmt: skip
     if not rows:
         raise TransientError(
-            f"{file.name} was published by another run meanwhile; this one starts again", Reason.BUSY
+            f"{file.name} was published by another run meanwhile; this one starts again", ErrorReason.BUSY
         )
     return int(rows[0]["id"])
 

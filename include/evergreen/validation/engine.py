@@ -25,11 +25,11 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.spec import DatasetSpec
 from evergreen.validation import failing
 from evergreen.validation.suite import Rule
-from evergreen.warehouse.batches.staging import Finding, table
+from evergreen.warehouse.batches.staging import SuiteFinding, table
 from evergreen.warehouse.connection import Connection
 from evergreen.warehouse.files.failure import SAMPLES, Failure, sample_of
 
@@ -67,12 +67,12 @@ def build(dataset: DatasetSpec, rules: Sequence[Rule]) -> list[Expectation]:
         raise TerminalError(
             f"datasets/{dataset.name}.yaml: expectations: {'; '.join(problems)}; "
             "mend them, see https://greatexpectations.io/expectations",
-            Reason.BAD_SPEC,
+            ErrorReason.BAD_SPEC,
         )
     return built
 
 
-def judge(dataset: DatasetSpec, rules: Sequence[Rule], typed: str) -> list[Finding]:
+def run_suite(dataset: DatasetSpec, rules: Sequence[Rule], typed: str) -> list[SuiteFinding]:
     """Judge a table of the schema staging by every rule and return what failed, in the order of the rules.
 
     First every rule is asked for its verdict alone, which Great Expectations does in a few scans; only those
@@ -99,7 +99,7 @@ def judge(dataset: DatasetSpec, rules: Sequence[Rule], typed: str) -> list[Findi
     ]
 
 
-def confirm(conn: Connection, finding: Finding) -> Finding:
+def confirm(conn: Connection, finding: SuiteFinding) -> SuiteFinding:
     """Keep a finding's query of rows only if it gives as many rows as Great Expectations counted.
 
     A finding whose rows cannot be told holds the whole batch back, and says why.
@@ -120,7 +120,7 @@ def confirm(conn: Connection, finding: Finding) -> Finding:
     if told == counted:
         return finding
     why = why or f"the query of its rows gives {told} rows and Great Expectations counted {counted}"
-    return Finding(replace(finding.failure, whole=finding.failure.whole or why))
+    return SuiteFinding(replace(finding.failure, whole=finding.failure.whole or why))
 
 
 @contextmanager
@@ -194,14 +194,14 @@ def _identity(expectation: Expectation) -> str:
     return f"{expectation.expectation_type} {fields!r}"
 
 
-def _finding(rule: Rule, result: Any, rows: sql.Composable | str) -> Finding:
+def _finding(rule: Rule, result: Any, rows: sql.Composable | str) -> SuiteFinding:
     failure = partial(Failure, rule.type, rule.column, limit=rule.limit, remedy=rule.remedy)
     if result is None:
-        return Finding(failure(observed="no verdict", whole="there is no verdict on any row"))
+        return SuiteFinding(failure(observed="no verdict", whole="there is no verdict on any row"))
     raised = [(str(result), "")] if isinstance(result, Exception) else _exceptions(result.exception_info)
     if raised:
         text = " ".join(raised[0][0].split())[:200]
-        return Finding(failure(observed=f"could not be judged: {text}", whole="no row could be judged"))
+        return SuiteFinding(failure(observed=f"could not be judged: {text}", whole="no row could be judged"))
     found = result.result
     count, of = found.get("unexpected_count"), found.get("element_count")
     if count is None and not isinstance(rows, str):
@@ -209,14 +209,14 @@ def _finding(rule: Rule, result: Any, rows: sql.Composable | str) -> Finding:
         count = found.get("observed_value")
     if count is None:
         observed = str(found.get("observed_value", "no value"))[:200]
-        return Finding(failure(observed=observed, whole="it is about the file as a whole"))
+        return SuiteFinding(failure(observed=observed, whole="it is about the file as a whole"))
     told = failure(
         observed=f"{count} of {of} rows" if of is not None else f"{count} rows", failed_rows=int(count),
         sample=sample_of(_plain(v) for v in found.get("partial_unexpected_list") or ()),
     )  # fmt: skip
     if isinstance(rows, str):
-        return Finding(replace(told, whole=rows))
-    return Finding(told if rule.rows else replace(told, whole=rule.whole), rows)
+        return SuiteFinding(replace(told, whole=rows))
+    return SuiteFinding(told if rule.rows else replace(told, whole=rule.whole), rows)
 
 
 def _was_judged(result: Any) -> bool:

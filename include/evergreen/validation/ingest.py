@@ -19,18 +19,18 @@ from typing import Any
 import psycopg2
 
 from evergreen import ledger
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.incidents import corrections, quarantines
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import DatasetSpec
 from evergreen.spec.problem import printable
 from evergreen.validation import batch_rows, engine, suite
-from evergreen.validation.outcome import Asked, BatchOutcome, Counts, State
+from evergreen.validation.outcome import BatchOutcome, JudgeAgain, RowCounts, State
 from evergreen.warehouse.batches import bulk, correction, deleted, equal_rows, examples, publish, staging
 from evergreen.warehouse.batches import held as held_rows
 from evergreen.warehouse.batches.correction import Corrected
-from evergreen.warehouse.batches.staging import Finding, Staged
+from evergreen.warehouse.batches.staging import Staged, SuiteFinding
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.files import landing, landing_store
 from evergreen.warehouse.files.failure import Failure, UnreadableError
@@ -51,7 +51,7 @@ STORABLE = "rows_storable"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class BatchVerdict:
     """What is to be done with a batch, and why: the reason code of its ledger row.
 
     `whole` says in words why all of it is held back and not its bad rows alone; empty where it is not.
@@ -165,7 +165,7 @@ def alone(dataset: DatasetSpec) -> Iterator[Connection]:
         if conn.server_version < OLDEST_SERVER:
             raise TerminalError(
                 f"the warehouse is PostgreSQL {conn.server_version // 10000}; ingest needs 16 or newer",
-                Reason.BAD_SPEC,
+                ErrorReason.BAD_SPEC,
             )
         with conn.cursor() as cursor:
             # The server then ends the work of a client that was killed, and frees its locks, within seconds.
@@ -209,7 +209,7 @@ def decide(
     run_id: str,
     *,
     again: bool,
-    asked: Asked | None = None,
+    asked: JudgeAgain | None = None,
 ) -> Decision | None:
     """Decide a file; the caller ends the transaction with which it is decided.
 
@@ -226,7 +226,9 @@ def decide(
         None where it changed meanwhile: nothing is decided then.
     """
     if file.problem is not None:
-        return _settle(conn, dataset, file, None, 0, [Finding(file.problem)], as_of, run_id, again, asked)
+        return _settle(
+            conn, dataset, file, None, 0, [SuiteFinding(file.problem)], as_of, run_id, again, asked
+        )
     published = _published_at_once(conn, dataset, file, as_of, run_id, again, asked)
     if published is not None or _changed(dataset, file):
         return published
@@ -234,11 +236,11 @@ def decide(
     try:
         staged = staging.load(conn, dataset.delivered, file)
         findings = (
-            [] if staged.rows else [Finding(_lost(0, staged.records) if staged.records else _no_rows())]
+            [] if staged.rows else [SuiteFinding(_lost(0, staged.records) if staged.records else _no_rows())]
         )
     except UnreadableError as error:
         conn.rollback()
-        findings = [Finding(error.failure)]
+        findings = [SuiteFinding(error.failure)]
     except OSError as error:
         conn.rollback()
         failed = landing.unreadable(file, error)
@@ -263,7 +265,7 @@ def decide(
             raise
         conn.rollback()
         staging.sweep(conn, dataset)
-        refused = [Finding(_refused(dataset, error))]
+        refused = [SuiteFinding(_refused(dataset, error))]
         return _settle(conn, dataset, file, None, rows, refused, as_of, run_id, again, asked)
 
 
@@ -274,7 +276,7 @@ def _published_at_once(
     as_of: datetime,
     run_id: str,
     again: bool,
-    asked: Asked | None,
+    asked: JudgeAgain | None,
 ) -> Decision | None:
     """Publish a file that is beyond doubt; None, and nothing is left of it, where anything is wrong with it.
 
@@ -304,13 +306,13 @@ def _changed(dataset: DatasetSpec, file: LandedFile) -> bool:
     return True
 
 
-def _judge(dataset: DatasetSpec, staged: Staged, as_of: datetime) -> list[Finding]:
+def _judge(dataset: DatasetSpec, staged: Staged, as_of: datetime) -> list[SuiteFinding]:
     rules = suite.rules(dataset, as_of, staging.table(staged.typed))
     if not staged.living:
-        return engine.judge(dataset, rules, staged.typed)
+        return engine.run_suite(dataset, rules, staged.typed)
     of_every_row, others = suite.split(dataset, rules)
-    found = engine.judge(dataset, of_every_row, staged.typed)
-    return found + (engine.judge(dataset, others, staged.living) if staged.living_rows else [])
+    found = engine.run_suite(dataset, of_every_row, staged.typed)
+    return found + (engine.run_suite(dataset, others, staged.living) if staged.living_rows else [])
 
 
 def _no_rows() -> Failure:
@@ -346,7 +348,7 @@ def _refused(dataset: DatasetSpec, error: psycopg2.Error) -> Failure:
     )  # fmt: skip
 
 
-def judge_batch(dataset: DatasetSpec, rows: int, held: int, findings: list[Finding]) -> Verdict:
+def judge_batch(dataset: DatasetSpec, rows: int, held: int, findings: list[SuiteFinding]) -> BatchVerdict:
     """Decide about a batch; pure.
 
     Args:
@@ -356,19 +358,19 @@ def judge_batch(dataset: DatasetSpec, rows: int, held: int, findings: list[Findi
         findings: everything that failed; one without a query of rows is about the batch as a whole.
     """
     if any(f.failure.expectation == STORABLE for f in findings):
-        return Verdict("quarantined", "unpublishable")
+        return BatchVerdict("quarantined", "unpublishable")
     if not rows:
-        return Verdict("quarantined", "unreadable")
+        return BatchVerdict("quarantined", "unreadable")
     if not findings:
-        return Verdict("published", "passed")
+        return BatchVerdict("published", "passed")
     whole = _whole(dataset, rows, held, findings)
     if not whole:
-        return Verdict("published", "rows_held")
+        return BatchVerdict("published", "rows_held")
     by_row = dataset.quarantine == "rows" and all(f.by_row for f in findings)
-    return Verdict("quarantined", "too_many_bad_rows" if by_row else "failed_expectations", whole)
+    return BatchVerdict("quarantined", "too_many_bad_rows" if by_row else "failed_expectations", whole)
 
 
-def _whole(dataset: DatasetSpec, rows: int, held: int, findings: list[Finding]) -> tuple[str, ...]:
+def _whole(dataset: DatasetSpec, rows: int, held: int, findings: list[SuiteFinding]) -> tuple[str, ...]:
     if dataset.quarantine == "batch":
         return ("the spec says `quarantine: batch`, so one failed expectation holds the whole file",)
     about = tuple(
@@ -394,11 +396,11 @@ def _settle(
     file: LandedFile,
     staged: Staged | None,
     rows: int,
-    findings: list[Finding],
+    findings: list[SuiteFinding],
     as_of: datetime,
     run_id: str,
     again: bool,
-    asked: Asked | None,
+    asked: JudgeAgain | None,
 ) -> Decision:
     """The one transaction: rows, quarantine, batch, ledger, incident, and the end of the staging tables."""
     publish.prepare(conn, dataset)
@@ -410,13 +412,13 @@ def _settle(
     if staged and verdict.state == "published":
         found = publish.to_publish(conn, staged) + held + duplicates
         if found != staged.records:
-            findings = [*findings, Finding(_lost(found, staged.records))]
-            verdict = Verdict("quarantined", "unreadable")
+            findings = [*findings, SuiteFinding(_lost(found, staged.records))]
+            verdict = BatchVerdict("quarantined", "unreadable")
     if asked and verdict.state != "published":
         raise _still_held(dataset, file, verdict, findings)
     place = batch_rows.make_way(conn, asked.batch) if asked else None
     batch = batch_rows.decided(conn, dataset, file, as_of, verdict.state, place)
-    counts, fixed, gone = Counts(rows, held=rows), Corrected(), 0
+    counts, fixed, gone = RowCounts(rows, held=rows), Corrected(), 0
     if staged and held:
         publish.quarantine(
             conn, dataset, staged, batch, limit=None if verdict.state == "published" else KEPT_ROWS
@@ -428,12 +430,12 @@ def _settle(
             publish.release(conn, dataset, asked.batch)
             held_rows.forget(conn, asked.batch)
             fixed = correction.settle(conn, dataset, asked.batch, as_of, reading=(staged, batch))
-            counts = Counts(
+            counts = RowCounts(
                 rows, fixed.new, fixed.changed, fixed.unchanged + fixed.replaced, duplicates, held
             )
         else:
             done = publish.upsert(conn, dataset, staged, batch, as_of)
-            counts = Counts(rows, done.new, done.changed, done.unchanged, duplicates, held)
+            counts = RowCounts(rows, done.new, done.changed, done.unchanged, duplicates, held)
     held = counts.held
     if held or verdict.state == "quarantined":
         held_rows.note(conn, dataset, staged, batch, whole=verdict.state == "quarantined")
@@ -465,9 +467,16 @@ def _settle(
         evidence["rows_deleted"] = gone
     published = verdict.state == "published"
     key = _dedupe_key(dataset, file, run_id if again else None)
-    kind, reason = Kind.BATCH_PUBLISHED if published else Kind.BATCH_QUARANTINED, verdict.reason
+    kind, reason = (
+        DecisionKind.BATCH_PUBLISHED if published else DecisionKind.BATCH_QUARANTINED,
+        verdict.reason,
+    )
     if asked:
-        key, kind, reason = f"correction:{dataset.name}:{run_id}", Kind.BATCH_CORRECTED, "judged_again"
+        key, kind, reason = (
+            f"correction:{dataset.name}:{run_id}",
+            DecisionKind.BATCH_CORRECTED,
+            "judged_again",
+        )
         evidence |= corrections.evidence(fixed, asked.why, asked.by) | {
             "verdict": verdict.reason, "replaces": asked.batch, "message": corrections.judged_again(file.name, fixed, held),
         }  # fmt: skip
@@ -493,7 +502,7 @@ def _settle(
 
 
 def _still_held(
-    dataset: DatasetSpec, file: LandedFile, verdict: Verdict, findings: list[Finding]
+    dataset: DatasetSpec, file: LandedFile, verdict: BatchVerdict, findings: list[SuiteFinding]
 ) -> TerminalError:
     """The error of a file that a person wants to be judged again and that would be held back."""
     told = [
@@ -506,13 +515,17 @@ def _still_held(
         f"{file.name} would be held back ({verdict.reason}), so nothing was changed: {'; '.join(told)}"
         + (f"; and {more} more" if more > 0 else "")
         + f". Mend datasets/{dataset.name}.yaml and judge it again",
-        Reason.BAD_BATCH,
+        ErrorReason.BAD_BATCH,
     )
 
 
 def _with_rows(
-    conn: Connection, dataset: DatasetSpec, file: LandedFile, staged: Staged | None, findings: list[Finding]
-) -> list[Finding]:
+    conn: Connection,
+    dataset: DatasetSpec,
+    file: LandedFile,
+    staged: Staged | None,
+    findings: list[SuiteFinding],
+) -> list[SuiteFinding]:
     """The findings with a row for each different value that failed, by number, key and line."""
     if staged is None:
         return findings
@@ -530,7 +543,7 @@ def _answers(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> tuple[
     found = fetch(
         conn,
         "SELECT id FROM evergreen.decision WHERE subject = %s AND kind = %s AND evidence->>'checksum' = %s ORDER BY id",
-        (ledger.dataset_subject(dataset.name), Kind.BATCH_QUARANTINED.value, file.checksum),
+        (ledger.dataset_subject(dataset.name), DecisionKind.BATCH_QUARANTINED.value, file.checksum),
     )
     return tuple(row["id"] for row in found)
 
@@ -545,7 +558,7 @@ def _decided_by(conn: Connection, dataset: DatasetSpec, run_id: str) -> list[Bat
         (
             ledger.dataset_subject(dataset.name),
             run_id,
-            [Kind.BATCH_PUBLISHED.value, Kind.BATCH_QUARANTINED.value],
+            [DecisionKind.BATCH_PUBLISHED.value, DecisionKind.BATCH_QUARANTINED.value],
         ),
     )
     return sorted((BatchOutcome.from_dict(row) for row in rows), key=lambda o: (o.file, o.checksum))

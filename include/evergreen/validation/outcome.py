@@ -11,7 +11,7 @@ State = Literal["published", "quarantined", "waiting"]
 
 
 @dataclass(frozen=True)
-class Counts:
+class RowCounts:
     """The rows of a batch; of a published one `read` is the sum of the others, of a quarantined one all are held."""
 
     read: int
@@ -27,7 +27,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Asked:
+class JudgeAgain:
     """A batch that a person wants to be judged again: its id, why, and who it is."""
 
     batch: int

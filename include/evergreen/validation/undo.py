@@ -16,14 +16,14 @@ from pathlib import PurePath
 from typing import Any, Literal, get_args
 
 from evergreen import ledger, settings
-from evergreen.errors import EvergreenError, Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, EvergreenError, TerminalError, TransientError
 from evergreen.incidents import corrections
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import DatasetSpec
 from evergreen.validation import batch_rows
 from evergreen.validation.ingest import alone, decide
-from evergreen.validation.outcome import Asked
+from evergreen.validation.outcome import JudgeAgain
 from evergreen.warehouse.batches import correction, publish, staging
 from evergreen.warehouse.batches import held as held_rows
 from evergreen.warehouse.batches.correction import Corrected
@@ -110,9 +110,11 @@ def correct(
     if as_of.tzinfo is None:
         raise ValueError(f"as_of {as_of} has no time zone")
     if action not in ACTIONS:
-        raise TerminalError(f"{action!r} is no correction; there are: {', '.join(ACTIONS)}", Reason.BAD_SPEC)
+        raise TerminalError(
+            f"{action!r} is no correction; there are: {', '.join(ACTIONS)}", ErrorReason.BAD_SPEC
+        )
     if not why:
-        raise TerminalError("a correction needs a reason; fill the field Reason", Reason.BAD_SPEC)
+        raise TerminalError("a correction needs a reason; fill the field Reason", ErrorReason.BAD_SPEC)
     source, keys_in = folder or landing_store.place_of(dataset), folder or place(settings.LANDING)
     order = _Order(dataset, file.strip(), as_of, run_id, why, by or "not recorded", source, keys_in)
     with alone(dataset) as conn:
@@ -155,7 +157,7 @@ def _require_newest(conn: Connection, order: _Order) -> None:
         raise TerminalError(
             f"{order.dataset.name}: a correction is known from its as-of time on, and {order.as_of.isoformat()} is before "
             f"{newest.isoformat()}, as of which a file was decided; choose a later as-of time",
-            Reason.BAD_SPEC,
+            ErrorReason.BAD_SPEC,
         )
 
 
@@ -167,21 +169,22 @@ def _judge_again(conn: Connection, order: _Order) -> Undone:
             raise TerminalError(
                 f"{batch['file']} is not in {order.source} as a file of {dataset.name}, so it cannot be judged again; put it back "
                 f"as it was (SHA-256 {batch['checksum'][:12]}…), or withdraw the batch and land another file",
-                Reason.BAD_BATCH,
+                ErrorReason.BAD_BATCH,
             )
         if file.checksum != batch["checksum"]:
             raise TerminalError(
                 f"{batch['file']} has another content than batch {batch['id']} (SHA-256 {file.checksum[:12]}… and "
                 f"{batch['checksum'][:12]}…), so it is another batch; put the file back as it was, or withdraw the batch",
-                Reason.BAD_BATCH,
+                ErrorReason.BAD_BATCH,
             )
         decision = decide(
             conn, dataset, file, order.as_of, order.run_id,
-            again=True, asked=Asked(batch["id"], order.why, order.by),
+            again=True, asked=JudgeAgain(batch["id"], order.why, order.by),
         )  # fmt: skip
         if decision is None:
             raise TransientError(
-                f"{batch['file']} changed while it was read; nothing was changed, try it again", Reason.BUSY
+                f"{batch['file']} changed while it was read; nothing was changed, try it again",
+                ErrorReason.BUSY,
             )
     corrections.told(conn, decision, order.source)
     return Undone(str(decision.evidence["message"]), decision)
@@ -206,7 +209,13 @@ def _withdraw(conn: Connection, order: _Order) -> Undone:
             order.dataset.name, batch["file"], ", ".join(others),
         )  # fmt: skip
     return _write(
-        conn, order, Kind.BATCH_WITHDRAWN, batch, corrections.withdrawn(batch["file"], done), done, more
+        conn,
+        order,
+        DecisionKind.BATCH_WITHDRAWN,
+        batch,
+        corrections.withdrawn(batch["file"], done),
+        done,
+        more,
     )
 
 
@@ -226,33 +235,35 @@ def _delete_keys(conn: Connection, order: _Order) -> Undone:
         )
     row = {"id": batch, "file": file.name, "checksum": file.checksum}
     message = corrections.keys_deleted(file.name, keys.rows, done)
-    return _write(conn, order, Kind.KEYS_DELETED, row, message, done, {"rows_read": keys.rows})
+    return _write(conn, order, DecisionKind.KEYS_DELETED, row, message, done, {"rows_read": keys.rows})
 
 
 def _dismiss(conn: Connection, order: _Order) -> Undone:
     batch = _batch(conn, order, ("quarantined", "published"), done=("dismissed",), held=True)
     told = "SELECT 1 FROM evergreen.decision WHERE subject = %s AND kind = %s AND (evidence->>'batch')::bigint = %s"
     subject = ledger.dataset_subject(order.dataset.name)
-    if batch["state"] == "dismissed" or fetch(conn, told, (subject, Kind.BATCH_DISMISSED.value, batch["id"])):
+    if batch["state"] == "dismissed" or fetch(
+        conn, told, (subject, DecisionKind.BATCH_DISMISSED.value, batch["id"])
+    ):
         return Undone(f"{batch['file']} (batch {batch['id']}) is dismissed already; nothing to do")
     if batch["state"] == "quarantined":
         batch_rows.set_state(conn, batch["id"], "dismissed")
     held_rows.forget(conn, batch["id"])
     what = f"its {batch['rows_held']} rows stay" if batch["rows_held"] else "it stays"
     message = f"{batch['file']} was dismissed: {what} held back"
-    return _write(conn, order, Kind.BATCH_DISMISSED, batch, message, Corrected(), {})
+    return _write(conn, order, DecisionKind.BATCH_DISMISSED, batch, message, Corrected(), {})
 
 
 _DO = {"judge_again": _judge_again, "withdraw": _withdraw, "delete_keys": _delete_keys, "dismiss": _dismiss}
 _REASONS = {
-    Kind.BATCH_WITHDRAWN: "withdrawn", Kind.KEYS_DELETED: "keys_deleted", Kind.BATCH_DISMISSED: "dismissed",
+    DecisionKind.BATCH_WITHDRAWN: "withdrawn", DecisionKind.KEYS_DELETED: "keys_deleted", DecisionKind.BATCH_DISMISSED: "dismissed",
 }  # fmt: skip
 
 
 def _write(
     conn: Connection,
     order: _Order,
-    kind: Kind,
+    kind: DecisionKind,
     batch: dict[str, Any],
     message: str,
     done: Corrected,
@@ -316,7 +327,7 @@ def _batch(
         )
         raise TerminalError(
             f"{order.file} names {len(fits)} batches of {order.dataset.name}; give the number of one ({told})",
-            Reason.BAD_BATCH,
+            ErrorReason.BAD_BATCH,
         )
     if named:
         last = named[-1]
@@ -328,14 +339,14 @@ def _batch(
         more = " and nothing of it is held back" if held and not last["rows_held"] else ""
         raise TerminalError(
             f"{last['file']} (batch {last['id']}) {how}{more}; this correction is for batches that are {' or '.join(states)}",
-            Reason.BAD_BATCH,
+            ErrorReason.BAD_BATCH,
         )
     near = difflib.get_close_matches(order.file, {r["file"] for r in rows}, n=3, cutoff=0.5)
     raise TerminalError(
         f"{order.dataset.name} has no batch {order.file!r}"
         + (f"; did you mean {' or '.join(near)}?" if near else "")
         + f". Its {len(rows)} batches are in the table evergreen.batch, by id and file",
-        Reason.BAD_BATCH,
+        ErrorReason.BAD_BATCH,
     )
 
 
@@ -360,14 +371,14 @@ def _keys(conn: Connection, order: _Order) -> tuple[LandedFile, Staged]:
     dataset, path = order.dataset, PurePath(order.file)
     if path.is_absolute() or ".." in path.parts:
         raise TerminalError(
-            f"{order.file}: write the path of the file of keys below {order.keys_in}", Reason.BAD_BATCH
+            f"{order.file}: write the path of the file of keys below {order.keys_in}", ErrorReason.BAD_BATCH
         )
     source = dataset.source.model_copy(update={"pattern": glob.escape(order.file), "extra_columns": "ignore"})
     columns = {name: dataset.columns[name] for name in dataset.key}
     keyed = dataset.model_copy(update={"source": source, "columns": columns, "duplicates": "hold"})
     with landing_store.named(keyed, order.keys_in, order.file) as file:
         if file is None:
-            raise TerminalError(f"there is no file {order.file} below {order.keys_in}", Reason.BAD_BATCH)
+            raise TerminalError(f"there is no file {order.file} below {order.keys_in}", ErrorReason.BAD_BATCH)
         failures = [file.problem] if file.problem else []
         staged: Staged | None = None
         if not failures:
@@ -382,6 +393,6 @@ def _keys(conn: Connection, order: _Order) -> tuple[LandedFile, Staged]:
     if failures or staged is None:
         told = "; ".join(f"{f.column or 'file'}: {f.observed}, expected {f.limit}" for f in failures)
         raise TerminalError(
-            f"{order.file}: no key was deleted, not all can be read: {told}", Reason.BAD_BATCH
+            f"{order.file}: no key was deleted, not all can be read: {told}", ErrorReason.BAD_BATCH
         )
     return file, staged

@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import parse_dsn
 
 from evergreen import settings
-from evergreen.errors import Reason, TransientError
+from evergreen.errors import ErrorReason, TransientError
 from evergreen.warehouse.storage.full_disk import full
 
 __all__ = ["Connection", "connect", "fetch"]
@@ -51,14 +51,14 @@ def connect(url: str | None = None, *, timeout_s: int = 600) -> Iterator[Connect
     except (psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected) as error:
         conn.rollback()
         raise TransientError(
-            f"another run holds the lock: {_line(error)}; try again when it has ended", Reason.BUSY
+            f"another run holds the lock: {_line(error)}; try again when it has ended", ErrorReason.BUSY
         ) from error
     except psycopg2.errors.QueryCanceled as error:
         conn.rollback()
         raise TransientError(
             f"the warehouse ended a statement ({_line(error)}); its limit is {timeout_s} s. Try again; if "
             "it stays, choose a smaller window or chunk, add an index that the query can use, or allow a longer time-out",
-            Reason.BUSY,
+            ErrorReason.BUSY,
         ) from error
     except psycopg2.errors.DiskFull as error:
         conn.rollback()
@@ -92,7 +92,7 @@ def fetch(conn: Connection, query: Any, params: Any = None) -> list[dict[str, An
 def _lost(error: Exception) -> TransientError:
     return TransientError(
         f"the warehouse does not answer ({_line(error)}); start it (`make up` for the embedded stack) and try again. `make status` shows what is up",
-        Reason.UNREACHABLE,
+        ErrorReason.UNREACHABLE,
     )
 
 

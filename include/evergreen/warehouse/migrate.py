@@ -6,7 +6,7 @@ from importlib import resources
 
 from psycopg2 import errors, sql
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import ColumnType, DatasetSpec
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -56,7 +56,7 @@ def _refuse_newer(conn: Connection) -> None:
         raise TerminalError(
             f"the warehouse was migrated by a newer release (its tables are of version {found}, this release knows {VERSION}); "
             "start that release again, or restore the backup of before the upgrade",
-            Reason.NEWER_SCHEMA,
+            ErrorReason.NEWER_SCHEMA,
         )
 
 
@@ -87,7 +87,7 @@ def ensure_role(conn: Connection) -> None:
                 f"feature queries run under the role {FEATURES_ROLE}, which {conn.info.user} can neither make nor take as it "
                 f"is ({' '.join(str(error).split())}). Let an administrator of the server run once: "
                 f"{'; '.join(statement.as_string(conn) for statement in missing)};",
-                Reason.NO_ROLE,
+                ErrorReason.NO_ROLE,
             ) from error
 
 

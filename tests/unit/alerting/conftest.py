@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from evergreen.alerting.pictures import timeline, trends, worst_columns
 from evergreen.alerting.pictures.drawing import hollow
 from evergreen.ledger import Decision, append
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs, load_specs
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -44,7 +44,7 @@ def decide(conn: Connection) -> Callable[..., Decision]:
     count = itertools.count()
 
     def append_one(
-        kind: Kind,
+        kind: DecisionKind,
         reason: str = "manual",
         *,
         as_of: datetime = START,
@@ -129,7 +129,7 @@ def rings(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
 def life(judge: Callable[..., int], decide: Callable[..., Decision]) -> list[int]:
     """Twenty weeks: a quiet start, a drift with an alarm and a promotion, a rejection, a quarantine, a rollback."""
     noise = random.Random(7)
-    decide(Kind.PROMOTED, "first_champion", version="1")
+    decide(DecisionKind.PROMOTED, "first_champion", version="1")
     ids = []
     for week in range(20):
         drift = 10 <= week < 13
@@ -144,12 +144,12 @@ def life(judge: Callable[..., int], decide: Callable[..., Decision]) -> list[int
         ids.append(judge(week, version=version, rmse=rmse, columns=columns))
         after = START + (week + 1) * WEEK
         if week == 2:
-            decide(Kind.BATCH_QUARANTINED, "bad_batch", as_of=after, subject="dataset/bike_hourly")
+            decide(DecisionKind.BATCH_QUARANTINED, "bad_batch", as_of=after, subject="dataset/bike_hourly")
         if week in (5, 6, 7):
-            decide(Kind.REJECTED, "not_better_than_champion", as_of=after, version="2")
+            decide(DecisionKind.REJECTED, "not_better_than_champion", as_of=after, version="2")
         if week == 11:
-            decide(Kind.RETRAIN_REQUESTED, "data_drift", as_of=after)
+            decide(DecisionKind.RETRAIN_REQUESTED, "data_drift", as_of=after)
         if week == 12:
-            decide(Kind.PROMOTED, "better_than_champion", as_of=after, version="3")
-    decide(Kind.ROLLED_BACK, "manual", as_of=START + 19 * WEEK, version="1")
+            decide(DecisionKind.PROMOTED, "better_than_champion", as_of=after, version="3")
+    decide(DecisionKind.ROLLED_BACK, "manual", as_of=START + 19 * WEEK, version="1")
     return ids

@@ -44,10 +44,10 @@ def test_the_ledger_the_mail_and_the_digest_say_it(world, mlflow_url, start):
     from datetime import timedelta
 
     from evergreen.alerting.compose import compose
-    from evergreen.alerting.content.letter import Known
+    from evergreen.alerting.content.letter import KnownIncident
     from evergreen.alerting.letters.digest import digest
-    from evergreen.ledger.reasons import GateReason, Kind
-    from evergreen.training.gate.verdict import Check, Verdict
+    from evergreen.ledger.reasons import DecisionKind, GateReason
+    from evergreen.training.gate.verdict import Check, GateVerdict
     from evergreen.warehouse.connection import connect, fetch
 
     world.land(start, 45)
@@ -57,16 +57,16 @@ def test_the_ledger_the_mail_and_the_digest_say_it(world, mlflow_url, start):
         "beats_baseline", 6.0, 4.1, False, GateReason.WORSE_THAN_BASELINE.value, "rmse of the challenger is 6"
     )
     decision = world.settle(
-        replace(outcome, metrics=METRICS, verdict=Verdict(False, GateReason.WORSE_THAN_BASELINE, (lost,)))
+        replace(outcome, metrics=METRICS, verdict=GateVerdict(False, GateReason.WORSE_THAN_BASELINE, (lost,)))
     )
     told = f"version {outcome.champion_version}, which stays champion, is worse than the naive baseline now: RMSE 5.2"
-    assert decision.kind is Kind.REJECTED
+    assert decision.kind is DecisionKind.REJECTED
     assert told in decision.evidence["message"]
     assert decision.evidence["champion_below_baseline"].startswith(told)
     with connect() as conn:
         (row,) = fetch(conn, "SELECT * FROM evergreen.mail WHERE decision_id = %s", (decision.id,))
         text = compose(conn, world.specs, row).get_body(("plain",)).get_content()
-        known = Known(
+        known = KnownIncident(
             incident="d", kind="digest", subject="digest", specs=world.specs,
             created_at=datetime.now(timezone.utc), decision=None, evidence={},
             context={"as_of": (start + timedelta(days=41)).isoformat(), "models": ["rides"], "datasets": []}, told=set(),
@@ -87,8 +87,8 @@ def test_a_challenger_that_is_promoted_below_the_baseline_is_told(world, mlflow_
 
     from evergreen.alerting.compose import compose
     from evergreen.alerting.content.week import model_week
-    from evergreen.ledger.reasons import GateReason, Kind
-    from evergreen.training.gate.verdict import Check, Verdict
+    from evergreen.ledger.reasons import DecisionKind, GateReason
+    from evergreen.training.gate.verdict import Check, GateVerdict
     from evergreen.warehouse.connection import connect, fetch
 
     world.land(start, 45)
@@ -97,9 +97,9 @@ def test_a_challenger_that_is_promoted_below_the_baseline_is_told(world, mlflow_
     told = "rmse of the challenger is 5, of the baseline 4.1, of the champion 6: the naive baseline beats both, and the challenger is the better one"
     both = Check("baseline_beats_both", 5.0, 6.0, True, GateReason.WORSE_THAN_BASELINE.value, told)
     decision = world.settle(
-        replace(outcome, metrics=METRICS, verdict=Verdict(True, GateReason.BETTER_THAN_CHAMPION, (both,)))
+        replace(outcome, metrics=METRICS, verdict=GateVerdict(True, GateReason.BETTER_THAN_CHAMPION, (both,)))
     )
-    assert decision.kind is Kind.PROMOTED
+    assert decision.kind is DecisionKind.PROMOTED
     assert decision.evidence["champion_below_baseline"] == told
     with connect() as conn:
         (row,) = fetch(conn, "SELECT * FROM evergreen.mail WHERE decision_id = %s", (decision.id,))
@@ -116,11 +116,11 @@ def test_a_watch_that_can_hardly_alarm_is_told_by_the_ledger_and_the_mail_of_the
     from datetime import timedelta
 
     from evergreen.alerting.compose import compose
-    from evergreen.monitoring.windows import performance
+    from evergreen.reference import error_limit
     from evergreen.warehouse.connection import connect, fetch
 
     told = "this limit cannot alarm before the served error is worse than that. With monitoring.window: 4d the limit would be 7"
-    monkeypatch.setattr(performance, "about_usual_windows", lambda *_: told)
+    monkeypatch.setattr(error_limit, "about_usual_windows", lambda *_: told)
     world.land(start, 31)
     decision = world.promote(start + timedelta(days=30), "dag/first")
     assert decision.evidence["error_limit"] == told

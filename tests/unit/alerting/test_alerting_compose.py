@@ -12,10 +12,11 @@ from typing import Any
 import psycopg2
 import pytest
 
-from evergreen.alerting.compose import KINDS, compose, recipients
+from evergreen.alerting.compose import KINDS, compose
 from evergreen.incidents.outbox import raise_incident
+from evergreen.incidents.recipients import recipients
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import CONCLUSIVE, Kind
+from evergreen.ledger.reasons import CONCLUSIVE, DecisionKind
 from evergreen.monitoring.trigger import given_up
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
@@ -121,7 +122,7 @@ def mail(conn: Connection, specs: Specs, decide: Callable[..., Decision]) -> Cal
 
     def make(
         mail_kind: str,
-        kind: Kind | None = None,
+        kind: DecisionKind | None = None,
         *,
         subject: str = "model/bike_demand",
         context: dict[str, Any] | None = None,
@@ -142,7 +143,7 @@ def test_drift_says_what_by_how_much_since_when_and_what_follows(
     mail: Callable[..., EmailMessage], life: list[int], judge: Callable[..., int]
 ) -> None:
     message = mail(
-        "drift", Kind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": life[11:13]}, version="1",
+        "drift", DecisionKind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": life[11:13]}, version="1",
         run_id="monitor__bike_demand/manual__2026-04-06T00:00:00+00:00",
     )  # fmt: skip
     text, page = parts(message)
@@ -168,14 +169,18 @@ def test_drift_measured_on_a_sample_says_so(
             "UPDATE evergreen.window_judgement SET row_count = 1000000, sampled_rows = 20000 WHERE id = %s",
             (life[12],),
         )
-    message = mail("drift", Kind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": life[12:13]})
+    message = mail(
+        "drift", DecisionKind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": life[12:13]}
+    )
     assert "1000000; drift was measured on 20000 of them" in " ".join(parts(message)[0].split())
 
 
 def test_the_picture_is_inline_and_nothing_is_loaded_from_outside(
     mail: Callable[..., EmailMessage], life: list[int]
 ) -> None:
-    message = mail("drift", Kind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": life[12:13]})
+    message = mail(
+        "drift", DecisionKind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": life[12:13]}
+    )
     assert message.get_content_type() == "multipart/alternative"
     kinds = [p.get_content_type() for p in message.walk()]
     assert kinds == ["multipart/alternative", "text/plain", "multipart/related", "text/html", "image/png"]
@@ -196,7 +201,9 @@ def test_a_held_back_retraining_says_why(mail: Callable[..., EmailMessage], life
         "causes": ["data_drift:price"], "drifted": ["data_drift:price"], "signature": "performance:price",
         "rule": "2 windows in violation, 2 of the last 3 and the newest are needed", "windows": [{"rows": 168}],
     }  # fmt: skip
-    message = mail("drift", Kind.RETRAIN_SUPPRESSED, reason="cooldown", version="1", evidence=evidence)
+    message = mail(
+        "drift", DecisionKind.RETRAIN_SUPPRESSED, reason="cooldown", version="1", evidence=evidence
+    )
     text, _ = parts(message)
     assert message["Subject"].startswith(
         "[Evergreen] bike_demand v1: served error beyond its limit and data drift in temperature"
@@ -212,7 +219,7 @@ def test_a_drift_that_retraining_did_not_help_asks_for_a_person(
     mail: Callable[..., EmailMessage], life: list[int]
 ) -> None:
     message = mail(
-        "drift", Kind.RETRAIN_SUPPRESSED, reason="already_answered", version="1",
+        "drift", DecisionKind.RETRAIN_SUPPRESSED, reason="already_answered", version="1",
         evidence={"judgements": life[11:13], "message": "two trainings answered it"}, context={"gave_up": True},
     )  # fmt: skip
     text, page = parts(message)
@@ -262,7 +269,7 @@ def test_the_mail_that_asks_for_a_person_says_how_the_last_training_ended(
     later = {"from": "2026-05-01T00:00:00+00:00", "rows": 12000}
     evidence = {"judgements": life[11:13], "message": "two trainings", "endings": found, "again": later}
     message = mail(
-        "drift", Kind.RETRAIN_SUPPRESSED, reason="already_answered", version="1", evidence=evidence,
+        "drift", DecisionKind.RETRAIN_SUPPRESSED, reason="already_answered", version="1", evidence=evidence,
         context={"gave_up": True},
     )  # fmt: skip
     text, _ = parts(message)
@@ -285,7 +292,7 @@ def test_a_drift_that_is_not_given_up_asks_for_nobody(
     mail: Callable[..., EmailMessage], life: list[int]
 ) -> None:
     message = mail(
-        "drift", Kind.RETRAIN_REQUESTED, reason="data_drift", version="1", context={"gave_up": False}
+        "drift", DecisionKind.RETRAIN_REQUESTED, reason="data_drift", version="1", context={"gave_up": False}
     )
     text, _ = parts(message)
     assert "person" not in text
@@ -297,7 +304,7 @@ def test_drift_without_judgements_in_the_evidence_finds_the_newest_as_of_the_dec
     mail: Callable[..., EmailMessage], judge: Callable[..., int], life: list[int]
 ) -> None:
     message = mail(
-        "drift", Kind.RETRAIN_REQUESTED, reason="data_drift", version="1",
+        "drift", DecisionKind.RETRAIN_REQUESTED, reason="data_drift", version="1",
         as_of=datetime(2026, 4, 6, 1, tzinfo=timezone.utc),
     )  # fmt: skip
     text, _ = parts(message)
@@ -336,7 +343,7 @@ def test_a_quarantined_batch_is_told_with_expectations_samples_and_the_way_out(
     mail: Callable[..., EmailMessage],
 ) -> None:
     message = mail(
-        "batch_quarantined", Kind.BATCH_QUARANTINED, subject="dataset/bike_hourly", reason="bad_batch",
+        "batch_quarantined", DecisionKind.BATCH_QUARANTINED, subject="dataset/bike_hourly", reason="bad_batch",
         evidence={"file": "bike_2026.csv", "checksum": "ab12", "rows_read": 168, "rows_held": 168, "failures": [FAILURE]},
         run_id="ingest__bike_hourly/scheduled__1",
     )  # fmt: skip
@@ -351,10 +358,10 @@ def test_a_quarantined_batch_is_told_with_expectations_samples_and_the_way_out(
 def test_a_new_champion_is_told_with_the_numbers_of_all_three(
     mail: Callable[..., EmailMessage], decide: Callable[..., Decision]
 ) -> None:
-    decide(Kind.PROMOTED, "first_champion", version="1")
-    request = decide(Kind.RETRAIN_REQUESTED, "data_drift")
+    decide(DecisionKind.PROMOTED, "first_champion", version="1")
+    request = decide(DecisionKind.RETRAIN_REQUESTED, "data_drift")
     message = mail(
-        "champion_changed", Kind.PROMOTED, reason="better_than_champion", version="3", evidence=EVIDENCE,
+        "champion_changed", DecisionKind.PROMOTED, reason="better_than_champion", version="3", evidence=EVIDENCE,
         answers=(request.id,),
     )  # fmt: skip
     text, _ = parts(message)
@@ -371,7 +378,9 @@ def test_a_new_champion_that_waited_for_a_person_is_champion_from_when_it_was_in
 ) -> None:
     evidence = {**EVIDENCE, "effective_from": "2026-01-08T09:30:00+00:00"}
     text, _ = parts(
-        mail("champion_changed", Kind.PROMOTED, reason="first_champion", version="3", evidence=evidence)
+        mail(
+            "champion_changed", DecisionKind.PROMOTED, reason="first_champion", version="3", evidence=evidence
+        )
     )
     assert "Version 3 of bike_demand is champion as of 2026-01-08 09:30" in " ".join(text.split())
 
@@ -379,10 +388,10 @@ def test_a_new_champion_that_waited_for_a_person_is_champion_from_when_it_was_in
 def test_a_rejected_challenger_is_told_with_the_check_that_failed(
     mail: Callable[..., EmailMessage], decide: Callable[..., Decision]
 ) -> None:
-    decide(Kind.PROMOTED, "first_champion", version="1")
+    decide(DecisionKind.PROMOTED, "first_champion", version="1")
     checks = [*CHECKS[:-1], {"check": "beats_champion", "value": 95.5, "limit": 94.08, "passed": False}]
     message = mail(
-        "challenger_rejected", Kind.REJECTED, reason="not_better_than_champion", version="4",
+        "challenger_rejected", DecisionKind.REJECTED, reason="not_better_than_champion", version="4",
         evidence={**EVIDENCE, "checks": checks, "trigger": "schedule"},
     )  # fmt: skip
     text, page = parts(message)
@@ -394,11 +403,11 @@ def test_a_rejected_challenger_is_told_with_the_check_that_failed(
 
 @pytest.mark.parametrize(
     ("mail_kind", "kind"),
-    [("champion_changed", Kind.PROMOTED), ("challenger_rejected", Kind.REJECTED)],
+    [("champion_changed", DecisionKind.PROMOTED), ("challenger_rejected", DecisionKind.REJECTED)],
     ids=["promoted", "rejected"],
 )
 def test_what_a_person_said_who_started_the_training_is_a_fact(
-    mail: Callable[..., EmailMessage], mail_kind: str, kind: Kind
+    mail: Callable[..., EmailMessage], mail_kind: str, kind: DecisionKind
 ) -> None:
     evidence = {**EVIDENCE, "trigger": "manual"}
     asked, _ = parts(
@@ -415,7 +424,7 @@ def test_what_a_person_said_who_started_the_training_is_a_fact(
 
 def test_a_rollback_is_told_with_from_to_and_why(mail: Callable[..., EmailMessage]) -> None:
     message = mail(
-        "rolled_back", Kind.ROLLED_BACK, reason="manual", version="1",
+        "rolled_back", DecisionKind.ROLLED_BACK, reason="manual", version="1",
         evidence={"message": "vans wait at the wrong stations", "previous_version": "3",
                   "probe": {"rows": 20, "largest_difference": 0.0}},
         context={"previous_version": "3", "reason": "vans wait at the wrong stations"},
@@ -428,7 +437,7 @@ def test_a_rollback_is_told_with_from_to_and_why(mail: Callable[..., EmailMessag
 
 def test_a_rollback_by_the_watch_is_told_with_its_numbers(mail: Callable[..., EmailMessage]) -> None:
     message = mail(
-        "rolled_back", Kind.ROLLED_BACK, reason="worse_than_previous", version="1",
+        "rolled_back", DecisionKind.ROLLED_BACK, reason="worse_than_previous", version="1",
         evidence={
             "message": "rmse of version 3 is 12.5, of version 1 10", "previous_version": "3", "probe_rows": 20,
             "blocked": {"version": "3", "fingerprint": "abc", "training_hash": "d", "spec_hash": "def"},
@@ -457,7 +466,7 @@ def test_missing_evidence_is_not_recorded_and_never_an_error(
         "rows": None, "trigger": [], "message": 5, "mlflow_run": {}, "since": 12, "version": {"a": 1},
     }  # fmt: skip
     found = {} if evidence == "none" else wrong
-    ledger_kind = Kind.RETRAIN_REQUESTED if kind == "drift" else Kind.REJECTED
+    ledger_kind = DecisionKind.RETRAIN_REQUESTED if kind == "drift" else DecisionKind.REJECTED
     message = mail(kind, ledger_kind, reason="reason_of_tomorrow", evidence=found)
     text, page = parts(message)
     assert "None" not in text
@@ -481,7 +490,7 @@ def test_hostile_values_stay_text(mail: Callable[..., EmailMessage], kind: str) 
         "checks": [{"check": HOSTILE, "value": HOSTILE, "limit": HOSTILE, "passed": False}],
         "log": "https://logs.example.org/\"><script>alert(1)</script>", "trigger": HOSTILE,
     }  # fmt: skip
-    message = mail(kind, Kind.RETRAIN_REQUESTED, reason=HOSTILE, version=HOSTILE, evidence=evidence)
+    message = mail(kind, DecisionKind.RETRAIN_REQUESTED, reason=HOSTILE, version=HOSTILE, evidence=evidence)
     _, page = parts(message)
     assert "script" not in page.tags
     assert message["Bcc"] is None
@@ -491,14 +500,18 @@ def test_hostile_values_stay_text(mail: Callable[..., EmailMessage], kind: str) 
 
 
 def test_an_address_that_is_no_web_address_is_no_link(mail: Callable[..., EmailMessage]) -> None:
-    message = mail("run_failed", Kind.RUN_FAILED, evidence={"log": "javascript:alert(1)", "task": "fit"})
+    message = mail(
+        "run_failed", DecisionKind.RUN_FAILED, evidence={"log": "javascript:alert(1)", "task": "fit"}
+    )
     _, page = parts(message)
     assert all(a.startswith("http") for a in page.addresses)
 
 
 def test_hostile_column_names_are_drawn(mail: Callable[..., EmailMessage], judge: Callable[..., int]) -> None:
     judged = judge(1, columns=(("$\\frac{$ <b> 温度", "data_drift", "wasserstein", 0.9, 0.1),))
-    message = mail("drift", Kind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": [judged]})
+    message = mail(
+        "drift", DecisionKind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": [judged]}
+    )
     assert any(p.get_content_type() == "image/png" for p in message.walk())
     assert "温度" in message["Subject"]
 
@@ -506,7 +519,7 @@ def test_hostile_column_names_are_drawn(mail: Callable[..., EmailMessage], judge
 def test_long_and_foreign_subjects_survive(mail: Callable[..., EmailMessage]) -> None:
     long_name = "Größe_" * 40 + ".csv"
     message = mail(
-        "batch_quarantined", Kind.BATCH_QUARANTINED, subject="dataset/bike_hourly",
+        "batch_quarantined", DecisionKind.BATCH_QUARANTINED, subject="dataset/bike_hourly",
         evidence={"file": long_name, "failures": []}, incident="ü" * 500,
     )  # fmt: skip
     assert message["Subject"].startswith("[Evergreen] bike_hourly: batch quarantined (Größe_")

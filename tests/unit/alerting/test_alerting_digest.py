@@ -20,7 +20,7 @@ from evergreen.incidents.outbox import raise_incident
 from evergreen.incidents.silences import silence
 from evergreen.incidents.threads import News
 from evergreen.ledger import Decision, append
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -45,8 +45,8 @@ def test_the_digest_tells_the_week(
     conn: Connection, specs: Specs, life: list[int], decide: Callable[..., Decision]
 ) -> None:
     as_of = START + 13 * WEEK + timedelta(hours=1)
-    decide(Kind.RETRAIN_SUPPRESSED, "cooldown", as_of=as_of - timedelta(days=1), version="1")
-    decide(Kind.RETRAIN_SUPPRESSED, "cooldown", as_of=as_of - timedelta(days=2), version="1")
+    decide(DecisionKind.RETRAIN_SUPPRESSED, "cooldown", as_of=as_of - timedelta(days=1), version="1")
+    decide(DecisionKind.RETRAIN_SUPPRESSED, "cooldown", as_of=as_of - timedelta(days=2), version="1")
     conn.commit()
     text = said(digest(specs, as_of))
     for what in (
@@ -62,13 +62,13 @@ def test_the_digest_says_which_watch_can_hardly_alarm_and_what_could(
     conn: Connection, specs: Specs, decide: Callable[..., Decision]
 ) -> None:
     told = "this limit cannot alarm before the served error is worse than that. With monitoring.window: 4d the limit would be 7"
-    decide(Kind.PROMOTED, "first_champion", as_of=START, version="1", evidence={"error_limit": told})
+    decide(DecisionKind.PROMOTED, "first_champion", as_of=START, version="1", evidence={"error_limit": told})
     conn.commit()
     line = f"The watch on the error of bike_demand: {told}."
     assert line in said(digest(specs, START + WEEK))
-    decide(Kind.PROMOTED, "better_than_champion", as_of=START + WEEK, version="2")
+    decide(DecisionKind.PROMOTED, "better_than_champion", as_of=START + WEEK, version="2")
     assert model_week(conn, specs.models["bike_demand"], START + 2 * WEEK).error_limit == ""
-    decide(Kind.ROLLED_BACK, "worse_than_previous", as_of=START + 2 * WEEK, version="1")
+    decide(DecisionKind.ROLLED_BACK, "worse_than_previous", as_of=START + 2 * WEEK, version="1")
     assert model_week(conn, specs.models["bike_demand"], START + 3 * WEEK).error_limit == told, (
         "the champion is back, and so is its watch"
     )
@@ -112,7 +112,7 @@ def test_only_an_estimate_is_called_one(conn: Connection, specs: Specs, judge: C
 def test_a_violation_of_an_earlier_version_is_not_told_as_the_champions(
     conn: Connection, specs: Specs, judge: Callable[..., int], decide: Callable[..., Decision]
 ) -> None:
-    decide(Kind.PROMOTED, "better", as_of=START + timedelta(days=3), version="2")
+    decide(DecisionKind.PROMOTED, "better", as_of=START + timedelta(days=3), version="2")
     judge(0, rmse=62.0)
     judge(1, rmse=63.0, version="2")
     with conn.cursor() as cursor:
@@ -178,7 +178,9 @@ def test_open_incidents_silences_and_mails_that_were_not_sent_are_told(
     with connect() as conn:
         append(
             conn,
-            Decision(START, MODEL, Kind.RETRAIN_SUPPRESSED, "already_answered", "m/1", "p:1", told, "1"),
+            Decision(
+                START, MODEL, DecisionKind.RETRAIN_SUPPRESSED, "already_answered", "m/1", "p:1", told, "1"
+            ),
         )
         context = {"violations": []}
         news = News("drift:x", MODEL, "drift", None, context, START, frozenset({"data_drift", "gave_up"}))

@@ -8,10 +8,11 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from evergreen.alerting.delivery import deliver
-from evergreen.errors import Reason
+from evergreen.alerting.letters import task_failed
+from evergreen.errors import ErrorReason
 from evergreen.incidents import failures
 from evergreen.ledger import Decision, find
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -39,7 +40,7 @@ def owed() -> int:
 
 def recorded() -> int:
     with connect() as conn:
-        return len(find(conn, "model/bike_demand", (Kind.RUN_FAILED,)))
+        return len(find(conn, "model/bike_demand", (DecisionKind.RUN_FAILED,)))
 
 
 def test_the_same_failure_again_is_recorded_and_not_mailed_again(warehouse_url: str) -> None:
@@ -72,7 +73,7 @@ def test_a_failure_after_something_had_worked_is_a_new_incident(
 ) -> None:
     fail(1)
     fail(2)
-    decide(Kind.REJECTED, "not_better_than_champion", version="2")
+    decide(DecisionKind.REJECTED, "not_better_than_champion", version="2")
     conn.commit()
     fail(4)
     fail(5)
@@ -82,14 +83,14 @@ def test_a_failure_after_something_had_worked_is_a_new_incident(
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        (Kind.RETRAIN_SUPPRESSED, "cooldown"),
-        (Kind.RETRAIN_REQUESTED, "data_drift"),
-        (Kind.MAIL_FAILED, "mail"),
+        (DecisionKind.RETRAIN_SUPPRESSED, "cooldown"),
+        (DecisionKind.RETRAIN_REQUESTED, "data_drift"),
+        (DecisionKind.MAIL_FAILED, "mail"),
     ],
     ids=["suppressed retraining", "requested retraining", "failed mail"],
 )
 def test_a_decision_that_shows_nothing_working_makes_no_new_incident(
-    warehouse_url: str, decide: Callable[..., Decision], conn: Connection, kind: Kind, reason: str
+    warehouse_url: str, decide: Callable[..., Decision], conn: Connection, kind: DecisionKind, reason: str
 ) -> None:
     fail(1)
     decide(kind, reason, version="1")
@@ -126,7 +127,7 @@ def test_the_mail_names_dag_task_error_and_log_and_no_password(warehouse_url: st
     assert "until the next week" in " ".join(text.split())
     assert "hunter2" not in str(sent[0])
     with connect() as conn:
-        assert "hunter2" not in str(find(conn, kinds=(Kind.RUN_FAILED,))[0].evidence)
+        assert "hunter2" not in str(find(conn, kinds=(DecisionKind.RUN_FAILED,))[0].evidence)
 
 
 def test_a_failure_that_cannot_be_recorded_has_an_email_without_a_warehouse(
@@ -152,7 +153,7 @@ def meet(
     kind: str,
     day: float,
     error: str = GONE,
-    reason: Reason | None = Reason.REGISTRY_MISMATCH,
+    reason: ErrorReason | None = ErrorReason.REGISTRY_MISMATCH,
 ) -> int:
     """The main task of a DAG fails; how many mails are owed by then."""
     failures.record(
@@ -172,7 +173,7 @@ def ends(kind: str, day: float) -> bool:
 )
 @pytest.mark.parametrize("reason", sorted(failures.SHARED), ids=str)
 def test_what_several_tasks_meet_is_told_once_and_ends_once(
-    warehouse_url: str, order: tuple[str, ...], reason: Reason, specs: Specs
+    warehouse_url: str, order: tuple[str, ...], reason: ErrorReason, specs: Specs
 ) -> None:
     for day in range(3):
         for place, kind in enumerate(order):
@@ -186,33 +187,33 @@ def test_what_several_tasks_meet_is_told_once_and_ends_once(
         f"{order[0]}__bike_demand failed in {failures.MAIN[order[0]]}",
         f"recovered, {failures.MAIN[order[0]]} runs again after 4d",
     ]
-    assert failures.SAME in " ".join(sent[0].get_body(("plain",)).get_content().split())
+    assert task_failed.SAME in " ".join(sent[0].get_body(("plain",)).get_content().split())
 
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("monitor", Reason.NO_SPACE),
+        ("monitor", ErrorReason.NO_SPACE),
         ("monitor", None),
-        ("monitor", Reason.NO_ROWS),
-        ("rollback", Reason.REGISTRY_MISMATCH),
+        ("monitor", ErrorReason.NO_ROWS),
+        ("rollback", ErrorReason.REGISTRY_MISMATCH),
     ],
     ids=["another shared reason", "no reason", "a reason of its own", "a rollback is of another version"],
 )
-def test_another_cause_is_another_incident(warehouse_url: str, kind: str, reason: Reason | None) -> None:
+def test_another_cause_is_another_incident(warehouse_url: str, kind: str, reason: ErrorReason | None) -> None:
     meet("score", 0)
     assert meet(kind, 1, reason=reason) == 2
 
 
 def test_a_reason_that_is_not_shared_is_told_for_each_task(warehouse_url: str) -> None:
-    meet("score", 0, reason=Reason.NO_ROWS)
-    assert meet("train", 0, reason=Reason.NO_ROWS) == 2
+    meet("score", 0, reason=ErrorReason.NO_ROWS)
+    assert meet("train", 0, reason=ErrorReason.NO_ROWS) == 2
 
 
 def test_another_model_has_an_incident_of_its_own(warehouse_url: str) -> None:
     meet("score", 0)
     failures.record(
-        "model/bike_rush", "score__bike_rush/x", "score", 1, GONE, "", AS_OF, Reason.REGISTRY_MISMATCH
+        "model/bike_rush", "score__bike_rush/x", "score", 1, GONE, "", AS_OF, ErrorReason.REGISTRY_MISMATCH
     )
     assert owed() == 2
 
@@ -254,7 +255,7 @@ def test_a_decision_meanwhile_makes_no_second_incident(
     warehouse_url: str, decide: Callable[..., Decision], conn: Connection
 ) -> None:
     meet("score", 0)
-    decide(Kind.AWAITING_APPROVAL, "champion_cannot_be_evaluated", version="2")
+    decide(DecisionKind.AWAITING_APPROVAL, "champion_cannot_be_evaluated", version="2")
     conn.commit()
     assert meet("score", 0.1) == 1
     assert meet("monitor", 0.2) == 1

@@ -12,12 +12,12 @@ import pytest
 from matplotlib.image import imread
 
 from evergreen import links
-from evergreen.alerting.content.history import reigns, timeline_rows, timeline_text, windows
+from evergreen.alerting.content.history import tenures, timeline_rows, timeline_text, windows
 from evergreen.alerting.content.week import model_week
-from evergreen.alerting.pictures.timeline import timeline_png, worst_columns_png
-from evergreen.alerting.pictures.worst_columns import worst_panels
+from evergreen.alerting.pictures.timeline import timeline_png
+from evergreen.alerting.pictures.worst_columns import worst_columns_png, worst_panels
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect
 
@@ -31,7 +31,7 @@ def size(png: bytes) -> tuple[int, int]:
 
 
 def test_reigns_end_where_the_next_begins(conn: Connection, life: list[int]) -> None:
-    assert [(r.version, r.start, r.end) for r in reigns(conn, "bike_demand")] == [
+    assert [(r.version, r.start, r.end) for r in tenures(conn, "bike_demand")] == [
         ("1", START, START + 13 * WEEK),
         ("3", START + 13 * WEEK, START + 19 * WEEK),
         ("1", START + 19 * WEEK, None),
@@ -42,12 +42,15 @@ def test_a_version_that_waited_reigns_from_when_it_was_in_force(
     conn: Connection, specs: Specs, decide: Callable[..., Decision]
 ) -> None:
     since = START + timedelta(days=3)
-    decide(Kind.PROMOTED, "first_champion", version="1", as_of=START - WEEK)
+    decide(DecisionKind.PROMOTED, "first_champion", version="1", as_of=START - WEEK)
     waited = decide(
-        Kind.PROMOTED, "better_than_champion", version="2", evidence={"effective_from": since.isoformat()}
+        DecisionKind.PROMOTED,
+        "better_than_champion",
+        version="2",
+        evidence={"effective_from": since.isoformat()},
     )
-    decide(Kind.REJECTED, "not_better_than_champion", version="3", as_of=START + timedelta(days=1))
-    assert [(r.version, r.start, r.end) for r in reigns(conn, "bike_demand")] == [
+    decide(DecisionKind.REJECTED, "not_better_than_champion", version="3", as_of=START + timedelta(days=1))
+    assert [(r.version, r.start, r.end) for r in tenures(conn, "bike_demand")] == [
         ("1", START - WEEK, since),
         ("2", since, None),
     ]
@@ -74,7 +77,9 @@ def test_the_time_line_tells_each_thing_once_in_order(conn: Connection, life: li
 def test_a_rejection_after_another_decision_is_told_again(
     conn: Connection, decide: Callable[..., Decision]
 ) -> None:
-    for week, kind in enumerate((Kind.REJECTED, Kind.REJECTED, Kind.RETRAIN_REQUESTED, Kind.REJECTED)):
+    for week, kind in enumerate(
+        (DecisionKind.REJECTED, DecisionKind.REJECTED, DecisionKind.RETRAIN_REQUESTED, DecisionKind.REJECTED)
+    ):
         decide(kind, "not_better_than_champion", as_of=START + week * WEEK, version=str(week))
     told = [r.what for r in timeline_rows(conn, "bike_demand", [])]
     assert told == ["rejected", "retrain requested", "rejected"]
@@ -85,14 +90,19 @@ def test_reasons_come_with_what_drifted_failed_or_was_said(
 ) -> None:
     failures = [{"column": "humidity", "observed": "168 rows outside", "limit": "0 to 100"}, {}]
     decide(
-        Kind.RETRAIN_REQUESTED,
+        DecisionKind.RETRAIN_REQUESTED,
         "data_drift",
         evidence={"drifted": ["data_drift:temperature", "missing:price"]},
     )
     decide(
-        Kind.BATCH_QUARANTINED, "bad_batch", subject="dataset/bike_hourly", evidence={"failures": failures}
+        DecisionKind.BATCH_QUARANTINED,
+        "bad_batch",
+        subject="dataset/bike_hourly",
+        evidence={"failures": failures},
     )
-    decide(Kind.PROMOTED, "first_champion", evidence={"message": "first champion: rmse 41"}, version="1")
+    decide(
+        DecisionKind.PROMOTED, "first_champion", evidence={"message": "first champion: rmse 41"}, version="1"
+    )
     assert [r.why for r in timeline_rows(conn, "bike_demand", ["bike_hourly"])] == [
         "the input data drifted: temperature, price",
         "expectations failed: humidity: 168 rows outside, expected 0 to 100, and 1 more",
@@ -132,7 +142,7 @@ def test_a_model_without_a_past_is_drawn(conn: Connection, specs: Specs) -> None
 def test_decisions_without_judgements_are_drawn(
     conn: Connection, specs: Specs, decide: Callable[..., Decision]
 ) -> None:
-    decide(Kind.PROMOTED, "first_champion", version="$\\frac{")
+    decide(DecisionKind.PROMOTED, "first_champion", version="$\\frac{")
     assert size(timeline_png(conn, specs.models["bike_demand"])) == (1400, 700)
 
 

@@ -22,7 +22,7 @@ from evergreen.alerting import compose
 from evergreen.alerting.delivery import deliver, waiting
 from evergreen.incidents.outbox import one_line, raise_incident, storable
 from evergreen.ledger import Decision, find
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -137,7 +137,7 @@ def test_a_failing_server_is_visible_and_the_mail_is_tried_again(warehouse_url: 
     assert "\n" not in first["last_error"]
     assert "topsecret" not in first["last_error"] + " ".join(result.errors)
     with connect() as conn:
-        assert find(conn, kinds=(Kind.MAIL_FAILED,)) == []
+        assert find(conn, kinds=(DecisionKind.MAIL_FAILED,)) == []
     result = deliver(specs, lambda message: None)
     assert (result.sent, result.failed, result.pending) == (2, 0, 0)
     assert mails()[0]["sent_at"] is not None
@@ -146,12 +146,12 @@ def test_a_failing_server_is_visible_and_the_mail_is_tried_again(warehouse_url: 
 def test_three_failures_are_one_ledger_row_and_a_later_success_is_visible(
     conn: Connection, specs: Specs, decide: Callable[..., Decision]
 ) -> None:
-    decision = decide(Kind.PROMOTED, "first_champion", version="1")
+    decision = decide(DecisionKind.PROMOTED, "first_champion", version="1")
     raise_incident(conn, "promoted:bike_demand:1", "model/bike_demand", "champion_changed", decision.id, {})
     conn.commit()
     for _ in range(5):
         deliver(specs, refuse)
-    lost = find(conn, kinds=(Kind.MAIL_FAILED,))
+    lost = find(conn, kinds=(DecisionKind.MAIL_FAILED,))
     assert [(d.subject, d.dedupe_key, d.version) for d in lost] == [
         ("model/bike_demand", "mail_failed:promoted:bike_demand:1", "1")
     ]
@@ -245,7 +245,7 @@ def test_refused_three_times_for_one_recipient_is_a_ledger_row(
     for _ in range(3):
         assert deliver(specs, server).failed == 1
     with connect() as conn:
-        (lost,) = find(conn, kinds=(Kind.MAIL_FAILED,))
+        (lost,) = find(conn, kinds=(DecisionKind.MAIL_FAILED,))
     assert "bob@x.org" in lost.evidence["error"]
     assert server.taken == [(["ann@x.org"], ["incident:model/bike_demand:0"])], "she gets it once"
     server.full.clear()
@@ -332,7 +332,9 @@ def test_a_mail_arrives_through_smtp(
             arrived.append(envelope.content)
             return "250 kept"
 
-    decision = decide(Kind.RETRAIN_REQUESTED, "data_drift", version="1", evidence={"judgements": life[12:13]})
+    decision = decide(
+        DecisionKind.RETRAIN_REQUESTED, "data_drift", version="1", evidence={"judgements": life[12:13]}
+    )
     raise_incident(conn, "drift:bike_demand:1:temperature", decision.subject, "drift", decision.id, {})
     conn.commit()
     with socket.socket() as free:
@@ -360,7 +362,9 @@ def test_a_mail_arrives_through_smtp(
 def test_a_mail_that_names_a_page_waits_until_a_run_asks_there_or_says_that_none_does(
     warehouse_url: str, specs: Specs, decide: Callable[..., Decision], conn: Connection
 ) -> None:
-    waits = decide(Kind.AWAITING_APPROVAL, "better", version="2", evidence={"approval_timeout_s": 3600.0})
+    waits = decide(
+        DecisionKind.AWAITING_APPROVAL, "better", version="2", evidence={"approval_timeout_s": 3600.0}
+    )
     raise_incident(conn, "approval:bike_demand:2", waits.subject, "approval", waits.id, {})
     conn.commit()
     sent: list[EmailMessage] = []
@@ -372,9 +376,11 @@ def test_a_mail_that_names_a_page_waits_until_a_run_asks_there_or_says_that_none
     conn.commit()
     assert deliver(specs, sent.append).sent == 1
     assert "No run of promote__bike_demand has asked yet" in str(sent[0].get_body(("plain",)))
-    newer = decide(Kind.AWAITING_APPROVAL, "better", version="3", evidence={"approval_timeout_s": 3600.0})
+    newer = decide(
+        DecisionKind.AWAITING_APPROVAL, "better", version="3", evidence={"approval_timeout_s": 3600.0}
+    )
     raise_incident(conn, "approval:bike_demand:3", newer.subject, "approval", newer.id, {})
-    decide(Kind.APPROVAL_ASKED, "better", version="3", evidence={"awaiting": newer.id})
+    decide(DecisionKind.APPROVAL_ASKED, "better", version="3", evidence={"awaiting": newer.id})
     conn.commit()
     assert deliver(specs, sent.append).sent == 1
     assert "has asked yet" not in str(sent[1].get_body(("plain",)))

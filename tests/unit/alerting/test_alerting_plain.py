@@ -6,13 +6,13 @@ from datetime import datetime, timezone
 
 import pytest
 
-from evergreen.alerting.content.letter import Known
+from evergreen.alerting.content.letter import KnownIncident
 from evergreen.alerting.letters import batches, challengers, drift
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import GateReason, Kind
+from evergreen.ledger.reasons import DecisionKind, GateReason
 from evergreen.spec import ModelSpec, Specs
-from evergreen.training.gate.verdict import Verdict
-from evergreen.training.record.outcome import Outcome
+from evergreen.training.gate.verdict import GateVerdict
+from evergreen.training.record.outcome import TrainingOutcome
 
 T = datetime(2024, 5, 6, tzinfo=timezone.utc)
 SAID = "the improvement over the champion is -2.00 %, with 95 % confidence at least -5.34 %; it must be more than 0.00 %"
@@ -25,8 +25,10 @@ def spec(**gate) -> ModelSpec:
     })  # fmt: skip
 
 
-def known(model, decision, evidence) -> Known:
-    return Known("i", "drift", "model/rides", Specs({}, {model.name: model}), T, decision, evidence, {})
+def known(model, decision, evidence) -> KnownIncident:
+    return KnownIncident(
+        "i", "drift", "model/rides", Specs({}, {model.name: model}), T, decision, evidence, {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,7 +45,7 @@ def known(model, decision, evidence) -> Known:
 )  # fmt: skip
 def test_the_drift_mail_says_what_the_gate_will_ask(gate, reason, asked):
     model = spec(**gate)
-    decision = Decision(T, "model/rides", Kind.RETRAIN_REQUESTED, reason, "monitor/1", "r", {}, id=7)
+    decision = Decision(T, "model/rides", DecisionKind.RETRAIN_REQUESTED, reason, "monitor/1", "r", {}, id=7)
     (first, second, _) = drift._next_steps(known(model, decision, {}))
     assert "ledger decision 7" in first
     assert asked in second
@@ -55,8 +57,10 @@ def test_the_drift_mail_says_what_the_gate_will_ask(gate, reason, asked):
 )
 def test_a_nightly_training_is_promised_only_where_there_is_one(schedule, there):
     model = spec().model_copy(update={"schedule": schedule})
-    asked = Decision(T, "model/rides", Kind.RETRAIN_REQUESTED, "data_drift", "monitor/1", "r", {}, id=7)
-    lost = Decision(T, "model/rides", Kind.REJECTED, "worse_than_champion", "train/1", "s", {}, id=8)
+    asked = Decision(
+        T, "model/rides", DecisionKind.RETRAIN_REQUESTED, "data_drift", "monitor/1", "r", {}, id=7
+    )
+    lost = Decision(T, "model/rides", DecisionKind.REJECTED, "worse_than_champion", "train/1", "s", {}, id=8)
     steps = (
         *drift._next_steps(known(model, asked, {})),
         *challengers._rejected_steps(known(model, lost, {}), "1"),
@@ -75,7 +79,14 @@ def test_a_nightly_training_is_promised_only_where_there_is_one(schedule, there)
 def test_a_bound_is_called_one(check, label):
     checks = [{"check": check, "value": -0.0534, "limit": 0.0, "passed": False, "sentence": SAID}]
     decision = Decision(
-        T, "model/rides", Kind.REJECTED, "not_better_than_champion", "train/1", "s", {"checks": checks}, id=8
+        T,
+        "model/rides",
+        DecisionKind.REJECTED,
+        "not_better_than_champion",
+        "train/1",
+        "s",
+        {"checks": checks},
+        id=8,
     )
     (table,) = challengers.check_table(known(spec(), decision, {"checks": checks}), only_failed=True)
     assert table.rows == ((label, "-5.3%", "0.0%", "failed"),)
@@ -106,7 +117,7 @@ def test_a_bound_is_called_one(check, label):
 def test_every_row_of_a_rejection_says_what_its_number_is(check, sentence, row):
     checks = [{"check": check, "value": -0.0534, "limit": -0.05, "passed": False, "sentence": sentence}]
     decision = Decision(
-        T, "model/rides", Kind.REJECTED, "slice_worse", "train/1", "s", {"checks": checks}, id=8
+        T, "model/rides", DecisionKind.REJECTED, "slice_worse", "train/1", "s", {"checks": checks}, id=8
     )
     (table,) = challengers.check_table(known(spec(), decision, {"checks": checks}), only_failed=True)
     assert table.rows == (row,)
@@ -118,13 +129,13 @@ def test_every_row_of_a_rejection_says_what_its_number_is(check, sentence, row):
 )  # fmt: skip
 def test_a_sentence_that_begins_with_a_metric_has_its_name(metric, begins):
     values = {"challenger": {metric: 0.81}, "champion": {metric: 0.8}, "baseline": {metric: 0.5}}
-    found = Outcome(
-        "rides", "train/1", T, "schedule", (), False, "run", "2", Verdict(True, GateReason.BETTER_THAN_CHAMPION), metric, values, {},
+    found = TrainingOutcome(
+        "rides", "train/1", T, "schedule", (), False, "run", "2", GateVerdict(True, GateReason.BETTER_THAN_CHAMPION), metric, values, {},
         {"judged": 168}, 9, True, T, "f", "s", "1", 1,
     )  # fmt: skip
     evidence = {"message": found.sentence(), "metric": metric, "metrics": values}
     decision = Decision(
-        T, "model/rides", Kind.PROMOTED, "better_than_champion", "train/1", "s", evidence, id=8
+        T, "model/rides", DecisionKind.PROMOTED, "better_than_champion", "train/1", "s", evidence, id=8
     )
     assert challengers._numbers(known(spec(), decision, evidence), metric).startswith(begins)
 
@@ -132,7 +143,14 @@ def test_a_sentence_that_begins_with_a_metric_has_its_name(metric, begins):
 def test_metrics_that_an_early_release_compared_are_no_bounds():
     checks = [{"check": "beats_champion", "value": 41.25, "limit": 94.08, "passed": True}]
     decision = Decision(
-        T, "model/rides", Kind.PROMOTED, "better_than_champion", "train/1", "s", {"checks": checks}, id=8
+        T,
+        "model/rides",
+        DecisionKind.PROMOTED,
+        "better_than_champion",
+        "train/1",
+        "s",
+        {"checks": checks},
+        id=8,
     )
     (table,) = challengers.check_table(known(spec(), decision, {"checks": checks}), only_failed=False)
     assert table.rows == (("better than the champion", "41.25", "94.08", "passed"),)
@@ -159,7 +177,7 @@ def test_files_that_failed_alike_are_told_once():
 
 
 def test_the_letter_about_several_files_says_equal_words_once():
-    def file(number: int, column: str) -> Known:
+    def file(number: int, column: str) -> KnownIncident:
         failure = {
             "expectation": "expect_column_values_to_be_between",
             "column": column,
@@ -168,9 +186,16 @@ def test_the_letter_about_several_files_says_equal_words_once():
         }
         evidence = {"file": f"{number}.csv", "rows_read": 168, "rows_held": 168, "failures": [failure]}
         decision = Decision(
-            T, "dataset/d", Kind.BATCH_QUARANTINED, "bad_batch", "ingest/1", f"q{number}", evidence, id=number
+            T,
+            "dataset/d",
+            DecisionKind.BATCH_QUARANTINED,
+            "bad_batch",
+            "ingest/1",
+            f"q{number}",
+            evidence,
+            id=number,
         )
-        return Known("i", "batch_quarantined", "dataset/d", Specs({}, {}), T, decision, evidence, {})
+        return KnownIncident("i", "batch_quarantined", "dataset/d", Specs({}, {}), T, decision, evidence, {})
 
     files = [*(file(number, "humidity") for number in range(1, 7)), file(7, "wind")]
     (table,) = batches.quarantined_files(None, files).tables

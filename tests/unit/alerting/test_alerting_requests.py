@@ -11,7 +11,14 @@ from evergreen.alerting.content.history import timeline_rows
 from evergreen.alerting.content.judgements import error_of
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision, words
-from evergreen.ledger.reasons import WITHOUT_DRIFT, GateReason, Hold, Kind, RulingReason, TriggerReason
+from evergreen.ledger.reasons import (
+    WITHOUT_DRIFT,
+    DecisionKind,
+    GateReason,
+    Hold,
+    RulingReason,
+    TriggerReason,
+)
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -33,24 +40,24 @@ def test_the_limit_of_an_error_is_told_from_its_right_side(metric: str, told: st
     assert error_of({"metrics": found}) == told
 
 
-@pytest.mark.parametrize("kind", [Kind.PROMOTED, Kind.REJECTED], ids=lambda k: k.value)
+@pytest.mark.parametrize("kind", [DecisionKind.PROMOTED, DecisionKind.REJECTED], ids=lambda k: k.value)
 @pytest.mark.parametrize("reason", ["staleness", "decay", "new_data", "code_change", "data_drift"])
 def test_the_mail_of_the_outcome_says_what_asked_for_it(
-    conn: Connection, specs: Specs, decide: Callable[..., Decision], kind: Kind, reason: str
+    conn: Connection, specs: Specs, decide: Callable[..., Decision], kind: DecisionKind, reason: str
 ) -> None:
-    decide(Kind.PROMOTED, "first_champion", version="1")
-    request = decide(Kind.RETRAIN_REQUESTED, reason, version="1", evidence={"message": "it is time"})
+    decide(DecisionKind.PROMOTED, "first_champion", version="1")
+    request = decide(DecisionKind.RETRAIN_REQUESTED, reason, version="1", evidence={"message": "it is time"})
     assert request.id
-    code = "better_than_champion" if kind is Kind.PROMOTED else "not_better_than_champion"
+    code = "better_than_champion" if kind is DecisionKind.PROMOTED else "not_better_than_champion"
     outcome = decide(kind, code, version="2", answers=(request.id,), evidence={"trigger": reason})
-    name = "champion_changed" if kind is Kind.PROMOTED else "challenger_rejected"
+    name = "champion_changed" if kind is DecisionKind.PROMOTED else "challenger_rejected"
     raise_incident(conn, f"{name}:2", outcome.subject, name, outcome.id, {})
     (row,) = fetch(conn, "SELECT * FROM evergreen.mail")
     body = compose(conn, specs, row).get_body(("plain",))
     assert body is not None
     text = " ".join(body.get_content().split())  # type: ignore[attr-defined]
     assert f"{words.reason(reason)} (request {request.id})" in text
-    if kind is Kind.REJECTED:
+    if kind is DecisionKind.REJECTED:
         assert ("as much has changed once more" in text) is (reason not in ("data_drift", "decay"))
         assert ("once for each champion" in text) is (reason == "decay")
         assert ("After two answers to the same drift" in text) is (reason == "data_drift")
@@ -59,11 +66,15 @@ def test_the_mail_of_the_outcome_says_what_asked_for_it(
 def test_the_mail_of_a_refusal_says_that_it_is_an_answer_and_leaves_out_the_wait(
     conn: Connection, specs: Specs, decide: Callable[..., Decision]
 ) -> None:
-    request = decide(Kind.RETRAIN_REQUESTED, "data_drift", version="1", evidence={"message": "it is time"})
-    wait = decide(Kind.AWAITING_APPROVAL, "not_worse_than_champion", version="2")
+    request = decide(
+        DecisionKind.RETRAIN_REQUESTED, "data_drift", version="1", evidence={"message": "it is time"}
+    )
+    wait = decide(DecisionKind.AWAITING_APPROVAL, "not_worse_than_champion", version="2")
     evidence = {"trigger": "data_drift", "awaiting": wait.id, "answered_by": "ann"}
     for version, answers in (("2", (request.id, wait.id)), ("3", (wait.id,))):
-        outcome = decide(Kind.REJECTED, "refused", version=version, answers=answers, evidence=evidence)
+        outcome = decide(
+            DecisionKind.REJECTED, "refused", version=version, answers=answers, evidence=evidence
+        )
         raise_incident(conn, f"rejected:{version}", outcome.subject, "challenger_rejected", outcome.id, {})
     asked, nightly = (
         " ".join(compose(conn, specs, row).get_body(("plain",)).get_content().split())  # type: ignore[union-attr]
@@ -79,12 +90,12 @@ def test_the_mail_of_a_refusal_says_that_it_is_an_answer_and_leaves_out_the_wait
 def test_the_mail_of_a_gate_that_could_not_tell_says_that_it_is_asked_for_again(
     conn: Connection, specs: Specs, decide: Callable[..., Decision], reason: str
 ) -> None:
-    request = decide(Kind.RETRAIN_REQUESTED, reason, version="1", evidence={"message": "it is time"})
+    request = decide(DecisionKind.RETRAIN_REQUESTED, reason, version="1", evidence={"message": "it is time"})
     assert request.id
     check = {"check": "fresh_rows", "value": "108 of 120", "limit": 0, "passed": False}
     evidence = {"trigger": reason, "checks": [check]}
     outcome = decide(
-        Kind.REJECTED, "not_enough_fresh_rows", version="2", answers=(request.id,), evidence=evidence
+        DecisionKind.REJECTED, "not_enough_fresh_rows", version="2", answers=(request.id,), evidence=evidence
     )
     raise_incident(conn, "rejected:2", outcome.subject, "challenger_rejected", outcome.id, {})
     (row,) = fetch(conn, "SELECT * FROM evergreen.mail")
@@ -101,9 +112,11 @@ def test_the_mail_of_a_gate_that_could_not_tell_says_that_it_is_asked_for_again(
 def test_the_time_line_says_what_was_asked_and_what_held_it_back(
     conn: Connection, decide: Callable[..., Decision]
 ) -> None:
-    decide(Kind.RETRAIN_REQUESTED, "staleness", evidence={"message": "the newest training was as of May"})
     decide(
-        Kind.RETRAIN_SUPPRESSED,
+        DecisionKind.RETRAIN_REQUESTED, "staleness", evidence={"message": "the newest training was as of May"}
+    )
+    decide(
+        DecisionKind.RETRAIN_SUPPRESSED,
         "budget_spent",
         evidence={"message": "2 requests within 7d", "asks": "staleness"},
     )

@@ -13,7 +13,7 @@ from evergreen.incidents.outbox import raise_incident
 from evergreen.incidents.silences import HELD, active, end_of, silence
 from evergreen.incidents.unsent import unsent
 from evergreen.ledger import Decision, find
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import connect, fetch
 
@@ -46,7 +46,7 @@ def mails(specs: Specs, at: datetime | None = None) -> list[EmailMessage]:
 
 def test_a_silence_is_a_row_with_reason_person_and_end(warehouse_url: str) -> None:
     made = quiet()
-    assert (made.kind, made.reason, made.subject) == (Kind.SILENCED, "silenced", MODEL)
+    assert (made.kind, made.reason, made.subject) == (DecisionKind.SILENCED, "silenced", MODEL)
     assert (made.evidence["why"], made.evidence["by"]) == ("sensor is moved", "ann")
     with connect() as conn:
         (found,) = active(conn)
@@ -160,7 +160,7 @@ def test_a_silence_without_reason_or_end_is_refused(
     with pytest.raises(TerminalError, match=said), connect() as conn:
         silence(conn, MODEL, until, why, "ann", now(), "make/1")
     with connect() as conn:
-        assert find(conn, kinds=(Kind.SILENCED,)) == []
+        assert find(conn, kinds=(DecisionKind.SILENCED,)) == []
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from evergreen.alerting.delivery import deliver
 from evergreen.alerting.letters import spec_problems
 from evergreen.ledger import find
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import load_specs
 from evergreen.warehouse import migrate
 from evergreen.warehouse.connection import connect
@@ -70,8 +70,8 @@ def test_a_broken_file_is_told_once_and_its_end_once(folder: Path) -> None:
     with connect() as conn:
         found = [(d.subject, d.kind, d.reason) for d in reversed(find(conn))]
     assert found == [
-        ("fleet/specs", Kind.SPEC_UNUSABLE, "spec_unusable"),
-        ("fleet/specs", Kind.RECOVERED, "spec_usable"),
+        ("fleet/specs", DecisionKind.SPEC_UNUSABLE, "spec_unusable"),
+        ("fleet/specs", DecisionKind.RECOVERED, "spec_usable"),
     ]
 
 

@@ -13,7 +13,7 @@ from evergreen.incidents import failures, quarantines, threads
 from evergreen.incidents.outbox import raise_incident
 from evergreen.incidents.threads import Ending, News
 from evergreen.ledger import Decision, find
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -172,7 +172,7 @@ def test_an_end_is_written_and_told_once(warehouse_url: str) -> None:
     with connect() as conn:
         thread = threads.every(conn, MODEL)[0]
         assert not threads.end(conn, thread, Ending("windows_ok"), AS_OF + 4 * DAY, "monitor/2")
-        assert len(find(conn, MODEL, (Kind.RECOVERED,))) == 1
+        assert len(find(conn, MODEL, (DecisionKind.RECOVERED,))) == 1
     assert owed() == ["a", "recovered:a"]
 
 
@@ -191,8 +191,10 @@ def test_each_of_its_like_that_ended_lately_doubles_what_an_end_needs(warehouse_
         with connect() as conn:
             thread = threads.newest(conn, MODEL, "drift")
             assert thread is not None
-            assert threads.patience(conn, thread, 2, 100 * DAY) == 2 * 2 ** min(number, threads.MOST_PATIENCE)
-            assert threads.patience(conn, thread, 2, timedelta(0)) == 2
+            assert threads.findings_to_end(conn, thread, 2, 100 * DAY) == 2 * 2 ** min(
+                number, threads.MOST_PATIENCE
+            )
+            assert threads.findings_to_end(conn, thread, 2, timedelta(0)) == 2
         end(10 * number + 1)
 
 
@@ -263,7 +265,7 @@ def test_a_letter_of_several_has_one_identity_in_every_attempt(warehouse_url: st
     assert len(set(tried)) == 1
     with connect() as conn:
         assert {r["attempts"] for r in fetch(conn, "SELECT attempts FROM evergreen.mail")} == {3}
-        assert len(find(conn, kinds=(Kind.MAIL_FAILED,))) == 2
+        assert len(find(conn, kinds=(DecisionKind.MAIL_FAILED,))) == 2
     assert sent_by(specs)[0]["Message-ID"] == tried[0]
 
 
@@ -282,7 +284,7 @@ def test_a_task_that_succeeds_again_ends_its_failures(warehouse_url: str, specs:
     assert works(2)
     assert not works(3)
     with connect() as conn:
-        (decision,) = find(conn, MODEL, (Kind.RECOVERED,))
+        (decision,) = find(conn, MODEL, (DecisionKind.RECOVERED,))
     assert (decision.reason, decision.evidence["of"]) == ("works_again", "run_failed")
     letters = sent_by(specs)
     assert "recovered, fit runs again after 2d" in " ".join(m["Subject"] for m in letters)
@@ -301,7 +303,7 @@ def test_a_failure_soon_after_it_ran_again_is_not_mailed_and_a_later_one_is(ware
     fail(3)
     assert len(owed()) == 3, "the same error in the same week, after it had worked, is told"
     with connect() as conn:
-        assert len(find(conn, MODEL, (Kind.RUN_FAILED,))) == 3
+        assert len(find(conn, MODEL, (DecisionKind.RUN_FAILED,))) == 3
 
 
 def test_a_run_that_hit_its_limit_is_ended_by_the_main_task(warehouse_url: str) -> None:
@@ -315,7 +317,7 @@ def batch(decide: Callable[..., Decision], conn: Connection) -> Callable[..., bo
     """A batch of a day is held back or published whole; whether a mail was owed."""
 
     def one(day: int, good: bool, run: str = "") -> bool:
-        kind = Kind.BATCH_PUBLISHED if good else Kind.BATCH_QUARANTINED
+        kind = DecisionKind.BATCH_PUBLISHED if good else DecisionKind.BATCH_QUARANTINED
         evidence = {"file": f"{day}.csv", "rows_held": 0 if good else 10}
         decision = decide(
             kind,

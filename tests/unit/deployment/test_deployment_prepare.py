@@ -10,7 +10,7 @@ import pytest
 
 from evergreen.deployment import prepare, variables
 from evergreen.deployment.prepare import refuse_newer
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.warehouse import databases
 from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.migrate import VERSION, migrate
@@ -23,7 +23,7 @@ def test_a_warehouse_of_a_newer_release_is_refused(conn: Connection) -> None:
         cursor.execute("INSERT INTO evergreen.schema_version (version) VALUES (%s)", (VERSION + 1,))
     with pytest.raises(TerminalError, match=f"tables are of version {VERSION + 1}") as found:
         migrate(conn)
-    assert found.value.reason is Reason.NEWER_SCHEMA
+    assert found.value.reason is ErrorReason.NEWER_SCHEMA
     conn.rollback()
     migrate(conn)
 
@@ -36,7 +36,7 @@ def test_a_database_whose_migration_is_not_known_is_refused(conn: Connection, na
         cursor.execute("INSERT INTO alembic_version VALUES ('ffffffffffff')")
     with pytest.raises(TerminalError, match="its migration ffffffffffff is not known here") as found:
         refuse_newer(conn, name)
-    assert found.value.reason is Reason.NEWER_SCHEMA
+    assert found.value.reason is ErrorReason.NEWER_SCHEMA
     known = {"airflow": "937cbd173ca1", "mlflow": "451aebb31d03"}[name]
     with conn.cursor() as cursor:
         cursor.execute("UPDATE alembic_version SET version_num = %s", (known,))

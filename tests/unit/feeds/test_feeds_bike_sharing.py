@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.feeds import bike_sharing, real_file
 
 NOBODY_LISTENS = "http://127.0.0.1:9/bikes.zip"
@@ -72,13 +72,13 @@ def test_find_never_downloads_and_names_three_ways(nowhere: Path) -> None:
         TerminalError, match=r"not on this machine.*\(1\).*\(2\).*EVERGREEN_DATA_DIR.*\(3\)"
     ) as caught:
         bike_sharing.find()
-    assert caught.value.reason is Reason.NO_ROWS
+    assert caught.value.reason is ErrorReason.NO_ROWS
 
 
 def test_without_a_network_three_ways_are_named(nowhere: Path) -> None:
     with pytest.raises(TerminalError, match=r"cannot be downloaded.*\(1\).*\(2\).*\(3\)") as caught:
         bike_sharing.obtain(NOBODY_LISTENS)
-    assert caught.value.reason is Reason.UNREACHABLE
+    assert caught.value.reason is ErrorReason.UNREACHABLE
 
 
 @pytest.mark.parametrize("place", ["bike_sharing/hour.csv", "hour.csv"], ids=["in-its-folder", "beside"])

@@ -10,7 +10,7 @@ import pytest
 
 from evergreen.errors import TerminalError
 from evergreen.feeds import bike_sharing, catalogue, plot
-from evergreen.feeds.story import Delivery, File, Story
+from evergreen.feeds.story import File, Story, StoryStep
 from evergreen.reference.calendar import ANCHOR
 from evergreen.spec import DatasetSpec, Specs, load_specs
 from evergreen.validation.ingest import ingest
@@ -33,11 +33,11 @@ def dataset() -> DatasetSpec:
     return SPECS.datasets["bike_hourly"]
 
 
-def of_kind(story: Story, *kinds: str) -> list[Delivery]:
+def of_kind(story: Story, *kinds: str) -> list[StoryStep]:
     return [d for d in story.deliveries if d.kind in kinds]
 
 
-def rows(delivery: Delivery) -> pd.DataFrame:
+def rows(delivery: StoryStep) -> pd.DataFrame:
     return pd.concat([f.table for f in delivery.files], ignore_index=True)
 
 

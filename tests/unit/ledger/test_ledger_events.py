@@ -8,35 +8,35 @@ import pytest
 
 from evergreen.ledger import Decision, append, events
 from evergreen.ledger.events import Owed
-from evergreen.ledger.reasons import ANNOUNCED, Kind
+from evergreen.ledger.reasons import ANNOUNCED, DecisionKind
 from evergreen.warehouse.connection import Connection, fetch
 
 AS_OF = datetime(2026, 3, 1, tzinfo=timezone.utc)
 ASSET = "model/small"
 
 
-def decided(conn: Connection, kind: Kind, key: str = "a", **evidence: str) -> None:
+def decided(conn: Connection, kind: DecisionKind, key: str = "a", **evidence: str) -> None:
     append(conn, Decision(AS_OF, ASSET, kind, "why", "train__small/r", key, evidence=evidence, version="2"))
 
 
-@pytest.mark.parametrize("kind", Kind, ids=lambda k: k.value)
-def test_what_another_dag_waits_for_owes_an_event(conn: Connection, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", DecisionKind, ids=lambda k: k.value)
+def test_what_another_dag_waits_for_owes_an_event(conn: Connection, kind: DecisionKind) -> None:
     decided(conn, kind)
     assert (events.owed(conn, ASSET) is not None) == (kind in ANNOUNCED)
 
 
 def test_a_decision_owes_once_and_goes_with_its_transaction(conn: Connection) -> None:
-    decided(conn, Kind.PROMOTED)
+    decided(conn, DecisionKind.PROMOTED)
     conn.rollback()
     assert events.owed(conn, ASSET) is None
-    decided(conn, Kind.PROMOTED)
-    decided(conn, Kind.PROMOTED)
+    decided(conn, DecisionKind.PROMOTED)
+    decided(conn, DecisionKind.PROMOTED)
     assert len(fetch(conn, "SELECT 1 FROM evergreen.owed_event")) == 1
 
 
 def test_a_version_that_waited_is_announced_as_of_the_approval(conn: Connection) -> None:
     later = AS_OF + timedelta(days=2)
-    decided(conn, Kind.PROMOTED, effective_from=later.isoformat())
+    decided(conn, DecisionKind.PROMOTED, effective_from=later.isoformat())
     left = events.owed(conn, ASSET)
     assert left is not None
     assert left.as_of == later

@@ -10,13 +10,13 @@ import pytest
 
 from evergreen import ledger
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import Connection, connect
 
 AS_OF = datetime(2026, 5, 1, tzinfo=timezone.utc)
 
 
-def decision(kind: Kind, key: str, **more: object) -> Decision:
+def decision(kind: DecisionKind, key: str, **more: object) -> Decision:
     return Decision(
         as_of=AS_OF,
         subject="model/m",
@@ -39,7 +39,7 @@ def decision(kind: Kind, key: str, **more: object) -> Decision:
 )
 def test_the_database_refuses_changes(warehouse_url: str, statement: str) -> None:
     with connect() as conn:
-        ledger.append(conn, decision(Kind.PROMOTED, "a", version="1"))
+        ledger.append(conn, decision(DecisionKind.PROMOTED, "a", version="1"))
     with pytest.raises(psycopg2.Error, match="append-only"), connect() as conn, conn.cursor() as cursor:
         cursor.execute(statement)
     with connect() as conn:
@@ -47,32 +47,32 @@ def test_the_database_refuses_changes(warehouse_url: str, statement: str) -> Non
 
 
 def test_the_same_decision_twice_is_one_row(conn: Connection) -> None:
-    first = ledger.append(conn, decision(Kind.PROMOTED, "a", version="1", evidence={"rmse": 1.0}))
-    again = ledger.append(conn, decision(Kind.PROMOTED, "a", version="1", evidence={"rmse": 2.0}))
+    first = ledger.append(conn, decision(DecisionKind.PROMOTED, "a", version="1", evidence={"rmse": 1.0}))
+    again = ledger.append(conn, decision(DecisionKind.PROMOTED, "a", version="1", evidence={"rmse": 2.0}))
     assert again == first
     assert len(ledger.find(conn)) == 1
 
 
 def test_nan_is_no_evidence(conn: Connection) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        ledger.append(conn, decision(Kind.PROMOTED, "a", evidence={"rmse": float("nan")}))
+        ledger.append(conn, decision(DecisionKind.PROMOTED, "a", evidence={"rmse": float("nan")}))
 
 
 def test_a_request_is_open_until_a_decision_answers_it(conn: Connection) -> None:
-    one = ledger.append(conn, decision(Kind.RETRAIN_REQUESTED, "r1"))
-    two = ledger.append(conn, decision(Kind.RETRAIN_REQUESTED, "r2"))
+    one = ledger.append(conn, decision(DecisionKind.RETRAIN_REQUESTED, "r1"))
+    two = ledger.append(conn, decision(DecisionKind.RETRAIN_REQUESTED, "r2"))
     assert [d.id for d in ledger.open_requests(conn, "m")] == [one.id, two.id]
     assert ledger.open_requests(conn, "other") == []
-    ledger.append(conn, decision(Kind.REJECTED, "x", answers=(one.id,)))
+    ledger.append(conn, decision(DecisionKind.REJECTED, "x", answers=(one.id,)))
     assert [d.id for d in ledger.open_requests(conn, "m")] == [two.id]
 
 
 def test_champions_newest_first(conn: Connection) -> None:
     for key, kind, version in (
-        ("a", Kind.PROMOTED, "1"),
-        ("b", Kind.PROMOTED, "2"),
-        ("c", Kind.REJECTED, "3"),
-        ("d", Kind.ROLLED_BACK, "1"),
+        ("a", DecisionKind.PROMOTED, "1"),
+        ("b", DecisionKind.PROMOTED, "2"),
+        ("c", DecisionKind.REJECTED, "3"),
+        ("d", DecisionKind.ROLLED_BACK, "1"),
     ):
         ledger.append(conn, decision(kind, key, version=version))
     assert [d.version for d in ledger.champions(conn, "m")] == ["1", "2", "1"]
@@ -80,9 +80,9 @@ def test_champions_newest_first(conn: Connection) -> None:
 
 def test_champions_as_of_a_time_leave_out_later_decisions(conn: Connection) -> None:
     for key, kind, version, days in (
-        ("a", Kind.PROMOTED, "1", 0),
-        ("b", Kind.PROMOTED, "2", 2),
-        ("c", Kind.ROLLED_BACK, "1", 4),
+        ("a", DecisionKind.PROMOTED, "1", 0),
+        ("b", DecisionKind.PROMOTED, "2", 2),
+        ("c", DecisionKind.ROLLED_BACK, "1", 4),
     ):
         ledger.append(conn, replace(decision(kind, key, version=version), as_of=AS_OF + timedelta(days=days)))
     seen = {

@@ -315,10 +315,10 @@ def test_a_dry_run_makes_no_version(world: Any, mlflow_url: str, start: Any, eve
 
 def test_ids_follow_from_the_try(start: Any) -> None:
     from evergreen.lineage.events import ended, started
-    from evergreen.lineage.steps import Facts
+    from evergreen.lineage.steps import StepFacts
 
     run = task("train__rides", "fit", start)
-    one, other = started(run, start), ended(run, start + DAY, Facts())
+    one, other = started(run, start), ended(run, start + DAY, StepFacts())
     assert one.run.runId == other.run.runId
     assert started(replace(run, try_number=2), start).run.runId != one.run.runId
     assert started(replace(run, task_id="settle"), start).run.runId != one.run.runId
@@ -476,8 +476,10 @@ def test_a_landed_file_is_named_where_it_lies(
 
 def test_an_error_that_quotes_an_address_tells_no_login(start: Any) -> None:
     from evergreen.lineage.events import ended
-    from evergreen.lineage.steps import Facts
+    from evergreen.lineage.steps import StepFacts
 
-    event = ended(task("d", "t", start), start, Facts(), RuntimeError("no answer of https://me:word@host/x"))
+    event = ended(
+        task("d", "t", start), start, StepFacts(), RuntimeError("no answer of https://me:word@host/x")
+    )
     assert event.run.facets is not None
     assert event.run.facets["errorMessage"].message == "RuntimeError: no answer of https://host/x"

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 from evergreen.alerting.compose import compose
 from evergreen.ledger import Decision, append
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows.judgement import Judgement
 from evergreen.reference import reference
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
@@ -149,7 +149,7 @@ class Scene:
             append(
                 conn,
                 Decision(
-                    as_of, "model/watched", Kind.PROMOTED, "first_champion", "train/1", f"promote:{version}",
+                    as_of, "model/watched", DecisionKind.PROMOTED, "first_champion", "train/1", f"promote:{version}",
                     {
                         "mlflow_run": self.run_id,
                         **({"effective_from": effective_from.isoformat()} if effective_from else {}),

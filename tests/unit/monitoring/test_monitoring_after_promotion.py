@@ -9,17 +9,17 @@ import pytest
 from mlflow import MlflowClient
 
 from evergreen import ledger, registry
-from evergreen.errors import Reason as Failure
+from evergreen.errors import ErrorReason as Failure
 from evergreen.errors import TerminalError, TransientError
 from evergreen.ledger import Decision, words
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.metrics import paired_bootstrap
 from evergreen.metrics.paired_bootstrap import Improvement
 from evergreen.monitoring.trigger.policy import apply
 from evergreen.promotion import after_promotion
-from evergreen.promotion.after_promotion import LOOKS, Reason, Seen, concluded, watch
+from evergreen.promotion.after_promotion import LOOKS, WatchLook, WatchReason, concluded, watch
 from evergreen.registry.models import LoadedModel
-from evergreen.registry.under_watch import watched
+from evergreen.registry.under_watch import champion_under_watch
 from evergreen.scoring.score import score
 from evergreen.warehouse.connection import connect, fetch
 
@@ -48,7 +48,7 @@ def promote(version, as_of):
     evidence = {"mlflow_run": "none", "trained_until": (as_of - 2 * HOUR).isoformat()}
     with connect() as conn:
         ledger.append(
-            conn, Decision(as_of, "model/rides", Kind.PROMOTED, "x", "train", f"promote:{version}", evidence, version)
+            conn, Decision(as_of, "model/rides", DecisionKind.PROMOTED, "x", "train", f"promote:{version}", evidence, version)
         )  # fmt: skip
 
 
@@ -77,14 +77,18 @@ def look(world, as_of, run_id="monitor"):
 
 def rows(*kinds):
     with connect() as conn:
-        return ledger.find(conn, "model/rides", kinds or (Kind.WATCHED, Kind.WATCH_ENDED, Kind.ROLLED_BACK))
+        return ledger.find(
+            conn,
+            "model/rides",
+            kinds or (DecisionKind.WATCHED, DecisionKind.WATCH_ENDED, DecisionKind.ROLLED_BACK),
+        )
 
 
 def watching(world):
     """The champion, and its watch."""
     with connect() as conn:
         changes = ledger.champions(conn, "rides")
-        return registry.champion(conn, "rides", repair=False), watched(world.model, changes)
+        return registry.champion(conn, "rides", repair=False), champion_under_watch(world.model, changes)
 
 
 def champion_now():
@@ -97,9 +101,9 @@ def test_a_better_champion_passes_at_the_end_and_only_there(told, start):
     day = start + 31 * DAY
     found = [look(told, day + n * 6 * HOUR) for n in range(40)]
     last = found[-1]
-    assert (last.kind, last.reason, last.version) == (Kind.WATCH_ENDED, "watch_passed", "2")
+    assert (last.kind, last.reason, last.version) == (DecisionKind.WATCH_ENDED, "watch_passed", "2")
     assert last.as_of == day + 7 * DAY + 6 * HOUR, "the first run after the period and the label's delay"
-    assert {d.reason for d in rows(Kind.WATCHED)} == {"watch_continues"}
+    assert {d.reason for d in rows(DecisionKind.WATCHED)} == {"watch_continues"}
     assert len(rows()) == len({d.id for d in found if d}) <= LOOKS
     evidence = last.evidence["watch"]
     assert (evidence["value"], evidence["previous_value"]) == (pytest.approx(2.0), pytest.approx(2.5))
@@ -115,14 +119,18 @@ def test_a_worse_champion_is_rolled_back_mailed_and_blocked(real, start):
     for hours in (12, 60, 108, 132):
         score(real.specs, real.model, day + hours * HOUR, f"score/{hours}")
     as_of = day + 132 * HOUR
-    request = Decision(as_of, "model/rides", Kind.RETRAIN_REQUESTED, "performance", "m", "wish", version="3")
-    of_another = Decision(as_of, "model/rides", Kind.RETRAIN_REQUESTED, "manual", "m", "other", version="2")
+    request = Decision(
+        as_of, "model/rides", DecisionKind.RETRAIN_REQUESTED, "performance", "m", "wish", version="3"
+    )
+    of_another = Decision(
+        as_of, "model/rides", DecisionKind.RETRAIN_REQUESTED, "manual", "m", "other", version="2"
+    )
     with connect() as conn:
         wish, other = (ledger.append(conn, d).id for d in (request, of_another))
     assert look(real, day + 12 * HOUR) is None, "too few rows"
     decision = look(real, as_of)
     assert (decision.kind, decision.reason, decision.version) == (
-        Kind.ROLLED_BACK,
+        DecisionKind.ROLLED_BACK,
         "worse_than_previous",
         "2",
     )
@@ -144,7 +152,7 @@ def test_a_worse_champion_is_rolled_back_mailed_and_blocked(real, start):
 
     assert look(real, as_of, "retry") == decision, "a run of the same time gets the same answer"
     assert look(real, as_of + HOUR) is None
-    assert len(rows(Kind.ROLLED_BACK)) == 1
+    assert len(rows(DecisionKind.ROLLED_BACK)) == 1
     for hours in (60, 131):
         assert look(real, day + hours * HOUR) is None, "as of the past it decides nothing about now"
     assert score(real.specs, real.model, as_of + HOUR, "score/after").version == "2"
@@ -163,7 +171,7 @@ def test_the_alias_that_a_lost_mlflow_left_behind_is_moved_by_the_retry(real, st
         with pytest.raises(ConnectionError):
             look(real, as_of)
     assert registry.aliases("rides")["champion"] == "2"
-    assert look(real, as_of).kind is Kind.ROLLED_BACK
+    assert look(real, as_of).kind is DecisionKind.ROLLED_BACK
     assert registry.aliases("rides")["champion"] == "1"
 
 
@@ -172,7 +180,7 @@ def test_worse_within_the_margin_stays(real, start):
     as_of = start + 38 * DAY
     assert look(real, as_of).reason == "watch_continues"
     strict = real.with_model(watch={"margin": 0.01})
-    assert look(strict, as_of + 2 * HOUR).kind is Kind.ROLLED_BACK
+    assert look(strict, as_of + 2 * HOUR).kind is DecisionKind.ROLLED_BACK
 
 
 def test_too_few_rows_are_nothing_yet_and_inconclusive_at_the_end(told, start):
@@ -185,7 +193,7 @@ def test_too_few_rows_are_nothing_yet_and_inconclusive_at_the_end(told, start):
     few = told.with_model(watch={"min_rows": 60})
     assert look(few, end) is None, "labels mature until then"
     decision = look(few, end + timedelta(seconds=1))
-    assert (decision.kind, decision.reason) == (Kind.WATCH_ENDED, "watch_inconclusive")
+    assert (decision.kind, decision.reason) == (DecisionKind.WATCH_ENDED, "watch_inconclusive")
     assert "48 rows" in decision.evidence["message"]
     assert look(few, end + DAY, "later") == decision
     assert rows() == [decision]
@@ -199,7 +207,7 @@ def test_a_shadow_that_stopped_midway_does_not_let_the_champion_pass(told, start
     predicted("1", 2.5, day, day + 3 * DAY)
     end = day + 7 * DAY + 2 * HOUR
     decision = look(told.with_model(watch={"min_rows": 50}), end)
-    assert (decision.kind, decision.reason) == (Kind.WATCH_ENDED, "watch_inconclusive")
+    assert (decision.kind, decision.reason) == (DecisionKind.WATCH_ENDED, "watch_inconclusive")
     assert decision.evidence["watch"]["rows"] >= 72
     assert decision.evidence["watch"]["coverage"] == pytest.approx(72 / 168, abs=0.01)
     assert "43% of the rows" in decision.evidence["message"]
@@ -223,7 +231,7 @@ def test_a_shadow_of_more_than_half_of_the_rows_is_enough(told, start):
 )
 def test_what_only_seems_worse_has_not_passed(told, point, high, reason):
     champion, found = watching(told)
-    seen = Seen(500, 1.2, 1.0, Improvement(point, -0.9, high, 0.0, 12, 100))
+    seen = WatchLook(500, 1.2, 1.0, Improvement(point, -0.9, high, 0.0, 12, 100))
     assert concluded(told.model, found, champion, seen, 1.0, ended=True)[0].value == reason
     going_on = "worse_than_previous" if reason == "worse_than_previous" else "watch_continues"
     assert concluded(told.model, found, champion, seen, 1.0, ended=False)[0].value == going_on
@@ -250,7 +258,7 @@ def test_nothing_to_compare_with_is_said_and_is_not_fine(told, start, version):
     day = start + 31 * DAY
     assert look(told, day + 6 * DAY) is None
     decision = look(told, day + 8 * DAY)
-    assert (decision.kind, decision.reason) == (Kind.WATCH_ENDED, "cannot_compare")
+    assert (decision.kind, decision.reason) == (DecisionKind.WATCH_ENDED, "cannot_compare")
     assert (
         "no champion before" if version == "first" else "predicted no row in the shadow"
     ) in decision.evidence["message"]
@@ -353,4 +361,4 @@ def test_a_champion_that_changed_while_it_was_compared_is_tried_again(real, star
 
 
 def test_every_reason_has_its_words():
-    assert [r.value for r in Reason if r.value not in words.REASONS] == []
+    assert [r.value for r in WatchReason if r.value not in words.REASONS] == []

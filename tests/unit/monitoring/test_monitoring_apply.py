@@ -8,7 +8,7 @@ import pytest
 from monitoring_scene import CUTOFF, WEEK, at, model
 
 from evergreen.ledger import Decision, append, find, open_requests
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.trigger.policy import apply
 from evergreen.monitoring.windows import judgement as store
 from evergreen.monitoring.windows.judgement import Judgement, Status, Violation, What
@@ -22,7 +22,9 @@ FEW = Violation(What.VOLUME, "_key", "rows", 3, 84)
 SPEC = model(trigger={"m": 2, "n": 3, "cooldown": "14d"})
 
 
-def promote(version: str, as_of: datetime, answers: tuple[int, ...] = (), kind: Kind = Kind.PROMOTED) -> None:
+def promote(
+    version: str, as_of: datetime, answers: tuple[int, ...] = (), kind: DecisionKind = DecisionKind.PROMOTED
+) -> None:
     with connect() as conn:
         append(
             conn,
@@ -62,11 +64,11 @@ def champion(warehouse_url) -> None:
 
 def test_a_drift_is_requested_once_and_mailed_once(champion):
     judged(0, AMOUNT)
-    assert apply(SPEC, at(1), "monitor/1").kind is Kind.RETRAIN_SUPPRESSED
+    assert apply(SPEC, at(1), "monitor/1").kind is DecisionKind.RETRAIN_SUPPRESSED
     judged(1, AMOUNT)
     made = apply(SPEC, at(2), "monitor/2")
     assert (made.kind, made.reason, made.version, made.run_id) == (
-        Kind.RETRAIN_REQUESTED,
+        DecisionKind.RETRAIN_REQUESTED,
         "data_drift",
         "1",
         "monitor/2",
@@ -85,7 +87,11 @@ def test_a_drift_is_requested_once_and_mailed_once(champion):
 def test_one_window_in_violation_stands_in_the_ledger_and_mails_nobody(champion):
     judged(0, AMOUNT)
     held = apply(SPEC, at(1), "monitor/1")
-    assert (held.kind, held.reason, held.version) == (Kind.RETRAIN_SUPPRESSED, "too_few_violations", "1")
+    assert (held.kind, held.reason, held.version) == (
+        DecisionKind.RETRAIN_SUPPRESSED,
+        "too_few_violations",
+        "1",
+    )
     assert held.evidence["causes"] == ["data_drift:amount"]
     assert "1 of the last 1 windows in violation, 2 of 3 are needed" in held.evidence["message"]
     assert held.evidence["window"]["start"] == CUTOFF.isoformat()
@@ -107,18 +113,18 @@ def test_the_same_drift_is_held_back_without_a_second_mail_until_something_is_ne
     judged(2, AMOUNT)
     held = apply(SPEC, at(3), "monitor/2")
     assert (held.kind, held.reason, held.evidence["request"]) == (
-        Kind.RETRAIN_SUPPRESSED,
+        DecisionKind.RETRAIN_SUPPRESSED,
         "already_open",
         request.id,
     )
-    promote("2", at(3), (request.id,), Kind.REJECTED)
+    promote("2", at(3), (request.id,), DecisionKind.REJECTED)
     judged(3, AMOUNT)
     assert apply(SPEC, at(4) - timedelta(hours=1), "monitor/3").reason == "cooldown"
     assert len(mails()) == 1
     judged(4, AMOUNT, KIND)
     again = apply(SPEC, at(5), "monitor/4")
     assert (again.kind, again.evidence["causes"]) == (
-        Kind.RETRAIN_REQUESTED,
+        DecisionKind.RETRAIN_REQUESTED,
         ["data_drift:amount", "new_category:kind"],
     )
     assert [i for _, i in mails()] == [
@@ -131,7 +137,7 @@ def reject(request: Decision, as_of: datetime, reason: str = "not_better_than_ch
     with connect() as conn:
         append(
             conn,
-            Decision(as_of, "model/watched", Kind.REJECTED, reason, "t/1", f"reject:{request.id}", {}, "2", (request.id,)),
+            Decision(as_of, "model/watched", DecisionKind.REJECTED, reason, "t/1", f"reject:{request.id}", {}, "2", (request.id,)),
         )  # fmt: skip
 
 
@@ -143,13 +149,13 @@ def test_a_drift_that_retraining_does_not_help_is_asked_for_twice_and_then_told_
     judged(2, AMOUNT)
     judged(3, AMOUNT)
     second = apply(SPEC, at(4), "monitor/2")
-    assert (second.kind, second.evidence["asked_before"]) == (Kind.RETRAIN_REQUESTED, [first.id])
+    assert (second.kind, second.evidence["asked_before"]) == (DecisionKind.RETRAIN_REQUESTED, [first.id])
     assert len(mails()) == 1, "the drift was told with the first request"
     reject(second, at(4.1))
     for number in (4, 5, 6, 7):
         judged(number, AMOUNT)
         held = apply(SPEC, at(number + 1), f"monitor/{number}")
-        assert (held.kind, held.reason) == (Kind.RETRAIN_SUPPRESSED, "already_answered")
+        assert (held.kind, held.reason) == (DecisionKind.RETRAIN_SUPPRESSED, "already_answered")
         assert "a person must look" in held.evidence["message"]
     assert [i for _, i in mails()][1:] == [f"drift:watched:1:gave_up:data_drift:amount:{first.id}"]
     with connect() as conn:
@@ -163,7 +169,7 @@ def test_a_wider_drift_that_is_given_up_too_is_told_and_more_of_either_is_not(ch
         for number in numbers:
             judged(number, *violations)
             made = apply(SPEC, at(number + 1), f"monitor/{number}")
-            if made.kind is Kind.RETRAIN_REQUESTED:
+            if made.kind is DecisionKind.RETRAIN_REQUESTED:
                 reject(made, at(number + 1.1))
         with connect() as conn:
             rows = fetch(conn, "SELECT context FROM evergreen.mail ORDER BY id")[before:]
@@ -180,7 +186,7 @@ def test_the_part_of_a_drift_that_was_given_up_first_does_not_take_the_name_of_t
     for number, found in enumerate([(AMOUNT, KIND)] * 2 + [(AMOUNT,)] * 5 + [(AMOUNT, KIND)] * 5):
         judged(number, *found)
         made = apply(SPEC, at(number + 1), f"monitor/{number}")
-        if made.kind is Kind.RETRAIN_REQUESTED:
+        if made.kind is DecisionKind.RETRAIN_REQUESTED:
             reject(made, at(number + 1.1))
     assert sum("gave_up" in incident for _, incident in mails()) == 2, mails()
 
@@ -194,7 +200,7 @@ def test_a_drift_that_comes_back_after_healthy_windows_is_asked_for_and_told_aga
     judged(50, AMOUNT)
     judged(51, AMOUNT)
     again = apply(SPEC, at(52), "monitor/2")
-    assert again.kind is Kind.RETRAIN_REQUESTED
+    assert again.kind is DecisionKind.RETRAIN_REQUESTED
     assert [i for _, i in mails()] == [
         f"drift:watched:1:data_drift:amount:{(CUTOFF + n * WEEK).isoformat()}" for n in (0, 50)
     ]
@@ -210,7 +216,7 @@ def test_a_drift_that_comes_and_goes_within_a_cool_down_is_one_mail_more(champio
         apply(slow, at(number + 1), f"monitor/{number}")
     assert len(mails()) == 2
     with connect() as conn:
-        assert {d.reason for d in find(conn, kinds=(Kind.RETRAIN_SUPPRESSED,))} == {"cooldown"}
+        assert {d.reason for d in find(conn, kinds=(DecisionKind.RETRAIN_SUPPRESSED,))} == {"cooldown"}
 
 
 def test_a_training_that_could_not_tell_is_asked_for_again_on_the_same_windows_after_the_cool_down(champion):
@@ -220,7 +226,7 @@ def test_a_training_that_could_not_tell_is_asked_for_again_on_the_same_windows_a
     reject(first, at(2.1), "champion_unavailable")
     assert apply(SPEC, at(3), "monitor/2") == first
     second = apply(SPEC, at(4), "monitor/3")
-    assert (second.kind, second.id > first.id) == (Kind.RETRAIN_REQUESTED, True)
+    assert (second.kind, second.id > first.id) == (DecisionKind.RETRAIN_REQUESTED, True)
     assert apply(SPEC, at(4), "monitor/4") == second
     with connect() as conn:
         assert [d.id for d in open_requests(conn, "watched")] == [second.id]
@@ -232,23 +238,25 @@ def test_a_run_as_of_an_earlier_time_sees_the_champion_and_decisions_of_that_tim
     judged(1, AMOUNT)
     promote("2", at(10))
     made = apply(SPEC, at(2), "monitor/1")
-    assert (made.kind, made.version) == (Kind.RETRAIN_REQUESTED, "1")
+    assert (made.kind, made.version) == (DecisionKind.RETRAIN_REQUESTED, "1")
 
 
 def test_a_drift_within_the_cool_down_is_told_and_asked_for_after_it(champion):
     with connect() as conn:
         first = append(
             conn,
-            Decision(at(1.5), "model/watched", Kind.RETRAIN_REQUESTED, "manual", "p/1", "by hand", {}, "1"),
+            Decision(
+                at(1.5), "model/watched", DecisionKind.RETRAIN_REQUESTED, "manual", "p/1", "by hand", {}, "1"
+            ),
         )
-    promote("9", at(1.6), (first.id,), Kind.REJECTED)
+    promote("9", at(1.6), (first.id,), DecisionKind.REJECTED)
     judged(0, AMOUNT)
     judged(1, AMOUNT)
     held = apply(SPEC, at(2), "monitor/1")
     assert (held.reason, "until 2024-06-13" in held.evidence["message"]) == ("cooldown", True)
     assert apply(SPEC, at(2), "monitor/2") == held
     later = apply(SPEC, at(2) + timedelta(days=14), "monitor/3")
-    assert later.kind is Kind.RETRAIN_REQUESTED
+    assert later.kind is DecisionKind.RETRAIN_REQUESTED
     assert len(mails()) == 1
 
 
@@ -257,7 +265,7 @@ def test_only_windows_of_the_present_champion_in_its_present_time_count(champion
     judged(1, AMOUNT)
     promote("2", at(2))
     assert apply(SPEC, at(2), "monitor/1") is None
-    promote("1", at(3), kind=Kind.ROLLED_BACK)
+    promote("1", at(3), kind=DecisionKind.ROLLED_BACK)
     assert apply(SPEC, at(3), "monitor/2") is None
     judged(3, AMOUNT)
     judged(4, AMOUNT)
@@ -272,7 +280,7 @@ def test_only_the_newest_revision_of_a_window_counts_and_late_findings_do(champi
     judged(0, AMOUNT, revision=3, as_of=at(2.1))
     held = apply(SPEC, at(2), "monitor/2")
     assert held.reason == "too_few_violations", "a later judgement is not known yet"
-    assert apply(SPEC, at(2.2), "monitor/3").kind is Kind.RETRAIN_REQUESTED
+    assert apply(SPEC, at(2.2), "monitor/3").kind is DecisionKind.RETRAIN_REQUESTED
 
 
 def test_data_problems_are_told_once_an_episode_and_never_request(champion):
@@ -294,7 +302,7 @@ def test_data_problems_are_told_once_an_episode_and_never_request(champion):
         f"data:watched:unreadable:{(CUTOFF + 5 * WEEK).isoformat()}",
     ]
     with connect() as conn:
-        assert find(conn, kinds=(Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED)) == []
+        assert find(conn, kinds=(DecisionKind.RETRAIN_REQUESTED, DecisionKind.RETRAIN_SUPPRESSED)) == []
 
 
 def test_without_a_champion_or_windows_nothing_is_decided(warehouse_url):
@@ -311,4 +319,4 @@ def test_a_mail_that_cannot_be_owed_takes_the_decision_back(champion, monkeypatc
     with pytest.raises(Exception, match="broken"):
         apply(SPEC, at(2), "monitor/1")
     with connect() as conn:
-        assert find(conn, kinds=(Kind.RETRAIN_REQUESTED,)) == []
+        assert find(conn, kinds=(DecisionKind.RETRAIN_REQUESTED,)) == []

@@ -10,9 +10,9 @@ from monitoring_scene import ROWS, at, model, week
 from evergreen import check, check_warehouse
 from evergreen.alerting.content.history import windows
 from evergreen.ledger import Decision, append
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows import performance, wording
-from evergreen.monitoring.windows.judge import judge
+from evergreen.monitoring.windows.judge import judge_windows
 from evergreen.monitoring.windows.judgement import MetricResult
 from evergreen.reference import error_limit
 from evergreen.reference.movement import Movement
@@ -101,7 +101,7 @@ def test_the_note_is_kept_with_the_window_told_and_not_drawn(scene):
     world = scene()
     world.champion()
     world.live(1)
-    (found,) = judge(world.specs, world.spec, at(1), "monitor/1")
+    (found,) = judge_windows(world.specs, world.spec, at(1), "monitor/1")
     assert found.metrics["rmse"].note == "", "a limit that means something needs no word"
     with connect() as conn, conn.cursor() as cursor:
         cursor.execute(
@@ -126,7 +126,7 @@ def test_make_check_says_so(warehouse_url):
                 Decision(
                     at(0),
                     "model/watched",
-                    Kind.PROMOTED,
+                    DecisionKind.PROMOTED,
                     "first_champion",
                     "t/1",
                     f"p:{version}",
@@ -138,7 +138,14 @@ def test_make_check_says_so(warehouse_url):
             assert len(told) == (version == "1")
             assert all("limit 0.5, a coin's" in note for note in told)
         back = Decision(
-            at(1), "model/watched", Kind.ROLLED_BACK, "worse_than_previous", "w/1", "b", {}, version="1"
+            at(1),
+            "model/watched",
+            DecisionKind.ROLLED_BACK,
+            "worse_than_previous",
+            "w/1",
+            "b",
+            {},
+            version="1",
         )
         append(conn, back)
         assert len(check_warehouse.check_alarms(conn, watched)) == 1, (
@@ -151,14 +158,16 @@ def test_a_week_is_no_alarm_and_a_coin_is():
     reference = Known("binary", "roc_auc", 0.9974, 3.0)
     from monitoring_scene import as_table
 
-    from evergreen.monitoring.windows.due_windows import Facts
+    from evergreen.monitoring.windows.due_windows import WindowFacts
     from evergreen.monitoring.windows.measure import frame
 
     rng = np.random.default_rng(2)
     for skill, violated in ((1.0, False), (-0.2, True)):
         rows = week(0).assign(y=rng.integers(0, 2, ROWS).astype(float))
         rows["guess"] = np.clip(0.5 + skill * (rows["y"] - 0.5) / 2 + rng.normal(0, 0.1, ROWS), 0, 1)
-        metrics, _ = performance.judge(watched, frame(as_table(rows)), reference, Facts(ROWS, ROWS, ROWS))
+        metrics, _ = performance.judge_error(
+            watched, frame(as_table(rows)), reference, WindowFacts(ROWS, ROWS, ROWS)
+        )
         assert metrics["roc_auc"].violated is violated
         assert "cannot alarm on so few rows" in wording.sentence("roc_auc", metrics["roc_auc"])
 
@@ -207,7 +216,7 @@ def test_a_violation_of_the_absolute_limit_says_that_the_spec_set_it(scene):
     made = scene(performance={"metric": "mae", "limit": 0.7})
     made.champion()
     made.live(1)
-    (found,) = judge(made.specs, made.spec, at(1), "monitor/1")
+    (found,) = judge_windows(made.specs, made.spec, at(1), "monitor/1")
     result = found.metrics["mae"]
     assert result.violated, "an mae of 0.8 or so, as ever"
     said = wording.sentence("mae", result)
@@ -226,7 +235,9 @@ def test_training_and_check_say_that_a_limit_is_better_than_the_holdout(warehous
     assert error_limit.about_usual_windows(spec, easy) == ""
     with connect() as conn:
         evidence = {"mlflow_run": "x", "holdout": {"mae": 8.0}}
-        append(conn, Decision(at(0), "model/watched", Kind.PROMOTED, "r", "t/1", "p:1", evidence, "1"))
+        append(
+            conn, Decision(at(0), "model/watched", DecisionKind.PROMOTED, "r", "t/1", "p:1", evidence, "1")
+        )
         (problem,) = check_warehouse.check_alarms(conn, spec)
         assert "monitoring.performance.limit" in str(problem)
         assert "is better than the MAE of the champion's holdout, 8" in str(problem)

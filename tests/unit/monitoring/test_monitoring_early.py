@@ -9,7 +9,7 @@ from test_monitoring_apply import AMOUNT, promote
 from evergreen.alerting.delivery import deliver
 from evergreen.incidents import threads
 from evergreen.ledger import find
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
 from evergreen.monitoring.trigger.policy import apply
 from evergreen.monitoring.windows import judgement as store
@@ -86,8 +86,8 @@ def test_an_estimate_that_comes_and_goes_is_few_mails_and_no_thread_stays_open(p
     drive((pattern * 30)[:30], spec=spec)
     drive("o" * 20, first=30, spec=spec)
     with connect() as conn:
-        owed = sum(t.mails for t in mails()) + len(find(conn, kinds=(Kind.RECOVERED,)))
-        assert find(conn, kinds=(Kind.RETRAIN_REQUESTED,)) == []
+        owed = sum(t.mails for t in mails()) + len(find(conn, kinds=(DecisionKind.RECOVERED,)))
+        assert find(conn, kinds=(DecisionKind.RETRAIN_REQUESTED,)) == []
     assert 2 <= owed <= 4
     assert still_open() == []
 
@@ -125,7 +125,7 @@ def test_labels_that_say_it_is_so_go_on_in_the_same_thread_and_the_drift_s_too()
     for number in (0, 1):
         judged(number, WORSE, state="judged", revision=2, as_of=at(2.1))
     made = apply(SPEC, at(2.1), "monitor/1")
-    assert (made.kind, made.reason) == (Kind.RETRAIN_REQUESTED, "performance")
+    assert (made.kind, made.reason) == (DecisionKind.RETRAIN_REQUESTED, "performance")
     (thread,) = mails()
     assert (thread.mails, thread.classes) == (2, {"estimated_performance", "performance", "request"})
 

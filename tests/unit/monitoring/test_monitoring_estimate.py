@@ -9,13 +9,13 @@ from monitoring_scene import BEGIN, as_table, model
 
 from evergreen.metrics import metric_values
 from evergreen.monitoring.windows import estimate, measure, performance
-from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.judgement import What
 from evergreen.reference import error_limit
 from evergreen.reference.reference import Reference, build
 from evergreen.spec import METRICS, ModelSpec
 
-WAITING = Facts(1500, 0, 1500)
+WAITING = WindowFacts(1500, 0, 1500)
 CASES = [(task, name) for task, names in METRICS.items() for name in names]
 
 
@@ -85,7 +85,9 @@ def test_rows_that_move_to_where_the_model_errs_are_seen_before_their_labels(tas
     made, reference = champion(task, metric)
     estimator = estimate.fit(made, reference)
     for hard, violated in ((0.2, False), (0.9, True)):
-        found, violations = performance.judge(made, window(task, 5, hard=hard), reference, WAITING, estimator)
+        found, violations = performance.judge_error(
+            made, window(task, 5, hard=hard), reference, WAITING, estimator
+        )
         assert (found[metric].state, found[metric].violated) == ("estimated", violated)
         assert found[metric].low < found[metric].value < found[metric].high
         assert f"an estimate without labels ({method})" in found[metric].detail
@@ -97,10 +99,12 @@ def test_rows_that_move_to_where_the_model_errs_are_seen_before_their_labels(tas
 def test_a_concept_that_changed_is_not_seen_and_the_words_say_so(task, metric):
     made, reference = champion(task, metric)
     frame = window(task, 5, concept=True)
-    found, violations = performance.judge(made, frame, reference, WAITING, estimate.fit(made, reference))
+    found, violations = performance.judge_error(
+        made, frame, reference, WAITING, estimate.fit(made, reference)
+    )
     assert violations == ()
     assert "does not see a change of what the features mean" in found[metric].detail
-    judged, violations = performance.judge(made, frame, reference, Facts(1500, 1500, 1500))
+    judged, violations = performance.judge_error(made, frame, reference, WindowFacts(1500, 1500, 1500))
     assert judged[metric].state == "judged"
     assert [v.kind for v in violations] == [What.PERFORMANCE]
 
@@ -108,7 +112,9 @@ def test_a_concept_that_changed_is_not_seen_and_the_words_say_so(task, metric):
 def test_the_value_of_the_labels_takes_the_place_of_an_estimate():
     made, reference = champion("regression", "rmse")
     estimator = estimate.fit(made, reference)
-    found, _ = performance.judge(made, window("regression", 5), reference, Facts(1500, 1200, 1500), estimator)
+    found, _ = performance.judge_error(
+        made, window("regression", 5), reference, WindowFacts(1500, 1200, 1500), estimator
+    )
     assert found["rmse"].state == "judged"
     assert found["rmse"].coverage == 0.8
 
@@ -123,7 +129,7 @@ def test_an_estimate_is_held_against_the_limit_of_the_spec():
         strict = made.model_copy(
             update={"monitoring": made.monitoring.model_copy(update={"performance": part})}
         )
-        found, violations = performance.judge(strict, frame, reference, WAITING, estimator)
+        found, violations = performance.judge_error(strict, frame, reference, WAITING, estimator)
         assert (found["rmse"].state, found["rmse"].violated) == ("estimated", violated)
         assert (found["rmse"].limit, found["rmse"].limit_set) == (share * expected, True)
         assert [v.kind for v in violations] == [What.ESTIMATED_PERFORMANCE] * violated
@@ -131,7 +137,7 @@ def test_an_estimate_is_held_against_the_limit_of_the_spec():
 
 def test_without_an_estimator_too_few_labels_are_not_yet_judged():
     made, reference = champion("regression", "rmse")
-    found, violations = performance.judge(made, window("regression", 5, hard=0.9), reference, WAITING)
+    found, violations = performance.judge_error(made, window("regression", 5, hard=0.9), reference, WAITING)
     assert (found["rmse"].state, found["rmse"].value, found["rmse"].coverage) == ("not_yet", None, 0.0)
     assert violations == ()
 
@@ -146,7 +152,7 @@ def test_rows_without_predictions_are_not_estimated():
     made, reference = champion("regression", "rmse")
     frame = window("regression", 5).assign(_prediction=np.nan)
     assert estimate.fit(made, reference).estimate(frame) is None
-    found, _ = performance.judge(made, frame, reference, WAITING, estimate.fit(made, reference))
+    found, _ = performance.judge_error(made, frame, reference, WAITING, estimate.fit(made, reference))
     assert found["rmse"].state == "not_yet"
 
 

@@ -15,7 +15,7 @@ from evergreen.errors import TerminalError
 from evergreen.metrics import metric_values, paired_bootstrap, resampled
 from evergreen.metrics.interval import interval
 from evergreen.monitoring.windows import measure, performance, report, wording
-from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
 from evergreen.monitoring.windows.page import unpacked
 from evergreen.promotion import after_promotion
@@ -109,7 +109,7 @@ def test_its_limit_is_learnt_and_a_window_beyond_it_is_found(task, metric):
     end = BEGIN + HOURS * HOUR
     for wrong, violated in ((0.0, False), (1.0, True)):
         window = measure.frame(as_table(frame(task, end, WEEK, wrong=wrong, seed=5)))
-        found, violations = performance.judge(made, window, reference, Facts(WEEK, WEEK, WEEK))
+        found, violations = performance.judge_error(made, window, reference, WindowFacts(WEEK, WEEK, WEEK))
         assert found[metric].state == "judged"
         assert found[metric].violated is violated, found[metric]
         assert [v.kind for v in violations] == [What.PERFORMANCE] * violated
@@ -152,7 +152,7 @@ def test_a_champion_of_the_previous_one_is_compared_by_it(task, metric):
 def test_the_page_of_a_window_tests_it_against_its_limit(task, metric, tmp_path):
     made, reference = champion(task, metric)
     window = measure.frame(as_table(frame(task, BEGIN + HOURS * HOUR, WEEK)))
-    found, violations = performance.judge(made, window, reference, Facts(WEEK, WEEK, WEEK))
+    found, violations = performance.judge_error(made, window, reference, WindowFacts(WEEK, WEEK, WEEK))
     judged = Judgement(
         "watched", "1", BEGIN, BEGIN + 168 * HOUR, 1, BEGIN, Status.OK, WEEK, WEEK, WEEK, metrics=found,
         violations=violations,

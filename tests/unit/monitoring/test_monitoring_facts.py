@@ -11,9 +11,9 @@ import pytest
 from evergreen import ledger
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.trigger import champion_facts as facts_of
-from evergreen.monitoring.trigger.champion_facts import Facts
+from evergreen.monitoring.trigger.champion_facts import ChampionFacts
 from evergreen.monitoring.trigger.policy import apply
 from evergreen.monitoring.windows import judgement
 from evergreen.monitoring.windows.judgement import Judgement, Status, Violation, What
@@ -23,7 +23,7 @@ from evergreen.warehouse.connection import connect
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
-def settled(version, as_of, kind=Kind.PROMOTED, reason="better_than_champion", **evidence):
+def settled(version, as_of, kind=DecisionKind.PROMOTED, reason="better_than_champion", **evidence):
     """A settled training in the ledger; it knew the label of an hour before its cut-off, and none after."""
     until = as_of - HOUR + timedelta(microseconds=1)
     told = {
@@ -65,8 +65,8 @@ def test_the_ledger_tells_of_the_training(world, start):
         decisions = ledger.find(conn, "model/rides")
     known = facts_of.known(world.specs, world.model, "1", decisions)
     now = training_hash(world.specs, world.model)
-    assert known == Facts(trained_as_of=start, trained_rows=100, trained_hash="abc", spec_hash=now)
-    assert facts_of.known(world.specs, world.model, "9", decisions) == Facts()
+    assert known == ChampionFacts(trained_as_of=start, trained_rows=100, trained_hash="abc", spec_hash=now)
+    assert facts_of.known(world.specs, world.model, "9", decisions) == ChampionFacts()
 
 
 def test_rows_are_new_when_their_labels_are_mature_and_no_training_knew_them(world, start):
@@ -96,8 +96,8 @@ def test_a_training_that_was_not_refitted_knew_what_was_mature_at_its_cut_off(wo
 def test_rows_since_the_newest_training_are_counted_only_where_they_are_asked_for(world, start):
     world.land(start, 10)
     settled("1", start + 5 * DAY)
-    settled("2", start + 7 * DAY, Kind.REJECTED, "not_better_than_champion", refitted=False)
-    settled("3", start + 8 * DAY, Kind.REJECTED, "champion_unavailable", refitted=False)
+    settled("2", start + 7 * DAY, DecisionKind.REJECTED, "not_better_than_champion", refitted=False)
+    settled("3", start + 8 * DAY, DecisionKind.REJECTED, "champion_unavailable", refitted=False)
     assert counted(world, start + 8 * DAY).rows_since_training is None
     found = counted(asking(world, new_rows=0.5), start + 8 * DAY)
     assert (found.new_rows, found.rows_since_training) == (72, 24), "the third could not tell"
@@ -118,21 +118,29 @@ def test_an_old_model_is_asked_for_once_and_again_after_as_long(world, start):
     settled("1", start + 2 * DAY)
     assert apply(old.model, start + 4 * DAY, "monitor/1", old.specs) is None
     request = apply(old.model, start + 5 * DAY, "monitor/2", old.specs)
-    assert (request.kind, request.reason, request.version) == (Kind.RETRAIN_REQUESTED, "staleness", "1")
+    assert (request.kind, request.reason, request.version) == (
+        DecisionKind.RETRAIN_REQUESTED,
+        "staleness",
+        "1",
+    )
     assert "3 days before; monitoring.trigger.max_age is 3d" in request.evidence["message"]
     assert apply(old.model, start + 5 * DAY + HOUR, "monitor/3", old.specs) == request
     with connect() as conn:
-        ledger.append(conn, replace(request, kind=Kind.REJECTED, reason="not_better_than_champion", dedupe_key="x",
+        ledger.append(conn, replace(request, kind=DecisionKind.REJECTED, reason="not_better_than_champion", dedupe_key="x",
                                     as_of=start + 6 * DAY, version="2", answers=(request.id,)))  # fmt: skip
     assert apply(old.model, start + 8 * DAY, "monitor/4", old.specs) is None
     held = apply(old.model, start + 9 * DAY, "monitor/5", old.specs)
-    assert (held.kind, held.reason) == (Kind.RETRAIN_SUPPRESSED, "cooldown")
+    assert (held.kind, held.reason) == (DecisionKind.RETRAIN_SUPPRESSED, "cooldown")
     assert apply(old.model, start + 9 * DAY + HOUR, "monitor/6", old.specs) == held, "told once"
     again = apply(old.model, start + 12 * DAY, "monitor/7", old.specs)
-    assert (again.kind, again.reason, again.id > request.id) == (Kind.RETRAIN_REQUESTED, "staleness", True)
+    assert (again.kind, again.reason, again.id > request.id) == (
+        DecisionKind.RETRAIN_REQUESTED,
+        "staleness",
+        True,
+    )
     with connect() as conn:
         assert [d.id for d in ledger.open_requests(conn, "rides")] == [again.id]
-        assert ledger.find(conn, kinds=(Kind.MAIL_FAILED,)) == []
+        assert ledger.find(conn, kinds=(DecisionKind.MAIL_FAILED,)) == []
 
 
 def test_a_training_that_could_not_tell_is_asked_for_again_on_the_same_basis(world, start):
@@ -140,13 +148,13 @@ def test_a_training_that_could_not_tell_is_asked_for_again_on_the_same_basis(wor
     world.land(start, 15)
     settled("1", start + 2 * DAY)
     request = apply(old.model, start + 5 * DAY, "monitor/1", old.specs)
-    settled("2", start + 5 * DAY, Kind.REJECTED, "champion_unavailable")
+    settled("2", start + 5 * DAY, DecisionKind.REJECTED, "champion_unavailable")
     with connect() as conn:
-        ledger.append(conn, replace(request, kind=Kind.REJECTED, reason="champion_unavailable", dedupe_key="x",
+        ledger.append(conn, replace(request, kind=DecisionKind.REJECTED, reason="champion_unavailable", dedupe_key="x",
                                     version="3", answers=(request.id,)))  # fmt: skip
     again = apply(old.model, start + 6 * DAY, "monitor/2", old.specs)
     assert (again.kind, again.dedupe_key) == (
-        Kind.RETRAIN_REQUESTED,
+        DecisionKind.RETRAIN_REQUESTED,
         f"{request.dedupe_key}:again:{request.id}",
     )
 
@@ -157,7 +165,7 @@ def test_an_old_model_without_new_rows_is_not_asked_for(world, start):
     settled("1", start + 2 * DAY)
     held = apply(old.model, start + 5 * DAY, "monitor/1", old.specs)
     assert (held.kind, held.reason, held.evidence["new_rows"]) == (
-        Kind.RETRAIN_SUPPRESSED,
+        DecisionKind.RETRAIN_SUPPRESSED,
         "too_little_new_data",
         0,
     )
@@ -171,7 +179,7 @@ def test_new_rows_ask_and_the_training_that_takes_them_up_answers(world, start):
     request = apply(grown.model, start + 4 * DAY + 2 * HOUR, "monitor/2", grown.specs)
     assert (request.reason, request.evidence["new_rows"]) == ("new_data", 50)
     with connect() as conn:
-        ledger.append(conn, replace(request, kind=Kind.REJECTED, reason="not_better_than_champion", dedupe_key="x",
+        ledger.append(conn, replace(request, kind=DecisionKind.REJECTED, reason="not_better_than_champion", dedupe_key="x",
                                     as_of=request.as_of, version="2", answers=(request.id,)))  # fmt: skip
     assert apply(grown.model, start + 6 * DAY, "monitor/3", grown.specs) is None
     assert apply(grown.model, start + 6 * DAY + 4 * HOUR, "monitor/4", grown.specs).reason == "new_data"
@@ -184,10 +192,10 @@ def test_another_spec_asks_once(world, start):
     assert apply(same.model, start + DAY, "monitor/1", same.specs) is None
     edited = same.with_model(query=same.model.query + " WHERE x > -9")
     request = apply(edited.model, start + DAY, "monitor/2", edited.specs)
-    assert (request.kind, request.reason) == (Kind.RETRAIN_REQUESTED, "code_change")
+    assert (request.kind, request.reason) == (DecisionKind.RETRAIN_REQUESTED, "code_change")
     now = training_hash(edited.specs, edited.model)
     with connect() as conn:
-        ledger.append(conn, replace(request, kind=Kind.REJECTED, reason="not_better_than_champion", dedupe_key="x",
+        ledger.append(conn, replace(request, kind=DecisionKind.REJECTED, reason="not_better_than_champion", dedupe_key="x",
                                     evidence={"training_hash": now}, version="2", answers=(request.id,)))  # fmt: skip
     assert apply(edited.model, start + 60 * DAY, "monitor/3", edited.specs) is None
 
@@ -213,13 +221,13 @@ def test_a_drift_that_two_trainings_answered_is_asked_for_again_when_enough_rows
                 Judgement("rides", "1", begin, begin + length, 1, as_of, Status.VIOLATION, 500, 500, 500, violations=(AMOUNT,)),
             )  # fmt: skip
         made.append(apply(watched.model, as_of, f"monitor/{number}", watched.specs))
-        if made[-1].kind is Kind.RETRAIN_REQUESTED:
+        if made[-1].kind is DecisionKind.RETRAIN_REQUESTED:
             with connect() as conn:
                 ledger.append(conn, Decision(
-                    as_of, "model/rides", Kind.REJECTED, "not_better_than_champion", "train/2", f"settle:rides:{number}",
+                    as_of, "model/rides", DecisionKind.REJECTED, "not_better_than_champion", "train/2", f"settle:rides:{number}",
                     {"rows": {"all": 160}, "refitted": False}, str(number), (made[-1].id,),
                 ))  # fmt: skip
-    asked = [d.as_of - start for d in made if d.kind is Kind.RETRAIN_REQUESTED]
+    asked = [d.as_of - start for d in made if d.kind is DecisionKind.RETRAIN_REQUESTED]
     held = next(d for d in made if d.reason == "already_answered" and d.evidence.get("again"))
     if again is None:
         assert len(asked) == 2
@@ -229,5 +237,5 @@ def test_a_drift_that_two_trainings_answered_is_asked_for_again_when_enough_rows
     assert [second - first for first, second in pairwise(asked)][1] == 4 * DAY
     assert held.evidence["again"]["rows"] == 80
     assert "or with 80 new rows" in held.evidence["message"]
-    third = [d for d in made if d.kind is Kind.RETRAIN_REQUESTED][2]
+    third = [d for d in made if d.kind is DecisionKind.RETRAIN_REQUESTED][2]
     assert third.evidence["again"]["because"].startswith("80 rows or more have come")

@@ -9,8 +9,8 @@ from test_monitoring_kept import MANY, spec, wide
 
 from evergreen.metrics.metric_values import compute
 from evergreen.monitoring.windows import draw, kept_sample, measure, performance, reads
-from evergreen.monitoring.windows.due_windows import Facts
-from evergreen.monitoring.windows.judge import judge
+from evergreen.monitoring.windows.due_windows import WindowFacts
+from evergreen.monitoring.windows.judge import judge_windows
 from evergreen.monitoring.windows.judgement import Status, What
 from evergreen.monitoring.windows.reads import BEYOND
 from evergreen.reference.calendar import window_of
@@ -60,7 +60,7 @@ def labelled_keys(count: int) -> set[str]:
 def test_the_error_is_judged_by_every_label_that_there_is(crowded):
     busy(every=126)
     crowded.score(CUTOFF, CUTOFF + WEEK)
-    (found,) = judge(crowded.specs, crowded.spec, at(1), "monitor/1")
+    (found,) = judge_windows(crowded.specs, crowded.spec, at(1), "monitor/1")
     metric = found.metrics["rmse"]
     assert (found.rows, found.labelled, found.sampled_rows) == (ROWS, 40, SAMPLE)
     assert (metric.state, metric.rows) == ("judged", 40)
@@ -74,7 +74,7 @@ def test_the_error_is_judged_by_every_label_that_there_is(crowded):
 def test_an_error_that_only_the_labelled_rows_tell_of_is_found_and_drawn(crowded):
     busy(every=126, error=20.0)
     crowded.score(CUTOFF, CUTOFF + WEEK)
-    (found,) = judge(crowded.specs, crowded.spec, at(1), "monitor/1")
+    (found,) = judge_windows(crowded.specs, crowded.spec, at(1), "monitor/1")
     assert found.status is Status.VIOLATION
     assert [v.kind for v in found.violations if v.kind is What.PERFORMANCE]
     drawn = draw.draw("watched", CUTOFF, crowded.tmp / "drawn")
@@ -101,7 +101,7 @@ def test_labels_that_come_later_make_the_next_revision(crowded):
 
 def judged_now(conn, world, as_of):
     conn.commit()
-    return judge(world.specs, world.spec, as_of, "monitor/1")[0]
+    return judge_windows(world.specs, world.spec, as_of, "monitor/1")[0]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_the_labelled_rows_are_chosen_as_the_sample_is(crowded, every, labels):
     assert found["_time"].to_pylist() == sorted(found["_time"].to_pylist())
     assert rows["_prediction"].notna().all()
     assert found.equals(reads.sample(crowded.specs, crowded.spec, at(1), WINDOW, facts))
-    plain = reads.sample(crowded.specs, crowded.spec, at(1), WINDOW, Facts(facts.rows, 0, facts.scored))
+    plain = reads.sample(crowded.specs, crowded.spec, at(1), WINDOW, WindowFacts(facts.rows, 0, facts.scored))
     assert set(measure.sampled(rows)["_key"]) == set(plain["_key"].to_pylist()), (
         "the window's own sample is as it was"
     )
@@ -131,7 +131,7 @@ def test_nothing_is_read_twice_where_it_would_tell_nothing(crowded, every, due, 
     busy(every)
     crowded.score(CUTOFF, CUTOFF + WEEK)
     monkeypatch.setattr(reads, "labelled_rows", lambda *_: pytest.fail("read"))
-    facts = Facts(ROWS, ROWS // every, ROWS, due)
+    facts = WindowFacts(ROWS, ROWS // every, ROWS, due)
     assert BEYOND not in reads.sample(crowded.specs, crowded.spec, at(1), WINDOW, facts).column_names
 
 
@@ -148,9 +148,11 @@ def test_what_is_kept_redraws_columns_and_error(tmp_path, task):
     back = kept_sample.read(tmp_path / kept_sample.FILE)
     assert back.rounded
     assert len(measure.sampled(back.rows)) == MANY
-    facts = Facts(1_000_000, 2_000, 1_000_000)
+    facts = WindowFacts(1_000_000, 2_000, 1_000_000)
     values = [
-        performance.judge(spec_, rows.assign(_time=frame["_time"]), made, facts)[0][spec_.performance_metric]
+        performance.judge_error(spec_, rows.assign(_time=frame["_time"]), made, facts)[0][
+            spec_.performance_metric
+        ]
         for rows in (frame, back.rows)
     ]
     assert values[0].rows == values[1].rows == 2_000
@@ -171,5 +173,5 @@ def test_labels_without_a_prediction_do_not_count(predicted, state):
     beyond = np.arange(len(frame)) >= 128
     frame = frame.assign(**{BEYOND: beyond, "_label": frame["_label"].where(beyond)})
     frame.loc[frame.index[128 + predicted :], "_prediction"] = np.nan
-    facts = Facts(10_000, 40, 10_000 - (40 - predicted))
-    assert performance.judge(model(), frame, made, facts)[0]["rmse"].state == state
+    facts = WindowFacts(10_000, 40, 10_000 - (40 - predicted))
+    assert performance.judge_error(model(), frame, made, facts)[0]["rmse"].state == state

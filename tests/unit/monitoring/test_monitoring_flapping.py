@@ -11,7 +11,7 @@ from evergreen import ledger
 from evergreen.alerting.delivery import deliver
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.trigger.policy import apply
 from evergreen.monitoring.windows import judgement as store
 from evergreen.monitoring.windows.judgement import Judgement, Status, Violation, What
@@ -21,11 +21,13 @@ from evergreen.warehouse.connection import connect
 
 DAY = timedelta(days=1)
 AMOUNT = Violation(What.DATA_DRIFT, "amount", "wasserstein", 0.9, 0.2)
-REJECTED, PROMOTED = Kind.REJECTED, Kind.PROMOTED
+REJECTED, PROMOTED = DecisionKind.REJECTED, DecisionKind.PROMOTED
 
 
-def settle(spec: ModelSpec, version: int, kind: Kind, as_of: datetime, requests: tuple[int, ...]) -> None:
-    """As `promote.settle` writes it: the row, and the mail that it owes."""
+def settle(
+    spec: ModelSpec, version: int, kind: DecisionKind, as_of: datetime, requests: tuple[int, ...]
+) -> None:
+    """As `settlement.settle` writes it: the row, and the mail that it owes."""
     reason = "not_better_than_champion" if kind is REJECTED else "not_worse_than_champion"
     told = {"mlflow_run": "x", "trained_until": as_of.isoformat()}
     with connect() as conn:
@@ -41,7 +43,9 @@ def settle(spec: ModelSpec, version: int, kind: Kind, as_of: datetime, requests:
             raise_incident(conn, f"{kind.value}:{about}", "model/watched", mail, decision.id, {})
 
 
-def drive(spec: ModelSpec, pattern: str, answers: tuple[Kind, ...]) -> tuple[list[Decision], list[str]]:
+def drive(
+    spec: ModelSpec, pattern: str, answers: tuple[DecisionKind, ...]
+) -> tuple[list[Decision], list[str]]:
     """Windows of a pattern (D: drift, o: healthy) through the policy; returns requests and subjects of the mails."""
     settle(spec, 1, PROMOTED, CUTOFF, ())
     champion, trained, sent = 1, 1, []
@@ -74,7 +78,7 @@ def drive(spec: ModelSpec, pattern: str, answers: tuple[Kind, ...]) -> tuple[lis
             champion = trained if kind is PROMOTED else champion
         deliver(specs(spec), sent.append)
     with connect() as conn:
-        requests = ledger.find(conn, kinds=(Kind.RETRAIN_REQUESTED,))
+        requests = ledger.find(conn, kinds=(DecisionKind.RETRAIN_REQUESTED,))
     return requests[::-1], [m["Subject"].removeprefix("[Evergreen] watched") for m in sent]
 
 
@@ -122,7 +126,7 @@ def test_without_a_cool_down_nothing_but_the_budget_spaces_what_is_always_new(wa
     assert most_in_a_week(requests) == 2
     assert len(requests) == 6
     with connect() as conn:
-        held = ledger.find(conn, kinds=(Kind.RETRAIN_SUPPRESSED,))
+        held = ledger.find(conn, kinds=(DecisionKind.RETRAIN_SUPPRESSED,))
     assert {d.reason for d in held} == {"budget_spent"}
 
 

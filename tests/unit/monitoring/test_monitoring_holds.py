@@ -8,9 +8,10 @@ import pytest
 from monitoring_scene import CUTOFF, WEEK, model
 
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
-from evergreen.monitoring.trigger.champion_facts import Facts
-from evergreen.monitoring.trigger.policy import Action, Hold, decide
+from evergreen.ledger.reasons import DecisionKind, Hold
+from evergreen.monitoring.trigger.champion_facts import ChampionFacts
+from evergreen.monitoring.trigger.decide import decide
+from evergreen.monitoring.trigger.verdict import Action
 from evergreen.monitoring.windows.judgement import Judgement, Status, Violation, What
 
 AMOUNT = Violation(What.DATA_DRIFT, "amount", "wasserstein", 0.9, 0.2)
@@ -34,11 +35,11 @@ def drifted() -> list[Judgement]:
 def answered(number: int, ago: timedelta, reason: str = "data_drift") -> list[Decision]:
     """A request about another drift, and the rejection that answered it."""
     asked = Decision(
-        NOW - ago, "model/watched", Kind.RETRAIN_REQUESTED, reason, "m/1", f"policy:{number}", {"drifted": ["x:y"]}, "3",
+        NOW - ago, "model/watched", DecisionKind.RETRAIN_REQUESTED, reason, "m/1", f"policy:{number}", {"drifted": ["x:y"]}, "3",
         id=number,
     )  # fmt: skip
     answer = Decision(
-        NOW - ago, "model/watched", Kind.REJECTED, "not_better_than_champion", "t/1", f"train:{number}", {}, "4",
+        NOW - ago, "model/watched", DecisionKind.REJECTED, "not_better_than_champion", "t/1", f"train:{number}", {}, "4",
         (number,), number + 1000,
     )  # fmt: skip
     return [asked, answer]
@@ -97,7 +98,7 @@ def test_the_budget_is_the_specs():
 )
 def test_a_drift_waits_for_new_rows(share, trained, new, held):
     spec = model(trigger={"m": 2, "n": 3, "min_new_rows": share})
-    facts = Facts(trained_as_of=CUTOFF, trained_rows=trained, new_rows=new)
+    facts = ChampionFacts(trained_as_of=CUTOFF, trained_rows=trained, new_rows=new)
     verdict = decide(spec, drifted(), [], NOW, facts)
     assert verdict.action is (Action.SUPPRESS if held else Action.REQUEST)
     if held:
@@ -108,7 +109,7 @@ def test_a_drift_waits_for_new_rows(share, trained, new, held):
 
 def test_what_is_told_first_is_what_holds_longest():
     """An open request or the cool-down, then too few rows: the count is not made where it changes nothing."""
-    facts = Facts(trained_as_of=CUTOFF, trained_rows=1000, new_rows=0)
+    facts = ChampionFacts(trained_as_of=CUTOFF, trained_rows=1000, new_rows=0)
     assert decide(QUICK, drifted(), answered(1, DAY), NOW, facts).reason is Hold.TOO_LITTLE_NEW_DATA
     assert decide(QUICK, drifted(), answered(1, timedelta(hours=1)), NOW, facts).reason is Hold.COOLDOWN
     assert decide(QUICK, drifted(), answered(1, DAY)[:1], NOW, facts).reason is Hold.ALREADY_OPEN

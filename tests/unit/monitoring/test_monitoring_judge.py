@@ -11,13 +11,13 @@ import pytest
 from mlflow import MlflowClient
 from monitoring_scene import CUTOFF, ROWS, WEEK, as_table, at, count, learnt, rows, violated, week
 
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import Decision, append
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.trigger import policy
 from evergreen.monitoring.windows import judgement as store
 from evergreen.monitoring.windows import wording
-from evergreen.monitoring.windows.judge import judge
+from evergreen.monitoring.windows.judge import judge_windows
 from evergreen.monitoring.windows.judgement import Status, What
 from evergreen.warehouse.connection import connect, fetch
 
@@ -25,7 +25,7 @@ DAY = timedelta(days=1)
 
 
 def run(world, as_of, run_id="monitor/1"):
-    return judge(world.specs, world.spec, as_of, run_id)
+    return judge_windows(world.specs, world.spec, as_of, run_id)
 
 
 def test_quiet_windows_are_ok_once_with_their_sample_in_mlflow(scene):
@@ -348,7 +348,14 @@ def test_after_a_rollback_the_windows_of_the_version_taken_back_are_not_its_succ
     world.live(3)
     with connect() as conn:
         back = Decision(
-            at(2, days=1), "model/watched", Kind.ROLLED_BACK, "manual", "rollback/1", "back:1", {}, "1"
+            at(2, days=1),
+            "model/watched",
+            DecisionKind.ROLLED_BACK,
+            "manual",
+            "rollback/1",
+            "back:1",
+            {},
+            "1",
         )
         append(conn, back)
     found = run(world, at(3))
@@ -409,7 +416,7 @@ def test_without_its_reference_nothing_is_judged(scene):
     (world.tmp / "artifacts" / world.run_id / "artifacts" / "reference" / "profile.json").unlink()
     with pytest.raises(TerminalError, match="no window can be judged") as error:
         run(world, at(1))
-    assert error.value.reason is Reason.REGISTRY_MISMATCH
+    assert error.value.reason is ErrorReason.REGISTRY_MISMATCH
     assert world.judgements() == []
 
 

@@ -11,12 +11,12 @@ from monitoring_scene import CUTOFF, ROWS, WEEK, as_table, at, mails, rows, viol
 
 from evergreen.alerting.content.history import windows
 from evergreen.ledger import find
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
 from evergreen.monitoring.trigger import policy
 from evergreen.monitoring.windows import wording
 from evergreen.monitoring.windows.draw import draw
-from evergreen.monitoring.windows.judge import judge
+from evergreen.monitoring.windows.judge import judge_windows
 from evergreen.monitoring.windows.judgement import Status
 from evergreen.warehouse.connection import connect
 
@@ -24,7 +24,7 @@ EARLY = {"performance": {"estimate": True}}
 
 
 def run(world, as_of):
-    return judge(world.specs, world.spec, as_of, "monitor/1")
+    return judge_windows(world.specs, world.spec, as_of, "monitor/1")
 
 
 def page(world, judged, name: str) -> str:
@@ -108,7 +108,7 @@ def test_labels_that_turn_a_verdict_are_told_and_both_revisions_are_kept(scene):
     assert wording.flipped(again)
     assert wording.verdict(again) == "violation, revision 2, was ok"
     made = policy.apply(world.spec, at(1, days=1, hours=2), "monitor/2")
-    assert (made.kind, made.reason) == (Kind.RETRAIN_REQUESTED, "performance")
+    assert (made.kind, made.reason) == (DecisionKind.RETRAIN_REQUESTED, "performance")
     ((_, text),) = mails(world)
     text = flat(text)
     assert "judged again, revision 2: violation" in text
@@ -164,7 +164,7 @@ def test_an_estimate_opens_the_alarm_early_and_the_labels_replace_it(scene):
         assert [(w.estimated, w.value is not None) for w in windows(conn, "watched", "rmse")] == [
             (True, True)
         ] * 2
-        assert find(conn, "model/watched", (Kind.RETRAIN_REQUESTED,)) == []
+        assert find(conn, "model/watched", (DecisionKind.RETRAIN_REQUESTED,)) == []
     for frame in frames:
         world.labels(frame, at(2, days=1))
     again = run(world, at(2, days=1, hours=2))
@@ -187,7 +187,7 @@ def test_an_estimate_asks_for_a_training_only_where_the_spec_says_so(scene):
     world.score(CUTOFF, CUTOFF + 2 * WEEK)
     run(world, at(2))
     made = policy.apply(world.spec, at(2), "monitor/1")
-    assert (made.kind, made.reason) == (Kind.RETRAIN_REQUESTED, "estimated_performance")
+    assert (made.kind, made.reason) == (DecisionKind.RETRAIN_REQUESTED, "estimated_performance")
     assert all("estimated without labels" in w["error"] for w in made.evidence["windows"])
     assert not early_alarm.tell(world.spec, at(2), "monitor/1"), "the request's mail has told of it"
     ((row, text),) = mails(world)

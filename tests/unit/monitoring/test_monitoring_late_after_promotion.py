@@ -11,12 +11,12 @@ import pandas as pd
 from monitoring_scene import CUTOFF, mails, rows, violated
 
 from evergreen.ledger import Decision, append
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
 from evergreen.monitoring.trigger import policy
 from evergreen.monitoring.windows import judge as judging
 from evergreen.monitoring.windows import kept_sample, wording
-from evergreen.monitoring.windows.judge import judge
+from evergreen.monitoring.windows.judge import judge_windows
 from evergreen.monitoring.windows.judgement import Status
 from evergreen.warehouse.connection import connect, fetch
 
@@ -30,7 +30,7 @@ DAILY = {
 
 
 def run(world, as_of):
-    return judge(world.specs, world.spec, as_of, "monitor/1")
+    return judge_windows(world.specs, world.spec, as_of, "monitor/1")
 
 
 def day(number: int, off: float = 0.0) -> pd.DataFrame:
@@ -170,7 +170,14 @@ def test_after_a_rollback_the_windows_of_both_earlier_reigns_wait_for_their_labe
     world = promoted(scene)
     with connect() as conn:
         back = Decision(
-            noon(3, minutes=1), "model/watched", Kind.ROLLED_BACK, "manual", "rollback/1", "back:1", {}, "1"
+            noon(3, minutes=1),
+            "model/watched",
+            DecisionKind.ROLLED_BACK,
+            "manual",
+            "rollback/1",
+            "back:1",
+            {},
+            "1",
         )
         append(conn, back)
     world.labels(day(0, 8.0), noon(3, minutes=10))

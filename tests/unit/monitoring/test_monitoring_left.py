@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.monitoring.windows import judge
 from evergreen.monitoring.windows.judgement import What
 from evergreen.scoring.score import score
@@ -23,7 +23,7 @@ def served(world, mlflow_url, start):
 
 
 def columns(world, start):
-    found = judge.judge(world.specs, world.model, start + timedelta(days=40), "monitor/1")
+    found = judge.judge_windows(world.specs, world.model, start + timedelta(days=40), "monitor/1")
     assert found
     return {(c.column, c.kind): c for c in found[-1].columns}
 
@@ -68,4 +68,4 @@ def test_a_champion_of_another_task_is_not_taken_for_healthy(served, start):
     other = served.with_model(query=query, task="binary", label={"column": "busy", "delay": "1h"})
     with pytest.raises(TerminalError, match=r"another task.*train__rides.*promote__rides") as caught:
         columns(other, start)
-    assert caught.value.reason is Reason.BAD_METRIC
+    assert caught.value.reason is ErrorReason.BAD_METRIC

@@ -11,7 +11,7 @@ import pytest
 from monitoring_scene import CUTOFF, ROWS, WEEK, as_table, learnt, model, rows, week
 
 from evergreen.monitoring.windows import measure, performance, report
-from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
 from evergreen.monitoring.windows.page import unpacked
 from evergreen.reference import error_limit
@@ -20,7 +20,7 @@ from evergreen.reference.reference import build
 from evergreen.spec import ModelSpec
 
 METRICS = {"rmse": 1.0, "mae": 0.8, "r2": 0.95}
-ALL_IN = Facts(ROWS, ROWS, ROWS)
+ALL_IN = WindowFacts(ROWS, ROWS, ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_the_verdict_and_the_report_have_the_learnt_limits(reference):
 def test_the_report_says_what_the_verdict_says(reference, tmp_path):
     frame = measure.frame(as_table(week(0).assign(amount=lambda f: f["amount"] * 2)))
     columns = tuple(measure.columns(model(), frame, reference, labels=True))
-    metrics, _ = performance.judge(model(), frame, reference, ALL_IN)
+    metrics, _ = performance.judge_error(model(), frame, reference, ALL_IN)
     judged = Judgement(
         "watched",
         "1",
@@ -196,7 +196,7 @@ def test_no_page_of_a_window_in_violation_looks_green(
     frame = measure.frame(as_table(change(week(0))))
     columns = measure.columns(spec, frame, reference, labels=True)
     assert {f"{c.kind.value}:{c.column}" for c in columns if c.violated} == violated
-    metrics, _ = performance.judge(spec, frame, reference, ALL_IN)
+    metrics, _ = performance.judge_error(spec, frame, reference, ALL_IN)
     page, fails = drawn(columns, frame, reference, tmp_path, metrics)
     assert ("In violation:" in page, told in page) == (bool(violated), True)
     assert told in (tmp_path / "performance.html").read_text()
@@ -288,16 +288,16 @@ def test_the_limit_of_the_served_error(spec, metrics, limit):
     [
         pytest.param(ALL_IN, lambda f: f, "judged", set(), id="as on the holdout"),
         pytest.param(ALL_IN, lambda f: f.assign(y=f["y"] + 3), "judged", {What.PERFORMANCE}, id="worse than allowed"),
-        pytest.param(Facts(ROWS, 29, ROWS), lambda f: f.assign(y=f["y"] + 3), "not_yet", set(), id="too few labels say nothing"),
-        pytest.param(Facts(ROWS, ROWS, 29), lambda f: f.assign(y=f["y"] + 3), "not_yet", set(), id="too few with label and prediction"),
-        pytest.param(Facts(ROWS, 100, ROWS, due=False), lambda f: f.assign(y=f["y"] + 3), "not_yet", set(), id="most labels may still come"),
-        pytest.param(Facts(ROWS, 100, ROWS), lambda f: f.assign(y=f["y"] + 3), "judged", {What.PERFORMANCE}, id="they are not waited for"),
+        pytest.param(WindowFacts(ROWS, 29, ROWS), lambda f: f.assign(y=f["y"] + 3), "not_yet", set(), id="too few labels say nothing"),
+        pytest.param(WindowFacts(ROWS, ROWS, 29), lambda f: f.assign(y=f["y"] + 3), "not_yet", set(), id="too few with label and prediction"),
+        pytest.param(WindowFacts(ROWS, 100, ROWS, due=False), lambda f: f.assign(y=f["y"] + 3), "not_yet", set(), id="most labels may still come"),
+        pytest.param(WindowFacts(ROWS, 100, ROWS), lambda f: f.assign(y=f["y"] + 3), "judged", {What.PERFORMANCE}, id="they are not waited for"),
         pytest.param(ALL_IN, lambda f: f.assign(y=np.nan), "unreadable", {What.UNREADABLE}, id="counted labels that are not there"),
     ],
 )  # fmt: skip
 def test_the_served_error_is_judged_where_labels_are_in(reference, facts, change, state, kinds):
     frame = measure.frame(as_table(change(week(0))))
-    metrics, violations = performance.judge(model(), frame, reference, facts)
+    metrics, violations = performance.judge_error(model(), frame, reference, facts)
     assert metrics["rmse"].state == state
     assert {v.kind for v in violations} == kinds
 
@@ -308,7 +308,7 @@ def test_one_class_is_a_violation_without_a_value():
     frame["y"], frame["guess"] = (np.arange(len(frame)) % 2).astype(float), 0.5
     made = build(spec, as_table(frame), {"roc_auc": 0.9})
     current = measure.frame(as_table(frame.head(ROWS).assign(y=0.0)))
-    metrics, violations = performance.judge(spec, current, made, ALL_IN)
+    metrics, violations = performance.judge_error(spec, current, made, ALL_IN)
     assert (metrics["roc_auc"].state, metrics["roc_auc"].value) == ("unreadable", None)
     assert [v.kind for v in violations] == [What.UNREADABLE]
     assert metrics["log_loss"].state == "shown"
@@ -322,7 +322,7 @@ def test_the_page_of_a_classifier_is_drawn(tmp_path):
     made = build(spec, as_table(frame), {"roc_auc": 0.99})
     current = measure.frame(as_table(frame.head(ROWS)))
     columns = tuple(measure.columns(spec, current, made, labels=True))
-    metrics, _ = performance.judge(spec, current, made, ALL_IN)
+    metrics, _ = performance.judge_error(spec, current, made, ALL_IN)
     judged = Judgement(
         "watched",
         "1",

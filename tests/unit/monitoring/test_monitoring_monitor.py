@@ -8,9 +8,9 @@ import psycopg2
 import pytest
 
 from evergreen import ledger
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.monitor import monitor
 from evergreen.monitoring.windows import judge
 from evergreen.promotion import after_promotion
@@ -40,7 +40,7 @@ def test_a_run_judges_then_decides_and_wakes_the_training(drifted, start):
     run = monitor(drifted.specs, drifted.model, start + 34 * DAY, "monitor/1")
     assert [j.status.value for j in run.judged] == ["violation"] * len(run.judged)
     assert len(run.judged) > 1
-    assert (run.decision.kind, run.decision.reason) == (Kind.RETRAIN_REQUESTED, "performance")
+    assert (run.decision.kind, run.decision.reason) == (DecisionKind.RETRAIN_REQUESTED, "performance")
     assert (run.announce, run.request) == (True, run.decision.id)
     assert (run.watched, run.rolled_back) == (None, False)
 
@@ -59,7 +59,7 @@ def test_what_the_watch_takes_back_is_not_asked_for(drifted, start):
 
 def test_a_rollback_that_fails_does_not_keep_a_retraining_from_being_asked_for(drifted, start, monkeypatch):
     def refused(*_):
-        raise TerminalError("the champion before cannot be loaded", Reason.REGISTRY_MISMATCH)
+        raise TerminalError("the champion before cannot be loaded", ErrorReason.REGISTRY_MISMATCH)
 
     monkeypatch.setattr(after_promotion, "watch", refused)
     run = monitor(drifted.specs, drifted.model, start + 34 * DAY, "monitor/1")
@@ -71,7 +71,7 @@ def test_a_rollback_that_fails_does_not_keep_a_retraining_from_being_asked_for(d
 
 
 @pytest.mark.parametrize(
-    "error", [TerminalError("the reference is lost", Reason.REGISTRY_MISMATCH), ValueError("a column")]
+    "error", [TerminalError("the reference is lost", ErrorReason.REGISTRY_MISMATCH), ValueError("a column")]
 )
 def test_windows_that_cannot_be_judged_do_not_keep_a_bad_champion_live(drifted, start, monkeypatch, error):
     bad = drifted.with_model(training={"max_rounds": 1, "params": {"learning_rate": 0.01, "max_depth": 1}})
@@ -82,7 +82,7 @@ def test_windows_that_cannot_be_judged_do_not_keep_a_bad_champion_live(drifted, 
     def refused(*_):
         raise error
 
-    monkeypatch.setattr(judge, "judge", refused)
+    monkeypatch.setattr(judge, "judge_windows", refused)
     watch = drifted.model.watch.model_copy(update={"min_rows": 20})
     model = drifted.model.model_copy(update={"watch": watch})
     run = monitor(drifted.specs, model, start + 39 * DAY, "monitor/2")
@@ -102,7 +102,7 @@ def test_what_may_pass_is_tried_again_and_is_no_problem_to_be_told(drifted, star
     def away(*_):
         raise error
 
-    monkeypatch.setattr(judge, "judge", away)
+    monkeypatch.setattr(judge, "judge_windows", away)
     with pytest.raises(type(error)):
         monitor(drifted.specs, drifted.model, start + 34 * DAY, "monitor/1")
     with connect() as conn:

@@ -14,14 +14,14 @@ from evergreen.alerting.content import history
 from evergreen.alerting.letters import digest
 from evergreen.monitoring.monitor import monitor
 from evergreen.monitoring.windows import measure, performance, reads
-from evergreen.monitoring.windows.due_windows import Facts
-from evergreen.monitoring.windows.judge import judge
+from evergreen.monitoring.windows.due_windows import WindowFacts
+from evergreen.monitoring.windows.judge import judge_windows
 from evergreen.monitoring.windows.judgement import Status, What
 from evergreen.reference import error_limit, reference
 from evergreen.reference.calendar import Window
 from evergreen.warehouse.features import arrow
 
-ALL_IN = Facts(ROWS, ROWS, ROWS)
+ALL_IN = WindowFacts(ROWS, ROWS, ROWS)
 WIDE = {"max_worse": 1000.0}
 
 
@@ -35,7 +35,7 @@ def served(frame: pd.DataFrame, spec, made, baseline: object = None):
     current = measure.frame(as_table(frame))
     if baseline is not None:
         current["_baseline"] = np.asarray(baseline, dtype=float)
-    metrics, violations = performance.judge(spec, current, made, ALL_IN)
+    metrics, violations = performance.judge_error(spec, current, made, ALL_IN)
     return metrics[spec.performance_metric], violations
 
 
@@ -113,7 +113,9 @@ def test_where_no_baseline_can_be_told_the_limit_still_decides(off, violated):
 def test_too_few_rows_are_never_surely_worse_and_no_row_is_no_value(wide, rows):
     frame = lost(week(0), 40.0).head(rows)
     current = measure.frame(as_table(frame))
-    metrics, violations = performance.judge(model(performance=WIDE), current, wide, Facts(ROWS, ROWS, ROWS))
+    metrics, violations = performance.judge_error(
+        model(performance=WIDE), current, wide, WindowFacts(ROWS, ROWS, ROWS)
+    )
     if rows:
         assert (metrics["rmse"].violated, violations) == (False, ())
     else:
@@ -150,7 +152,7 @@ def test_labels_that_were_not_known_yet_answer_for_nothing(scene):
     world.live(2)
     window = Window(CUTOFF + WEEK, CUTOFF + 2 * WEEK)
     asked = as_of = CUTOFF + WEEK + WEEK / 2
-    found = reads.sample(world.specs, world.spec, as_of, window, Facts(84, 84, 84)).to_pandas()
+    found = reads.sample(world.specs, world.spec, as_of, window, WindowFacts(84, 84, 84)).to_pandas()
     assert found["_time"].max() < asked
     np.testing.assert_allclose(found["_baseline"], week(0)["y"].head(len(found)))
     first = Window(CUTOFF, CUTOFF + WEEK)
@@ -200,7 +202,7 @@ def test_it_is_judged_told_and_mailed(scene):
     world.spec = model(performance=WIDE, trigger={"m": 1, "n": 1, "cooldown": "1h"})
     world.champion()
     world.live(1)
-    (first,) = judge(world.specs, world.spec, at(1), "monitor/1")
+    (first,) = judge_windows(world.specs, world.spec, at(1), "monitor/1")
     assert first.status is Status.OK
     world.live(1, first=1, change=lost)
     monitor(world.specs, world.spec, at(2), "monitor/2")
@@ -264,7 +266,7 @@ def test_the_baselines_metrics_stay_with_the_reference(tmp_path):
 )
 def test_the_digest_tells_of_the_baseline_where_it_matters(metric, value, limit, baseline, told):
     found = digest._beside_baseline(
-        metric, history.Window(CUTOFF, CUTOFF + WEEK, "1", "ok", value, limit, baseline=baseline)
+        metric, history.JudgedWindow(CUTOFF, CUTOFF + WEEK, "1", "ok", value, limit, baseline=baseline)
     )
     assert told in found
     assert bool(told) == bool(found)

@@ -15,12 +15,14 @@ from evergreen.ledger.reasons import (
     INCONCLUSIVE,
     NO_BETTER,
     PASSED,
+    DecisionKind,
     GateReason,
-    Kind,
+    Hold,
     RulingReason,
 )
-from evergreen.monitoring.trigger.champion_facts import Facts
-from evergreen.monitoring.trigger.policy import Action, Hold, Quiet, decide
+from evergreen.monitoring.trigger.champion_facts import ChampionFacts
+from evergreen.monitoring.trigger.decide import decide
+from evergreen.monitoring.trigger.verdict import Action, Quiet
 from evergreen.monitoring.windows.judgement import Judgement, MetricResult, Status, Violation, What
 
 AMOUNT = Violation(What.DATA_DRIFT, "amount", "wasserstein", 0.9, 0.2)
@@ -67,7 +69,7 @@ def asked(number: int, when: datetime, *drifted: str, version: str = "3", newest
     """A request about the windows up to the one numbered `newest`."""
     evidence = {"drifted": list(drifted), "windows": [{"end": end(newest + 1).isoformat()}]}
     return Decision(
-        when, "model/watched", Kind.RETRAIN_REQUESTED, "data_drift", "m/1", f"policy:{number}",
+        when, "model/watched", DecisionKind.RETRAIN_REQUESTED, "data_drift", "m/1", f"policy:{number}",
         evidence, version, id=number,
     )  # fmt: skip
 
@@ -75,7 +77,7 @@ def asked(number: int, when: datetime, *drifted: str, version: str = "3", newest
 def answer(
     number: int,
     request: int,
-    kind: Kind = Kind.REJECTED,
+    kind: DecisionKind = DecisionKind.REJECTED,
     reason: str = "not_better_than_champion",
     when: datetime = CUTOFF,
 ) -> Decision:
@@ -132,7 +134,7 @@ OLD = NOW - timedelta(days=15)
         pytest.param(TWICE, [asked(1, OLD, "data_drift:amount", "data_drift:pressure"), answer(2, 1)], Hold.ALREADY_ANSWERED, id="part of what was answered"),
         pytest.param(windows(AMOUNT, (AMOUNT, KIND)), [asked(1, OLD, "data_drift:amount"), answer(2, 1)], "data_drift", id="a column more is a new drift"),
         pytest.param(windows(AMOUNT, (AMOUNT, ERROR)), [asked(1, OLD, "data_drift:amount"), answer(2, 1)], "performance", id="another kind is a new drift"),
-        pytest.param(TWICE, [asked(1, OLD, "data_drift:amount", version="2"), answer(2, 1, Kind.PROMOTED)], "data_drift", id="answered for another champion"),
+        pytest.param(TWICE, [asked(1, OLD, "data_drift:amount", version="2"), answer(2, 1, DecisionKind.PROMOTED)], "data_drift", id="answered for another champion"),
         pytest.param(TWICE, [asked(1, OLD, "data_drift:kind"), answer(2, 1)], "data_drift", id="answered was another drift"),
         pytest.param(TWICE, [asked(1, NOW - timedelta(days=13), "x:y"), answer(2, 1)], Hold.COOLDOWN, id="within the cool-down"),
         pytest.param(TWICE, [asked(1, NOW - timedelta(days=14), "x:y"), answer(2, 1)], "data_drift", id="at its end"),
@@ -280,7 +282,7 @@ HAD = 1000
 DAY = timedelta(days=1)
 
 
-def twice(*kinds: Kind, rows: int | None = HAD) -> list[Decision]:
+def twice(*kinds: DecisionKind, rows: int | None = HAD) -> list[Decision]:
     """Requests for the same drift of ever newer windows, each answered at once; the last one as of `end(4)`."""
     made = []
     for number, kind in enumerate(kinds):
@@ -296,27 +298,27 @@ def twice(*kinds: Kind, rows: int | None = HAD) -> list[Decision]:
 @pytest.mark.parametrize(
     ("trigger", "earlier", "days", "rows", "reopens"),
     [
-        pytest.param({}, twice(*[Kind.REJECTED] * 2), 27, 0, False, id="before the time"),
-        pytest.param({}, twice(*[Kind.REJECTED] * 2), 28, 1, True, id="when the time has passed"),
-        pytest.param({}, twice(*[Kind.REJECTED] * 2), 27, 500, True, id="with half as many new rows"),
-        pytest.param({}, twice(*[Kind.REJECTED] * 2), 27, 499, False, id="not with fewer"),
-        pytest.param({}, twice(*[Kind.REJECTED] * 2), 13, 5000, False, id="rows do not end the cool-down"),
-        pytest.param({}, twice(*[Kind.REJECTED] * 3), 27, 999, False, id="after three answers it takes twice the rows"),
-        pytest.param({}, twice(*[Kind.REJECTED] * 3), 27, 1000, True, id="or as many as it had"),
-        pytest.param({}, twice(*[Kind.REJECTED] * 3), 28, 1, True, id="and the same time"),
-        pytest.param({}, twice(*[Kind.REJECTED] * 2, rows=None), 27, 50, True, id="of unknown rows: half of the champion's"),
-        pytest.param({}, twice(Kind.REJECTED, Kind.PROMOTED), 400, 1, False, id="after a promotion time alone does not"),
-        pytest.param({}, twice(Kind.REJECTED, Kind.PROMOTED), 27, 500, True, id="but rows do"),
-        pytest.param({"again": None}, twice(*[Kind.REJECTED] * 2), 400, 5000, False, id="never where the spec says so"),
-        pytest.param({"again": "3d"}, twice(*[Kind.REJECTED] * 2), 13, 1, False, id="never within the cool-down"),
-        pytest.param({"again": "3d"}, twice(*[Kind.REJECTED] * 2), 14, 1, True, id="at its end"),
+        pytest.param({}, twice(*[DecisionKind.REJECTED] * 2), 27, 0, False, id="before the time"),
+        pytest.param({}, twice(*[DecisionKind.REJECTED] * 2), 28, 1, True, id="when the time has passed"),
+        pytest.param({}, twice(*[DecisionKind.REJECTED] * 2), 27, 500, True, id="with half as many new rows"),
+        pytest.param({}, twice(*[DecisionKind.REJECTED] * 2), 27, 499, False, id="not with fewer"),
+        pytest.param({}, twice(*[DecisionKind.REJECTED] * 2), 13, 5000, False, id="rows do not end the cool-down"),
+        pytest.param({}, twice(*[DecisionKind.REJECTED] * 3), 27, 999, False, id="after three answers it takes twice the rows"),
+        pytest.param({}, twice(*[DecisionKind.REJECTED] * 3), 27, 1000, True, id="or as many as it had"),
+        pytest.param({}, twice(*[DecisionKind.REJECTED] * 3), 28, 1, True, id="and the same time"),
+        pytest.param({}, twice(*[DecisionKind.REJECTED] * 2, rows=None), 27, 50, True, id="of unknown rows: half of the champion's"),
+        pytest.param({}, twice(DecisionKind.REJECTED, DecisionKind.PROMOTED), 400, 1, False, id="after a promotion time alone does not"),
+        pytest.param({}, twice(DecisionKind.REJECTED, DecisionKind.PROMOTED), 27, 500, True, id="but rows do"),
+        pytest.param({"again": None}, twice(*[DecisionKind.REJECTED] * 2), 400, 5000, False, id="never where the spec says so"),
+        pytest.param({"again": "3d"}, twice(*[DecisionKind.REJECTED] * 2), 13, 1, False, id="never within the cool-down"),
+        pytest.param({"again": "3d"}, twice(*[DecisionKind.REJECTED] * 2), 14, 1, True, id="at its end"),
     ],
 )  # fmt: skip
 def test_an_answered_drift_is_asked_for_again_after_a_time_or_with_new_rows(
     trigger, earlier, days, rows, reopens
 ):
     rule = model(trigger={"m": 2, "n": 3, "cooldown": "14d", **trigger})
-    known = Facts(trained_rows=100, new_rows=rows, rows_since_answer=rows)
+    known = ChampionFacts(trained_rows=100, new_rows=rows, rows_since_answer=rows)
     verdict = decide(rule, windows(*[AMOUNT] * 80), earlier, end(4) + days * DAY, known)
     assert (verdict.action is Action.REQUEST) is reopens
     if reopens:
@@ -328,14 +330,14 @@ def test_an_answered_drift_is_asked_for_again_after_a_time_or_with_new_rows(
 
 
 def test_an_answered_drift_says_when_it_is_asked_for_again():
-    verdict = decide(AGAIN, windows(*[AMOUNT] * 9), twice(*[Kind.REJECTED] * 2), end(7))
+    verdict = decide(AGAIN, windows(*[AMOUNT] * 9), twice(*[DecisionKind.REJECTED] * 2), end(7))
     when = end(4) + 28 * DAY
     assert verdict.evidence["again"] == {"from": when.isoformat(), "rows": 500, "answer": 4}
     assert verdict.evidence["message"].endswith(
         f"if it lasts, it is asked for again from {when:%Y-%m-%d} on, or with 500 new rows"
     )
     assert verdict.again.rows == 500, "new rows are counted up to what reopens it"
-    within = decide(AGAIN, windows(*[AMOUNT] * 9), twice(*[Kind.REJECTED] * 2), end(5))
+    within = decide(AGAIN, windows(*[AMOUNT] * 9), twice(*[DecisionKind.REJECTED] * 2), end(5))
     assert within.again is None, "and not while the cool-down holds anyway"
 
 
@@ -348,12 +350,12 @@ def test_two_years_of_rejections_take_a_sensible_number_of_trainings(daily, fewe
     found = windows(*[AMOUNT] * 104)
     for number in range(2, 104):
         as_of, last = end(number), made[-1].as_of if made else CUTOFF
-        known = Facts(trained_rows=HAD, new_rows=10, rows_since_answer=daily * (as_of - last).days)
+        known = ChampionFacts(trained_rows=HAD, new_rows=10, rows_since_answer=daily * (as_of - last).days)
         if decide(rule, found[:number], made, as_of, known).action is Action.REQUEST:
             request = asked(2 * number, as_of, DRIFT, newest=number - 1)
             reply = answer(2 * number + 1, 2 * number, when=as_of)
             made += [request, replace(reply, evidence={"rows": {"all": HAD}})]
-    times = [d.as_of for d in made if d.kind is Kind.RETRAIN_REQUESTED]
+    times = [d.as_of for d in made if d.kind is DecisionKind.RETRAIN_REQUESTED]
     assert fewest <= len(times) <= most
     assert max(b - a for a, b in pairwise(times)) <= 28 * DAY
     assert min(b - a for a, b in pairwise(times)) >= 7 * DAY

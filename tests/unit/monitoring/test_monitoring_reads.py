@@ -10,7 +10,7 @@ from monitoring_scene import BEGIN, SENSOR, WEEK, model, specs
 from psycopg2 import sql
 
 from evergreen.monitoring.windows import reads
-from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.reference.calendar import window_of
 from evergreen.warehouse.connection import connect, fetch
 from evergreen.warehouse.features import arrow, views
@@ -63,7 +63,7 @@ def watched(**monitoring):
 
 
 def facts_of(given, spec):
-    return reads.feed(given, spec, AS_OF, WINDOW.start, WINDOW.start).facts.get(WINDOW.start, Facts())
+    return reads.feed(given, spec, AS_OF, WINDOW.start, WINDOW.start).facts.get(WINDOW.start, WindowFacts())
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_the_sample_is_the_served_rows_with_the_smallest_hashes(busy, sample, by
 
 def test_both_ways_choose_the_same_rows(busy):
     given, spec = watched()
-    by_index = reads.sample(given, spec, AS_OF, WINDOW, Facts(ROWS, 0, ROWS))
-    by_sorting = reads.sample(given, spec, AS_OF, WINDOW, Facts(ROWS, 0, 0))
+    by_index = reads.sample(given, spec, AS_OF, WINDOW, WindowFacts(ROWS, 0, ROWS))
+    by_sorting = reads.sample(given, spec, AS_OF, WINDOW, WindowFacts(ROWS, 0, 0))
     assert by_index.to_pydict() == by_sorting.to_pydict()
 
 
@@ -97,7 +97,7 @@ def test_a_key_of_two_columns_and_a_query_that_changes_it(busy):
     )
     with connect() as conn, conn.cursor() as cursor:
         cursor.execute("UPDATE evergreen.prediction SET key = json_build_array('a', event_time)::text")
-    found = reads.sample(given, spec, AS_OF, WINDOW, Facts(ROWS, 0, ROWS))
+    found = reads.sample(given, spec, AS_OF, WINDOW, WindowFacts(ROWS, 0, ROWS))
     assert sorted(found["_key"].to_pylist()) == smallest(SAMPLE)
 
 
@@ -111,7 +111,7 @@ def test_a_key_that_json_does_not_give_back_is_sampled_by_sorting(busy):
     )
     with connect() as conn, conn.cursor() as cursor:
         cursor.execute("UPDATE evergreen.prediction SET key = json_build_array(ARRAY[event_time])::text")
-    found = reads.sample(given, spec, AS_OF, WINDOW, Facts(ROWS, 0, ROWS))
+    found = reads.sample(given, spec, AS_OF, WINDOW, WindowFacts(ROWS, 0, ROWS))
     assert sorted(found["_key"].to_pylist()) == smallest(SAMPLE)
     assert None not in found["_prediction"].to_pylist()
 
@@ -139,7 +139,7 @@ def test_a_sample_by_sorting_keeps_rows_without_a_prediction_and_may_be_empty(bu
     assert (scored == ((found["pressure"] >= 1000) & (found["pressure"] < 15000))).all()
     assert (found.loc[scored, "_prediction"] == found.loc[scored, "pressure"]).all()
     nothing = window_of(BEGIN - 10 * WEEK, WEEK)
-    assert reads.sample(given, spec, AS_OF, nothing, Facts()).num_rows == 0
+    assert reads.sample(given, spec, AS_OF, nothing, WindowFacts()).num_rows == 0
 
 
 def test_rows_without_a_prediction_and_predictions_made_later_are_not_counted_as_scored(busy):

@@ -7,7 +7,7 @@ from monitoring_scene import CUTOFF, WEEK, at, model
 from test_monitoring_apply import AMOUNT, BROKEN, FEW, KIND, LATE, SPEC, judged, mails, promote, reject
 
 from evergreen.ledger import Decision, find
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.trigger.policy import apply
 from evergreen.monitoring.windows import judgement as store
 from evergreen.monitoring.windows.judgement import Judgement, MetricResult, Status, Violation, What
@@ -37,7 +37,7 @@ def drift(*numbers: int) -> Decision:
 
 def ends() -> list[Decision]:
     with connect() as conn:
-        return find(conn, "model/watched", (Kind.RECOVERED,))
+        return find(conn, "model/watched", (DecisionKind.RECOVERED,))
 
 
 def test_a_drift_is_over_after_as_many_healthy_windows_as_open_a_request():
@@ -203,7 +203,7 @@ def test_another_drift_soon_after_the_end_of_one_is_told_though_it_is_held_back(
     for number in (4, 5):
         judged(number, *other)
         made = run(number, spec)
-    assert (made.kind, made.reason) == (Kind.RETRAIN_SUPPRESSED, "cooldown")
+    assert (made.kind, made.reason) == (DecisionKind.RETRAIN_SUPPRESSED, "cooldown")
     assert [kind for kind, _ in mails()] == ["drift", "recovered", "drift"]
     judged(6, *other)
     run(6, spec)
@@ -236,7 +236,7 @@ def test_columns_that_drift_by_turns_are_few_mails():
     for number in range(30):
         judged(number, *([columns[number // 4]] if number % 4 < 2 else []))
         made = run(number)
-        if made is not None and made.kind is Kind.RETRAIN_REQUESTED:
+        if made is not None and made.kind is DecisionKind.RETRAIN_REQUESTED:
             reject(made, at(number + 1.1))
     assert 1 <= len(mails()) <= 4, mails()
 
@@ -245,7 +245,7 @@ def test_a_column_that_comes_and_goes_in_each_window_is_few_mails():
     for number in range(30):
         judged(number, *([AMOUNT] if number % 2 == 0 else []))
         made = run(number)
-        if made is not None and made.kind is Kind.RETRAIN_REQUESTED:
+        if made is not None and made.kind is DecisionKind.RETRAIN_REQUESTED:
             reject(made, at(number + 1.1))
     assert 1 <= len(mails()) <= 4, mails()
 
@@ -255,7 +255,7 @@ def test_a_column_that_comes_and_goes_while_each_request_brings_a_new_champion_i
     for number in range(30):
         judged(number, *([AMOUNT] if number % 2 == 0 else []), version=str(version))
         made = run(number)
-        if made is not None and made.kind is Kind.RETRAIN_REQUESTED:
+        if made is not None and made.kind is DecisionKind.RETRAIN_REQUESTED:
             version += 1
             promote(str(version), at(number + 1), (made.id,))
     assert version == 3, "two answers, and then a person"
@@ -286,7 +286,7 @@ def test_one_window_that_opens_and_one_that_ends_is_few_mails_too():
     for number in range(30):
         judged(number, *([AMOUNT] if number % 2 == 0 else []))
         made = run(number, spec)
-        if made is not None and made.kind is Kind.RETRAIN_REQUESTED:
+        if made is not None and made.kind is DecisionKind.RETRAIN_REQUESTED:
             reject(made, at(number + 1.1))
     assert 1 <= len(mails()) <= 4, mails()
 
@@ -308,7 +308,7 @@ def test_a_served_error_that_goes_bad_after_all_else_was_told_is_an_update():
         found += (more,) if more else ()
         judged(number, *found)
         made = run(number, spec)
-        if made.kind is Kind.RETRAIN_REQUESTED:
+        if made.kind is DecisionKind.RETRAIN_REQUESTED:
             reject(made, at(number + 1.1))
         told.append(len(mails()))
     assert told == [0, 1, 2, 3, 4, 4, 4]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from monitoring_scene import BEGIN, WEEK, as_table, learnt, model, rows
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.reference import past_windows
 from evergreen.reference.limits import limits
 from evergreen.reference.reference import PROFILE_FILE, SAMPLE_FILE, Reference, build
@@ -147,12 +147,12 @@ def test_ten_thousand_rows_in_fifty_windows_take_less_than_three_seconds():
     ("change", "metrics", "reason"),
     [
         pytest.param(
-            lambda t: t.drop_columns(["_prediction"]), METRICS, Reason.BAD_QUERY, id="no predictions"
+            lambda t: t.drop_columns(["_prediction"]), METRICS, ErrorReason.BAD_QUERY, id="no predictions"
         ),
-        pytest.param(lambda t: t.slice(0, 0), METRICS, Reason.NO_ROWS, id="no rows"),
-        pytest.param(lambda t: t, {"mae": 1.0}, Reason.BAD_METRIC, id="the watched metric is missing"),
+        pytest.param(lambda t: t.slice(0, 0), METRICS, ErrorReason.NO_ROWS, id="no rows"),
+        pytest.param(lambda t: t, {"mae": 1.0}, ErrorReason.BAD_METRIC, id="the watched metric is missing"),
         pytest.param(
-            lambda t: t, {"rmse": float("nan")}, Reason.BAD_METRIC, id="the watched metric is no number"
+            lambda t: t, {"rmse": float("nan")}, ErrorReason.BAD_METRIC, id="the watched metric is no number"
         ),
     ],
 )

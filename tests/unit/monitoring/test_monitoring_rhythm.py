@@ -10,10 +10,10 @@ import pytest
 from monitoring_scene import model
 
 from evergreen.monitoring.windows import readiness
-from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.judge import plan
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
-from evergreen.monitoring.windows.reads import Feed
+from evergreen.monitoring.windows.reads import WindowCounts
 from evergreen.reference import past_windows
 from evergreen.reference.calendar import ANCHOR, Window
 from evergreen.reference.rhythm import Rhythm
@@ -47,7 +47,7 @@ def learnt(times, watched):
 
 def state(watched, reference, rows: int, window: Window, newest: datetime, growth: float = 1.0) -> str:
     """How a window comes out, all its rows being scored."""
-    facts = Facts(rows, rows, rows)
+    facts = WindowFacts(rows, rows, rows)
     held = readiness.check(watched, reference, facts, window, newest, window.end, growth)
     stale = any(v.kind is What.STALE for v in held)
     if not stale and readiness.nothing_due(watched, reference, facts, window):
@@ -211,7 +211,7 @@ def judged(watched, number: int, rows: int, status: Status) -> Judgement:
 
 def due(watched, reference, earlier, rows: int) -> list:
     window = of(NOW + len(earlier) * watched.monitoring.window, watched.monitoring.window)
-    feed = Feed({window.start: Facts(rows, rows, rows)}, window.end)
+    feed = WindowCounts({window.start: WindowFacts(rows, rows, rows)}, window.end)
     made = plan(watched, reference, [window], feed, earlier, NOW, window.end)
     return [(w, made.held[w.start]) for w, _ in made.windows]
 
@@ -240,8 +240,8 @@ def test_what_was_nothing_is_judged_when_rows_come_late():
     watched = watched.model_copy()
     night, late = of(NOW, HOUR), NOW + 2 * HOUR
     for rows, expected in ((0, []), (40, [night])):
-        feed = Feed({night.start: Facts(rows, rows, rows)}, NOW - 7 * HOUR)
+        feed = WindowCounts({night.start: WindowFacts(rows, rows, rows)}, NOW - 7 * HOUR)
         assert [w for w, _ in plan(watched, reference, [night], feed, [], NOW, late).windows] == expected
-    dead = Feed({}, NOW - 3 * DAY)
+    dead = WindowCounts({}, NOW - 3 * DAY)
     ((window, _),) = plan(watched, reference, [night], dead, [], NOW, late).windows
     assert window == night, "a feed that is dead is told at night, too"

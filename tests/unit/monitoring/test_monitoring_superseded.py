@@ -9,8 +9,8 @@ from monitoring_scene import CUTOFF, model, specs
 
 from evergreen import ledger
 from evergreen.ledger import Decision, words
-from evergreen.ledger.reasons import Kind
-from evergreen.promotion.after_promotion import Reason, watch
+from evergreen.ledger.reasons import DecisionKind
+from evergreen.promotion.after_promotion import WatchReason, watch
 from evergreen.warehouse.connection import connect
 
 DAY = timedelta(days=1)
@@ -20,7 +20,7 @@ SPEC = model()
 def change(
     version: str,
     days: float,
-    kind: Kind = Kind.PROMOTED,
+    kind: DecisionKind = DecisionKind.PROMOTED,
     reason: str = "better_than_champion",
     waited: float = 0,
 ) -> int:
@@ -42,7 +42,7 @@ def change(
 
 def closed() -> list[Decision]:
     with connect() as conn:
-        found = ledger.find(conn, "model/watched", (Kind.WATCH_ENDED,))
+        found = ledger.find(conn, "model/watched", (DecisionKind.WATCH_ENDED,))
     return sorted((d for d in found if d.reason == "superseded"), key=lambda d: d.as_of)
 
 
@@ -64,8 +64,8 @@ def look(days: float, run: str = "monitor/1") -> None:
 @pytest.mark.parametrize(
     ("kind", "reason", "version", "told"),
     [
-        pytest.param(Kind.PROMOTED, "better_than_champion", "3", "version 3 was promoted", id="a promotion"),
-        pytest.param(Kind.ROLLED_BACK, "manual", "1", "version 1 was brought back by hand", id="a rollback by hand"),
+        pytest.param(DecisionKind.PROMOTED, "better_than_champion", "3", "version 3 was promoted", id="a promotion"),
+        pytest.param(DecisionKind.ROLLED_BACK, "manual", "1", "version 1 was brought back by hand", id="a rollback by hand"),
     ],
 )  # fmt: skip
 def test_the_watch_that_it_ended_is_closed_once(landed, kind, reason, version, told):
@@ -97,7 +97,7 @@ def test_what_ended_otherwise_is_not_closed_again(landed):
     change("1", -60)
     change("2", -30)
     change("3", -20)
-    change("2", -18, Kind.ROLLED_BACK, Reason.WORSE.value)
+    change("2", -18, DecisionKind.ROLLED_BACK, WatchReason.WORSE.value)
     change("4", -10)
     look(0)
     assert closed() == [], "1 and 2 by time, 3 by the watch itself, 4 goes on"

@@ -9,22 +9,23 @@ import pytest
 from monitoring_scene import CUTOFF, WEEK, model
 
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
-from evergreen.monitoring.trigger.champion_facts import Facts
-from evergreen.monitoring.trigger.policy import Action, Hold, Quiet, decide
+from evergreen.ledger.reasons import DecisionKind, Hold
+from evergreen.monitoring.trigger.champion_facts import ChampionFacts
+from evergreen.monitoring.trigger.decide import decide
+from evergreen.monitoring.trigger.verdict import Action, Quiet
 from evergreen.monitoring.windows.judgement import Judgement, MetricResult, Status, Violation, What
 from evergreen.spec import ModelSpec
 
 DAY = timedelta(days=1)
 AMOUNT = Violation(What.DATA_DRIFT, "amount", "wasserstein", 0.9, 0.2)
-FACTS = Facts(trained_as_of=CUTOFF, trained_rows=1000, new_rows=400, rows_since_training=400, trained_hash="a", spec_hash="a")  # fmt: skip
+FACTS = ChampionFacts(trained_as_of=CUTOFF, trained_rows=1000, new_rows=400, rows_since_training=400, trained_hash="a", spec_hash="a")  # fmt: skip
 OLD = model(trigger={"max_age": "60d"})
 GROWN = model(trigger={"new_rows": 0.5})
 CHANGED = model(trigger={"on_change": True})
 
 
 def settled(
-    number: int, when: datetime, reason: str = "not_better_than_champion", kind: Kind = Kind.REJECTED, **evidence: object
+    number: int, when: datetime, reason: str = "not_better_than_champion", kind: DecisionKind = DecisionKind.REJECTED, **evidence: object
 ) -> Decision:  # fmt: skip
     return Decision(
         when,
@@ -45,7 +46,7 @@ def asked(number: int, when: datetime, reason: str, basis: str = "") -> Decision
     return Decision(
         when,
         "model/watched",
-        Kind.RETRAIN_REQUESTED,
+        DecisionKind.RETRAIN_REQUESTED,
         reason,
         "m/1",
         f"policy:{number}",
@@ -89,7 +90,7 @@ DEFAULT = {"trigger": {}}
         pytest.param(model(), replace(FACTS, spec_hash="b"), DAY, None, id="a model with a schedule waits for it"),
         pytest.param(model(trigger={"max_age": "1d", "new_rows": 0.1, "on_change": True}), replace(FACTS, spec_hash="b"), DAY, "code_change", id="the spec before all"),
         pytest.param(model(trigger={"max_age": "1d", "new_rows": 0.1}), FACTS, DAY, "new_data", id="rows before age"),
-        pytest.param(OLD, Facts(), 6000 * DAY, None, id="nothing known, nothing asked"),
+        pytest.param(OLD, ChampionFacts(), 6000 * DAY, None, id="nothing known, nothing asked"),
     ],
 )  # fmt: skip
 def test_what_asks(spec, facts, age, reason):
@@ -118,7 +119,7 @@ LATER = CUTOFF + 30 * DAY
         pytest.param([settled(101, LATER)], 90, True, id="counted from that training"),
         pytest.param([settled(101, LATER, "champion_unavailable")], 60, True, id="not one that could not tell"),
         pytest.param([settled(101, CUTOFF - DAY)], 60, True, id="not one from before the champion"),
-        pytest.param([settled(101, LATER, "better_than_champion", Kind.PROMOTED)], 60, False, id="a champion that was taken back does"),
+        pytest.param([settled(101, LATER, "better_than_champion", DecisionKind.PROMOTED)], 60, False, id="a champion that was taken back does"),
     ],
 )  # fmt: skip
 def test_age_counts_from_the_newest_training_that_came_to_an_answer(earlier, age, asks):
@@ -133,8 +134,8 @@ def test_age_counts_from_the_newest_training_that_came_to_an_answer(earlier, age
         pytest.param([settled(101, LATER, training_hash="a")], True, id="one of the old spec was"),
         pytest.param([settled(101, LATER)], True, id="one that does not say"),
         pytest.param([settled(101, LATER, "too_few_rows", training_hash="b")], True, id="one that could not tell"),
-        pytest.param([settled(101, LATER, "first_champion", Kind.PROMOTED, training_hash="b")], False, id="it was promoted and taken back"),
-        pytest.param([settled(101, CUTOFF - DAY, "x", Kind.PROMOTED, training_hash="b")], True, id="an earlier champion had it: the spec was changed back"),
+        pytest.param([settled(101, LATER, "first_champion", DecisionKind.PROMOTED, training_hash="b")], False, id="it was promoted and taken back"),
+        pytest.param([settled(101, CUTOFF - DAY, "x", DecisionKind.PROMOTED, training_hash="b")], True, id="an earlier champion had it: the spec was changed back"),
     ],
 )  # fmt: skip
 def test_a_changed_spec_is_answered_by_a_training_of_it(earlier, asks):
@@ -251,7 +252,7 @@ def test_a_drift_comes_first_and_a_drift_that_is_held_back_hides_nothing():
     assert decide(CHANGED, windows(), [], now, both).reason.value == "code_change"
     spent = [
         Decision(
-            CUTOFF + n * DAY, "model/watched", Kind.RETRAIN_REQUESTED, "data_drift", "m/1", f"policy:{n}",
+            CUTOFF + n * DAY, "model/watched", DecisionKind.RETRAIN_REQUESTED, "data_drift", "m/1", f"policy:{n}",
             {"drifted": ["data_drift:amount"], "windows": [{"start": CUTOFF.isoformat(), "end": now.isoformat()}]}, "3", id=n,
         )
         for n in (1, 2)

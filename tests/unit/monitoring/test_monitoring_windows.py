@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from evergreen.monitoring.windows import due_windows
-from evergreen.monitoring.windows.due_windows import Facts, Judged
+from evergreen.monitoring.windows.due_windows import EarlierJudgement, WindowFacts
 from evergreen.reference import calendar
 from evergreen.reference.calendar import Window
 
@@ -63,18 +63,18 @@ def test_how_far_back_a_champion_answers(reign, first_scored, as_of, delay, firs
 @pytest.mark.parametrize(
     ("before", "now", "again"),
     [
-        pytest.param(Judged(1, 168, 168, 168, True), Facts(168, 168, 168), False, id="nothing new"),
-        pytest.param(Judged(1, 168, 0, 168, False), Facts(168, 130, 168), False, id="labels still too few"),
-        pytest.param(Judged(1, 168, 0, 168, False), Facts(168, 135, 168), True, id="labels suffice now"),
-        pytest.param(Judged(1, 168, 135, 168, True), Facts(168, 136, 168), False, id="one label more"),
-        pytest.param(Judged(1, 168, 135, 168, True), Facts(168, 150, 168), True, id="a twentieth more labels"),
-        pytest.param(Judged(1, 168, 165, 168, True), Facts(168, 168, 168), True, id="the last labels"),
-        pytest.param(Judged(1, 120, 120, 120, True), Facts(168, 168, 168), True, id="late rows"),
-        pytest.param(Judged(1, 168, 168, 140, True), Facts(168, 168, 168), True, id="late predictions"),
-        pytest.param(Judged(1, 168, 0, 140, False), Facts(168, 0, 168), True, id="late predictions without labels"),
-        pytest.param(Judged(1, 168, 168, 160, True), Facts(168, 168, 168), False, id="a few late predictions"),
-        pytest.param(Judged(1, 168, 0, 130, False), Facts(168, 140, 130), False, id="too few can have label and prediction"),
-        pytest.param(Judged(1, 3, 3, 3, False, frozenset({"volume"})), Facts(3, 3, 3), True, id="held back is looked at again"),
+        pytest.param(EarlierJudgement(1, 168, 168, 168, True), WindowFacts(168, 168, 168), False, id="nothing new"),
+        pytest.param(EarlierJudgement(1, 168, 0, 168, False), WindowFacts(168, 130, 168), False, id="labels still too few"),
+        pytest.param(EarlierJudgement(1, 168, 0, 168, False), WindowFacts(168, 135, 168), True, id="labels suffice now"),
+        pytest.param(EarlierJudgement(1, 168, 135, 168, True), WindowFacts(168, 136, 168), False, id="one label more"),
+        pytest.param(EarlierJudgement(1, 168, 135, 168, True), WindowFacts(168, 150, 168), True, id="a twentieth more labels"),
+        pytest.param(EarlierJudgement(1, 168, 165, 168, True), WindowFacts(168, 168, 168), True, id="the last labels"),
+        pytest.param(EarlierJudgement(1, 120, 120, 120, True), WindowFacts(168, 168, 168), True, id="late rows"),
+        pytest.param(EarlierJudgement(1, 168, 168, 140, True), WindowFacts(168, 168, 168), True, id="late predictions"),
+        pytest.param(EarlierJudgement(1, 168, 0, 140, False), WindowFacts(168, 0, 168), True, id="late predictions without labels"),
+        pytest.param(EarlierJudgement(1, 168, 168, 160, True), WindowFacts(168, 168, 168), False, id="a few late predictions"),
+        pytest.param(EarlierJudgement(1, 168, 0, 130, False), WindowFacts(168, 140, 130), False, id="too few can have label and prediction"),
+        pytest.param(EarlierJudgement(1, 3, 3, 3, False, frozenset({"volume"})), WindowFacts(3, 3, 3), True, id="held back is looked at again"),
     ],
 )  # fmt: skip
 def test_what_is_worth_a_new_revision(before, now, again):
@@ -84,19 +84,19 @@ def test_what_is_worth_a_new_revision(before, now, again):
 @pytest.mark.parametrize(
     ("facts", "least", "enough"),
     [
-        pytest.param(Facts(168, 30, 168), 30, True, id="thirty of them when they are due"),
-        pytest.param(Facts(168, 29, 168), 30, False, id="fewer than thirty"),
-        pytest.param(Facts(168, 168, 20), 30, False, id="hardly any prediction"),
-        pytest.param(Facts(10**7, 30, 10**7), 30, True, id="however small a share"),
-        pytest.param(Facts(20, 20, 20), 30, True, id="all of a small window"),
-        pytest.param(Facts(20, 19, 20), 30, False, id="not all of a small window"),
-        pytest.param(Facts(168, 134, 168, due=False), 30, False, id="most must be there before"),
-        pytest.param(Facts(168, 135, 168, due=False), 30, True, id="four fifths are most"),
-        pytest.param(Facts(168, 134, 168), 0.8, False, id="a share stays a share"),
-        pytest.param(Facts(168, 135, 168, due=False), 0.8, True, id="whenever"),
-        pytest.param(Facts(168, 168, 168), 1, True, id="one is all"),
-        pytest.param(Facts(168, 167, 168), 1, False, id="and not a single label"),
-        pytest.param(Facts(0, 0, 0), 30, False, id="no row"),
+        pytest.param(WindowFacts(168, 30, 168), 30, True, id="thirty of them when they are due"),
+        pytest.param(WindowFacts(168, 29, 168), 30, False, id="fewer than thirty"),
+        pytest.param(WindowFacts(168, 168, 20), 30, False, id="hardly any prediction"),
+        pytest.param(WindowFacts(10**7, 30, 10**7), 30, True, id="however small a share"),
+        pytest.param(WindowFacts(20, 20, 20), 30, True, id="all of a small window"),
+        pytest.param(WindowFacts(20, 19, 20), 30, False, id="not all of a small window"),
+        pytest.param(WindowFacts(168, 134, 168, due=False), 30, False, id="most must be there before"),
+        pytest.param(WindowFacts(168, 135, 168, due=False), 30, True, id="four fifths are most"),
+        pytest.param(WindowFacts(168, 134, 168), 0.8, False, id="a share stays a share"),
+        pytest.param(WindowFacts(168, 135, 168, due=False), 0.8, True, id="whenever"),
+        pytest.param(WindowFacts(168, 168, 168), 1, True, id="one is all"),
+        pytest.param(WindowFacts(168, 167, 168), 1, False, id="and not a single label"),
+        pytest.param(WindowFacts(0, 0, 0), 30, False, id="no row"),
     ],
 )
 def test_how_many_labels_are_enough(facts, least, enough):
@@ -104,27 +104,29 @@ def test_how_many_labels_are_enough(facts, least, enough):
 
 
 def test_labels_that_will_not_come_are_not_waited_for():
-    waiting = Judged(1, 168, 31, 168, False, due=False)
-    assert due_windows.worth_judging_again(waiting, Facts(168, 31, 168), 30)
-    assert not due_windows.worth_judging_again(waiting, Facts(168, 31, 168, due=False), 30)
+    waiting = EarlierJudgement(1, 168, 31, 168, False, due=False)
+    assert due_windows.worth_judging_again(waiting, WindowFacts(168, 31, 168), 30)
+    assert not due_windows.worth_judging_again(waiting, WindowFacts(168, 31, 168, due=False), 30)
     # What was judged when they were due had its chance: too few rows had both.
-    assert not due_windows.worth_judging_again(Judged(2, 168, 31, 168, False), Facts(168, 31, 168), 30)
+    assert not due_windows.worth_judging_again(
+        EarlierJudgement(2, 168, 31, 168, False), WindowFacts(168, 31, 168), 30
+    )
 
 
 def test_held_back_for_the_same_reason_is_no_news():
-    before = Judged(1, 3, 3, 3, False, frozenset({"volume"}))
-    assert due_windows.still_held_back(before, frozenset({"volume"}), Facts(3, 3, 0))
-    assert not due_windows.still_held_back(before, frozenset({"stale"}), Facts(3, 3, 0))
-    assert not due_windows.still_held_back(before, frozenset({"volume"}), Facts(4, 4, 0))
-    assert not due_windows.still_held_back(None, frozenset({"volume"}), Facts(3, 3, 0))
+    before = EarlierJudgement(1, 3, 3, 3, False, frozenset({"volume"}))
+    assert due_windows.still_held_back(before, frozenset({"volume"}), WindowFacts(3, 3, 0))
+    assert not due_windows.still_held_back(before, frozenset({"stale"}), WindowFacts(3, 3, 0))
+    assert not due_windows.still_held_back(before, frozenset({"volume"}), WindowFacts(4, 4, 0))
+    assert not due_windows.still_held_back(None, frozenset({"volume"}), WindowFacts(3, 3, 0))
 
 
 def test_windows_without_news_do_not_take_the_place_of_those_whose_labels_came():
     found = calendar.complete(HOUR, utc("2024-01-01"), utc("2024-01-03T12:00"))
     outage = {w.start for w in found[-12:]}
-    empty = Judged(1, 0, 0, 0, False, frozenset({"volume"}))
-    history = {w.start: empty if w.start in outage else Judged(1, 60, 0, 60, False) for w in found}
-    facts = {w.start: Facts() if w.start in outage else Facts(60, 60, 60) for w in found}
+    empty = EarlierJudgement(1, 0, 0, 0, False, frozenset({"volume"}))
+    history = {w.start: empty if w.start in outage else EarlierJudgement(1, 60, 0, 60, False) for w in found}
+    facts = {w.start: WindowFacts() if w.start in outage else WindowFacts(60, 60, 60) for w in found}
     due = due_windows.due(found, facts, history, 0.8, lambda w: w.start not in outage)
     assert [w for w, _ in due] == found[-24:-12]
     assert {revision for _, revision in due} == {2}
@@ -132,8 +134,8 @@ def test_windows_without_news_do_not_take_the_place_of_those_whose_labels_came()
 
 def test_due_windows_are_bounded_with_the_newest_in_time_order():
     found = calendar.complete(DAY, utc("2024-01-01"), utc("2024-03-01"))
-    judged = {found[-1].start: Judged(1, 24, 24, 24, True)}
-    facts = {w.start: Facts(24, 24, 24) for w in found}
+    judged = {found[-1].start: EarlierJudgement(1, 24, 24, 24, True)}
+    facts = {w.start: WindowFacts(24, 24, 24) for w in found}
     due = due_windows.due(found, facts, judged, 0.8)
     assert [w for w, _ in due] == found[-due_windows.MOST_PER_RUN - 1 : -1]
     assert {revision for _, revision in due} == {1}

@@ -8,9 +8,9 @@ import pytest
 from mlflow import MlflowClient
 
 from evergreen import ledger, registry
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.registry.champions import succession
 from evergreen.warehouse.connection import connect
 
@@ -21,7 +21,7 @@ def changes(told):
     """`A B C <B` as decisions, newest first: promotions, and rollbacks marked by <."""
     found = []
     for index, word in enumerate(told.split()):
-        kind = Kind.ROLLED_BACK if word.startswith("<") else Kind.PROMOTED
+        kind = DecisionKind.ROLLED_BACK if word.startswith("<") else DecisionKind.PROMOTED
         found.append(Decision(AS_OF, "model/m", kind, "r", "run", str(index), version=word.lstrip("<")))
     return found[::-1]
 
@@ -56,10 +56,12 @@ def test_history_tells_when_and_why(world, mlflow_url, start):
     as_of = start + timedelta(days=30)
     world.promote(as_of, "dag/one")
     with connect() as conn:
-        ledger.append(conn, Decision(as_of, "model/rides", Kind.ROLLED_BACK, "manual", "r", "k", version="1"))
+        ledger.append(
+            conn, Decision(as_of, "model/rides", DecisionKind.ROLLED_BACK, "manual", "r", "k", version="1")
+        )
         history = registry.history(conn, "rides")
         assert [(c.kind, c.reason, c.as_of) for c in history] == [
-            (Kind.ROLLED_BACK, "manual", as_of), (Kind.PROMOTED, "first_champion", as_of),
+            (DecisionKind.ROLLED_BACK, "manual", as_of), (DecisionKind.PROMOTED, "first_champion", as_of),
         ]  # fmt: skip
         assert len({c.run_id for c in history}) == 1
 
@@ -82,20 +84,34 @@ def test_a_champion_that_mlflow_does_not_have(conn, mlflow_url):
     ledger.append(
         conn,
         Decision(
-            AS_OF, "model/rides", Kind.PROMOTED, "first_champion", "r", "k", {"mlflow_run": "x"}, version="7"
+            AS_OF,
+            "model/rides",
+            DecisionKind.PROMOTED,
+            "first_champion",
+            "r",
+            "k",
+            {"mlflow_run": "x"},
+            version="7",
         ),
     )
     assert registry.champion(conn, "rides", repair=False).version == "7"
     with pytest.raises(TerminalError) as caught:
         registry.champion(conn, "rides")
-    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    assert caught.value.reason is ErrorReason.REGISTRY_MISMATCH
 
 
 def test_a_server_that_is_down(conn, mlflow_url, monkeypatch):
     ledger.append(
         conn,
         Decision(
-            AS_OF, "model/rides", Kind.PROMOTED, "first_champion", "r", "k", {"mlflow_run": "x"}, version="7"
+            AS_OF,
+            "model/rides",
+            DecisionKind.PROMOTED,
+            "first_champion",
+            "r",
+            "k",
+            {"mlflow_run": "x"},
+            version="7",
         ),
     )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")

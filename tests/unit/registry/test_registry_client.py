@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from evergreen import registry
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -42,13 +42,21 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
 @pytest.mark.parametrize(
     ("answer", "kind", "reason"),
     [
-        pytest.param((404, "RESOURCE_DOES_NOT_EXIST"), TerminalError, Reason.REGISTRY_MISMATCH, id="missing"),
-        pytest.param((400, "INVALID_PARAMETER_VALUE"), TerminalError, Reason.REGISTRY_MISMATCH, id="refused"),
-        pytest.param((403, "PERMISSION_DENIED"), TerminalError, Reason.REGISTRY_MISMATCH, id="forbidden"),
-        pytest.param((500, "INTERNAL_ERROR"), TransientError, Reason.UNREACHABLE, id="broken"),
-        pytest.param((503, "TEMPORARILY_UNAVAILABLE"), TransientError, Reason.UNREACHABLE, id="restarting"),
         pytest.param(
-            (429, "REQUEST_LIMIT_EXCEEDED"), TransientError, Reason.UNREACHABLE, id="too-many-requests"
+            (404, "RESOURCE_DOES_NOT_EXIST"), TerminalError, ErrorReason.REGISTRY_MISMATCH, id="missing"
+        ),
+        pytest.param(
+            (400, "INVALID_PARAMETER_VALUE"), TerminalError, ErrorReason.REGISTRY_MISMATCH, id="refused"
+        ),
+        pytest.param(
+            (403, "PERMISSION_DENIED"), TerminalError, ErrorReason.REGISTRY_MISMATCH, id="forbidden"
+        ),
+        pytest.param((500, "INTERNAL_ERROR"), TransientError, ErrorReason.UNREACHABLE, id="broken"),
+        pytest.param(
+            (503, "TEMPORARILY_UNAVAILABLE"), TransientError, ErrorReason.UNREACHABLE, id="restarting"
+        ),
+        pytest.param(
+            (429, "REQUEST_LIMIT_EXCEEDED"), TransientError, ErrorReason.UNREACHABLE, id="too-many-requests"
         ),
     ],
 )

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from evergreen import ledger, registry
 from evergreen.alerting.compose import compose
 from evergreen.errors import TerminalError
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.monitor import monitor
 from evergreen.registry import confirm
 from evergreen.registry.confirm import confirm_alias
@@ -33,7 +33,7 @@ def mails():
 
 def repairs():
     with connect() as conn:
-        return ledger.find(conn, "model/rides", (Kind.ALIAS_REPAIRED,))
+        return ledger.find(conn, "model/rides", (DecisionKind.ALIAS_REPAIRED,))
 
 
 def test_the_monitor_puts_a_moved_alias_right_and_says_so_once(one, start):

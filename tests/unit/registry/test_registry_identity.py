@@ -10,17 +10,17 @@ import pytest
 from mlflow import MlflowClient
 
 from evergreen import registry
-from evergreen.errors import Reason, TerminalError
-from evergreen.ledger.reasons import GateReason, Kind
+from evergreen.errors import ErrorReason, TerminalError
+from evergreen.ledger.reasons import DecisionKind, GateReason
 from evergreen.monitoring.windows import judge
 from evergreen.promotion import approval
 from evergreen.promotion.rollback import rollback
 from evergreen.registry.models import DIGEST_TAG, ENCODING_FILE, PROBE_FILE
 from evergreen.scoring.score import score
-from evergreen.training.gate.verdict import Verdict
+from evergreen.training.gate.verdict import GateVerdict
 from evergreen.warehouse.connection import connect, fetch
 
-NOT_BETTER = Verdict(False, GateReason.NOT_BETTER_THAN_CHAMPION)
+NOT_BETTER = GateVerdict(False, GateReason.NOT_BETTER_THAN_CHAMPION)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_an_encoding_that_is_not_what_was_registered_is_refused(one, damage):
     damage(kept(one))
     with pytest.raises(TerminalError, match=f"version 1: {ENCODING_FILE} has SHA-256") as caught:
         registry.load(one.model, "1")
-    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    assert caught.value.reason is ErrorReason.REGISTRY_MISMATCH
     assert "Delete" in str(caught.value)
 
 
@@ -73,7 +73,7 @@ def test_an_encoding_of_an_earlier_release_is_held_against_its_probe(one, damage
     damage(kept(one))
     with pytest.raises(TerminalError) as caught:
         registry.load(one.model, "1")
-    assert caught.value.reason in (Reason.REGISTRY_MISMATCH, Reason.PROBE_FAILED)
+    assert caught.value.reason in (ErrorReason.REGISTRY_MISMATCH, ErrorReason.PROBE_FAILED)
 
 
 def forget(world, version="1"):
@@ -95,7 +95,7 @@ def test_a_version_of_an_earlier_release_is_loaded_and_that_is_said(one, start, 
     registry.load(one.model, "1")
     assert "registered by an earlier release" in caplog.text
     assert score(one.specs, one.model, start + timedelta(days=31), "dag/score").rows > 0
-    assert judge.judge(one.specs, one.model, start + timedelta(days=40), "dag/judge")
+    assert judge.judge_windows(one.specs, one.model, start + timedelta(days=40), "dag/judge")
 
 
 def test_tags_that_are_taken_away_make_no_earlier_release_of_what_the_ledger_knows(one):
@@ -145,7 +145,7 @@ def test_a_reference_that_is_not_what_was_registered_judges_nothing(one, start, 
     path = registry.kept("rides", run, "reference") / name
     path.write_bytes((path.read_bytes() if path.exists() else b"") + b" ")
     with pytest.raises(TerminalError, match=f"reference/{name} has SHA-256"):
-        judge.judge(one.specs, one.model, start + timedelta(days=40), "dag/judge")
+        judge.judge_windows(one.specs, one.model, start + timedelta(days=40), "dag/judge")
 
 
 def lose(name="rides"):
@@ -158,11 +158,11 @@ def test_a_number_is_not_given_out_again(one, start):
     outcome = one.train(start + timedelta(days=31), "dag/two")
     assert outcome.version == "2"
     decision = one.settle(replace(outcome, verdict=NOT_BETTER))
-    assert (decision.kind, decision.version) == (Kind.REJECTED, "2")
+    assert (decision.kind, decision.version) == (DecisionKind.REJECTED, "2")
     assert registry.aliases("rides") == {"challenger": "2"}
     with pytest.raises(TerminalError) as caught:
         score(one.specs, one.model, start + timedelta(days=32), "dag/score")
-    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    assert caught.value.reason is ErrorReason.REGISTRY_MISMATCH
     with connect() as conn:
         assert fetch(conn, "SELECT 1 FROM evergreen.prediction") == []
 
@@ -201,19 +201,19 @@ def test_another_model_under_the_number_of_the_champion_is_used_nowhere(one, sta
     ):
         with pytest.raises(TerminalError) as caught:
             use()
-        assert caught.value.reason in (Reason.REGISTRY_MISMATCH, Reason.NO_PREVIOUS_CHAMPION)
+        assert caught.value.reason in (ErrorReason.REGISTRY_MISMATCH, ErrorReason.NO_PREVIOUS_CHAMPION)
     # The decision on the champion is not the decision on this one, though the number is the same.
     decision = one.settle(replace(outcome, verdict=NOT_BETTER))
-    assert (decision.kind, decision.evidence["mlflow_run"]) == (Kind.REJECTED, outcome.mlflow_run)
+    assert (decision.kind, decision.evidence["mlflow_run"]) == (DecisionKind.REJECTED, outcome.mlflow_run)
 
 
 def test_a_waiting_challenger_whose_number_is_another_model_is_not_approved(one, start):
     from datetime import datetime, timezone
 
     manual = one.with_model(gate={"approval": "manual"})
-    passed = Verdict(True, GateReason.BETTER_THAN_CHAMPION)
+    passed = GateVerdict(True, GateReason.BETTER_THAN_CHAMPION)
     waiting = manual.settle(replace(manual.train(start + timedelta(days=31), "dag/two"), verdict=passed))
-    assert waiting.kind is Kind.AWAITING_APPROVAL
+    assert waiting.kind is DecisionKind.AWAITING_APPROVAL
     assert waiting.evidence["digest"]
     MlflowClient().set_model_version_tag("rides", "2", "evergreen.digest", "0" * 64)
     answer = approval.Answer(True, "jane", datetime.now(timezone.utc))

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from evergreen import registry
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.reference.reference import Reference
 from evergreen.registry import artifacts
 
@@ -41,7 +41,7 @@ def test_the_second_load_needs_no_download_but_asks_for_the_version(trained, mon
     MlflowClient().delete_model_version("rides", "1")
     with pytest.raises(TerminalError) as caught:
         registry.load(world.model, "1")
-    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    assert caught.value.reason is ErrorReason.REGISTRY_MISMATCH
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
@@ -54,7 +54,7 @@ def test_files_that_are_not_what_was_registered_are_refused(trained, damage):
         path.write_bytes(path.read_bytes()[:-100] if damage == "cut" else path.read_bytes() + b" ")
     with pytest.raises(TerminalError, match="SHA-256") as caught:
         registry.load(world.model, "1")
-    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    assert caught.value.reason is ErrorReason.REGISTRY_MISMATCH
 
 
 def test_the_reference_comes_back_as_the_watch_reads_it(trained):
@@ -87,7 +87,7 @@ def test_files_go_into_a_run_and_a_missing_one_is_named(trained, tmp_path):
     ).read_text() == "<p>fine</p>"
     with pytest.raises(TerminalError) as caught:
         registry.artifact_folder(outcome.mlflow_run, "nothing")
-    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    assert caught.value.reason is ErrorReason.REGISTRY_MISMATCH
 
 
 def test_the_cache_is_bounded_and_spares_what_may_be_in_use(mlflow_url, tmp_path, monkeypatch):

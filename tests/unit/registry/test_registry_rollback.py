@@ -8,10 +8,10 @@ import pytest
 from mlflow import MlflowClient
 
 from evergreen import ledger, registry
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
-from evergreen.promotion.rollback import Finding, rollback
+from evergreen.ledger.reasons import DecisionKind
+from evergreen.promotion.rollback import RollbackCause, rollback
 from evergreen.registry.models import LoadedModel
 from evergreen.warehouse.connection import connect, fetch
 
@@ -47,13 +47,17 @@ def test_back_and_back_again_and_no_further(one, start):
     assert back(three, start, "r1").version == "3"
     assert registry.aliases("rides")["champion"] == "3"
     second = back(three, start, "r2")
-    assert (second.kind, second.version, second.evidence["previous_version"]) == (Kind.ROLLED_BACK, "1", "3")
+    assert (second.kind, second.version, second.evidence["previous_version"]) == (
+        DecisionKind.ROLLED_BACK,
+        "1",
+        "3",
+    )
     with connect() as conn:
         champion = registry.champion(conn, "rides")
     assert (champion.version, champion.as_of) == ("1", start + timedelta(days=30))
     with pytest.raises(TerminalError) as caught:
         back(three, start, "r3")
-    assert caught.value.reason is Reason.NO_PREVIOUS_CHAMPION
+    assert caught.value.reason is ErrorReason.NO_PREVIOUS_CHAMPION
     with connect() as conn:
         mails = fetch(conn, "SELECT incident FROM evergreen.mail WHERE kind = 'rolled_back' ORDER BY id")
     assert len(mails) == 2
@@ -62,7 +66,7 @@ def test_back_and_back_again_and_no_further(one, start):
 def test_a_retry_decides_once(two, start):
     assert back(two, start, "r1") == back(two, start, "r1")
     with connect() as conn:
-        assert len(ledger.find(conn, "model/rides", (Kind.ROLLED_BACK,))) == 1
+        assert len(ledger.find(conn, "model/rides", (DecisionKind.ROLLED_BACK,))) == 1
 
 
 def test_a_dry_run_changes_nothing(two, start):
@@ -70,7 +74,7 @@ def test_a_dry_run_changes_nothing(two, start):
     assert (told.version, told.id) == ("1", None)
     assert registry.aliases("rides")["champion"] == "2"
     with connect() as conn:
-        assert ledger.find(conn, "model/rides", (Kind.ROLLED_BACK,)) == []
+        assert ledger.find(conn, "model/rides", (DecisionKind.ROLLED_BACK,)) == []
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,7 @@ def test_a_dry_run_changes_nothing(two, start):
 def test_versions_that_cannot_be_returned_to(one, start, version, told):
     with pytest.raises(TerminalError, match=told) as caught:
         back(one, start, "r", to_version=version)
-    assert caught.value.reason is Reason.NO_PREVIOUS_CHAMPION
+    assert caught.value.reason is ErrorReason.NO_PREVIOUS_CHAMPION
 
 
 def test_a_version_by_its_number(two, start):
@@ -94,7 +98,7 @@ def test_a_version_that_mlflow_lost(two, start):
     MlflowClient().delete_model_version("rides", "1")
     with pytest.raises(TerminalError) as caught:
         back(two, start, "r1")
-    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    assert caught.value.reason is ErrorReason.REGISTRY_MISMATCH
     with connect() as conn:
         assert registry.champion(conn, "rides").version == "2"
 
@@ -110,13 +114,15 @@ def test_a_version_that_predicts_otherwise_fails_its_probe(two, start, monkeypat
     monkeypatch.setattr(LoadedModel, "predict", lambda self, table: whole(self, table) * wrong)
     with pytest.raises(TerminalError) as caught:
         back(two, start, "r1")
-    assert caught.value.reason is Reason.PROBE_FAILED
+    assert caught.value.reason is ErrorReason.PROBE_FAILED
     with connect() as conn:
         assert registry.champion(conn, "rides").version == "2"
 
 
 def finding(decision, **more):
-    return Finding("worse_than_previous", decision, "watch:rides", {"blocked": {"version": "2"}, **more})
+    return RollbackCause(
+        "worse_than_previous", decision, "watch:rides", {"blocked": {"version": "2"}, **more}
+    )
 
 
 def test_a_rollback_that_the_watch_asked_for(two, start):
@@ -125,11 +131,11 @@ def test_a_rollback_that_the_watch_asked_for(two, start):
     with connect() as conn:
         promotion = ledger.champions(conn, "rides")[0]
         wishes = [
-            ledger.append(conn, Decision(at, "model/rides", Kind.RETRAIN_REQUESTED, "performance", "m", f"{v}{at}", version=v))
+            ledger.append(conn, Decision(at, "model/rides", DecisionKind.RETRAIN_REQUESTED, "performance", "m", f"{v}{at}", version=v))
             for v, at in (("2", as_of), ("1", as_of), ("2", as_of + timedelta(days=1)))
         ]  # fmt: skip
     done = back(two, start, "monitor/1", to_version="1", finding=finding(promotion.id, rows=120))
-    assert (done.kind, done.reason, done.version) == (Kind.ROLLED_BACK, "worse_than_previous", "1")
+    assert (done.kind, done.reason, done.version) == (DecisionKind.ROLLED_BACK, "worse_than_previous", "1")
     assert done.answers == (wishes[0].id,)
     assert (done.evidence["rows"], done.evidence["blocked"]) == (120, {"version": "2"})
     assert done.evidence["probe_rows"] > 0
@@ -143,7 +149,7 @@ def test_a_finding_about_a_champion_that_is_gone(two, start):
     two.promote(start + timedelta(days=32), "dag/c")
     with pytest.raises(TransientError, match="version 3 now") as caught:
         back(two, start, "monitor/1", to_version="1", finding=finding(promotion.id))
-    assert caught.value.reason is Reason.BUSY
+    assert caught.value.reason is ErrorReason.BUSY
     with connect() as conn:
         assert registry.champion(conn, "rides").version == "3"
 
@@ -151,4 +157,4 @@ def test_a_finding_about_a_champion_that_is_gone(two, start):
 def test_nothing_to_return_to(world, mlflow_url, start):
     with pytest.raises(TerminalError, match="first one") as caught:
         back(world, start, "r1")
-    assert caught.value.reason is Reason.NO_PREVIOUS_CHAMPION
+    assert caught.value.reason is ErrorReason.NO_PREVIOUS_CHAMPION

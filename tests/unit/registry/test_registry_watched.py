@@ -8,16 +8,16 @@ from datetime import timedelta
 import pytest
 
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.promotion.after_promotion import LOOKS, part
-from evergreen.registry.under_watch import watched
+from evergreen.registry.under_watch import champion_under_watch
 
 DAY = timedelta(days=1)
 
 
 def line(start, *changes):
     """Changes of champion a day apart, newest first; `+2` promotes version 2, `<1` rolls back to version 1."""
-    kinds = {"+": Kind.PROMOTED, "<": Kind.ROLLED_BACK}
+    kinds = {"+": DecisionKind.PROMOTED, "<": DecisionKind.ROLLED_BACK}
     found = [
         Decision(start + n * DAY, "model/rides", kinds[c[0]], "x", "run", f"{n}", version=c[1:], id=n)
         for n, c in enumerate(changes, 1)
@@ -38,13 +38,13 @@ def line(start, *changes):
     ids=["first", "second", "numbers-with-gaps", "after-a-rollback", "after-a-long-rollback"],
 )
 def test_the_one_before(rides, start, changes, previous):
-    found = watched(rides, line(start, *changes))
+    found = champion_under_watch(rides, line(start, *changes))
     assert (found.previous, found.promotion.version) == (previous, changes[-1][1:])
 
 
 def test_the_period_and_the_labels_after_it(change, rides, start):
     late = change(rides, label={"delay": "2d"}, watch={"period": "3d"})
-    found = watched(late, line(start, "+1"))
+    found = champion_under_watch(late, line(start, "+1"))
     assert found.shadowed_until == start + 4 * DAY
     assert found.judged_until == start + 6 * DAY
 
@@ -52,7 +52,7 @@ def test_the_period_and_the_labels_after_it(change, rides, start):
 def test_a_watch_lasts_a_window_at_least(change, rides, start):
     """With a shorter one a feed that comes once a window leaves no row that both have predicted."""
     short = change(rides, watch={"period": "6h"}, monitoring={"window": "7d"}, label={"delay": "1h"})
-    found = watched(short, line(start, "+1", "+2"))
+    found = champion_under_watch(short, line(start, "+1", "+2"))
     assert found.shadowed_until == start + 2 * DAY + 7 * DAY
     assert found.judged_until == found.shadowed_until + timedelta(hours=1)
 
@@ -61,7 +61,7 @@ def test_the_period_of_a_version_that_waited_counts_from_when_it_went_live(chang
     later = start + 4 * DAY
     newest, before = line(start, "+1", "+2")
     newest = replace(newest, evidence={"effective_from": later.isoformat()})
-    found = watched(change(rides, watch={"period": "1d"}), [newest, before])
+    found = champion_under_watch(change(rides, watch={"period": "1d"}), [newest, before])
     assert found.shadowed_until == later + DAY
     assert part(found, newest.as_of) == part(found, later) == 1, "a run as of the wait is no look of its own"
     assert part(found, found.judged_until - timedelta(minutes=1)) == LOOKS - 1
@@ -73,4 +73,4 @@ def test_the_period_of_a_version_that_waited_counts_from_when_it_went_live(chang
     ids=["nothing", "rolled-back", "switched-off"],
 )
 def test_no_watch(change, rides, start, changes, period):
-    assert watched(change(rides, watch={"period": period}), line(start, *changes)) is None
+    assert champion_under_watch(change(rides, watch={"period": period}), line(start, *changes)) is None

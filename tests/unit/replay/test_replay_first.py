@@ -8,7 +8,7 @@ from datetime import datetime
 import pytest
 from replays import DAY
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.replay.run import replay
 
 
@@ -34,6 +34,6 @@ def test_a_from_that_works_is_named_where_the_gate_refuses(world, start, tmp_pat
 
     with pytest.raises(TerminalError, match="refuses the first champion") as error:
         run(start + 20 * DAY)
-    assert error.value.reason is Reason.NO_CHAMPION
+    assert error.value.reason is ErrorReason.NO_CHAMPION
     (named,) = re.findall(r"a FROM that works is (\S+?Z),", str(error.value))
     assert run(datetime.fromisoformat(named)).outcomes[0].rows > 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from replays import DAY
 
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.replay.request import ask
 from evergreen.replay.worker import loop_of
 from evergreen.warehouse.connection import connect, fetch
@@ -112,7 +112,7 @@ def test_late_labels_are_estimated_as_the_live_loop_does(world, start, mlflow_ur
         score(world.specs, world.model, as_of, "score")
         monitor(world.specs, world.model, as_of, "monitor")
     with connect() as conn:
-        (asks, *_) = ledger.find(conn, "model/rides", (Kind.RETRAIN_REQUESTED,))[::-1]
+        (asks, *_) = ledger.find(conn, "model/rides", (DecisionKind.RETRAIN_REQUESTED,))[::-1]
         judged = fetch(
             conn, "SELECT window_start, status, metrics FROM evergreen.window_judgement ORDER BY id"
         )
@@ -128,7 +128,7 @@ def test_late_labels_are_estimated_as_the_live_loop_does(world, start, mlflow_ur
     ]  # fmt: skip
     assert replayed == lived
     assert [row[2:4] for row in replayed] == [("judged", False), *[("estimated", True)] * 3]
-    (mine, *_) = (d for d in loop.state.decisions if d.kind is Kind.RETRAIN_REQUESTED)
+    (mine, *_) = (d for d in loop.state.decisions if d.kind is DecisionKind.RETRAIN_REQUESTED)
     assert (mine.as_of, mine.reason, mine.evidence["drifted"]) == (
         asks.as_of,
         asks.reason,

@@ -10,7 +10,7 @@ import pytest
 
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows.judgement import (
     ColumnResult,
     Judgement,
@@ -20,10 +20,10 @@ from evergreen.monitoring.windows.judgement import (
     What,
 )
 from evergreen.replay import output, records, result
-from evergreen.replay.policies import Kind as Wanted
+from evergreen.replay.policies import PolicyKind as Wanted
 from evergreen.replay.policies import moments, parse, parse_all, scheduled
-from evergreen.replay.progress import Progress
-from evergreen.replay.request import Asked
+from evergreen.replay.progress import ReplayProgress
+from evergreen.replay.request import ReplayRequest
 from evergreen.spec import ModelSpec, Specs
 
 T = datetime(2024, 5, 6, tzinfo=timezone.utc)
@@ -94,8 +94,8 @@ def test_a_worker_reads_the_spec_as_it_was_written(tmp_path, written):
     spec = tmp_path / "slower.yaml"
     spec.touch()
     policies = ((parse("never"), model), (parse(str(spec)), slower))
-    Asked(Specs({}, {"rides": model}), model, T, ENDS[-1], policies, tmp_path, {}).write()
-    read = Asked.read(tmp_path)
+    ReplayRequest(Specs({}, {"rides": model}), model, T, ENDS[-1], policies, tmp_path, {}).write()
+    read = ReplayRequest.read(tmp_path)
     assert (read.model, [m for _, m in read.policies]) == (model, [model, slower])
     for one in (read.model, *(m for _, m in read.policies)):
         assert ("freshness" in one.monitoring.model_fields_set) == bool(written)
@@ -103,7 +103,7 @@ def test_a_worker_reads_the_spec_as_it_was_written(tmp_path, written):
 
 def test_records_come_back_from_json_as_they_are():
     decision = Decision(
-        T, "model/rides", Kind.RETRAIN_REQUESTED, "data_drift", "replay", "key",
+        T, "model/rides", DecisionKind.RETRAIN_REQUESTED, "data_drift", "replay", "key",
         {"drifted": ["data_drift:x"], "since": T, "value": math.nan}, "3", (1, 2), 7, T,
     )  # fmt: skip
     once = records.decision_from(json.loads(json.dumps(records.decision_to(decision))))
@@ -124,7 +124,7 @@ def test_the_time_that_is_left_is_told_once_it_can_be_known(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("evergreen.replay.progress.time.monotonic", lambda: clock[0])
     said: list[str] = []
-    progress = Progress("rides", {"never": 100}, {"never": 0}, said.append)
+    progress = ReplayProgress("rides", {"never": 100}, {"never": 0}, said.append)
     for now, done in ((15.0, 1), (30.0, 2), (60.0, 12), (90.0, 20)):
         clock[0] = now
         progress.tell({"never": done})
@@ -134,7 +134,9 @@ def test_the_time_that_is_left_is_told_once_it_can_be_known(monkeypatch):
 
 def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
     said: list[str] = []
-    progress = Progress("rides", {"never": 10, "on_drift": 30}, {"never": 4, "on_drift": 0}, said.append)
+    progress = ReplayProgress(
+        "rides", {"never": 10, "on_drift": 30}, {"never": 4, "on_drift": 0}, said.append
+    )
     progress.tell({"never": 10, "on_drift": 5})
     assert not progress.complete
     progress.end({"never": 10, "on_drift": 30})
@@ -144,7 +146,7 @@ def test_progress_is_plain_lines_where_there_is_no_terminal(capsys):
     assert "left" not in said[1], "the first steps say nothing of the rest"
     assert "never 10/10, on_drift 5/30" in said[1]
     assert "40 of 40 windows (100%)" in said[2]
-    Progress("rides", {"never": 1}, {"never": 0}).tell({"never": 1})
+    ReplayProgress("rides", {"never": 1}, {"never": 0}).tell({"never": 1})
     shown = capsys.readouterr().err
     assert shown.endswith("\n")
     assert "\r" not in shown
@@ -154,7 +156,13 @@ def test_a_training_that_failed_says_why_in_table_and_page():
     def failed(number, reason, message):
         evidence = {"dag_id": "train__rides", "message": message}
         return Decision(
-            T, "model/rides", Kind.RUN_FAILED, reason, f"train__rides/{number}", f"f{number}", evidence
+            T,
+            "model/rides",
+            DecisionKind.RUN_FAILED,
+            reason,
+            f"train__rides/{number}",
+            f"f{number}",
+            evidence,
         )
 
     rows = [
@@ -165,8 +173,8 @@ def test_a_training_that_failed_says_why_in_table_and_page():
     told = result._why(rows)
     assert told == "2 x too few rows: the holdout has 5 rows; 1 x one class: every label is 0"
     point = result.Point(T, T + timedelta(days=3), 10, 1.0, "ok", "2", "failed", "too_few_rows")
-    done = result.Outcome("weekly", 1.0, 1.0, 10, 3, 0, 0, 3, 0, 0, 0, 0, 0.1, told, (point,))
-    quiet = result.Outcome("never", 1.0, 1.0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0.1, "", ())
+    done = result.PolicyOutcome("weekly", 1.0, 1.0, 10, 3, 0, 0, 3, 0, 0, 0, 0, 0.1, told, (point,))
+    quiet = result.PolicyOutcome("never", 1.0, 1.0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0.1, "", ())
     assert output.table([quiet, done], "rmse").splitlines()[-1] == f"weekly: 3 failed: {told}"
     assert done.totals()["why_failed"] == told
     assert output._point(point)["why"] == "too_few_rows"

@@ -19,7 +19,7 @@ from replays import DAY, run
 from evergreen.command import moment
 from evergreen.errors import TerminalError
 from evergreen.ledger import reasons
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.replay import __main__ as command
 from evergreen.replay.request import ask
 from evergreen.replay.run import replay
@@ -98,7 +98,9 @@ def test_the_same_decisions_and_predictions_as_the_live_loop(small, start, mlflo
             small.settle(outcome, f"settle {as_of}")
     with connect() as conn:
         # The ends of incidents are rows for the mails; no decision rests on them.
-        lived = [d for d in ledger.find(conn, "model/rides")[::-1] if d.kind is not reasons.Kind.RECOVERED]
+        lived = [
+            d for d in ledger.find(conn, "model/rides")[::-1] if d.kind is not reasons.DecisionKind.RECOVERED
+        ]
         judged = fetch(
             conn,
             "SELECT version, window_start, revision, status, row_count, labelled, scored, as_of FROM evergreen.window_judgement"
@@ -111,7 +113,7 @@ def test_the_same_decisions_and_predictions_as_the_live_loop(small, start, mlflo
     assert [(d.kind, d.reason, d.as_of) for d in loop.state.decisions] == [
         (d.kind, d.reason, d.as_of) for d in lived
     ]
-    assert any(d.kind is Kind.RETRAIN_REQUESTED for d in lived)
+    assert any(d.kind is DecisionKind.RETRAIN_REQUESTED for d in lived)
     assert [
         (j.version, j.window_start, j.revision, j.status.value, j.rows, j.labelled, j.scored, j.as_of)
         for j in loop.state.judgements

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from replays import DAY
 
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.replay.request import ask
 from evergreen.replay.run import replay
 from evergreen.replay.worker import loop_of
@@ -36,9 +36,9 @@ def test_a_rollback_by_the_watch_closes_the_requests_that_the_live_one_closes(wo
     from evergreen import ledger
     from evergreen.metrics.paired_bootstrap import Improvement
     from evergreen.promotion import rollback
-    from evergreen.promotion.after_promotion import Seen
+    from evergreen.promotion.after_promotion import WatchLook
     from evergreen.replay import watching
-    from evergreen.replay.state import RUN, State, Step
+    from evergreen.replay.state import RUN, ReplayState, Step
 
     def row(day, kind, version, reason, **more):
         evidence = {"mlflow_run": f"replay-{version}", "trained_until": (start + day * DAY).isoformat()}
@@ -47,23 +47,23 @@ def test_a_rollback_by_the_watch_closes_the_requests_that_the_live_one_closes(wo
             start + day * DAY, "model/rides", kind, reason, RUN, key, evidence, version, **more
         )
 
-    state, step = State(), Step(1, start + 23 * DAY)
+    state, step = ReplayState(), Step(1, start + 23 * DAY)
     for decision in (
-        row(0, Kind.PROMOTED, "1", "first_champion"),
-        row(18, Kind.RETRAIN_REQUESTED, "1", "data_drift"),
-        row(19, Kind.RETRAIN_REQUESTED, "1", "performance"),
-        row(20, Kind.PROMOTED, "2", "better_than_champion", answers=(2,)),
-        row(22, Kind.RETRAIN_REQUESTED, "2", "performance"),
-        row(22, Kind.RUN_FAILED, "3", "too_few_rows"),
+        row(0, DecisionKind.PROMOTED, "1", "first_champion"),
+        row(18, DecisionKind.RETRAIN_REQUESTED, "1", "data_drift"),
+        row(19, DecisionKind.RETRAIN_REQUESTED, "1", "performance"),
+        row(20, DecisionKind.PROMOTED, "2", "better_than_champion", answers=(2,)),
+        row(22, DecisionKind.RETRAIN_REQUESTED, "2", "performance"),
+        row(22, DecisionKind.RUN_FAILED, "3", "too_few_rows"),
     ):
         state.decide(step, decision)
     with connect() as conn:
         kept = {ledger.append(conn, d).id: d.dedupe_key for d in state.decisions}
         live = rollback.about(ledger.open_requests(conn, world.model.name), "2", step.as_of)
-    worse = Seen(100, 9.0, 3.0, Improvement(-2.0, -2.1, -1.9, 0.1, 10, 100))
+    worse = WatchLook(100, 9.0, 3.0, Improvement(-2.0, -2.1, -1.9, 0.1, 10, 100))
     monkeypatch.setattr(watching, "_seen", lambda *args: (worse, 1.0))
     done = watching.look(world.model, state, step, None)
-    assert (done.kind, done.version) == (Kind.ROLLED_BACK, "1")
+    assert (done.kind, done.version) == (DecisionKind.ROLLED_BACK, "1")
     assert [state.decisions[i - 1].dedupe_key for i in done.answers] == [kept[i] for i in live]
     assert [d.dedupe_key for d in state.open_requests()] == ["retrain_requested:1:19"], (
         "another version's stays"
@@ -92,6 +92,6 @@ def test_a_watch_with_late_labels_asks_the_shadow_for_its_own_days_only(world, s
             assert loop.resume() == number
         loop.step(number)
     promoted = loop.state.changes()[0]
-    (ended,) = loop.state.find(Kind.WATCH_ENDED)[:1]
+    (ended,) = loop.state.find(DecisionKind.WATCH_ENDED)[:1]
     assert (promoted.as_of, ended.as_of) == (start + 35 * DAY, start + 47 * DAY)
     assert (ended.version, ended.reason, ended.evidence["rows"]) == (promoted.version, "watch_passed", 96)

@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from evergreen import registry
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.ledger import events
 from evergreen.scoring import writer
 from evergreen.scoring.score import rechunk, score
@@ -146,7 +146,7 @@ def test_a_run_for_an_earlier_time_has_the_champion_of_that_time(champion, start
     assert run(champion, day + timedelta(days=4)).version == "2"
     with pytest.raises(TerminalError, match="no champion as of") as caught:
         run(champion, start + timedelta(days=29))
-    assert caught.value.reason is Reason.NO_CHAMPION
+    assert caught.value.reason is ErrorReason.NO_CHAMPION
 
 
 def test_a_binary_model_gives_probabilities_of_class_1(world, wetness, mlflow_url, start):
@@ -246,14 +246,14 @@ def test_nothing_to_score_is_no_error_and_is_visible(champion, start):
 def test_without_a_champion(world, mlflow_url, start):
     with pytest.raises(TerminalError) as caught:
         run(world, start)
-    assert caught.value.reason is Reason.NO_CHAMPION
+    assert caught.value.reason is ErrorReason.NO_CHAMPION
 
 
 def test_a_champion_that_mlflow_lost(champion, start):
     MlflowClient().delete_model_version("rides", "1")
     with pytest.raises(TerminalError) as caught:
         run(champion, start + timedelta(days=31))
-    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    assert caught.value.reason is ErrorReason.REGISTRY_MISMATCH
 
 
 def test_a_prediction_that_is_not_finite_is_not_written(champion, start, monkeypatch):
@@ -261,7 +261,7 @@ def test_a_prediction_that_is_not_finite_is_not_written(champion, start, monkeyp
     monkeypatch.setattr("evergreen.registry.models.predict", lambda _, matrix: np.full(len(matrix), np.nan))
     with pytest.raises(TerminalError) as caught:
         run(champion, start + timedelta(days=31))
-    assert caught.value.reason is Reason.BAD_METRIC
+    assert caught.value.reason is ErrorReason.BAD_METRIC
     assert stored() == []
 
 
@@ -288,7 +288,7 @@ def test_a_key_that_comes_twice_stops_every_run_and_nothing_is_written(champion,
     for _ in range(2):
         with pytest.raises(TerminalError, match="more than once") as caught:
             run(twice, day + timedelta(days=1))
-        assert caught.value.reason is Reason.BAD_QUERY
+        assert caught.value.reason is ErrorReason.BAD_QUERY
         assert json.dumps((day + timedelta(hours=15)).isoformat()) in str(caught.value)
         assert stored() == before
 
@@ -347,7 +347,7 @@ def test_a_feature_that_left_the_query_is_told_with_the_way_on(champion, start, 
     fewer = champion.with_model(query=query, features={"numeric": ("hour",)})
     with pytest.raises(TerminalError, match="needs the features x") as caught:
         run(fewer, start + timedelta(days=31))
-    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    assert caught.value.reason is ErrorReason.REGISTRY_MISMATCH
     for part in (told, "models/rides.sql", "train__rides", "promote__rides"):
         assert part in str(caught.value)
 
@@ -390,7 +390,7 @@ def test_a_prediction_that_is_not_finite_leaves_the_chunks_before_it(champion, s
     monkeypatch.setattr(registry.LoadedModel, "predict_encoded", third_is_broken)
     with pytest.raises(TerminalError) as caught:
         run(champion.with_model(scoring={"chunk_rows": 10}), day + timedelta(days=2))
-    assert caught.value.reason is Reason.BAD_METRIC
+    assert caught.value.reason is ErrorReason.BAD_METRIC
     assert len(stored()) == 20
 
 

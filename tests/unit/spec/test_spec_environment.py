@@ -7,7 +7,7 @@ import re
 import pytest
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec.environment import digest_cron, environment_problems
 
 WRONG = [
@@ -65,4 +65,4 @@ def test_a_number_that_is_none_ends_a_task_with_a_sentence(
     monkeypatch.setenv("EVERGREEN_THREADS", value)
     with pytest.raises(TerminalError, match=r"EVERGREEN_THREADS is .* no whole number from 1 on") as caught:
         settings.THREADS.number()
-    assert caught.value.reason is Reason.BAD_SPEC
+    assert caught.value.reason is ErrorReason.BAD_SPEC

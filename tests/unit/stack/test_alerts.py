@@ -12,7 +12,7 @@ from evergreen.incidents import threads
 from evergreen.incidents.outbox import raise_incident
 from evergreen.incidents.threads import Ending, News
 from evergreen.ledger import Decision, append, find
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs
 from evergreen.stack import alerts
 from evergreen.stack.layout import StackError
@@ -38,7 +38,7 @@ def test_a_silence_is_written_shown_and_ended() -> None:
     assert said.count("silenced until") == 2
     with connect() as conn:
         raise_incident(conn, "a", "model/bike_demand", "drift", None, {})
-        assert {d.subject for d in find(conn, kinds=(Kind.SILENCED,))} == {
+        assert {d.subject for d in find(conn, kinds=(DecisionKind.SILENCED,))} == {
             "model/bike_demand",
             "dataset/bike_hourly",
         }
@@ -111,7 +111,9 @@ def test_a_drift_that_needs_a_person_is_shown_with_when_it_is_asked_for_again(ov
     with connect() as conn:
         append(
             conn,
-            Decision(START, "model/m", Kind.RETRAIN_SUPPRESSED, "already_answered", "m/1", "p:1", told, "1"),
+            Decision(
+                START, "model/m", DecisionKind.RETRAIN_SUPPRESSED, "already_answered", "m/1", "p:1", told, "1"
+            ),
         )
         news = News("drift:x", "model/m", "drift", None, {}, START, frozenset({"data_drift", "gave_up"}))
         threads.tell(conn, news, None, timedelta(days=7))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evergreen.ledger import Decision, append
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.stack import running
 from evergreen.stack.layout import StackError
 from evergreen.warehouse.connection import connect
@@ -105,9 +105,13 @@ def test_a_dag_that_airflow_has_not_parsed_yet_is_waited_for() -> None:
     assert "train__bike_demand" in airflow.known
 
 
-def decide(kind: Kind, reason: str, key: str, version: str | None = None, **evidence: Any) -> None:
+def decide(kind: DecisionKind, reason: str, key: str, version: str | None = None, **evidence: Any) -> None:
     with connect() as conn:
-        subject = "dataset/a" if kind in (Kind.BATCH_PUBLISHED, Kind.BATCH_QUARANTINED) else "model/a"
+        subject = (
+            "dataset/a"
+            if kind in (DecisionKind.BATCH_PUBLISHED, DecisionKind.BATCH_QUARANTINED)
+            else "model/a"
+        )
         append(
             conn, Decision(AS_OF, subject, kind, reason, "dag/run", key, evidence=evidence, version=version)
         )
@@ -122,14 +126,14 @@ def test_what_came_out_is_told_with_numbers(warehouse_url: str) -> None:
         "limit": "at most 60",
         "remedy": "mend x",
     }
-    decide(Kind.BATCH_PUBLISHED, "passed", "1", file="a.csv", **rows)
-    decide(Kind.BATCH_QUARANTINED, "failed_expectations", "2", file="b.csv", failures=[bad], **rows)
+    decide(DecisionKind.BATCH_PUBLISHED, "passed", "1", file="a.csv", **rows)
+    decide(DecisionKind.BATCH_QUARANTINED, "failed_expectations", "2", file="b.csv", failures=[bad], **rows)
     decide(
-        Kind.REJECTED, "not_better", "3", "4", metric="rmse", message="needs 2 % more",
+        DecisionKind.REJECTED, "not_better", "3", "4", metric="rmse", message="needs 2 % more",
         metrics={"challenger": {"rmse": 8.25}, "champion": {"rmse": 8.0}},
     )  # fmt: skip
     with connect() as conn:
-        append(conn, Decision(AS_OF, "model/a", Kind.PROMOTED, "x", "dag/another", "4"))
+        append(conn, Decision(AS_OF, "model/a", DecisionKind.PROMOTED, "x", "dag/another", "4"))
     assert running.outcome("dag", "run") == [
         "a.csv: published (passed): 9 rows, 8 new, 1 changed, 0 held back",
         "b.csv: quarantined (failed_expectations): 9 rows, 8 new, 1 changed, 0 held back",

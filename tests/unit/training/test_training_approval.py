@@ -14,18 +14,18 @@ from evergreen import ledger, registry
 from evergreen.alerting.approval_page import markdown, page
 from evergreen.alerting.compose import compose
 from evergreen.alerting.content.letter import Letter, Table
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import GateReason, Kind
+from evergreen.ledger.reasons import DecisionKind, GateReason
 from evergreen.monitoring.trigger.waking import wake
 from evergreen.promotion import approval
 from evergreen.promotion.approval import Answer
-from evergreen.registry.under_watch import watched
+from evergreen.registry.under_watch import champion_under_watch
 from evergreen.scoring import shadow
-from evergreen.training.gate.verdict import Verdict
+from evergreen.training.gate.verdict import GateVerdict
 from evergreen.warehouse.connection import connect, fetch
 
-PASSED = Verdict(True, GateReason.BETTER_THAN_CHAMPION)
+PASSED = GateVerdict(True, GateReason.BETTER_THAN_CHAMPION)
 
 
 @pytest.fixture
@@ -41,7 +41,12 @@ def wish(landed, start):
     """An open retrain request."""
     with connect() as conn:
         found = Decision(
-            start + timedelta(days=39), "model/rides", Kind.RETRAIN_REQUESTED, "data_drift", "watch", "wish"
+            start + timedelta(days=39),
+            "model/rides",
+            DecisionKind.RETRAIN_REQUESTED,
+            "data_drift",
+            "watch",
+            "wish",
         )
         return ledger.append(conn, found).id
 
@@ -84,7 +89,7 @@ def test_a_challenger_that_passed_waits_and_its_requests_stay_open(landed, start
     as_of = start + timedelta(days=40)
     outcome = replace(landed.train(as_of, "dag/second", requests=(wish,)), verdict=PASSED)
     waits = landed.settle(outcome)
-    assert (waits.kind, waits.version, waits.as_of) == (Kind.AWAITING_APPROVAL, "2", as_of)
+    assert (waits.kind, waits.version, waits.as_of) == (DecisionKind.AWAITING_APPROVAL, "2", as_of)
     assert waits.answers == ()
     assert landed.settle(outcome, "retry") == waits
     assert approval.outcome(waits) == outcome
@@ -98,8 +103,8 @@ def test_a_challenger_that_passed_waits_and_its_requests_stay_open(landed, start
 
 def test_a_challenger_that_failed_does_not_wait(landed, start):
     outcome = landed.train(start + timedelta(days=40), "dag/second")
-    lost = replace(outcome, verdict=Verdict(False, GateReason.NOT_BETTER_THAN_CHAMPION))
-    assert landed.settle(lost).kind is Kind.REJECTED
+    lost = replace(outcome, verdict=GateVerdict(False, GateReason.NOT_BETTER_THAN_CHAMPION))
+    assert landed.settle(lost).kind is DecisionKind.REJECTED
     assert awaiting() is None
 
 
@@ -107,9 +112,9 @@ def test_the_first_champion_is_approved_too(world, mlflow_url, start):
     world.land(start, 45)
     asked = world.with_model(gate={"approval": "manual"})
     waits = asked.settle(asked.train(start + timedelta(days=40), "dag/first"))
-    assert (waits.kind, waits.reason) == (Kind.AWAITING_APPROVAL, "first_champion")
+    assert (waits.kind, waits.reason) == (DecisionKind.AWAITING_APPROVAL, "first_champion")
     done = approval.conclude(asked.model, "1", yes(waits), "promote/1")
-    assert done.kind is Kind.PROMOTED
+    assert done.kind is DecisionKind.PROMOTED
     assert registry.aliases("rides")["champion"] == "1"
 
 
@@ -117,7 +122,12 @@ def test_approved_it_is_champion_as_of_its_training_once_and_answers_its_request
     as_of = start + timedelta(days=40)
     waits = challenge(landed, as_of, requests=(wish,))
     done = approval.conclude(landed.model, "2", yes(waits, comment="looks right"), "promote/1")
-    assert (done.kind, done.reason, done.as_of, done.version) == (Kind.PROMOTED, "approved", as_of, "2")
+    assert (done.kind, done.reason, done.as_of, done.version) == (
+        DecisionKind.PROMOTED,
+        "approved",
+        as_of,
+        "2",
+    )
     assert set(done.answers) == {wish, waits.id}
     assert done.evidence["answered_by"] == "ada"
     assert done.evidence["comment"] == "looks right"
@@ -145,7 +155,7 @@ def test_approved_late_it_is_in_force_as_much_later_than_its_training(landed, st
     assert done.effective_from == pytest.approx(as_of + wait * late, abs=timedelta(minutes=5))
     model = landed.with_model(watch={"period": "2d"}).model
     with connect() as conn:
-        found = watched(model, ledger.champions(conn, "rides"))
+        found = champion_under_watch(model, ledger.champions(conn, "rides"))
     assert shadow.active(found, as_of + wait), "the first scoring after the approval"
     assert not shadow.active(found, as_of + wait + timedelta(days=2, minutes=6))
 
@@ -153,7 +163,7 @@ def test_approved_late_it_is_in_force_as_much_later_than_its_training(landed, st
 def test_refused_it_is_rejected_with_the_words_of_the_person(landed, start, wish):
     waits = challenge(landed, start + timedelta(days=40), requests=(wish,))
     done = approval.conclude(landed.model, "2", no(waits, "holiday week"), "promote/1")
-    assert (done.kind, done.reason) == (Kind.REJECTED, "refused")
+    assert (done.kind, done.reason) == (DecisionKind.REJECTED, "refused")
     assert "ada refused it: holiday week" in done.evidence["message"]
     assert approval.conclude(landed.model, "2", yes(waits), "promote/2") == done
     assert champion() == "1"
@@ -172,7 +182,7 @@ def test_refused_it_is_rejected_with_the_words_of_the_person(landed, start, wish
 def test_without_an_answer_in_time_it_is_rejected(landed, start, late):
     waits = challenge(landed, start + timedelta(days=40))
     done = approval.conclude(landed.model, "2", late(waits), "promote/1")
-    assert (done.kind, done.reason) == (Kind.REJECTED, "approval_timed_out")
+    assert (done.kind, done.reason) == (DecisionKind.REJECTED, "approval_timed_out")
     assert "nobody answered within 3d" in done.evidence["message"]
     assert champion() == "1"
 
@@ -182,18 +192,18 @@ def test_the_time_is_the_one_that_was_promised(landed, start):
     waits = challenge(landed, start + timedelta(days=40))
     hasty = landed.with_model(gate={"approval_timeout": "1h"})
     done = approval.conclude(hasty.model, "2", yes(waits, hours=71), "promote/1")
-    assert done.kind is Kind.PROMOTED
+    assert done.kind is DecisionKind.PROMOTED
 
 
 def test_a_champion_that_changed_meanwhile_is_not_replaced_and_the_request_is_open_again(landed, start, wish):
     waits = challenge(landed, start + timedelta(days=40), requests=(wish,))
     taken_back = Decision(
-        start + timedelta(days=41), "model/rides", Kind.ROLLED_BACK, "manual", "back", "back", {}, "1"
+        start + timedelta(days=41), "model/rides", DecisionKind.ROLLED_BACK, "manual", "back", "back", {}, "1"
     )
     with connect() as conn:
         ledger.append(conn, taken_back)
     done = approval.conclude(landed.model, "2", yes(waits), "promote/1")
-    assert (done.kind, done.reason) == (Kind.REJECTED, "champion_changed_meanwhile")
+    assert (done.kind, done.reason) == (DecisionKind.REJECTED, "champion_changed_meanwhile")
     assert (champion(), awaiting()) == ("1", None)
     assert open_requests(ledger.unclaimed_requests) == [wish]
 
@@ -201,38 +211,42 @@ def test_a_champion_that_changed_meanwhile_is_not_replaced_and_the_request_is_op
 def test_a_newer_challenger_takes_its_place_and_its_requests(landed, start, wish):
     elder = challenge(landed, start + timedelta(days=40), requests=(wish,))
     newer = challenge(landed, start + timedelta(days=41), "dag/third")
-    assert (newer.kind, newer.version, newer.evidence["requests"]) == (Kind.AWAITING_APPROVAL, "3", [wish])
+    assert (newer.kind, newer.version, newer.evidence["requests"]) == (
+        DecisionKind.AWAITING_APPROVAL,
+        "3",
+        [wish],
+    )
     assert awaiting() == newer
     over = approval.conclude(landed.model, "2", yes(elder), "promote/1")
-    assert (over.kind, over.reason, over.answers) == (Kind.REJECTED, "superseded", (elder.id,))
+    assert (over.kind, over.reason, over.answers) == (DecisionKind.REJECTED, "superseded", (elder.id,))
     assert "version 3" in over.evidence["message"]
     assert champion() == "1"
     assert open_requests() == [wish]
     done = approval.conclude(landed.model, "3", yes(newer), "promote/2")
-    assert (done.kind, set(done.answers)) == (Kind.PROMOTED, {wish, newer.id})
+    assert (done.kind, set(done.answers)) == (DecisionKind.PROMOTED, {wish, newer.id})
     assert [kind for kind, _ in mails()] == ["approval", "approval", "champion_changed"]
 
 
 def test_a_challenger_of_older_data_does_not_take_the_place(landed, start):
     waits = challenge(landed, start + timedelta(days=40))
     older = challenge(landed, start + timedelta(days=39), "dag/backfill")
-    assert (older.kind, older.reason) == (Kind.REJECTED, "superseded")
+    assert (older.kind, older.reason) == (DecisionKind.REJECTED, "superseded")
     assert awaiting() == waits
 
 
 def test_a_challenger_that_fails_leaves_the_one_that_waits(landed, start):
     waits = challenge(landed, start + timedelta(days=40))
     outcome = landed.train(start + timedelta(days=41), "dag/third")
-    landed.settle(replace(outcome, verdict=Verdict(False, GateReason.SLICE_WORSE)))
+    landed.settle(replace(outcome, verdict=GateVerdict(False, GateReason.SLICE_WORSE)))
     assert awaiting() == waits
-    assert approval.conclude(landed.model, "2", yes(waits), "promote/1").kind is Kind.PROMOTED
+    assert approval.conclude(landed.model, "2", yes(waits), "promote/1").kind is DecisionKind.PROMOTED
 
 
 def test_a_spec_that_asks_nobody_any_more_promotes_and_ends_the_wait(landed, start, wish):
     challenge(landed, start + timedelta(days=40), requests=(wish,))
     alone = landed.with_model(gate={"approval": "auto"})
     done = challenge(alone, start + timedelta(days=41), "dag/third")
-    assert (done.kind, done.answers) == (Kind.PROMOTED, (wish,))
+    assert (done.kind, done.answers) == (DecisionKind.PROMOTED, (wish,))
     assert awaiting() is None
 
 
@@ -253,7 +267,7 @@ def test_answers_at_once_are_one_decision(landed, start):
     assert len({d.id for d in found}) == 1
     assert len(found) == 4
     with connect() as conn:
-        ended = ledger.find(conn, "model/rides", (Kind.PROMOTED, Kind.REJECTED))
+        ended = ledger.find(conn, "model/rides", (DecisionKind.PROMOTED, DecisionKind.REJECTED))
     assert len([d for d in ended if d.version == "2"]) == 1
     assert registry.aliases("rides")["champion"] == champion()
 
@@ -295,9 +309,9 @@ def test_what_mlflow_no_more_has_as_it_was_judged_is_not_promoted(landed, start,
     breaks(MlflowClient().get_model_version("rides", "2"))
     with pytest.raises(TerminalError) as caught:
         approval.conclude(landed.model, "2", yes(waits), "promote/1")
-    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    assert caught.value.reason is ErrorReason.REGISTRY_MISMATCH
     assert (champion(), awaiting()) == ("1", waits)
-    assert approval.conclude(landed.model, "2", no(waits), "promote/1").kind is Kind.REJECTED
+    assert approval.conclude(landed.model, "2", no(waits), "promote/1").kind is DecisionKind.REJECTED
 
 
 def test_a_version_that_never_waited_cannot_be_approved(landed):
@@ -340,7 +354,7 @@ def test_the_page_and_the_mail_show_the_evaluation(landed, start, wish):
     waits = landed.settle(
         landed.train(start + timedelta(days=40), "dag/real", requests=(wish,)), "train__rides/x"
     )
-    if waits.kind is not Kind.AWAITING_APPROVAL:
+    if waits.kind is not DecisionKind.AWAITING_APPROVAL:
         waits = challenge(landed, start + timedelta(days=41), "dag/other", requests=(wish,))
     with connect() as conn:
         headline, body = page(conn, landed.specs, waits)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.registry.encoding import Encoding, encode, survey
 
 
@@ -51,7 +51,7 @@ def test_a_feature_that_is_gone_is_named(rides, rows):
     table = rows(3)
     with pytest.raises(TerminalError, match="features kind") as caught:
         encode(learn(rides, table), table.drop_columns(["kind"]))
-    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    assert caught.value.reason is ErrorReason.REGISTRY_MISMATCH
 
 
 def test_constant_and_empty_features_are_noted_and_stop_nobody(rides, rows):

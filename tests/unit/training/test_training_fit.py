@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.registry.encoding import Encoding, encode, survey
 from evergreen.registry.models import predict
 from evergreen.training.fitting.fit import fit, gains, parameters
@@ -54,7 +54,7 @@ def _fitted(in_file, model, count, **columns):
 def test_parameters_that_are_refused(rides, change, fitted, params, told):
     with pytest.raises(TerminalError, match=told) as caught:
         fitted(change(rides, training={"params": params}))
-    assert caught.value.reason is Reason.BAD_SPEC
+    assert caught.value.reason is ErrorReason.BAD_SPEC
     assert "models/rides.yaml" in str(caught.value)
 
 
@@ -109,7 +109,7 @@ def test_one_moment_only_cannot_be_split(rides, in_file):
     encoding = Encoding(rides.features.numeric, {"kind": ("a",)})
     with pytest.raises(TerminalError) as caught:
         fit(rides, encoding, Labelled(in_file(np.zeros((50, 3))), np.arange(50.0)), np.zeros(50, int))
-    assert caught.value.reason is Reason.TOO_FEW_ROWS
+    assert caught.value.reason is ErrorReason.TOO_FEW_ROWS
 
 
 def test_an_auc_that_does_not_exist_stops_the_fit(wetness, change, in_file):
@@ -118,7 +118,7 @@ def test_an_auc_that_does_not_exist_stops_the_fit(wetness, change, in_file):
     rows = Labelled(in_file(np.random.default_rng(1).normal(size=(100, 2))), y)
     with pytest.raises(TerminalError) as caught:
         fit(model, Encoding(model.features.numeric, {}), rows, np.arange(100))
-    assert caught.value.reason is Reason.BAD_METRIC
+    assert caught.value.reason is ErrorReason.BAD_METRIC
 
 
 def test_a_quantile_is_fitted_where_it_is_judged(rides, change, fitted):

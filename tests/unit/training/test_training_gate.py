@@ -11,12 +11,12 @@ import pytest
 
 from evergreen.ledger.reasons import CONCLUSIVE, GateReason
 from evergreen.metrics.paired_bootstrap import Improvement
-from evergreen.training.gate.calibration import Calibration
+from evergreen.training.gate.calibration import CalibrationErrors
 from evergreen.training.gate.evidence import Cost, Evidence
-from evergreen.training.gate.gate import Evaluation, judge
+from evergreen.training.gate.gate import Evaluation, judge_challenger
 from evergreen.training.gate.past_holdouts import Realised
 from evergreen.training.gate.slices import Slice, Slices
-from evergreen.training.gate.verdict import Check, Verdict
+from evergreen.training.gate.verdict import Check, GateVerdict
 
 AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
 GOOD = Evaluation({"rmse": 1.0}, 100, "keys", "print", "run", AS_OF)
@@ -40,7 +40,7 @@ def ask(
     model, challenger=GOOD, baseline=BASELINE, champion=CHAMPION, champion_as_of=AS_OF - timedelta(days=1),
     answers_drift=False, recorded=None, realised=None, **evidence,
 ):  # fmt: skip
-    return judge(
+    return judge_challenger(
         model, challenger, baseline, champion, evidence=replace(EVIDENCE, **evidence), answers_drift=answers_drift,
         champion_as_of=champion_as_of, run_id="run", as_of=AS_OF, fingerprint="print", recorded=recorded, realised=realised,
     )  # fmt: skip
@@ -78,7 +78,7 @@ def test_better_than_champion_and_baseline(rides):
     assert verdict.passed
     assert verdict.reason is GateReason.BETTER_THAN_CHAMPION
     assert all(c.passed for c in verdict.checks)
-    assert Verdict.from_dict(verdict.to_dict()) == verdict
+    assert GateVerdict.from_dict(verdict.to_dict()) == verdict
 
 
 def test_without_a_champion_only_the_baseline_counts(rides):
@@ -136,7 +136,7 @@ def test_each_rule_fails_closed(rides, broken, reason):
     failed = next(c for c in verdict.checks if not c.passed)
     assert failed.code == verdict.reason.value
     assert failed.sentence
-    assert Verdict.from_dict(json.loads(json.dumps(verdict.to_dict(), allow_nan=False))) == verdict
+    assert GateVerdict.from_dict(json.loads(json.dumps(verdict.to_dict(), allow_nan=False))) == verdict
 
 
 @pytest.mark.parametrize("answers_drift", [False, True], ids=["nightly", "on-drift"])
@@ -342,7 +342,7 @@ def auc(value):
     return replace(GOOD, metrics={"roc_auc": value})
 
 
-WELL = {"predictions": (0.0, 1.0), "calibration": Calibration(0.02, 0.03, -0.02)}
+WELL = {"predictions": (0.0, 1.0), "calibration": CalibrationErrors(0.02, 0.03, -0.02)}
 
 
 @pytest.mark.parametrize(
@@ -351,8 +351,8 @@ WELL = {"predictions": (0.0, 1.0), "calibration": Calibration(0.02, 0.03, -0.02)
         pytest.param({}, "BETTER_THAN_CHAMPION", id="good"),
         pytest.param({"predictions": (-0.01, 1.0)}, "PREDICTIONS_OUT_OF_RANGE", id="no-probability"),
         pytest.param({"predictions": (0.0, 1.01)}, "PREDICTIONS_OUT_OF_RANGE", id="more-than-one"),
-        pytest.param({"calibration": Calibration(0.2, 0.03, 0.021)}, "CALIBRATION_WORSE", id="calibration-worse"),
-        pytest.param({"calibration": Calibration(0.2, 0.03, None)}, "CALIBRATION_WORSE", id="calibration-not-told"),
+        pytest.param({"calibration": CalibrationErrors(0.2, 0.03, 0.021)}, "CALIBRATION_WORSE", id="calibration-worse"),
+        pytest.param({"calibration": CalibrationErrors(0.2, 0.03, None)}, "CALIBRATION_WORSE", id="calibration-not-told"),
         pytest.param({"calibration": None}, "CALIBRATION_WORSE", id="calibration-not-measured"),
         pytest.param(
             {"over_baseline": -0.25, "baseline": auc(0.84), "champion": auc(0.85), "over_champion": replace(BETTER, point=1 - 0.2 / 0.15)},
@@ -422,7 +422,7 @@ def test_calibration_against_learnt_rows_holds_nobody_back_for_good(wetness):
         **WELL,
         **LEARNT,
     }
-    asked["calibration"] = Calibration(0.2, 0.03, 0.021)
+    asked["calibration"] = CalibrationErrors(0.2, 0.03, 0.021)
     verdict = ask(wetness, auc(0.8), **asked)
     assert verdict.reason is GateReason.NOT_ENOUGH_FRESH_ROWS
     assert "of both classes" in next(c for c in verdict.checks if not c.passed).sentence
@@ -456,5 +456,5 @@ def test_every_reason_is_met_by_a_test():
 
 def test_checks_of_earlier_decisions_can_still_be_read():
     old = {"check": "beats_champion", "value": 1.0, "limit": 2.0, "passed": True}
-    verdict = Verdict.from_dict({"passed": True, "reason": "first_champion", "checks": [old]})
+    verdict = GateVerdict.from_dict({"passed": True, "reason": "first_champion", "checks": [old]})
     assert verdict.checks == (Check("beats_champion", 1.0, 2.0, True),)

@@ -13,7 +13,7 @@ import pytest
 from evergreen.ledger.reasons import GateReason
 from evergreen.metrics import metric_values
 from evergreen.training.gate.evidence import gather, measure_cost
-from evergreen.training.gate.gate import Evaluation, judge
+from evergreen.training.gate.gate import Evaluation, judge_challenger
 
 AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
 JUDGED = Evaluation({}, 0, "keys", "print", "run", AS_OF)
@@ -38,7 +38,7 @@ def through(
         model, times, y, predictions, columns, learnt_until=learnt_until, learnt_labels=learnt_labels
     )
     json.dumps(evidence.to_dict(), allow_nan=False)
-    return judge(
+    return judge_challenger(
         model, found["challenger"], found["baseline"], found.get("champion"), evidence=evidence,
         answers_drift=answers_drift, champion_as_of=AS_OF if "champion" in found else None, run_id="run", as_of=AS_OF,
         fingerprint="print",

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 import clean_fork
 from evergreen import registry
-from evergreen.errors import Reason, TransientError
+from evergreen.errors import ErrorReason, TransientError
 from evergreen.training import train
 from evergreen.training.record import tracking
 from evergreen.warehouse.features import snapshot
@@ -142,7 +142,7 @@ def test_a_full_disk_is_told_by_the_snapshot(landed, start, small_disk):
     fill(small_disk)
     with pytest.raises(TransientError) as caught:
         snapshot.take(landed.specs, landed.model, start + timedelta(days=30), small_disk)
-    assert caught.value.reason is Reason.NO_SPACE
+    assert caught.value.reason is ErrorReason.NO_SPACE
     assert f"no space left on the disk of {small_disk}" in str(caught.value)
     assert "free some" in str(caught.value)
     (small_disk / "filler").unlink()
@@ -155,7 +155,7 @@ def test_a_full_disk_is_told_by_the_training(landed, start, small_disk):
     fill(small_disk)
     with pytest.raises(TransientError) as caught:
         train.train(landed.specs, landed.model, taken, as_of, "dag/full", trigger="manual")
-    assert caught.value.reason is Reason.NO_SPACE
+    assert caught.value.reason is ErrorReason.NO_SPACE
     assert "it needs about" in str(caught.value)
     (small_disk / "filler").unlink()
     assert train.train(landed.specs, landed.model, taken, as_of, "dag/full", trigger="manual").version
@@ -167,4 +167,4 @@ def test_a_full_disk_is_told_where_a_version_is_fetched(landed, start, small_dis
     fill(small_disk)
     with pytest.raises(TransientError, match="no space left") as caught:
         registry.load(landed.model, "1")
-    assert caught.value.reason is Reason.NO_SPACE
+    assert caught.value.reason is ErrorReason.NO_SPACE

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from mlflow import MlflowClient
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.ledger.reasons import GateReason
 from evergreen.training import train as training
 from evergreen.training.fitting.fit import fit, refit
@@ -78,5 +78,5 @@ def test_the_fit_that_will_serve_keeps_the_limits_too(landed, start, monkeypatch
         return
     with pytest.raises(TerminalError, match="passed, but") as caught:
         model.train(start + timedelta(days=40), "run")
-    assert (told in str(caught.value), caught.value.reason) == (True, Reason.BAD_METRIC)
+    assert (told in str(caught.value), caught.value.reason) == (True, ErrorReason.BAD_METRIC)
     assert list(MlflowClient().search_model_versions("name = 'rides'")) == []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xgboost as xgb
 
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.metrics import metric_values
 from evergreen.registry.encoding import Encoding
 from evergreen.registry.models import predict
@@ -82,7 +82,7 @@ def test_a_parameter_that_xgboost_refuses_is_terminal_on_a_cluster_too(
     for params in ({"max_depth": -3}, {"eval_metric": "accuracy"}):
         with pytest.raises(TerminalError, match="XGBoost refuses") as caught:
             fit(change(model, training={"params": params}), encoding, data, np.arange(len(data)), DASK)
-        assert caught.value.reason is Reason.BAD_SPEC
+        assert caught.value.reason is ErrorReason.BAD_SPEC
 
 
 def test_without_an_address_it_says_what_to_set(model, learnable, monkeypatch):
@@ -90,7 +90,7 @@ def test_without_an_address_it_says_what_to_set(model, learnable, monkeypatch):
     data, _, _, encoding = learnable
     with pytest.raises(TerminalError, match="EVERGREEN_DASK_SCHEDULER is not set") as caught:
         fit(model, encoding, data, np.arange(len(data)), DASK)
-    assert caught.value.reason is Reason.BAD_SPEC
+    assert caught.value.reason is ErrorReason.BAD_SPEC
 
 
 @pytest.mark.parametrize("what", ["nobody listens", "no worker"])
@@ -106,7 +106,7 @@ def test_a_cluster_that_does_not_answer_is_transient(model, learnable, monkeypat
         )
         with pytest.raises(TransientError, match="Dask cluster at tcp://") as caught:
             fit(model, encoding, data, np.arange(len(data)), DASK)
-    assert caught.value.reason is Reason.UNREACHABLE
+    assert caught.value.reason is ErrorReason.UNREACHABLE
 
 
 def test_dask_is_imported_only_where_a_spec_asks_for_it():

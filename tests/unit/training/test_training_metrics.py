@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.metrics.metric_values import compute
 
 
@@ -79,4 +79,4 @@ def test_the_values_are_those_of_scikit_learn():
 def test_bad_input_is_refused(task, y, p):
     with pytest.raises(TerminalError) as caught:
         compute(task, np.array(y), np.array(p))
-    assert caught.value.reason is Reason.BAD_METRIC
+    assert caught.value.reason is ErrorReason.BAD_METRIC

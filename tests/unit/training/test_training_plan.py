@@ -8,7 +8,7 @@ import pytest
 
 from evergreen import ledger
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.training.plan import Plan, answers_drift, plan_run
 
 NOW = datetime(2026, 5, 20, 2, tzinfo=timezone.utc)
@@ -16,7 +16,9 @@ DAY = timedelta(days=1)
 
 
 def request(number: int, as_of: datetime, reason: str = "data_drift") -> Decision:
-    return Decision(as_of, "model/m", Kind.RETRAIN_REQUESTED, reason, "monitor__m/r", f"k{number}", id=number)
+    return Decision(
+        as_of, "model/m", DecisionKind.RETRAIN_REQUESTED, reason, "monitor__m/r", f"k{number}", id=number
+    )
 
 
 OPEN = (request(1, NOW - 2 * DAY), request(2, NOW - DAY, "performance"))
@@ -73,7 +75,9 @@ def test_plans(
 )
 def test_only_a_drift_asks_for_a_champion_that_is_no_better(conn, reasons, drift) -> None:
     asked = [
-        ledger.append(conn, Decision(NOW, "model/m", Kind.RETRAIN_REQUESTED, r, "monitor__m/r", f"k{n}"))
+        ledger.append(
+            conn, Decision(NOW, "model/m", DecisionKind.RETRAIN_REQUESTED, r, "monitor__m/r", f"k{n}")
+        )
         for n, r in enumerate(reasons)
     ]
     assert answers_drift(conn, [d.id for d in asked if d.id]) is drift

@@ -9,7 +9,7 @@ from scipy import stats
 
 from evergreen import ledger
 from evergreen.ledger import Decision, model_subject
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.training.gate.past_holdouts import KINDS, realised
 from evergreen.warehouse.connection import connect
 
@@ -19,7 +19,7 @@ DAY = timedelta(days=1)
 Z = float(stats.norm.isf(0.05 / 7))
 
 
-def looked(promotion, point, deviation=0.02, *, days=0.0, kind=Kind.WATCH_ENDED, **more):
+def looked(promotion, point, deviation=0.02, *, days=0.0, kind=DecisionKind.WATCH_ENDED, **more):
     ends = (None, None) if point is None else (point - Z * deviation, point + Z * deviation)
     told = {
         "promotion": promotion, "improvement": point, "at_least": ends[0], "at_most": ends[1], "confidence": 0.95, "looks": 7, **more,
@@ -45,8 +45,8 @@ def test_small_harms_add_up_and_so_does_their_doubt():
 def test_each_promotion_counts_once_with_its_last_word():
     rows = [
         looked(1, None),
-        looked(1, -0.03, days=1, kind=Kind.WATCHED),
-        looked(1, 0.5, days=2, kind=Kind.WATCHED),
+        looked(1, -0.03, days=1, kind=DecisionKind.WATCHED),
+        looked(1, 0.5, days=2, kind=DecisionKind.WATCHED),
         looked(2, -0.03, days=3),
         looked(3, -0.03, days=4),
     ]

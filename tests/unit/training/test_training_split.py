@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.training.data.split import in_micros, moment, read, split
 from evergreen.warehouse.features.snapshot import Snapshot
 
@@ -54,7 +54,7 @@ def test_slow_labels_do_not_empty_the_holdout(rides, rows, stored, change):
 def test_too_few_rows(rides, rows, stored, change, days, changes, part):
     with pytest.raises(TerminalError, match=f"{part} has \\d+ rows") as caught:
         split(change(rides, training=changes), stored(rows(int(days * 24))))
-    assert caught.value.reason is Reason.TOO_FEW_ROWS
+    assert caught.value.reason is ErrorReason.TOO_FEW_ROWS
 
 
 @pytest.mark.parametrize("where", ["training part", "holdout"])
@@ -67,7 +67,7 @@ def test_one_class(wetness, rows, stored, where):
         y[: -5 * 24] = [0.0] * (count - 5 * 24)
     with pytest.raises(TerminalError, match=where) as caught:
         split(wetness, stored(rows(count, _label=y)))
-    assert caught.value.reason is Reason.ONE_CLASS
+    assert caught.value.reason is ErrorReason.ONE_CLASS
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_bad_label_is_named_with_its_key(request, rows, change, written, name, v
     table = rows(100, _label=y)
     with pytest.raises(TerminalError, match="1 of 100 labels") as caught:
         read(model, written(table))
-    assert caught.value.reason is Reason.BAD_LABEL
+    assert caught.value.reason is ErrorReason.BAD_LABEL
     assert table["_key"][40].as_py() in str(caught.value)
 
 
@@ -99,7 +99,7 @@ def test_a_key_that_comes_twice_is_refused(rides, rows, written, other):
     keys[other] = keys[4]
     with pytest.raises(TerminalError, match="more than once") as caught:
         read(rides, written(table.set_column(0, "_key", [keys])))
-    assert caught.value.reason is Reason.BAD_QUERY
+    assert caught.value.reason is ErrorReason.BAD_QUERY
     assert keys[4] in str(caught.value)
 
 
@@ -114,7 +114,7 @@ def test_a_snapshot_of_an_earlier_version_is_refused(rides, rows, written):
     pq.write_table(pq.read_table(taken.path).drop_columns(["_hash"]), taken.path)
     with pytest.raises(TerminalError, match="lacks _hash") as caught:
         read(rides, taken)
-    assert caught.value.reason is Reason.NO_ROWS
+    assert caught.value.reason is ErrorReason.NO_ROWS
 
 
 def test_a_snapshot_that_is_gone_or_cut_is_refused(rides, rows, written, tmp_path):

@@ -15,7 +15,7 @@ import yaml
 from mlflow import MlflowClient
 
 from evergreen import ledger, registry
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import reasons
 from evergreen.ledger.reasons import GateReason
 from evergreen.reference.reference import Reference
@@ -23,7 +23,7 @@ from evergreen.registry.models import DIGEST_TAG
 from evergreen.training import train
 from evergreen.training.gate.evaluate import judged_rows
 from evergreen.training.record import tracking
-from evergreen.training.record.outcome import Outcome
+from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.training.record.provenance import git_commit
 from evergreen.warehouse.connection import connect, fetch
 
@@ -58,7 +58,7 @@ def test_what_a_training_leaves_in_mlflow(landed, start, tmp_path):
     assert outcome.trained_until == start + timedelta(days=40) - timedelta(hours=1) + timedelta(
         microseconds=1
     )
-    assert Outcome.from_dict(json.loads(json.dumps(outcome.to_dict()))) == outcome
+    assert TrainingOutcome.from_dict(json.loads(json.dumps(outcome.to_dict()))) == outcome
     assert len(json.dumps(outcome.to_dict())) < 10_000
 
     client = MlflowClient()
@@ -211,7 +211,7 @@ def test_two_tries_of_one_run_do_not_overlap(landed, start):
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('evergreen.train.rides.dag/run', 0))")
         with pytest.raises(TransientError, match="still at work") as caught:
             landed.train(as_of, "dag/run")
-    assert caught.value.reason is Reason.BUSY
+    assert caught.value.reason is ErrorReason.BUSY
     assert landed.train(as_of, "dag/run").version == "1"
 
 
@@ -255,7 +255,7 @@ def test_another_try_is_kept_out_while_the_first_fits_and_let_in_after(landed, s
 
     while_fitting(monkeypatch, try_again)
     first = landed.train(as_of, "dag/run")
-    assert refused == [Reason.BUSY]
+    assert refused == [ErrorReason.BUSY]
     assert landed.train(as_of, "dag/run") == first
 
 
@@ -275,7 +275,7 @@ def test_a_training_that_lost_its_lock_registers_nothing(landed, start, monkeypa
         while_fitting(patch, cut)
         with pytest.raises(TransientError) as caught:
             landed.train(as_of, "dag/run")
-    assert caught.value.reason is Reason.UNREACHABLE
+    assert caught.value.reason is ErrorReason.UNREACHABLE
     assert versions() == []
     assert landed.train(as_of, "dag/run").version == "1"
 
@@ -326,7 +326,7 @@ def test_a_binary_model_all_the_way(world, mlflow_url, wetness, start):
     world.land(start, 45)
     other = world.with_model(wetness)
     decision = other.settle(other.train(start + timedelta(days=40), "dag/run"))
-    assert decision.kind is reasons.Kind.PROMOTED
+    assert decision.kind is reasons.DecisionKind.PROMOTED
     assert set(decision.evidence["metrics"]["challenger"]) == {
         "roc_auc",
         "pr_auc",
@@ -374,7 +374,7 @@ def test_a_failed_training_says_why_in_mlflow_and_registers_nothing(landed, star
     model = landed.with_model(label={"max": 10})
     with pytest.raises(TerminalError) as caught:
         model.train(start + timedelta(days=40), "dag/run")
-    assert caught.value.reason is Reason.BAD_LABEL
+    assert caught.value.reason is ErrorReason.BAD_LABEL
     assert versions() == []
     assert runs()[0].info.status == "FAILED"
     assert "labels are not" in runs()[0].data.tags["evergreen.error"]

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from evergreen import registry
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.monitoring.windows import measure, reads
 from evergreen.monitoring.windows.judge import measured
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
@@ -132,7 +132,7 @@ def test_what_is_not_mature_or_outside_the_labelled_time_is_no_part(world, start
     taken.beside.unlink()
     with pytest.raises(TerminalError, match="is gone") as error:
         unlabelled(world.model, taken, rows)
-    assert error.value.reason is Reason.NO_ROWS
+    assert error.value.reason is ErrorReason.NO_ROWS
     taken.remove()
     assert list((world.folder / "rides").iterdir()) == []
 

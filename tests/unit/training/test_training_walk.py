@@ -7,7 +7,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from evergreen.ledger.reasons import GateReason, Kind
+from evergreen.ledger.reasons import DecisionKind, GateReason
 from evergreen.registry.champions import Champion
 from evergreen.training.data import scratch
 from evergreen.training.data.split import in_micros
@@ -37,7 +37,7 @@ def ask(landed, start, tmp_path, monkeypatch, off, **changes):
     as_of = start + 40 * DAY
     taken = world.snapshot(as_of)
     then = start + 20 * DAY
-    champion = Champion("1", "run", then, then, 1, then, Kind.PROMOTED, "first_champion")
+    champion = Champion("1", "run", then, then, 1, then, DecisionKind.PROMOTED, "first_champion")
     learnt = []
 
     def refitting(model, encoding, data, rounds, machine):

@@ -10,15 +10,15 @@ import pytest
 from mlflow import MlflowClient
 
 from evergreen import ledger, registry
-from evergreen.errors import EvergreenError, Reason, TerminalError
+from evergreen.errors import ErrorReason, EvergreenError, TerminalError
 from evergreen.incidents import failures
-from evergreen.ledger.reasons import GateReason, Kind
+from evergreen.ledger.reasons import DecisionKind, GateReason
 from evergreen.monitoring.monitor import monitor
 from evergreen.promotion import after_promotion, approval
 from evergreen.promotion.approval import Answer
 from evergreen.promotion.rollback import rollback
 from evergreen.scoring.score import score
-from evergreen.training.gate.verdict import Verdict
+from evergreen.training.gate.verdict import GateVerdict
 from evergreen.warehouse.connection import connect, fetch
 
 ALONE = GateReason.CHAMPION_CANNOT_BE_EVALUATED
@@ -76,7 +76,7 @@ def test_a_lost_champion_is_left_by_way_of_a_person(one, start, lose):
     as_of = start + timedelta(days=41)
     with pytest.raises(TerminalError, match="train__") as caught:
         score(one.specs, one.model, as_of, "dag/score")
-    assert caught.value.reason is Reason.REGISTRY_MISMATCH
+    assert caught.value.reason is ErrorReason.REGISTRY_MISMATCH
     with pytest.raises(TerminalError, match=r"run train__rides.*promote__rides"):
         rollback(one.specs, one.model, as_of, "dag/back", reason="it is lost")
     outcome = retrained(one, start)
@@ -87,7 +87,7 @@ def test_a_lost_champion_is_left_by_way_of_a_person(one, start, lose):
     assert told["champion_recorded_rmse"].limit == recorded
     assert told["beats_baseline"].passed
     waits = one.settle(outcome)
-    assert (waits.kind, waits.reason) == (Kind.AWAITING_APPROVAL, ALONE.value)
+    assert (waits.kind, waits.reason) == (DecisionKind.AWAITING_APPROVAL, ALONE.value)
     assert one.settle(outcome) == waits
     assert "champion cannot be evaluated" in waits.evidence["message"]
     with connect() as conn:
@@ -95,7 +95,11 @@ def test_a_lost_champion_is_left_by_way_of_a_person(one, start, lose):
             -1
         ] == "approval"
     done = approval.conclude(one.model, str(outcome.version), answer(), "promote/1")
-    assert (done.kind, done.reason, done.evidence["answered_by"]) == (Kind.PROMOTED, ALONE.value, "jane")
+    assert (done.kind, done.reason, done.evidence["answered_by"]) == (
+        DecisionKind.PROMOTED,
+        ALONE.value,
+        "jane",
+    )
     assert registry.aliases("rides")["champion"] == outcome.version
     assert score(one.specs, one.model, as_of, "dag/score").version == outcome.version
     # The watch has nothing to compare with, and takes nothing back.
@@ -114,7 +118,7 @@ def test_a_lost_champion_is_one_mail_whoever_finds_it(one, start, name):
     LOSSES[name](one)
     with pytest.raises(TerminalError) as failed:
         score(one.specs, one.model, as_of, "score__rides/1")
-    assert failed.value.reason is Reason.REGISTRY_MISMATCH
+    assert failed.value.reason is ErrorReason.REGISTRY_MISMATCH
     found = monitor(one.specs, one.model, as_of, "monitor__rides/1")
     assert found.problems
     assert found.reason is failed.value.reason
@@ -130,7 +134,7 @@ def test_nobody_is_promoted_without_a_person(one, start):
     outcome = retrained(one, start)
     one.settle(outcome)
     refused = approval.conclude(one.model, str(outcome.version), answer(yes=False), "promote/1")
-    assert (refused.kind, refused.reason) == (Kind.REJECTED, "refused")
+    assert (refused.kind, refused.reason) == (DecisionKind.REJECTED, "refused")
     with connect() as conn:
         assert registry.champion(conn, "rides", repair=False).version == "1"
 
@@ -142,7 +146,7 @@ def test_a_challenger_that_does_not_beat_the_baseline_asks_nobody(one, start):
     )
     outcome = retrained(lenient, start)
     assert outcome.verdict.reason is GateReason.WORSE_THAN_BASELINE
-    assert lenient.settle(outcome).kind is Kind.REJECTED
+    assert lenient.settle(outcome).kind is DecisionKind.REJECTED
 
 
 def test_a_server_that_does_not_answer_is_no_lost_champion(one, start, monkeypatch):
@@ -153,9 +157,9 @@ def test_a_server_that_does_not_answer_is_no_lost_champion(one, start, monkeypat
 
     with pytest.raises(EvergreenError) as caught:
         train(one.specs, one.model, snapshot, start + timedelta(days=40), "dag/two", trigger="manual")
-    assert caught.value.reason is Reason.UNREACHABLE
+    assert caught.value.reason is ErrorReason.UNREACHABLE
     with connect() as conn:
-        assert [d.kind for d in ledger.find(conn, "model/rides")] == [Kind.PROMOTED]
+        assert [d.kind for d in ledger.find(conn, "model/rides")] == [DecisionKind.PROMOTED]
 
 
 def test_a_lost_champion_of_an_earlier_release_whose_run_is_not_in_the_ledger(one, start):
@@ -168,7 +172,7 @@ def test_a_lost_champion_of_an_earlier_release_whose_run_is_not_in_the_ledger(on
     MlflowClient().delete_registered_model("rides")
     outcome = retrained(one, start)
     assert (outcome.version, outcome.verdict.reason) == ("2", ALONE)
-    assert one.settle(outcome).kind is Kind.AWAITING_APPROVAL
+    assert one.settle(outcome).kind is DecisionKind.AWAITING_APPROVAL
 
 
 RETOLD = {
@@ -192,14 +196,14 @@ def test_a_champion_of_another_label_or_task_is_not_compared(one, start, changes
     assert recorded.limit is None, "its numbers are about something else"
     assert told in other.settle(outcome).evidence["message"]
     done = approval.conclude(other.model, str(outcome.version), answer(), "promote/1")
-    assert (done.kind, done.reason) == (Kind.PROMOTED, ALONE.value)
+    assert (done.kind, done.reason) == (DecisionKind.PROMOTED, ALONE.value)
     # The one before predicts something else: it is no shadow.
     result = score(other.specs, other.model, start + timedelta(days=41), "dag/score")
     assert (result.shadow.version, result.rows > 0) == (None, True)
     passed = replace(
-        retrained(other, start, 42, "dag/three"), verdict=Verdict(True, GateReason.BETTER_THAN_CHAMPION)
+        retrained(other, start, 42, "dag/three"), verdict=GateVerdict(True, GateReason.BETTER_THAN_CHAMPION)
     )
-    assert other.settle(passed).kind is Kind.PROMOTED, "from now on the champions are compared again"
+    assert other.settle(passed).kind is DecisionKind.PROMOTED, "from now on the champions are compared again"
 
 
 LEFT = {
@@ -229,7 +233,7 @@ def test_a_feature_that_changed(one, start, name):
     told = next(c for c in outcome.verdict.checks if c.check == "champion_cannot_be_evaluated")
     assert f"needs the features {'kind' if name == 'became-a-number' else 'x'}" in told.sentence
     if outcome.verdict.passed:
-        assert other.settle(outcome).kind is Kind.AWAITING_APPROVAL
+        assert other.settle(outcome).kind is DecisionKind.AWAITING_APPROVAL
         assert approval.conclude(other.model, "2", answer(), "promote/1").reason == ALONE.value
         assert score(other.specs, other.model, start + timedelta(days=41), "dag/score").version == "2"
         with pytest.raises(TerminalError, match="it could score nothing"):

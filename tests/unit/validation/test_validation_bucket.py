@@ -18,7 +18,7 @@ from validation_room import AS_OF, HEADER, Room, empty, reading, spec
 import clean_fork
 import s3_server
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.validation import ingest as module
 from evergreen.validation.undo import correct
 from evergreen.warehouse.files import landing_store
@@ -180,7 +180,7 @@ def test_one_that_is_replaced_while_it_is_fetched_is_left_for_the_next_run(there
         digest = fetch(self, key, target)
         if key == "a.csv" and b"T01" in target.read_bytes():
             there.land("a.csv", text(3))
-            raise GoneError("changed", Reason.BUSY)
+            raise GoneError("changed", ErrorReason.BUSY)
         return digest
 
     monkeypatch.setattr(Store, "fetch", replaced)
@@ -235,7 +235,7 @@ def test_a_bucket_that_may_not_be_listed_or_is_away_decides_nothing(there, bucke
     bucket.deny("s3:ListBucket")
     with pytest.raises(TerminalError, match="may not be listed") as raised:
         there.ingest(spec())
-    assert raised.value.reason is Reason.NO_ACCESS
+    assert raised.value.reason is ErrorReason.NO_ACCESS
     away = replace(there, folder=Store.at(there.folder.url))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     with pytest.raises(TransientError, match="does not answer"):
@@ -252,7 +252,7 @@ def test_a_full_disk_under_the_copies_is_told(there, monkeypatch):
     monkeypatch.setattr(Store, "fetch", full)
     with pytest.raises(TransientError, match=r"fetching s3://.*a.csv: no space left") as raised:
         there.ingest(spec())
-    assert raised.value.reason is Reason.NO_SPACE
+    assert raised.value.reason is ErrorReason.NO_SPACE
 
 
 @pytest.mark.parametrize("key", ["a//b.csv", "x" * 300 + ".csv"])

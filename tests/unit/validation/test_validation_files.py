@@ -14,7 +14,6 @@ from validation_room import AS_OF, HEADER, Room, reading, spec
 
 from evergreen.errors import TerminalError, TransientError
 from evergreen.validation.ingest import ingest
-from evergreen.warehouse.files import feed as feeding
 from evergreen.warehouse.files import formats, landing, opened
 
 GOOD = [reading(0), reading(1, kind="it's hot"), reading(2, value=None, count=None)]
@@ -194,7 +193,7 @@ def test_file_that_changes_while_copied_is_left_for_the_next_run(
         return blocks(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(feeding, "feed", feed_of_a_growing_file)
+        patch.setattr(formats, "feed", feed_of_a_growing_file)
         assert room.ingest(spec()) == []
     assert (room.published(), room.staging()) == (0, [])
     assert room.one(spec()).rows_new == 4

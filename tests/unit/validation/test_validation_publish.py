@@ -12,7 +12,7 @@ from validation_room import AS_OF, HEADER, Room, Row, reading, spec
 
 from evergreen import ledger
 from evergreen.errors import TerminalError
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse.connection import connect
 
@@ -241,7 +241,7 @@ def test_quarantine_is_in_the_ledger_and_owes_a_mail(room: Room) -> None:
         decision = ledger.find(conn, "dataset/readings")[0]
     assert (decision.id, decision.kind, decision.as_of) == (
         outcome.decision_id,
-        Kind.BATCH_QUARANTINED,
+        DecisionKind.BATCH_QUARANTINED,
         AS_OF,
     )
     assert decision.dedupe_key == f"batch:readings:{outcome.checksum}"
@@ -260,7 +260,7 @@ def test_published_batch_is_in_the_ledger_and_owes_no_mail(room: Room) -> None:
     with connect() as conn:
         decision = ledger.find(conn, "dataset/readings")[0]
     assert (decision.kind, decision.reason, decision.evidence["rows_new"]) == (
-        Kind.BATCH_PUBLISHED,
+        DecisionKind.BATCH_PUBLISHED,
         "passed",
         1,
     )
@@ -279,7 +279,7 @@ def test_force_judges_a_quarantined_batch_again_and_answers_it(room: Room) -> No
     assert (outcome.state, outcome.rows_new, room.published()) == ("published", 1, 1)
     assert room.ingest(mended, force=True) == []
     with connect() as conn:
-        decision = ledger.find(conn, "dataset/readings", (Kind.BATCH_PUBLISHED,))[0]
+        decision = ledger.find(conn, "dataset/readings", (DecisionKind.BATCH_PUBLISHED,))[0]
     assert decision.answers == (held.decision_id, still.decision_id)
     assert len(room.rows("SELECT 1 FROM evergreen.batch")) == 1
     *mails, over = room.rows("SELECT incident, decision_id FROM evergreen.mail ORDER BY id")

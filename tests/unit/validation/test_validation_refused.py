@@ -9,7 +9,7 @@ import pytest
 from validation_room import Room, reading, spec
 
 from evergreen import ledger
-from evergreen.errors import Reason, TransientError
+from evergreen.errors import ErrorReason, TransientError
 from evergreen.validation import ingest as ingesting
 from evergreen.validation.ingest import judge_batch
 from evergreen.warehouse.connection import connect
@@ -77,7 +77,7 @@ def test_a_server_that_is_in_trouble_blames_no_file(room: Room) -> None:
     room.land("b.csv", [reading(1, sensor="secret-b")])
     with pytest.raises(TransientError) as caught:
         room.ingest(spec())
-    assert caught.value.reason is Reason.NO_SPACE
+    assert caught.value.reason is ErrorReason.NO_SPACE
     assert "no room" in str(caught.value)
     assert "secret-b" not in str(caught.value)
     assert len(room.rows("SELECT 1 FROM evergreen.batch")) == 1
@@ -104,7 +104,7 @@ def test_the_dataset_stays_locked_while_the_next_file_is_taken(
 
 
 def test_unpublishable_is_told_from_unreadable() -> None:
-    refused = ingesting.Finding(ingesting.Failure(ingesting.STORABLE, None, "", ""))
+    refused = ingesting.SuiteFinding(ingesting.Failure(ingesting.STORABLE, None, "", ""))
     assert judge_batch(spec(), 3, 0, [refused]).reason == "unpublishable"
     assert judge_batch(spec(), 0, 0, [refused]).reason == "unpublishable"
     assert judge_batch(spec(), 0, 0, []).reason == "unreadable"

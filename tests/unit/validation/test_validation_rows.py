@@ -14,7 +14,7 @@ from validation_room import AS_OF, HEADER, Room, reading, spec
 from evergreen.validation import engine, suite
 from evergreen.validation.ingest import judge_batch
 from evergreen.validation.outcome import BatchOutcome
-from evergreen.warehouse.batches.staging import Finding
+from evergreen.warehouse.batches.staging import SuiteFinding
 from evergreen.warehouse.files.failure import Failure
 
 BAD_VALUES: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -308,8 +308,8 @@ def test_suite_is_built_from_the_spec() -> None:
     }  # fmt: skip
 
 
-ROW = Finding(Failure("e", "c", "o", "l", 1), rows=object())  # type: ignore[arg-type]
-TABLE = Finding(Failure("e", "c", "o", "l"))
+ROW = SuiteFinding(Failure("e", "c", "o", "l", 1), rows=object())  # type: ignore[arg-type]
+TABLE = SuiteFinding(Failure("e", "c", "o", "l"))
 VERDICTS = {
     "no-rows": ("rows", 0, 0, [TABLE], "quarantined", "unreadable"),
     "no-rows-and-no-finding": ("rows", 0, 0, [], "quarantined", "unreadable"),

@@ -16,7 +16,7 @@ import clean_fork
 from evergreen import ledger
 from evergreen.alerting import delivery
 from evergreen.errors import TerminalError
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import DatasetSpec, Specs
 from evergreen.validation import undo
 from evergreen.warehouse.connection import connect
@@ -285,7 +285,7 @@ def test_a_dismissed_batch_is_not_told_again(room: Room) -> None:
     done = correct(room, "dismiss", "a.csv", AS_OF + DAY)
     assert done.decision is not None
     assert (done.decision.kind, done.decision.evidence["why"], done.decision.evidence["by"]) == (
-        Kind.BATCH_DISMISSED, "it was wrong", "ada"
+        DecisionKind.BATCH_DISMISSED, "it was wrong", "ada"
     )  # fmt: skip
     assert room.ingest(spec(), AS_OF + 2 * DAY, force=True) == []
     assert correct(room, "dismiss", "a.csv", AS_OF + 2 * DAY).decision is None
@@ -426,7 +426,7 @@ def test_the_owner_is_told_once_and_scoring_is_woken(room: Room) -> None:
     assert "ada" in text
     assert "Also recorded" not in text
     with connect() as conn:
-        assert ledger.find(conn, kinds=[Kind.BATCH_WITHDRAWN])[0].id == done.decision.id
+        assert ledger.find(conn, kinds=[DecisionKind.BATCH_WITHDRAWN])[0].id == done.decision.id
 
 
 def test_a_warehouse_of_an_earlier_release_is_corrected_too(room: Room) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from psycopg2 import sql
 
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.warehouse.connection import connect
 from evergreen.warehouse.features import arrow
 from evergreen.warehouse.features.snapshot import Fingerprint
@@ -34,7 +34,7 @@ def drain(query: str, *, timeout_s: int = 600, schema: pa.Schema = NUMBERS) -> p
 def test_a_query_that_does_not_run_is_terminal(warehouse_url: str, query: str) -> None:
     with pytest.raises(TerminalError, match="does not run") as caught:
         drain(query)
-    assert caught.value.reason == Reason.BAD_QUERY
+    assert caught.value.reason == ErrorReason.BAD_QUERY
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_query_that_does_not_run_is_terminal(warehouse_url: str, query: str) -
 def test_a_query_that_takes_too_long_is_tried_again(warehouse_url: str, query: str) -> None:
     with pytest.raises(TransientError, match="limit of 1 s") as caught:
         drain(query, timeout_s=1)
-    assert caught.value.reason == Reason.BUSY
+    assert caught.value.reason == ErrorReason.BUSY
 
 
 def test_a_server_that_goes_away_in_the_middle_is_tried_again(warehouse_url: str) -> None:

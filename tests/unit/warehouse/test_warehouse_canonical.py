@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from evergreen.spec import DatasetSpec
-from evergreen.warehouse.files.canonical import MARK, Converter, Held, converts, unmarked
+from evergreen.warehouse.files.canonical import MARK, Converter, UnreadReason, converts, unmarked
 
 
 def read(
@@ -30,7 +30,7 @@ def read(
     return found
 
 
-def held(value: str, why: Held = Held.UNREADABLE) -> str:
+def held(value: str, why: UnreadReason = UnreadReason.UNREADABLE) -> str:
     return MARK + why.value + value
 
 
@@ -155,7 +155,7 @@ def test_several_columns_make_one_time() -> None:
     found = read({**column, "missing": ["NA"]}, *parts, kinds=("number", "text", "number", "number"))
     assert found == [
         "2020-05-02 00:00:00+00:00",
-        held("2020 NA 1 0", Held.PARTIAL),
+        held("2020 NA 1 0", UnreadReason.PARTIAL),
         None,
         held("2020 june 31 0"),
     ]
@@ -186,8 +186,8 @@ LOCAL = {
     "2023-07-01 10:00:00Z": "2023-07-01 10:00:00+00:00",
     "2023-07-01 10:00:00-05": "2023-07-01 15:00:00+00:00",
     "2023-07-01 10:00 UTC": "2023-07-01 10:00:00+00:00",
-    "2023-10-29 02:30:00": held("2023-10-29 02:30:00", Held.TWICE),
-    "2023-03-26 02:30:00": held("2023-03-26 02:30:00", Held.NEVER),
+    "2023-10-29 02:30:00": held("2023-10-29 02:30:00", UnreadReason.TWICE),
+    "2023-03-26 02:30:00": held("2023-03-26 02:30:00", UnreadReason.NEVER),
     "2023-07-01 10": held("2023-07-01 10"),
     "now": held("now"),
     "0001-01-01": held("0001-01-01"),
@@ -235,7 +235,7 @@ def test_times_are_those_of_strptime(format_: str) -> None:
         oracle = strict(value, format_)
         assert got
         if got.startswith(MARK):
-            gap = oracle is not None and got[1] == Held.NEVER.value
+            gap = oracle is not None and got[1] == UnreadReason.NEVER.value
             # strptime reads one digit where two touch, and offsets of a day.
             loose = oracle is not None and (format_ in ("%Y%m%dT%H%M%S", "%Y-%jT%H:%M") or "%z" in format_)
             assert oracle is None or gap or loose, (value, got)

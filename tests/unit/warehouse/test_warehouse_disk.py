@@ -9,7 +9,7 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-from evergreen.errors import Reason, TerminalError, TransientError, may_pass
+from evergreen.errors import ErrorReason, TerminalError, TransientError, may_pass
 from evergreen.warehouse.connection import connect
 from evergreen.warehouse.features import arrow
 from evergreen.warehouse.storage.full_disk import is_full, room
@@ -39,14 +39,16 @@ def test_which_errors_are_a_full_disk(error, full, tmp_path):
     with pytest.raises(kind) as caught, room("writing", tmp_path / "not" / "yet", lambda: 3_000_000):
         raise error
     if full:
-        assert caught.value.reason is Reason.NO_SPACE
+        assert caught.value.reason is ErrorReason.NO_SPACE
         assert may_pass(caught.value)
         for told in ("writing: no space left", str(tmp_path), "free", "about 3 MB"):
             assert told in str(caught.value)
 
 
 def test_a_full_disk_that_was_taken_for_something_else_is_told_as_one(tmp_path: Path):
-    wrong = caused(TerminalError("MLflow does not answer", Reason.UNREACHABLE), OSError(errno.ENOSPC, "x"))
+    wrong = caused(
+        TerminalError("MLflow does not answer", ErrorReason.UNREACHABLE), OSError(errno.ENOSPC, "x")
+    )
     with pytest.raises(TransientError, match="no space left"), room("writing", tmp_path):
         raise wrong
 
@@ -56,7 +58,7 @@ def test_a_full_disk_of_the_server(warehouse_url):
     told = "disk of the warehouse's server"
     with pytest.raises(TransientError, match=told) as caught, connect() as conn, conn.cursor() as cursor:
         cursor.execute("DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$")
-    assert caught.value.reason is Reason.NO_SPACE
+    assert caught.value.reason is ErrorReason.NO_SPACE
     assert isinstance(caught.value.__cause__, psycopg2.errors.DiskFull)
 
 
@@ -70,5 +72,5 @@ def test_a_full_disk_of_the_server_met_by_a_reader(warehouse_url):
     told = "no space left on the disk of the warehouse's server"
     with arrow.reading() as reader, pytest.raises(TransientError, match=told) as caught:
         reader.rows(sql.SQL("SELECT fills() AS n"))
-    assert caught.value.reason is Reason.NO_SPACE
+    assert caught.value.reason is ErrorReason.NO_SPACE
     assert "could not write to file" in str(caught.value)

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.features import feature_query, views
@@ -216,7 +216,7 @@ def got_through(specs: Specs, queries: Mapping[str, str]) -> list[str]:
             run(specs, query)
             wrong.append(f"{name}: runs")
         except TerminalError as error:
-            if error.reason is not Reason.BAD_QUERY:
+            if error.reason is not ErrorReason.BAD_QUERY:
                 wrong.append(f"{name}: {error}")
         problems = feature_query.check(specs, of(specs, query))
         # A function of one's own says that it always gives the same; PostgreSQL's role is what stops it.
@@ -246,7 +246,7 @@ def test_the_role_and_the_transaction_refuse_it_by_themselves(
         if name not in judged_only:
             with pytest.raises(TerminalError) as caught:
                 wrong.append((name, run(specs, query)[:1]))
-            assert caught.value.reason is Reason.BAD_QUERY
+            assert caught.value.reason is ErrorReason.BAD_QUERY
     assert wrong == []
 
 

@@ -14,7 +14,7 @@ from evergreen.warehouse.files.failure import UnreadableError
 from evergreen.warehouse.files.landing import FORMATS, LandedFile, Version
 from evergreen.warehouse.files.records import RECORD_BYTES
 
-Read = Callable[..., tuple[list[tuple[str | None, ...]], feed.Feed]]
+Read = Callable[..., tuple[list[tuple[str | None, ...]], feed.TextRows]]
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def read(tmp_path: Path) -> Read:
 
     def rows(
         content: str | bytes, ending: str = ".csv", columns: Sequence[str] = ("at",), **source: Any
-    ) -> tuple[list[tuple[str | None, ...]], feed.Feed]:
+    ) -> tuple[list[tuple[str | None, ...]], feed.TextRows]:
         path = tmp_path / f"x{ending}"
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         dataset = DatasetSpec.model_validate({

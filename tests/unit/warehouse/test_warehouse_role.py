@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg2
 import pytest
 
-from evergreen.errors import Reason, TerminalError, may_pass
+from evergreen.errors import ErrorReason, TerminalError, may_pass
 from evergreen.warehouse import migrate
 from evergreen.warehouse.connection import connect
 
@@ -39,7 +39,7 @@ def test_the_message_has_the_statements_that_help(
     with pytest.raises(TerminalError) as caught, connect(visitor) as conn:
         migrate.ensure_role(conn)
     said = str(caught.value)
-    assert caught.value.reason is Reason.NO_ROLE
+    assert caught.value.reason is ErrorReason.NO_ROLE
     assert not may_pass(caught.value), "trying again does not help"
     assert role in said
     assert f"which {LOGIN} can neither make nor take" in said

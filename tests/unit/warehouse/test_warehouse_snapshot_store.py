@@ -16,7 +16,7 @@ import pytest
 
 import clean_fork
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.warehouse.features import snapshot_store
 from evergreen.warehouse.features.snapshot import Snapshot, fingerprint_of
 from evergreen.warehouse.storage import full_disk
@@ -110,7 +110,7 @@ def test_the_worker_that_took_it_and_one_that_has_it_fetch_nothing(take, elsewhe
         TerminalError, match=r"lacks s3://.*parquet; run the training from its first task"
     ) as raised:
         read()
-    assert raised.value.reason is Reason.NO_ROWS
+    assert raised.value.reason is ErrorReason.NO_ROWS
 
 
 def test_a_cache_that_went_bad_is_filled_again(take, elsewhere, rides):
@@ -249,7 +249,7 @@ def test_a_full_disk_under_the_cache_is_told(take, elsewhere, monkeypatch):
         TransientError, match=r"fetching the snapshot s3://.*no space left.*needs about"
     ) as raised:
         snapshot_store.local(taken).__enter__()
-    assert raised.value.reason is Reason.NO_SPACE
+    assert raised.value.reason is ErrorReason.NO_SPACE
 
 
 def test_what_the_disk_does_not_hold_is_not_kept(take, bucket, monkeypatch):

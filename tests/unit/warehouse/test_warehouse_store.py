@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.warehouse.storage.bucket import GoneError, NoAccessError, Store, place
 
 
@@ -139,7 +139,7 @@ def test_a_bucket_that_is_missing_says_so(bucket, tmp_path):
     for act in (store.objects, lambda: store.put(tmp_path / "in", "a")):
         with pytest.raises(TerminalError, match="no such bucket") as raised:
             act()
-        assert raised.value.reason is Reason.BAD_SPEC
+        assert raised.value.reason is ErrorReason.BAD_SPEC
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_right_that_is_missing_is_named(store, bucket, tmp_path, action, act):
     bucket.deny(action)
     with pytest.raises(NoAccessError, match=r"may not be .*docs/storage.md") as raised:
         act(store, tmp_path / "file")
-    assert raised.value.reason is Reason.NO_ACCESS
+    assert raised.value.reason is ErrorReason.NO_ACCESS
     assert bucket.server.keys["evergreen"][1] not in str(raised.value)
 
 
@@ -168,7 +168,7 @@ def test_a_store_that_is_away_is_tried_again(store, monkeypatch, tmp_path):
     for act in (store.objects, lambda: store.write("a", b"1")):
         with pytest.raises(TransientError, match="does not answer as it should") as raised:
             act()
-        assert raised.value.reason is Reason.UNREACHABLE
+        assert raised.value.reason is ErrorReason.UNREACHABLE
 
 
 def test_one_that_has_not_got_all_of_it_is_noticed(store, monkeypatch):

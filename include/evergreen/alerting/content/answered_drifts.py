@@ -7,7 +7,7 @@ from datetime import datetime
 
 from evergreen.incidents import threads
 from evergreen.ledger import find
-from evergreen.ledger.reasons import Hold, Kind
+from evergreen.ledger.reasons import DecisionKind, Hold
 from evergreen.monitoring.trigger import given_up
 from evergreen.warehouse.connection import Connection
 
@@ -35,7 +35,7 @@ def waiting(conn: Connection, subject: str | None = None, as_of: datetime | None
             continue
         held = [
             d
-            for d in find(conn, thread.subject, (Kind.RETRAIN_SUPPRESSED,), as_of=as_of)
+            for d in find(conn, thread.subject, (DecisionKind.RETRAIN_SUPPRESSED,), as_of=as_of)
             if d.reason == Hold.ALREADY_ANSWERED.value and d.as_of >= thread.opened
         ]
         newest = max(held, key=lambda d: (d.as_of, d.id or 0), default=None)

@@ -12,20 +12,20 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from evergreen.ledger import Decision, champions, dataset_subject, find, model_subject
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.ledger.words import sentence
 from evergreen.spec import passable
 from evergreen.warehouse.connection import Connection, fetch
 
 TOLD = (
-    Kind.BATCH_QUARANTINED, Kind.BATCH_CORRECTED, Kind.BATCH_WITHDRAWN, Kind.KEYS_DELETED, Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED, Kind.PROMOTED, Kind.REJECTED,
-    Kind.AWAITING_APPROVAL, Kind.ROLLED_BACK, Kind.WATCH_ENDED, Kind.RUN_FAILED, Kind.MAIL_FAILED,
+    DecisionKind.BATCH_QUARANTINED, DecisionKind.BATCH_CORRECTED, DecisionKind.BATCH_WITHDRAWN, DecisionKind.KEYS_DELETED, DecisionKind.RETRAIN_REQUESTED, DecisionKind.RETRAIN_SUPPRESSED, DecisionKind.PROMOTED, DecisionKind.REJECTED,
+    DecisionKind.AWAITING_APPROVAL, DecisionKind.ROLLED_BACK, DecisionKind.WATCH_ENDED, DecisionKind.RUN_FAILED, DecisionKind.MAIL_FAILED,
 )  # fmt: skip
-REPEATED = (Kind.RETRAIN_SUPPRESSED, Kind.REJECTED)
+REPEATED = (DecisionKind.RETRAIN_SUPPRESSED, DecisionKind.REJECTED)
 
 
 @dataclass(frozen=True)
-class Window:
+class JudgedWindow:
     """One judged window: the served error in it, and the limit it was held against (None: not measured, or none that alarms).
 
     `estimated`: the value is an estimate, its labels are not in. `few_rows`: chance on so few rows reaches as far as the limit
@@ -44,7 +44,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Reign:
+class Tenure:
     """The time in which one version was champion; `end` is None for the champion of now."""
 
     version: str
@@ -61,7 +61,9 @@ class TimelineRow(NamedTuple):
     why: str
 
 
-def windows(conn: Connection, model: str, metric: str, *, until: datetime | None = None) -> list[Window]:
+def windows(
+    conn: Connection, model: str, metric: str, *, until: datetime | None = None
+) -> list[JudgedWindow]:
     """Every judged window of a model, oldest first, each by its newest judgement.
 
     Args:
@@ -78,7 +80,7 @@ def windows(conn: Connection, model: str, metric: str, *, until: datetime | None
         {"model": model, "metric": metric, "until": until},
     )
     return [
-        Window(
+        JudgedWindow(
             row["window_start"], row["window_end"], row["version"], row["status"],
             number(row["metric"], "value"), _limit(metric, row["metric"]),
             (row["metric"] or {}).get("state") == "estimated", _cannot_alarm(metric, row["metric"]),
@@ -99,12 +101,12 @@ def _cannot_alarm(metric: str, found: dict[str, Any] | None) -> bool:
     return bool((found or {}).get("note")) or (limit is not None and not passable(metric, limit))
 
 
-def reigns(conn: Connection, model: str) -> list[Reign]:
+def tenures(conn: Connection, model: str) -> list[Tenure]:
     """The champions of a model, oldest first, by the as-of times from which their promotions and rollbacks were in force."""
     changes = sorted(champions(conn, model), key=lambda d: d.id or 0)
     ends = {index - 1: change.effective_from for index, change in enumerate(changes)}
     return [
-        Reign(change.version or "?", change.effective_from, ends.get(index))
+        Tenure(change.version or "?", change.effective_from, ends.get(index))
         for index, change in enumerate(changes)
     ]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evergreen.alerting.content.history import number
-from evergreen.alerting.content.letter import Known, Table, show
+from evergreen.alerting.content.letter import KnownIncident, Table, show
 from evergreen.ledger import words
 from evergreen.monitoring.windows.judgement import MetricResult
 from evergreen.monitoring.windows.wording import sentence
@@ -22,7 +22,7 @@ _JUDGEMENT = (
 )
 
 
-def newest_judgement(conn: Connection, known: Known) -> dict[str, Any] | None:
+def newest_judgement(conn: Connection, known: KnownIncident) -> dict[str, Any] | None:
     """The judgement that an incident is about: the newest that it names, else the newest as of the decision."""
     ids = [i for i in (*known.items("judgements"), known.get("judgement")) if isinstance(i, int)]
     if ids:
@@ -42,7 +42,7 @@ def newest_judgement(conn: Connection, known: Known) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
-def violations_of(judgement: dict[str, Any] | None, known: Known) -> list[dict[str, Any]]:
+def violations_of(judgement: dict[str, Any] | None, known: KnownIncident) -> list[dict[str, Any]]:
     """What violated its limit in a judgement (else: what the incident names), the worst first."""
     found = judgement["violations"] if judgement else known.items("violations")
     return sorted((v for v in found if isinstance(v, dict) and v.get("kind")), key=_excess, reverse=True)
@@ -97,7 +97,7 @@ def violation_table(violations: Sequence[dict[str, Any]], title: str) -> tuple[T
     )  # fmt: skip
 
 
-def window_of(judgement: dict[str, Any] | None, known: Known) -> str:
+def window_of(judgement: dict[str, Any] | None, known: KnownIncident) -> str:
     """From when to when the judged window lasts, in words."""
     start = judgement["window_start"] if judgement else known.get("window_start", "window.start")
     end = judgement["window_end"] if judgement else known.get("window_end", "window.end")

@@ -1,7 +1,7 @@
 """What an e-mail says, before it has a layout: one structure, from which the HTML and the plain text are both
 made, so that they cannot tell two stories.
 
-`Known` is all that is known about an incident. A fact that nobody recorded is shown as "not recorded"; recorded
+`KnownIncident` is all that is known about an incident. A fact that nobody recorded is shown as "not recorded"; recorded
 evidence that no part of a letter used is listed at its end, so that nothing is invented and nothing is lost.
 """
 
@@ -59,7 +59,7 @@ class Letter:
 
 
 @dataclass
-class Known:
+class KnownIncident:
     """An incident with its ledger row, its context and its spec; remembers which evidence was told."""
 
     incident: str

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from evergreen.alerting.content.history import Window, windows
+from evergreen.alerting.content.history import JudgedWindow, windows
 from evergreen.incidents.threads import Thread, open_ones
 from evergreen.ledger import champions, dataset_subject, model_subject, promotion
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import Connection, fetch
 
 LENGTH = timedelta(days=7)
 TREND_WINDOWS = 16
 TOLD = (
-    Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED, Kind.PROMOTED, Kind.REJECTED, Kind.ROLLED_BACK, Kind.WATCH_ENDED,
-    Kind.RUN_FAILED, Kind.MAIL_FAILED, Kind.RECOVERED, Kind.BATCH_QUARANTINED, Kind.SILENCED,
-    Kind.BATCH_CORRECTED, Kind.BATCH_WITHDRAWN, Kind.BATCH_DISMISSED, Kind.KEYS_DELETED,
+    DecisionKind.RETRAIN_REQUESTED, DecisionKind.RETRAIN_SUPPRESSED, DecisionKind.PROMOTED, DecisionKind.REJECTED, DecisionKind.ROLLED_BACK, DecisionKind.WATCH_ENDED,
+    DecisionKind.RUN_FAILED, DecisionKind.MAIL_FAILED, DecisionKind.RECOVERED, DecisionKind.BATCH_QUARANTINED, DecisionKind.SILENCED,
+    DecisionKind.BATCH_CORRECTED, DecisionKind.BATCH_WITHDRAWN, DecisionKind.BATCH_DISMISSED, DecisionKind.KEYS_DELETED,
 )  # fmt: skip
 
 
@@ -62,7 +62,7 @@ class ModelWeek:
     not_judged: int
     not_yet: int
     metric: str
-    trend: tuple[Window, ...]
+    trend: tuple[JudgedWindow, ...]
     error_limit: str
     below_baseline: str
     decided: tuple[Decided, ...]
@@ -143,7 +143,7 @@ def dataset_week(conn: Connection, name: str, as_of: datetime) -> DatasetWeek:
     )
 
 
-def last_values(week: ModelWeek) -> tuple[Window | None, Window | None]:
+def last_values(week: ModelWeek) -> tuple[JudgedWindow | None, JudgedWindow | None]:
     """The newest window whose served error was measured, and the newest after it of which only an estimate is known."""
     known = [w for w in reversed(week.trend) if w.value is not None]
     measured = next((w for w in known if not w.estimated), None)
@@ -157,7 +157,15 @@ def _below_baseline(conn: Connection, subject: str, champion: str | None, as_of:
         "SELECT kind, evidence ->> 'champion_below_baseline' AS told FROM evergreen.decision WHERE subject = %s"
         " AND as_of > %s AND as_of <= %s AND (kind = %s AND evidence ->> 'compared_with' = %s OR kind = %s AND version = %s)"
         " ORDER BY id DESC LIMIT 1",
-        (subject, as_of - LENGTH, as_of, Kind.REJECTED.value, champion, Kind.PROMOTED.value, champion),
+        (
+            subject,
+            as_of - LENGTH,
+            as_of,
+            DecisionKind.REJECTED.value,
+            champion,
+            DecisionKind.PROMOTED.value,
+            champion,
+        ),
     )
     return (rows[0]["told"] or "") if rows else ""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from evergreen.alerting.content.letter import Known, Letter, Table, facts, known_links
+from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links
 from evergreen.alerting.letters.challengers import gate_metric, metric_table, trigger
 from evergreen.ledger import words
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.links import (
     airflow_approval_url,
     airflow_run_url,
@@ -22,7 +22,7 @@ PROVENANCE = ("_run", "_as_of", "_snapshot", "_rows", "_metric_agrees")
 EVALUATION_FILE = "gate.json"
 
 
-def waiting(conn: Connection, known: Known) -> Letter:
+def waiting(conn: Connection, known: KnownIncident) -> Letter:
     """A challenger that passed the gate and waits for a person."""
     version, metric = known.version or "?", gate_metric(known)
     champion = known.get("champion_version")
@@ -77,7 +77,7 @@ TOLD = {
 }  # fmt: skip
 
 
-def _checks(known: Known) -> tuple[Table, ...]:
+def _checks(known: KnownIncident) -> tuple[Table, ...]:
     """Every check that says something about the model, as its sentence; those on provenance are counted."""
     checks = [c for c in known.items("verdict.checks") if isinstance(c, Mapping)]
     about = [c for c in checks if not str(c.get("check")).endswith(PROVENANCE)]
@@ -99,7 +99,7 @@ def _all(checks: list[Mapping[str, object]]) -> bool:
     return all(c.get("passed") is True for c in checks)
 
 
-def _until(known: Known) -> object:
+def _until(known: KnownIncident) -> object:
     seconds = known.get("approval_timeout_s")
     decided = known.decision.decided_at if known.decision else None
     if decided is None or not isinstance(seconds, (int, float)):
@@ -107,12 +107,12 @@ def _until(known: Known) -> object:
     return decided + timedelta(seconds=seconds)
 
 
-def _unasked(conn: Connection, known: Known) -> tuple[str, ...]:
+def _unasked(conn: Connection, known: KnownIncident) -> tuple[str, ...]:
     """What to do first where the page is still empty."""
     asked = fetch(
         conn,
         "SELECT 1 FROM evergreen.decision WHERE subject = %s AND kind = %s AND (evidence->>'awaiting')::bigint = %s LIMIT 1",
-        (known.subject, Kind.APPROVAL_ASKED.value, known.decision.id if known.decision else None),
+        (known.subject, DecisionKind.APPROVAL_ASKED.value, known.decision.id if known.decision else None),
     )
     if asked:
         return ()

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evergreen.alerting.content.letter import Known, Letter, Table, facts, known_links, show
+from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links, show
 from evergreen.ledger import words
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.links import airflow_dag_url, airflow_run_url
 from evergreen.warehouse.connection import Connection
 
@@ -20,7 +20,7 @@ MOST_REMEDIES = 4
 MOST_REASONS = 3
 
 
-def quarantined(conn: Connection, known: Known) -> Letter:
+def quarantined(conn: Connection, known: KnownIncident) -> Letter:
     """A file that did not meet its expectations: which, how, and how to release it."""
     name = known.name
     one = _File.of(known)
@@ -74,7 +74,7 @@ def quarantined(conn: Connection, known: Known) -> Letter:
     )  # fmt: skip
 
 
-def quarantined_files(conn: Connection, known: Sequence[Known]) -> Letter:
+def quarantined_files(conn: Connection, known: Sequence[KnownIncident]) -> Letter:
     """Several files that did not meet their expectations, as one table; the whole of each is in the ledger."""
     first, last = known[0], known[-1]
     name = first.name
@@ -129,7 +129,7 @@ def _steps(name: str, remedies: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def _folder(known: Known) -> str:
+def _folder(known: KnownIncident) -> str:
     path, file = known.get("path"), known.get("file")
     return path.removesuffix(file) if isinstance(path, str) and isinstance(file, str) else ""
 
@@ -147,13 +147,13 @@ class _File:
     failures: list[Mapping[str, Any]]
 
     @classmethod
-    def of(cls, known: Known) -> _File:
+    def of(cls, known: KnownIncident) -> _File:
         return cls(
             known.text("file", "path", "batch.file"),
             known.get("rows_held", "held"),
             known.get("rows_read", "rows"),
             known.decision is not None
-            and known.decision.kind in (Kind.BATCH_PUBLISHED, Kind.BATCH_CORRECTED),
+            and known.decision.kind in (DecisionKind.BATCH_PUBLISHED, DecisionKind.BATCH_CORRECTED),
             words.reason(known.decision.reason if known.decision else known.get("reason")),
             tuple(map(str, known.items("held_whole"))),
             [f for f in known.items("failures", "failed", "expectations") if isinstance(f, Mapping)],

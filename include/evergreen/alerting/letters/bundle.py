@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evergreen.alerting.content.letter import Known, Letter, Table, facts
+from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts
 from evergreen.alerting.letters import batches
 from evergreen.incidents import threads
 from evergreen.ledger import Decision, find, words
@@ -21,7 +21,7 @@ MOST_LINES = 40
 class Unit:
     """What has a section of its own: an alert, or all batches that were held back, which share one."""
 
-    known: tuple[Known, ...]
+    known: tuple[KnownIncident, ...]
     letter: Letter
 
     def leftovers(self) -> list[tuple[str, str]]:
@@ -29,7 +29,9 @@ class Unit:
         return self.known[0].leftovers() if len(self.known) == 1 else []
 
 
-def units(conn: Connection, known: Sequence[Known], said: Callable[[Known], Letter]) -> list[Unit]:
+def units(
+    conn: Connection, known: Sequence[KnownIncident], said: Callable[[KnownIncident], Letter]
+) -> list[Unit]:
     """Alerts as sections, in their order; the batches stand where the last of them would.
 
     Args:
@@ -111,7 +113,7 @@ def _after_silence(found: Sequence[Decision], name: str, count: int, table: Tabl
     )
 
 
-def _open(conn: Connection, known: Known) -> bool | None:
+def _open(conn: Connection, known: KnownIncident) -> bool | None:
     """Whether the incident of an alert is still open; None for one that has no end of its own."""
     if known.kind not in threads.KINDS:
         return None

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from evergreen.alerting.content.history import number
-from evergreen.alerting.content.letter import Known, Letter, Table, facts, known_links, show
+from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links, show
 from evergreen.ledger import Decision, champions, find, words
 from evergreen.ledger.answers import conclusive
-from evergreen.ledger.reasons import WITHOUT_DRIFT, Kind, TriggerReason
+from evergreen.ledger.reasons import WITHOUT_DRIFT, DecisionKind, TriggerReason
 from evergreen.links import (
     airflow_dag_url,
     airflow_run_url,
@@ -36,7 +36,7 @@ BELOW_BASELINE = (
 PARTIES = ("challenger", "champion", "baseline")
 
 
-def promoted(conn: Connection, known: Known) -> Letter:
+def promoted(conn: Connection, known: KnownIncident) -> Letter:
     """A new champion, with the numbers that made it one."""
     new, old = known.version, previous_version(conn, known)
     metric = gate_metric(known)
@@ -71,7 +71,7 @@ def promoted(conn: Connection, known: Known) -> Letter:
     )  # fmt: skip
 
 
-def rejected(conn: Connection, known: Known) -> Letter:
+def rejected(conn: Connection, known: KnownIncident) -> Letter:
     """A challenger that the gate held back."""
     metric = gate_metric(known)
     champion = known.get("champion_version", "champion.version") or champion_before(conn, known)
@@ -100,7 +100,7 @@ def rejected(conn: Connection, known: Known) -> Letter:
     )  # fmt: skip
 
 
-def rolled_back(conn: Connection, known: Known) -> Letter:
+def rolled_back(conn: Connection, known: KnownIncident) -> Letter:
     """An earlier champion is back."""
     source = known.get("from_version", "from", "previous", "previous_version") or previous_version(
         conn, known
@@ -137,7 +137,7 @@ def rolled_back(conn: Connection, known: Known) -> Letter:
     )
 
 
-def alias_repaired(conn: Connection, known: Known) -> Letter:
+def alias_repaired(conn: Connection, known: KnownIncident) -> Letter:
     """Somebody moved the alias in MLflow, and the monitor put it right."""
     found = known.get("found_version")
     was = f"named v{found}" if found else "was gone"
@@ -163,13 +163,13 @@ def alias_repaired(conn: Connection, known: Known) -> Letter:
     )
 
 
-def gate_metric(known: Known) -> str | None:
+def gate_metric(known: KnownIncident) -> str | None:
     """The metric that decided: as recorded, else the spec's."""
     found = known.get("metric", "gate_metric", "gate.metric")
     return found if isinstance(found, str) else known.model.gate_metric if known.model else None
 
 
-def metrics_of(known: Known, party: str) -> dict[str, Any]:
+def metrics_of(known: KnownIncident, party: str) -> dict[str, Any]:
     """The metrics of challenger, champion or baseline, as far as they are recorded."""
     found = known.mapping(
         f"metrics.{party}", f"{party}.metrics", f"{party}_metrics", f"evaluations.{party}.metrics", party
@@ -177,7 +177,7 @@ def metrics_of(known: Known, party: str) -> dict[str, Any]:
     return {name: value for name, value in found.items() if number(found, name) is not None}
 
 
-def metric_table(known: Known, metric: str | None) -> tuple[Table, ...]:
+def metric_table(known: KnownIncident, metric: str | None) -> tuple[Table, ...]:
     """All metrics of all parties on the same holdout rows, the deciding one first."""
     parties = {party: metrics_of(known, party) for party in PARTIES}
     known.told.add("metrics")
@@ -203,7 +203,7 @@ def metric_table(known: Known, metric: str | None) -> tuple[Table, ...]:
     )  # fmt: skip
 
 
-def check_table(known: Known, *, only_failed: bool) -> tuple[Table, ...]:
+def check_table(known: KnownIncident, *, only_failed: bool) -> tuple[Table, ...]:
     """The gate's checks with value and limit: the failed ones, or those with numbers."""
     checks = [c for c in known.items("checks", "gate.checks", "verdict.checks") if isinstance(c, Mapping)]
     if only_failed:
@@ -265,7 +265,7 @@ def _in_slice(check: Mapping[str, Any]) -> bool:
     )
 
 
-def trigger(conn: Connection, known: Known) -> str:
+def trigger(conn: Connection, known: KnownIncident) -> str:
     """Why the training ran, with the requests that it answers."""
     code = known.get("trigger", "trigger.reason", "training.trigger")
     told = words.reason(code if isinstance(code, str) else None)
@@ -275,7 +275,7 @@ def trigger(conn: Connection, known: Known) -> str:
     found = find(conn, ids=answers) if answers else []
     asked: dict[str, list[str]] = {}
     for one in found:
-        if one.kind is Kind.RETRAIN_REQUESTED:
+        if one.kind is DecisionKind.RETRAIN_REQUESTED:
             asked.setdefault(words.reason(one.reason), []).append(str(one.id))
     if asked:
         requests = ", ".join(
@@ -285,13 +285,13 @@ def trigger(conn: Connection, known: Known) -> str:
     return told
 
 
-def previous_version(conn: Connection, known: Known) -> str | None:
+def previous_version(conn: Connection, known: KnownIncident) -> str | None:
     """The champion before the decision: as recorded, else the newest earlier one of the ledger."""
     found = known.get("previous_version", "previous", "replaced", "champion_version", "champion.version")
     return str(found) if isinstance(found, (str, int)) else champion_before(conn, known)
 
 
-def champion_before(conn: Connection, known: Known) -> str | None:
+def champion_before(conn: Connection, known: KnownIncident) -> str | None:
     """The champion that the ledger names before the decision."""
     if known.decision is None or known.decision.id is None:
         return None
@@ -299,7 +299,7 @@ def champion_before(conn: Connection, known: Known) -> str | None:
     return next((d.version for d in earlier), None)
 
 
-def _numbers(known: Known, metric: str | None) -> str:
+def _numbers(known: KnownIncident, metric: str | None) -> str:
     code = known.decision.reason if known.decision else ""
     told = words.message(code, known.evidence)
     known.told |= {"message", "requests", "metric"}
@@ -312,30 +312,30 @@ def _numbers(known: Known, metric: str | None) -> str:
     return f"{metric_name(metric)} on the same rows: {', '.join(shown)}." if shown else ""
 
 
-def _why(known: Known) -> str:
+def _why(known: KnownIncident) -> str:
     return words.reason(known.decision.reason if known.decision else known.get("reason"))
 
 
-def _asked(known: Known) -> tuple[tuple[str, Any], ...]:
+def _asked(known: KnownIncident) -> tuple[tuple[str, Any], ...]:
     because = known.get("asked_because")
     return (("Asked by hand because", because),) if because else ()
 
 
-def _answered(known: Known) -> tuple[tuple[str, Any], ...]:
+def _answered(known: KnownIncident) -> tuple[tuple[str, Any], ...]:
     """Who approved or refused a challenger that waited for a person, and with which words."""
     known.told |= {"awaiting", "gate", "answered_at"}
     pairs = (("Answered by", known.get("answered_by")), ("Comment", known.get("comment")))
     return tuple(pair for pair in pairs if pair[1])
 
 
-def _holdout(known: Known) -> tuple[tuple[str, Any], ...]:
+def _holdout(known: KnownIncident) -> tuple[tuple[str, Any], ...]:
     rows = known.get("rows.judged", "holdout_rows", "holdout.rows", "rows.holdout", "challenger.rows")
     hardly = known.get("error_limit")
     watch = (("Watch on its error", hardly),) if hardly else ()
     return (("Holdout rows judged", rows), ("Data as of", words.when(known.as_of)), *watch)
 
 
-def _watch_table(known: Known) -> tuple[Table, ...]:
+def _watch_table(known: KnownIncident) -> tuple[Table, ...]:
     """What the watch after a promotion measured, where it asked for the rollback."""
     told = known.mapping("watch")
     known.told |= {"watch", "blocked"}
@@ -367,7 +367,7 @@ def _blocked(decision: Decision | None) -> tuple[str, ...]:
     )
 
 
-def _rejected_steps(known: Known, champion: Any) -> tuple[str, ...]:
+def _rejected_steps(known: KnownIncident, champion: Any) -> tuple[str, ...]:
     steps = []
     if known.get("champion_below_baseline"):
         steps.append(BELOW_BASELINE.format("the champion"))
@@ -393,7 +393,7 @@ def _rejected_steps(known: Known, champion: Any) -> tuple[str, ...]:
             "for again."
         )
     nightly = known.model is None or known.model.schedule is not None
-    if known.decision is not None and known.decision.kind is Kind.REJECTED and nightly:
+    if known.decision is not None and known.decision.kind is DecisionKind.REJECTED and nightly:
         steps.append("The next nightly training makes a new challenger; nothing needs to be done for that.")
     if champion:
         steps.append(
@@ -402,7 +402,9 @@ def _rejected_steps(known: Known, champion: Any) -> tuple[str, ...]:
     return tuple(steps)
 
 
-def _links(known: Known, version: str | None, *, rollback: bool) -> tuple[tuple[str, str | None], ...]:
+def _links(
+    known: KnownIncident, version: str | None, *, rollback: bool
+) -> tuple[tuple[str, str | None], ...]:
     run = known.get("mlflow_run", "mlflow_run_id", "mlflow.run_id")
     run = run if isinstance(run, str) else None
     return known_links(

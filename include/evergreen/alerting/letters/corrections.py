@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evergreen.alerting.content.letter import Known, Letter, Table, facts, known_links
+from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links
 from evergreen.incidents.corrections import _COUNTS, WHAT
 from evergreen.ledger import words
 from evergreen.links import airflow_dag_url, airflow_run_url
@@ -11,7 +11,7 @@ from evergreen.warehouse.connection import Connection
 MOST_FILES = 20
 
 
-def corrected(conn: Connection, known: Known) -> Letter:
+def corrected(conn: Connection, known: KnownIncident) -> Letter:
     """Published rows were corrected by hand."""
     what = WHAT.get(known.decision.kind, "rows were corrected") if known.decision else "rows were corrected"
     said, others = known.text("message"), known.items("later_with_equal_rows")

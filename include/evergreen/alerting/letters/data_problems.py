@@ -11,7 +11,7 @@ from evergreen.alerting.content.judgements import (
     violations_of,
     window_of,
 )
-from evergreen.alerting.content.letter import Known, Letter, facts, known_links
+from evergreen.alerting.content.letter import KnownIncident, Letter, facts, known_links
 from evergreen.ledger import words
 from evergreen.links import airflow_dag_url, airflow_run_url
 from evergreen.warehouse.connection import Connection
@@ -24,7 +24,7 @@ PROBLEMS = {
 }
 
 
-def data_problem(conn: Connection, known: Known) -> Letter:
+def data_problem(conn: Connection, known: KnownIncident) -> Letter:
     """A window, or a column of it, that could not be judged: late, too few or unscored rows, unreadable values."""
     judgement = newest_judgement(conn, known)
     status = str(known.get("status") or (judgement or {}).get("status") or words.MISSING)
@@ -70,7 +70,7 @@ def data_problem(conn: Connection, known: Known) -> Letter:
     )
 
 
-def _problem_steps(known: Known, kind: str, datasets: Sequence[str]) -> tuple[str, ...]:
+def _problem_steps(known: KnownIncident, kind: str, datasets: Sequence[str]) -> tuple[str, ...]:
     ingests = " and ".join(f"ingest__{d}" for d in datasets) or "the ingest DAG of its dataset"
     if kind == "unreadable":
         return (

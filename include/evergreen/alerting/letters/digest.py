@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from evergreen.alerting.content import answered_drifts
-from evergreen.alerting.content.history import Window
-from evergreen.alerting.content.letter import Known, Letter, Picture, Table, facts
+from evergreen.alerting.content.history import JudgedWindow
+from evergreen.alerting.content.letter import KnownIncident, Letter, Picture, Table, facts
 from evergreen.alerting.content.week import (
     LENGTH,
     DatasetWeek,
@@ -27,7 +27,7 @@ from evergreen.incidents.silences import Silence, active
 from evergreen.incidents.threads import Thread
 from evergreen.incidents.unsent import Unsent, unsent
 from evergreen.ledger import words
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.links import airflow_dag_url
 from evergreen.spec import LARGER_IS_BETTER, metric_name
 from evergreen.warehouse.connection import Connection
@@ -45,25 +45,25 @@ WHAT = {
     "run_failed": "a task fails",
 }
 DONE = {
-    Kind.RETRAIN_REQUESTED.value: "retraining asked for",
-    Kind.RETRAIN_SUPPRESSED.value: "retraining held back",
-    Kind.PROMOTED.value: "new champion",
-    Kind.REJECTED.value: "challenger rejected",
-    Kind.ROLLED_BACK.value: "rolled back",
-    Kind.WATCH_ENDED.value: "watch of a new champion ended",
-    Kind.RUN_FAILED.value: "task failed",
-    Kind.MAIL_FAILED.value: "mail not sent",
-    Kind.RECOVERED.value: "recovered",
-    Kind.BATCH_QUARANTINED.value: "batch held back",
-    Kind.BATCH_CORRECTED.value: "batch judged again",
-    Kind.BATCH_WITHDRAWN.value: "batch withdrawn",
-    Kind.BATCH_DISMISSED.value: "held batch dismissed",
-    Kind.KEYS_DELETED.value: "keys deleted",
-    Kind.SILENCED.value: "silence",
+    DecisionKind.RETRAIN_REQUESTED.value: "retraining asked for",
+    DecisionKind.RETRAIN_SUPPRESSED.value: "retraining held back",
+    DecisionKind.PROMOTED.value: "new champion",
+    DecisionKind.REJECTED.value: "challenger rejected",
+    DecisionKind.ROLLED_BACK.value: "rolled back",
+    DecisionKind.WATCH_ENDED.value: "watch of a new champion ended",
+    DecisionKind.RUN_FAILED.value: "task failed",
+    DecisionKind.MAIL_FAILED.value: "mail not sent",
+    DecisionKind.RECOVERED.value: "recovered",
+    DecisionKind.BATCH_QUARANTINED.value: "batch held back",
+    DecisionKind.BATCH_CORRECTED.value: "batch judged again",
+    DecisionKind.BATCH_WITHDRAWN.value: "batch withdrawn",
+    DecisionKind.BATCH_DISMISSED.value: "held batch dismissed",
+    DecisionKind.KEYS_DELETED.value: "keys deleted",
+    DecisionKind.SILENCED.value: "silence",
 }
 
 
-def digest(conn: Connection, known: Known) -> Letter:
+def digest(conn: Connection, known: KnownIncident) -> Letter:
     """The letter of an outbox row of the kind `digest`: its context names as-of time, models and datasets."""
     as_of = datetime.fromisoformat(str(known.context.get("as_of") or known.created_at.isoformat()))
     specs = known.specs
@@ -92,7 +92,7 @@ def _letter(
     given_up: Sequence[answered_drifts.Waiting],
 ) -> Letter:
     going_on = [*(t for week in models for t in week.open), *(t for week in datasets for t in week.open)]
-    promoted = _times(models, Kind.PROMOTED)
+    promoted = _times(models, DecisionKind.PROMOTED)
     quarantined = sum(d.quarantined for d in datasets)
     news = [
         *_count(len(going_on), "open incident"),
@@ -117,9 +117,9 @@ def _letter(
             ("From", words.when(as_of - LENGTH)),
             ("To", words.when(as_of)),
             ("Models", len(models)),
-            ("Retrainings asked for", _times(models, Kind.RETRAIN_REQUESTED)),
-            ("Held back", _times(models, Kind.RETRAIN_SUPPRESSED)),
-            ("Rejected challengers", _times(models, Kind.REJECTED)),
+            ("Retrainings asked for", _times(models, DecisionKind.RETRAIN_REQUESTED)),
+            ("Held back", _times(models, DecisionKind.RETRAIN_SUPPRESSED)),
+            ("Rejected challengers", _times(models, DecisionKind.REJECTED)),
         ),
         tables=tuple(
             table
@@ -221,7 +221,7 @@ def _error(week: ModelWeek) -> str:
     return f"{metric_name(week.metric)} {'; since then '.join(told)}" if told else words.MISSING
 
 
-def _beside_baseline(metric: str, window: Window) -> str:
+def _beside_baseline(metric: str, window: JudgedWindow) -> str:
     """What the naive baseline got on the same rows, where the served error or its limit is no better than that."""
     if window.baseline is None or window.value is None:
         return ""
@@ -316,7 +316,7 @@ def _mails(mails: Sequence[Unsent]) -> Table:
     )
 
 
-def _times(weeks: Sequence[ModelWeek], kind: Kind) -> int:
+def _times(weeks: Sequence[ModelWeek], kind: DecisionKind) -> int:
     return sum(d.times for week in weeks for d in week.decided if d.kind == kind.value)
 
 

@@ -16,10 +16,10 @@ from evergreen.alerting.content.judgements import (
     violations_of,
     window_of,
 )
-from evergreen.alerting.content.letter import Known, Letter, Picture, facts, known_links
-from evergreen.alerting.pictures.timeline import worst_columns_png
+from evergreen.alerting.content.letter import KnownIncident, Letter, Picture, facts, known_links
+from evergreen.alerting.pictures.worst_columns import worst_columns_png
 from evergreen.ledger import Decision, words
-from evergreen.ledger.reasons import WITHOUT_DRIFT, Kind
+from evergreen.ledger.reasons import WITHOUT_DRIFT, DecisionKind
 from evergreen.links import (
     airflow_dag_url,
     airflow_run_url,
@@ -40,7 +40,7 @@ WHAT = {
 }
 
 
-def drifted(conn: Connection, known: Known) -> Letter:
+def drifted(conn: Connection, known: KnownIncident) -> Letter:
     """A model's inputs, predictions or served error left their limits."""
     judgement = newest_judgement(conn, known)
     violations = violations_of(judgement, known)
@@ -95,15 +95,15 @@ def _rows(judgement: dict[str, Any]) -> str | int | None:
     )
 
 
-def _codes(known: Known, violations: Sequence[dict[str, Any]]) -> list[str]:
+def _codes(known: KnownIncident, violations: Sequence[dict[str, Any]]) -> list[str]:
     recorded = [code for code in known.items("reasons") if isinstance(code, str)]
     decision = known.decision
-    if not recorded and decision is not None and decision.kind is not Kind.RETRAIN_SUPPRESSED:
+    if not recorded and decision is not None and decision.kind is not DecisionKind.RETRAIN_SUPPRESSED:
         recorded = [decision.reason]
     return recorded or [kind for kind in WHAT if any(v["kind"] == kind for v in violations)]
 
 
-def _since(conn: Connection, known: Known, judgement: dict[str, Any] | None) -> str:
+def _since(conn: Connection, known: KnownIncident, judgement: dict[str, Any] | None) -> str:
     recorded = known.get("since")
     if recorded:
         return words.when(recorded)
@@ -128,14 +128,14 @@ def _first_violation(conn: Connection, model: str, judgement: dict[str, Any]) ->
     return start
 
 
-def _rule(known: Known) -> str:
+def _rule(known: KnownIncident) -> str:
     if known.model is None:
         return words.MISSING
     rule = known.model.monitoring.trigger
     return f"{rule.m} of the last {rule.n} windows in violation, and the newest"
 
 
-def _lead(known: Known, codes: Sequence[str], names: str, version: str | None) -> str:
+def _lead(known: KnownIncident, codes: Sequence[str], names: str, version: str | None) -> str:
     said = []
     if "performance" in codes:
         said.append(
@@ -154,25 +154,25 @@ def _lead(known: Known, codes: Sequence[str], names: str, version: str | None) -
     return " ".join(said)
 
 
-def _to_do(known: Known, gave_up: bool) -> str:
+def _to_do(known: KnownIncident, gave_up: bool) -> str:
     if gave_up:
         why = given_up.because(known.evidence)
         return f"Retraining did not help twice: a person must look. {why[0].upper()}{why[1:]}."
     kind = known.decision.kind if known.decision else None
-    if kind is Kind.RETRAIN_REQUESTED:
+    if kind is DecisionKind.RETRAIN_REQUESTED:
         return "Nothing needs to be done now: a retraining is requested."
-    return "No retraining is started; why stands below." if kind is Kind.RETRAIN_SUPPRESSED else ""
+    return "No retraining is started; why stands below." if kind is DecisionKind.RETRAIN_SUPPRESSED else ""
 
 
-def _next_steps(known: Known) -> tuple[str, ...]:
+def _next_steps(known: KnownIncident) -> tuple[str, ...]:
     decision = known.decision
-    if decision is not None and decision.kind is Kind.RETRAIN_SUPPRESSED:
+    if decision is not None and decision.kind is DecisionKind.RETRAIN_SUPPRESSED:
         why = words.sentence(decision.kind.value, decision.reason, decision.evidence)
         return (
             f"No retraining is started: {why.rstrip('.')}.",
             f"To train all the same, start train__{known.name} by hand.",
         )
-    if decision is not None and decision.kind is Kind.RETRAIN_REQUESTED:
+    if decision is not None and decision.kind is DecisionKind.RETRAIN_REQUESTED:
         return (
             f"A retraining is requested (ledger decision {decision.id}) and train__{known.name} is woken for it "
             f"now; if a training is already running, the request waits for its turn{_swept(known)}.",
@@ -183,7 +183,7 @@ def _next_steps(known: Known) -> tuple[str, ...]:
     return ("No retraining was decided with this alarm. The present champion keeps scoring.",)
 
 
-def _swept(known: Known) -> str:
+def _swept(known: KnownIncident) -> str:
     """That the nightly run takes up what is open, where there is one."""
     return (
         ""
@@ -192,7 +192,7 @@ def _swept(known: Known) -> str:
     )
 
 
-def _asked(known: Known, decision: Decision) -> str:
+def _asked(known: KnownIncident, decision: Decision) -> str:
     """What the gate asks of a training that answers a request."""
     if known.model is None:
         return "good enough beside it"
@@ -205,7 +205,7 @@ def _asked(known: Known, decision: Decision) -> str:
     }.get(wanted, f"neither surely worse, {sure}, nor worse by more than {gate.max_worse:.1%} as measured,")
 
 
-def _given_up_steps(known: Known) -> tuple[str, ...]:
+def _given_up_steps(known: KnownIncident) -> tuple[str, ...]:
     told = words.message(known.decision.reason, known.evidence) if known.decision else ""
     later = given_up.later(known.evidence)
     return (
@@ -238,7 +238,9 @@ def _report(judgement: dict[str, Any] | None, codes: Sequence[str]) -> str | Non
     return mlflow_report_url(run, path, experiment_of(run))
 
 
-def _picture(conn: Connection, known: Known, judgement: dict[str, Any] | None, names: str) -> Picture | None:
+def _picture(
+    conn: Connection, known: KnownIncident, judgement: dict[str, Any] | None, names: str
+) -> Picture | None:
     if not judgement:
         return None
     metric = known.model.performance_metric if known.model else None

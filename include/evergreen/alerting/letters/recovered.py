@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from evergreen.alerting.content.letter import Known, Letter, facts, known_links
+from evergreen.alerting.content.letter import KnownIncident, Letter, facts, known_links
 from evergreen.ledger import words
-from evergreen.ledger.reasons import Kind, TriggerReason
+from evergreen.ledger.reasons import DecisionKind, TriggerReason
 from evergreen.links import airflow_dag_url, airflow_run_url, mlflow_version_url
 from evergreen.spec import format_duration
 from evergreen.warehouse.connection import Connection
@@ -37,7 +37,7 @@ NEXT = {
 }
 
 
-def recovered(conn: Connection, known: Known) -> Letter:
+def recovered(conn: Connection, known: KnownIncident) -> Letter:
     """The end of an incident."""
     of = str(known.get("of") or "")
     since, ended = _time(known.get("since")), _time(known.get("ended"))
@@ -98,22 +98,22 @@ def lasting(since: datetime | None, ended: datetime | None) -> str:
     return format_duration(length)
 
 
-def _by(known: Known, code: str | None) -> str:
+def _by(known: KnownIncident, code: str | None) -> str:
     promotion = known.mapping("promotion")
     if promotion:
-        verb = "rollback to" if promotion.get("kind") == Kind.ROLLED_BACK.value else "promotion of"
+        verb = "rollback to" if promotion.get("kind") == DecisionKind.ROLLED_BACK.value else "promotion of"
         return f"{verb} version {promotion.get('version')} as of {words.when(promotion.get('as_of'))}"
     told = known.get("message")
     return str(told) if isinstance(told, str) else words.reason(code)
 
 
-def _more(known: Known, of: str) -> tuple[tuple[str, object], ...]:
+def _more(known: KnownIncident, of: str) -> tuple[tuple[str, object], ...]:
     windows = known.get("windows")
     known.told |= {"windows", "run_id"}
     return (("Healthy windows" if of == "drift" else "Windows judged", windows),) if windows else ()
 
 
-def _steps(known: Known, of: str) -> tuple[str, ...]:
+def _steps(known: KnownIncident, of: str) -> tuple[str, ...]:
     if of == "batch_quarantined":
         # Of a mail that an earlier release owed: it ended while batches were still held.
         held, removed = known.get("still_held"), known.items("removed_files")

@@ -11,10 +11,10 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from evergreen.alerting.content.letter import Known, Letter, Table, facts, known_links
+from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links
 from evergreen.incidents import threads
 from evergreen.ledger import Decision, append, words
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.links import airflow_run_url
 from evergreen.spec import Problem, Specs
 from evergreen.spec.environment import VARIABLES
@@ -70,7 +70,7 @@ def _tell(conn: Connection, file: str, problems: Sequence[Problem], as_of: datet
         Decision(
             as_of=as_of,
             subject=SUBJECT,
-            kind=Kind.SPEC_UNUSABLE,
+            kind=DecisionKind.SPEC_UNUSABLE,
             reason="spec_unusable",
             run_id=run_id,
             dedupe_key=f"{first}:{signature}",
@@ -88,7 +88,7 @@ def _tell(conn: Connection, file: str, problems: Sequence[Problem], as_of: datet
     return threads.tell(conn, news, known, RELAPSE)
 
 
-def unusable(conn: Connection, known: Known) -> Letter:
+def unusable(conn: Connection, known: KnownIncident) -> Letter:
     """What is said about a file of specs that cannot be used."""
     file, off = known.text("file"), [str(f) for f in known.items("switched_off")]
     problems = [p for p in known.items("problems") if isinstance(p, dict)]

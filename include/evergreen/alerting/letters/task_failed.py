@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evergreen.alerting.content.letter import Known, Letter, facts, known_links
+from evergreen.alerting.content.letter import KnownIncident, Letter, facts, known_links
 from evergreen.incidents.failures import SHARED
 from evergreen.ledger import words
 from evergreen.links import airflow_dag_url, airflow_run_url
@@ -11,7 +11,7 @@ from evergreen.warehouse.connection import Connection
 SAME = "Whatever else runs for this model (training, scoring, monitor) and fails for the same reason belongs to this e-mail."
 
 
-def run_failed(conn: Connection, known: Known) -> Letter:
+def run_failed(conn: Connection, known: KnownIncident) -> Letter:
     """What is said about a failed task."""
     dag, task = known.text("dag", "dag_id"), known.text("task", "task_id")
     error = known.text("error", "exception")

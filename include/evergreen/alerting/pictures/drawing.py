@@ -11,7 +11,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from evergreen.alerting.content.history import Window
+from evergreen.alerting.content.history import JudgedWindow
 from evergreen.spec import LARGER_IS_BETTER
 
 # Okabe and Ito's palette, which stays distinct for colour-blind readers.
@@ -21,7 +21,7 @@ BLUE, RED, GREEN, ORANGE, PURPLE = "#0072b2", "#d55e00", "#009e73", "#e69f00", "
 ESTIMATED = "estimated without labels"
 
 
-def beyond(metric: str, window: Window) -> bool:
+def beyond(metric: str, window: JudgedWindow) -> bool:
     """Whether the served error of a window is on the wrong side of its limit."""
     if window.value is None or window.limit is None:
         return False

@@ -1,4 +1,4 @@
-"""The pictures: the served error over a model's whole life, and (from `worst`) what drifted lately.
+"""The pictures: the served error over a model's whole life, and (from `worst_columns`) what drifted lately.
 
 Names from the data are never read as mathematical markup.
 """
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from evergreen.alerting.content.history import Reign, Window, marks, reigns, windows
+from evergreen.alerting.content.history import JudgedWindow, Tenure, marks, tenures, windows
 from evergreen.alerting.pictures.drawing import (
     BLUE,
     GREEN,
@@ -33,7 +33,7 @@ from evergreen.alerting.pictures.drawing import (
 )
 from evergreen.alerting.pictures.worst_columns import worst_columns_png
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import ModelSpec, metric_name
 from evergreen.warehouse.connection import Connection
 
@@ -53,11 +53,11 @@ class Style:
 
 
 STYLES = {
-    Kind.RETRAIN_REQUESTED: Style("alarm", RED, "^", (0, (2, 2))),
-    Kind.PROMOTED: Style("promoted", GREEN, "o", "-"),
-    Kind.REJECTED: Style("rejected", GREY, "x"),
-    Kind.ROLLED_BACK: Style("rolled back", PURPLE, "<", "-"),
-    Kind.BATCH_QUARANTINED: Style("quarantined", ORANGE, "s"),
+    DecisionKind.RETRAIN_REQUESTED: Style("alarm", RED, "^", (0, (2, 2))),
+    DecisionKind.PROMOTED: Style("promoted", GREEN, "o", "-"),
+    DecisionKind.REJECTED: Style("rejected", GREY, "x"),
+    DecisionKind.ROLLED_BACK: Style("rolled back", PURPLE, "<", "-"),
+    DecisionKind.BATCH_QUARANTINED: Style("quarantined", ORANGE, "s"),
 }
 
 
@@ -70,7 +70,7 @@ def timeline_png(conn: Connection, model: ModelSpec, *, title: str | None = None
     metric = model.performance_metric
     judged = windows(conn, model.name, metric)
     told = [d for d in marks(conn, model.name, model.datasets) if d.kind in STYLES]
-    rules = reigns(conn, model.name)
+    rules = tenures(conn, model.name)
     figure = Figure(figsize=(14, 7), dpi=100, layout="constrained", facecolor="white")
     grid = figure.add_gridspec(2, 1, height_ratios=(5, 1.25), hspace=0.02)
     top: Axes = figure.add_subplot(grid[0])
@@ -96,7 +96,7 @@ def timeline_png(conn: Connection, model: ModelSpec, *, title: str | None = None
     return png(figure)
 
 
-def _draw_bands(all_axes: Sequence[Axes], rules: Sequence[Reign], span: tuple[datetime, datetime]) -> None:
+def _draw_bands(all_axes: Sequence[Axes], rules: Sequence[Tenure], span: tuple[datetime, datetime]) -> None:
     width = span[1] - span[0]
     for index, rule in enumerate(rules):
         start, end = max(rule.start, span[0]), min(rule.end or span[1], span[1])
@@ -113,7 +113,7 @@ def _draw_bands(all_axes: Sequence[Axes], rules: Sequence[Reign], span: tuple[da
             )  # fmt: skip
 
 
-def _draw_error(axes: Axes, judged: Sequence[Window], metric: str) -> None:
+def _draw_error(axes: Axes, judged: Sequence[JudgedWindow], metric: str) -> None:
     x = [date2num(w.end) for w in judged]
     values = [float("nan") if w.value is None else w.value for w in judged]
     axes.plot(x, values, color=BLUE, linewidth=2, zorder=4)
@@ -161,7 +161,7 @@ def _draw_marks(top: Axes, strip: Axes, told: Sequence[Decision]) -> None:
     strip.grid(visible=False)
 
 
-def _legend(told: Sequence[Decision], judged: Sequence[Window], metric: str) -> list[Any]:
+def _legend(told: Sequence[Decision], judged: Sequence[JudgedWindow], metric: str) -> list[Any]:
     handles: list[Any] = []
     if any(w.value is not None for w in judged):
         name = f"served {metric_name(metric)}"
@@ -182,7 +182,7 @@ def _legend(told: Sequence[Decision], judged: Sequence[Window], metric: str) -> 
 
 
 def _span(
-    judged: Sequence[Window], told: Sequence[Decision], rules: Sequence[Reign]
+    judged: Sequence[JudgedWindow], told: Sequence[Decision], rules: Sequence[Tenure]
 ) -> tuple[datetime, datetime] | None:
     times = (
         [t for w in judged for t in (w.start, w.end)]

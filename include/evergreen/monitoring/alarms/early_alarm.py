@@ -3,7 +3,7 @@
 The same rule as the trigger policy's (m of the last n judged windows, and the newest), but all it does is to tell people.
 A retraining is asked for by the policy, and only where the spec says `estimate_requests`; then its mail tells.
 
-It is an incident like a drift, and joins the one that is open: see `incidents.tell_estimate`.
+It is an incident like a drift, and joins the one that is open: see `raised.tell_estimate`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from evergreen.monitoring.alarms import raised
 from evergreen.monitoring.windows import judgement
 from evergreen.monitoring.windows.effects import estimated
 from evergreen.monitoring.windows.judgement import Judgement, Status
-from evergreen.registry.in_office import reign_of
+from evergreen.registry.in_office import in_office_since
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import connect
 
@@ -40,7 +40,7 @@ def tell(model: ModelSpec, as_of: datetime, run_id: str) -> bool:
         champion = registry.champion(conn, model.name, repair=False, as_of=as_of)
         if champion is None:
             return False
-        since = reign_of(conn, model, champion, as_of)
+        since = in_office_since(conn, model, champion, as_of)
         judgements = judgement.newest(
             conn, model.name, champion.version, ends_after=since, as_of=as_of, limit=1000
         )

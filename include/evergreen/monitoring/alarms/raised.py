@@ -14,7 +14,7 @@ from typing import Any
 from evergreen.incidents import threads
 from evergreen.incidents.threads import News, Thread
 from evergreen.ledger import Decision, model_subject
-from evergreen.ledger.reasons import Kind, TriggerReason
+from evergreen.ledger.reasons import DecisionKind, TriggerReason
 from evergreen.monitoring.alarms import recovered
 from evergreen.monitoring.windows.due_windows import MOST_PER_RUN
 from evergreen.monitoring.windows.judgement import HELD_BACK, Judgement, Status, What
@@ -73,7 +73,7 @@ def tell_drift(
     if given_up:
         answer = {"gave_up", *(f"gave_up:{cause}" for cause in decision.evidence.get("causes", ()))}
     else:
-        answer = {decision.reason if decision.kind is Kind.RETRAIN_SUPPRESSED else "request"}
+        answer = {decision.reason if decision.kind is DecisionKind.RETRAIN_SUPPRESSED else "request"}
     news = News(
         incident=incident,
         subject=model_subject(model.name),

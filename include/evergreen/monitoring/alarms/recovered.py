@@ -8,7 +8,7 @@ likewise. Windows that are held back have ended when the newest one was judged, 
 read, when they are read in the newest window that was judged.
 
 A drift that was away in between, such as in every second window, has ended only after more windows than it was away. What
-ended and came back lately needs twice as many, see `evergreen.incidents.threads.patience`.
+ended and came back lately needs twice as many, see `evergreen.incidents.threads.findings_to_end`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from evergreen import ledger
 from evergreen.incidents import threads
 from evergreen.incidents.threads import Ending, Thread
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind, TriggerReason
+from evergreen.ledger.reasons import DecisionKind, TriggerReason
 from evergreen.monitoring.windows.effects import effects, estimated
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
 from evergreen.spec import ModelSpec
@@ -127,7 +127,7 @@ def end_data_problem(
         finding: names it in a window; empty where it is not.
         reason: code of its end.
     """
-    needed = threads.patience(conn, thread, 1, LATELY_WINDOWS * model.monitoring.window)
+    needed = threads.findings_to_end(conn, thread, 1, LATELY_WINDOWS * model.monitoring.window)
     found = judgements[-needed:]
     if len(found) < needed or any(map(finding, found)):
         return False
@@ -158,7 +158,10 @@ def _needed(
     about = [
         d
         for d in ledger.find(
-            conn, thread.subject, (Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED), as_of=as_of
+            conn,
+            thread.subject,
+            (DecisionKind.RETRAIN_REQUESTED, DecisionKind.RETRAIN_SUPPRESSED),
+            as_of=as_of,
         )
         if d.as_of >= thread.opened and d.evidence.get("windows") and (but is None or d.id != but.id)
     ]
@@ -168,7 +171,7 @@ def _needed(
     starts = {datetime.fromisoformat(w["start"]) for d in about for w in d.evidence["windows"]}
     hits = sorted(starts | {start for _, start in estimates})
     apart = max((b - a for a, b in pairwise(hits)), default=timedelta(0))
-    patience = threads.patience(conn, thread, base, LATELY_WINDOWS * model.monitoring.window)
+    patience = threads.findings_to_end(conn, thread, base, LATELY_WINDOWS * model.monitoring.window)
     return max(patience, apart // model.monitoring.window)
 
 

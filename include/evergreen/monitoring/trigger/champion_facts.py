@@ -20,7 +20,7 @@ from evergreen.warehouse.features import feature_query, views
 
 
 @dataclass(frozen=True)
-class Facts:
+class ChampionFacts:
     """What is known about the champion as of a time; None: not known, and then nothing is asked or held back for it.
 
     Attributes:
@@ -42,7 +42,7 @@ class Facts:
     spec_hash: str | None = None
 
 
-def known(specs: Specs, model: ModelSpec, version: str, decisions: Sequence[Decision]) -> Facts:
+def known(specs: Specs, model: ModelSpec, version: str, decisions: Sequence[Decision]) -> ChampionFacts:
     """What spec and ledger tell; reads no database.
 
     Args:
@@ -53,9 +53,9 @@ def known(specs: Specs, model: ModelSpec, version: str, decisions: Sequence[Deci
     """
     made = promotion(version, decisions)
     if made is None:
-        return Facts()
+        return ChampionFacts()
     rows = (made.evidence.get("rows") or {}).get("all")
-    return Facts(
+    return ChampionFacts(
         trained_as_of=made.as_of,
         trained_rows=rows if isinstance(rows, int) else None,
         trained_hash=made.evidence.get("training_hash") or None,
@@ -66,13 +66,13 @@ def known(specs: Specs, model: ModelSpec, version: str, decisions: Sequence[Deci
 def counted(
     specs: Specs,
     model: ModelSpec,
-    facts: Facts,
+    facts: ChampionFacts,
     version: str,
     decisions: Sequence[Decision],
     as_of: datetime,
     *,
     least: int,
-) -> Facts:
+) -> ChampionFacts:
     """The same with the new rows, counted as they were known at a time.
 
     New is what no training before could know: rows of event times from the end of what the training had seen on. A row
@@ -105,8 +105,8 @@ def counted(
 
 
 def since_answer(
-    specs: Specs, model: ModelSpec, facts: Facts, answer: Decision, as_of: datetime, most: int
-) -> Facts:
+    specs: Specs, model: ModelSpec, facts: ChampionFacts, answer: Decision, as_of: datetime, most: int
+) -> ChampionFacts:
     """The same with the rows that have come since a training, counted as `counted` does and up to `most`."""
     rows = _count(specs, model, _seen_until(model, answer), as_of, most)
     return replace(facts, rows_since_answer=rows)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from evergreen.ledger import Decision
-from evergreen.monitoring.trigger.champion_facts import Facts
+from evergreen.monitoring.trigger.champion_facts import ChampionFacts
 from evergreen.monitoring.trigger.drift_rule import drift
 from evergreen.monitoring.trigger.upkeep_rule import upkeep
-from evergreen.monitoring.trigger.verdict import Action, Verdict
+from evergreen.monitoring.trigger.verdict import Action, TriggerVerdict
 from evergreen.monitoring.windows.judgement import Judgement
 from evergreen.spec import ModelSpec
 
-NOTHING_KNOWN = Facts()
+NOTHING_KNOWN = ChampionFacts()
 
 
 def decide(
@@ -21,8 +21,8 @@ def decide(
     judgements: Sequence[Judgement],
     requests: Sequence[Decision],
     as_of: datetime,
-    facts: Facts = NOTHING_KNOWN,
-) -> Verdict:
+    facts: ChampionFacts = NOTHING_KNOWN,
+) -> TriggerVerdict:
     """Decide on a retraining: first because of a drift, then because of the spec, new data, decay or age.
 
     Held back are, in this order: a newest window in violation while too few of the last n are (`too_few_violations`); a
@@ -44,7 +44,7 @@ def decide(
     be asked for again after the cool-down. So may a drift that was answered once, when
     windows newer than the request's are in violation: they may hold enough of the new world, of which the first
     challenger had seen little. Answered twice it stays suppressed, and a person is told once (`gave_up`), until much time
-    has passed or many new rows have come, see `reopening`.
+    has passed or many new rows have come, see `reopen_rule`.
 
     Args:
         model: the trigger's settings.

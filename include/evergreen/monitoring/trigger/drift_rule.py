@@ -25,11 +25,11 @@ from datetime import datetime
 from typing import Any
 
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Hold, Kind, TriggerReason
+from evergreen.ledger.reasons import DecisionKind, Hold, TriggerReason
 from evergreen.monitoring.trigger import episode, given_up, reopen_rule
-from evergreen.monitoring.trigger.champion_facts import Facts
+from evergreen.monitoring.trigger.champion_facts import ChampionFacts
 from evergreen.monitoring.trigger.holds import named, open_message, too_few_rows, too_often
-from evergreen.monitoring.trigger.verdict import Action, Quiet, Verdict
+from evergreen.monitoring.trigger.verdict import Action, Quiet, TriggerVerdict
 from evergreen.monitoring.windows import wording
 from evergreen.monitoring.windows.effects import REASONS, causes, effects
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
@@ -59,8 +59,8 @@ def drift(
     judgements: Sequence[Judgement],
     decisions: Sequence[Decision],
     as_of: datetime,
-    facts: Facts,
-) -> Verdict:
+    facts: ChampionFacts,
+) -> TriggerVerdict:
     """Decide on a retraining because of a drift; see `policy.decide`.
 
     Args:
@@ -71,9 +71,9 @@ def drift(
         facts: the new rows.
     """
     if not judgements:
-        return Verdict(Action.NONE, Quiet.NO_WINDOWS)
+        return TriggerVerdict(Action.NONE, Quiet.NO_WINDOWS)
     if judgements[-1].status in (Status.STALE, Status.INSUFFICIENT):
-        return Verdict(Action.NONE, Quiet.NEWEST_NOT_JUDGED)
+        return TriggerVerdict(Action.NONE, Quiet.NEWEST_NOT_JUDGED)
     n = model.monitoring.trigger.n
     judged = [j for j in judgements if j.status in (Status.OK, Status.VIOLATION)]
     with_labels = [j for j in judgements if episode.error_judged(j)]
@@ -84,7 +84,7 @@ def drift(
         return (
             _too_few(model, judged[-n:], tuple(REASONS))
             or _too_few(model, with_labels[-n:], (What.PERFORMANCE,))
-            or Verdict(Action.NONE, Quiet.NEWEST_WITHOUT_EFFECT)
+            or TriggerVerdict(Action.NONE, Quiet.NEWEST_WITHOUT_EFFECT)
         )
     found = Found(
         tuple(hits[start] for start in sorted(hits)),
@@ -102,7 +102,7 @@ def _fulfilled(model: ModelSpec, last: Sequence[Judgement], kinds: Sequence[What
     return hits if enough and hits[-1] is last[-1] else []
 
 
-def _too_few(model: ModelSpec, last: Sequence[Judgement], kinds: Sequence[What]) -> Verdict | None:
+def _too_few(model: ModelSpec, last: Sequence[Judgement], kinds: Sequence[What]) -> TriggerVerdict | None:
     """That the newest window is in violation, and too few of the last n are; None if it is not.
 
     No hits: nobody is mailed, and the windows are no part of a drift that is told, answered or ended.
@@ -112,7 +112,7 @@ def _too_few(model: ModelSpec, last: Sequence[Judgement], kinds: Sequence[What])
     trigger, newest = model.monitoring.trigger, last[-1]
     seen = [j for j in last if effects(model, j, kinds)]
     found = causes(model, seen[-1:], kinds)
-    return Verdict(
+    return TriggerVerdict(
         Action.SUPPRESS,
         Hold.TOO_FEW_VIOLATIONS,
         {
@@ -144,13 +144,13 @@ def _held(
     found: Found,
     decisions: Sequence[Decision],
     as_of: datetime,
-    facts: Facts,
-) -> Verdict:
+    facts: ChampionFacts,
+) -> TriggerVerdict:
     trigger, hits, now = model.monitoring.trigger, found.hits, found.causes
     version = hits[-1].version
     reasons = [r for r in PRECEDENCE if any(REASONS[v.kind] is r for j in hits for v in effects(model, j))]
     since = episode.since(model, judgements, hits[0], now)
-    asked = episode.asked(decisions, judgements, version, now, since)
+    asked = episode.earlier_requests(decisions, judgements, version, now, since)
     chain = (
         episode.chain(decisions, now, hits[0].window_start, _together(model) * model.monitoring.window)
         if found.alternates
@@ -180,7 +180,7 @@ def _held(
         request: Decision | None,
         covering: Decision | None,
         gave_up: Sequence[Decision] = (),
-    ) -> Verdict:
+    ) -> TriggerVerdict:
         told = {**evidence, "message": message, "request": request.id if request else None}
         waits = None
         if gave_up and opens:
@@ -191,7 +191,9 @@ def _held(
                 f"{message}: retraining did not help {given_up.times(len(gave_up))}, a person must look; "
                 f"{given_up.because(told)}; {opens.sentence()}"
             )
-        return Verdict(Action.SUPPRESS, hold, told, signature, hits, covering, since, tuple(gave_up), waits)
+        return TriggerVerdict(
+            Action.SUPPRESS, hold, told, signature, hits, covering, since, tuple(gave_up), waits
+        )
 
     if asked.open:
         same = next((d for d in reversed(asked.open) if d in asked.same), None)
@@ -227,14 +229,14 @@ def _held(
             **opens.evidence(),
         }
     if before is not None:
-        earlier = asked.episode or [d for d in reversed(chain) if d.kind is Kind.RETRAIN_REQUESTED]
+        earlier = asked.episode or [d for d in reversed(chain) if d.kind is DecisionKind.RETRAIN_REQUESTED]
         evidence["asked_before"] = [d.id for d in earlier]
-    return Verdict(Action.REQUEST, reasons[0], evidence, signature, hits, before, since)
+    return TriggerVerdict(Action.REQUEST, reasons[0], evidence, signature, hits, before, since)
 
 
 def _told(
     decisions: Sequence[Decision],
-    asked: episode.Asked,
+    asked: episode.EarlierRequests,
     now: set[str],
     version: str,
     hold: Hold,
@@ -250,7 +252,7 @@ def _told(
     found = [
         d
         for d in decisions
-        if d.kind is Kind.RETRAIN_SUPPRESSED
+        if d.kind is DecisionKind.RETRAIN_SUPPRESSED
         and d.reason in holds
         and (request is not None or d.version == version)
         and d.evidence.get("request") == (request.id if request else None)

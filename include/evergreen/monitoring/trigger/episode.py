@@ -17,14 +17,14 @@ from typing import Any
 
 from evergreen.ledger import Decision
 from evergreen.ledger.answers import conclusive
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows.effects import effects
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
 from evergreen.spec import ModelSpec
 
 
 @dataclass(frozen=True)
-class Asked:
+class EarlierRequests:
     """Earlier retrain requests, oldest first; each is a part of the one before it, but `open`.
 
     Attributes:
@@ -73,13 +73,13 @@ def since(model: ModelSpec, judgements: Sequence[Judgement], first: Judgement, c
     return start
 
 
-def asked(
+def earlier_requests(
     decisions: Sequence[Decision],
     judgements: Sequence[Judgement],
     version: str,
     causes: set[str],
     start: datetime,
-) -> Asked:
+) -> EarlierRequests:
     """Sort the earlier decisions by what they say about a drift.
 
     Args:
@@ -90,13 +90,13 @@ def asked(
         start: of its episode.
     """
     requests = sorted(
-        (d for d in decisions if d.kind is Kind.RETRAIN_REQUESTED), key=lambda d: (d.as_of, d.id or 0)
+        (d for d in decisions if d.kind is DecisionKind.RETRAIN_REQUESTED), key=lambda d: (d.as_of, d.id or 0)
     )
     closed = {i for d in decisions for i in d.answers}
     same = [d for d in requests if d.version == version and causes <= set(d.evidence.get("drifted", ()))]
     healthy = [j for j in judgements if away(causes, j) and j.window_start < start]
     episode = [d for d in same if not any(j.window_end > reach(d) for j in healthy)]
-    return Asked(
+    return EarlierRequests(
         requests=tuple(requests),
         open=tuple(d for d in requests if d.id not in closed),
         same=tuple(same),
@@ -125,7 +125,7 @@ def chain(
         goes_on = bool(decision.evidence.get("alternates"))
         if not causes <= set(decision.evidence.get("drifted", ())):
             continue
-        if not goes_on and decision.kind is not Kind.RETRAIN_REQUESTED:
+        if not goes_on and decision.kind is not DecisionKind.RETRAIN_REQUESTED:
             continue
         if start - reach(decision) > longest_gap:
             break
@@ -139,7 +139,7 @@ def chain(
 def answered(requests: Sequence[Decision], decisions: Sequence[Decision]) -> list[Decision]:
     """Those of some requests that a training answered, see `conclusive`; oldest first."""
     told = {i for d in decisions if conclusive(d) for i in d.answers}
-    found = (d for d in requests if d.kind is Kind.RETRAIN_REQUESTED and d.id in told)
+    found = (d for d in requests if d.kind is DecisionKind.RETRAIN_REQUESTED and d.id in told)
     return sorted(found, key=lambda d: (d.as_of, d.id or 0))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evergreen.ledger import words
-from evergreen.ledger.reasons import NO_BETTER, GateReason, Kind, RulingReason
+from evergreen.ledger.reasons import NO_BETTER, DecisionKind, GateReason, RulingReason
 from evergreen.monitoring.trigger import reopen_rule
 
 # What a person looks at where challengers were no better, or became champion and the drift is still there.
@@ -82,4 +82,4 @@ def _no_better(ending: Mapping[str, Any]) -> bool:
 
 
 def _promoted(ending: Mapping[str, Any]) -> bool:
-    return ending.get("kind") == Kind.PROMOTED.value
+    return ending.get("kind") == DecisionKind.PROMOTED.value

@@ -10,14 +10,14 @@ from typing import Any
 
 from evergreen.ledger import Decision
 from evergreen.ledger.reasons import Hold
-from evergreen.monitoring.trigger.champion_facts import Facts
+from evergreen.monitoring.trigger.champion_facts import ChampionFacts
 from evergreen.spec import ModelSpec, format_duration
 
 BUDGET_PERIOD = timedelta(days=7)
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldRequest:
     """Why a request is held back.
 
     Attributes:
@@ -33,7 +33,7 @@ class Held:
     evidence: dict[str, Any] = field(default_factory=dict)
 
 
-def too_often(model: ModelSpec, requests: Sequence[Decision], as_of: datetime) -> Held | None:
+def too_often(model: ModelSpec, requests: Sequence[Decision], as_of: datetime) -> HeldRequest | None:
     """The cool-down after the last request, or the budget of `BUDGET_PERIOD`; None where neither holds.
 
     Args:
@@ -44,7 +44,7 @@ def too_often(model: ModelSpec, requests: Sequence[Decision], as_of: datetime) -
     trigger = model.monitoring.trigger
     if requests and as_of - requests[-1].as_of < trigger.cooldown:
         last = requests[-1]
-        return Held(
+        return HeldRequest(
             Hold.COOLDOWN,
             f"the last request, {last.id}, was {format_duration(as_of - last.as_of)} before; "
             f"the cool-down is {format_duration(trigger.cooldown)}, until {last.as_of + trigger.cooldown:%Y-%m-%d %H:%M} UTC",
@@ -55,7 +55,7 @@ def too_often(model: ModelSpec, requests: Sequence[Decision], as_of: datetime) -
         return None
     free = spent[-trigger.budget].as_of + BUDGET_PERIOD
     told = ", ".join(f"{d.id} of {d.as_of:%Y-%m-%d %H:%M}" for d in spent)
-    return Held(
+    return HeldRequest(
         Hold.BUDGET_SPENT,
         f"{len(spent)} requests within {format_duration(BUDGET_PERIOD)} ({told} UTC) spend monitoring.trigger.budget, which "
         f"is {trigger.budget}; the next one is free from {free:%Y-%m-%d %H:%M} UTC on",
@@ -64,7 +64,7 @@ def too_often(model: ModelSpec, requests: Sequence[Decision], as_of: datetime) -
     )
 
 
-def too_few_rows(model: ModelSpec, facts: Facts) -> Held | None:
+def too_few_rows(model: ModelSpec, facts: ChampionFacts) -> HeldRequest | None:
     """Training on the rows that the champion knows cannot help; None where enough have come, or nobody counted."""
     if facts.new_rows is None:
         return None
@@ -73,7 +73,7 @@ def too_few_rows(model: ModelSpec, facts: Facts) -> Held | None:
         return None
     share = model.monitoring.trigger.min_new_rows
     least = f" ({share:.0%} of the {facts.trained_rows} that it knew)" if needed > 1 else ""
-    return Held(
+    return HeldRequest(
         Hold.TOO_LITTLE_NEW_DATA,
         f"{facts.new_rows} rows with a mature label have come since the champion's training, {needed} are needed{least}; "
         "training on the same rows cannot help",
@@ -81,7 +81,7 @@ def too_few_rows(model: ModelSpec, facts: Facts) -> Held | None:
     )
 
 
-def least_rows(model: ModelSpec, facts: Facts) -> int:
+def least_rows(model: ModelSpec, facts: ChampionFacts) -> int:
     """How many new labelled rows a drift needs: `trigger.min_new_rows` of the champion's, and at least one."""
     return max(1, math.ceil(model.monitoring.trigger.min_new_rows * (facts.trained_rows or 0)))
 

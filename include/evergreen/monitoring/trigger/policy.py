@@ -1,6 +1,6 @@
 """Applies the trigger policy: reads what it decides on, and writes what it decided with the e-mails that are owed.
 
-The rule is `decide`, a pure function: `drifting` says when a drift asks for a training, `upkeep` when something else
+The rule is `decide`, a pure function: `drift_rule` says when a drift asks for a training, `upkeep_rule` when something else
 does, `holds` what keeps both back. Nothing is remembered but in the ledger.
 """
 
@@ -11,33 +11,26 @@ from datetime import datetime
 
 from evergreen import ledger, registry
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Hold, Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import raised, recovered
 from evergreen.monitoring.trigger import champion_facts as facts_of
-from evergreen.monitoring.trigger.champion_facts import Facts
 from evergreen.monitoring.trigger.decide import decide
 from evergreen.monitoring.trigger.holds import least_rows
-from evergreen.monitoring.trigger.verdict import Action, Quiet, Verdict
+from evergreen.monitoring.trigger.verdict import Action, TriggerVerdict
 from evergreen.monitoring.windows import judgement
-from evergreen.monitoring.windows.effects import effects
 from evergreen.monitoring.windows.judgement import Judgement
-from evergreen.registry.in_office import reign_of
+from evergreen.registry.in_office import in_office_since
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.connection import connect
 
-__all__ = [
-    "Action",
-    "Facts",
-    "Hold",
-    "Quiet",
-    "Verdict",
-    "apply",
-    "decide",
-    "effects",
-]
-
 MOST_WINDOWS = 1000
-READ = (Kind.RETRAIN_REQUESTED, Kind.RETRAIN_SUPPRESSED, Kind.PROMOTED, Kind.REJECTED, Kind.ROLLED_BACK)
+READ = (
+    DecisionKind.RETRAIN_REQUESTED,
+    DecisionKind.RETRAIN_SUPPRESSED,
+    DecisionKind.PROMOTED,
+    DecisionKind.REJECTED,
+    DecisionKind.ROLLED_BACK,
+)
 
 
 def apply(model: ModelSpec, as_of: datetime, run_id: str, specs: Specs | None = None) -> Decision | None:
@@ -72,7 +65,7 @@ def apply(model: ModelSpec, as_of: datetime, run_id: str, specs: Specs | None = 
             conn,
             model.name,
             version,
-            ends_after=reign_of(conn, model, champion, as_of),
+            ends_after=in_office_since(conn, model, champion, as_of),
             as_of=as_of,
             limit=MOST_WINDOWS,
         )
@@ -99,7 +92,7 @@ def decided(
     earlier: Sequence[Decision],
     as_of: datetime,
     specs: Specs | None,
-) -> Verdict:
+) -> TriggerVerdict:
     """The verdict; new rows are counted only where the answer depends on them, and only as many as decide it."""
     if specs is None:
         return decide(model, judgements, earlier, as_of)
@@ -120,7 +113,7 @@ def decided(
 def proposal(
     model: ModelSpec,
     version: str,
-    verdict: Verdict,
+    verdict: TriggerVerdict,
     judgements: Sequence[Judgement],
     earlier: Sequence[Decision],
     as_of: datetime,
@@ -159,7 +152,7 @@ def proposal(
 def _without_drift(
     model: ModelSpec,
     version: str,
-    verdict: Verdict,
+    verdict: TriggerVerdict,
     earlier: Sequence[Decision],
     as_of: datetime,
     run_id: str,
@@ -175,14 +168,14 @@ def _without_drift(
 
 def _asked(earlier: Sequence[Decision], key: str) -> list[Decision]:
     """Earlier requests of a key, newest first."""
-    found = [d for d in earlier if d.kind is Kind.RETRAIN_REQUESTED]
+    found = [d for d in earlier if d.kind is DecisionKind.RETRAIN_REQUESTED]
     return [d for d in found if d.dedupe_key == key or d.dedupe_key.startswith(f"{key}:again:")]
 
 
 def _decision(
     model: ModelSpec,
     version: str,
-    verdict: Verdict,
+    verdict: TriggerVerdict,
     evidence: dict[str, object],
     key: str,
     as_of: datetime,
@@ -192,7 +185,7 @@ def _decision(
     return Decision(
         as_of=as_of,
         subject=ledger.model_subject(model.name),
-        kind=Kind.RETRAIN_REQUESTED if requested else Kind.RETRAIN_SUPPRESSED,
+        kind=DecisionKind.RETRAIN_REQUESTED if requested else DecisionKind.RETRAIN_SUPPRESSED,
         reason=verdict.reason.value,
         run_id=run_id,
         dedupe_key=key if requested else f"{key}:{verdict.reason.value}",
@@ -201,7 +194,7 @@ def _decision(
     )
 
 
-def _incident(model: ModelSpec, version: str, verdict: Verdict) -> str:
+def _incident(model: ModelSpec, version: str, verdict: TriggerVerdict) -> str:
     if verdict.gave_up:
         return raised.gave_up(model, version, verdict.signature, verdict.gave_up[0])
     told = verdict.covered_by.evidence.get("incident") if verdict.covered_by else None

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from evergreen.ledger import Decision, answers
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import ModelSpec
 
 # Of the rows that the last training knew: half as many new ones make a training set that is another.
@@ -76,8 +76,8 @@ def of(
         decisions: of the model, the answers among them.
         trained_rows: of the champion's training; stands in where an answer does not say how many rows it had.
     """
-    answers = [d for d in decisions if answers.conclusive(d) and {r.id for r in requests} & set(d.answers)]
-    newest = max(answers, key=lambda d: (d.as_of, d.id or 0))
+    given = [d for d in decisions if answers.conclusive(d) and {r.id for r in requests} & set(d.answers)]
+    newest = max(given, key=lambda d: (d.as_of, d.id or 0))
     trigger = model.monitoring.trigger
     if trigger.again is None:
         return Again(newest, None, None)
@@ -86,7 +86,7 @@ def of(
     doubled = 2.0 ** max(0, len(requests) - FEWEST)
     return Again(
         newest,
-        None if newest.kind is Kind.PROMOTED else newest.as_of + max(trigger.again, trigger.cooldown),
+        None if newest.kind is DecisionKind.PROMOTED else newest.as_of + max(trigger.again, trigger.cooldown),
         max(1, math.ceil(SHARE * doubled * had)) if had else None,
     )
 

@@ -16,10 +16,10 @@ from datetime import datetime
 from typing import Any
 
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Hold, Kind, TriggerReason
-from evergreen.monitoring.trigger.champion_facts import Facts, settled
+from evergreen.ledger.reasons import DecisionKind, Hold, TriggerReason
+from evergreen.monitoring.trigger.champion_facts import ChampionFacts, settled
 from evergreen.monitoring.trigger.holds import open_message, too_few_rows, too_often
-from evergreen.monitoring.trigger.verdict import Action, Verdict
+from evergreen.monitoring.trigger.verdict import Action, TriggerVerdict
 from evergreen.monitoring.windows.judgement import Judgement, MetricResult, Status
 from evergreen.spec import LARGER_IS_BETTER, ModelSpec, format_duration, metric_name
 from evergreen.spec.monitoring import AGING
@@ -49,8 +49,8 @@ def upkeep(
     judgements: Sequence[Judgement],
     decisions: Sequence[Decision],
     as_of: datetime,
-    facts: Facts,
-) -> Verdict | None:
+    facts: ChampionFacts,
+) -> TriggerVerdict | None:
     """Decide on a retraining that no drift asks for; None where nothing does. See `policy.decide`.
 
     Args:
@@ -72,7 +72,7 @@ def upkeep(
     if found is None:
         return None
     requests = sorted(
-        (d for d in decisions if d.kind is Kind.RETRAIN_REQUESTED), key=lambda d: (d.as_of, d.id or 0)
+        (d for d in decisions if d.kind is DecisionKind.RETRAIN_REQUESTED), key=lambda d: (d.as_of, d.id or 0)
     )
     closed = {i for d in decisions for i in d.answers}
     waiting = [d for d in requests if d.id not in closed]
@@ -82,7 +82,7 @@ def upkeep(
         same = next((d for d in waiting if d.evidence.get("basis") == found.basis), None)
         request = same or waiting[-1]
         told = {**asked, "message": open_message(request), "asks": found.reason.value, "request": request.id}
-        return Verdict(Action.SUPPRESS, Hold.ALREADY_OPEN, told, signature, covered_by=same)
+        return TriggerVerdict(Action.SUPPRESS, Hold.ALREADY_OPEN, told, signature, covered_by=same)
     held = too_often(model, requests, as_of)
     if held is None and found.reason in (TriggerReason.DECAY, TriggerReason.STALENESS):
         held = too_few_rows(model, facts)
@@ -90,8 +90,8 @@ def upkeep(
         request_id = held.request.id if held.request else None
         told = {**asked, **held.evidence, "asks": found.reason.value, "request": request_id}
         told["message"] = f"{found.message}; held back: {held.message}"
-        return Verdict(Action.SUPPRESS, held.hold, told, signature)
-    return Verdict(Action.REQUEST, found.reason, {**asked, "message": found.message}, signature)
+        return TriggerVerdict(Action.SUPPRESS, held.hold, told, signature)
+    return TriggerVerdict(Action.REQUEST, found.reason, {**asked, "message": found.message}, signature)
 
 
 def asks_for_changes(model: ModelSpec) -> bool:
@@ -100,7 +100,7 @@ def asks_for_changes(model: ModelSpec) -> bool:
     return model.schedule is None if wanted is None else wanted
 
 
-def _changed(model: ModelSpec, since: Sequence[Decision], facts: Facts) -> Occasion | None:
+def _changed(model: ModelSpec, since: Sequence[Decision], facts: ChampionFacts) -> Occasion | None:
     """The spec of now is not the one that made the champion, and no training of it came to an answer since."""
     made, now = facts.trained_hash, facts.spec_hash
     if not asks_for_changes(model) or made is None or now is None or made == now:
@@ -117,7 +117,7 @@ def _changed(model: ModelSpec, since: Sequence[Decision], facts: Facts) -> Occas
 
 
 def _grown(
-    model: ModelSpec, since: Sequence[Decision], trained_as_of: datetime, facts: Facts
+    model: ModelSpec, since: Sequence[Decision], trained_as_of: datetime, facts: ChampionFacts
 ) -> Occasion | None:
     share, new = model.monitoring.trigger.new_rows, facts.rows_since_training
     if share is None or new is None or not facts.trained_rows or new < share * facts.trained_rows:

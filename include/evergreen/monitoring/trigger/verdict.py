@@ -30,7 +30,7 @@ class Quiet(str, Enum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TriggerVerdict:
     """What the policy says.
 
     Attributes:

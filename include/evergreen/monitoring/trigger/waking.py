@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from evergreen import ledger
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import connect
 
@@ -34,14 +34,18 @@ def should_wake(
             by its as-of time that one is not this run's.
         as_of: of this run; ages are measured between as-of times.
     """
-    if opened_now is not None and opened_now.kind is Kind.RETRAIN_REQUESTED and opened_now.as_of == as_of:
+    if (
+        opened_now is not None
+        and opened_now.kind is DecisionKind.RETRAIN_REQUESTED
+        and opened_now.as_of == as_of
+    ):
         return True
     if not open_requests:
         return False
     newest = max(open_requests, key=_order)
     training = f"train__{newest.subject.partition('/')[2]}"
     return not any(
-        f.kind is Kind.RUN_FAILED
+        f.kind is DecisionKind.RUN_FAILED
         and f.evidence.get("dag_id") == training
         and _order(f) > _order(newest)
         and as_of - f.as_of < QUIET_AFTER_FAILURE
@@ -67,7 +71,7 @@ def wake(model: ModelSpec, decision: Decision | None, as_of: datetime) -> tuple[
     """
     with connect() as conn:
         waiting = [d for d in ledger.unclaimed_requests(conn, model.name) if d.as_of <= as_of]
-        failures = ledger.find(conn, ledger.model_subject(model.name), (Kind.RUN_FAILED,))
+        failures = ledger.find(conn, ledger.model_subject(model.name), (DecisionKind.RUN_FAILED,))
     if not waiting:
         return False, None
     opened = decision if decision is not None and decision.id in {d.id for d in waiting} else None

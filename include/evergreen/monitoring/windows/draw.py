@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from evergreen import registry
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.links import experiment_of, mlflow_report_url
 from evergreen.monitoring.windows import judgement as store
 from evergreen.monitoring.windows import kept_sample, report
@@ -48,20 +48,22 @@ def draw(model: str, when: datetime, folder: Path, version: str | None = None) -
     with connect() as conn:
         found = store.at(conn, model, when, version=version)
         if found is None:
-            raise TerminalError(_unknown(conn, model, when, version), Reason.BAD_SPEC)
+            raise TerminalError(_unknown(conn, model, when, version), ErrorReason.BAD_SPEC)
     if found.held_back or not found.report or not found.mlflow_run:
         why = "; ".join(v.detail for v in found.violations if v.detail) or "no file was kept"
         raise TerminalError(
             f"{model}, {found.window}: this window is {found.status.value} and was not measured, so there is nothing to draw: "
             f"{why}",
-            Reason.NO_ROWS,
+            ErrorReason.NO_ROWS,
         )
 
     at = found.report.rpartition("/")[0]
     try:
         sample = kept_sample.read(registry.artifact_folder(found.mlflow_run, f"{at}/{kept_sample.FILE}"))
     except TerminalError as error:
-        raise TerminalError(_lost(found.report, found.mlflow_run, error), Reason.REGISTRY_MISMATCH) from error
+        raise TerminalError(
+            _lost(found.report, found.mlflow_run, error), ErrorReason.REGISTRY_MISMATCH
+        ) from error
     reference = Reference.read(registry.artifact_folder(found.mlflow_run, REFERENCE_PATH))
     binary = set(METRICS["binary"]) & set(found.metrics)
     target = folder / model / at.rpartition("/")[2]

@@ -25,7 +25,7 @@ EXACT = 3_000_000
 
 
 @dataclass(frozen=True)
-class Facts:
+class WindowFacts:
     """What is known of a window's rows as of a time: rows, rows with a label, rows with a served prediction (see `EXACT`).
 
     `due`: whether `label.delay` has passed since its end. A label that is not in by then may never come.
@@ -63,7 +63,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Judged:
+class EarlierJudgement:
     """The newest revision of an earlier judgement, as far as it decides whether to judge again.
 
     `held_back` holds the kinds of violation (volume, unscored, stale) that kept the window from being judged.
@@ -78,9 +78,9 @@ class Judged:
     due: bool = True
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> WindowFacts:
         """What was known of the window then."""
-        return Facts(self.rows, self.labelled, self.scored, self.due)
+        return WindowFacts(self.rows, self.labelled, self.scored, self.due)
 
 
 def candidates(
@@ -94,7 +94,7 @@ def candidates(
 
     Args:
         length: `monitoring.window`.
-        reign: since when the champion is in office, see `reign.begun`.
+        reign: since when the champion is in office, see `in_office.begun`.
         first_scored: event time of the model's first prediction, by any version; None before it.
         as_of: the cut-off of this run.
         label_delay: the spec's `label.delay`.
@@ -120,8 +120,8 @@ def oldest(length: timedelta, as_of: datetime, label_delay: timedelta) -> dateti
 
 def due(
     windows: list[Window],
-    facts: Mapping[datetime, Facts],
-    history: Mapping[datetime, Judged],
+    facts: Mapping[datetime, WindowFacts],
+    history: Mapping[datetime, EarlierJudgement],
     min_labels: float,
     news: Callable[[Window], bool] = lambda window: True,
 ) -> list[tuple[Window, int]]:
@@ -138,12 +138,12 @@ def due(
         before = history.get(window.start)
         if before is None:
             found.append((window, 1))
-        elif worth_judging_again(before, facts.get(window.start, Facts()), min_labels):
+        elif worth_judging_again(before, facts.get(window.start, WindowFacts()), min_labels):
             found.append((window, before.revision + 1))
     return found[-MOST_PER_RUN:]
 
 
-def worth_judging_again(before: Judged, now: Facts, min_labels: float) -> bool:
+def worth_judging_again(before: EarlierJudgement, now: WindowFacts, min_labels: float) -> bool:
     """Whether what came in since the last judgement can change it.
 
     Yes when the labels now suffice for performance and did not before, when the last labels came in, or when
@@ -161,7 +161,7 @@ def worth_judging_again(before: Judged, now: Facts, min_labels: float) -> bool:
     )
 
 
-def labels_tell_more(before: Judged, now: Facts, min_labels: float) -> bool:
+def labels_tell_more(before: EarlierJudgement, now: WindowFacts, min_labels: float) -> bool:
     """Whether labels that came since the last judgement can change the served error.
 
     They suffice now and did not before, or they are the last ones, or they grew by `RELEVANT_GROWTH` of the rows. Labels suffice
@@ -176,7 +176,7 @@ def labels_tell_more(before: Judged, now: Facts, min_labels: float) -> bool:
     )
 
 
-def still_held_back(before: Judged | None, kinds: frozenset[str], now: Facts) -> bool:
+def still_held_back(before: EarlierJudgement | None, kinds: frozenset[str], now: WindowFacts) -> bool:
     """Whether a window that is held back now was held back for the same reason on the same rows before."""
     return (
         before is not None

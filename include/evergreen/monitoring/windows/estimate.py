@@ -30,7 +30,7 @@ from scipy.special import expit, log_expit
 
 from evergreen import settings
 from evergreen.metrics import interval, paired_bootstrap, resampled
-from evergreen.metrics.paired_bootstrap import Statistic
+from evergreen.metrics.resampled import Statistic
 from evergreen.reference.reference import Reference
 from evergreen.spec import ModelSpec
 
@@ -55,7 +55,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class FittedCurve:
     """The curve expit(a ln p - b ln(1 - p) + c), which never falls."""
 
     a: float
@@ -63,7 +63,7 @@ class Calibration:
     c: float
 
     @classmethod
-    def fit(cls, p: Floats, y: Floats) -> Calibration:
+    def fit(cls, p: Floats, y: Floats) -> FittedCurve:
         """The curve of the largest likelihood.
 
         Args:
@@ -102,7 +102,7 @@ class Estimator:
 
     model: ModelSpec
     reference: Reference
-    learnt: Calibration | xgb.Booster
+    learnt: FittedCurve | xgb.Booster
     scale: float = 1.0
 
     @property
@@ -134,7 +134,7 @@ class Estimator:
 
     def _statistic(self, rows: pd.DataFrame, where: npt.NDArray[np.int64]) -> Statistic:
         metric, p = self.model.performance_metric, rows["_prediction"].to_numpy(dtype=np.float64)
-        if isinstance(self.learnt, Calibration):
+        if isinstance(self.learnt, FittedCurve):
             return resampled.statistic(metric, where, self.learnt(p), p, self.model.cut)
         loss = np.maximum(self.learnt.predict(_matrix(self.model, self.reference, rows, p)), 0.0)
         loss = loss.astype(np.float64)
@@ -164,7 +164,7 @@ def fit(model: ModelSpec, reference: Reference) -> Estimator | None:
     if model.task == "binary":
         if len(np.unique(y)) < 2:
             return None
-        return Estimator(model, reference, Calibration.fit(p, y))
+        return Estimator(model, reference, FittedCurve.fit(p, y))
     loss = resampled.losses(model.performance_metric, y, p, model.cut)
     if model.performance_metric == "mape":  # of a label of 0 no share is known
         known, p, loss = known[y != 0], p[y != 0], loss[y != 0]

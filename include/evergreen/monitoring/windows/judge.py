@@ -7,7 +7,7 @@ violation, are in MLflow before the numbers are in the warehouse, so a failure b
 try writes again.
 
 Labels outlive reigns: the windows of earlier champions whose labels come late are judged again too, each under the version
-that it was judged under (`late`).
+that it was judged under (`late_labels`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from evergreen import registry
-from evergreen.errors import EvergreenError, Reason, TerminalError
+from evergreen.errors import ErrorReason, EvergreenError, TerminalError
 from evergreen.monitoring.windows import (
     due_windows,
     estimate,
@@ -39,14 +39,14 @@ from evergreen.monitoring.windows import (
     report,
     wording,
 )
-from evergreen.monitoring.windows.due_windows import MOST_PER_RUN, Facts, Judged
+from evergreen.monitoring.windows.due_windows import MOST_PER_RUN, EarlierJudgement, WindowFacts
 from evergreen.monitoring.windows.estimate import Estimator
 from evergreen.monitoring.windows.judgement import ColumnResult, Judgement, Status, Violation, What
 from evergreen.reference import calendar
 from evergreen.reference.calendar import Window
 from evergreen.reference.reference import Reference
 from evergreen.registry import Champion
-from evergreen.registry.in_office import reign_of
+from evergreen.registry.in_office import in_office_since
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.connection import Connection, connect
 from evergreen.warehouse.features import arrow, feature_query, views
@@ -64,12 +64,12 @@ class Due:
     """What one run has to do, what it knows of the feed, what holds windows back, and their last outcome, by their start."""
 
     windows: list[tuple[Window, int]]
-    feed: reads.Feed
+    feed: reads.WindowCounts
     held: dict[datetime, tuple[Violation, ...]]
     before: dict[datetime, Status]
 
 
-def judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[Judgement]:
+def judge_windows(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list[Judgement]:
     """Judge every window that is due as of a time, and write the judgements.
 
     The champion is the one of that time: decisions as of a later one do not count.
@@ -104,7 +104,7 @@ def _judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list
         champion = registry.champion(conn, model.name, repair=False, as_of=as_of)
         if champion is None:
             return []
-        reign = reign_of(conn, model, champion, as_of)
+        reign = in_office_since(conn, model, champion, as_of)
         past = _past(conn, model, as_of)
     reference = _reference(model, champion.run_id)
     with views.reading(specs, model, as_of) as reader:
@@ -114,7 +114,7 @@ def _judge(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> list
     # Learnt at most once in a run, and only where a window asks for it.
     estimator = cache(lambda: estimate.fit(there, reference))
     for window, revision in due.windows:
-        facts = due.feed.facts.get(window.start, Facts())
+        facts = due.feed.facts.get(window.start, WindowFacts())
         held = due.held[window.start]
         with connect() as guard:
             _lock(guard, model)
@@ -146,7 +146,7 @@ def _reference(model: ModelSpec, run_id: str) -> Reference:
             f"{model.name}: {metric} is watched, and the holdout of MLflow run {run_id} has "
             f"{', '.join(sorted(found.holdout_metrics)) or 'no metric'}: it was trained for another task. Its windows cannot be "
             f"judged; run train__{model.name}, and approve its challenger in promote__{model.name}",
-            Reason.BAD_METRIC,
+            ErrorReason.BAD_METRIC,
         )
     return found.for_window(model)
 
@@ -168,7 +168,7 @@ def _watched(
         raise TerminalError(
             f"{model.name}: the feature query gives none of the features that the champion was trained on; put them back into "
             f"models/{model.name}.sql, or run train__{model.name} and approve its challenger in promote__{model.name}",
-            Reason.REGISTRY_MISMATCH,
+            ErrorReason.REGISTRY_MISMATCH,
         )
     return seen.seeing(*kept), lost
 
@@ -212,7 +212,7 @@ def _judge_late(
     specs: Specs,
     model: ModelSpec,
     waits: Sequence[Judgement],
-    feed: reads.Feed,
+    feed: reads.WindowCounts,
     as_of: datetime,
     most: int,
 ) -> list[Judgement]:
@@ -250,7 +250,7 @@ def _judged_again(
     model: ModelSpec,
     before: Judgement,
     references: Callable[[str], Reference],
-    feed: reads.Feed,
+    feed: reads.WindowCounts,
     as_of: datetime,
 ) -> Judgement | None:
     """The next revision of a window of an earlier champion, written; None where another run has written it."""
@@ -303,7 +303,7 @@ def plan(
     model: ModelSpec,
     reference: Reference,
     found: list[Window],
-    feed: reads.Feed,
+    feed: reads.WindowCounts,
     earlier: Sequence[Judgement],
     first_scored: datetime | None,
     as_of: datetime,
@@ -313,7 +313,7 @@ def plan(
     Args:
         model: the settings.
         reference: the champion's.
-        found: the windows that the champion answers for (`windows.candidates`), oldest first.
+        found: the windows that the champion answers for (`due_windows.candidates`), oldest first.
         feed: their counts.
         earlier: the newest revision of their earlier judgements for this champion.
         first_scored: event time of the model's first prediction; None before it.
@@ -324,7 +324,7 @@ def plan(
     growth = _growth(reference, earlier)
 
     def wanted(window: Window) -> bool:
-        facts = feed.facts.get(window.start, Facts())
+        facts = feed.facts.get(window.start, WindowFacts())
         return readiness.stopped(model, reference, feed.newest, window.end) or not readiness.nothing_due(
             model, reference, facts, window
         )
@@ -332,13 +332,13 @@ def plan(
     found = [w for w in found if wanted(w)]
     held = {
         w.start: readiness.check(
-            model, reference, feed.facts.get(w.start, Facts()), w, feed.newest, as_of, growth
+            model, reference, feed.facts.get(w.start, WindowFacts()), w, feed.newest, as_of, growth
         )
         for w in (*found, open_window)
     }
 
     def news(window: Window) -> bool:
-        facts = feed.facts.get(window.start, Facts())
+        facts = feed.facts.get(window.start, WindowFacts())
         return not _repeats(window, held[window.start], history.get(window.start), facts, first_scored)
 
     due = due_windows.due(found, feed.facts, history, model.monitoring.performance.min_labels, news)
@@ -365,8 +365,8 @@ def _growth(reference: Reference, earlier: Sequence[Judgement]) -> float:
 def _repeats(
     window: Window,
     held: Sequence[Violation],
-    before: Judged | None,
-    facts: Facts,
+    before: EarlierJudgement | None,
+    facts: WindowFacts,
     first_scored: datetime | None,
 ) -> bool:
     """Whether a window that is held back needs no judgement: it has the same already, or scoring began inside it."""
@@ -384,7 +384,7 @@ def _measured(
     model: ModelSpec,
     reference: Reference,
     found: Judgement,
-    facts: Facts,
+    facts: WindowFacts,
     estimator: Callable[[], Estimator | None],
     lost: Mapping[str, str],
 ) -> Judgement:
@@ -400,7 +400,7 @@ def measured(
     model: ModelSpec,
     reference: Reference,
     found: Judgement,
-    facts: Facts,
+    facts: WindowFacts,
     rows: pd.DataFrame,
     estimator: Estimator | None = None,
     lost: Mapping[str, str] | None = None,
@@ -418,7 +418,7 @@ def _measured_rows(
     model: ModelSpec,
     reference: Reference,
     found: Judgement,
-    facts: Facts,
+    facts: WindowFacts,
     rows: pd.DataFrame,
     estimator: Estimator | None,
     lost: Mapping[str, str] | None,
@@ -428,7 +428,7 @@ def _measured_rows(
     )
     sample = measure.sampled(rows)
     if not performance.served_by_another(sample, found.version):
-        metrics, worse = performance.judge(model, rows, reference, facts, estimator)
+        metrics, worse = performance.judge_error(model, rows, reference, facts, estimator)
     else:
         columns = [replace(c, violated=False) if c.kind is What.PREDICTION_DRIFT else c for c in columns]
         metrics, worse = performance.of_another(model, sample, reference), ()

@@ -16,7 +16,7 @@ from typing import Any
 
 from psycopg2.extras import execute_values
 
-from evergreen.monitoring.windows.due_windows import Judged
+from evergreen.monitoring.windows.due_windows import EarlierJudgement
 from evergreen.reference.calendar import Window
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -116,7 +116,7 @@ class MetricResult:
 class Judgement:
     """A judged window of one champion version. Times are UTC; `rows` are event rows, `sampled_rows` those measured.
 
-    `labelled` and `scored` are how many of the event rows had a label, and a served prediction (see `windows.EXACT`; None:
+    `labelled` and `scored` are how many of the event rows had a label, and a served prediction (see `due_windows.EXACT`; None:
     not known, an earlier release judged).
     `report` is the file of its page in the MLflow run, or of its kept sample where no page was drawn (`draw.py` draws it).
     `before` is the outcome of the revision before, where the run that judged knows it; it is not kept, the earlier
@@ -259,14 +259,14 @@ def _with_columns(conn: Connection, rows: Sequence[dict[str, Any]]) -> list[Judg
     return [_judgement(row, [c for c in found if c["judgement_id"] == row["id"]]) for row in rows]
 
 
-def history(judgements: Sequence[Judgement], label_delay: timedelta) -> dict[datetime, Judged]:
-    """What `windows.due` needs to know of earlier judgements."""
+def history(judgements: Sequence[Judgement], label_delay: timedelta) -> dict[datetime, EarlierJudgement]:
+    """What `due_windows.due` needs to know of earlier judgements."""
     return {j.window_start: in_short(j, label_delay) for j in judgements}
 
 
-def in_short(judged: Judgement, label_delay: timedelta) -> Judged:
+def in_short(judged: Judgement, label_delay: timedelta) -> EarlierJudgement:
     """What decides whether a window is judged again; `label_delay` is the spec's `label.delay`."""
-    return Judged(
+    return EarlierJudgement(
         judged.revision,
         judged.rows,
         judged.labelled,

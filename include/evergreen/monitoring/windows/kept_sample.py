@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.monitoring.windows.measure import frame, sampled
 from evergreen.monitoring.windows.reads import BEYOND
 from evergreen.reference.profile import as_numbers
@@ -37,7 +37,7 @@ META = b"evergreen"
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptSample:
     """The sample of a judged window.
 
     Attributes:
@@ -94,7 +94,7 @@ def write(rows: pd.DataFrame, reference: Reference, file: Path) -> None:
     )
 
 
-def read(file: Path) -> Kept:
+def read(file: Path) -> KeptSample:
     """Read what `write` wrote.
 
     Raises:
@@ -110,9 +110,9 @@ def read(file: Path) -> Kept:
         raise TerminalError(
             f"the kept sample {file.name} cannot be read: {type(error).__name__}: {str(error)[:200]}; restore it from the "
             "backup of MLflow's artifacts",
-            Reason.REGISTRY_MISMATCH,
+            ErrorReason.REGISTRY_MISMATCH,
         ) from error
-    return Kept(rows, bool(told["steps"]) or "_time" not in rows)
+    return KeptSample(rows, bool(told["steps"]) or "_time" not in rows)
 
 
 def _stepped(values: np.ndarray, step: float) -> pa.Array:

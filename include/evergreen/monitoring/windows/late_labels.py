@@ -17,9 +17,9 @@ from datetime import datetime
 
 import pandas as pd
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.monitoring.windows import due_windows, measure, performance, readiness
-from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.judgement import Judgement, in_short
 from evergreen.reference import calendar
 from evergreen.reference.reference import Reference
@@ -35,7 +35,7 @@ def waiting(
     """The windows of earlier champions whose served error may still change; a pure function.
 
     Left out are windows that were held back, that another version served, that have all their labels, and that are too
-    old, see `windows.oldest`: what they say is final.
+    old, see `due_windows.oldest`: what they say is final.
 
     Args:
         model: its window and label's delay.
@@ -67,7 +67,9 @@ def _open(judged: Judgement) -> bool:
     return SETTLED not in states and (judged.labelled < judged.rows or bool(states & {*UNSETTLED}))
 
 
-def due(model: ModelSpec, waits: Sequence[Judgement], facts: Mapping[datetime, Facts]) -> list[Judgement]:
+def due(
+    model: ModelSpec, waits: Sequence[Judgement], facts: Mapping[datetime, WindowFacts]
+) -> list[Judgement]:
     """Those of the waiting windows whose error the labels that came can change, newest first; a pure function.
 
     Args:
@@ -80,7 +82,7 @@ def due(model: ModelSpec, waits: Sequence[Judgement], facts: Mapping[datetime, F
         j
         for j in waits
         if due_windows.labels_tell_more(
-            in_short(j, model.label.delay), facts.get(j.window_start, Facts()), least
+            in_short(j, model.label.delay), facts.get(j.window_start, WindowFacts()), least
         )
     )
     return sorted(found, key=lambda j: j.window, reverse=True)
@@ -90,7 +92,7 @@ def again(
     model: ModelSpec,
     reference: Reference,
     before: Judgement,
-    facts: Facts,
+    facts: WindowFacts,
     rows: pd.DataFrame,
     newest: datetime | None,
     as_of: datetime,
@@ -136,7 +138,7 @@ def again(
         raise TerminalError(
             f"{model.name}: {metric} is watched, and the holdout of version {before.version} has "
             f"{', '.join(sorted(reference.holdout_metrics)) or 'no metric'}: it was trained for another task",
-            Reason.BAD_METRIC,
+            ErrorReason.BAD_METRIC,
         )
-    metrics, worse = performance.judge(model, rows, reference, facts)
+    metrics, worse = performance.judge_error(model, rows, reference, facts)
     return replace(found, metrics=metrics).concluded(before.columns, worse)

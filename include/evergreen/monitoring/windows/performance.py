@@ -18,7 +18,7 @@ from evergreen.errors import TerminalError
 from evergreen.metrics import interval, paired_bootstrap, resampled
 from evergreen.metrics.metric_values import compute
 from evergreen.monitoring.windows import measure
-from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.estimate import Estimator
 from evergreen.monitoring.windows.judgement import MetricResult, Violation, What
 from evergreen.monitoring.windows.reads import BEYOND
@@ -38,7 +38,7 @@ SURELY = 0.95
 Floats = npt.NDArray[np.float64]
 
 
-def enough_labels(model: ModelSpec, facts: Facts) -> bool:
+def enough_labels(model: ModelSpec, facts: WindowFacts) -> bool:
     """Whether enough rows of a window have a label and a prediction to judge its error."""
     return facts.enough_labels(model.monitoring.performance.min_labels)
 
@@ -48,11 +48,11 @@ def served_by_another(window: pd.DataFrame, version: str) -> bool:
     return bool((window["_version"].dropna() != version).mean() > 0.5)
 
 
-def judge(
+def judge_error(
     model: ModelSpec,
     window: pd.DataFrame,
     reference: Reference,
-    facts: Facts,
+    facts: WindowFacts,
     estimator: Estimator | None = None,
 ) -> tuple[dict[str, MetricResult], tuple[Violation, ...]]:
     """Judge the served predictions of a window.
@@ -202,7 +202,7 @@ def _without_labels(
     model: ModelSpec,
     window: pd.DataFrame,
     reference: Reference,
-    facts: Facts,
+    facts: WindowFacts,
     coverage: float,
     estimator: Estimator | None,
 ) -> tuple[dict[str, MetricResult], tuple[Violation, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from evergreen.monitoring.windows.due_windows import EXACT, Facts
+from evergreen.monitoring.windows.due_windows import EXACT, WindowFacts
 from evergreen.monitoring.windows.judgement import Judgement, Status, Violation, What
 from evergreen.reference.calendar import Window
 from evergreen.reference.reference import Reference
@@ -23,7 +23,7 @@ OFTEN_EMPTY = 0.1
 def check(
     model: ModelSpec,
     reference: Reference,
-    facts: Facts,
+    facts: WindowFacts,
     window: Window,
     newest: datetime | None,
     as_of: datetime,
@@ -88,7 +88,7 @@ def held_back(found: Judgement, held: Sequence[Violation]) -> Judgement:
     return replace(found, status=Status.STALE if stale else Status.INSUFFICIENT, violations=tuple(held))
 
 
-def nothing_due(model: ModelSpec, reference: Reference, facts: Facts, window: Window) -> bool:
+def nothing_due(model: ModelSpec, reference: Reference, facts: WindowFacts, window: Window) -> bool:
     """Whether a window has no row, or too few to judge, and that is usual at its place in the week: a night, a day of rest.
 
     Such a window is neither judged nor told; whether the feed is still there is a question of its own (`stopped`). A model

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg2 import sql
 
-from evergreen.monitoring.windows.due_windows import EXACT, Facts
+from evergreen.monitoring.windows.due_windows import EXACT, WindowFacts
 from evergreen.reference.calendar import ANCHOR, Window, window_of
 from evergreen.spec import ModelSpec, Specs
 from evergreen.training.data.split import moment
@@ -54,10 +54,10 @@ class Counted:
 
 
 @dataclass(frozen=True)
-class Feed:
+class WindowCounts:
     """Counts per window, and the newest event time that had arrived by as-of (None: no row at all in the range)."""
 
-    facts: dict[datetime, Facts]
+    facts: dict[datetime, WindowFacts]
     newest: datetime | None
 
 
@@ -69,7 +69,7 @@ def feed(
     look_back: datetime,
     *,
     reader: arrow.Reader | None = None,
-) -> Feed:
+) -> WindowCounts:
     """Count the rows, labels and served predictions of every window from `start` to as-of.
 
     Rows and predictions are counted each for itself, joined is nothing: a key that was scored is one that the feature
@@ -98,8 +98,10 @@ def feed(
             scored = _scored(reader, _made(window.start, min(window.end, end), as_of))
             if scored >= max(EXACT, (1 - ALL_BUT) * rows):
                 scored = rows
-            facts[begin] = Facts(rows, labelled, min(scored, rows), as_of >= window.end + model.label.delay)
-    return Feed(facts, counts.newest)
+            facts[begin] = WindowFacts(
+                rows, labelled, min(scored, rows), as_of >= window.end + model.label.delay
+            )
+    return WindowCounts(facts, counts.newest)
 
 
 def counted(
@@ -137,7 +139,7 @@ def first_scored(conn: Connection, model: ModelSpec, as_of: datetime) -> datetim
     )[0]["first"]
 
 
-def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window, facts: Facts) -> pa.Table:
+def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window, facts: WindowFacts) -> pa.Table:
     """At most `monitoring.sample_rows` rows of a window: those whose key has the smallest hash, ties by key.
 
     The same rows on every re-run, and those that the champion's reference would choose. From a window with very many
@@ -179,7 +181,7 @@ def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window, fact
         return rows.select(names).append_column("_baseline", pa.array(said, from_pandas=True))
 
 
-def lacks_labels(model: ModelSpec, facts: Facts, rows: pa.Table) -> bool:
+def lacks_labels(model: ModelSpec, facts: WindowFacts, rows: pa.Table) -> bool:
     """Whether a sample of a window holds too few of the labels by which its error could be judged."""
     known = rows.num_rows - rows["_label"].null_count
     wanted = min(facts.labelled, model.monitoring.sample_rows)

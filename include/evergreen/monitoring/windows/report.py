@@ -286,7 +286,7 @@ def _run(
 
 
 def _units(now: pd.DataFrame, before: pd.DataFrame, numeric: Sequence[str]) -> dict[str, float]:
-    """The numeric columns that are drawn in another unit, with what their values are divided by (`statistics.unit`)."""
+    """The numeric columns that are drawn in another unit, with what their values are divided by (`drift_statistics.unit`)."""
     sides = {n: [side[n].dropna().to_numpy(dtype=float) for side in (before, now)] for n in numeric}
     found = {n: drift_statistics.unit(*both) for n, both in sides.items() if all(map(len, both))}
     return {n: by for n, by in found.items() if by != 1.0}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from evergreen.monitoring.windows.due_windows import Facts
+from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.spec import ModelSpec, format_duration
 
 # A part of the watch that speaks in so few of the windows is as good as silent.
@@ -46,9 +46,9 @@ def silent(model: ModelSpec, windows: Sequence[tuple[int, int]]) -> list[Silent]
                 f"{longer}, or min_rows: {max(1, int(rows / 2))}",
             )
         )
-    enough = [Facts(count, labelled, count, True).enough_labels(least) for count, labelled in windows]
+    enough = [WindowFacts(count, labelled, count, True).enough_labels(least) for count, labelled in windows]
     if labels and _seldom(enough):
-        needed = Facts(int(rows), int(labels), int(rows), True).labels_needed(least)
+        needed = WindowFacts(int(rows), int(labels), int(rows), True).labels_needed(least)
         fewer = max(1, int(labels / 2)) if labels < 60 else 30
         told = f"{least:g}" if least > 1 else f"{least:.0%} of the rows"
         longer = (

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 
 BATCH_ROWS = 65_536
 VECTORS = ("_time", "_label", "_hash", "_entity")
@@ -105,7 +105,7 @@ def opened(path: Path) -> Rows:
         raise TerminalError(
             f"the snapshot {path} lacks {', '.join(absent)}: an earlier version of Evergreen took it; run the training "
             "from its first task again",
-            Reason.NO_ROWS,
+            ErrorReason.NO_ROWS,
         )
     vectors: dict[str, np.ndarray] = {
         name: np.empty(count, np.float64 if name == "_label" else np.int64) for name in VECTORS

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import ModelSpec, format_duration
 from evergreen.training.data.rows import Rows, opened
 from evergreen.warehouse.features.snapshot import Snapshot
@@ -82,13 +82,13 @@ def _whole(model: ModelSpec, path: Path, rows: int) -> Rows:
     if not path.is_file():
         raise TerminalError(
             f"{model.name}: the snapshot {path} is gone; run the training from its first task again",
-            Reason.NO_ROWS,
+            ErrorReason.NO_ROWS,
         )
     count = pq.read_metadata(path).num_rows
     if count != rows:
         raise TerminalError(
             f"{model.name}: {path} holds {count} rows, {rows} were written; take it again",
-            Reason.NO_ROWS,
+            ErrorReason.NO_ROWS,
         )
     return opened(path)
 
@@ -118,7 +118,7 @@ def split(model: ModelSpec, rows: Rows) -> Split:
                 f"{model.name}: the {part} has {found} rows, training.{name} is {least} (holdout "
                 f"{format_duration(spec.holdout)}, {len(rows)} mature rows in all); land more history, make "
                 "training.window longer, or lower the limit",
-                Reason.TOO_FEW_ROWS,
+                ErrorReason.TOO_FEW_ROWS,
             )
     if model.task == "binary":
         for part, rows_of in (("training part", training), ("holdout", holdout)):
@@ -127,7 +127,7 @@ def split(model: ModelSpec, rows: Rows) -> Split:
                 raise TerminalError(
                     f"{model.name}: every label of the {part} ({len(rows_of)} rows) is {classes[0]:g}, two classes "
                     "are needed; look at the label in the SQL, or make training.holdout longer",
-                    Reason.ONE_CLASS,
+                    ErrorReason.ONE_CLASS,
                 )
     return Split(rows, training, holdout, moment(boundary))
 
@@ -154,7 +154,7 @@ def _check_keys(model: ModelSpec, rows: Rows) -> None:
         raise TerminalError(
             f"{model.name}: the feature query returns the key {pc.min(twice).as_py()} more than once; a key names one row. Mend the "
             f"SQL (a join that doubles rows?) or the key in models/{model.name}.yaml",
-            Reason.BAD_QUERY,
+            ErrorReason.BAD_QUERY,
         )
 
 
@@ -177,5 +177,5 @@ def _check_labels(model: ModelSpec, rows: Rows) -> None:
         raise TerminalError(
             f"{model.name}: {count} of {len(y)} labels are not {wanted}; the first is {y[first]:g} at key "
             f"{rows.take(np.array([first]), ['_key'])['_key'][0].as_py()}. Mend the label in the data or the SQL, or label.min and label.max in the spec",
-            Reason.BAD_LABEL,
+            ErrorReason.BAD_LABEL,
         )

@@ -15,7 +15,7 @@ import numpy as np
 import xgboost as xgb
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.registry.encoding import Encoding, boosted_names
 from evergreen.spec import ModelSpec
 from evergreen.spec.model import QUANTILE
@@ -92,7 +92,9 @@ def parameters(model: ModelSpec, device: str = "cpu") -> dict[str, Any]:
     wrong += unknown
     wrong += _quantile_problems(model)
     if wrong:
-        raise TerminalError("\n".join(f"models/{model.name}.yaml: {line}" for line in wrong), Reason.BAD_SPEC)
+        raise TerminalError(
+            "\n".join(f"models/{model.name}.yaml: {line}" for line in wrong), ErrorReason.BAD_SPEC
+        )
     return {
         "objective": OBJECTIVES[model.task][0],
         **model.fitted_for,
@@ -172,7 +174,7 @@ def fit(
         raise TerminalError(
             f"{model.name}: the {len(times)} training rows have too few different event times to set the newest "
             "15 % aside for early stopping; land more history",
-            Reason.TOO_FEW_ROWS,
+            ErrorReason.TOO_FEW_ROWS,
         )
     probe = _boost(
         model, encoding, data.part(0, cut), spec.max_rounds, machine, data.part(cut), spec.early_stopping_rounds
@@ -183,7 +185,7 @@ def fit(
         raise TerminalError(
             f"{model.name}: {metric} of early stopping is {score}; with one class in the newest 15 % of the training part "
             "an AUC does not exist. Remove training.params.eval_metric, or make training.window longer",
-            Reason.BAD_METRIC,
+            ErrorReason.BAD_METRIC,
         )
     rounds = probe.booster.best_iteration + 1
     whole = refit(model, encoding, data, rounds, machine)
@@ -239,5 +241,5 @@ def _refused(error: Exception, name: str) -> TerminalError:
     told = str(error).split("Stack trace")[0].split("\n")[0].strip()
     return TerminalError(
         f"models/{name}.yaml: training.params: XGBoost refuses them: {told[:300]}; mend the parameter",
-        Reason.BAD_SPEC,
+        ErrorReason.BAD_SPEC,
     )

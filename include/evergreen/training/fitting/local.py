@@ -85,7 +85,7 @@ def boost(
     params = {**params, "nthread": threads(data.matrix, params["nthread"])}
     quantised = _quantised(params, encoding, data, "learnt")
     if watched is None:
-        kept = Kept(quantised)
+        kept = KeptPredictions(quantised)
         booster = xgb.train(params, quantised, rounds, verbose_eval=False, callbacks=[kept])
         return Boosted(booster, learnt=kept.prediction)
     log: dict[str, Any] = {}
@@ -118,7 +118,7 @@ def _quantised(
     return xgb.QuantileDMatrix(Batches(encoding, data), **more)
 
 
-class Kept(xgb.callback.TrainingCallback):
+class KeptPredictions(xgb.callback.TrainingCallback):
     """The predictions of the rows that a booster learns from: XGBoost has them until the fit ends, then drops them."""
 
     prediction: np.ndarray

@@ -20,7 +20,7 @@ ROWS_A_BIN = 50
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationErrors:
     """Calibration errors (0 is perfect) and by how much the challenger's is larger at least, with confidence.
 
     `worse_by` is a one-sided lower bound of the difference; None where there are too few moments to tell.
@@ -39,7 +39,7 @@ def calibration(
     *,
     confidence: float,
     seed: int,
-) -> Calibration:
+) -> CalibrationErrors:
     """Compare the calibration of two models on the same rows.
 
     Args:
@@ -62,7 +62,7 @@ def calibration(
 
     low, *_ = paired_bootstrap.bounds(difference, where, moments, confidence=confidence, seed=seed)
     once = np.ones((1, len(rows)))
-    return Calibration(float(error(new, once)[0]), float(error(old, once)[0]), low)
+    return CalibrationErrors(float(error(new, once)[0]), float(error(old, once)[0]), low)
 
 
 def _gaps(y: np.ndarray, p: np.ndarray, where: np.ndarray) -> np.ndarray:

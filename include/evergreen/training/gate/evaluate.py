@@ -5,7 +5,7 @@ on those rows it would look better than it is. So the rows that the champion has
 are enough; where they are not, the whole holdout is, which favours the champion: a challenger that wins nevertheless is
 promoted, one that loses is rejected for want of new rows (`not_enough_fresh_rows`).
 
-A challenger that loses a comparison is compared once more, by a holdout that is walked through (`walk`).
+A challenger that loses a comparison is compared once more, by a holdout that is walked through (`walk_forward`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from evergreen import registry
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.ledger.reasons import NO_BETTER
 from evergreen.metrics import metric_values
 from evergreen.registry.encoding import Encoding, survey
@@ -35,7 +35,7 @@ from evergreen.training.fitting.local import Labelled
 from evergreen.training.fitting.machine import Machine
 from evergreen.training.gate import baseline, evidence, gate
 from evergreen.training.gate.past_holdouts import Realised
-from evergreen.training.gate.verdict import Verdict
+from evergreen.training.gate.verdict import GateVerdict
 from evergreen.training.gate.walk_forward import Refitting, Walked, at_once, walk
 from evergreen.training.search.choose import Choice, ParamsOf, choose
 from evergreen.warehouse.features.snapshot import Snapshot, fingerprint_of
@@ -46,7 +46,7 @@ Fitting = Callable[[ModelSpec, Encoding, Labelled, np.ndarray, Machine], Fitted]
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedChallenger:
     """The challenger as the gate saw it.
 
     `split` and `matrix` hold the rows of the window that was chosen, `choice` says what else it was trained with. `matrix`
@@ -68,7 +68,7 @@ class Judged:
     rows: dict[str, int]
     notes: dict[str, Any]
     evidence: evidence.Evidence
-    verdict: Verdict
+    verdict: GateVerdict
 
 
 def evaluate(
@@ -87,7 +87,7 @@ def evaluate(
     params_of: ParamsOf | None = None,
     again: Again | None = None,
     realised: Realised | None = None,
-) -> Judged:
+) -> EvaluatedChallenger:
     """Choose window and parameters, fit a challenger on the training part of a snapshot, and ask the gate about it.
 
     Args:
@@ -156,7 +156,7 @@ def evaluate(
 
     def asked(
         walked: Walked,
-    ) -> tuple[dict[str, dict[str, float]], evidence.Evidence, Verdict, dict[str, str]]:
+    ) -> tuple[dict[str, dict[str, float]], evidence.Evidence, GateVerdict, dict[str, str]]:
         """The metrics of the judged rows, the evidence and the gate's verdict, by a challenger's predictions; and what is absent."""
         by = {**predictions, "challenger": walked.prediction}
         found: dict[str, dict[str, float]] = {}
@@ -189,7 +189,7 @@ def evaluate(
             begin=walked.begin if walked.steps > 1 else None,
             steps=walked.steps,
         )
-        verdict = gate.judge(
+        verdict = gate.judge_challenger(
             model,
             evaluations["challenger"],
             evaluations["baseline"],
@@ -213,7 +213,7 @@ def evaluate(
         found, weighed, verdict, absent = asked(
             walk(choice.model, parts, matrix, encoding, fitted, first, machine, refitting)
         )
-    return Judged(
+    return EvaluatedChallenger(
         split=parts,
         encoding=encoding,
         matrix=matrix,
@@ -329,7 +329,7 @@ def _seen(model: ModelSpec, version: registry.LoadedModel, held: Rows, again: Ag
     if not (np.array_equal(rows.hashes, held.hashes) and np.array_equal(rows.times, held.times)):
         raise TerminalError(
             f"{len(rows)} rows have the features that it was trained on, the holdout has {len(held)} others",
-            Reason.REGISTRY_MISMATCH,
+            ErrorReason.REGISTRY_MISMATCH,
         )
     return rows
 

@@ -13,7 +13,7 @@ import numpy as np
 from evergreen.metrics import paired_bootstrap
 from evergreen.metrics.paired_bootstrap import Improvement
 from evergreen.spec import ModelSpec
-from evergreen.training.gate.calibration import Calibration, calibration
+from evergreen.training.gate.calibration import CalibrationErrors, calibration
 from evergreen.training.gate.slices import Column, Slices, slices
 
 TIMED_ROWS = 1000
@@ -46,7 +46,7 @@ class Evidence:
         cost: of the challenger.
         other_seed: metrics of a challenger that was fitted with another seed, on the same rows; `own_seed` are those of the judged
             fit itself, where the challenger's predictions are of several fits.
-        steps: in how many the challenger predicted the rows, see `walk`; `learnt_until` and `holdout_start` are then of the step
+        steps: in how many the challenger predicted the rows, see `walk_forward`; `learnt_until` and `holdout_start` are then of the step
             where they are nearest to each other.
         champion_learnt: how many of the judged rows the champion had learnt.
     """
@@ -60,7 +60,7 @@ class Evidence:
     over_baseline: float | None = None
     over_champion: Improvement | None = None
     slices: Slices | None = None
-    calibration: Calibration | None = None
+    calibration: CalibrationErrors | None = None
     cost: Cost | None = None
     other_seed: Mapping[str, float] | None = None
     own_seed: Mapping[str, float] | None = None

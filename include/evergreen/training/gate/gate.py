@@ -7,7 +7,7 @@ counts, and which one says the spec (docs/gate.md): by default the upper one, so
 A champion that is there and cannot be evaluated on these rows (its files are lost or damaged, a feature that it needs is gone,
 it was trained for another label) must not stand in the way for ever. Then the baseline must be beaten whatever the spec
 says, the champion's recorded holdout is told beside the challenger's, and what passes is `champion_cannot_be_evaluated`:
-it waits for a person, see `promote.settle`.
+it waits for a person, see `settlement.settle`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from evergreen.ledger.reasons import COMPARED, GateReason
 from evergreen.spec import LARGER_IS_BETTER, ModelSpec, metric_name
-from evergreen.training.gate.verdict import Check, Verdict
+from evergreen.training.gate.verdict import Check, GateVerdict
 
 if TYPE_CHECKING:
     from evergreen.training.gate.evidence import Evidence
@@ -56,7 +56,7 @@ class Evaluation:
     problem: str | None = None
 
 
-def judge(
+def judge_challenger(
     model: ModelSpec,
     challenger: Evaluation,
     baseline: Evaluation,
@@ -70,7 +70,7 @@ def judge(
     fingerprint: str,
     recorded: Mapping[str, float] | None = None,
     realised: Realised | None = None,
-) -> Verdict:
+) -> GateVerdict:
     """Judge a challenger.
 
     Args:
@@ -165,12 +165,12 @@ class _Asked:
         better = low is not None and low > self.gate.margin
         return GateReason.BETTER_THAN_CHAMPION if better else GateReason.NOT_WORSE_THAN_CHAMPION
 
-    def verdict(self, won: GateReason) -> Verdict:
+    def verdict(self, won: GateReason) -> GateVerdict:
         """All rules together; the first that does not hold is the reason, `won` where all do."""
         failed = next((c for c in self.checks if not c.passed), None)
         if failed is not None:
-            return Verdict(False, GateReason(failed.code), tuple(self.checks))
-        return Verdict(True, won, tuple(self.checks))
+            return GateVerdict(False, GateReason(failed.code), tuple(self.checks))
+        return GateVerdict(True, won, tuple(self.checks))
 
     def provenance(
         self, who: str, found: Evaluation, like: Evaluation, run_id: str, as_of: datetime, fingerprint: str

@@ -17,10 +17,10 @@ from typing import Any
 from scipy import stats
 
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 
 # The last row of each watch; a version that was taken back has harmed nobody since.
-KINDS = (Kind.WATCHED, Kind.WATCH_ENDED)
+KINDS = (DecisionKind.WATCHED, DecisionKind.WATCH_ENDED)
 # Fewer say little; what is older than a year, or before so many others, says little of the recipe and the stream of now.
 LEAST, MOST, YEAR = 3, 12, timedelta(days=365)
 # By so many standard deviations the sum must be on the side of harm. One (five times in six) is little to promote against, and

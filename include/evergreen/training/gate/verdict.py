@@ -23,7 +23,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateVerdict:
     """The gate's answer, with every check."""
 
     passed: bool
@@ -39,8 +39,8 @@ class Verdict:
         }
 
     @staticmethod
-    def from_dict(content: dict[str, Any]) -> Verdict:
+    def from_dict(content: dict[str, Any]) -> GateVerdict:
         """What `to_dict` gave."""
-        return Verdict(
+        return GateVerdict(
             content["passed"], GateReason(content["reason"]), tuple(Check(**c) for c in content["checks"])
         )

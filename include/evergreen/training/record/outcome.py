@@ -9,14 +9,14 @@ from typing import Any
 
 from evergreen.ledger.reasons import COMPARED, NEEDS_A_PERSON
 from evergreen.spec import LARGER_IS_BETTER, metric_name
-from evergreen.training.gate.verdict import Verdict
+from evergreen.training.gate.verdict import GateVerdict
 
 _TIMES = ("as_of", "trained_until")
 _COMPARED = frozenset(reason.value for reason in COMPARED)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """One training of one model.
 
     `version` is the registered version (None for a dry run), `mlflow_run` MLflow's run. `champion_decision` is the
@@ -38,7 +38,7 @@ class Outcome:
     dry_run: bool
     mlflow_run: str
     version: str | None
-    verdict: Verdict
+    verdict: GateVerdict
     metric: str
     metrics: dict[str, dict[str, float]]
     holdout: dict[str, float]
@@ -68,19 +68,19 @@ class Outcome:
         return {**content, "requests": list(self.requests), "verdict": self.verdict.to_dict()}
 
     @staticmethod
-    def from_dict(content: dict[str, Any]) -> Outcome:
+    def from_dict(content: dict[str, Any]) -> TrainingOutcome:
         """What `to_dict` gave.
 
         Raises:
             TypeError, KeyError, ValueError: it is something else.
         """
         times = {name: datetime.fromisoformat(content[name]) for name in _TIMES}
-        return Outcome(
+        return TrainingOutcome(
             **{
                 **content,
                 **times,
                 "requests": tuple(content["requests"]),
-                "verdict": Verdict.from_dict(content["verdict"]),
+                "verdict": GateVerdict.from_dict(content["verdict"]),
             }
         )
 

@@ -30,7 +30,7 @@ from evergreen.registry.client import client, guarded
 from evergreen.registry.encoding import Encoding
 from evergreen.registry.models import ENCODING_FILE
 from evergreen.spec import ModelSpec
-from evergreen.training.record.outcome import Outcome
+from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.training.record.provenance import requirements
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def experiment(model: ModelSpec) -> str:
         return found.experiment_id
 
 
-def earlier(model: ModelSpec, run_id: str) -> Outcome | None:
+def earlier(model: ModelSpec, run_id: str) -> TrainingOutcome | None:
     """The outcome of an earlier try of the same training; what an unfinished try left is discarded.
 
     Raises:
@@ -74,7 +74,7 @@ def earlier(model: ModelSpec, run_id: str) -> Outcome | None:
             if run.data.tags.get(DONE_TAG) == "true":
                 with tempfile.TemporaryDirectory() as folder:
                     path = client().download_artifacts(run.info.run_id, OUTCOME_FILE, folder)
-                    found = Outcome.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+                    found = TrainingOutcome.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
                 if run.info.status == "RUNNING":  # it was killed after its outcome was written
                     client().set_terminated(run.info.run_id, "FINISHED")
                 return found
@@ -230,7 +230,7 @@ def register(
         return str(made.version)
 
 
-def finish(mlflow_run: str, outcome: Outcome) -> None:
+def finish(mlflow_run: str, outcome: TrainingOutcome) -> None:
     """Write the outcome, then mark the run complete: from here on a retry takes it as it is."""
     with guarded(f"finish MLflow run {mlflow_run}"):
         client().log_dict(mlflow_run, outcome.to_dict(), OUTCOME_FILE)

@@ -19,7 +19,7 @@ from evergreen.reference.past_windows import sample_of
 from evergreen.registry.models import predict
 from evergreen.spec import ModelSpec
 from evergreen.training.fitting.fit import parameters
-from evergreen.training.gate.evaluate import Judged
+from evergreen.training.gate.evaluate import EvaluatedChallenger
 
 PARTS = 4
 MOST_ROWS = 20_000
@@ -30,7 +30,7 @@ MOST_ROUNDS = 200
 MOST_BINS = 64
 
 
-def outside(model: ModelSpec, judged: Judged) -> np.ndarray:
+def outside(model: ModelSpec, judged: EvaluatedChallenger) -> np.ndarray:
     """A prediction for each row of the snapshot by a model that had not learnt it, NaN where there is none.
 
     `model` says how many rows are sampled; the fits' parameters are those that were chosen, as their rounds are.
@@ -75,7 +75,7 @@ def outside(model: ModelSpec, judged: Judged) -> np.ndarray:
     return found
 
 
-def _taken(judged: Judged, positions: np.ndarray) -> np.ndarray:
+def _taken(judged: EvaluatedChallenger, positions: np.ndarray) -> np.ndarray:
     """The encoded rows at ascending positions."""
     taken, at = [], 0
     for batch in judged.matrix.batches():

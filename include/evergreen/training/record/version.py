@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import xgboost as xgb
 import yaml
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.reference import error_limit, reference
 from evergreen.registry.encoding import Encoding, encode, survey
 from evergreen.registry.models import ENCODING_FILE, PROBE_FILE, SPEC_FILE, predict
@@ -31,7 +31,7 @@ from evergreen.training.data.split import moment, unlabelled
 from evergreen.training.fitting.fit import gain_shares, gains, refit
 from evergreen.training.fitting.local import Boosted, Labelled
 from evergreen.training.fitting.machine import Machine
-from evergreen.training.gate.evaluate import Judged
+from evergreen.training.gate.evaluate import EvaluatedChallenger
 from evergreen.training.gate.gate import prediction_limit
 from evergreen.training.record.unseen_predictions import outside
 from evergreen.training.search import leaderboard
@@ -156,7 +156,7 @@ class Together:
         return pa.concat_tables(found).take(pa.array(back))
 
 
-def finalise(model: ModelSpec, judged: Judged, refitting: Refitting = refit) -> Final:
+def finalise(model: ModelSpec, judged: EvaluatedChallenger, refitting: Refitting = refit) -> Final:
     """Fit on all rows if the gate passed and the spec says so; else the judged model is the final one.
 
     Args:
@@ -187,7 +187,7 @@ def finalise(model: ModelSpec, judged: Judged, refitting: Refitting = refit) -> 
         raise TerminalError(
             f"{model.name}: {bad} of {len(predicted)} predictions of the final model are not finite; look at "
             "training.params (learning_rate, max_delta_step) and at the label's range",
-            Reason.BAD_METRIC,
+            ErrorReason.BAD_METRIC,
         )
     if again:
         _check_again(model, judged, booster, predicted)
@@ -196,7 +196,9 @@ def finalise(model: ModelSpec, judged: Judged, refitting: Refitting = refit) -> 
     )
 
 
-def _check_again(model: ModelSpec, judged: Judged, booster: xgb.Booster, predicted: np.ndarray) -> None:
+def _check_again(
+    model: ModelSpec, judged: EvaluatedChallenger, booster: xgb.Booster, predicted: np.ndarray
+) -> None:
     """What the gate asked of the judged fit without comparing it with another model, asked of the fit that will serve."""
     labels = judged.split.rows.labels
     learnt = float(labels.min()), float(labels.max())
@@ -209,21 +211,21 @@ def _check_again(model: ModelSpec, judged: Judged, booster: xgb.Booster, predict
             raise TerminalError(
                 f"{model.name}: the judged model passed, but the {name} prediction of the one that was fitted again on all rows is "
                 f"{value:.4g}, the limit is {limit:.4g}: {source}. Look at the newest labels, or at gate.range_slack",
-                Reason.BAD_METRIC,
+                ErrorReason.BAD_METRIC,
             )
     size, most = len(booster.save_raw("ubj")) / 1e6, model.gate.max_size_mb
     if most is not None and size > most:
         raise TerminalError(
             f"{model.name}: the judged model passed, but the file of the one that was fitted again on all rows has {size:.4g} MB, "
             f"gate.max_size_mb is {most:.4g}; make training.max_rounds or max_depth smaller, or raise the limit",
-            Reason.BAD_METRIC,
+            ErrorReason.BAD_METRIC,
         )
 
 
 def write_run_files(
     model: ModelSpec,
     snapshot: Snapshot,
-    judged: Judged,
+    judged: EvaluatedChallenger,
     final: Final,
     document: dict[str, Any],
     folder: Path,
@@ -247,14 +249,16 @@ def write_run_files(
     return error_limit.about_usual_windows(model, found, _honest(judged, final))
 
 
-def _honest(judged: Judged, final: Final) -> Predicted:
+def _honest(judged: EvaluatedChallenger, final: Final) -> Predicted:
     """The rows with predictions of which those of the holdout come from a model that had not learnt it."""
     honest = final.prediction.copy()
     honest[len(honest) - len(judged.prediction) :] = judged.prediction
     return Predicted(judged.split.rows, honest, final.outside)
 
 
-def reference_of(model: ModelSpec, snapshot: Snapshot, judged: Judged, final: Final) -> reference.Reference:
+def reference_of(
+    model: ModelSpec, snapshot: Snapshot, judged: EvaluatedChallenger, final: Final
+) -> reference.Reference:
     """What the version will be watched against.
 
     Args:
@@ -288,7 +292,7 @@ def _predicted(encoding: Encoding, booster: xgb.Booster, rows: Rows) -> np.ndarr
     return np.concatenate([np.empty(0), *found])
 
 
-def write_model_files(judged: Judged, final: Final, folder: Path) -> list[Path]:
+def write_model_files(judged: EvaluatedChallenger, final: Final, folder: Path) -> list[Path]:
     """Write what travels with the model itself: its encoding, and rows to probe it with, spread over the snapshot."""
     rows = judged.split.rows
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(PROBE_ROWS, len(rows))).astype(np.int64))

@@ -28,7 +28,7 @@ from evergreen.warehouse.batches.staging import Staged
 from evergreen.warehouse.connection import Connection
 from evergreen.warehouse.files import formats, landing, shape
 from evergreen.warehouse.files.failure import UnreadableError
-from evergreen.warehouse.files.feed import Feed
+from evergreen.warehouse.files.feed import TextRows
 from evergreen.warehouse.files.landing import LandedFile
 from evergreen.warehouse.migrate import TYPES
 
@@ -137,7 +137,7 @@ class _Rows:
     """
 
     dataset: DatasetSpec
-    feed: Feed
+    feed: TextRows
     count: int = 0
 
     def reader(self) -> pa.RecordBatchReader:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from psycopg2 import sql
 
 from evergreen.spec import DatasetSpec
-from evergreen.warehouse.batches.staging import Finding, Staged, table
+from evergreen.warehouse.batches.staging import Staged, SuiteFinding, table
 from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.files.canonical import MARKED
 from evergreen.warehouse.files.failure import SAMPLES, TEXT, Example, short
@@ -19,7 +19,9 @@ from evergreen.warehouse.files.failure import SAMPLES, TEXT, Example, short
 LOOKED_AT = 10_000
 
 
-def with_examples(conn: Connection, dataset: DatasetSpec, staged: Staged, finding: Finding) -> Finding:
+def with_examples(
+    conn: Connection, dataset: DatasetSpec, staged: Staged, finding: SuiteFinding
+) -> SuiteFinding:
     """A finding whose failure names rows, the first one of each different value; unchanged where no row is at fault.
 
     Args:

@@ -13,10 +13,10 @@ from typing import Any
 
 from psycopg2 import sql
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse import planner
-from evergreen.warehouse.batches.staging import Finding, Staged, table
+from evergreen.warehouse.batches.staging import Staged, SuiteFinding, table
 from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.files.canonical import MARKED
 from evergreen.warehouse.migrate import TYPES, ensure_dataset
@@ -66,11 +66,11 @@ def prepare(conn: Connection, dataset: DatasetSpec) -> None:
         raise TerminalError(
             f"datasets/{dataset.name}.yaml: {'; '.join(problems)}. Published rows keep their shape: undo the change, "
             "or publish under a new dataset name",
-            Reason.BAD_SPEC,
+            ErrorReason.BAD_SPEC,
         )
 
 
-def mark_held(conn: Connection, findings: list[Finding], limit: int | None = None) -> int:
+def mark_held(conn: Connection, findings: list[SuiteFinding], limit: int | None = None) -> int:
     """Note which rows of the batch fail and why, in a table of this transaction; returns how many rows.
 
     Args:

@@ -22,7 +22,7 @@ from evergreen.spec import Column, DatasetSpec
 from evergreen.warehouse.batches import unfit
 from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.files import formats, opened, shape
-from evergreen.warehouse.files.canonical import MARK, Held
+from evergreen.warehouse.files.canonical import MARK, UnreadReason
 from evergreen.warehouse.files.failure import Failure, UnreadableError
 from evergreen.warehouse.files.landing import LandedFile
 from evergreen.warehouse.migrate import TYPES
@@ -73,7 +73,7 @@ class Staged:
 
 
 @dataclass(frozen=True)
-class Finding:
+class SuiteFinding:
     """A failure and, where single rows are at fault, a query of their `_row`."""
 
     failure: Failure
@@ -191,7 +191,7 @@ def local_time(conn: Connection, dataset: DatasetSpec) -> Iterator[None]:
         yield
 
 
-def type_rows(conn: Connection, dataset: DatasetSpec, staged: Staged) -> tuple[list[Finding], int]:
+def type_rows(conn: Connection, dataset: DatasetSpec, staged: Staged) -> tuple[list[SuiteFinding], int]:
     """Make the typed table of a batch.
 
     It has the spec's columns in their types, `_row`, and `_key` (the key as one text) where the key has more
@@ -214,7 +214,7 @@ def type_rows(conn: Connection, dataset: DatasetSpec, staged: Staged) -> tuple[l
     return findings, _make_typed(conn, dataset, staged, findings)
 
 
-def _check(conn: Connection, dataset: DatasetSpec, staged: Staged, *, converted: bool) -> list[Finding]:
+def _check(conn: Connection, dataset: DatasetSpec, staged: Staged, *, converted: bool) -> list[SuiteFinding]:
     checks = [
         (name, kind, predicate)
         for name, column in dataset.columns.items()
@@ -238,11 +238,11 @@ def _check(conn: Connection, dataset: DatasetSpec, staged: Staged, *, converted:
             values = [v for (v,) in cursor.fetchall()]
             failure = unfit.failure(dataset, name, kind, count, staged.rows, values)
             rows = sql.SQL("SELECT _row FROM {} WHERE {}").format(table(staged.raw), predicate)
-            findings.append(Finding(failure, rows))
+            findings.append(SuiteFinding(failure, rows))
     return findings
 
 
-def _make_typed(conn: Connection, dataset: DatasetSpec, staged: Staged, findings: list[Finding]) -> int:
+def _make_typed(conn: Connection, dataset: DatasetSpec, staged: Staged, findings: list[SuiteFinding]) -> int:
     casts = [
         sql.SQL("{0}::{1} AS {0}").format(sql.Identifier(n), sql.SQL(TYPES[c.type]))
         for n, c in dataset.columns.items()
@@ -298,7 +298,7 @@ def _predicates(name: str, column: Column, converted: bool = False) -> list[tupl
         # A local time that is not told is none of the wrong type.
         local = [
             (kind, sql.SQL("{} LIKE {}").format(value, sql.Literal(f"{MARK}{why.value}%")))
-            for kind, why in ((unfit.TWICE, Held.TWICE), (unfit.NEVER, Held.NEVER))
+            for kind, why in ((unfit.TWICE, UnreadReason.TWICE), (unfit.NEVER, UnreadReason.NEVER))
         ]
         others = sql.SQL(" AND ").join(sql.SQL("NOT {}").format(p) for _, p in local)
         return [*local, ("of_type", sql.SQL("{} AND {}").format(wrong, others))]

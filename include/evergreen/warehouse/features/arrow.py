@@ -24,7 +24,7 @@ from psycopg2 import sql
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import Connection, connect
 from evergreen.warehouse.storage.full_disk import full, is_full
@@ -121,16 +121,16 @@ class Reader:
             return TransientError(
                 f"the warehouse ended a query after its limit of {self.timeout_s} s ({line}). Try again; if it "
                 "stays, choose a smaller window, or add an index that the query can use",
-                Reason.BUSY,
+                ErrorReason.BUSY,
             )
         if is_full(error):
             return full("no space left on the disk of the warehouse's server", Exception(line))
         if code.startswith(_BUSY):
-            return TransientError(f"the warehouse is busy ({line}); try again in a moment", Reason.BUSY)
+            return TransientError(f"the warehouse is busy ({line}); try again in a moment", ErrorReason.BUSY)
         return TerminalError(
             f"the feature query does not run on the rows that have landed: {line}; mend the query or the data, then run "
             "again",
-            Reason.BAD_QUERY,
+            ErrorReason.BAD_QUERY,
         )
 
     def _alive(self) -> bool:
@@ -229,7 +229,7 @@ def lost(error: Exception) -> TransientError:
     """What a lost connection is to a task."""
     return TransientError(
         f"the warehouse does not answer ({_line(error)}); start it (`make up` for the embedded stack) and try again. `make status` shows what is up",
-        Reason.UNREACHABLE,
+        ErrorReason.UNREACHABLE,
     )
 
 

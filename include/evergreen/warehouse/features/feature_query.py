@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from psycopg2 import sql
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import ModelSpec, Problem, Specs
 
 if TYPE_CHECKING:
@@ -267,4 +267,4 @@ def require_valid(specs: Specs, model: ModelSpec) -> None:
     """
     problems = check(specs, model)
     if problems:
-        raise TerminalError("\n".join(str(p) for p in problems), Reason.BAD_QUERY)
+        raise TerminalError("\n".join(str(p) for p in problems), ErrorReason.BAD_QUERY)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import adbc_driver_manager
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import ModelSpec, Problem, Specs, sql_text
 from evergreen.spec.problem import near
 from evergreen.warehouse.features.repeatable import Objection
@@ -25,7 +25,7 @@ class UnusableQuery(TerminalError):
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join(map(str, self.problems)), Reason.BAD_QUERY)
+        super().__init__("\n".join(map(str, self.problems)), ErrorReason.BAD_QUERY)
 
 
 def told(error: adbc_driver_manager.Error, specs: Specs, model: ModelSpec, *, before: int) -> Problem | None:

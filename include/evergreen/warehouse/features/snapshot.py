@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from psycopg2 import sql
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.features import arrow, feature_query, views
 from evergreen.warehouse.storage import working_folder
@@ -129,7 +129,7 @@ def take(
             raise TerminalError(
                 f"{model.name}: no row with a mature label between {since} and {as_of.isoformat()} "
                 f"(label delay {model.label.delay}); land data for that time, or choose another as-of",
-                Reason.NO_ROWS,
+                ErrorReason.NO_ROWS,
             )
         digest = fingerprint.hexdigest()
         path = target / f"{as_of:%Y%m%dT%H%M%SZ}-{digest[:16]}.parquet"
@@ -187,7 +187,7 @@ def write_seen(
             raise TerminalError(
                 f"it needs the features {', '.join(lacks)} ({told}); put them back into models/{model.name}.sql to have it "
                 "compared",
-                Reason.REGISTRY_MISMATCH,
+                ErrorReason.REGISTRY_MISMATCH,
             )
         with pq.ParquetWriter(path, schema, compression="lz4") as writer:
             for batch in reader.stream(query, schema):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.features import snapshot
 from evergreen.warehouse.features.snapshot import Snapshot
@@ -106,10 +106,12 @@ def local(taken: Snapshot) -> Iterator[Snapshot]:
         if (manifest["fingerprint"], manifest["rows"]) != (taken.fingerprint, taken.rows):
             raise ValueError
     except GoneError as error:
-        raise TerminalError(f"the snapshot {taken.path} is gone; {_TAKE_AGAIN}", Reason.NO_ROWS) from error
+        raise TerminalError(
+            f"the snapshot {taken.path} is gone; {_TAKE_AGAIN}", ErrorReason.NO_ROWS
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise TerminalError(
-            f"{taken.path} is not the manifest of this snapshot; {_TAKE_AGAIN}", Reason.NO_ROWS
+            f"{taken.path} is not the manifest of this snapshot; {_TAKE_AGAIN}", ErrorReason.NO_ROWS
         ) from error
     with ExitStack() as stack:
         entry = _entry(manifest["files"])
@@ -133,16 +135,16 @@ def _fetch(store: Store, taken: Snapshot, files: dict[str, Any], folder: Path) -
         try:
             digest = store.fetch(key, folder / name)
         except GoneError as error:
-            if error.reason is Reason.BUSY:
+            if error.reason is ErrorReason.BUSY:
                 raise
             raise TerminalError(
-                f"the snapshot {taken.path} lacks {store.where(key)}; {_TAKE_AGAIN}", Reason.NO_ROWS
+                f"the snapshot {taken.path} lacks {store.where(key)}; {_TAKE_AGAIN}", ErrorReason.NO_ROWS
             ) from error
         if digest != file["sha256"]:
             raise TerminalError(
                 f"{store.where(key)} has the SHA-256 {digest[:12]}…, and not the one of its name: somebody wrote over it, or its "
                 f"upload was cut off; {_TAKE_AGAIN}",
-                Reason.NO_ROWS,
+                ErrorReason.NO_ROWS,
             )
 
 

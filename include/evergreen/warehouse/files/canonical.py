@@ -34,7 +34,7 @@ _BLANKS = " \t\u00a0\u202f"
 _DAY = 86_400_000_000
 
 
-class Held(str, Enum):
+class UnreadReason(str, Enum):
     """Why a value stayed as the file has it."""
 
     UNREADABLE = "u"
@@ -43,7 +43,7 @@ class Held(str, Enum):
     PARTIAL = "p"
 
 
-def marked(values: pa.Array, where: pa.Array, why: Held) -> pa.Array:
+def marked(values: pa.Array, where: pa.Array, why: UnreadReason) -> pa.Array:
     """The values, those of `where` behind the mark and its reason."""
     if not pc.any(where).as_py():
         return values
@@ -178,14 +178,14 @@ class Converter:
         texts = _iso(np.where(fits & ~twice & ~never, utc, 0), self.column.type == "date")
         result = pc.replace_with_mask(values, pa.array(there), texts)
         for why, rows_of in (
-            (Held.UNREADABLE, ~fits),
-            (Held.TWICE, fits & twice),
-            (Held.NEVER, fits & never),
+            (UnreadReason.UNREADABLE, ~fits),
+            (UnreadReason.TWICE, fits & twice),
+            (UnreadReason.NEVER, fits & never),
         ):
             if rows_of.any():
                 result = _put_back(result, values, there, rows_of, why)
         if partly is not None and pc.any(partly).as_py():
-            result = marked(pc.if_else(partly, values, result), partly, Held.PARTIAL)
+            result = marked(pc.if_else(partly, values, result), partly, UnreadReason.PARTIAL)
         return result
 
 
@@ -195,7 +195,11 @@ _MIN, _MAX = (
 
 
 def _put_back(
-    result: pa.Array, values: pa.Array, there: np.ndarray[Any, Any], rows: np.ndarray[Any, Any], why: Held
+    result: pa.Array,
+    values: pa.Array,
+    there: np.ndarray[Any, Any],
+    rows: np.ndarray[Any, Any],
+    why: UnreadReason,
 ) -> pa.Array:
     """The result with the file's own text, marked, where `rows` (of those that are there) says so."""
     where = np.zeros(len(values), bool)
@@ -268,7 +272,7 @@ def _with_point(values: pa.Array, decimal: str, thousands: str | None) -> pa.Arr
         plain = pc.replace_substring_regex(plain, group, "")
     if decimal != ".":
         plain = pc.replace_substring(plain, decimal, ".")
-    return marked(pc.if_else(fits, plain, values), pc.invert(fits), Held.UNREADABLE)
+    return marked(pc.if_else(fits, plain, values), pc.invert(fits), UnreadReason.UNREADABLE)
 
 
 def _truths(values: pa.Array, true: Sequence[str], false: Sequence[str]) -> pa.Array:
@@ -278,4 +282,4 @@ def _truths(values: pa.Array, true: Sequence[str], false: Sequence[str]) -> pa.A
         for words in (true, false)
     )
     result = pc.if_else(yes, "true", pc.if_else(no, "false", values))
-    return marked(result, pc.and_(pc.is_valid(values), pc.invert(pc.or_(yes, no))), Held.UNREADABLE)
+    return marked(result, pc.and_(pc.is_valid(values), pc.invert(pc.or_(yes, no))), UnreadReason.UNREADABLE)

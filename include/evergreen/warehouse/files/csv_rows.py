@@ -10,24 +10,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse.files import opened, swallowed
 from evergreen.warehouse.files.failure import Failure, UnreadableError, empty_file
-from evergreen.warehouse.files.feed import Feed
+from evergreen.warehouse.files.feed import TextRows
 from evergreen.warehouse.files.landing import LandedFile
 from evergreen.warehouse.files.records import Block, Records
 
 _EXCEL = b"sep="
 
 
-def opened_csv(dataset: DatasetSpec, file: LandedFile, read: opened.Read) -> Feed:
+def opened_csv(dataset: DatasetSpec, file: LandedFile, read: opened.Read) -> TextRows:
     delimiter = "\t" if file.format == "tsv" else dataset.source.delimiter
     if len(delimiter.encode()) != 1 or delimiter in '"\r\n\\':
         raise TerminalError(
             f"datasets/{dataset.name}.yaml: source.delimiter {delimiter!r} cannot be used; "
             "write one ASCII character that is no quote, backslash or line end, such as ;",
-            Reason.BAD_SPEC,
+            ErrorReason.BAD_SPEC,
         )
     records = Records(read, delimiter, dataset.source.escape)
     try:
@@ -69,7 +69,7 @@ def opened_csv(dataset: DatasetSpec, file: LandedFile, read: opened.Read) -> Fee
     names = _names(header, delimiter, line)
     if not named:
         names = tuple(f"column {number}" for number, _ in enumerate(names, 1))
-    return Feed(
+    return TextRows(
         names,
         lambda feed, positions: _parsed(dataset, feed, records, positions),
         delimiter=delimiter,
@@ -90,7 +90,7 @@ def _names(header: bytes, delimiter: str, line: int) -> tuple[str, ...]:
 
 
 def _parsed(
-    dataset: DatasetSpec, feed: Feed, records: Records, positions: tuple[int, ...]
+    dataset: DatasetSpec, feed: TextRows, records: Records, positions: tuple[int, ...]
 ) -> Iterator[pa.RecordBatch]:
     width = len(feed.columns)
     names = [str(n) for n in range(width)]
@@ -110,7 +110,9 @@ def _parsed(
         yield batch
 
 
-def _block(block: Block, names: list[str], wanted: list[str], feed: Feed, records: Records) -> pa.RecordBatch:
+def _block(
+    block: Block, names: list[str], wanted: list[str], feed: TextRows, records: Records
+) -> pa.RecordBatch:
     wrong: list[Any] = []
 
     def note(row: Any) -> str:
@@ -139,7 +141,9 @@ def _block(block: Block, names: list[str], wanted: list[str], feed: Feed, record
     return pa.RecordBatch.from_arrays(columns, names=[feed.columns[int(w)] for w in wanted])
 
 
-def _fields(block: Block, wrong: list[Any], feed: Feed, records: Records, error: pa.ArrowInvalid) -> Failure:
+def _fields(
+    block: Block, wrong: list[Any], feed: TextRows, records: Records, error: pa.ArrowInvalid
+) -> Failure:
     if not wrong:
         # Arrow's text would quote the record.
         return Failure(

@@ -15,7 +15,7 @@ from evergreen.warehouse.files.canonical import Kind
 
 
 @dataclass
-class Feed:
+class TextRows:
     """The rows of a file.
 
     Args:
@@ -32,7 +32,7 @@ class Feed:
     """
 
     columns: tuple[str, ...]
-    read: Callable[[Feed, tuple[int, ...]], Iterator[pa.RecordBatch]]
+    read: Callable[[TextRows, tuple[int, ...]], Iterator[pa.RecordBatch]]
     records: int = 0
     ended: bool = True
     delimiter: str | None = None

@@ -10,12 +10,12 @@ import pyarrow as pa
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse.files import csv_rows, json_lines, opened, parquet
 from evergreen.warehouse.files.failure import UnreadableError, empty_file
-from evergreen.warehouse.files.feed import Feed
+from evergreen.warehouse.files.feed import TextRows
 from evergreen.warehouse.files.landing import LandedFile
 
 
 @contextmanager
-def feed(dataset: DatasetSpec, file: LandedFile) -> Iterator[Feed]:
+def feed(dataset: DatasetSpec, file: LandedFile) -> Iterator[TextRows]:
     """Open a file.
 
     Raises:
@@ -27,12 +27,12 @@ def feed(dataset: DatasetSpec, file: LandedFile) -> Iterator[Feed]:
         raise UnreadableError(empty_file("0 bytes"))
     if file.format == "parquet":
         with parquet.opened(dataset, file) as (columns, blocks):
-            yield Feed(
+            yield TextRows(
                 columns, lambda feed, positions: _counted(feed, blocks(positions)), kinds=parquet.kinds(file)
             )
     elif file.format == "jsonl":
         named = json_lines.columns(dataset, file)
-        yield Feed(
+        yield TextRows(
             tuple(named),
             lambda feed, positions: json_lines.rows(dataset, file, feed, positions),
             kinds=tuple(named.values()),
@@ -42,7 +42,7 @@ def feed(dataset: DatasetSpec, file: LandedFile) -> Iterator[Feed]:
             yield csv_rows.opened_csv(dataset, file, read)
 
 
-def _counted(feed: Feed, blocks: Iterator[tuple[pa.RecordBatch, int]]) -> Iterator[pa.RecordBatch]:
+def _counted(feed: TextRows, blocks: Iterator[tuple[pa.RecordBatch, int]]) -> Iterator[pa.RecordBatch]:
     for batch, records in blocks:
         feed.records += records
         yield batch

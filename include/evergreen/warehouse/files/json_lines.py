@@ -17,7 +17,7 @@ from evergreen.warehouse.files.landing import LandedFile
 from evergreen.warehouse.files.records import RECORD_BYTES
 
 if TYPE_CHECKING:
-    from evergreen.warehouse.files.feed import Feed
+    from evergreen.warehouse.files.feed import TextRows
 
 BLOCK_ROWS = 4096
 _LARGE = 9e18  # beyond, a whole number may be too long to write out
@@ -46,7 +46,7 @@ def columns(dataset: DatasetSpec, file: LandedFile) -> dict[str, Kind]:
 
 
 def rows(
-    dataset: DatasetSpec, file: LandedFile, feed: Feed, positions: tuple[int, ...]
+    dataset: DatasetSpec, file: LandedFile, feed: TextRows, positions: tuple[int, ...]
 ) -> Iterator[pa.RecordBatch]:
     """The rows, see `Feed.batches`; a key that an object has not is null in its row."""
     names = [feed.columns[p] for p in positions]

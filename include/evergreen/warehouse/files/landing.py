@@ -18,7 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse.files import opened
 from evergreen.warehouse.files.failure import Failure
@@ -303,7 +303,7 @@ def paths(dataset: DatasetSpec, folder: Path) -> list[Path]:
         raise TerminalError(
             f"the landing folder of {dataset.name}, {folder}, is not there; make it (mkdir -p), mount it, or mend "
             f"source.folder in datasets/{dataset.name}.yaml or EVERGREEN_LANDING",
-            Reason.BAD_SPEC,
+            ErrorReason.BAD_SPEC,
         ) from error
     except OSError as error:
         raise TransientError(
@@ -315,7 +315,7 @@ def paths(dataset: DatasetSpec, folder: Path) -> list[Path]:
         raise TerminalError(
             f"datasets/{dataset.name}.yaml: source.pattern {dataset.source.pattern!r} cannot be used ({error}); "
             "write one relative to the folder, such as *.csv",
-            Reason.BAD_SPEC,
+            ErrorReason.BAD_SPEC,
         ) from error
     wanted: dict[Path, None] = {}
     for path in paths:

@@ -95,7 +95,7 @@ def _micros(span: timedelta) -> int:
     return span // timedelta(microseconds=1)
 
 
-class Told(NamedTuple):
+class UtcTimes(NamedTuple):
     """Times in UTC as far as they are told: microseconds since 1970, and where the clock shows it twice or never."""
 
     utc: np.ndarray[Any, Any]
@@ -120,7 +120,7 @@ class WallClock:
         self._forth = 0
         self._passes: dict[tuple[Any, ...], tuple[int, int]] = {}
 
-    def utc(self, local: np.ndarray[Any, Any], groups: Sequence[Sequence[Any]] = ()) -> Told:
+    def utc(self, local: np.ndarray[Any, Any], groups: Sequence[Sequence[Any]] = ()) -> UtcTimes:
         """Read a block of times.
 
         Args:
@@ -143,7 +143,7 @@ class WallClock:
                 second[row], twice[row] = number == 1, number not in (0, 1)
         elif self.fold is not None:
             twice = np.zeros(len(local), bool)
-        return Told(local - np.where(second, found.second, found.first), twice, never)
+        return UtcTimes(local - np.where(second, found.second, found.first), twice, never)
 
     def _pass(self, local: int, until: int, group: tuple[Any, ...]) -> int:
         """Which pass of the doubled stretch a row is in: 0, 1, or another number where that is not told."""

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from evergreen.errors import Reason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse.files.failure import Failure, UnreadableError
 
@@ -122,7 +122,7 @@ def _codec(dataset: DatasetSpec, encoding: str) -> codecs.CodecInfo:
     except LookupError as error:
         raise TerminalError(
             f"datasets/{dataset.name}.yaml: source.encoding {encoding!r} is unknown; write utf-8, latin-1 or cp1252",
-            Reason.BAD_SPEC,
+            ErrorReason.BAD_SPEC,
         ) from error
     return codec
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse.files.canonical import Converter, Kind
 from evergreen.warehouse.files.failure import Failure, UnreadableError, sample_of
-from evergreen.warehouse.files.feed import Feed
+from evergreen.warehouse.files.feed import TextRows
 
 _MIDNIGHT = r"^(\d{4}-\d\d-\d\d)[ T]00:00(?::00(?:\.0+)?)?(?:Z|\+00(?::?00)?)?$"
 _EXPECTATION = "expect_table_columns_to_match_set"
@@ -36,7 +36,7 @@ class Shape:
     ignored: tuple[str, ...]
 
 
-def rows(dataset: DatasetSpec, feed: Feed) -> Iterator[pa.RecordBatch]:
+def rows(dataset: DatasetSpec, feed: TextRows) -> Iterator[pa.RecordBatch]:
     """The rows of a file as text, with the spec's columns in the spec's order and in canonical form.
 
     Raises:
@@ -68,7 +68,7 @@ def rows(dataset: DatasetSpec, feed: Feed) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
-def _kind(feed: Feed, place: int) -> Kind:
+def _kind(feed: TextRows, place: int) -> Kind:
     return feed.kinds[place] if feed.kinds else "text"
 
 
@@ -82,7 +82,7 @@ def _series(dataset: DatasetSpec, shape: Shape) -> dict[str, tuple[int, ...]]:
     }
 
 
-def match(dataset: DatasetSpec, feed: Feed) -> Shape:
+def match(dataset: DatasetSpec, feed: TextRows) -> Shape:
     """Find the columns of a dataset in a file.
 
     A column that is not required and that the file has not is empty. What the spec does not name is refused, or left
@@ -138,7 +138,7 @@ def _plain(name: str) -> str:
 
 
 def _mismatch(
-    dataset: DatasetSpec, feed: Feed, missing: list[str], extra: list[str], left: list[int]
+    dataset: DatasetSpec, feed: TextRows, missing: list[str], extra: list[str], left: list[int]
 ) -> Failure:
     found = "; ".join(
         f"{what} {', '.join(names)}"[:200]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from evergreen import settings
-from evergreen.errors import Reason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -96,7 +96,7 @@ class Store:
             raise TerminalError(
                 f"{shown} is no place for files: write s3://bucket/prefix or gs://bucket/prefix, without credentials, port or "
                 f"question mark (credentials and {ENDPOINTS[1]} are variables of their own)",
-                Reason.BAD_SPEC,
+                ErrorReason.BAD_SPEC,
             )
         return cls(f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/"))
 
@@ -167,7 +167,7 @@ class Store:
                 file.write(content)
             size = file.tell()
         if self._seen(key) != before or size != before[0]:
-            raise GoneError(f"{self.where(key)} changed while it was read; try again", Reason.BUSY)
+            raise GoneError(f"{self.where(key)} changed while it was read; try again", ErrorReason.BUSY)
         return digest.hexdigest()
 
     def tail(self, key: str, count: int) -> bytes:
@@ -284,12 +284,12 @@ class Store:
             if _NO_BUCKET.search(line):
                 raise _no_bucket(doing, line) from error
             if isinstance(error, FileNotFoundError) or _NO_KEY.search(line):
-                raise GoneError(f"{doing}: it is not there ({line})", Reason.NO_ROWS) from error
+                raise GoneError(f"{doing}: it is not there ({line})", ErrorReason.NO_ROWS) from error
             if isinstance(error, PermissionError) or _DENIED.search(line):
                 raise NoAccessError(
                     f"{doing}: it may not be {done} with the credentials of this worker ({line}); give them the rights that "
                     "docs/storage.md names, and look whether they have run out",
-                    Reason.NO_ACCESS,
+                    ErrorReason.NO_ACCESS,
                 ) from error
             raise TransientError(
                 f"{doing}: the store does not answer as it should ({line}); try again"
@@ -321,7 +321,7 @@ def moment(mtime_ns: int) -> datetime:
 def _no_bucket(doing: str, why: object) -> TerminalError:
     return TerminalError(
         f"{doing}: there is no such bucket ({why}); make it, or mend the variable or spec that names it",
-        Reason.BAD_SPEC,
+        ErrorReason.BAD_SPEC,
     )
 
 

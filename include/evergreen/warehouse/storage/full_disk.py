@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from evergreen.errors import Reason, TransientError
+from evergreen.errors import ErrorReason, TransientError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 SAID = ("No space left on device", "Disk quota exceeded", "database or disk is full")
@@ -44,7 +44,7 @@ def room(doing: str, where: Path, needs: Callable[[], int | None] = lambda: None
     try:
         yield
     except Exception as error:
-        if not is_full(error) or getattr(error, "reason", None) is Reason.NO_SPACE:
+        if not is_full(error) or getattr(error, "reason", None) is ErrorReason.NO_SPACE:
             raise
         wanted = needs()
         raise full(
@@ -57,7 +57,9 @@ def room(doing: str, where: Path, needs: Callable[[], int | None] = lambda: None
 def full(what: str, error: Exception) -> TransientError:
     """The error that a full disk is to a task; only its first line, as PostgreSQL's further ones may quote a row."""
     line = " ".join(str(error).strip().partition("\n")[0].split())[:200]
-    return TransientError(f"{what} ({line}). Nothing was decided: free some, then try again", Reason.NO_SPACE)
+    return TransientError(
+        f"{what} ({line}). Nothing was decided: free some, then try again", ErrorReason.NO_SPACE
+    )
 
 
 def _free(where: Path) -> int:

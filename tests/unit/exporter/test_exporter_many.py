@@ -1,4 +1,4 @@
-"""A scrape's cost: 200 models and a ledger of years. `pytest -s tests/unit/metrics/test_metrics_many.py` prints how long it took."""
+"""A scrape's cost: 200 models and a ledger of years. `pytest -s tests/unit/exporter/test_exporter_many.py` prints how long it took."""
 
 from __future__ import annotations
 

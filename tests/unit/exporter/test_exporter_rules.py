@@ -173,7 +173,7 @@ def test_what_airflow_sends_gets_a_name_with_its_unit(sent: str, kind: str, name
     "command",
     [
         ["check", "config", "deploy/metrics/prometheus.yml"],
-        ["test", "rules", "tests/unit/metrics/alerts.yml", "tests/unit/metrics/alerts_of_days.yml"],
+        ["test", "rules", "tests/unit/exporter/alerts.yml", "tests/unit/exporter/alerts_of_days.yml"],
     ],
     ids=["files", "alerts"],
 )

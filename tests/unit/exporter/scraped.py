@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from evergreen.incidents import silences, unfinished_tasks
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision, append
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows.judgement import (
     ColumnResult,
     Judgement,
@@ -51,7 +51,7 @@ def fetched(url: str) -> str:
         return answer.read().decode()
 
 
-def decide(conn: Connection, subject: str, kind: Kind, reason: str, **more: object) -> Decision:
+def decide(conn: Connection, subject: str, kind: DecisionKind, reason: str, **more: object) -> Decision:
     """Append a decision."""
     decide.count += 1  # type: ignore[attr-defined]
     key = f"test:{decide.count}"  # type: ignore[attr-defined]
@@ -94,22 +94,22 @@ def write_ledger() -> None:
     """Two models, one of them in trouble; mails, of which one is silenced; tasks that run."""
     with connect() as conn:
         demand, rush = "model/bike_demand", "model/bike_rush"
-        decide(conn, demand, Kind.PROMOTED, "first_champion", version="1", as_of=NOW - 9 * WEEK)
-        answered = decide(conn, demand, Kind.RETRAIN_REQUESTED, "data_drift")
+        decide(conn, demand, DecisionKind.PROMOTED, "first_champion", version="1", as_of=NOW - 9 * WEEK)
+        answered = decide(conn, demand, DecisionKind.RETRAIN_REQUESTED, "data_drift")
         decide(
             conn,
             demand,
-            Kind.PROMOTED,
+            DecisionKind.PROMOTED,
             "not_worse_than_champion",
             version="2",
             as_of=NOW - WEEK,
             answers=(answered.id,),
         )
-        decide(conn, demand, Kind.ROLLED_BACK, "manual", version="1")
-        decide(conn, demand, Kind.RETRAIN_REQUESTED, "performance")
-        decide(conn, demand, Kind.RETRAIN_REQUESTED, "decay")
-        decide(conn, rush, Kind.PROMOTED, "first_champion", version="7")
-        decide(conn, rush, Kind.REJECTED, "worse_than_champion", version="8")
+        decide(conn, demand, DecisionKind.ROLLED_BACK, "manual", version="1")
+        decide(conn, demand, DecisionKind.RETRAIN_REQUESTED, "performance")
+        decide(conn, demand, DecisionKind.RETRAIN_REQUESTED, "decay")
+        decide(conn, rush, DecisionKind.PROMOTED, "first_champion", version="7")
+        decide(conn, rush, DecisionKind.REJECTED, "worse_than_champion", version="8")
         insert(conn, window("bike_demand", "2", 9, Status.OK))  # of a version that is champion no more
         insert(
             conn,

@@ -19,10 +19,10 @@ from scraped import NOW, REPOSITORY, WEEK, Scraped, decide, fetched, land, parse
 from evergreen import ledger as decisions
 from evergreen.exporter import counts
 from evergreen.exporter.collector import WarehouseCollector
-from evergreen.exporter.counts import Counts
+from evergreen.exporter.counts import DecisionCounts
 from evergreen.exporter.families import FAMILIES, UP
 from evergreen.exporter.questions import TABLES
-from evergreen.ledger.reasons import Kind
+from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import Connection, connect, fetch
 
 Scrape = Callable[[], Scraped]
@@ -51,7 +51,7 @@ def test_the_command_serves_every_metric_with_the_right_to_read_alone(
     (tmp_path / "snapshots").mkdir()
     land(tmp_path / "landing")
     with connect() as conn:
-        decide(conn, "model/bike_demand", Kind.RUN_FAILED, "NO_SPACE")
+        decide(conn, "model/bike_demand", DecisionKind.RUN_FAILED, "NO_SPACE")
     environment = {
         **os.environ,
         "EVERGREEN_WAREHOUSE_URL": reader,
@@ -97,7 +97,7 @@ def check(values: Scraped) -> None:
     assert one("warehouse_size_bytes") > 5e6
     assert one("spec_mistakes") == 0.0
     kinds = values["evergreen_decisions_total"]
-    assert {k for (k,) in kinds} == {k.value for k in Kind}
+    assert {k for (k,) in kinds} == {k.value for k in DecisionKind}
     assert (kinds["promoted",], kinds["retrain_requested",], kinds["batch_published",]) == (3.0, 3.0, 1.0)
     assert (one("mails_silenced"), kinds["silenced",]) == (1.0, 1.0)
     assert one("mails_waiting") == 3.0, "two of a drift, one of the file that is held back"
@@ -152,7 +152,12 @@ def test_open_requests_are_those_of_the_ledger(ledger: None, scrape: Scrape) -> 
             assert told == len(opened), model
         newest = decisions.open_requests(conn, "bike_demand")[-1]
         decide(
-            conn, "model/bike_demand", Kind.REJECTED, "worse_than_champion", version="9", answers=(newest.id,)
+            conn,
+            "model/bike_demand",
+            DecisionKind.REJECTED,
+            "worse_than_champion",
+            version="9",
+            answers=(newest.id,),
         )
         conn.commit()
         assert scrape()["evergreen_model_open_requests"]["bike_demand", "decay"] == 0.0
@@ -237,7 +242,7 @@ def test_an_answer_is_given_again_for_a_while(ledger: None) -> None:
     collector = WarehouseCollector(hold_s=60.0)
     first = {m.name: [s.value for s in m.samples] for m in collector.collect()}
     with connect() as conn:
-        decide(conn, "model/bike_demand", Kind.RUN_FAILED, "NO_SPACE")
+        decide(conn, "model/bike_demand", DecisionKind.RUN_FAILED, "NO_SPACE")
     assert {m.name: [s.value for s in m.samples] for m in collector.collect()} == first
 
 
@@ -254,7 +259,7 @@ def old(conn: Connection, number: int) -> None:
 
 def test_a_long_ledger_is_counted_in_steps_once(conn: Connection, monkeypatch) -> None:
     monkeypatch.setattr(counts, "STEP", 4)
-    counted, now = Counts(), time.monotonic()
+    counted, now = DecisionCounts(), time.monotonic()
     key = ("bike_hourly", "batch_quarantined")
     old(conn, 10)
     assert counted.read(conn, now - 1) is None, "the time is over after one step"
@@ -263,18 +268,18 @@ def test_a_long_ledger_is_counted_in_steps_once(conn: Connection, monkeypatch) -
     assert (found[0][key], found[1]["bike_hourly"]) == (10, 20)
     assert counted.upto == fetch(conn, "SELECT max(id) AS id FROM evergreen.decision")[0]["id"]
     # What is new is counted each time anew, until it is old enough that no other can come before it.
-    decide(conn, "dataset/bike_hourly", Kind.BATCH_QUARANTINED, "x", evidence={"rows_held": 5})
+    decide(conn, "dataset/bike_hourly", DecisionKind.BATCH_QUARANTINED, "x", evidence={"rows_held": 5})
     for _ in range(2):
         found = counted.read(conn, now + 60)
         assert found is not None
         assert (found[0][key], found[1]["bike_hourly"]) == (11, 25)
     for _ in range(4):
-        decide(conn, "model/bike_demand", Kind.REJECTED, "x")
+        decide(conn, "model/bike_demand", DecisionKind.REJECTED, "x")
     assert counted.read(conn, now + 60) is None, "more in an hour than a step reads: not known"
 
 
 def test_another_ledger_is_counted_from_its_beginning(conn: Connection) -> None:
-    counted = Counts(upto=99, ledger=1)
+    counted = DecisionCounts(upto=99, ledger=1)
     counted.decisions["", "promoted"] = 50
     old(conn, 3)
     found = counted.read(conn, time.monotonic() + 60)
