@@ -35,10 +35,11 @@ from benchmarks.real import STREAMS, Real, changed, landed
 from benchmarks.table import Row, markdown
 from evergreen.errors import TerminalError
 from evergreen.metrics import paired_bootstrap, resampled
+from evergreen.microseconds import in_micros
 from evergreen.registry.encoding import Encoding, survey
 from evergreen.spec import ModelSpec
 from evergreen.training.data.matrix import write
-from evergreen.training.data.split import in_micros, read
+from evergreen.training.data.split import read
 from evergreen.training.fitting.fit import parameters
 from evergreen.training.gate.past_holdouts import MOST, summed
 from evergreen.warehouse.features import snapshot

@@ -34,12 +34,13 @@ from benchmarks.table import Row, markdown
 from evergreen.errors import TerminalError
 from evergreen.feeds import simulated
 from evergreen.metrics.metric_values import compute
+from evergreen.microseconds import in_micros, moment
 from evergreen.registry.encoding import Encoding
 from evergreen.spec import ModelSpec
 from evergreen.training.data.folds import first_row
 from evergreen.training.data.matrix import Matrix
 from evergreen.training.data.rows import Rows
-from evergreen.training.data.split import in_micros, moment, split
+from evergreen.training.data.split import split
 from evergreen.training.fitting.fit import Fitted, fit, refit
 from evergreen.training.fitting.local import Labelled
 from evergreen.training.fitting.machine import Machine

@@ -9,7 +9,7 @@ from airflow.sdk import task
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from evergreen import settings
-from evergreen.spec import Specs, load_dataset, load_model, load_specs
+from evergreen.spec import load_subject
 
 log = logging.getLogger("evergreen")
 
@@ -36,14 +36,6 @@ def send(message: Any) -> None:
         raise SMTPRecipientsRefused(refused)
 
 
-def specs_of(subject: str) -> Specs:
-    """Read the specs that a subject needs, as the files are now: its own, or all where it is of all of them."""
-    kind, _, name = subject.partition("/")
-    folder = settings.specs_beside(__file__)
-    own = {"model": load_model, "dataset": load_dataset}.get(kind)
-    return own(folder, name) if own else load_specs(folder)
-
-
 def deliver(subject: str) -> None:
     """Send the e-mails of a subject that wait.
 
@@ -53,7 +45,7 @@ def deliver(subject: str) -> None:
     from evergreen.alerting.delivery import deliver as deliver_outbox
     from evergreen.errors import TransientError
 
-    result = deliver_outbox(specs_of(subject), send, subject=subject)
+    result = deliver_outbox(load_subject(settings.specs_beside(__file__), subject), send, subject=subject)
     log.info("e-mails of %s: %s", subject, result)
     if result.failed:
         raise TransientError(

@@ -34,7 +34,7 @@ import connecting
 import mailing
 from evergreen import settings
 from evergreen.errors import TRANSIENT, ErrorReason
-from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_dataset, load_model, load_specs
+from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_specs, load_subject
 from evergreen.spec.environment import environment_problems
 
 log = logging.getLogger("evergreen")
@@ -66,12 +66,6 @@ def specs_and_environment() -> Specs:
     return replace(found, problems=(*environment_problems(), *found.problems))
 
 
-def specs_of(subject: str) -> Specs:
-    """Read the specs that a subject (`model/NAME` or `dataset/NAME`) needs, as the files are now."""
-    kind, _, name = subject.partition("/")
-    return (load_model if kind == "model" else load_dataset)(settings.specs_beside(__file__), name)
-
-
 def wanted(kind: str) -> Iterator[tuple[str, ModelSpec]]:
     """The models whose `kind` DAG is to be built: all, or the only one that a starting task needs."""
     for spec in _wanted(kind, "model").models.values():
@@ -89,7 +83,7 @@ def _wanted(kind: str, of: str) -> Specs:
     if current is None:
         return specs()
     this, _, name = current.partition("__")
-    return specs_of(f"{of}/{name}") if this == kind else Specs()
+    return load_subject(settings.specs_beside(__file__), f"{of}/{name}") if this == kind else Specs()
 
 
 # ------------------------------------------------------------------ the asset graph
@@ -269,7 +263,7 @@ def model_and_specs(name: str) -> tuple[Specs, ModelSpec]:
     Raises:
         AirflowFailException: the model's spec has become unusable since the DAG was built.
     """
-    found = specs_of(f"model/{name}")
+    found = load_subject(settings.specs_beside(__file__), f"model/{name}")
     if name not in found.models:
         raise AirflowFailException("\n".join(str(p) for p in found.problems) or f"models/{name}.yaml is gone")
     return found, found.models[name]
@@ -277,7 +271,7 @@ def model_and_specs(name: str) -> tuple[Specs, ModelSpec]:
 
 def dataset_spec(name: str) -> DatasetSpec:
     """The spec of a dataset as it is now; see `model_and_specs`."""
-    found = specs_of(f"dataset/{name}")
+    found = load_subject(settings.specs_beside(__file__), f"dataset/{name}")
     if name not in found.datasets:
         raise AirflowFailException(
             "\n".join(str(p) for p in found.problems) or f"datasets/{name}.yaml is gone"

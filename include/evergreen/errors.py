@@ -56,6 +56,11 @@ class TransientError(EvergreenError):
         super().__init__(message, reason)
 
 
+def in_one_line(error: object, most: int = 300) -> str:
+    """What an error says, without line breaks, cut off after so many characters."""
+    return " ".join(str(error).split())[:most]
+
+
 # By name, so that no library has to be there to tell.
 TRANSIENT = (
     "evergreen.errors.TransientError",

@@ -28,11 +28,13 @@ for root, specs in zip(sys.argv[1::2], sys.argv[2::2]):
     before, folder = list(sys.path), Path(root, "dags")
     bag = BundleDagBag(str(folder / "ingest.py"), bundle_path=folder, bundle_name="evergreen", safe_mode=False)
     import mailing, wiring
+    from evergreen.settings import specs_beside
+    from evergreen.spec import load_subject
     print("told", json.dumps({
         "dag": bag.dags["ingest__bike_hourly"].doc_md.splitlines()[0],
         "task": wiring.dataset_spec("bike_hourly").description,
         "model": wiring.model_and_specs("bike_rush")[1].description,
-        "mail": mailing.specs_of("dataset/bike_hourly").datasets["bike_hourly"].description,
+        "mail": load_subject(specs_beside(mailing.__file__), "dataset/bike_hourly").datasets["bike_hourly"].description,
         "wiring": wiring.__file__,
         "library": evergreen.__file__,
     }))

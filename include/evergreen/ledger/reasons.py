@@ -52,8 +52,25 @@ ANNOUNCED = frozenset({
 })  # fmt: skip
 
 
-# What the policy asks for though nothing drifted, or not surely: the challenger is asked what a nightly one is asked.
-WITHOUT_DRIFT = frozenset({"decay", "staleness", "new_data", "code_change"})
+# A drift was seen: of the challenger `gate.on_drift` is asked. A reason that is not named here is asked for what a nightly
+# training is, so that one that is new, or is not known, never gets the easier gate.
+OF_A_DRIFT = (
+    TriggerReason.DATA_DRIFT, TriggerReason.PREDICTION_DRIFT, TriggerReason.PERFORMANCE, TriggerReason.ESTIMATED_PERFORMANCE,
+)  # fmt: skip
+# What the policy asks for though nothing drifted, or not surely.
+OF_UPKEEP = (TriggerReason.DECAY, TriggerReason.STALENESS, TriggerReason.NEW_DATA, TriggerReason.CODE_CHANGE)
+# What nobody asked for by a request.
+UNASKED = (TriggerReason.SCHEDULE, TriggerReason.MANUAL)
+
+
+def of_a_drift(reason: str | None) -> bool:
+    """Whether the code of a trigger's reason is one of a drift."""
+    return reason in {known.value for known in OF_A_DRIFT}
+
+
+def of_upkeep(reason: str | None) -> bool:
+    """Whether the code of a trigger's reason is one of upkeep: a drift was not seen, or not surely."""
+    return reason in {known.value for known in OF_UPKEEP}
 
 
 class GateReason(str, Enum):

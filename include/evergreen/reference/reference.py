@@ -14,7 +14,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.metrics.metric_values import compute
+from evergreen.microseconds import in_micros, moment
 from evergreen.reference import past_windows
 from evergreen.reference.limits import StatisticsFamily, p_values, weights
 from evergreen.reference.movement import Movement, Outside, learn
@@ -368,8 +369,8 @@ def build(
         sample=kept,
         columns=columns,
         rows=len(times),
-        start=_moment(times.min()),
-        end=_moment(times.max()),
+        start=moment(int(times.min())),
+        end=moment(int(times.max())),
         usual_rows=past.usual_rows,
         window_s=monitoring.window.total_seconds(),
         windows=len(past.rows),
@@ -419,7 +420,7 @@ def _label(model: ModelSpec, frame: Frame, resamples: Resamples) -> tuple[Column
 
 def _held_from(model: ModelSpec, times: npt.NDArray[np.int64]) -> int:
     """Where the holdout begins, as the training splits."""
-    length = model.training.holdout // timedelta(microseconds=1)
+    length = in_micros(model.training.holdout)
     return int(np.searchsorted(times, int(times[-1]) - length, "right"))
 
 
@@ -468,10 +469,6 @@ def _family(told: dict[str, Any]) -> StatisticsFamily:
     return StatisticsFamily(
         tuple(map(int, told["sizes"])), smallest, float(told["window_rows"]), str(told["basis"])
     )
-
-
-def _moment(micros: np.int64) -> datetime:
-    return datetime.fromtimestamp(0, timezone.utc) + timedelta(microseconds=int(micros))
 
 
 def _unusable(what: str) -> TerminalError:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from evergreen.microseconds import in_micros
 from evergreen.reference.calendar import ANCHOR, Window, index_of
 
 HOUR_US, DAY_US = 3_600_000_000, 86_400_000_000
@@ -117,7 +118,7 @@ def whole_windows(ordered: Ints, length: timedelta, edge: float) -> tuple[Ints, 
         length: of a window.
         edge: see above.
     """
-    step = length // timedelta(microseconds=1)
+    step = in_micros(length)
     since = ordered - int(ANCHOR.timestamp() * 1e6)
     numbers, begins = np.unique(since // step, return_index=True)
     ends = np.append(begins[1:], len(ordered))
@@ -131,7 +132,7 @@ def whole_windows(ordered: Ints, length: timedelta, edge: float) -> tuple[Ints, 
 
 def _cycles(length: timedelta) -> Iterator[int]:
     """How many windows a cycle has: a week's (or what of weeks is whole windows), then a day's."""
-    step = length // timedelta(microseconds=1)
+    step = in_micros(length)
     for cycle in (math.lcm(step, WEEK_US), DAY_US if DAY_US % step == 0 else step):
         if 1 <= cycle // step <= MOST_PLACES:
             yield cycle // step

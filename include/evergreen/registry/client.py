@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from evergreen import settings
-from evergreen.errors import ErrorReason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError, in_one_line
 from evergreen.warehouse.storage.full_disk import full, is_full
 
 MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
@@ -92,4 +92,4 @@ def _lost(doing: str, error: Exception) -> TransientError:
 
 
 def _line(error: Exception) -> str:
-    return _USER.sub("//***@", " ".join(str(error).split()))[:300]
+    return _USER.sub("//***@", in_one_line(error))

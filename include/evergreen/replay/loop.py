@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from evergreen import registry
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
+from evergreen.microseconds import micros_of
 from evergreen.monitoring.trigger import policy, waking
 from evergreen.monitoring.windows import (
     due_windows,
@@ -188,13 +189,13 @@ class Loop:
             window = Window(begin, begin + length)
             table = there.rows(window)
             fresh = ~np.isin(table["_key"].to_numpy(zero_copy_only=False), done.index.to_numpy())
-            fresh &= _times(table) >= _micros(self.begin - self.model.label.delay)
+            fresh &= _times(table) >= micros_of(self.begin - self.model.label.delay)
             todo = table.filter(pa.array(fresh))
             if not todo.num_rows:
                 continue
             self.state.predict(step, window, self._predictions(serving, todo), shadow=False)
             if beside is not None and beside.previous is not None:
-                unseen = todo.filter(pa.array(_times(todo) >= _micros(champion.trained_until)))
+                unseen = todo.filter(pa.array(_times(todo) >= micros_of(champion.trained_until)))
                 before = self._trainer.load(self.model, beside.previous)
                 self.state.predict(step, window, self._predictions(before, unseen), shadow=True)
         return counts
@@ -308,7 +309,3 @@ class Loop:
 
 def _times(table: pa.Table) -> np.ndarray:
     return table["_time"].cast(pa.int64()).to_numpy()
-
-
-def _micros(moment: datetime) -> int:
-    return (moment - datetime(1970, 1, 1, tzinfo=moment.tzinfo)) // timedelta(microseconds=1)

@@ -9,7 +9,7 @@ from typing import Any
 from evergreen import registry
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision, model_subject
-from evergreen.ledger.reasons import WITHOUT_DRIFT, DecisionKind, RulingReason
+from evergreen.ledger.reasons import DecisionKind, RulingReason, of_a_drift
 from evergreen.promotion import ruling
 from evergreen.replay.checkpoint import PolicyFolder
 from evergreen.replay.fits import Fits
@@ -128,7 +128,7 @@ class Trainer:
         fits = Fits(self._fits, taken.fingerprint)
         # As `plan.answers_drift` asks the live ledger.
         reasons = [d.reason for d in state.open_requests() if d.id in plan.requests]
-        drifted = any(reason not in WITHOUT_DRIFT for reason in reasons)
+        drifted = any(of_a_drift(reason) for reason in reasons)
         try:
             with scratch.folder(place) as work:
                 where = machine.choose(model)

@@ -9,7 +9,7 @@ database can tell (a column that the feature query does not return, SQL that doe
 
 from evergreen.spec.column import Column, ColumnType
 from evergreen.spec.dataset import DatasetSpec, Expectation
-from evergreen.spec.load import Specs, json_schema, load_dataset, load_model, load_specs
+from evergreen.spec.load import Specs, json_schema, load_dataset, load_model, load_specs, load_subject
 from evergreen.spec.metrics import (
     BY_CUT,
     IN_LABEL_UNITS,
@@ -28,6 +28,6 @@ from evergreen.spec.types import RESERVED_COLUMNS, format_duration, parse_durati
 __all__ = [
     "BY_CUT", "IN_LABEL_UNITS", "LARGER_IS_BETTER", "METRICS", "RESERVED_COLUMNS", "THRESHOLD", "Column", "ColumnType", "DatasetSpec", "Drift", "Expectation", "ModelSpec",
     "Monitoring",
-    "Problem", "Specs", "format_duration", "json_schema", "load_dataset", "load_model", "load_specs",
+    "Problem", "Specs", "format_duration", "json_schema", "load_dataset", "load_model", "load_specs", "load_subject",
     "metric_name", "parse_duration", "passable", "worse",
 ]  # fmt: skip

@@ -210,6 +210,14 @@ def _unknown_dataset(name: str, known: Iterable[str]) -> str:
     return f"no usable dataset of that name; {hint}"
 
 
+def load_subject(folder: Path, subject: str) -> Specs:
+    """The specs that a subject needs, as the files are now: of `model/NAME` or `dataset/NAME` its own, of any other one all."""
+    kind, _, name = subject.partition("/")
+    if kind == "model":
+        return load_model(folder, name)
+    return load_dataset(folder, name) if kind == "dataset" else load_specs(folder)
+
+
 def json_schema(kind: type[DatasetSpec] | type[ModelSpec]) -> dict[str, Any]:
     """JSON Schema of a spec file, for editors that complete and check YAML while it is written."""
     schema = kind.model_json_schema()

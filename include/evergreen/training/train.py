@@ -14,13 +14,13 @@ import psycopg2
 
 from evergreen import ledger, registry
 from evergreen.errors import ErrorReason, EvergreenError, TransientError
+from evergreen.microseconds import moment
 from evergreen.registry import identity
 from evergreen.registry.models import DIGEST_TAG, MODEL_FILE, SPEC_FILE
 from evergreen.spec import ModelSpec, Specs
 from evergreen.spec.hashes import spec_document, spec_hash, training_hash
 from evergreen.training.data import scratch
 from evergreen.training.data.rows import Rows, opened
-from evergreen.training.data.split import moment
 from evergreen.training.fitting import machine
 from evergreen.training.fitting.fit import parameters
 from evergreen.training.gate.evaluate import Again, EvaluatedChallenger, evaluate

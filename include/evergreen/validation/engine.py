@@ -25,7 +25,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from evergreen import settings
-from evergreen.errors import ErrorReason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError, in_one_line
 from evergreen.spec import DatasetSpec
 from evergreen.validation import failing
 from evergreen.validation.suite import Rule
@@ -62,7 +62,7 @@ def build(dataset: DatasetSpec, rules: Sequence[Rule]) -> list[Expectation]:
             configuration = ExpectationConfiguration(rule.type, rule.kwargs, meta={"rule": index})
             built.append(configuration.to_domain_obj())
         except (GreatExpectationsError, ValueError, TypeError, KeyError) as error:
-            problems.append(f"{rule.type} ({rule.column or 'table'}): {_line(error)}")
+            problems.append(f"{rule.type} ({rule.column or 'table'}): {in_one_line(error)}")
     if problems:
         raise TerminalError(
             f"datasets/{dataset.name}.yaml: expectations: {'; '.join(problems)}; "
@@ -231,7 +231,7 @@ def _failing_rows(batch: Any, rule: Rule, expectation: Expectation, typed: str) 
     except (GreatExpectationsError, DBAPIError) as error:
         if _was_lost(error):
             raise _lost(error) from error
-        return f"Great Expectations gives no condition of its rows ({_line(error)[:120]})"
+        return f"Great Expectations gives no condition of its rows ({in_one_line(error, 120)})"
 
 
 def _exceptions(info: Any) -> list[tuple[str, str]]:
@@ -253,16 +253,12 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
-
-
 def _was_lost(error: Exception) -> bool:
     return any(name in f"{error!r} {error} {error.__cause__!r} {error.__context__!r}" for name in _LOST)
 
 
 def _lost(error: Any) -> TransientError:
     return TransientError(
-        f"the warehouse did not answer while the batch was judged ({' '.join(str(error).split())[:200]}); "
+        f"the warehouse did not answer while the batch was judged ({in_one_line(error, 200)}); "
         "nothing was decided, try again. If it stays: `make status`"
     )

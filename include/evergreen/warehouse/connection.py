@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import parse_dsn
 
 from evergreen import settings
-from evergreen.errors import ErrorReason, TransientError
+from evergreen.errors import ErrorReason, TransientError, in_one_line
 from evergreen.warehouse.storage.full_disk import full
 
 __all__ = ["Connection", "connect", "fetch"]
@@ -44,19 +44,19 @@ def connect(url: str | None = None, *, timeout_s: int = 600) -> Iterator[Connect
     try:
         conn = psycopg2.connect(**{**_PATIENCE, **given, "application_name": "evergreen", "options": options})
     except psycopg2.OperationalError as error:
-        raise _lost(error) from error
+        raise lost(error) from error
     try:
         yield conn
         conn.commit()
     except (psycopg2.errors.LockNotAvailable, psycopg2.errors.DeadlockDetected) as error:
         conn.rollback()
         raise TransientError(
-            f"another run holds the lock: {_line(error)}; try again when it has ended", ErrorReason.BUSY
+            f"another run holds the lock: {in_one_line(error)}; try again when it has ended", ErrorReason.BUSY
         ) from error
     except psycopg2.errors.QueryCanceled as error:
         conn.rollback()
         raise TransientError(
-            f"the warehouse ended a statement ({_line(error)}); its limit is {timeout_s} s. Try again; if "
+            f"the warehouse ended a statement ({in_one_line(error)}); its limit is {timeout_s} s. Try again; if "
             "it stays, choose a smaller window or chunk, add an index that the query can use, or allow a longer time-out",
             ErrorReason.BUSY,
         ) from error
@@ -70,7 +70,7 @@ def connect(url: str | None = None, *, timeout_s: int = 600) -> Iterator[Connect
             or error.pgcode is None
             or error.pgcode[:2] in ("08", "57")
         ):
-            raise _lost(error) from error
+            raise lost(error) from error
         conn.rollback()
         raise
     except BaseException:
@@ -89,12 +89,9 @@ def fetch(conn: Connection, query: Any, params: Any = None) -> list[dict[str, An
         return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
-def _lost(error: Exception) -> TransientError:
+def lost(error: object) -> TransientError:
+    """What a lost connection is to a task; `error` is what the server or the driver said."""
     return TransientError(
-        f"the warehouse does not answer ({_line(error)}); start it (`make up` for the embedded stack) and try again. `make status` shows what is up",
+        f"the warehouse does not answer ({in_one_line(error)}); start it (`make up` for the embedded stack) and try again. `make status` shows what is up",
         ErrorReason.UNREACHABLE,
     )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -143,7 +143,7 @@ def test_drift_says_what_by_how_much_since_when_and_what_follows(
     mail: Callable[..., EmailMessage], life: list[int], judge: Callable[..., int]
 ) -> None:
     message = mail(
-        "drift", DecisionKind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": life[11:13]}, version="1",
+        "drift", DecisionKind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": life[11:13], "since": "2026-03-16T00:00:00+00:00"}, version="1",
         run_id="monitor__bike_demand/manual__2026-04-06T00:00:00+00:00",
     )  # fmt: skip
     text, page = parts(message)

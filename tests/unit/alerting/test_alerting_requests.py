@@ -12,13 +12,19 @@ from evergreen.alerting.content.judgements import error_of
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision, words
 from evergreen.ledger.reasons import (
-    WITHOUT_DRIFT,
+    OF_A_DRIFT,
+    OF_UPKEEP,
+    UNASKED,
     DecisionKind,
     GateReason,
     Hold,
     RulingReason,
     TriggerReason,
+    of_a_drift,
+    of_upkeep,
 )
+from evergreen.monitoring.windows.effects import DATA_PROBLEMS, REASONS
+from evergreen.monitoring.windows.judgement import What
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -28,8 +34,26 @@ def test_each_reason_has_words_of_its_own(code):
     assert words.reason(code.value) != code.value.replace("_", " ")
 
 
-def test_what_asks_without_a_drift_are_reasons_of_a_training():
-    assert {r.value for r in TriggerReason} > WITHOUT_DRIFT
+def sides(code, *groups):
+    """In which of some groups a code stands."""
+    return [name for name, group in groups if code in group]
+
+
+@pytest.mark.parametrize("reason", TriggerReason, ids=lambda r: r.value)
+def test_each_reason_of_a_training_is_on_one_side_of_what_its_challenger_is_asked(reason):
+    assert len(sides(reason, ("drift", OF_A_DRIFT), ("upkeep", OF_UPKEEP), ("unasked", UNASKED))) == 1
+
+
+@pytest.mark.parametrize("kind", What, ids=lambda k: k.value)
+def test_each_kind_of_violation_asks_for_a_training_or_for_a_person(kind):
+    assert len(sides(kind, ("training", REASONS), ("person", DATA_PROBLEMS))) == 1
+    assert kind not in REASONS or of_a_drift(REASONS[kind].value), "what a window shows is a drift"
+
+
+@pytest.mark.parametrize("code", ["a_reason_of_a_later_release", "", None, "manual", "schedule"])
+def test_a_reason_that_is_not_known_is_no_drift(code):
+    assert not of_a_drift(code)
+    assert not of_upkeep(code)
 
 
 @pytest.mark.parametrize(

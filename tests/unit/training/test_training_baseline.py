@@ -10,7 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from evergreen.training.data.split import in_micros, split
+from evergreen.microseconds import in_micros
+from evergreen.training.data.split import split
 from evergreen.training.gate import baseline
 
 WEEK, DAY = 7 * 24, 24

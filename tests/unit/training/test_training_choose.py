@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from evergreen.microseconds import moment
 from evergreen.registry.encoding import survey
 from evergreen.training.data.folds import folds
 from evergreen.training.data.matrix import write
-from evergreen.training.data.split import moment, split
+from evergreen.training.data.split import split
 from evergreen.training.fitting.machine import Machine
 from evergreen.training.search import other_learners
 from evergreen.training.search.choose import choose

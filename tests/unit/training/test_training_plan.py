@@ -69,6 +69,7 @@ def test_plans(
         ((), False),
         (("data_drift",), True),
         (("staleness",), False),
+        (("a_reason_of_a_later_release",), False),
         (("new_data", "code_change"), False),
         (("staleness", "performance"), True),
     ],

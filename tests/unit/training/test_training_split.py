@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from evergreen.errors import ErrorReason, TerminalError
-from evergreen.training.data.split import in_micros, moment, read, split
+from evergreen.microseconds import in_micros, moment
+from evergreen.training.data.split import read, split
 from evergreen.warehouse.features.snapshot import Snapshot
 
 

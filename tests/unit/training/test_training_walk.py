@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from evergreen.ledger.reasons import DecisionKind, GateReason
+from evergreen.microseconds import in_micros
 from evergreen.registry.champions import Champion
 from evergreen.training.data import scratch
-from evergreen.training.data.split import in_micros
 from evergreen.training.fitting import fit
 from evergreen.training.fitting.machine import Machine
 from evergreen.training.gate import evaluate as evaluating

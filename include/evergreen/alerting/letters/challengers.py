@@ -9,7 +9,7 @@ from evergreen.alerting.content.history import number
 from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links, show
 from evergreen.ledger import Decision, champions, find, words
 from evergreen.ledger.answers import conclusive
-from evergreen.ledger.reasons import WITHOUT_DRIFT, DecisionKind, TriggerReason
+from evergreen.ledger.reasons import DecisionKind, TriggerReason, of_upkeep
 from evergreen.links import (
     airflow_dag_url,
     airflow_run_url,
@@ -383,7 +383,7 @@ def _rejected_steps(known: KnownIncident, champion: Any) -> tuple[str, ...]:
             "The request above is answered by this. Decay is asked for once for each champion; after this its age asks "
             "(monitoring.trigger.max_age), and an alarm does."
         )
-    elif requested and known.evidence.get("trigger") in WITHOUT_DRIFT:
+    elif requested and of_upkeep(known.evidence.get("trigger")):
         steps.append(
             "The request above is answered by this; it asks again only when as much has changed once more."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import timezone
 from typing import Any
 
 from evergreen.alerting.content.judgements import (
@@ -19,7 +19,7 @@ from evergreen.alerting.content.judgements import (
 from evergreen.alerting.content.letter import KnownIncident, Letter, Picture, facts, known_links
 from evergreen.alerting.pictures.worst_columns import worst_columns_png
 from evergreen.ledger import Decision, words
-from evergreen.ledger.reasons import WITHOUT_DRIFT, DecisionKind
+from evergreen.ledger.reasons import DecisionKind, of_a_drift
 from evergreen.links import (
     airflow_dag_url,
     airflow_run_url,
@@ -28,7 +28,7 @@ from evergreen.links import (
     mlflow_version_url,
 )
 from evergreen.monitoring.trigger import given_up
-from evergreen.warehouse.connection import Connection, fetch
+from evergreen.warehouse.connection import Connection
 
 SAMPLE = ".parquet"
 """How the file of a window ends whose pages are not drawn."""
@@ -53,7 +53,7 @@ def drifted(conn: Connection, known: KnownIncident) -> Letter:
         f"{model} v{version or '?'}: {what}{f' in {names}' if names and not set(codes) <= set(ERRORS) else ''}"
         f"{' needs a person' if gave_up else ''}"
     )
-    since = _since(conn, known, judgement)
+    since = words.when(known.get("since")) if known.get("since") else words.MISSING
     rule = known.get("rule")
     known.told |= {
         "judgements", "judgement", "windows", "window", "violations", "signature", "window_start", "causes",
@@ -101,31 +101,6 @@ def _codes(known: KnownIncident, violations: Sequence[dict[str, Any]]) -> list[s
     if not recorded and decision is not None and decision.kind is not DecisionKind.RETRAIN_SUPPRESSED:
         recorded = [decision.reason]
     return recorded or [kind for kind in WHAT if any(v["kind"] == kind for v in violations)]
-
-
-def _since(conn: Connection, known: KnownIncident, judgement: dict[str, Any] | None) -> str:
-    recorded = known.get("since")
-    if recorded:
-        return words.when(recorded)
-    start = judgement and _first_violation(conn, known.name, judgement)
-    return words.when(start) if start else words.MISSING
-
-
-def _first_violation(conn: Connection, model: str, judgement: dict[str, Any]) -> datetime | None:
-    """Start of the first window of the unbroken run of violations that ends with the judgement."""
-    rows = fetch(
-        conn,
-        "SELECT DISTINCT ON (window_start) window_start, status FROM evergreen.window_judgement"
-        " WHERE model = %s AND version = %s AND as_of <= %s AND window_start <= %s"
-        " ORDER BY window_start DESC, revision DESC",
-        (model, judgement["version"], judgement["as_of"], judgement["window_start"]),
-    )
-    start = None
-    for row in rows:
-        if row["status"] != "violation":
-            break
-        start = row["window_start"]
-    return start
 
 
 def _rule(known: KnownIncident) -> str:
@@ -197,7 +172,7 @@ def _asked(known: KnownIncident, decision: Decision) -> str:
     if known.model is None:
         return "good enough beside it"
     gate = known.model.gate
-    wanted = gate.otherwise if decision.reason in WITHOUT_DRIFT else gate.on_drift
+    wanted = gate.on_drift if of_a_drift(decision.reason) else gate.otherwise
     sure = f"with {gate.confidence:.0%} confidence"
     return {
         "better": f"better, {sure},",

@@ -14,7 +14,7 @@ from datetime import datetime
 from evergreen import ledger, registry
 from evergreen.monitoring.alarms import raised
 from evergreen.monitoring.windows import judgement
-from evergreen.monitoring.windows.effects import estimated
+from evergreen.monitoring.windows.effects import estimated, first_of_run, m_of_n
 from evergreen.monitoring.windows.judgement import Judgement, Status
 from evergreen.registry.in_office import in_office_since
 from evergreen.spec import ModelSpec
@@ -47,7 +47,7 @@ def tell(model: ModelSpec, as_of: datetime, run_id: str) -> bool:
         hits = alarm(model, judgements)
         if not hits:
             return False
-        began = _first(judgements, hits[0]).window_start
+        began = first_of_run(judgements, hits[0], estimated, _fine).window_start
         return raised.tell_estimate(conn, model, hits, began, judgements, as_of, run_id)
 
 
@@ -58,17 +58,9 @@ def alarm(model: ModelSpec, judgements: Sequence[Judgement]) -> list[Judgement]:
         model: its trigger's settings.
         judgements: the newest revision of each window of the champion, oldest first.
     """
-    last = [j for j in judgements if j.status in (Status.OK, Status.VIOLATION)][-model.monitoring.trigger.n :]
-    hits = [j for j in last if estimated(j)]
-    return hits if len(hits) >= model.monitoring.trigger.m and hits[-1] is last[-1] else []
+    judged = [j for j in judgements if j.status in (Status.OK, Status.VIOLATION)]
+    return m_of_n(model, judged, estimated)
 
 
-def _first(judgements: Sequence[Judgement], hit: Judgement) -> Judgement:
-    """The first window of the run to which a hit belongs: a window whose error was found fine ends it."""
-    first = hit
-    for judged in reversed([j for j in judgements if j.window_start < hit.window_start]):
-        if judged.status is Status.OK:
-            break
-        if estimated(judged):
-            first = judged
-    return first
+def _fine(judged: Judgement) -> bool:
+    return judged.status is Status.OK

@@ -17,7 +17,8 @@ from evergreen.ledger import Decision, model_subject
 from evergreen.ledger.reasons import DecisionKind, TriggerReason
 from evergreen.monitoring.alarms import recovered
 from evergreen.monitoring.windows.due_windows import MOST_PER_RUN
-from evergreen.monitoring.windows.judgement import HELD_BACK, Judgement, Status, What
+from evergreen.monitoring.windows.effects import DATA_PROBLEMS
+from evergreen.monitoring.windows.judgement import Judgement, Status, What
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -258,7 +259,7 @@ def _unreadable(judged: Judgement) -> str:
 
 
 def _violations(judged: Judgement) -> list[dict[str, Any]]:
-    kept = (*HELD_BACK, What.UNREADABLE) if judged.status in NOT_JUDGED else tuple(What)
+    kept = DATA_PROBLEMS if judged.status in NOT_JUDGED else tuple(What)
     return [
         {
             "kind": v.kind.value,

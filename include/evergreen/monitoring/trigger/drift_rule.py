@@ -31,7 +31,7 @@ from evergreen.monitoring.trigger.champion_facts import ChampionFacts
 from evergreen.monitoring.trigger.holds import named, open_message, too_few_rows, too_often
 from evergreen.monitoring.trigger.verdict import Action, Quiet, TriggerVerdict
 from evergreen.monitoring.windows import wording
-from evergreen.monitoring.windows.effects import REASONS, causes, effects
+from evergreen.monitoring.windows.effects import REASONS, causes, effects, m_of_n
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
 from evergreen.spec import ModelSpec
 
@@ -77,8 +77,8 @@ def drift(
     n = model.monitoring.trigger.n
     judged = [j for j in judgements if j.status in (Status.OK, Status.VIOLATION)]
     with_labels = [j for j in judgements if episode.error_judged(j)]
-    any_effect = _fulfilled(model, judged[-n:], tuple(REASONS))
-    error = _fulfilled(model, with_labels[-n:], (What.PERFORMANCE,))
+    any_effect = _fulfilled(model, judged, tuple(REASONS))
+    error = _fulfilled(model, with_labels, (What.PERFORMANCE,))
     hits = {j.window_start: j for j in (*any_effect, *error)}
     if not hits:
         return (
@@ -95,11 +95,8 @@ def drift(
     return _held(model, judgements, found, decisions, as_of, facts)
 
 
-def _fulfilled(model: ModelSpec, last: Sequence[Judgement], kinds: Sequence[What]) -> list[Judgement]:
-    """The windows in violation among the last n, if they are m or more and the newest is one of them."""
-    hits = [j for j in last if effects(model, j, kinds)]
-    enough = len(hits) >= model.monitoring.trigger.m
-    return hits if enough and hits[-1] is last[-1] else []
+def _fulfilled(model: ModelSpec, judged: Sequence[Judgement], kinds: Sequence[What]) -> list[Judgement]:
+    return m_of_n(model, judged, lambda one: effects(model, one, kinds))
 
 
 def _too_few(model: ModelSpec, last: Sequence[Judgement], kinds: Sequence[What]) -> TriggerVerdict | None:

@@ -18,7 +18,7 @@ from typing import Any
 from evergreen.ledger import Decision
 from evergreen.ledger.answers import conclusive
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.monitoring.windows.effects import effects
+from evergreen.monitoring.windows.effects import effects, first_of_run
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
 from evergreen.spec import ModelSpec
 
@@ -64,13 +64,9 @@ def since(model: ModelSpec, judgements: Sequence[Judgement], first: Judgement, c
         first: the oldest window of the present findings.
         causes: of the drift, as `kind:column`.
     """
-    start = first.window_start
-    for judged in reversed([j for j in judgements if j.window_start < first.window_start]):
-        if away(causes, judged):
-            break
-        if effects(model, judged):
-            start = judged.window_start
-    return start
+    return first_of_run(
+        judgements, first, lambda j: effects(model, j), lambda j: away(causes, j)
+    ).window_start
 
 
 def earlier_requests(

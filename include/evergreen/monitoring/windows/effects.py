@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from evergreen.ledger.reasons import TriggerReason
-from evergreen.monitoring.windows.judgement import Judgement, Status, Violation, What
+from evergreen.monitoring.windows.judgement import HELD_BACK, Judgement, Status, Violation, What
 from evergreen.spec import LARGER_IS_BETTER, ModelSpec
 
 REASONS = {
@@ -16,6 +16,8 @@ REASONS = {
     What.PREDICTION_DRIFT: TriggerReason.PREDICTION_DRIFT,
     What.ESTIMATED_PERFORMANCE: TriggerReason.ESTIMATED_PERFORMANCE,
 }
+# What a training cannot mend: a person is told, and no request is opened.
+DATA_PROBLEMS = (What.UNREADABLE, *HELD_BACK)
 ERRORS = (What.PERFORMANCE, What.ESTIMATED_PERFORMANCE)
 
 
@@ -37,6 +39,44 @@ def causes(
 ) -> set[str]:
     """The causes of the effects of windows, as `kind:column`."""
     return {f"{v.kind.value}:{v.column}" for j in judgements for v in effects(model, j, kinds)}
+
+
+def m_of_n(
+    model: ModelSpec, judgements: Sequence[Judgement], hit: Callable[[Judgement], object]
+) -> list[Judgement]:
+    """The hits among the last n windows, oldest first, if they are m or more and the newest window is one of them; else none.
+
+    Args:
+        model: m and n of its trigger.
+        judgements: the windows that the rule is asked of, oldest first.
+        hit: whether a window is one.
+    """
+    last = judgements[-model.monitoring.trigger.n :]
+    hits = [judged for judged in last if hit(judged)]
+    return hits if len(hits) >= model.monitoring.trigger.m and hits[-1] is last[-1] else []
+
+
+def first_of_run(
+    judgements: Sequence[Judgement],
+    known: Judgement,
+    hit: Callable[[Judgement], object],
+    ends: Callable[[Judgement], bool],
+) -> Judgement:
+    """The oldest hit of the unbroken run to which a known one belongs.
+
+    Args:
+        judgements: of the champion, oldest first.
+        known: a hit of the run.
+        hit: whether a window is one; a window that is none and ends nothing is passed over.
+        ends: whether a window ends the run.
+    """
+    first = known
+    for judged in reversed([j for j in judgements if j.window_start < known.window_start]):
+        if ends(judged):
+            break
+        if hit(judged):
+            first = judged
+    return first
 
 
 def estimated(judged: Judgement) -> bool:

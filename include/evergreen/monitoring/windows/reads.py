@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg2 import sql
 
+from evergreen.microseconds import in_micros, moment
 from evergreen.monitoring.windows.due_windows import EXACT, WindowFacts
 from evergreen.reference.calendar import ANCHOR, Window, window_of
 from evergreen.spec import ModelSpec, Specs
-from evergreen.training.data.split import moment
 from evergreen.training.gate import baseline
 from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.features import arrow, feature_query, views
@@ -238,7 +238,7 @@ def baseline_of(
         rows["_time"].cast(pa.int64()).to_numpy(),
         rows["_entity"].to_numpy(),
         labels_of,
-        longest // timedelta(microseconds=1),
+        in_micros(longest),
     )
 
 

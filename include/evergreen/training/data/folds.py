@@ -14,9 +14,10 @@ from typing import Literal
 
 import numpy as np
 
+from evergreen.microseconds import in_micros, micros_of
 from evergreen.spec import ModelSpec
 from evergreen.training.data.rows import Rows
-from evergreen.training.data.split import Split, in_micros, moment
+from evergreen.training.data.split import Split
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def folds(model: ModelSpec, parts: Split, as_of: datetime) -> list[Fold]:
     spec, training = model.training, parts.training
     length, delay = in_micros(spec.fold_length), in_micros(model.label.delay)
     # From the newest row to as-of: labels mature, deliveries come late. A fold's as-of is as far from its end.
-    lag = in_micros(as_of - moment(0)) - int(parts.rows.times[-1]) - 1
+    lag = micros_of(as_of) - int(parts.rows.times[-1]) - 1
     close = int(training.times[-1]) + 1
     found = []
     for number in range(spec.folds):

@@ -9,7 +9,7 @@ moment the later labels were not known: the challenger is judged as a model of t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evergreen.errors import ErrorReason, TerminalError
+from evergreen.microseconds import in_micros, moment
 from evergreen.spec import ModelSpec, format_duration
 from evergreen.training.data.rows import Rows, opened
 from evergreen.warehouse.features.snapshot import Snapshot
@@ -130,16 +131,6 @@ def split(model: ModelSpec, rows: Rows) -> Split:
                     ErrorReason.ONE_CLASS,
                 )
     return Split(rows, training, holdout, moment(boundary))
-
-
-def in_micros(length: timedelta) -> int:
-    """A duration in microseconds."""
-    return length // timedelta(microseconds=1)
-
-
-def moment(micro: int) -> datetime:
-    """The UTC time of microseconds since 1970."""
-    return datetime.fromtimestamp(0, timezone.utc) + timedelta(microseconds=micro)
 
 
 def _check_keys(model: ModelSpec, rows: Rows) -> None:

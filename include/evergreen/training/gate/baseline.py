@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from evergreen.microseconds import in_micros
 from evergreen.spec import ModelSpec
-from evergreen.training.data.split import Split, in_micros
+from evergreen.training.data.split import Split
 
 SEASONS_BACK = 8
 

@@ -24,12 +24,13 @@ from evergreen import registry
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.ledger.reasons import NO_BETTER
 from evergreen.metrics import metric_values
+from evergreen.microseconds import micros_of
 from evergreen.registry.encoding import Encoding, survey
 from evergreen.registry.models import predict
 from evergreen.spec import ModelSpec
 from evergreen.training.data.matrix import Matrix, write
 from evergreen.training.data.rows import Rows
-from evergreen.training.data.split import Split, in_micros, moment, read, split
+from evergreen.training.data.split import Split, read, split
 from evergreen.training.fitting.fit import Fitted, fit, refit
 from evergreen.training.fitting.local import Labelled
 from evergreen.training.fitting.machine import Machine
@@ -291,7 +292,7 @@ def fresh_rows(parts: Split, champion: registry.Champion | None) -> np.ndarray:
     """Which holdout rows the champion has not learnt (booleans)."""
     if champion is None:
         return np.ones(len(parts.holdout), dtype=bool)
-    return parts.holdout.times >= in_micros(champion.trained_until - moment(0))
+    return parts.holdout.times >= micros_of(champion.trained_until)
 
 
 def judged_rows(model: ModelSpec, labels: np.ndarray, fresh: np.ndarray) -> np.ndarray:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from evergreen.metrics import paired_bootstrap
 from evergreen.metrics.paired_bootstrap import Improvement
+from evergreen.microseconds import moment
 from evergreen.spec import ModelSpec
 from evergreen.training.gate.calibration import CalibrationErrors, calibration
 from evergreen.training.gate.slices import Column, Slices, slices
@@ -113,8 +114,8 @@ def gather(
     challenger = predictions["challenger"]
     finite = np.isfinite(challenger)
     told = Evidence(
-        learnt_until=_moment(learnt_until),
-        holdout_start=_moment(int(times.min()) if begin is None else begin),
+        learnt_until=moment(learnt_until),
+        holdout_start=moment(int(times.min()) if begin is None else begin),
         not_finite=int((~finite).sum()),
         predictions=_range(challenger[finite]) if finite.any() else None,
         labels=_range(y),
@@ -166,7 +167,3 @@ def measure_cost(predict: Callable[[np.ndarray], Any], matrix: np.ndarray, size:
 
 def _range(values: np.ndarray) -> tuple[float, float]:
     return float(values.min()), float(values.max())
-
-
-def _moment(micros: int) -> datetime:
-    return datetime.fromtimestamp(0, timezone.utc) + timedelta(microseconds=micros)

@@ -19,7 +19,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from evergreen.ledger.reasons import COMPARED, GateReason
-from evergreen.spec import LARGER_IS_BETTER, ModelSpec, metric_name
+from evergreen.metrics import resampled
+from evergreen.spec import ModelSpec, metric_name
 from evergreen.training.gate.verdict import Check, GateVerdict
 
 if TYPE_CHECKING:
@@ -220,9 +221,9 @@ class _Asked:
             ("champion", champion, over),
         ):
             bar = _number(other.metrics.get(self.name)) if other is not None else None
-            if value is None or bar is None or _loss(self.name, bar) <= ROUNDING:
+            if value is None or bar is None or resampled.distance(self.name, bar) <= ROUNDING:
                 continue
-            says = 1.0 - _loss(self.name, value) / _loss(self.name, bar)
+            says = 1.0 - resampled.distance(self.name, value) / resampled.distance(self.name, bar)
             same = told is not None and abs(says - told) <= ROUNDING * max(1.0, abs(says))
             self.check(f"{who}_metric_agrees", says, told, same, GateReason.METRIC_MISMATCH,
                        f"by the metrics the improvement over the {who} is {_share(says)}, by the predictions {_share(told)}")  # fmt: skip
@@ -240,7 +241,7 @@ class _Asked:
             return
         # What is not known is NaN, and neither better nor worse than anything.
         found, against, serving = (
-            math.nan if v is None else _loss(self.name, v) for v in (value, bar, ruling)
+            math.nan if v is None else resampled.distance(self.name, v) for v in (value, bar, ruling)
         )
         told, better = (
             f"{self.called} of the challenger is {_told(value)}, of the baseline {_told(bar)}",
@@ -279,8 +280,8 @@ class _Asked:
                    f"the champion cannot be evaluated on these rows, so a person decides: {champion.problem}")  # fmt: skip
         value, before = _number(challenger.metrics.get(self.name)), _number(recorded.get(self.name))
         told = f"{self.called} of the champion on the holdout of its own training was {_told(before)}, of the challenger it is {_told(value)}"
-        if value is not None and before is not None and _loss(self.name, before) > 0:
-            worse = _loss(self.name, value) / _loss(self.name, before) - 1.0
+        if value is not None and before is not None and resampled.distance(self.name, before) > 0:
+            worse = resampled.distance(self.name, value) / resampled.distance(self.name, before) - 1.0
             told += f" on these rows, {_share(abs(worse))} {'worse' if worse > 0 else 'better'}"
         self.check(f"champion_recorded_{self.name}", value, before, True, reason,
                    f"{told}; the rows are others, so this is told and does not decide")  # fmt: skip
@@ -416,8 +417,12 @@ class _Asked:
         value, other = (_number((m or {}).get(self.name)) for m in (own, evidence.other_seed))
         moved = None
         if value is not None and other is not None:
-            larger = max(_loss(self.name, value), _loss(self.name, other))
-            moved = abs(_loss(self.name, value) - _loss(self.name, other)) / larger if larger > 0 else 0.0
+            larger = max(resampled.distance(self.name, value), resampled.distance(self.name, other))
+            moved = (
+                abs(resampled.distance(self.name, value) - resampled.distance(self.name, other)) / larger
+                if larger > 0
+                else 0.0
+            )
         self.check("stability", moved, limit, moved is not None and moved <= limit, GateReason.UNSTABLE,
                    f"{self.called} is {_told(value)}, with another seed {_told(other)}: {_share(moved)} apart, {_share(limit)} is "
                    "allowed")  # fmt: skip
@@ -436,11 +441,6 @@ class _Asked:
                    "have come")  # fmt: skip
         if lost:
             self.checks.insert(failed[0], self.checks.pop())
-
-
-def _loss(metric: str, value: float) -> float:
-    """The distance from perfect: 0 for errors, 1 for r2 and areas."""
-    return 1.0 - value if metric in LARGER_IS_BETTER else value
 
 
 def _span(low: float, high: float) -> float:

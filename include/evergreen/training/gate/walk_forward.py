@@ -16,10 +16,11 @@ from itertools import pairwise
 
 import numpy as np
 
+from evergreen.microseconds import in_micros
 from evergreen.registry.encoding import Encoding
 from evergreen.spec import ModelSpec
 from evergreen.training.data.matrix import Matrix
-from evergreen.training.data.split import Split, in_micros
+from evergreen.training.data.split import Split
 from evergreen.training.fitting.fit import Fitted, refit
 from evergreen.training.fitting.local import Boosted, Labelled
 from evergreen.training.fitting.machine import Machine

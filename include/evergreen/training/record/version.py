@@ -21,13 +21,14 @@ import xgboost as xgb
 import yaml
 
 from evergreen.errors import ErrorReason, TerminalError
+from evergreen.microseconds import moment
 from evergreen.reference import error_limit, reference
 from evergreen.registry.encoding import Encoding, encode, survey
 from evergreen.registry.models import ENCODING_FILE, PROBE_FILE, SPEC_FILE, predict
 from evergreen.spec import ModelSpec
 from evergreen.training.data.matrix import write
 from evergreen.training.data.rows import Rows
-from evergreen.training.data.split import moment, unlabelled
+from evergreen.training.data.split import unlabelled
 from evergreen.training.fitting.fit import gain_shares, gains, refit
 from evergreen.training.fitting.local import Boosted, Labelled
 from evergreen.training.fitting.machine import Machine

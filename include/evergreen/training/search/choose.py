@@ -20,12 +20,13 @@ from typing import Any
 
 from evergreen import registry
 from evergreen.errors import TerminalError
+from evergreen.microseconds import micros_of, moment
 from evergreen.registry.client import client, guarded
 from evergreen.registry.encoding import Encoding
 from evergreen.spec import ModelSpec, format_duration
 from evergreen.training.data.folds import first_row, folds
 from evergreen.training.data.matrix import Matrix
-from evergreen.training.data.split import Split, in_micros, moment
+from evergreen.training.data.split import Split
 from evergreen.training.fitting.local import Labelled
 from evergreen.training.fitting.machine import Machine
 from evergreen.training.search.leaderboard import Leaderboard
@@ -145,7 +146,7 @@ def choose(
         found[0].end - found[0].begin,
     )
 
-    now = in_micros(as_of - moment(0))
+    now = micros_of(as_of)
     windows = _windows(validation, base, now)
     usable = [s for s in windows if not s.problem]
     if not usable:

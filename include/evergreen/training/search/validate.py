@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evergreen.errors import TerminalError
-from evergreen.metrics import metric_values
+from evergreen.errors import TerminalError, in_one_line
+from evergreen.metrics import metric_values, resampled
 from evergreen.metrics.paired_bootstrap import Improvement, improvement
 from evergreen.registry.encoding import Encoding
-from evergreen.spec import LARGER_IS_BETTER, ModelSpec, format_duration
+from evergreen.spec import ModelSpec, format_duration
 from evergreen.training.data.folds import Fold, first_row
 from evergreen.training.fitting.fit import fit
 from evergreen.training.fitting.local import Labelled
@@ -103,7 +103,7 @@ class Validation:
             try:
                 value, count, predicted = self._one(candidate, fold)
             except (TerminalError, ValueError) as error:
-                problem = " ".join(str(error).split())[:300]
+                problem = in_one_line(error)
                 break
             values.append(value)
             rounds.append(count)
@@ -167,4 +167,4 @@ def without_predictions(scored: Scored) -> Scored:
 
 def _error(metric: str, value: float) -> float:
     """The distance from perfect, above zero so that two perfect candidates are equal."""
-    return max(1.0 - value if metric in LARGER_IS_BETTER else value, 1e-12)
+    return max(resampled.distance(metric, value), 1e-12)

@@ -24,8 +24,9 @@ from psycopg2 import sql
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from evergreen import settings
-from evergreen.errors import ErrorReason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError, in_one_line
 from evergreen.spec import ModelSpec
+from evergreen.warehouse import connection
 from evergreen.warehouse.connection import Connection, connect
 from evergreen.warehouse.storage.full_disk import full, is_full
 
@@ -227,14 +228,11 @@ def reading(
 
 def lost(error: Exception) -> TransientError:
     """What a lost connection is to a task."""
-    return TransientError(
-        f"the warehouse does not answer ({_line(error)}); start it (`make up` for the embedded stack) and try again. `make status` shows what is up",
-        ErrorReason.UNREACHABLE,
-    )
+    return connection.lost(_line(error))
 
 
 def _line(error: Exception) -> str:
     """What PostgreSQL says, without the driver's words around it, or else what the driver says."""
     said = " ".join(str(error).partition("Query was:")[0].split())
     found = _SAID.search(said)
-    return (found[1] if found else said)[:300]
+    return in_one_line(found[1] if found else said)

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from evergreen.errors import ErrorReason, TerminalError
+from evergreen.errors import ErrorReason, TerminalError, in_one_line
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse.files.failure import Failure, UnreadableError
 
@@ -167,7 +167,7 @@ def _whole(take: Read) -> bytes:
 
 def _damaged(error: Exception) -> Failure:
     return Failure(
-        "file_readable", None, " ".join(str(error).split())[:200], "whole compressed data, as the ending says",
+        "file_readable", None, in_one_line(error, 200), "whole compressed data, as the ending says",
         remedy="pack the file again and deliver it; is it what its ending says?",
     )  # fmt: skip
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from evergreen.errors import in_one_line
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse.files import opened as files
 from evergreen.warehouse.files.canonical import Kind, kind_of
@@ -225,6 +226,6 @@ def _too_long(observed: str) -> Failure:
 
 def _damaged(error: Exception) -> Failure:
     return Failure(
-        "file_readable", None, " ".join(str(error).split())[:200], "a whole Parquet file of plain columns",
+        "file_readable", None, in_one_line(error, 200), "a whole Parquet file of plain columns",
         remedy="deliver the file again, whole; lists, structs and binary columns are not taken",
     )  # fmt: skip

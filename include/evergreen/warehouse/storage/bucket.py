@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from evergreen import settings
-from evergreen.errors import ErrorReason, TerminalError, TransientError
+from evergreen.errors import ErrorReason, TerminalError, TransientError, in_one_line
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -280,7 +280,7 @@ class Store:
         try:
             return call()
         except OSError as error:
-            line = " ".join(str(error).split())[:300]
+            line = in_one_line(error)
             if _NO_BUCKET.search(line):
                 raise _no_bucket(doing, line) from error
             if isinstance(error, FileNotFoundError) or _NO_KEY.search(line):
