@@ -24,6 +24,7 @@ class ErrorReason(str, Enum):
     BAD_QUERY = "bad_query"
     NO_ROLE = "no_role"
     NEWER_SCHEMA = "newer_schema"
+    BAD_MIGRATION = "bad_migration"
     BAD_METRIC = "bad_metric"
     PROBE_FAILED = "probe_failed"
     UNREACHABLE = "unreachable"

@@ -35,8 +35,8 @@ def migrate_all() -> None:
             error.reason,
         ) from error
     with connect() as warehouse:
-        migrate(warehouse)
-    print("warehouse: migrated", flush=True)
+        applied = migrate(warehouse)
+    print(f"warehouse: {prepare.told(applied)}", flush=True)
     _mlflow(url)
     print("mlflow: migrated", flush=True)
 

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -60,10 +61,10 @@ def prepare() -> None:
         with closing(reach(_dsn(name, name, passwords[name]))) as conn:
             refuse_newer(conn, name)
     with connect(_dsn(databases.WAREHOUSE, databases.WAREHOUSE, passwords[databases.WAREHOUSE])) as warehouse:
-        migrate(warehouse)
+        applied = migrate(warehouse)
     with connect(_dsn(databases.WAREHOUSE, "postgres", own)) as administrator:
         roles.grant(administrator, logins)
-    _say("warehouse: migrated, its roles have their rights")
+    _say(f"warehouse: {told(applied)}, its roles have their rights")
     _run("airflow", "airflow", "db", "migrate")
     _run("airflow's logins", "airflow", "fab-db", "migrate")
     _user()
@@ -89,6 +90,11 @@ def reach(dsn: str) -> Connection:
             "volume was made: bring that one back, or set the administrator's password anew in the database",
             ErrorReason.UNREACHABLE,
         ) from error
+
+
+def told(applied: Sequence[str]) -> str:
+    """What was done to the warehouse's tables, for the log."""
+    return f"migrated by {', '.join(applied)}" if applied else "is up to date"
 
 
 def refuse_newer(conn: Connection, name: str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -37,6 +37,7 @@ from evergreen.reference.rhythm import learn as learn_rhythm
 from evergreen.spec import BY_CUT, ModelSpec
 
 FORMAT = 3
+NOT_LEARNT = ""  # the metric of a movement that is still to be learnt
 MOST_HELD = 500_000
 SAMPLE_FILE = "reference.parquet"
 LABELLED_FILE = "labelled.parquet"
@@ -127,8 +128,15 @@ class Reference:
         (folder / PROFILE_FILE).write_text(text, encoding="utf-8")
 
     def for_window(self, model: ModelSpec) -> Reference:
-        """This reference for the spec's window, metric and cut of now: made again from the sample if they were changed."""
+        """This reference for the spec's window, metric and cut of now: made again from the sample if they were changed.
+
+        What a reference of an earlier format does not tell is learnt from its sample.
+        """
         model = self.seen_by(model)
+        if "_outside" not in self.sample.column_names:  # format 2
+            rows = InMemory.of(self.sample)
+            everything = np.arange(len(rows.times))
+            self = replace(self, sample=_taken(model, rows, everything, _wanted(model)))
         metric = model.performance_metric
         same = metric == self.movement.metric and (metric not in BY_CUT or model.cut == self.cut)
         self = self._measured(model)
@@ -190,10 +198,11 @@ class Reference:
         """
         try:
             profile = json.loads((folder / PROFILE_FILE).read_text(encoding="utf-8"))
+            while step := _STEPS.get(profile.get("format")):
+                profile = step(profile)
             if profile.get("format") != FORMAT:
                 raise _unusable(
-                    f"{PROFILE_FILE} has format {profile.get('format')!r}, this version reads {FORMAT} (limits of "
-                    "drift and error learnt for a rate of false alarms)"
+                    f"{PROFILE_FILE} has format {profile.get('format')!r}, this release reads {min(_STEPS)} to {FORMAT}"
                 )
             columns = [ColumnProfile.from_dict(c) for c in profile["columns"]]
             sample = _kept(folder / SAMPLE_FILE, profile["sample_rows"], columns)
@@ -316,7 +325,7 @@ def build(
     Raises:
         TerminalError: no rows, a column is absent, or the watched metric is missing or not a number.
     """
-    wanted = ["_key", "_time", *model.features.all, "_label", "_prediction"]
+    wanted = _wanted(model)
     names = rows.column_names if isinstance(rows, pa.Table) else rows.names
     absent = [n for n in wanted if n not in names]
     if absent:
@@ -390,6 +399,11 @@ def build(
         labelled_rows=len(known.times),
         usual_labels=usual_labels,
     )
+
+
+def _wanted(model: ModelSpec) -> list[str]:
+    """The columns of a sample that always have to be there."""
+    return ["_key", "_time", *model.features.all, "_label", "_prediction"]
 
 
 def _taken(model: ModelSpec, frame: Frame, chosen: npt.NDArray[np.intp], columns: Sequence[str]) -> pa.Table:
@@ -469,6 +483,15 @@ def _family(told: dict[str, Any]) -> StatisticsFamily:
     return StatisticsFamily(
         tuple(map(int, told["sizes"])), smallest, float(told["window_rows"]), str(told["basis"])
     )
+
+
+def _from_format_2(profile: dict[str, Any]) -> dict[str, Any]:
+    """Format 2 knew nothing of how the error moves; see `Reference.for_window`."""
+    return {**profile, "format": 3, "movement": Movement(NOT_LEARNT).to_dict()}
+
+
+_STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {2: _from_format_2}
+"""By format, what makes a profile of the next one of it. A new format brings its own, so that no champion is lost by an upgrade."""
 
 
 def _unusable(what: str) -> TerminalError:

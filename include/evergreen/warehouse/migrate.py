@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from collections.abc import Sequence
 
-from psycopg2 import errors, sql
+from psycopg2 import DatabaseError, OperationalError, errors, sql
 
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import ColumnType, DatasetSpec
 from evergreen.warehouse.connection import Connection, fetch
+from evergreen.warehouse.schema_versions import Migration, known, pending
 
 TYPES: dict[ColumnType, str] = {
     "float": "double precision",
@@ -25,39 +26,66 @@ FEATURES_ROLE = "evergreen_features"
 """The role under which feature queries run; it owns nothing and may read nothing of its own."""
 
 
-VERSION = 1
-"""Of `schema.sql`; it rises with a change after which the release before must not work on the tables any more."""
+def migrate(conn: Connection, migrations: Sequence[Migration] | None = None) -> list[str]:
+    """Apply the migrations that the warehouse has not had, and make the role under which feature queries run.
 
+    Each is applied in a transaction of its own, with its row in `evergreen.schema_version`: what is killed in between leaves the
+    tables as they were before it. Where there is nothing to do, nothing is locked.
 
-def migrate(conn: Connection) -> None:
-    """Create or update the schemas and tables of `schema.sql`, and the role under which feature queries run.
+    Args:
+        conn: nothing is written in it yet; it is committed after each migration.
+        migrations: default: those of this release.
+
+    Returns:
+        The names of those that were applied now.
 
     Raises:
-        TerminalError: this login may not make the role, see `ensure_role`, or a newer release has migrated the tables
-            (NEWER_SCHEMA).
+        TerminalError: this login may not migrate (NO_ACCESS) or make the role, see `ensure_role`; a newer release has migrated the
+            tables (NEWER_SCHEMA); a migration fails, or is another than the one that was applied (BAD_MIGRATION).
     """
-    with conn.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('evergreen.migrate'))")
-        _refuse_newer(conn)
-        cursor.execute(
-            resources.files("evergreen.warehouse").joinpath("schema.sql").read_text(encoding="utf-8")
-        )
-        cursor.execute(
-            "INSERT INTO evergreen.schema_version (version) VALUES (%s) ON CONFLICT DO NOTHING", (VERSION,)
-        )
-    ensure_role(conn)
-
-
-def _refuse_newer(conn: Connection) -> None:
-    if not fetch(conn, "SELECT to_regclass('evergreen.schema_version') AS there")[0]["there"]:
-        return
-    found = fetch(conn, "SELECT max(version) AS version FROM evergreen.schema_version")[0]["version"]
-    if found is not None and found > VERSION:
+    migrations = known() if migrations is None else migrations
+    applied = []
+    try:
+        while pending(conn, migrations):
+            if name := _apply_next(conn, migrations):
+                applied.append(name)
+    except errors.InsufficientPrivilege as error:
         raise TerminalError(
-            f"the warehouse was migrated by a newer release (its tables are of version {found}, this release knows {VERSION}); "
-            "start that release again, or restore the backup of before the upgrade",
-            ErrorReason.NEWER_SCHEMA,
+            f"{conn.info.user} may not migrate the warehouse ({error.diag.message_primary}); let the owner of the database "
+            f"{conn.info.dbname} do it, as `init` and the migration job do",
+            ErrorReason.NO_ACCESS,
+        ) from error
+    ensure_role(conn)
+    return applied
+
+
+def _apply_next(conn: Connection, migrations: Sequence[Migration]) -> str | None:
+    """Apply the first of those that are missing; None where another process was faster."""
+    with conn.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = 0")  # whoever migrates at the same time may take long
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('evergreen.migrate'))")
+        if not (left := pending(conn, migrations)):
+            conn.commit()
+            return None
+        # A large table takes its time; but behind one who waits for a table that a task holds, everybody else would wait, too.
+        cursor.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout TO DEFAULT")
+        try:
+            cursor.execute(left[0].statements)
+        except (errors.InsufficientPrivilege, OperationalError):
+            raise
+        except DatabaseError as error:
+            raise TerminalError(
+                f"the migration {left[0].name} failed ({error.diag.message_primary}). The warehouse is as it was before it; report this, "
+                "and restore the backup of before the upgrade to go on with the release before",
+                ErrorReason.BAD_MIGRATION,
+            ) from error
+        cursor.execute(
+            "INSERT INTO evergreen.schema_version (version, name, sha256) VALUES (%(number)s, %(name)s, %(sha256)s) ON CONFLICT (version)"
+            " DO UPDATE SET name = %(name)s, sha256 = %(sha256)s, migrated_at = clock_timestamp()",
+            {"number": left[0].number, "name": left[0].name, "sha256": left[0].sha256},
         )
+    conn.commit()
+    return left[0].name
 
 
 def ensure_role(conn: Connection) -> None:

@@ -198,7 +198,6 @@ def _edit(folder, **changes):
         pytest.param(lambda f: (f / PROFILE_FILE).write_text("[]"), id="profile is no profile"),
         pytest.param(lambda f: _edit(f, format=4), id="unknown format"),
         pytest.param(lambda f: _edit(f, format=1), id="limits of an earlier version"),
-        pytest.param(lambda f: _edit(f, format=2), id="no limit of the error learnt"),
         pytest.param(lambda f: _edit(f, movement={"blocks": 3}), id="half of how the error moves"),
         pytest.param(
             lambda f: _edit(f, family={"sizes": [100]}), id="half of what the columns have in common"

@@ -1,14 +1,18 @@
--- Evergreen's own tables. Applied by evergreen.warehouse.migrate; every statement can run again.
+-- Evergreen's own tables. Those of a release before there were numbered migrations have any part of this already, so every
+-- statement can run again; the migrations after this one run once, and need not.
 CREATE SCHEMA IF NOT EXISTS evergreen;   -- decisions, predictions, judgements
 CREATE SCHEMA IF NOT EXISTS data;        -- published datasets: data.NAME and data.NAME__history
 CREATE SCHEMA IF NOT EXISTS staging;     -- batches on their way in, one table each, dropped when decided
 CREATE SCHEMA IF NOT EXISTS quarantine;  -- rows that were held back: quarantine.NAME
 
--- To which version these tables were brought, so that an older release does not work on tables that it does not know.
+-- The migrations that these tables have had: none is applied twice, and an older release does not work on tables that it does not know.
 CREATE TABLE IF NOT EXISTS evergreen.schema_version (
     version     integer PRIMARY KEY,
     migrated_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+-- The file, and what it was. NULL: of a release before there were files.
+ALTER TABLE evergreen.schema_version ADD COLUMN IF NOT EXISTS name text;
+ALTER TABLE evergreen.schema_version ADD COLUMN IF NOT EXISTS sha256 text;
 
 -- The ledger: every decision, append-only. `answers` names the decisions that this one settles.
 CREATE TABLE IF NOT EXISTS evergreen.decision (
