@@ -26,7 +26,7 @@ from benchmarks.place import Place, place
 from evergreen import ledger, settings
 from evergreen.feeds import catalogue
 from evergreen.monitoring.trigger.policy import apply
-from evergreen.monitoring.windows.judge import judge_windows
+from evergreen.monitoring.windows.live import judge_windows
 from evergreen.promotion.settlement import settle
 from evergreen.scoring.score import score
 from evergreen.spec import Specs, load_specs
@@ -125,7 +125,7 @@ def _watch(specs: Specs, model: str, as_of: datetime, run_id: str) -> Iterator[d
     spec = specs.models[model]
     scored = score(specs, spec, as_of, run_id)
     yield {"score": f"{model} {as_of.isoformat()}", "rows": scored.rows, "version": scored.version}
-    for found in judge_windows(specs, spec, as_of, run_id):
+    for found in judge_windows(specs, spec, as_of):
         yield {
             "window": f"{model} {found.window_start.isoformat()} r{found.revision}",
             "status": found.status.value,

@@ -20,7 +20,7 @@ from evergreen.monitoring.windows import kept_sample, reads
 from evergreen.monitoring.windows import measure as columns
 from evergreen.monitoring.windows.draw import draw
 from evergreen.monitoring.windows.due_windows import WindowFacts
-from evergreen.monitoring.windows.judge import REFERENCE_PATH, judge_windows
+from evergreen.monitoring.windows.live import REFERENCE_PATH, judge_windows
 from evergreen.reference.calendar import Window
 from evergreen.reference.reference import Reference
 from evergreen.scoring.score import score
@@ -98,7 +98,7 @@ def quiet(number: str, folder: str) -> None:
         with connect() as conn, conn.cursor() as cursor:
             cursor.execute("DELETE FROM evergreen.window_judgement WHERE window_start = %s", (window.start,))
         began = time.process_time()
-        judged = judge_windows(specs, model, window.end + timedelta(minutes=10), "bench/watch")
+        judged = judge_windows(specs, model, window.end + timedelta(minutes=10))
         found = next(j for j in judged if j.window == window)
         spent.append(time.process_time() - began)
     folder_of = str(found.report).rpartition("/")[0]
@@ -121,7 +121,7 @@ def _judged(specs: Specs, model: ModelSpec, number: int) -> tuple[float, float, 
     with connect() as conn, conn.cursor() as cursor:
         cursor.execute("DELETE FROM evergreen.window_judgement WHERE window_start = %s", (window.start,))
     began = time.perf_counter()
-    found = judge_windows(specs, model, as_of, "bench/watch")
+    found = judge_windows(specs, model, as_of)
     took = time.perf_counter() - began
     if [j.window for j in found] != [window] or found[0].held_back:
         raise RuntimeError(f"judged were {found}")

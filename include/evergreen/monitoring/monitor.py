@@ -22,7 +22,7 @@ from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
 from evergreen.monitoring.trigger import policy
 from evergreen.monitoring.trigger.waking import wake
-from evergreen.monitoring.windows import judge
+from evergreen.monitoring.windows import live
 from evergreen.monitoring.windows.judgement import Judgement
 from evergreen.promotion import after_promotion
 from evergreen.registry.confirm import confirm_alias
@@ -102,7 +102,7 @@ def _monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Ru
         if not ledger.champions(conn, model.name, as_of):
             return None
     nothing: list[Judgement] = []
-    judged = attempt("judging the windows", lambda: judge.judge_windows(specs, model, as_of, run_id), nothing)
+    judged = attempt("judging the windows", lambda: live.judge_windows(specs, model, as_of), nothing)
     try:
         watched = attempt(
             "the watch after the promotion", lambda: after_promotion.watch(specs, model, as_of, run_id), None

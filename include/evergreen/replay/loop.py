@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from evergreen import registry
@@ -18,19 +17,12 @@ from evergreen.microseconds import micros_of
 from evergreen.monitoring.trigger import policy, waking
 from evergreen.monitoring.windows import (
     due_windows,
-    estimate,
-    judge,
-    late_labels,
-    performance,
-    readiness,
     reads,
 )
-from evergreen.monitoring.windows.due_windows import WindowFacts
-from evergreen.monitoring.windows.estimate import Estimator
-from evergreen.monitoring.windows.judgement import Judgement, Status
+from evergreen.monitoring.windows.judge import judge_due
+from evergreen.monitoring.windows.plan import WEEK
 from evergreen.reference import calendar
 from evergreen.reference.calendar import Window
-from evergreen.reference.reference import Reference
 from evergreen.registry.in_office import begun
 from evergreen.registry.under_watch import champion_under_watch
 from evergreen.replay import watching
@@ -40,6 +32,7 @@ from evergreen.replay.policies import Policy, scheduled
 from evergreen.replay.policies import PolicyKind as Wanted
 from evergreen.replay.state import RUN, ReplayState, Step
 from evergreen.replay.training import Trainer
+from evergreen.replay.windows import ReplayedWindows, Versions, predictions
 from evergreen.scoring import shadow
 from evergreen.spec import ModelSpec, Specs
 from evergreen.training.plan import plan_run
@@ -69,8 +62,7 @@ class Loop:
     def __post_init__(self) -> None:
         self.state = ReplayState()
         self._trainer = Trainer(self.specs, self.model, self.folder, self.fits)
-        self._references: dict[str, Reference] = {}
-        self._estimators: dict[str, Estimator | None] = {}
+        self._versions = Versions(self.model, self.folder, self._trainer)
 
     def resume(self) -> int:
         """Take in what earlier runs have finished; returns how many steps that are."""
@@ -136,7 +128,8 @@ class Loop:
     def _moment(self, step: Step) -> None:
         with known(self.specs, self.model, step.as_of) as there:
             counts = self._score(step, there)
-            self._judge(step, there, counts)
+            windows = ReplayedWindows(self.model, self.state, step, there, counts, self._versions)
+            judge_due(windows, self.model, step.as_of)
             watching.look(self.model, self.state, step, there)
         decision = self._decide(step) if self.policy.kind is Wanted.DRIFT else None
         self._train(step, decision)
@@ -152,17 +145,6 @@ class Loop:
     def _reign(self, champion: registry.Champion) -> datetime:
         return begun(champion, self.state.changes()[0])
 
-    def _reference(self, version: str) -> Reference:
-        if version not in self._references:
-            self._references[version] = self.folder.reference(version).for_window(self.model)
-        return self._references[version]
-
-    def _estimator(self, version: str) -> Estimator | None:
-        """What estimates a version's error without labels; learnt where it is first asked for, once a version."""
-        if version not in self._estimators:
-            self._estimators = {version: estimate.fit(self.model, self._reference(version))}
-        return self._estimators[version]
-
     # ------------------------------------------------------------------ scoring
 
     def _earliest(self, as_of: datetime) -> datetime:
@@ -175,9 +157,7 @@ class Loop:
         """Predict what has arrived and was not predicted; the champion before, while it is watched, in the shadow."""
         as_of, length = step.as_of, self.model.monitoring.window
         start = self._earliest(as_of)
-        counts = there.counts(
-            start, min(start, as_of - self.model.monitoring.freshness - max(length, judge.WEEK))
-        )
+        counts = there.counts(start, min(start, as_of - self.model.monitoring.freshness - max(length, WEEK)))
         champion = self._champion()
         found = champion_under_watch(self.model, self.state.changes())
         beside = found if shadow.active(found, as_of) else None
@@ -193,89 +173,12 @@ class Loop:
             todo = table.filter(pa.array(fresh))
             if not todo.num_rows:
                 continue
-            self.state.predict(step, window, self._predictions(serving, todo), shadow=False)
+            self.state.predict(step, window, predictions(serving, todo), shadow=False)
             if beside is not None and beside.previous is not None:
                 unseen = todo.filter(pa.array(_times(todo) >= micros_of(champion.trained_until)))
                 before = self._trainer.load(self.model, beside.previous)
-                self.state.predict(step, window, self._predictions(before, unseen), shadow=True)
+                self.state.predict(step, window, predictions(before, unseen), shadow=True)
         return counts
-
-    def _predictions(self, version: registry.LoadedModel, rows: pa.Table) -> pd.DataFrame:
-        predicted = version.predict(rows)
-        if bad := int((~np.isfinite(predicted)).sum()):
-            raise TerminalError(
-                f"{self.model.name} version {version.version}: {bad} of {len(predicted)} predictions are not finite",
-                ErrorReason.BAD_METRIC,
-            )
-        table = rows.select(["_key", "_time"]).to_pandas()
-        return table.assign(prediction=predicted, version=version.version)
-
-    # ------------------------------------------------------------------ judging
-
-    def _judge(self, step: Step, there: KnownRows, counts: reads.Counted) -> None:
-        champion = self._champion()
-        reign = self._reign(champion)
-        reference = self._reference(champion.version)
-        model, length, as_of = self.model, self.model.monitoring.window, step.as_of
-        found = due_windows.candidates(length, reign, self.state.first_scored, as_of, model.label.delay)
-        judged_before = self.state.newest(None, due_windows.oldest(length, as_of, model.label.delay))
-        waits = late_labels.waiting(model, judged_before, champion.version, reign, as_of)
-        start, _ = judge.span(model, [*found, *(j.window for j in waits)], as_of)
-        facts = {
-            begin: self._facts(begin, as_of, *held)
-            for begin, held in counts.windows.items()
-            if begin >= start
-        }
-        earlier = [j for j in judged_before if j.version == champion.version]
-        feed = reads.WindowCounts(facts, counts.newest)
-        due = judge.plan(model, reference, found, feed, earlier, self.state.first_scored, as_of)
-        for window, revision in due.windows:
-            here, held = facts.get(window.start, WindowFacts()), due.held[window.start]
-            judged = Judgement(
-                model.name, champion.version, window.start, window.end, revision, as_of,
-                Status.OK, here.rows, 0, here.labelled, mlflow_run=champion.run_id, scored=here.scored,
-            )  # fmt: skip
-            if held:
-                judged = readiness.held_back(judged, held)
-            else:
-                rows = self._rows(step, there, window, here)
-                # As the live judge: an estimate stands only in for labels that are not in.
-                wanted = model.monitoring.performance.estimate and not performance.enough_labels(model, here)
-                estimator = self._estimator(champion.version) if wanted else None
-                judged, columns, worse = judge.measured(model, reference, judged, here, rows, estimator)
-                judged = judge.concluded(judged, columns, worse, rows)
-            self.state.judge(step, judged)
-        room = max(0, due_windows.MOST_PER_RUN - len(due.windows))
-        for before in late_labels.due(model, waits, feed.facts)[:room]:
-            here = facts[before.window_start]
-            rows = self._rows(step, there, before.window, here)
-            against = self._reference(before.version)
-            self.state.judge(step, late_labels.again(model, against, before, here, rows, feed.newest, as_of))
-        needed = {champion.version, *(j.version for j in waits)}
-        self._references = {v: r for v, r in self._references.items() if v in needed}
-
-    def _rows(self, step: Step, there: KnownRows, window: Window, facts: WindowFacts) -> pd.DataFrame:
-        """The rows of a window as the watch measures them, with what was served for them.
-
-        Rows that are there for their label alone were served with the others; which ones they are is known only now, so the
-        version that predicted most of the others predicts them now.
-        """
-        rows, done = there.sample(window, facts), self.state.predicted(window.start)
-        if reads.BEYOND in rows.column_names and len(done):
-            serving = self._trainer.load(self.model, str(done["version"].mode()[0]))
-            fresh = ~np.isin(rows["_key"].to_numpy(zero_copy_only=False), done.index.to_numpy())
-            fresh &= rows[reads.BEYOND].to_numpy(zero_copy_only=False)
-            self.state.predict(
-                step, window, self._predictions(serving, rows.filter(pa.array(fresh))), shadow=False
-            )
-        return there.frame(rows, self.state.predicted(window.start), facts.rows)
-
-    def _facts(self, begin: datetime, as_of: datetime, rows: int, labelled: int) -> WindowFacts:
-        done, most = len(self.state.predicted(begin)), self.model.monitoring.sample_rows
-        # Of a window of more rows only a sample is predicted; it stands for all of them.
-        scored = min(done, rows) if rows <= most else rows * min(done, most) // most
-        due = as_of >= begin + self.model.monitoring.window + self.model.label.delay
-        return WindowFacts(rows, labelled, scored, due)
 
     # ------------------------------------------------------------------ deciding and training
 

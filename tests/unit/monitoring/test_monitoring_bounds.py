@@ -12,8 +12,8 @@ from evergreen.alerting.content.history import windows
 from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows import performance, wording
-from evergreen.monitoring.windows.judge import judge_windows
 from evergreen.monitoring.windows.judgement import MetricResult
+from evergreen.monitoring.windows.live import judge_windows
 from evergreen.reference import error_limit
 from evergreen.reference.movement import Movement
 from evergreen.spec import LARGER_IS_BETTER, METRICS, passable
@@ -101,7 +101,7 @@ def test_the_note_is_kept_with_the_window_told_and_not_drawn(scene):
     world = scene()
     world.champion()
     world.live(1)
-    (found,) = judge_windows(world.specs, world.spec, at(1), "monitor/1")
+    (found,) = judge_windows(world.specs, world.spec, at(1))
     assert found.metrics["rmse"].note == "", "a limit that means something needs no word"
     with connect() as conn, conn.cursor() as cursor:
         cursor.execute(
@@ -216,7 +216,7 @@ def test_a_violation_of_the_absolute_limit_says_that_the_spec_set_it(scene):
     made = scene(performance={"metric": "mae", "limit": 0.7})
     made.champion()
     made.live(1)
-    (found,) = judge_windows(made.specs, made.spec, at(1), "monitor/1")
+    (found,) = judge_windows(made.specs, made.spec, at(1))
     result = found.metrics["mae"]
     assert result.violated, "an mae of 0.8 or so, as ever"
     said = wording.sentence("mae", result)

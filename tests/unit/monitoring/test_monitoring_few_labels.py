@@ -10,8 +10,8 @@ from test_monitoring_kept import MANY, spec, wide
 from evergreen.metrics.metric_values import compute
 from evergreen.monitoring.windows import draw, kept_sample, measure, performance, reads
 from evergreen.monitoring.windows.due_windows import WindowFacts
-from evergreen.monitoring.windows.judge import judge_windows
 from evergreen.monitoring.windows.judgement import Status, What
+from evergreen.monitoring.windows.live import judge_windows
 from evergreen.monitoring.windows.reads import BEYOND
 from evergreen.reference.calendar import window_of
 from evergreen.reference.reference import build
@@ -60,7 +60,7 @@ def labelled_keys(count: int) -> set[str]:
 def test_the_error_is_judged_by_every_label_that_there_is(crowded):
     busy(every=126)
     crowded.score(CUTOFF, CUTOFF + WEEK)
-    (found,) = judge_windows(crowded.specs, crowded.spec, at(1), "monitor/1")
+    (found,) = judge_windows(crowded.specs, crowded.spec, at(1))
     metric = found.metrics["rmse"]
     assert (found.rows, found.labelled, found.sampled_rows) == (ROWS, 40, SAMPLE)
     assert (metric.state, metric.rows) == ("judged", 40)
@@ -74,7 +74,7 @@ def test_the_error_is_judged_by_every_label_that_there_is(crowded):
 def test_an_error_that_only_the_labelled_rows_tell_of_is_found_and_drawn(crowded):
     busy(every=126, error=20.0)
     crowded.score(CUTOFF, CUTOFF + WEEK)
-    (found,) = judge_windows(crowded.specs, crowded.spec, at(1), "monitor/1")
+    (found,) = judge_windows(crowded.specs, crowded.spec, at(1))
     assert found.status is Status.VIOLATION
     assert [v.kind for v in found.violations if v.kind is What.PERFORMANCE]
     drawn = draw.draw("watched", CUTOFF, crowded.tmp / "drawn")
@@ -101,7 +101,7 @@ def test_labels_that_come_later_make_the_next_revision(crowded):
 
 def judged_now(conn, world, as_of):
     conn.commit()
-    return judge_windows(world.specs, world.spec, as_of, "monitor/1")[0]
+    return judge_windows(world.specs, world.spec, as_of)[0]
 
 
 @pytest.mark.parametrize(

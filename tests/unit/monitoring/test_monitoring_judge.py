@@ -17,15 +17,15 @@ from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.trigger import policy
 from evergreen.monitoring.windows import judgement as store
 from evergreen.monitoring.windows import wording
-from evergreen.monitoring.windows.judge import judge_windows
 from evergreen.monitoring.windows.judgement import Status, What
+from evergreen.monitoring.windows.live import judge_windows
 from evergreen.warehouse.connection import connect, fetch
 
 DAY = timedelta(days=1)
 
 
 def run(world, as_of, run_id="monitor/1"):
-    return judge_windows(world.specs, world.spec, as_of, run_id)
+    return judge_windows(world.specs, world.spec, as_of)
 
 
 def test_quiet_windows_are_ok_once_with_their_sample_in_mlflow(scene):

@@ -14,8 +14,8 @@ from evergreen.monitoring.trigger import policy
 from evergreen.monitoring.windows import draw as drawing
 from evergreen.monitoring.windows import kept_sample, measure, performance, report
 from evergreen.monitoring.windows.due_windows import WindowFacts
-from evergreen.monitoring.windows.judge import judge_windows
 from evergreen.monitoring.windows.judgement import Status, What
+from evergreen.monitoring.windows.live import judge_windows
 from evergreen.monitoring.windows.page import unpacked
 from evergreen.reference.reference import build
 from evergreen.spec import ModelSpec
@@ -92,7 +92,7 @@ def test_a_quiet_window_is_drawn_on_request_with_the_numbers_and_the_reference_o
     world = scene()
     world.champion()
     world.live(1)
-    (found,) = judge_windows(world.specs, world.spec, at(1), "monitor/1")
+    (found,) = judge_windows(world.specs, world.spec, at(1))
     assert found.status is Status.OK
     # What has happened since changes nothing: another champion, corrected rows.
     world.champion("2", as_of=at(1), seed=7)
@@ -115,9 +115,9 @@ def test_what_cannot_be_drawn_says_why_and_what_there_is(scene, capsys):
     world = scene()
     world.champion()
     world.live(1)
-    judge_windows(world.specs, world.spec, at(1), "monitor/1")
+    judge_windows(world.specs, world.spec, at(1))
     world.land(week(1).head(40))
-    judge_windows(world.specs, world.spec, at(2), "monitor/1")
+    judge_windows(world.specs, world.spec, at(2))
 
     def said(*arguments: str) -> str:
         assert command.main(list(arguments)) == 1
@@ -151,7 +151,7 @@ def test_the_mail_of_a_violation_has_its_page(scene):
     world = scene(trigger={"m": 1, "n": 1})
     world.champion()
     world.live(1, change=lambda f: f.assign(amount=f["amount"] * 2))
-    (found,) = judge_windows(world.specs, world.spec, at(1), "monitor/1")
+    (found,) = judge_windows(world.specs, world.spec, at(1))
     assert found.report.endswith(report.DRIFT_FILE)
     assert policy.apply(world.spec, at(1), "monitor/1") is not None
     ((_, text),) = mails(world)
@@ -163,7 +163,7 @@ def test_a_mail_about_a_window_that_was_not_drawn_says_how_to_get_it(scene):
     world = scene(trigger={"m": 1, "n": 1})
     world.champion()
     world.live(1, change=lambda f: f.assign(amount=f["amount"] * 2))
-    judge_windows(world.specs, world.spec, at(1), "monitor/1")
+    judge_windows(world.specs, world.spec, at(1))
     assert policy.apply(world.spec, at(1), "monitor/1") is not None
     with connect() as conn, conn.cursor() as cursor:
         cursor.execute(

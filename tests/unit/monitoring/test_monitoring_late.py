@@ -16,15 +16,15 @@ from evergreen.monitoring.alarms import early_alarm
 from evergreen.monitoring.trigger import policy
 from evergreen.monitoring.windows import wording
 from evergreen.monitoring.windows.draw import draw
-from evergreen.monitoring.windows.judge import judge_windows
 from evergreen.monitoring.windows.judgement import Status
+from evergreen.monitoring.windows.live import judge_windows
 from evergreen.warehouse.connection import connect
 
 EARLY = {"performance": {"estimate": True}}
 
 
 def run(world, as_of):
-    return judge_windows(world.specs, world.spec, as_of, "monitor/1")
+    return judge_windows(world.specs, world.spec, as_of)
 
 
 def page(world, judged, name: str) -> str:

@@ -14,10 +14,9 @@ from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
 from evergreen.monitoring.trigger import policy
-from evergreen.monitoring.windows import judge as judging
-from evergreen.monitoring.windows import kept_sample, wording
-from evergreen.monitoring.windows.judge import judge_windows
+from evergreen.monitoring.windows import kept_sample, live, wording
 from evergreen.monitoring.windows.judgement import Status
+from evergreen.monitoring.windows.live import judge_windows
 from evergreen.warehouse.connection import connect, fetch
 
 DAY = timedelta(days=1)
@@ -30,7 +29,7 @@ DAILY = {
 
 
 def run(world, as_of):
-    return judge_windows(world.specs, world.spec, as_of, "monitor/1")
+    return judge_windows(world.specs, world.spec, as_of)
 
 
 def day(number: int, off: float = 0.0) -> pd.DataFrame:
@@ -208,13 +207,13 @@ def test_a_version_of_another_task_leaves_its_windows_as_they_were_and_the_champ
     world = promoted(scene)
     serve(world, 3, "2")
     world.labels(pd.concat([day(0, 8.0), day(1, 8.0)]), noon(4))
-    read = judging._reference
+    read = live._reference
 
     def other_task(model, run_id):
         found = read(model, run_id)
         return replace(found, holdout_metrics={"roc_auc": 0.9}) if run_id == world.first_run else found
 
-    monkeypatch.setattr(judging, "_reference", other_task)
+    monkeypatch.setattr(live, "_reference", other_task)
     assert [j.version for j in run(world, noon(4))] == ["2"]
     assert told(world, "1") == [(0, 1, "ok", "not_yet"), (1, 1, "ok", "not_yet")]
     assert any("trained for another task" in r.getMessage() for r in caplog.records)

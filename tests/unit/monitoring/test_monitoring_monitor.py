@@ -12,7 +12,7 @@ from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.monitor import monitor
-from evergreen.monitoring.windows import judge
+from evergreen.monitoring.windows import live
 from evergreen.promotion import after_promotion
 from evergreen.scoring.score import score
 from evergreen.warehouse.connection import connect
@@ -82,7 +82,7 @@ def test_windows_that_cannot_be_judged_do_not_keep_a_bad_champion_live(drifted, 
     def refused(*_):
         raise error
 
-    monkeypatch.setattr(judge, "judge_windows", refused)
+    monkeypatch.setattr(live, "judge_windows", refused)
     watch = drifted.model.watch.model_copy(update={"min_rows": 20})
     model = drifted.model.model_copy(update={"watch": watch})
     run = monitor(drifted.specs, model, start + 39 * DAY, "monitor/2")
@@ -102,7 +102,7 @@ def test_what_may_pass_is_tried_again_and_is_no_problem_to_be_told(drifted, star
     def away(*_):
         raise error
 
-    monkeypatch.setattr(judge, "judge_windows", away)
+    monkeypatch.setattr(live, "judge_windows", away)
     with pytest.raises(type(error)):
         monitor(drifted.specs, drifted.model, start + 34 * DAY, "monitor/1")
     with connect() as conn:

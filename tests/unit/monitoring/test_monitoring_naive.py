@@ -15,8 +15,8 @@ from evergreen.alerting.letters import digest
 from evergreen.monitoring.monitor import monitor
 from evergreen.monitoring.windows import measure, performance, reads
 from evergreen.monitoring.windows.due_windows import WindowFacts
-from evergreen.monitoring.windows.judge import judge_windows
 from evergreen.monitoring.windows.judgement import Status, What
+from evergreen.monitoring.windows.live import judge_windows
 from evergreen.reference import error_limit, reference
 from evergreen.reference.calendar import Window
 from evergreen.warehouse.features import arrow
@@ -202,7 +202,7 @@ def test_it_is_judged_told_and_mailed(scene):
     world.spec = model(performance=WIDE, trigger={"m": 1, "n": 1, "cooldown": "1h"})
     world.champion()
     world.live(1)
-    (first,) = judge_windows(world.specs, world.spec, at(1), "monitor/1")
+    (first,) = judge_windows(world.specs, world.spec, at(1))
     assert first.status is Status.OK
     world.live(1, first=1, change=lost)
     monitor(world.specs, world.spec, at(2), "monitor/2")

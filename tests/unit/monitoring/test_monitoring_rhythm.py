@@ -11,8 +11,8 @@ from monitoring_scene import model
 
 from evergreen.monitoring.windows import readiness
 from evergreen.monitoring.windows.due_windows import WindowFacts
-from evergreen.monitoring.windows.judge import plan
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
+from evergreen.monitoring.windows.plan import plan
 from evergreen.monitoring.windows.reads import WindowCounts
 from evergreen.reference import past_windows
 from evergreen.reference.calendar import ANCHOR, Window
