@@ -23,6 +23,7 @@ from evergreen import ledger
 from evergreen.alerting.delivery import deliver
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import SettledEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
 from evergreen.monitoring.trigger.holds import BUDGET_PERIOD
@@ -169,7 +170,7 @@ def _settle(
             conn,
             Decision(
                 as_of, subject, kind, reason, "train/1", f"settle:{model.name}:{version}",
-                {"mlflow_run": "none", "trained_until": as_of.isoformat()}, version, answers,
+                SettledEvidence(mlflow_run="none", trained_until=as_of), version, answers,
             ),
         )  # fmt: skip
         if champion:

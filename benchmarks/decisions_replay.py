@@ -30,6 +30,7 @@ from benchmarks.real import STREAMS, Real, landed
 from benchmarks.table import Row, markdown
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import SettledEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.metrics import resampled
 from evergreen.replay import records
@@ -147,8 +148,9 @@ def _decisions(replayed: Replayed, policy: object, model: ModelSpec) -> Iterator
 
 def _point(model: ModelSpec, decision: Decision) -> float:
     """By what share the champion's distance from perfect was smaller with the challenger on the judged rows; 0 without one."""
-    told = (decision.evidence["metrics"].get(who) or {} for who in ("champion", "challenger"))
-    values = [float(found.get(model.performance_metric, np.nan)) for found in told]
+    metrics = SettledEvidence.of(decision).metrics
+    told = (metrics.get(who, {}).get(model.performance_metric) for who in ("champion", "challenger"))
+    values = [np.nan if value is None else value for value in told]
     if not np.isfinite(values).all():
         return 0.0
     champion, challenger = (resampled.distance(model.performance_metric, value) for value in values)

@@ -89,6 +89,6 @@ with DAG(
             )
         if mailing.mails_wait(subject):
             mailing.deliver(subject)
-        return {"subject": subject, "decision": made.reason, "until": made.evidence["until"]}
+        return {"subject": subject, "decision": made.reason, "until": silences.until(made).isoformat()}
 
     silence()

@@ -126,21 +126,23 @@ def _no_rows(model: ModelSpec) -> Problem:
 def check_alarms(conn: Connection, model: ModelSpec) -> list[Problem]:
     """What is known of the watch on the champion's served error: that it can hardly alarm on so few rows, or at once."""
     from evergreen.ledger import champions, promotion
+    from evergreen.ledger.evidence import SettledEvidence
 
     if not fetch(conn, "SELECT to_regclass('evergreen.decision') IS NOT NULL AS there")[0]["there"]:
         return []
     changes = champions(conn, model.name)
     made = promotion(changes[0].version, changes) if changes else None
-    told = made.evidence.get("error_limit") if made else ""
+    training = SettledEvidence.shown(made) if made else SettledEvidence()
+    told = training.error_limit
     file = f"models/{model.name}.yaml"
     found = [Problem(file, "monitoring.performance", "", f"the champion's watch: {told}")] if told else []
     metric, limit = model.performance_metric, model.monitoring.performance.limit
-    holdout = (made.evidence.get("holdout") or {}).get(metric) if made else None
+    holdout = training.holdout.get(metric)
     if (
         limit is not None
         and holdout is not None
         and worse(metric, holdout, limit)
-        and "monitoring.performance.limit" not in (told or "")
+        and "monitoring.performance.limit" not in told
     ):
         text = (
             f"is better than the {metric_name(metric)} of the champion's holdout, {holdout:.4g}: it alarms from the first window on, unless "

@@ -25,6 +25,7 @@ class ErrorReason(str, Enum):
     NO_ROLE = "no_role"
     NEWER_SCHEMA = "newer_schema"
     BAD_MIGRATION = "bad_migration"
+    DAMAGED_LEDGER = "damaged_ledger"
     BAD_METRIC = "bad_metric"
     PROBE_FAILED = "probe_failed"
     UNREACHABLE = "unreachable"

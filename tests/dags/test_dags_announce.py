@@ -73,7 +73,7 @@ def test_a_correction_by_hand_is_announced_and_one_that_changes_nothing_is_not(
     with connect() as conn:
         (decision,) = ledger.find(conn, "dataset/rides", [DecisionKind.BATCH_WITHDRAWN])
         assert fetch(conn, "SELECT count(*) AS n FROM data.rides") == [{"n": 0}]
-    assert decision.evidence["why"] == "the meter was broken"
+    assert decision.evidence.to_json()["why"] == "the meter was broken"
     assert tasks(dag, **asked)["correct"] == "skipped"
 
 

@@ -206,4 +206,4 @@ def test_a_failed_run_is_told_out_of_the_dag_processor(
     dag.on_failure_callback({"dag": dag, "run_id": "manual__1", "reason": "task_failure"})
     assert "GetConnection" in asked
     with connect() as conn:
-        assert [d.evidence["task_id"] for d in ledger.find(conn, "dataset/bike_hourly")] == ["land"]
+        assert [d.evidence.to_json()["task_id"] for d in ledger.find(conn, "dataset/bike_hourly")] == ["land"]

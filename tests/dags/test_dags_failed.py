@@ -93,9 +93,9 @@ def test_a_task_that_was_killed_is_recorded_with_its_try_and_mailed_once(fail: A
     (decision,) = told()
     assert decision.reason == f"{DAG}.land"
     assert decision.as_of == STARTED
-    assert decision.evidence["try_number"] == 5
-    assert "was killed" in decision.evidence["error"]
-    assert decision.evidence["log_url"].endswith(f"/dags/{DAG}/runs/{RUN}/tasks/land?try_number=5")
+    assert decision.evidence.to_json()["try_number"] == 5
+    assert "was killed" in decision.evidence.to_json()["error"]
+    assert decision.evidence.to_json()["log_url"].endswith(f"/dags/{DAG}/runs/{RUN}/tasks/land?try_number=5")
     assert len(sent) == 1
 
 
@@ -103,19 +103,19 @@ def test_a_task_that_raised_is_told_once(dagbag: Any, fail: Any, sent: list[Any]
     raised(dagbag, "land", 2)
     fail(KILLED, last=("land", 2))
     (decision,) = told()
-    assert decision.evidence["error"] == "the disk is full"
+    assert decision.evidence.to_json()["error"] == "the disk is full"
     assert len(sent) == 1
 
 
 def test_a_task_that_raised_was_cleared_and_killed_is_told_again(dagbag: Any, fail: Any) -> None:
     raised(dagbag, "land", 1)
     fail(KILLED, last=("land", 2))
-    assert [d.evidence["try_number"] for d in told()] == [2, 1]
+    assert [d.evidence.to_json()["try_number"] for d in told()] == [2, 1]
 
 
 def test_each_task_that_was_killed_is_told(fail: Any) -> None:
     fail({"land": "failed", "announce": "failed"}, last=("announce", 1))
-    assert {d.evidence["task_id"] for d in told()} == {"land", "announce"}
+    assert {d.evidence.to_json()["task_id"] for d in told()} == {"land", "announce"}
 
 
 def test_a_task_that_tells_by_other_means_is_left_to_them(fail: Any, sent: list[Any]) -> None:
@@ -131,8 +131,8 @@ def test_where_airflow_does_not_say_which_task_the_run_is_told(
 ) -> None:
     fail(None, last=last)
     (decision,) = told()
-    assert decision.evidence["task_id"] == "(run)"
-    assert "could not be found out" in decision.evidence["error"]
+    assert decision.evidence.to_json()["task_id"] == "(run)"
+    assert "could not be found out" in decision.evidence.to_json()["error"]
     assert len(sent) == 1
 
 
@@ -141,10 +141,10 @@ def test_a_run_that_hits_its_limit_is_told_and_so_is_what_was_killed_in_it(
 ) -> None:
     fail({"land": "skipped"}, reason="timed_out")
     (decision,) = told()
-    assert decision.evidence["task_id"] == "(run)"
+    assert decision.evidence.to_json()["task_id"] == "(run)"
     assert "limit of 8:00:00" in str(sent[0])
     fail({"land": "failed"}, last=("land", 1), reason="timed_out")
-    assert {d.evidence["task_id"] for d in told()} == {"(run)", "land"}
+    assert {d.evidence.to_json()["task_id"] for d in told()} == {"(run)", "land"}
 
 
 def test_a_failure_is_mailed_though_the_warehouse_is_away(
@@ -199,8 +199,8 @@ def test_a_killed_task_whose_run_was_not_told_either_is_told_once(
     fail(KILLED, last=("land", 3))  # the DAG processor is back, and had kept it
     (decision,) = told()
     assert decision.reason == f"{DAG}.land"
-    assert (decision.evidence["try_number"], decision.as_of) == (3, STARTED)
-    assert "was killed" in decision.evidence["error"]
+    assert (decision.evidence.to_json()["try_number"], decision.as_of) == (3, STARTED)
+    assert "was killed" in decision.evidence.to_json()["error"]
     assert left() == []
 
 
@@ -237,7 +237,7 @@ def test_a_task_with_nothing_to_tell_is_forgotten(dagbag: Any, look: Any, states
 def test_a_run_that_hit_its_limit_unheard_is_told(dagbag: Any, look: Any) -> None:
     start(dagbag)
     assert [look({"land": "skipped"}) for _ in range(3)] == [0, 1, 0]
-    assert [d.evidence["task_id"] for d in told()] == ["(run)"]
+    assert [d.evidence.to_json()["task_id"] for d in told()] == ["(run)"]
 
 
 @pytest.mark.parametrize("callback", ["on_success_callback", "on_skipped_callback"])
@@ -266,7 +266,7 @@ def test_a_second_try_begins_anew(dagbag: Any, look: Any) -> None:
     start(dagbag, attempt=2)
     assert look(KILLED) == 0
     assert look(KILLED) == 1
-    assert [d.evidence["try_number"] for d in told()] == [2]
+    assert [d.evidence.to_json()["try_number"] for d in told()] == [2]
 
 
 def test_a_task_begins_though_the_warehouse_is_away(

@@ -61,7 +61,7 @@ def test_a_part_that_failed_turns_the_run_red_once_the_rest_is_announced(
         (failed,) = (
             d
             for d in ledger.find(conn, "model/small", (DecisionKind.RUN_FAILED,))
-            if d.evidence["task_id"] != "(run)"
+            if d.evidence.to_json()["task_id"] != "(run)"
         )
         (owed,) = fetch(
             conn,
@@ -69,7 +69,7 @@ def test_a_part_that_failed_turns_the_run_red_once_the_rest_is_announced(
             (failed.id,),
         )
     assert "judging the windows: the reference is lost" in str(failed.evidence)
-    assert failed.evidence["reason"] == "registry_mismatch"
+    assert failed.evidence.to_json()["reason"] == "registry_mismatch"
     assert "monitor__small.verdict" in owed["incident"]
 
     state, tasks = run(dag, monkeypatch, Run((), None, None, False, None))

@@ -28,7 +28,7 @@ def test_first_champions_beat_the_baseline(stack: Any, told: Any) -> None:
     for model in (MODEL, SECOND_MODEL):
         first = stack.decisions(f"model/{model}", DecisionKind.PROMOTED)[-1]
         assert first.reason == "first_champion"
-        checks = {c["check"]: c for c in first.evidence["checks"]}
+        checks = {c["check"]: c for c in first.evidence.to_json()["checks"]}
         assert checks["beats_baseline"]["passed"]
 
 
@@ -46,7 +46,7 @@ def test_quiet_weeks_raise_no_alarm(stack: Any, told: Any) -> None:
 def test_broken_batch_is_quarantined_once_and_mailed_once(stack: Any, told: Any) -> None:
     held = stack.decisions(f"dataset/{DATASET}", DecisionKind.BATCH_QUARANTINED)
     assert len(held) == sum(d.kind == "broken" for d in told.deliveries)
-    assert held[0].evidence["failures"]
+    assert held[0].evidence.to_json()["failures"]
     assert len(stack.mails(f"batch:{DATASET}:")) == len(held)
     assert stack.rows("SELECT count(*) AS n FROM data.bike_hourly WHERE demand < 0 OR humidity > 100") == [
         {"n": 0}
@@ -60,11 +60,11 @@ def test_drift_is_mailed_answered_and_mended(stack: Any, told: Any) -> None:
     answering = [p for p in promoted if set(p.answers) & {r.id for r in requests}]
     assert answering, "no promotion answers an alarm"
     for promotion in answering:
-        checks = {c["check"]: c for c in promotion.evidence["checks"]}
+        checks = {c["check"]: c for c in promotion.evidence.to_json()["checks"]}
         for name in ("not_surely_worse", "not_much_worse"):
             assert checks[name]["passed"], "the improvement and its bound, answering a drift"
             assert checks[name]["value"] >= checks[name]["limit"]
-        metrics = promotion.evidence["metrics"]
+        metrics = promotion.evidence.to_json()["metrics"]
         assert metrics["challenger"]["rmse"] < metrics["champion"]["rmse"]
     first = min(requests, key=lambda r: r.id)
     after = min((p for p in answering if first.id in p.answers), key=lambda p: p.id)

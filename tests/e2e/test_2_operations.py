@@ -62,14 +62,14 @@ def test_two_triggers_at_once_run_one_after_the_other_and_reject_what_is_not_bet
             if d.run_id.endswith(run) and d.kind in (DecisionKind.PROMOTED, DecisionKind.REJECTED)
         ]
         if decision.kind is DecisionKind.PROMOTED:
-            checks = {c["check"]: c for c in decision.evidence["checks"]}
+            checks = {c["check"]: c for c in decision.evidence.to_json()["checks"]}
             assert checks["not_surely_worse"]["passed"]
     rejected = [
         d for d in stack.decisions(f"model/{MODEL}", DecisionKind.REJECTED) if d.run_id.endswith(tuple(runs))
     ]
     assert rejected, "the same data a second time cannot be better"
     for decision in rejected:
-        failed = [c["check"] for c in decision.evidence["checks"] if not c["passed"]]
+        failed = [c["check"] for c in decision.evidence.to_json()["checks"] if not c["passed"]]
         assert failed, decision
     assert stack.mails(f"rejected:{MODEL}:")
     assert champion(stack) == alias(stack)
@@ -226,7 +226,7 @@ def test_a_query_that_does_not_run_fails_the_training_once_and_is_mailed_once(st
     finally:
         stack.edit(f"models/{MODEL}.sql", "humidty,", "humidity,")
     failed = stack.decisions(f"model/{MODEL}", DecisionKind.RUN_FAILED)
-    assert len([d for d in failed if 'column "humidty" does not exist' in d.evidence["error"]]) == 2
+    assert len([d for d in failed if 'column "humidty" does not exist' in d.evidence.to_json()["error"]]) == 2
     assert len([m for m in stack.mails(f"failed:train__{MODEL}.snapshot") if "humidty" in m.read_text()]) == 1
 
 

@@ -115,8 +115,8 @@ def test_an_approved_challenger_becomes_champion(stack: Any, told: Any, calm: st
     (promoted,) = stack.decisions(f"model/{calm}", DecisionKind.PROMOTED)
     assert (promoted.reason, promoted.version, promoted.as_of) == ("approved", "1", waits.as_of)
     assert promoted.run_id.endswith(run)
-    assert promoted.evidence["answered_by"] == "admin"
-    assert promoted.evidence["comment"] == "looks right"
+    assert promoted.evidence.to_json()["answered_by"] == "admin"
+    assert promoted.evidence.to_json()["comment"] == "looks right"
     assert waits.id in promoted.answers
     assert alias(calm) == "1"
     assert stack.api.tasks(f"promote__{calm}", run)["announce"] == "success"
@@ -128,7 +128,7 @@ def test_a_refused_challenger_does_not(stack: Any, told: Any, calm: str) -> None
     run = answer(stack, question(stack, waits.version), "Reject", "holiday week")
     (rejected,) = stack.decisions(f"model/{calm}", DecisionKind.REJECTED)
     assert (rejected.reason, rejected.version) == ("refused", waits.version)
-    assert "admin refused it: holiday week" in rejected.evidence["message"]
+    assert "admin refused it: holiday week" in rejected.evidence.to_json()["message"]
     assert alias(calm) == "1"
     assert stack.api.tasks(f"promote__{calm}", run)["announce"] == "skipped"
     assert stack.mails(f"rejected:{calm}:")
@@ -188,9 +188,9 @@ def test_a_request_is_held_back_with_its_reason(stack: Any, told: Any, held_back
     assert (request.as_of, request.reason) == (held_back - WEEK, "performance")
     suppressed = stack.decisions(f"model/{MODEL}", DecisionKind.RETRAIN_SUPPRESSED)[0]
     assert (suppressed.as_of, suppressed.reason) == (held_back, "already_open")
-    assert suppressed.evidence["request"] == request.id
-    assert f"request {request.id}" in suppressed.evidence["message"]
-    assert suppressed.evidence["windows"], "the numbers and limits"
+    assert suppressed.evidence.to_json()["request"] == request.id
+    assert f"request {request.id}" in suppressed.evidence.to_json()["message"]
+    assert suppressed.evidence.to_json()["windows"], "the numbers and limits"
 
 
 # ------------------------------------------------------------------ a bad promotion is taken back
@@ -217,7 +217,7 @@ def test_a_bad_promotion_is_rolled_back_by_the_watch_and_blocked(
         run = stack.run(train, conf)
         decided = stack.decisions(subject, DecisionKind.PROMOTED, DecisionKind.REJECTED)
         bad = next(d for d in decided if d.run_id.endswith(run))
-        assert bad.kind is DecisionKind.PROMOTED, bad.evidence["checks"]
+        assert bad.kind is DecisionKind.PROMOTED, bad.evidence.to_json()["checks"]
         until(lambda: not stack.api.active([f"score__{MODEL}", f"monitor__{MODEL}"]), "the first scoring")
 
         # The week before landed at 02:00; hours that had arrived by then would be further rows of a second training.
@@ -229,10 +229,10 @@ def test_a_bad_promotion_is_rolled_back_by_the_watch_and_blocked(
         )
         assert (back.reason, back.version) == ("worse_than_previous", good)
         assert alias(MODEL) == good
-        watch = back.evidence["watch"]
+        watch = back.evidence.to_json()["watch"]
         assert watch["at_most"] < -watch["margin"]
         assert watch["rows"] >= 100
-        assert back.evidence["blocked"]["version"] == bad.version
+        assert back.evidence.to_json()["blocked"]["version"] == bad.version
         assert len(stack.mails(f"rolled_back:{MODEL}:{back.id}")) == 1
         week = f"model = '{MODEL}' AND event_time >= '{(as_of - WEEK - timedelta(hours=2)).isoformat()}'"
         (shadow,) = stack.rows(
@@ -255,7 +255,7 @@ def test_a_bad_promotion_is_rolled_back_by_the_watch_and_blocked(
         decided = stack.decisions(subject, DecisionKind.PROMOTED, DecisionKind.REJECTED)
         again = next(d for d in decided if d.run_id.endswith(run))
         assert (again.kind, again.reason) == (DecisionKind.REJECTED, "blocked_after_rollback")
-        assert f"decision {back.id}" in again.evidence["message"]
+        assert f"decision {back.id}" in again.evidence.to_json()["message"]
     finally:
         for old, new in BAD.items():
             stack.edit(f"models/{MODEL}.yaml", new, old)
@@ -272,6 +272,6 @@ def test_without_an_answer_in_time_it_is_rejected(stack: Any, calm: str, unanswe
         "the end of the wait",
     )
     assert [d.reason for d in late] == ["approval_timed_out"]
-    assert late[0].evidence["answered_by"] is None
-    assert "nobody answered within 1m" in late[0].evidence["message"]
+    assert late[0].evidence.to_json()["answered_by"] is None
+    assert "nobody answered within 1m" in late[0].evidence.to_json()["message"]
     assert alias(calm) == "1"

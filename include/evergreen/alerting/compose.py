@@ -36,6 +36,7 @@ from evergreen.alerting.letters import (
 from evergreen.incidents import corrections as corrected
 from evergreen.incidents.recipients import recipients, unreadable
 from evergreen.ledger import find, words
+from evergreen.ledger.evidence import VERSION_KEY, RetrainEvidence
 from evergreen.links import airflow_run_url
 from evergreen.spec import Specs
 from evergreen.spec.address import addresses, readable
@@ -83,7 +84,7 @@ KINDS: dict[str, Callable[[Connection, KnownIncident], Letter]] = {
     "digest": digest.digest,
 }
 # What `evergreen.incidents.threads` keeps in the context for itself.
-OWN_CONTEXT = frozenset({"classes", "details", "update_of"})
+OWN_CONTEXT = frozenset({"classes", "details", "update_of", VERSION_KEY})
 MOST_REFERENCES = 10
 MOST_NAMED = 8
 
@@ -177,7 +178,8 @@ def earlier(conn: Connection, rows: Sequence[dict[str, Any]], known: Sequence[Kn
     and those of the drift that a new champion or a rejected challenger answers.
     """
     answered = [i for one in known if one.decision for i in one.decision.answers]
-    incidents = [str(d.evidence.get("incident")) for d in find(conn, ids=answered)] if answered else []
+    asked = [d.evidence for d in find(conn, ids=answered)] if answered else []
+    incidents = [known.incident for known in asked if isinstance(known, RetrainEvidence) and known.incident]
     found = fetch(
         conn,
         "SELECT message_id FROM evergreen.mail WHERE message_id IS NOT NULL AND coalesce(thread, incident) IN"
@@ -228,7 +230,7 @@ def gather(conn: Connection, specs: Specs, row: dict[str, Any]) -> KnownIncident
         specs=specs,
         created_at=row["created_at"],
         decision=told[0] if told else None,
-        evidence=told[0].evidence if told and isinstance(told[0].evidence, dict) else {},
+        evidence=told[0].evidence.to_json() if told else {},
         context=context if isinstance(context, dict) else {"context": context},
         told=set(OWN_CONTEXT),
         thread=row.get("thread"),

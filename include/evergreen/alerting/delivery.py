@@ -15,6 +15,7 @@ from psycopg2 import sql
 from evergreen.incidents.outbox import SUBJECT, one_line
 from evergreen.incidents.silences import HELD
 from evergreen.ledger import Decision, append, find
+from evergreen.ledger.evidence import FailedMailEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
@@ -261,6 +262,8 @@ def _record_failure(conn: Connection, row: dict[str, Any], error: str) -> None:
             version=told[0].version if told else None,
             run_id=told[0].run_id if told else f"mail/{row['id']}",
             dedupe_key=f"mail_failed:{row['incident']}",
-            evidence={"attempts": attempts, "error": error, "incident": row["incident"], "mail": row["id"]},
+            evidence=FailedMailEvidence(
+                attempts=attempts, error=error, incident=row["incident"], mail=row["id"]
+            ),
         ),
     )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from evergreen.incidents import quarantines, threads
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import BatchEvidence, KeysTouched
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.batches.correction import Corrected
 from evergreen.warehouse.connection import Connection
@@ -23,9 +23,9 @@ WHAT = {
 }
 
 
-def evidence(done: Corrected, why: str, by: str) -> dict[str, Any]:
+def evidence(done: Corrected, why: str, by: str) -> BatchEvidence:
     """What the ledger keeps of a correction."""
-    return {"why": why, "by": by, "corrected": asdict(done), "keys_changed": done.rows}
+    return BatchEvidence(why=why, by=by, corrected=KeysTouched(**vars(done)), keys_changed=done.rows)
 
 
 def judged_again(file: str, done: Corrected, held: int) -> str:
@@ -58,7 +58,7 @@ def told(conn: Connection, decision: Decision, folder: Place | None) -> None:
         raise_incident(conn, decision.dedupe_key, decision.subject, KIND, decision.id, {})
     thread = threads.newest(conn, decision.subject, quarantines.KIND)
     if thread is not None and thread.end is None:
-        quarantines.over(conn, thread, str(decision.evidence.get("message")), decision, folder)
+        quarantines.over(conn, thread, BatchEvidence.of(decision).message, decision, folder)
 
 
 _COUNTS = {

@@ -16,6 +16,7 @@ from evergreen.incidents import threads, unfinished_tasks
 from evergreen.incidents.outbox import raise_incident, redact
 from evergreen.incidents.recipients import fleet
 from evergreen.ledger import Decision, append
+from evergreen.ledger.evidence import FailedRunEvidence, RecoveredEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -93,10 +94,10 @@ def record(
                 reason=f"{dag_id}.{task_id}"[:200],
                 run_id=run_id,
                 dedupe_key=f"failed:{run_id}:{task_id}:{try_number}",
-                evidence={
-                    "dag_id": dag_id, "task_id": task_id, "try_number": try_number, "error": error,
-                    "log_url": log_url, **({"reason": reason.value} if reason else {}),
-                },
+                evidence=FailedRunEvidence(
+                    dag_id=dag_id, task_id=task_id, try_number=try_number, error=error, log_url=log_url,
+                    reason=reason.value if reason else None,
+                ),
             ),
         )  # fmt: skip
         prefix = f"failed:{dag_id}.{task_id}:"
@@ -189,7 +190,7 @@ def worked(subject: str, run_id: str, task_id: str, as_of: datetime) -> bool:
     with connect() as conn:
         unfinished_tasks.ended(conn, run_id, task_id)
         found = [t for p in prefixes for t in threads.open_ones(conn, subject, "run_failed", prefix=p)]
-        evidence = {"dag_id": dag_id, "task": task_id}
+        evidence = RecoveredEvidence(dag_id=dag_id, task=task_id)
         return any(
             [threads.end(conn, t, threads.Ending("works_again", evidence), as_of, run_id) for t in found]
         )

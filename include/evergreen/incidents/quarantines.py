@@ -19,6 +19,7 @@ from evergreen.incidents import threads
 from evergreen.incidents.outbox import raise_incident
 from evergreen.incidents.threads import Ending, Thread
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import BatchEvidence, RecoveredEvidence
 from evergreen.warehouse.batches import held as held_rows
 from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.files import landing_store
@@ -62,7 +63,7 @@ def published(conn: Connection, decision: Decision, folder: Place | None = None)
     )[0]["whole"]
     if counted < needed:
         return False
-    return over(conn, thread, f"{decision.evidence.get('file')} was published whole", decision, folder)
+    return over(conn, thread, f"{BatchEvidence.of(decision).file} was published whole", decision, folder)
 
 
 def over(
@@ -86,7 +87,7 @@ def over(
         return False
     for batch in batches_of(conn, thread):
         held_rows.forget(conn, batch.id)
-    evidence = {"message": message, "removed_files": [batch.file for batch in gone]}
+    evidence = RecoveredEvidence(message=message, removed_files=tuple(batch.file for batch in gone))
     return threads.end(conn, thread, Ending("published_again", evidence), decision.as_of, decision.run_id)
 
 

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta, timezone
 
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.ledger import Decision, append, find
+from evergreen.ledger.evidence import SilenceEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -69,9 +70,16 @@ def silence(
             reason="silence_ended" if ended else "silenced",
             run_id=run_id,
             dedupe_key=f"silence:{subject}:{run_id}",
-            evidence={"until": end.isoformat(), "why": why, "by": by},
+            evidence=SilenceEvidence(until=end, why=why, by=by),
         ),
     )
+
+
+def until(made: Decision) -> datetime:
+    """When a silence ends that a person has made (UTC)."""
+    found = SilenceEvidence.of(made).until
+    assert found is not None
+    return found
 
 
 def end_of(until: str, now: datetime) -> datetime:
@@ -117,22 +125,22 @@ def active(conn: Connection, now: datetime | None = None) -> list[Silence]:
     """
     rows = fetch(
         conn,
-        "SELECT s.id, (SELECT count(*)::int FROM evergreen.mail AS m WHERE m.subject = s.subject AND m.sent_at IS NULL"
+        "SELECT s.id, s.until, (SELECT count(*)::int FROM evergreen.mail AS m WHERE m.subject = s.subject AND m.sent_at IS NULL"
         " AND m.kind = ANY(%(held)s)) AS held FROM evergreen.silence AS s"
         " WHERE s.until > coalesce(%(now)s::timestamptz, clock_timestamp()) ORDER BY s.until, s.id",
         {"now": now, "held": list(HELD)},
     )
-    held = {row["id"]: row["held"] for row in rows}
-    found = {d.id: d for d in find(conn, ids=list(held))} if held else {}
+    found = {d.id: d for d in find(conn, ids=[row["id"] for row in rows])} if rows else {}
+    told = {identifier: SilenceEvidence.shown(d) for identifier, d in found.items()}
     return [
         Silence(
-            id=identifier,
-            subject=found[identifier].subject,
-            until=datetime.fromisoformat(found[identifier].evidence["until"]),
-            why=str(found[identifier].evidence.get("why") or ""),
-            by=str(found[identifier].evidence.get("by") or ""),
-            since=found[identifier].as_of,
-            held=number,
+            id=row["id"],
+            subject=found[row["id"]].subject,
+            until=row["until"],
+            why=told[row["id"]].why,
+            by=told[row["id"]].by,
+            since=found[row["id"]].as_of,
+            held=row["held"],
         )
-        for identifier, number in held.items()
+        for row in rows
     ]

@@ -24,10 +24,13 @@ from typing import Any
 
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision, append, find
+from evergreen.ledger.evidence import RecoveredEvidence
 from evergreen.ledger.reasons import DecisionKind, Hold, TriggerReason
 from evergreen.warehouse.connection import Connection, fetch
 
 KINDS = ("drift", "data_problem", "batch_quarantined", "run_failed", "spec_unusable")
+# What names the row, and the mail, of an incident's end: this and the incident.
+ENDED = "recovered:"
 MOST_CHANGES = 2
 MOST_PATIENCE = 3
 # Classes that say how a drift was answered and not what it is: a drift that comes back is held back for another reason.
@@ -67,8 +70,7 @@ class Thread:
         """When it ended: the time that the row of its end names, else its as-of time."""
         if self.end is None:
             return None
-        named = self.end.evidence.get("ended")
-        return datetime.fromisoformat(named) if isinstance(named, str) else self.end.as_of
+        return RecoveredEvidence.shown(self.end).ended or self.end.as_of
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Ending:
     """Why an incident has ended: reason code, evidence, version of the model, and when (None: as of the run)."""
 
     reason: str
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: RecoveredEvidence = field(default_factory=RecoveredEvidence)
     version: str | None = None
     ended: datetime | None = None
 
@@ -186,7 +188,7 @@ def open_ones(
 
 def is_open(conn: Connection, incident: str) -> bool:
     """Whether no end of an incident is in the ledger."""
-    return not find(conn, dedupe_key=f"recovered:{incident}")
+    return not find(conn, dedupe_key=f"{ENDED}{incident}")
 
 
 def tell(conn: Connection, news: News, thread: Thread | None, relapse: timedelta) -> bool:
@@ -236,7 +238,14 @@ def end(
         as_of, run_id: of the run that found out.
         mail: whether a mail is owed.
     """
-    ended = ending.ended or as_of
+    known = RecoveredEvidence(
+        incident=thread.incident,
+        kind=thread.kind,
+        classes=tuple(sorted(thread.classes)),
+        since=thread.since,
+        opened=thread.opened,
+        ended=ending.ended or as_of,
+    )
     decision = append(
         conn,
         Decision(
@@ -245,24 +254,16 @@ def end(
             kind=DecisionKind.RECOVERED,
             reason=ending.reason,
             run_id=run_id,
-            dedupe_key=f"recovered:{thread.incident}",
+            dedupe_key=f"{ENDED}{thread.incident}",
             version=ending.version,
-            evidence={
-                "incident": thread.incident,
-                "of": thread.kind,
-                "classes": sorted(thread.classes),
-                "since": thread.since.isoformat(),
-                "opened": thread.opened.isoformat(),
-                "ended": ended.isoformat(),
-                **ending.evidence,
-            },
+            evidence=known.joined(ending.evidence),
         ),
     )
     if not mail:
         return False
     return raise_incident(
         conn,
-        f"recovered:{thread.incident}",
+        f"{ENDED}{thread.incident}",
         thread.subject,
         "recovered",
         decision.id,
@@ -338,10 +339,10 @@ def _ends(conn: Connection, incidents: Sequence[str], as_of: datetime | None) ->
     rows = fetch(
         conn,
         "SELECT id FROM evergreen.decision WHERE dedupe_key = ANY(%s) AND (%s::timestamptz IS NULL OR as_of <= %s)",
-        ([f"recovered:{name}" for name in incidents], as_of, as_of),
+        ([f"{ENDED}{name}" for name in incidents], as_of, as_of),
     )
     ids = [row["id"] for row in rows]
-    return {str(d.evidence["incident"]): d for d in find(conn, ids=ids)} if ids else {}
+    return {d.dedupe_key.removeprefix(ENDED): d for d in find(conn, ids=ids)} if ids else {}
 
 
 def _union(lists: Iterable[Any]) -> frozenset[str]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from evergreen.ledger import events
+from evergreen.ledger import events, evidence
+from evergreen.ledger.evidence import AwaitingEvidence, Evidence, SettledEvidence
 from evergreen.ledger.reasons import ANNOUNCED, DecisionKind
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -22,7 +23,11 @@ class Decision:
     """One decision with its reason and evidence.
 
     `dedupe_key` names the decision itself: appending the same key again changes nothing and returns the
-    first row, so that a step which runs twice decides once.
+    first row, so that a step which runs twice decides once. `evidence` is of the type that `evidence.TYPES` has for the
+    kind; the JSON of a row becomes that.
+
+    Raises:
+        TypeError: the evidence is that of another kind.
     """
 
     as_of: datetime
@@ -31,17 +36,40 @@ class Decision:
     reason: str
     run_id: str
     dedupe_key: str
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: Evidence = field(default_factory=Evidence)
     version: str | None = None
     answers: tuple[int, ...] = ()
     id: int | None = None
     decided_at: datetime | None = None
 
+    def __post_init__(self) -> None:
+        wanted = evidence.TYPES[self.kind]
+        if isinstance(self.evidence, wanted):
+            return
+        if isinstance(self.evidence, Evidence) and type(self.evidence) is not Evidence:
+            raise TypeError(
+                f"a decision of kind {self.kind.value} has {wanted.__name__}, not {type(self.evidence).__name__}"
+            )
+        row: Any = {} if isinstance(self.evidence, Evidence) else self.evidence
+        object.__setattr__(self, "evidence", evidence.read(self.kind, row))
+
     @property
     def effective_from(self) -> datetime:
-        """From when on a change of champion is in force, in as-of terms: later than `as_of` where its version waited."""
-        since = self.evidence.get("effective_from")
-        return datetime.fromisoformat(since) if since else self.as_of
+        """From when on a change of champion is in force, in as-of terms: later than `as_of` where its version waited.
+
+        Raises:
+            TerminalError: the row is damaged (DAMAGED_LEDGER).
+        """
+        return (SettledEvidence.of(self).effective_from if self._settles else None) or self.as_of
+
+    @property
+    def effective_shown(self) -> datetime:
+        """The same for people: a version of a damaged row did not wait."""
+        return (SettledEvidence.shown(self).effective_from if self._settles else None) or self.as_of
+
+    @property
+    def _settles(self) -> bool:
+        return isinstance(self.evidence, SettledEvidence)
 
 
 def model_subject(name: str) -> str:
@@ -67,7 +95,7 @@ def append(conn: Connection, decision: Decision) -> Decision:
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (dedupe_key) DO NOTHING",
             (
                 decision.as_of, decision.subject, decision.kind.value, decision.reason, decision.version,
-                json.dumps(decision.evidence, allow_nan=False, default=str), list(decision.answers),
+                json.dumps(decision.evidence.to_json(), allow_nan=False), list(decision.answers),
                 decision.run_id, decision.dedupe_key,
             ),
         )  # fmt: skip
@@ -132,7 +160,7 @@ def awaiting_approval(conn: Connection, model: str) -> Decision | None:
 def unclaimed_requests(conn: Connection, model: str) -> list[Decision]:
     """Open requests that need a training, oldest first: not those whose challenger waits for approval."""
     waiting = awaiting_approval(conn, model)
-    claimed = waiting.evidence.get("requests", ()) if waiting else ()
+    claimed = AwaitingEvidence.of(waiting).requests if waiting else ()
     return [request for request in open_requests(conn, model) if request.id not in claimed]
 
 

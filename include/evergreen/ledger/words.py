@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from evergreen.ledger.evidence import Evidence
+
 MISSING = "not recorded"
 
 REASONS = {
@@ -99,6 +101,7 @@ REASONS = {
     "probe_failed": "the model predicts otherwise than when it was trained",
     "bad_query": "the feature query does not run as the spec needs it",
     "no_role": "a role is missing in PostgreSQL",
+    "damaged_ledger": "a row of the ledger was changed by hand",
     "unreachable": "a server did not answer",
     "busy": "a server was busy for too long",
     "no_space": "a disk was full",
@@ -132,30 +135,34 @@ def statistic_name(kind: str, statistic: str) -> str:
     return STATISTICS.get(statistic.lower().replace("-", "").replace("_", ""), statistic.replace("_", " "))
 
 
-def sentence(kind: str, code: str, evidence: Mapping[str, Any]) -> str:
+def sentence(kind: str, code: str, evidence: Evidence) -> str:
     """Why a decision was taken, in one line, from its reason code and evidence."""
     text, told = reason(code), message(code, evidence)
     return f"{text}: {told}" if told and told != text else text
 
 
-def message(code: str, evidence: Mapping[str, Any]) -> str:
-    """What a decision says in words: its own sentence without the reason code, else what drifted or failed."""
-    told = evidence.get("message") or evidence.get("why") or evidence.get("note")
+def message(code: str, evidence: Evidence) -> str:
+    """What a decision says in words: its own sentence without the reason code, else what drifted or failed.
+
+    It goes by the JSON, so that people are told what stands in a row that cannot be read.
+    """
+    known = evidence.to_json()
+    told = known.get("message") or known.get("why") or known.get("note")
     if isinstance(told, str):
         return told.removeprefix(f"{code.replace('_', ' ')}: ").strip()
-    causes = evidence.get("drifted")
+    causes = known.get("drifted")
     if isinstance(causes, (list, tuple)):
         columns = (
             str(cause).partition(":")[2] for cause in causes if not str(cause).startswith("performance:")
         )
         return ", ".join(dict.fromkeys(map(column_name, columns)))
-    failures = evidence.get("failures")
+    failures = known.get("failures")
     if isinstance(failures, (list, tuple)) and failures and isinstance(failures[0], Mapping):
         first = failures[0]
         where = f"{first['column']}: " if first.get("column") else ""
         more = f", and {len(failures) - 1} more" if len(failures) > 1 else ""
         return f"{where}{num(first.get('observed'))}, expected {num(first.get('limit'))}{more}"
-    return str(evidence["error"])[:200] if evidence.get("error") else ""
+    return str(known["error"])[:200] if known.get("error") else ""
 
 
 def column_name(name: Any) -> str:

@@ -16,7 +16,6 @@ import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
-from typing import Any
 
 import pyarrow as pa
 from psycopg2 import sql
@@ -24,6 +23,7 @@ from psycopg2 import sql
 from evergreen import ledger, registry
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import Blocked, Look, RollbackEvidence, SettledEvidence, WatchEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.metrics import metric_values, paired_bootstrap
 from evergreen.metrics.paired_bootstrap import Improvement
@@ -143,7 +143,7 @@ def _roll_back(
     as_of: datetime,
     run_id: str,
     key: str,
-    evidence: dict[str, Any],
+    evidence: WatchEvidence,
 ) -> Decision | None:
     """Return to the previous champion, and block the challenger; None where the champion is another one by now."""
     with connect() as conn:
@@ -154,17 +154,23 @@ def _roll_back(
             model.name, champion.version, found.previous, as_of.isoformat(),
         )  # fmt: skip
         return None
-    blocked = {
-        "version": champion.version,
-        "fingerprint": found.promotion.evidence.get("fingerprint"),
-        "training_hash": found.promotion.evidence.get("training_hash"),
-        "spec_hash": found.promotion.evidence.get("spec_hash"),
-    }
-    finding = RollbackCause(
-        WatchReason.WORSE.value, found.promotion.id or 0, key, {**evidence, "blocked": blocked}
+    told = RollbackEvidence(
+        message=evidence.message, watch=evidence.watch, blocked=blocked(champion.version, found.promotion)
     )
+    finding = RollbackCause(WatchReason.WORSE.value, found.promotion.id or 0, key, told)
     return rollback(
-        specs, model, as_of, run_id, to_version=found.previous, reason=evidence["message"], finding=finding
+        specs, model, as_of, run_id, to_version=found.previous, reason=evidence.message, finding=finding
+    )
+
+
+def blocked(version: str, promotion: Decision) -> Blocked:
+    """The challenger that is not promoted again after a rollback by the watch, from the row of its promotion."""
+    made = SettledEvidence.of(promotion)
+    return Blocked(
+        version=version,
+        fingerprint=made.fingerprint,
+        training_hash=made.training_hash,
+        spec_hash=made.spec_hash,
     )
 
 
@@ -326,32 +332,32 @@ def _evidence(
     coverage: float,
     look: int,
     as_of: datetime,
-) -> dict[str, Any]:
+) -> WatchEvidence:
     how, watching = seen.improvement, model.watch
-    return {
-        "message": _message(model, found, champion, seen),
-        "watch": {
-            "metric": model.gate_metric,
-            "version": champion.version,
-            "value": seen.new,
-            "previous": found.previous,
-            "previous_value": seen.previous,
-            "improvement": how.point if how else None,
-            "at_least": how.low if how else None,
-            "at_most": how.high if how else None,
-            "margin": watching.margin,
-            "confidence": watching.confidence,
-            "rows": seen.rows,
-            "coverage": coverage,
-            "blocks": how.blocks if how else 0,
-            "look": look,
-            "looks": LOOKS,
-            "since": champion.trained_until.isoformat(),
-            "as_of": as_of.isoformat(),
-            "until": found.judged_until.isoformat(),
-            "promotion": found.promotion.id,
-        },
-    }
+    return WatchEvidence(
+        message=_message(model, found, champion, seen),
+        watch=Look(
+            metric=model.gate_metric,
+            version=champion.version,
+            value=seen.new,
+            previous=found.previous,
+            previous_value=seen.previous,
+            improvement=how.point if how else None,
+            at_least=how.low if how else None,
+            at_most=how.high if how else None,
+            margin=watching.margin,
+            confidence=watching.confidence,
+            rows=seen.rows,
+            coverage=coverage,
+            blocks=how.blocks if how else 0,
+            look=look,
+            looks=LOOKS,
+            since=champion.trained_until,
+            as_of=as_of,
+            until=found.judged_until,
+            promotion=found.promotion.id,
+        ),
+    )
 
 
 def _message(model: ModelSpec, found: WatchedChampion, champion: registry.Champion, seen: WatchLook) -> str:

@@ -18,12 +18,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from evergreen import ledger, registry
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import (
+    ApprovalAskedEvidence,
+    AwaitingEvidence,
+    GateAnswer,
+    GateCheck,
+    SettledEvidence,
+)
 from evergreen.ledger.reasons import NEEDS_A_PERSON, DecisionKind, RulingReason
 from evergreen.promotion.ruling import Ruling, check_version, named, rule, settled, write
 from evergreen.spec import ModelSpec, format_duration
@@ -53,13 +59,20 @@ def waiting(conn: Connection, model: ModelSpec, version: str | None) -> Decision
 def waiting_for(conn: Connection, model: ModelSpec, found: TrainingOutcome) -> Decision | None:
     """The row by which the challenger of a training waits, see `waiting`."""
     row = waiting(conn, model, found.version)
-    return row if row is not None and row.evidence.get("mlflow_run") == found.mlflow_run else None
+    return row if row is not None and AwaitingEvidence.of(row).mlflow_run == found.mlflow_run else None
 
 
 def until(waiting: Decision) -> datetime:
     """When the wait of a challenger ends without an answer (UTC)."""
     assert waiting.decided_at is not None
-    return waiting.decided_at + timedelta(seconds=waiting.evidence["approval_timeout_s"])
+    return waiting.decided_at + allowed(waiting)
+
+
+def allowed(waiting: Decision) -> timedelta:
+    """How long a challenger waits for an answer."""
+    seconds = AwaitingEvidence.of(waiting).approval_timeout_s
+    assert seconds is not None
+    return timedelta(seconds=seconds)
 
 
 def wait(
@@ -69,7 +82,7 @@ def wait(
     ruling: Ruling,
     run_id: str,
     *,
-    more: dict[str, Any],
+    because: str,
 ) -> Decision:
     """Let a challenger wait, and owe the e-mail that asks for the answer. The caller holds the model's lock."""
     decision = ledger.append(
@@ -82,13 +95,14 @@ def wait(
             run_id=run_id,
             dedupe_key=f"await:{model.name}:run:{found.mlflow_run}",
             version=found.version,
-            evidence={
-                **found.to_dict(),
-                "message": ruling.message,
-                "previous_version": ruling.champion.version if ruling.champion else None,
-                "approval_timeout_s": model.gate.approval_timeout.total_seconds(),
-                **more,
-            },
+            evidence=_kept(found).joined(
+                AwaitingEvidence(
+                    message=ruling.message,
+                    previous_version=ruling.champion.version if ruling.champion else None,
+                    approval_timeout_s=model.gate.approval_timeout.total_seconds(),
+                    asked_because=because,
+                )
+            ),
         ),
     )
     raise_incident(
@@ -122,7 +136,7 @@ def supersede(conn: Connection, model: ModelSpec, found: TrainingOutcome, run_id
         return found
     before = outcome(elder)
     ruling = superseded(rule(conn, model, before), found.version)
-    write(conn, model, before, ruling, run_id, more={"superseded_by": found.version}, waited=elder)
+    write(conn, model, before, ruling, run_id, more=SettledEvidence(superseded_by=found.version), waited=elder)
     return replace(found, requests=tuple(sorted({*before.requests, *found.requests})))
 
 
@@ -215,7 +229,7 @@ def ask(conn: Connection, waiting: Decision, run_id: str, instead_of: Decision |
             run_id=run_id,
             dedupe_key=f"asked:{waiting.id}:{instead_of.id if instead_of else 'first'}",
             version=waiting.version,
-            evidence={"awaiting": waiting.id, "until": until(waiting).isoformat()},
+            evidence=ApprovalAskedEvidence(awaiting=waiting.id, until=until(waiting)),
         ),
     )
     return taken.run_id == run_id
@@ -223,10 +237,21 @@ def ask(conn: Connection, waiting: Decision, run_id: str, instead_of: Decision |
 
 def outcome(waiting: Decision) -> TrainingOutcome:
     """The outcome of the training whose challenger waits, as its row keeps it."""
-    kept = waiting.evidence
+    kept = AwaitingEvidence.of(waiting)
+    known = kept.to_json()
     return TrainingOutcome.from_dict(
-        {f.name: kept[f.name] for f in fields(TrainingOutcome) if f.name in kept}
+        {f.name: known[f.name] for f in fields(TrainingOutcome) if f.name in known}
     )
+
+
+def _kept(found: TrainingOutcome) -> AwaitingEvidence:
+    """The outcome of a training as the row of a wait keeps it; see `outcome`."""
+    verdict = GateAnswer(
+        passed=found.verdict.passed,
+        reason=found.verdict.reason.value,
+        checks=tuple(GateCheck(**vars(check)) for check in found.verdict.checks),
+    )
+    return AwaitingEvidence(**{**vars(found), "verdict": verdict})
 
 
 def _end(
@@ -240,11 +265,10 @@ def _end(
     run_id: str,
 ) -> Decision:
     ruling = rule(conn, model, found)
-    allowed = timedelta(seconds=asked.evidence["approval_timeout_s"])
     if not in_time:
         late = f"; {answer.by} answered at {answer.at:%Y-%m-%d %H:%M} UTC" if answer.by else ""
         message = (
-            f"nobody answered within {format_duration(allowed)}, by {until(asked):%Y-%m-%d %H:%M} UTC{late}"
+            f"nobody answered within {format_duration(allowed(asked))}, by {until(asked):%Y-%m-%d %H:%M} UTC{late}"
         )
         ruling = replace(
             ruling, passed=False, reason=RulingReason.APPROVAL_TIMED_OUT, message=message, answers=True
@@ -254,13 +278,12 @@ def _end(
         ruling = replace(ruling, passed=False, reason=RulingReason.REFUSED, message=message, answers=True)
     elif ruling.passed and ruling.reason not in NEEDS_A_PERSON:
         ruling = replace(ruling, reason=RulingReason.APPROVED)
-    because = asked.evidence.get("asked_because")
-    more = {
-        "gate": asked.reason,
-        "awaiting": asked.id,
-        "answered_by": answer.by,
-        "answered_at": answer.at.isoformat() if answer.by else None,
-        "comment": answer.comment,
-        **({"asked_because": because} if because else {}),
-    }
+    more = SettledEvidence(
+        gate=asked.reason,
+        awaiting=asked.id,
+        answered_by=answer.by,
+        answered_at=answer.at if answer.by else None,
+        comment=answer.comment,
+        asked_because=AwaitingEvidence.of(asked).asked_because,
+    )
     return write(conn, model, found, ruling, run_id, more=more, registered=registered, waited=asked)

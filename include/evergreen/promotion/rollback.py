@@ -7,15 +7,15 @@ A second rollback goes one further back.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from evergreen import ledger
 from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import RollbackEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.registry.champions import champion, succession
 from evergreen.registry.models import LoadedModel, load, probe
@@ -41,7 +41,7 @@ class RollbackCause:
     code: str
     promotion: int
     key: str
-    evidence: Mapping[str, Any] = field(default_factory=dict)
+    evidence: RollbackEvidence = field(default_factory=RollbackEvidence)
 
 
 def rollback(
@@ -106,14 +106,16 @@ def rollback(
                 dedupe_key=key,
                 version=target,
                 answers=about(ledger.open_requests(conn, model.name), present, as_of) if finding else (),
-                evidence={
-                    "message": reason,
-                    **(finding.evidence if finding else {}),
-                    "previous_version": present,
-                    "asked_version": to_version,
-                    "probe_rows": int(tried["rows"]),
-                    "probe_difference": tried["largest_difference"],
-                },
+                evidence=RollbackEvidence(message=reason)
+                .joined(finding.evidence if finding else RollbackEvidence())
+                .joined(
+                    RollbackEvidence(
+                        previous_version=present,
+                        asked_version=to_version,
+                        probe_rows=int(tried["rows"]),
+                        probe_difference=tried["largest_difference"],
+                    )
+                ),
             )
             if dry_run:
                 log.info("%s: would return from version %s to version %s", model.name, present, target)

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any
 
 from evergreen import ledger, registry
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import GateCheck, RetrainEvidence, RollbackEvidence, SettledEvidence
 from evergreen.ledger.reasons import ChallengerReason, DecisionKind, RulingReason
 from evergreen.registry import identity
 from evergreen.registry.client import client, guarded
@@ -49,7 +49,7 @@ def settled(conn: Connection, model: ModelSpec, found: TrainingOutcome) -> Decis
     """
     for key in (_key(model, found), f"settle:{model.name}:{found.version}"):
         for standing in ledger.find(conn, dedupe_key=key):
-            if standing.evidence.get("mlflow_run") == found.mlflow_run:
+            if SettledEvidence.of(standing).mlflow_run == found.mlflow_run:
                 return standing
     return None
 
@@ -70,9 +70,10 @@ def rule(conn: Connection, model: ModelSpec, found: TrainingOutcome) -> Ruling:
         )
         return Ruling(False, RulingReason.CHAMPION_CHANGED_MEANWHILE, message, champion, answers=False)
     blocking = blocked_by(conn, model, found)
-    if blocking is not None:
+    taken_back = RollbackEvidence.of(blocking).blocked if blocking is not None else None
+    if blocking is not None and taken_back is not None:
         message = (
-            f"the watch took back {named(blocking.evidence['blocked'].get('version'))}, made of the same rows by a spec "
+            f"the watch took back {named(taken_back.version)}, made of the same rows by a spec "
             f"that makes the same model (decision {blocking.id}); a training on newer rows may be promoted. By hand: rollback__{model.name} with "
             "To version"
         )
@@ -87,7 +88,7 @@ def write(
     ruling: Ruling,
     run_id: str,
     *,
-    more: dict[str, Any],
+    more: SettledEvidence,
     registered: datetime | None = None,
     waited: Decision | None = None,
 ) -> Decision:
@@ -115,11 +116,9 @@ def write(
             dedupe_key=_key(model, found),
             version=found.version,
             answers=tuple(answers),
-            evidence={
-                **evidence(found, ruling),
-                **(_in_force(conn, found, registered) if ruling.passed and registered else {}),
-                **more,
-            },
+            evidence=evidence(
+                found, ruling, in_force(conn, found, registered) if ruling.passed and registered else None
+            ).joined(more),
         ),
     )
     if ruling.reason is RulingReason.SUPERSEDED:
@@ -135,59 +134,54 @@ def write(
     return decision
 
 
-def evidence(found: TrainingOutcome, ruling: Ruling) -> dict[str, Any]:
-    """What the ledger keeps of a training that was ruled on."""
-    return {
-        "message": ruling.message,
-        "trigger": found.trigger,
-        "metric": found.metric,
-        "metrics": found.metrics,
-        "holdout": found.holdout,
-        "checks": found.verdict.to_dict()["checks"],
-        "rows": found.rows,
-        "previous_version": ruling.champion.version if ruling.champion else None,
-        "compared_with": found.champion_version,
-        "requests": list(found.requests),
-        "mlflow_run": found.mlflow_run,
-        "digest": found.digest,
-        "training_run": found.run_id,
-        "trained_until": found.trained_until.isoformat(),
-        "refitted": found.refitted,
-        "fingerprint": found.fingerprint,
-        "spec_hash": found.spec_hash,
-        "training_hash": found.training_hash,
-        **({"choice": found.choice} if found.choice else {}),
-        **({"note": found.note} if found.note else {}),
-        **({"error_limit": found.error_limit} if found.error_limit else {}),
-        **(
-            _both_beaten(found)
-            if ruling.passed
-            else below_baseline(found.metric, found.metrics, found.champion_version)
-        ),
-    }
+def evidence(found: TrainingOutcome, ruling: Ruling, effective_from: datetime | None) -> SettledEvidence:
+    """What the ledger keeps of a training that was ruled on; `effective_from` as `in_force` gives it."""
+    return SettledEvidence(
+        message=ruling.message,
+        trigger=found.trigger,
+        metric=found.metric,
+        metrics=dict(found.metrics),
+        holdout=dict(found.holdout),
+        checks=tuple(GateCheck(**vars(check)) for check in found.verdict.checks),
+        rows=found.rows,
+        previous_version=ruling.champion.version if ruling.champion else None,
+        compared_with=found.champion_version,
+        requests=found.requests,
+        mlflow_run=found.mlflow_run,
+        digest=found.digest,
+        training_run=found.run_id,
+        trained_until=found.trained_until,
+        refitted=found.refitted,
+        fingerprint=found.fingerprint,
+        spec_hash=found.spec_hash,
+        training_hash=found.training_hash,
+        choice=found.choice or None,
+        note=found.note,
+        error_limit=found.error_limit,
+        champion_below_baseline=_both_beaten(found)
+        if ruling.passed
+        else below_baseline(found.metric, found.metrics, found.champion_version),
+        effective_from=effective_from,
+    )
 
 
-def _both_beaten(found: TrainingOutcome) -> dict[str, Any]:
-    """Evidence of a challenger that is promoted although the naive baseline beats it; empty where it does not."""
-    told = next((c.sentence for c in found.verdict.checks if c.check == BOTH_BEATEN), "")
-    return {"champion_below_baseline": told} if told else {}
+def _both_beaten(found: TrainingOutcome) -> str:
+    """What is said of a challenger that is promoted although the naive baseline beats it; empty where it does not."""
+    return next((c.sentence for c in found.verdict.checks if c.check == BOTH_BEATEN), "")
 
 
-def below_baseline(
-    metric: str, metrics: Mapping[str, Mapping[str, float]], champion: str | None
-) -> dict[str, Any]:
-    """Evidence of a champion that stays and that the naive baseline beats on the judged rows; empty where it does not."""
-    told = worse_than_naive(metric, metrics, champion)
-    return {"champion_below_baseline": told.removeprefix("; ")} if told else {}
+def below_baseline(metric: str, metrics: Mapping[str, Mapping[str, float]], champion: str | None) -> str:
+    """What is said of a champion that stays and that the naive baseline beats on the judged rows; empty where it does not."""
+    return worse_than_naive(metric, metrics, champion).removeprefix("; ")
 
 
-def _in_force(conn: Connection, found: TrainingOutcome, registered: datetime) -> dict[str, str]:
-    """From when on a promotion of now is in force, where that is later than its training.
+def in_force(conn: Connection, found: TrainingOutcome, registered: datetime) -> datetime | None:
+    """From when on a promotion of now is in force, where that is later than its training; else None.
 
     As-of time went on while it waited, for a person or for a failed task to be cleared, as long as the clock did.
     """
     waited = fetch(conn, "SELECT clock_timestamp() AS now")[0]["now"] - registered
-    return {"effective_from": (found.as_of + waited).isoformat()} if waited >= AT_ONCE else {}
+    return found.as_of + waited if waited >= AT_ONCE else None
 
 
 def check_version(model: ModelSpec, found: TrainingOutcome) -> datetime:
@@ -240,15 +234,17 @@ def blocking_of(
 
     What is from before there was a `training_hash` is compared by `spec_hash`. Only the watch blocks. A person who rolled
     back may have had a reason that lies outside of the model.
+
+    Raises:
+        TerminalError: the row of a rollback is damaged, so that nobody knows what it blocks.
     """
     for decision in rollbacks:
-        blocked = decision.evidence.get("blocked") or {}
-        known = blocked.get("training_hash")
-        same_spec = (
-            known == training_hash if known and training_hash else blocked.get("spec_hash") == spec_hash
-        )
-        same_model = blocked.get("fingerprint") == fingerprint and same_spec
-        if blocked and (same_model or blocked.get("version") == version):
+        blocked = RollbackEvidence.of(decision).blocked
+        if blocked is None:
+            continue
+        known = blocked.training_hash
+        same_spec = known == training_hash if known and training_hash else blocked.spec_hash == spec_hash
+        if (blocked.fingerprint == fingerprint and same_spec) or blocked.version == version:
             return decision
     return None
 
@@ -269,7 +265,8 @@ def told_with(conn: Connection, requests: Sequence[int]) -> str:
     else comes of it, that is no news. Such a request has the name of the last one before they were told.
     """
     found = ledger.find(conn, ids=requests) if requests else []
-    before = {d.id: (d.evidence.get("again") or {}).get("told_with") for d in found}
+    again = {d.id: RetrainEvidence.of(d).again for d in found}
+    before = {number: known.told_with for number, known in again.items() if known}
     return "+".join(dict.fromkeys(str(before.get(number) or number) for number in requests)) or "none"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from evergreen import ledger, registry
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import SettledEvidence
 from evergreen.ledger.reasons import NEEDS_A_PERSON, DecisionKind
 from evergreen.promotion import approval
 from evergreen.promotion.ruling import check_version, rule, settled, write
@@ -77,12 +78,12 @@ def _decide(
     because: str,
 ) -> Decision:
     ruling = rule(conn, model, found)
-    more = {"asked_because": because} if because else {}
+    more = SettledEvidence(asked_because=because)
     if ruling.passed:
         newer = approval.newer_than(conn, model, found)
         if newer is not None:
             return write(conn, model, found, approval.superseded(ruling, newer.version), run_id, more=more)
         found = approval.supersede(conn, model, found, run_id)
         if model.gate.approval == "manual" or found.verdict.reason in NEEDS_A_PERSON:
-            return approval.wait(conn, model, found, ruling, run_id, more=more)
+            return approval.wait(conn, model, found, ruling, run_id, because=because)
     return write(conn, model, found, ruling, run_id, more=more, registered=registered)

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from evergreen import ledger
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import Look, WatchEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.registry.under_watch import champion_under_watch
 from evergreen.spec import ModelSpec
@@ -45,8 +46,13 @@ def close(
         The rows, newest first.
     """
     ends = ledger.find(conn, ledger.model_subject(model.name), (DecisionKind.WATCH_ENDED,))
-    ended = {(d.evidence.get("watch") or {}).get("promotion") for d in ends}
-    return [ledger.append(conn, row) for row in rows(model, changes, ended, own_rollback, run_id)]
+    return [ledger.append(conn, row) for row in rows(model, changes, watched(ends), own_rollback, run_id)]
+
+
+def watched(ends: Sequence[Decision]) -> set[int | None]:
+    """Ids of the promotions to whose watch rows of the ledger put an end."""
+    looks = (WatchEvidence.of(row).watch for row in ends)
+    return {look.promotion if look else None for look in looks}
 
 
 def rows(
@@ -88,15 +94,15 @@ def _row(model: ModelSpec, promotion: Decision, by: Decision, until: datetime, r
         run_id=run_id,
         dedupe_key=f"watch:{model.name}:{promotion.id}:{SUPERSEDED}",
         version=promotion.version,
-        evidence={
-            "message": f"version {by.version} {how} (decision {by.id}) as of {by.as_of:%Y-%m-%d %H:%M} UTC, before the watch of "
+        evidence=WatchEvidence(
+            message=f"version {by.version} {how} (decision {by.id}) as of {by.as_of:%Y-%m-%d %H:%M} UTC, before the watch of "
             f"version {promotion.version} had come to its end at {until:%Y-%m-%d %H:%M}",
-            "watch": {
-                "version": promotion.version,
-                "promotion": promotion.id,
-                "until": until.isoformat(),
-                "by": by.id,
-                "by_version": by.version,
-            },
-        },
+            watch=Look(
+                version=promotion.version,
+                promotion=promotion.id,
+                until=until,
+                by=by.id,
+                by_version=by.version,
+            ),
+        ),
     )

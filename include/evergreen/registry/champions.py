@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from evergreen import ledger
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import SettledEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.registry.aliases import move_alias
 from evergreen.registry.client import MISSING, client, guarded
@@ -104,7 +105,7 @@ def champion_of(model_name: str, change: Decision, changes: list[Decision]) -> C
         changes: the ledger's promotions and rollbacks.
 
     Raises:
-        TerminalError: no decision ever promoted that version.
+        TerminalError: no decision ever promoted that version, or its row is damaged.
     """
     made = next((c for c in changes if c.version == change.version and c.kind is DecisionKind.PROMOTED), None)
     if change.version is None or made is None or change.id is None or change.decided_at is None:
@@ -113,18 +114,17 @@ def champion_of(model_name: str, change: Decision, changes: list[Decision]) -> C
             "ever promoted that version; look at the ledger, then roll back to a version by its number",
             ErrorReason.REGISTRY_MISMATCH,
         )
-    run_id = made.evidence.get("mlflow_run") or _run_of(model_name, change.version)
-    until = made.evidence.get("trained_until")
+    training = SettledEvidence.of(made)
     return Champion(
         version=change.version,
-        run_id=run_id,
+        run_id=training.mlflow_run or _run_of(model_name, change.version),
         as_of=made.as_of,
-        trained_until=datetime.fromisoformat(until) if until else made.as_of,
+        trained_until=training.trained_until or made.as_of,
         decision_id=change.id,
         decided_at=change.decided_at,
         kind=change.kind,
         reason=change.reason,
-        holdout=made.evidence.get("holdout") or {},
+        holdout=training.holdout,
     )
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from evergreen import ledger
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import AliasEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.registry.aliases import aliases, move_alias
 from evergreen.registry.champions import succession
@@ -82,14 +83,14 @@ def _told(
             run_id=run_id,
             dedupe_key=f"alias:{model.name}:{change.id}:{found}:{run_id}",
             version=change.version,
-            evidence={
-                "message": f"the alias {ALIAS} in MLflow {was}, but decision {change.id} of the ledger made version "
+            evidence=AliasEvidence(
+                message=f"the alias {ALIAS} in MLflow {was}, but decision {change.id} of the ledger made version "
                 f"{change.version} champion; it names that one again. Nothing was scored by the alias. To make another version "
                 f"champion start rollback__{model.name}, or train",
-                "alias": ALIAS,
-                "found_version": found,
-                "champion_decision": change.id,
-            },
+                alias=ALIAS,
+                found_version=found,
+                champion_decision=change.id,
+            ),
         ),
     )
     # Once for each wrong version: who moves it every night is told once.

@@ -12,6 +12,7 @@ import pyarrow as pa
 from evergreen import registry
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import SettledEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.microseconds import micros_of
 from evergreen.monitoring.trigger import policy, waking
@@ -110,7 +111,7 @@ class Loop:
         if made.kind is not DecisionKind.PROMOTED:
             raise TerminalError(
                 f"{self.model.name}: the gate refuses the first champion, as of {step.as_of.isoformat()} ({made.reason}: "
-                f"{made.evidence.get('message', '')}); {self._later()}, or change the gate in a spec of its own",
+                f"{SettledEvidence.of(made).message}); {self._later()}, or change the gate in a spec of its own",
                 ErrorReason.NO_CHAMPION,
             )
 

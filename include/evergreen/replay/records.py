@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from evergreen.ledger import Decision
+from evergreen.ledger import Decision, evidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows.judgement import (
     ColumnResult,
@@ -25,14 +25,16 @@ _JUDGED = ("window_start", "window_end", "as_of")
 
 def decision_to(decision: Decision) -> dict[str, Any]:
     """A decision as JSON knows it."""
-    return _plain(asdict(decision))
+    return _plain({**vars(decision), "evidence": decision.evidence.to_json()})
 
 
 def decision_from(content: dict[str, Any]) -> Decision:
     """What `decision_to` gave."""
     times = {n: datetime.fromisoformat(content[n]) for n in _DECIDED if content[n]}
+    kind = DecisionKind(content["kind"])
+    known = evidence.read(kind, content["evidence"])
     return Decision(
-        **{**content, **times, "kind": DecisionKind(content["kind"]), "answers": tuple(content["answers"])}
+        **{**content, **times, "kind": kind, "answers": tuple(content["answers"]), "evidence": known}
     )
 
 

@@ -13,6 +13,7 @@ from psycopg2 import sql
 
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import FailedRunEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.metrics.metric_values import compute
 from evergreen.monitoring.windows.judgement import Judgement, Status
@@ -178,7 +179,7 @@ def _outcome(
 
 def _why(failed: list[Decision]) -> str:
     """Each reason with how often, and what the newest failure said."""
-    newest = {d.reason: str(d.evidence.get("message", "")) for d in failed}
+    newest = {d.reason: FailedRunEvidence.of(d).message for d in failed}
     counts = Counter(d.reason for d in failed)
     return "; ".join(f"{counts[code]} x {code.replace('_', ' ')}: {told}" for code, told in newest.items())
 

@@ -9,6 +9,7 @@ from typing import Any
 from evergreen import registry
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision, model_subject
+from evergreen.ledger.evidence import FailedRunEvidence, SettledEvidence
 from evergreen.ledger.reasons import DecisionKind, RulingReason, of_a_drift
 from evergreen.promotion import ruling
 from evergreen.replay.checkpoint import PolicyFolder
@@ -67,7 +68,7 @@ class Trainer:
         except TerminalError as error:
             if champion is None:
                 raise
-            evidence = {"dag_id": f"train__{self._model.name}", "message": str(error)}
+            evidence = FailedRunEvidence(dag_id=f"train__{self._model.name}", message=str(error))
             failed = Decision(
                 plan.as_of,
                 subject,
@@ -153,7 +154,7 @@ class Trainer:
                     reference = reference_of(model, taken, judged, final)
                     params = judged.choice.model.training.params
                     self._folder.save_version(version, final.booster, final.encoding, reference, params)
-                    until, refitted = final.trained_until.isoformat(), final.refitted
+                    until, refitted = final.trained_until, final.refitted
         finally:
             step.fit_seconds += fits.seconds
             taken.remove()
@@ -168,18 +169,18 @@ class Trainer:
             dedupe_key=f"settle:{model.name}:{version}",
             version=version,
             answers=plan.requests,
-            evidence={
-                "message": "; ".join(failed) + ("" if promoted else below),
-                "trigger": plan.trigger,
-                "metrics": judged.metrics,
-                "rows": judged.rows,
-                "previous_version": champion.version if champion else None,
-                "requests": list(plan.requests),
-                "mlflow_run": f"replay-{version}",
-                "trained_until": until,
-                "refitted": refitted,
-                "training_hash": self._training_hash,
-                "fingerprint": taken.fingerprint,
-                "spec_hash": self._spec_hash,
-            },
+            evidence=SettledEvidence(
+                message="; ".join(failed) + ("" if promoted else below),
+                trigger=plan.trigger,
+                metrics=dict(judged.metrics),
+                rows=judged.rows,
+                previous_version=champion.version if champion else None,
+                requests=plan.requests,
+                mlflow_run=f"replay-{version}",
+                trained_until=until,
+                refitted=refitted,
+                training_hash=self._training_hash,
+                fingerprint=taken.fingerprint,
+                spec_hash=self._spec_hash,
+            ),
         )

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from evergreen import registry
 from evergreen.ledger import Decision, model_subject
+from evergreen.ledger.evidence import Look, RollbackEvidence, WatchEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.promotion import after_promotion, superseded
 from evergreen.promotion.after_promotion import WatchLook
@@ -32,7 +33,7 @@ def look(model: ModelSpec, state: ReplayState, step: Step, there: KnownRows) -> 
         The decision; None where no look is due or nothing can be said yet.
     """
     changes, as_of = state.changes(), step.as_of
-    ended = {(d.evidence.get("watch") or {}).get("promotion") for d in state.find(DecisionKind.WATCH_ENDED)}
+    ended = superseded.watched(state.find(DecisionKind.WATCH_ENDED))
     for row in superseded.rows(model, changes, ended, after_promotion.WatchReason.WORSE.value, RUN):
         state.decide(step, row)
     found = champion_under_watch(model, changes)
@@ -49,25 +50,27 @@ def look(model: ModelSpec, state: ReplayState, step: Step, there: KnownRows) -> 
     if reason is None:
         return None
     how = seen.improvement
-    evidence = {
-        "message": seen.problem,
-        "watch": {"version": champion.version, "promotion": found.promotion.id, "look": number},
-        "rows": seen.rows,
-        "improvement": how.point if how else None,
-        "at_most": how.high if how else None,
-    }
+    evidence = WatchEvidence(
+        message=seen.problem,
+        watch=Look(
+            version=champion.version,
+            promotion=found.promotion.id,
+            look=number,
+            rows=seen.rows,
+            improvement=how.point if how else None,
+            at_most=how.high if how else None,
+        ),
+    )
     kind, version = DecisionKind.WATCH_ENDED if over else DecisionKind.WATCHED, champion.version
     answers: tuple[int, ...] = ()
     if reason is after_promotion.WatchReason.WORSE:
         kind, version = DecisionKind.ROLLED_BACK, succession(changes)[-2]
         answers = about(state.open_requests(), champion.version, as_of)
-        promoted = found.promotion.evidence
-        evidence["blocked"] = {
-            "version": champion.version,
-            "fingerprint": promoted.get("fingerprint"),
-            "training_hash": promoted.get("training_hash"),
-            "spec_hash": promoted.get("spec_hash"),
-        }
+        evidence = RollbackEvidence(
+            message=evidence.message,
+            watch=evidence.watch,
+            blocked=after_promotion.blocked(champion.version, found.promotion),
+        )
     decision = Decision(
         as_of, model_subject(model.name), kind, reason.value, RUN, key, evidence, version, answers
     )

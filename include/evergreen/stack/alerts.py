@@ -91,7 +91,7 @@ def silence(
         + (
             "the silence is ended; what it held goes out with the next run, the DAG mail runs every 15 minutes."
             if d.reason == "silence_ended"
-            else f"silenced until {_time(datetime.fromisoformat(d.evidence['until']))}; what it holds is sent then, as one letter."
+            else f"silenced until {_time(silences.until(d))}; what it holds is sent then, as one letter."
         )
         for d in made
     )

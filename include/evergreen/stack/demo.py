@@ -22,6 +22,7 @@ from evergreen.alerting.letters import spec_problems
 from evergreen.errors import ErrorReason, EvergreenError, TerminalError, TransientError
 from evergreen.feeds import catalogue
 from evergreen.ledger import reasons
+from evergreen.ledger.evidence import SettledEvidence
 from evergreen.spec import load_specs
 from evergreen.stack import control
 from evergreen.stack.airflow_api import AirflowApi
@@ -139,7 +140,7 @@ def settle_week(api: AirflowApi, delivery: Any, say: Callable[[str], None]) -> N
         return found[0] if found and waiting[0].id in found[0].answers else None
 
     decision = _wait(answered, "the training", api)
-    before, after = (_metric(decision.evidence, who) for who in ("champion", "challenger"))
+    before, after = (_metric(decision, who) for who in ("champion", "challenger"))
     numbers = (
         f": rmse {after:.1f} against the champion's {before:.1f} on the same rows" if before and after else ""
     )
@@ -168,10 +169,8 @@ def judged(as_of: datetime) -> dict[str, Any] | None:
     return rows[0] if rows else None
 
 
-def _metric(evidence: dict[str, Any], who: str) -> float | None:
-    metrics = evidence.get("metrics", {})
-    value = (metrics.get(who) or {}).get("rmse") if isinstance(metrics, dict) else None
-    return float(value) if value is not None else None
+def _metric(decision: ledger.Decision, who: str) -> float | None:
+    return SettledEvidence.shown(decision).metrics.get(who, {}).get("rmse")
 
 
 def _wait(question: Callable[[], Any], what: str, api: AirflowApi, timeout_s: float = 240) -> Any:

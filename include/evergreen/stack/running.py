@@ -14,6 +14,7 @@ import requests
 from evergreen import ledger, settings
 from evergreen.errors import EvergreenError, TransientError
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import BatchEvidence, TrainedEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs, load_specs
 from evergreen.stack.airflow_api import AirflowApi
@@ -240,39 +241,33 @@ def outcome(dag_id: str, run_id: str) -> list[str]:
 
 def said(decision: Decision) -> list[str]:
     """One decision as lines: what was decided, its numbers against their limits."""
-    e = decision.evidence
     if decision.kind in (DecisionKind.BATCH_PUBLISHED, DecisionKind.BATCH_QUARANTINED):
+        batch = BatchEvidence.shown(decision)
         how = "published" if decision.kind is DecisionKind.BATCH_PUBLISHED else "quarantined"
-        counts = ", ".join(
-            f"{e.get(f'rows_{what}', 0)} {word}"
-            for what, word in (
-                ("read", "rows"),
-                ("new", "new"),
-                ("changed", "changed"),
-                ("held", "held back"),
-            )
+        counts = (
+            f"{batch.rows_read} rows, {batch.rows_new} new, {batch.rows_changed} changed, {batch.rows_held} held back"
         )
-        lines = [f"{e.get('file')}: {how} ({decision.reason}): {counts}"]
-        for failure in e.get("failures", [])[:5]:
-            where = f"{failure['column']}: " if failure.get("column") else ""
+        lines = [f"{batch.file}: {how} ({decision.reason}): {counts}"]
+        for failure in batch.failures[:5]:
+            where = f"{failure.column}: " if failure.column else ""
             lines.append(
-                f"  {where}{failure['expectation']}: {failure['observed']}, expected {failure['limit']}. {failure['remedy']}"
+                f"  {where}{failure.expectation}: {failure.observed}, expected {failure.limit}. {failure.remedy}"
             )
         return lines
     if decision.kind is DecisionKind.RUN_FAILED:
         return []  # the task's own error stands above
     version = f"version {decision.version}: " if decision.version else ""
     lines = [f"{version}{decision.kind.value.replace('_', ' ')} ({decision.reason})"]
-    if isinstance(e.get("metrics"), dict) and (metric := e.get("metric")):
+    if isinstance(decision.evidence, TrainedEvidence) and (metric := decision.evidence.metric):
         values = {
-            who: numbers[metric]
+            who: value
             for who in ("challenger", "champion", "baseline")
-            if metric in (numbers := e["metrics"].get(who) or {})
+            if (value := decision.evidence.metrics.get(who, {}).get(metric)) is not None
         }
         if values:
             lines.append(f"  {metric}: " + ", ".join(f"{who} {value:.4g}" for who, value in values.items()))
-    if e.get("message"):
-        lines.append(f"  {e['message']}")
+    if told := decision.evidence.to_json().get("message"):
+        lines.append(f"  {told}")
     return lines
 
 

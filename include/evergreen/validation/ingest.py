@@ -14,7 +14,6 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import psycopg2
 
@@ -22,6 +21,7 @@ from evergreen import ledger
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.incidents import corrections, quarantines
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import BatchEvidence, FailedExpectation
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import DatasetSpec
 from evergreen.spec.problem import printable
@@ -451,20 +451,27 @@ def _settle(
             " rows_duplicate = %s, rows_held = %s, failures = %s WHERE id = %s",
             (*numbers.values(), json.dumps(failures), batch),
         )
-    evidence: dict[str, Any] = {
-        "file": file.name, "path": file.where, "checksum": file.checksum, "batch": batch, **numbers, "quarantine": dataset.quarantine,
-        "failures": failures[:EVIDENCE_FAILURES], "failures_in_all": len(failures),
-    }  # fmt: skip
-    if verdict.whole:
-        evidence["held_whole"] = list(verdict.whole[:EVIDENCE_FAILURES])
-    if staged and staged.absent:
-        evidence["columns_absent"] = list(staged.absent)
-    if staged and staged.ignored:
-        evidence["columns_ignored"] = [printable(name) for name in staged.ignored[:EVIDENCE_FAILURES]]
-    if verdict.reason == "too_many_bad_rows":
-        evidence["max_bad_rows"] = dataset.max_bad_rows
-    if gone:
-        evidence["rows_deleted"] = gone
+    absent, ignored = (staged.absent, staged.ignored) if staged else ((), ())
+    evidence = BatchEvidence(
+        file=file.name,
+        path=file.where,
+        checksum=file.checksum,
+        batch=batch,
+        rows_read=counts.read,
+        rows_new=counts.new,
+        rows_changed=counts.changed,
+        rows_unchanged=counts.unchanged,
+        rows_duplicate=counts.duplicate,
+        rows_held=counts.held,
+        quarantine=dataset.quarantine,
+        failures=tuple(FailedExpectation(**failure) for failure in failures[:EVIDENCE_FAILURES]),
+        failures_in_all=len(failures),
+        held_whole=tuple(verdict.whole[:EVIDENCE_FAILURES]),
+        columns_absent=tuple(absent),
+        columns_ignored=tuple(printable(name) for name in ignored[:EVIDENCE_FAILURES]),
+        max_bad_rows=dataset.max_bad_rows if verdict.reason == "too_many_bad_rows" else None,
+        rows_deleted=gone,
+    )
     published = verdict.state == "published"
     key = _dedupe_key(dataset, file, run_id if again else None)
     kind, reason = (
@@ -477,9 +484,10 @@ def _settle(
             DecisionKind.BATCH_CORRECTED,
             "judged_again",
         )
-        evidence |= corrections.evidence(fixed, asked.why, asked.by) | {
-            "verdict": verdict.reason, "replaces": asked.batch, "message": corrections.judged_again(file.name, fixed, held),
-        }  # fmt: skip
+        message = corrections.judged_again(file.name, fixed, held)
+        evidence = evidence.joined(corrections.evidence(fixed, asked.why, asked.by)).joined(
+            BatchEvidence(verdict=verdict.reason, replaces=asked.batch, message=message)
+        )
     decision = ledger.append(
         conn,
         Decision(
@@ -494,7 +502,7 @@ def _settle(
         ),
     )
     if not published or held:  # a good batch with a few bad rows is told too: they are missing from now on
-        quarantines.held(conn, decision, {"dataset": dataset.name, "reason": verdict.reason, **evidence})
+        quarantines.held(conn, decision, {"dataset": dataset.name, "reason": verdict.reason, **evidence.to_json()})
     elif not asked:
         quarantines.published(conn, decision, landing.folder_of(file))
     log.info("%s: %s %s (%s): %s", dataset.name, file.name, verdict.state, verdict.reason, numbers)

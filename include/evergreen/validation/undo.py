@@ -19,6 +19,7 @@ from evergreen import ledger, settings
 from evergreen.errors import ErrorReason, EvergreenError, TerminalError, TransientError
 from evergreen.incidents import corrections
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import BatchEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import DatasetSpec
 from evergreen.validation import batch_rows
@@ -119,7 +120,7 @@ def correct(
     order = _Order(dataset, file.strip(), as_of, run_id, why, by or "not recorded", source, keys_in)
     with alone(dataset) as conn:
         if done := ledger.find(conn, dedupe_key=order.key):
-            return Undone(str(done[0].evidence["message"]), done[0])
+            return Undone(BatchEvidence.of(done[0]).message, done[0])
         _require_newest(conn, order)
         _sweep(conn, dataset)
         try:
@@ -187,7 +188,7 @@ def _judge_again(conn: Connection, order: _Order) -> Undone:
                 ErrorReason.BUSY,
             )
     corrections.told(conn, decision, order.source)
-    return Undone(str(decision.evidence["message"]), decision)
+    return Undone(BatchEvidence.of(decision).message, decision)
 
 
 def _withdraw(conn: Connection, order: _Order) -> Undone:
@@ -201,9 +202,8 @@ def _withdraw(conn: Connection, order: _Order) -> Undone:
     done = correction.settle(
         conn, order.dataset, batch["id"], order.as_of, of_keys=batch["state"] == "keys_deleted"
     )
-    more: dict[str, Any] = {}
-    if others := _with_equal_rows(conn, order.dataset, batch["id"]):
-        more["later_with_equal_rows"] = others
+    others = tuple(_with_equal_rows(conn, order.dataset, batch["id"]))
+    if others:
         log.warning(
             "%s: rows that these later files brought and that were equal to those of %s went with it; judge them again: %s",
             order.dataset.name, batch["file"], ", ".join(others),
@@ -215,7 +215,7 @@ def _withdraw(conn: Connection, order: _Order) -> Undone:
         batch,
         corrections.withdrawn(batch["file"], done),
         done,
-        more,
+        BatchEvidence(later_with_equal_rows=others),
     )
 
 
@@ -235,7 +235,7 @@ def _delete_keys(conn: Connection, order: _Order) -> Undone:
         )
     row = {"id": batch, "file": file.name, "checksum": file.checksum}
     message = corrections.keys_deleted(file.name, keys.rows, done)
-    return _write(conn, order, DecisionKind.KEYS_DELETED, row, message, done, {"rows_read": keys.rows})
+    return _write(conn, order, DecisionKind.KEYS_DELETED, row, message, done, BatchEvidence(rows_read=keys.rows))
 
 
 def _dismiss(conn: Connection, order: _Order) -> Undone:
@@ -251,7 +251,7 @@ def _dismiss(conn: Connection, order: _Order) -> Undone:
     held_rows.forget(conn, batch["id"])
     what = f"its {batch['rows_held']} rows stay" if batch["rows_held"] else "it stays"
     message = f"{batch['file']} was dismissed: {what} held back"
-    return _write(conn, order, DecisionKind.BATCH_DISMISSED, batch, message, Corrected(), {})
+    return _write(conn, order, DecisionKind.BATCH_DISMISSED, batch, message, Corrected(), BatchEvidence())
 
 
 _DO = {"judge_again": _judge_again, "withdraw": _withdraw, "delete_keys": _delete_keys, "dismiss": _dismiss}
@@ -267,16 +267,16 @@ def _write(
     batch: dict[str, Any],
     message: str,
     done: Corrected,
-    more: dict[str, Any],
+    more: BatchEvidence,
 ) -> Undone:
     """The row of the ledger, and what people are told."""
-    evidence = corrections.evidence(done, order.why, order.by) | more
+    named = BatchEvidence(message=message, file=batch["file"], batch=batch["id"], checksum=batch["checksum"])
+    evidence = named.joined(corrections.evidence(done, order.why, order.by)).joined(more)
     decision = ledger.append(
         conn,
         Decision(
             as_of=order.as_of, subject=ledger.dataset_subject(order.dataset.name), kind=kind, reason=_REASONS[kind],
-            run_id=order.run_id, dedupe_key=order.key,
-            evidence={"message": message, "file": batch["file"], "batch": batch["id"], "checksum": batch["checksum"], **evidence},
+            run_id=order.run_id, dedupe_key=order.key, evidence=evidence,
         ),
     )  # fmt: skip
     corrections.told(conn, decision, order.source)

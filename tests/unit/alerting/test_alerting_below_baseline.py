@@ -61,8 +61,8 @@ def test_the_ledger_the_mail_and_the_digest_say_it(world, mlflow_url, start):
     )
     told = f"version {outcome.champion_version}, which stays champion, is worse than the naive baseline now: RMSE 5.2"
     assert decision.kind is DecisionKind.REJECTED
-    assert told in decision.evidence["message"]
-    assert decision.evidence["champion_below_baseline"].startswith(told)
+    assert told in decision.evidence.to_json()["message"]
+    assert decision.evidence.to_json()["champion_below_baseline"].startswith(told)
     with connect() as conn:
         (row,) = fetch(conn, "SELECT * FROM evergreen.mail WHERE decision_id = %s", (decision.id,))
         text = compose(conn, world.specs, row).get_body(("plain",)).get_content()
@@ -100,7 +100,7 @@ def test_a_challenger_that_is_promoted_below_the_baseline_is_told(world, mlflow_
         replace(outcome, metrics=METRICS, verdict=GateVerdict(True, GateReason.BETTER_THAN_CHAMPION, (both,)))
     )
     assert decision.kind is DecisionKind.PROMOTED
-    assert decision.evidence["champion_below_baseline"] == told
+    assert decision.evidence.to_json()["champion_below_baseline"] == told
     with connect() as conn:
         (row,) = fetch(conn, "SELECT * FROM evergreen.mail WHERE decision_id = %s", (decision.id,))
         plain = " ".join(compose(conn, world.specs, row).get_body(("plain",)).get_content().split())
@@ -123,7 +123,7 @@ def test_a_watch_that_can_hardly_alarm_is_told_by_the_ledger_and_the_mail_of_the
     monkeypatch.setattr(error_limit, "about_usual_windows", lambda *_: told)
     world.land(start, 31)
     decision = world.promote(start + timedelta(days=30), "dag/first")
-    assert decision.evidence["error_limit"] == told
+    assert decision.evidence.to_json()["error_limit"] == told
     with connect() as conn:
         (row,) = fetch(conn, "SELECT * FROM evergreen.mail WHERE decision_id = %s", (decision.id,))
         plain = " ".join(compose(conn, world.specs, row).get_body(("plain",)).get_content().split())

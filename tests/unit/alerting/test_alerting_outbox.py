@@ -155,8 +155,8 @@ def test_three_failures_are_one_ledger_row_and_a_later_success_is_visible(
     assert [(d.subject, d.dedupe_key, d.version) for d in lost] == [
         ("model/bike_demand", "mail_failed:promoted:bike_demand:1", "1")
     ]
-    assert lost[0].evidence["attempts"] == 3
-    assert "ConnectionRefusedError" in lost[0].evidence["error"]
+    assert lost[0].evidence.to_json()["attempts"] == 3
+    assert "ConnectionRefusedError" in lost[0].evidence.to_json()["error"]
     assert lost[0].as_of == decision.as_of
     assert deliver(specs, lambda message: None).sent == 1
     row = mails()[0]
@@ -246,7 +246,7 @@ def test_refused_three_times_for_one_recipient_is_a_ledger_row(
         assert deliver(specs, server).failed == 1
     with connect() as conn:
         (lost,) = find(conn, kinds=(DecisionKind.MAIL_FAILED,))
-    assert "bob@x.org" in lost.evidence["error"]
+    assert "bob@x.org" in lost.evidence.to_json()["error"]
     assert server.taken == [(["ann@x.org"], ["incident:model/bike_demand:0"])], "she gets it once"
     server.full.clear()
     result = deliver(specs, server)

@@ -47,7 +47,7 @@ def mails(specs: Specs, at: datetime | None = None) -> list[EmailMessage]:
 def test_a_silence_is_a_row_with_reason_person_and_end(warehouse_url: str) -> None:
     made = quiet()
     assert (made.kind, made.reason, made.subject) == (DecisionKind.SILENCED, "silenced", MODEL)
-    assert (made.evidence["why"], made.evidence["by"]) == ("sensor is moved", "ann")
+    assert (made.evidence.to_json()["why"], made.evidence.to_json()["by"]) == ("sensor is moved", "ann")
     with connect() as conn:
         (found,) = active(conn)
         assert active(conn, found.until) == [], "the end is excluded"

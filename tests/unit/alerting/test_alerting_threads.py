@@ -285,7 +285,7 @@ def test_a_task_that_succeeds_again_ends_its_failures(warehouse_url: str, specs:
     assert not works(3)
     with connect() as conn:
         (decision,) = find(conn, MODEL, (DecisionKind.RECOVERED,))
-    assert (decision.reason, decision.evidence["of"]) == ("works_again", "run_failed")
+    assert (decision.reason, decision.evidence.to_json()["of"]) == ("works_again", "run_failed")
     letters = sent_by(specs)
     assert "recovered, fit runs again after 2d" in " ".join(m["Subject"] for m in letters)
 

@@ -105,7 +105,7 @@ def test_a_better_champion_passes_at_the_end_and_only_there(told, start):
     assert last.as_of == day + 7 * DAY + 6 * HOUR, "the first run after the period and the label's delay"
     assert {d.reason for d in rows(DecisionKind.WATCHED)} == {"watch_continues"}
     assert len(rows()) == len({d.id for d in found if d}) <= LOOKS
-    evidence = last.evidence["watch"]
+    evidence = last.evidence.to_json()["watch"]
     assert (evidence["value"], evidence["previous_value"]) == (pytest.approx(2.0), pytest.approx(2.5))
     assert evidence["improvement"] == pytest.approx(0.2)
     assert champion_now() == "2"
@@ -137,7 +137,7 @@ def test_a_worse_champion_is_rolled_back_mailed_and_blocked(real, start):
     assert (decision.answers, decision.as_of) == ((wish,), as_of)
     evidence = decision.evidence
     assert evidence["blocked"] == {
-        "version": "3", **{n: promotion.evidence[n] for n in ("fingerprint", "training_hash", "spec_hash")},
+        "version": "3", **{n: promotion.evidence.to_json()[n] for n in ("fingerprint", "training_hash", "spec_hash")},
     }  # fmt: skip
     assert evidence["previous_version"] == "3"
     assert evidence["probe_rows"] > 0
@@ -194,7 +194,7 @@ def test_too_few_rows_are_nothing_yet_and_inconclusive_at_the_end(told, start):
     assert look(few, end) is None, "labels mature until then"
     decision = look(few, end + timedelta(seconds=1))
     assert (decision.kind, decision.reason) == (DecisionKind.WATCH_ENDED, "watch_inconclusive")
-    assert "48 rows" in decision.evidence["message"]
+    assert "48 rows" in decision.evidence.to_json()["message"]
     assert look(few, end + DAY, "later") == decision
     assert rows() == [decision]
     assert champion_now() == "2"
@@ -208,9 +208,9 @@ def test_a_shadow_that_stopped_midway_does_not_let_the_champion_pass(told, start
     end = day + 7 * DAY + 2 * HOUR
     decision = look(told.with_model(watch={"min_rows": 50}), end)
     assert (decision.kind, decision.reason) == (DecisionKind.WATCH_ENDED, "watch_inconclusive")
-    assert decision.evidence["watch"]["rows"] >= 72
-    assert decision.evidence["watch"]["coverage"] == pytest.approx(72 / 168, abs=0.01)
-    assert "43% of the rows" in decision.evidence["message"]
+    assert decision.evidence.to_json()["watch"]["rows"] >= 72
+    assert decision.evidence.to_json()["watch"]["coverage"] == pytest.approx(72 / 168, abs=0.01)
+    assert "43% of the rows" in decision.evidence.to_json()["message"]
 
 
 def test_a_shadow_of_more_than_half_of_the_rows_is_enough(told, start):
@@ -242,7 +242,7 @@ def test_labels_that_are_not_mature_do_not_count(told, start):
     late = told.with_model(label={"delay": "5d"}, watch={"min_rows": 30})
     assert look(late, start + 37 * DAY) is None
     # From day 31 to day 33 at 00:00, included.
-    assert look(late, start + 38 * DAY).evidence["watch"]["rows"] == 49
+    assert look(late, start + 38 * DAY).evidence.to_json()["watch"]["rows"] == 49
     assert look(late, start + 43 * DAY).reason == "watch_continues"
     assert look(late, start + 43 * DAY + HOUR).reason == "watch_passed"
 
@@ -261,7 +261,7 @@ def test_nothing_to_compare_with_is_said_and_is_not_fine(told, start, version):
     assert (decision.kind, decision.reason) == (DecisionKind.WATCH_ENDED, "cannot_compare")
     assert (
         "no champion before" if version == "first" else "predicted no row in the shadow"
-    ) in decision.evidence["message"]
+    ) in decision.evidence.to_json()["message"]
     assert look(told, day + 9 * DAY) == decision
 
 
@@ -269,14 +269,14 @@ def test_rows_that_the_champion_learnt_do_not_count(told, start):
     predicted("2", 1.0, start + 20 * DAY, start + 32 * DAY)
     predicted("1", 9.0, start + 20 * DAY, start + 32 * DAY)
     assert look(told, start + 34 * DAY) is None
-    assert look(told.with_model(watch={"min_rows": 26}), start + 34 * DAY).evidence["watch"]["rows"] == 26
+    assert look(told.with_model(watch={"min_rows": 26}), start + 34 * DAY).evidence.to_json()["watch"]["rows"] == 26
 
 
 def test_one_look_for_each_part_of_the_period(told, start):
     both(start, 2.0, 2.0)
     day = start + 31 * DAY
     found = [look(told, day + n * HOUR, f"monitor/{n}") for n in range(24 * 9)]
-    numbers = [d.evidence["watch"]["look"] for d in rows()]
+    numbers = [d.evidence.to_json()["watch"]["look"] for d in rows()]
     assert sorted(numbers) == list(range(numbers[-1], LOOKS + 1))
     assert found[-1] == found[-2], "what was decided is not decided again"
 
@@ -292,7 +292,7 @@ def test_the_doubt_is_shared_by_all_looks(told, start):
                     f"UPDATE evergreen.{table} SET prediction = prediction + %s WHERE key = %s",
                     (float(rng.normal(0, 1.0)), row["key"]),
                 )
-    found = look(told, start + 38 * DAY).evidence["watch"]
+    found = look(told, start + 38 * DAY).evidence.to_json()["watch"]
     wide = found["at_most"] - found["improvement"]
     champion, under = watching(told)
     table = after_promotion._paired(told.specs, told.model, champion, under, start + 38 * DAY)

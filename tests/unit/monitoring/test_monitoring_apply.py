@@ -74,7 +74,7 @@ def test_a_drift_is_requested_once_and_mailed_once(champion):
         "monitor/2",
     )
     assert made.dedupe_key == f"policy:watched:1:{(CUTOFF + WEEK).isoformat()}:1"
-    assert made.evidence["since"] == CUTOFF.isoformat()
+    assert made.evidence.to_json()["since"] == CUTOFF.isoformat()
     assert apply(SPEC, at(2), "monitor/3") == made
     assert mails() == [("drift", f"drift:watched:1:data_drift:amount:{CUTOFF.isoformat()}")]
     with connect() as conn:
@@ -92,13 +92,13 @@ def test_one_window_in_violation_stands_in_the_ledger_and_mails_nobody(champion)
         "too_few_violations",
         "1",
     )
-    assert held.evidence["causes"] == ["data_drift:amount"]
-    assert "1 of the last 1 windows in violation, 2 of 3 are needed" in held.evidence["message"]
-    assert held.evidence["window"]["start"] == CUTOFF.isoformat()
+    assert held.evidence.to_json()["causes"] == ["data_drift:amount"]
+    assert "1 of the last 1 windows in violation, 2 of 3 are needed" in held.evidence.to_json()["message"]
+    assert held.evidence.to_json()["window"]["start"] == CUTOFF.isoformat()
     assert apply(SPEC, at(1), "monitor/2") == held, "the same judgement is one row"
     judged(0, AMOUNT, KIND, revision=2, as_of=at(1.5))
     again = apply(SPEC, at(1.5), "monitor/3")
-    assert again.evidence["causes"] == ["data_drift:amount", "new_category:kind"], "judged anew, told anew"
+    assert again.evidence.to_json()["causes"] == ["data_drift:amount", "new_category:kind"], "judged anew, told anew"
     judged(1)
     assert apply(SPEC, at(2), "monitor/4") is None
     with connect() as conn:
@@ -112,7 +112,7 @@ def test_the_same_drift_is_held_back_without_a_second_mail_until_something_is_ne
     request = apply(SPEC, at(2), "monitor/1")
     judged(2, AMOUNT)
     held = apply(SPEC, at(3), "monitor/2")
-    assert (held.kind, held.reason, held.evidence["request"]) == (
+    assert (held.kind, held.reason, held.evidence.to_json()["request"]) == (
         DecisionKind.RETRAIN_SUPPRESSED,
         "already_open",
         request.id,
@@ -123,7 +123,7 @@ def test_the_same_drift_is_held_back_without_a_second_mail_until_something_is_ne
     assert len(mails()) == 1
     judged(4, AMOUNT, KIND)
     again = apply(SPEC, at(5), "monitor/4")
-    assert (again.kind, again.evidence["causes"]) == (
+    assert (again.kind, again.evidence.to_json()["causes"]) == (
         DecisionKind.RETRAIN_REQUESTED,
         ["data_drift:amount", "new_category:kind"],
     )
@@ -149,14 +149,14 @@ def test_a_drift_that_retraining_does_not_help_is_asked_for_twice_and_then_told_
     judged(2, AMOUNT)
     judged(3, AMOUNT)
     second = apply(SPEC, at(4), "monitor/2")
-    assert (second.kind, second.evidence["asked_before"]) == (DecisionKind.RETRAIN_REQUESTED, [first.id])
+    assert (second.kind, second.evidence.to_json()["asked_before"]) == (DecisionKind.RETRAIN_REQUESTED, [first.id])
     assert len(mails()) == 1, "the drift was told with the first request"
     reject(second, at(4.1))
     for number in (4, 5, 6, 7):
         judged(number, AMOUNT)
         held = apply(SPEC, at(number + 1), f"monitor/{number}")
         assert (held.kind, held.reason) == (DecisionKind.RETRAIN_SUPPRESSED, "already_answered")
-        assert "a person must look" in held.evidence["message"]
+        assert "a person must look" in held.evidence.to_json()["message"]
     assert [i for _, i in mails()][1:] == [f"drift:watched:1:gave_up:data_drift:amount:{first.id}"]
     with connect() as conn:
         mail = fetch(conn, "SELECT context, kind FROM evergreen.mail ORDER BY id")[1]
@@ -253,7 +253,7 @@ def test_a_drift_within_the_cool_down_is_told_and_asked_for_after_it(champion):
     judged(0, AMOUNT)
     judged(1, AMOUNT)
     held = apply(SPEC, at(2), "monitor/1")
-    assert (held.reason, "until 2024-06-13" in held.evidence["message"]) == ("cooldown", True)
+    assert (held.reason, "until 2024-06-13" in held.evidence.to_json()["message"]) == ("cooldown", True)
     assert apply(SPEC, at(2), "monitor/2") == held
     later = apply(SPEC, at(2) + timedelta(days=14), "monitor/3")
     assert later.kind is DecisionKind.RETRAIN_REQUESTED
@@ -269,7 +269,7 @@ def test_only_windows_of_the_present_champion_in_its_present_time_count(champion
     assert apply(SPEC, at(3), "monitor/2") is None
     judged(3, AMOUNT)
     judged(4, AMOUNT)
-    assert apply(SPEC, at(5), "monitor/3").evidence["since"] == (CUTOFF + 3 * WEEK).isoformat()
+    assert apply(SPEC, at(5), "monitor/3").evidence.to_json()["since"] == (CUTOFF + 3 * WEEK).isoformat()
 
 
 def test_only_the_newest_revision_of_a_window_counts_and_late_findings_do(champion):

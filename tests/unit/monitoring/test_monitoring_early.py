@@ -151,7 +151,7 @@ def test_an_alarm_after_a_pause_of_the_monitor_is_told_and_the_old_one_is_ended(
         judged(number, ESTIMATE)
     assert run(21)
     new, old = mails()
-    assert (old.end.reason, old.end.evidence["ended"]) == ("windows_ok", (CUTOFF + 2 * WEEK).isoformat())
+    assert (old.end.reason, old.end.evidence.to_json()["ended"]) == ("windows_ok", (CUTOFF + 2 * WEEK).isoformat())
     assert (new.end, new.since) == (None, CUTOFF + 20 * WEEK)
 
 

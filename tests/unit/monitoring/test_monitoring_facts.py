@@ -123,7 +123,7 @@ def test_an_old_model_is_asked_for_once_and_again_after_as_long(world, start):
         "staleness",
         "1",
     )
-    assert "3 days before; monitoring.trigger.max_age is 3d" in request.evidence["message"]
+    assert "3 days before; monitoring.trigger.max_age is 3d" in request.evidence.to_json()["message"]
     assert apply(old.model, start + 5 * DAY + HOUR, "monitor/3", old.specs) == request
     with connect() as conn:
         ledger.append(conn, replace(request, kind=DecisionKind.REJECTED, reason="not_better_than_champion", dedupe_key="x",
@@ -164,7 +164,7 @@ def test_an_old_model_without_new_rows_is_not_asked_for(world, start):
     world.land(start, 2)
     settled("1", start + 2 * DAY)
     held = apply(old.model, start + 5 * DAY, "monitor/1", old.specs)
-    assert (held.kind, held.reason, held.evidence["new_rows"]) == (
+    assert (held.kind, held.reason, held.evidence.to_json()["new_rows"]) == (
         DecisionKind.RETRAIN_SUPPRESSED,
         "too_little_new_data",
         0,
@@ -177,7 +177,7 @@ def test_new_rows_ask_and_the_training_that_takes_them_up_answers(world, start):
     settled("1", start + 2 * DAY)
     assert apply(grown.model, start + 4 * DAY, "monitor/1", grown.specs) is None, "48 rows, 50 are needed"
     request = apply(grown.model, start + 4 * DAY + 2 * HOUR, "monitor/2", grown.specs)
-    assert (request.reason, request.evidence["new_rows"]) == ("new_data", 50)
+    assert (request.reason, request.evidence.to_json()["new_rows"]) == ("new_data", 50)
     with connect() as conn:
         ledger.append(conn, replace(request, kind=DecisionKind.REJECTED, reason="not_better_than_champion", dedupe_key="x",
                                     as_of=request.as_of, version="2", answers=(request.id,)))  # fmt: skip
@@ -228,14 +228,14 @@ def test_a_drift_that_two_trainings_answered_is_asked_for_again_when_enough_rows
                     {"rows": {"all": 160}, "refitted": False}, str(number), (made[-1].id,),
                 ))  # fmt: skip
     asked = [d.as_of - start for d in made if d.kind is DecisionKind.RETRAIN_REQUESTED]
-    held = next(d for d in made if d.reason == "already_answered" and d.evidence.get("again"))
+    held = next(d for d in made if d.reason == "already_answered" and d.evidence.to_json().get("again"))
     if again is None:
         assert len(asked) == 2
-        assert held.evidence["message"].endswith("it is not asked for again while it lasts")
+        assert held.evidence.to_json()["message"].endswith("it is not asked for again while it lasts")
         return
     # 80 rows are 3.3 days: the fourth window after the second answer.
     assert [second - first for first, second in pairwise(asked)][1] == 4 * DAY
-    assert held.evidence["again"]["rows"] == 80
-    assert "or with 80 new rows" in held.evidence["message"]
+    assert held.evidence.to_json()["again"]["rows"] == 80
+    assert "or with 80 new rows" in held.evidence.to_json()["message"]
     third = [d for d in made if d.kind is DecisionKind.RETRAIN_REQUESTED][2]
-    assert third.evidence["again"]["because"].startswith("80 rows or more have come")
+    assert third.evidence.to_json()["again"]["because"].startswith("80 rows or more have come")

@@ -141,7 +141,7 @@ def test_a_drift_that_stayed_away_is_another_one(warehouse_url):
 def test_a_drift_that_stays_after_it_came_and_went_is_asked_for(warehouse_url):
     """Coming and going ends when it stays: then there is a new world to learn."""
     requests, _ = drive(model(window="7d", trigger={"again": None}), "DoDoDoDo" + "DD", (REJECTED,))
-    assert [d.evidence.get("alternates") for d in requests] == [True, True, None]
+    assert [d.evidence.to_json().get("alternates") for d in requests] == [True, True, None]
 
 
 def test_the_mail_of_giving_up_says_what_does_not_help_and_what_may(warehouse_url):

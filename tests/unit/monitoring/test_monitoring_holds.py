@@ -70,10 +70,10 @@ def test_a_spent_budget_names_what_spent_it_and_when_it_is_free():
     earlier = [*answered(1, 6 * DAY), *answered(2, 3 * DAY), *answered(3, DAY)]
     verdict = decide(QUICK, drifted(), earlier, NOW)
     # The first of the three falls out first, and one is too many even then.
-    assert (verdict.evidence["budget"], verdict.evidence["spent"]) == (2, [1, 2, 3])
-    assert verdict.evidence["next_free"] == (NOW + 4 * DAY).isoformat()
-    assert f"{NOW + 4 * DAY:%Y-%m-%d %H:%M}" in verdict.evidence["message"]
-    assert "budget, which is 2" in verdict.evidence["message"]
+    assert (verdict.evidence.to_json()["budget"], verdict.evidence.to_json()["spent"]) == (2, [1, 2, 3])
+    assert verdict.evidence.to_json()["next_free"] == (NOW + 4 * DAY).isoformat()
+    assert f"{NOW + 4 * DAY:%Y-%m-%d %H:%M}" in verdict.evidence.to_json()["message"]
+    assert "budget, which is 2" in verdict.evidence.to_json()["message"]
     free = decide(QUICK, drifted(), earlier, NOW + 4 * DAY)
     assert free.action is Action.REQUEST
 
@@ -103,8 +103,8 @@ def test_a_drift_waits_for_new_rows(share, trained, new, held):
     assert verdict.action is (Action.SUPPRESS if held else Action.REQUEST)
     if held:
         assert verdict.reason is Hold.TOO_LITTLE_NEW_DATA
-        assert verdict.evidence["new_rows"] == new
-        assert "training on the same rows cannot help" in verdict.evidence["message"]
+        assert verdict.evidence.to_json()["new_rows"] == new
+        assert "training on the same rows cannot help" in verdict.evidence.to_json()["message"]
 
 
 def test_what_is_told_first_is_what_holds_longest():

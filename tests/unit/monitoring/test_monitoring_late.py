@@ -73,7 +73,7 @@ def test_the_mail_of_a_drift_says_that_the_error_is_not_known_yet(scene):
     world.live(2, change=lambda f: f.assign(amount=f["amount"] * 2), labels=False)
     run(world, at(2))
     made = policy.apply(world.spec, at(2), "monitor/1")
-    assert [w["error"][:13] for w in made.evidence["windows"]] == ["RMSE: not yet"] * 2
+    assert [w["error"][:13] for w in made.evidence.to_json()["windows"]] == ["RMSE: not yet"] * 2
     ((_, text),) = mails(world)
     assert "RMSE: not yet (0 of 168 labels are in" in flat(text)
 
@@ -188,7 +188,7 @@ def test_an_estimate_asks_for_a_training_only_where_the_spec_says_so(scene):
     run(world, at(2))
     made = policy.apply(world.spec, at(2), "monitor/1")
     assert (made.kind, made.reason) == (DecisionKind.RETRAIN_REQUESTED, "estimated_performance")
-    assert all("estimated without labels" in w["error"] for w in made.evidence["windows"])
+    assert all("estimated without labels" in w["error"] for w in made.evidence.to_json()["windows"])
     assert not early_alarm.tell(world.spec, at(2), "monitor/1"), "the request's mail has told of it"
     ((row, text),) = mails(world)
     assert row["decision_id"] == made.id

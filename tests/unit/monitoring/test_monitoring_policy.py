@@ -146,7 +146,7 @@ def test_what_holds_a_request_back(judgements, requests, reason):
     held = isinstance(reason, Hold)
     assert verdict.action is (Action.SUPPRESS if held else Action.REQUEST)
     assert verdict.reason.value == (reason.value if held else reason)
-    assert bool(verdict.evidence.get("message")) is held
+    assert bool(verdict.evidence.to_json().get("message")) is held
 
 
 DRIFT = "data_drift:amount"
@@ -198,8 +198,8 @@ def test_two_challengers_that_were_judged_and_rejected_call_a_person(reason):
     verdict = decide(RULE, found, rejected(["champion_unavailable", reason.value, reason.value]), end(8))
     assert (verdict.action, verdict.reason) == (Action.SUPPRESS, Hold.ALREADY_ANSWERED)
     assert [d.id for d in verdict.gave_up] == [3, 5]
-    assert [e["reason"] for e in verdict.evidence["endings"]] == [reason.value] * 2
-    message = verdict.evidence["message"]
+    assert [e["reason"] for e in verdict.evidence.to_json()["endings"]] == [reason.value] * 2
+    message = verdict.evidence.to_json()["message"]
     assert "a person must look" in message
     assert ("the data of now does not mend this" in message) is (reason in NO_BETTER)
     assert (words.reason(reason.value) in message) is (reason not in NO_BETTER)
@@ -209,7 +209,7 @@ def test_two_answers_of_different_kinds_are_told_by_the_last():
     reasons = ["not_better_than_champion", "too_large"]
     for last in reasons:
         earlier = rejected([*(r for r in reasons if r != last), last])
-        message = decide(RULE, windows(*[AMOUNT] * 8), earlier, end(8)).evidence["message"]
+        message = decide(RULE, windows(*[AMOUNT] * 8), earlier, end(8)).evidence.to_json()["message"]
         assert f"the last challenger was rejected: {words.reason(last)}; " in message
 
 
@@ -273,9 +273,9 @@ def test_giving_up_says_that_a_person_must_look():
     earlier = [*ONCE, asked(3, end(4), DRIFT, newest=3), answer(4, 3)]
     verdict = decide(RULE, windows(*[AMOUNT] * 9), earlier, end(9))
     assert [d.id for d in verdict.gave_up] == [1, 3]
-    assert "did not help twice" in verdict.evidence["message"]
-    assert "a person must look" in verdict.evidence["message"]
-    assert verdict.evidence["message"].endswith("it is not asked for again while it lasts")
+    assert "did not help twice" in verdict.evidence.to_json()["message"]
+    assert "a person must look" in verdict.evidence.to_json()["message"]
+    assert verdict.evidence.to_json()["message"].endswith("it is not asked for again while it lasts")
 
 
 HAD = 1000
@@ -322,8 +322,8 @@ def test_an_answered_drift_is_asked_for_again_after_a_time_or_with_new_rows(
     verdict = decide(rule, windows(*[AMOUNT] * 80), earlier, end(4) + days * DAY, known)
     assert (verdict.action is Action.REQUEST) is reopens
     if reopens:
-        assert verdict.evidence["again"]["because"]
-        assert verdict.evidence["again"]["told_with"] == 3, "people know since the second one"
+        assert verdict.evidence.to_json()["again"]["because"]
+        assert verdict.evidence.to_json()["again"]["told_with"] == 3, "people know since the second one"
     elif days > 14:
         assert verdict.reason is Hold.ALREADY_ANSWERED
         assert len(verdict.gave_up) == len(earlier) // 2
@@ -332,8 +332,8 @@ def test_an_answered_drift_is_asked_for_again_after_a_time_or_with_new_rows(
 def test_an_answered_drift_says_when_it_is_asked_for_again():
     verdict = decide(AGAIN, windows(*[AMOUNT] * 9), twice(*[DecisionKind.REJECTED] * 2), end(7))
     when = end(4) + 28 * DAY
-    assert verdict.evidence["again"] == {"from": when.isoformat(), "rows": 500, "answer": 4}
-    assert verdict.evidence["message"].endswith(
+    assert verdict.evidence.to_json()["again"] == {"from": when.isoformat(), "rows": 500, "answer": 4}
+    assert verdict.evidence.to_json()["message"].endswith(
         f"if it lasts, it is asked for again from {when:%Y-%m-%d} on, or with 500 new rows"
     )
     assert verdict.again.rows == 500, "new rows are counted up to what reopens it"
@@ -371,10 +371,10 @@ def test_decisions_as_of_a_later_time_are_not_seen():
 def test_the_evidence_names_values_limits_windows_and_since():
     verdict = decide(RULE, windows(AMOUNT, OK, (AMOUNT, GUESS)), [], NOW)
     assert verdict.signature == "data_drift:_prediction+amount"
-    assert verdict.evidence["since"] == CUTOFF.isoformat()
-    assert verdict.evidence["judgements"] == [1, 3]
-    assert verdict.evidence["causes"] == ["data_drift:amount", "prediction_drift:_prediction"]
-    assert verdict.evidence["windows"][0]["effects"] == [
+    assert verdict.evidence.to_json()["since"] == CUTOFF.isoformat()
+    assert verdict.evidence.to_json()["judgements"] == [1, 3]
+    assert verdict.evidence.to_json()["causes"] == ["data_drift:amount", "prediction_drift:_prediction"]
+    assert verdict.evidence.to_json()["windows"][0]["effects"] == [
         {"kind": "data_drift", "column": "amount", "statistic": "wasserstein", "value": 0.9, "limit": 0.2}
     ]
 

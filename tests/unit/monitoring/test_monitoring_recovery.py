@@ -48,9 +48,9 @@ def test_a_drift_is_over_after_as_many_healthy_windows_as_open_a_request():
     judged(3)
     run(3)
     (end,) = ends()
-    assert (end.reason, end.version, end.evidence["of"]) == ("windows_ok", "1", "drift")
-    assert end.evidence["since"] == CUTOFF.isoformat()
-    assert end.evidence["ended"] == (CUTOFF + 2 * WEEK).isoformat()
+    assert (end.reason, end.version, end.evidence.to_json()["of"]) == ("windows_ok", "1", "drift")
+    assert end.evidence.to_json()["since"] == CUTOFF.isoformat()
+    assert end.evidence.to_json()["ended"] == (CUTOFF + 2 * WEEK).isoformat()
     assert [kind for kind, _ in mails()] == ["drift", "recovered"]
     run(3)
     judged(4)
@@ -78,7 +78,7 @@ def test_a_new_champion_ends_it_with_its_first_healthy_window():
     judged(2, version="2")
     run(2)
     (end,) = ends()
-    assert (end.reason, end.version, end.evidence["promotion"]["version"]) == ("new_champion", "2", "2")
+    assert (end.reason, end.version, end.evidence.to_json()["promotion"]["version"]) == ("new_champion", "2", "2")
 
 
 def test_a_new_champion_that_drifts_too_ends_nothing_and_is_no_new_incident():
@@ -136,7 +136,7 @@ def test_data_that_can_be_judged_again_is_told_whatever_comes_out():
     judged(1, AMOUNT)
     run(1)
     (end,) = ends()
-    assert (end.reason, end.evidence["of"]) == ("data_back", "data_problem")
+    assert (end.reason, end.evidence.to_json()["of"]) == ("data_back", "data_problem")
     assert [kind for kind, _ in mails()] == ["data_problem", "recovered"]
 
 
@@ -154,7 +154,7 @@ def test_windows_held_back_end_though_a_column_stays_unreadable_and_the_column_b
         judged(number, *([finding] if finding else []))
         run(number)
         assert len(ends()) == (0, 0, 1, 2)[number]
-    assert [(end.reason, end.evidence["classes"]) for end in reversed(ends())] == [
+    assert [(end.reason, end.evidence.to_json()["classes"]) for end in reversed(ends())] == [
         ("data_back", ["stale"]),
         ("columns_back", ["unreadable"]),
     ]
@@ -343,5 +343,5 @@ def test_the_end_of_a_drift_after_a_pause_of_the_monitor_is_written_and_the_new_
     judged(31, AMOUNT, KIND)
     run(31)
     (end,) = ends()
-    assert end.evidence["ended"] == (CUTOFF + 2 * WEEK).isoformat()
+    assert end.evidence.to_json()["ended"] == (CUTOFF + 2 * WEEK).isoformat()
     assert [kind for kind, _ in mails()] == ["drift", "drift"]

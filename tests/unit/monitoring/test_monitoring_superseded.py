@@ -76,9 +76,9 @@ def test_the_watch_that_it_ended_is_closed_once(landed, kind, reason, version, t
     look(3.2, "monitor/2")
     (row,) = closed()
     assert (row.version, row.as_of, row.run_id) == ("2", CUTOFF + 3 * DAY, "monitor/1")
-    assert row.evidence["watch"]["promotion"] == watched
-    assert row.evidence["watch"]["by"] == by
-    assert told in row.evidence["message"]
+    assert row.evidence.to_json()["watch"]["promotion"] == watched
+    assert row.evidence.to_json()["watch"]["by"] == by
+    assert told in row.evidence.to_json()["message"]
     assert words.reason(row.reason) != row.reason.replace("_", " ")
 
 
@@ -86,7 +86,7 @@ def test_each_of_several_watches_is_closed_by_what_came_next(landed):
     for version, days in (("1", 0), ("2", 1), ("3", 2), ("4", 3)):
         change(version, days)
     look(3.1)
-    told = [(d.version, d.evidence["watch"]["by_version"]) for d in closed()]
+    told = [(d.version, d.evidence.to_json()["watch"]["by_version"]) for d in closed()]
     assert told == [("2", "3"), ("3", "4")], "the first champion was compared with none"
     change("5", 5)
     look(5.1)

@@ -97,7 +97,7 @@ def test_what_asks(spec, facts, age, reason):
     verdict = decide(spec, [], [], CUTOFF + age, facts)
     assert verdict.action is (Action.REQUEST if reason else Action.NONE)
     assert verdict.reason.value == (reason or Quiet.NO_WINDOWS.value)
-    assert bool(verdict.evidence.get("message")) is bool(reason)
+    assert bool(verdict.evidence.to_json().get("message")) is bool(reason)
 
 
 def test_a_model_without_a_schedule_is_asked_for_when_its_spec_changes():
@@ -159,13 +159,13 @@ CLOSED = settled(101, NOW - 100 * DAY, "champion_unavailable")
 )
 def test_what_holds_it_back(earlier, facts, hold):
     verdict = decide(OLD, [], earlier, NOW, facts)
-    assert (verdict.action, verdict.reason, verdict.evidence["asks"]) == (Action.SUPPRESS, hold, "staleness")
+    assert (verdict.action, verdict.reason, verdict.evidence.to_json()["asks"]) == (Action.SUPPRESS, hold, "staleness")
 
 
 def test_the_budget_holds_it_back_too():
     quick = model(trigger={"max_age": "60d", "cooldown": "1h", "budget": 1})
     verdict = decide(quick, [], [asked(1, NOW - DAY, "staleness"), CLOSED], NOW, FACTS)
-    assert (verdict.reason, verdict.evidence["spent"]) == (Hold.BUDGET_SPENT, [1])
+    assert (verdict.reason, verdict.evidence.to_json()["spent"]) == (Hold.BUDGET_SPENT, [1])
 
 
 def test_the_rows_of_a_changed_spec_need_not_be_new():
@@ -216,7 +216,7 @@ def test_a_champion_that_decays_within_what_chance_does_is_asked_for(spec, judge
         )
         assert (
             "10 on the holdout: worse by more than monitoring.performance.max_worse (30%)"
-            in verdict.evidence["message"]
+            in verdict.evidence.to_json()["message"]
         )
 
 
@@ -233,7 +233,7 @@ def test_of_a_metric_of_which_larger_is_better_less_is_decay():
 
 def test_decay_waits_for_new_rows_and_for_an_alarm_that_says_more():
     held = decide(model(), DECAYED, [], CUTOFF + 3 * WEEK, replace(FACTS, new_rows=0))
-    assert (held.reason, held.evidence["asks"]) == (Hold.TOO_LITTLE_NEW_DATA, "decay")
+    assert (held.reason, held.evidence.to_json()["asks"]) == (Hold.TOO_LITTLE_NEW_DATA, "decay")
     beyond = Violation(What.PERFORMANCE, "rmse", "rmse", 50.0, 40.0)
     alarmed = [replace(j, status=Status.VIOLATION, violations=(beyond,)) for j in DECAYED]
     assert decide(model(), alarmed, [], CUTOFF + 3 * WEEK, FACTS).reason.value == "performance"

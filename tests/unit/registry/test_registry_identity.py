@@ -204,7 +204,7 @@ def test_another_model_under_the_number_of_the_champion_is_used_nowhere(one, sta
         assert caught.value.reason in (ErrorReason.REGISTRY_MISMATCH, ErrorReason.NO_PREVIOUS_CHAMPION)
     # The decision on the champion is not the decision on this one, though the number is the same.
     decision = one.settle(replace(outcome, verdict=NOT_BETTER))
-    assert (decision.kind, decision.evidence["mlflow_run"]) == (DecisionKind.REJECTED, outcome.mlflow_run)
+    assert (decision.kind, decision.evidence.to_json()["mlflow_run"]) == (DecisionKind.REJECTED, outcome.mlflow_run)
 
 
 def test_a_waiting_challenger_whose_number_is_another_model_is_not_approved(one, start):
@@ -214,7 +214,7 @@ def test_a_waiting_challenger_whose_number_is_another_model_is_not_approved(one,
     passed = GateVerdict(True, GateReason.BETTER_THAN_CHAMPION)
     waiting = manual.settle(replace(manual.train(start + timedelta(days=31), "dag/two"), verdict=passed))
     assert waiting.kind is DecisionKind.AWAITING_APPROVAL
-    assert waiting.evidence["digest"]
+    assert waiting.evidence.to_json()["digest"]
     MlflowClient().set_model_version_tag("rides", "2", "evergreen.digest", "0" * 64)
     answer = approval.Answer(True, "jane", datetime.now(timezone.utc))
     with pytest.raises(TerminalError, match="digest"):

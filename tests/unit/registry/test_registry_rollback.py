@@ -47,7 +47,7 @@ def test_back_and_back_again_and_no_further(one, start):
     assert back(three, start, "r1").version == "3"
     assert registry.aliases("rides")["champion"] == "3"
     second = back(three, start, "r2")
-    assert (second.kind, second.version, second.evidence["previous_version"]) == (
+    assert (second.kind, second.version, second.evidence.to_json()["previous_version"]) == (
         DecisionKind.ROLLED_BACK,
         "1",
         "3",
@@ -137,8 +137,8 @@ def test_a_rollback_that_the_watch_asked_for(two, start):
     done = back(two, start, "monitor/1", to_version="1", finding=finding(promotion.id, rows=120))
     assert (done.kind, done.reason, done.version) == (DecisionKind.ROLLED_BACK, "worse_than_previous", "1")
     assert done.answers == (wishes[0].id,)
-    assert (done.evidence["rows"], done.evidence["blocked"]) == (120, {"version": "2"})
-    assert done.evidence["probe_rows"] > 0
+    assert (done.evidence.to_json()["rows"], done.evidence.to_json()["blocked"]) == (120, {"version": "2"})
+    assert done.evidence.to_json()["probe_rows"] > 0
     assert back(two, start, "monitor/2", to_version="1", finding=finding(promotion.id)) == done
     assert registry.aliases("rides")["champion"] == "1"
 

@@ -129,9 +129,9 @@ def test_late_labels_are_estimated_as_the_live_loop_does(world, start, mlflow_ur
     assert replayed == lived
     assert [row[2:4] for row in replayed] == [("judged", False), *[("estimated", True)] * 3]
     (mine, *_) = (d for d in loop.state.decisions if d.kind is DecisionKind.RETRAIN_REQUESTED)
-    assert (mine.as_of, mine.reason, mine.evidence["drifted"]) == (
+    assert (mine.as_of, mine.reason, mine.evidence.to_json()["drifted"]) == (
         asks.as_of,
         asks.reason,
-        asks.evidence["drifted"],
+        asks.evidence.to_json()["drifted"],
     )
     assert mine.reason == "estimated_performance"

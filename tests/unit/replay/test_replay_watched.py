@@ -94,4 +94,4 @@ def test_a_watch_with_late_labels_asks_the_shadow_for_its_own_days_only(world, s
     promoted = loop.state.changes()[0]
     (ended,) = loop.state.find(DecisionKind.WATCH_ENDED)[:1]
     assert (promoted.as_of, ended.as_of) == (start + 35 * DAY, start + 47 * DAY)
-    assert (ended.version, ended.reason, ended.evidence["rows"]) == (promoted.version, "watch_passed", 96)
+    assert (ended.version, ended.reason, ended.evidence.to_json()["rows"]) == (promoted.version, "watch_passed", 96)

@@ -129,10 +129,10 @@ def test_approved_it_is_champion_as_of_its_training_once_and_answers_its_request
         "2",
     )
     assert set(done.answers) == {wish, waits.id}
-    assert done.evidence["answered_by"] == "ada"
-    assert done.evidence["comment"] == "looks right"
-    assert done.evidence["gate"] == "better_than_champion"
-    assert done.evidence["checks"] == waits.evidence["verdict"]["checks"]
+    assert done.evidence.to_json()["answered_by"] == "ada"
+    assert done.evidence.to_json()["comment"] == "looks right"
+    assert done.evidence.to_json()["gate"] == "better_than_champion"
+    assert done.evidence.to_json()["checks"] == waits.evidence.to_json()["verdict"]["checks"]
     assert approval.conclude(landed.model, "2", no(waits), "promote/2") == done, "the first answer stands"
     assert landed.settle(approval.outcome(waits)) == done, "a training that is settled again finds it"
     assert (champion(), registry.aliases("rides")["champion"]) == ("2", "2")
@@ -164,7 +164,7 @@ def test_refused_it_is_rejected_with_the_words_of_the_person(landed, start, wish
     waits = challenge(landed, start + timedelta(days=40), requests=(wish,))
     done = approval.conclude(landed.model, "2", no(waits, "holiday week"), "promote/1")
     assert (done.kind, done.reason) == (DecisionKind.REJECTED, "refused")
-    assert "ada refused it: holiday week" in done.evidence["message"]
+    assert "ada refused it: holiday week" in done.evidence.to_json()["message"]
     assert approval.conclude(landed.model, "2", yes(waits), "promote/2") == done
     assert champion() == "1"
     assert open_requests() == []
@@ -183,7 +183,7 @@ def test_without_an_answer_in_time_it_is_rejected(landed, start, late):
     waits = challenge(landed, start + timedelta(days=40))
     done = approval.conclude(landed.model, "2", late(waits), "promote/1")
     assert (done.kind, done.reason) == (DecisionKind.REJECTED, "approval_timed_out")
-    assert "nobody answered within 3d" in done.evidence["message"]
+    assert "nobody answered within 3d" in done.evidence.to_json()["message"]
     assert champion() == "1"
 
 
@@ -211,7 +211,7 @@ def test_a_champion_that_changed_meanwhile_is_not_replaced_and_the_request_is_op
 def test_a_newer_challenger_takes_its_place_and_its_requests(landed, start, wish):
     elder = challenge(landed, start + timedelta(days=40), requests=(wish,))
     newer = challenge(landed, start + timedelta(days=41), "dag/third")
-    assert (newer.kind, newer.version, newer.evidence["requests"]) == (
+    assert (newer.kind, newer.version, newer.evidence.to_json()["requests"]) == (
         DecisionKind.AWAITING_APPROVAL,
         "3",
         [wish],
@@ -219,7 +219,7 @@ def test_a_newer_challenger_takes_its_place_and_its_requests(landed, start, wish
     assert awaiting() == newer
     over = approval.conclude(landed.model, "2", yes(elder), "promote/1")
     assert (over.kind, over.reason, over.answers) == (DecisionKind.REJECTED, "superseded", (elder.id,))
-    assert "version 3" in over.evidence["message"]
+    assert "version 3" in over.evidence.to_json()["message"]
     assert champion() == "1"
     assert open_requests() == [wish]
     done = approval.conclude(landed.model, "3", yes(newer), "promote/2")
@@ -370,7 +370,7 @@ def test_the_page_and_the_mail_show_the_evaluation(landed, start, wish):
         assert "promote__rides" in text
     assert "/dags/promote__rides/required_actions" in body
     assert "Also recorded" not in mail, mail
-    for check in waits.evidence["verdict"]["checks"]:
+    for check in waits.evidence.to_json()["verdict"]["checks"]:
         if check["check"] in ("beats_champion", "not_worse_than_champion", "holdout_not_learnt"):
             assert check["sentence"].split(",")[0].replace("_", "\\_") in body
     assert len(json.dumps(waits.evidence)) < 20_000

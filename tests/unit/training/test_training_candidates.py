@@ -91,8 +91,8 @@ def test_what_mlflow_and_the_ledger_keep_of_a_choice(turned, as_of):
     assert "<script" not in page
     assert json.loads(json.dumps(outcome.to_dict()))["choice"]["candidates"] == 7
     decision = world.settle(outcome)
-    assert decision.evidence["choice"] == outcome.choice
-    assert "Window 20d of all, 20d" in decision.evidence["choice"]["sentence"]
+    assert decision.evidence.to_json()["choice"] == outcome.choice
+    assert "Window 20d of all, 20d" in decision.evidence.to_json()["choice"]["sentence"]
 
 
 def test_a_search_begins_with_the_parameters_of_the_champion(turned, as_of):

@@ -50,7 +50,7 @@ def test_promotion_is_one_row_one_mail_one_alias_however_often_it_is_settled(lan
     again = landed.settle(TrainingOutcome.from_dict(outcome.to_dict()), "retry")
     assert again == first
     assert (first.kind, first.version, first.answers) == (DecisionKind.PROMOTED, "1", (wish,))
-    assert first.evidence["mlflow_run"] == outcome.mlflow_run
+    assert first.evidence.to_json()["mlflow_run"] == outcome.mlflow_run
     assert registry.aliases("rides")["champion"] == "1"
     assert mails() == [("champion_changed", "promoted:rides:1")]
     with connect() as conn:
@@ -157,7 +157,7 @@ def test_a_run_that_is_cleared_after_a_newer_request_settles_what_it_had_trained
     assert again == trained
     decision = settle(landed.specs, landed.model, again.to_dict(), "dag/run", because="cleared")
     assert (decision.kind, decision.as_of, decision.answers) == (DecisionKind.PROMOTED, as_of, (older,))
-    assert decision.evidence["asked_because"] == "cleared"
+    assert decision.evidence.to_json()["asked_because"] == "cleared"
     with connect() as conn:
         assert [r.id for r in ledger.open_requests(conn, "rides")] == [later]
 
@@ -182,7 +182,7 @@ def taken_back(version, blocked, *, reason="worse_than_previous"):
 def test_what_the_watch_took_back_is_not_promoted_again_on_the_same_rows(landed, start):
     first, bad_at = landed.promote(start + timedelta(days=30), "dag/first"), start + timedelta(days=40)
     bad = landed.promote(bad_at, "dag/bad")
-    blocked = {"version": "2", **{n: bad.evidence[n] for n in ("fingerprint", "training_hash", "spec_hash")}}
+    blocked = {"version": "2", **{n: bad.evidence.to_json()[n] for n in ("fingerprint", "training_hash", "spec_hash")}}
     back = taken_back(first.version, blocked)
     passed = GateVerdict(True, GateReason.BETTER_THAN_CHAMPION)
 
@@ -193,8 +193,8 @@ def test_what_the_watch_took_back_is_not_promoted_again_on_the_same_rows(landed,
         "blocked_after_rollback",
         (wish,),
     )
-    assert f"decision {back.id}" in again.evidence["message"]
-    assert "took back version 2" in again.evidence["message"]
+    assert f"decision {back.id}" in again.evidence.to_json()["message"]
+    assert "took back version 2" in again.evidence.to_json()["message"]
     assert mails()[-1][0] == "challenger_rejected"
     with connect() as conn:
         assert registry.champion(conn, "rides").version == "1"
@@ -273,7 +273,7 @@ def test_an_outcome_of_another_model_is_refused(landed, start):
 
 def test_the_row_says_which_spec_made_the_model(landed, start):
     promoted = landed.promote(start + timedelta(days=40), "dag/first")
-    assert promoted.evidence["training_hash"] == training_hash(landed.specs, landed.model)
+    assert promoted.evidence.to_json()["training_hash"] == training_hash(landed.specs, landed.model)
     older = landed.train(start + timedelta(days=41), "dag/second").to_dict()
     del older["training_hash"]
     assert TrainingOutcome.from_dict(older).training_hash == "", "an outcome from before there was one"
@@ -298,4 +298,4 @@ def test_a_champion_that_is_all_right_gives_way_to_a_better_one_only(landed, sta
     outcome = world.train(as_of, "dag/second", trigger=reason, requests=(asked,))
     assert outcome.verdict.reason.value == expected
     decision = world.settle(outcome)
-    assert (decision.answers, decision.evidence["trigger"]) == ((asked,), reason)
+    assert (decision.answers, decision.evidence.to_json()["trigger"]) == ((asked,), reason)

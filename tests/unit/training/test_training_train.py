@@ -306,7 +306,7 @@ def test_only_rows_that_the_champion_has_not_learnt_are_judged(landed, start):
     assert soon.rows["champion_learnt"] == 108
     assert soon.verdict.reason is GateReason.NOT_ENOUGH_FRESH_ROWS
     assert (
-        "on 120 holdout rows, 108 of which the champion had learnt" in landed.settle(soon).evidence["message"]
+        "on 120 holdout rows, 108 of which the champion had learnt" in landed.settle(soon).evidence.to_json()["message"]
     )
     later = landed.train(start + timedelta(days=42), "dag/later")
     assert 24 <= later.rows["judged"] < later.rows["holdout"]
@@ -327,7 +327,7 @@ def test_a_binary_model_all_the_way(world, mlflow_url, wetness, start):
     other = world.with_model(wetness)
     decision = other.settle(other.train(start + timedelta(days=40), "dag/run"))
     assert decision.kind is reasons.DecisionKind.PROMOTED
-    assert set(decision.evidence["metrics"]["challenger"]) == {
+    assert set(decision.evidence.to_json()["metrics"]["challenger"]) == {
         "roc_auc",
         "pr_auc",
         "log_loss",
@@ -335,7 +335,7 @@ def test_a_binary_model_all_the_way(world, mlflow_url, wetness, start):
         "accuracy",
         "f1",
     }
-    assert decision.evidence["metrics"]["baseline"]["roc_auc"] == 0.5
+    assert decision.evidence.to_json()["metrics"]["baseline"]["roc_auc"] == 0.5
 
 
 def test_a_gpu_that_cannot_be_used_is_told_and_the_model_is_the_same(landed, start, monkeypatch):

@@ -89,13 +89,13 @@ def test_a_lost_champion_is_left_by_way_of_a_person(one, start, lose):
     waits = one.settle(outcome)
     assert (waits.kind, waits.reason) == (DecisionKind.AWAITING_APPROVAL, ALONE.value)
     assert one.settle(outcome) == waits
-    assert "champion cannot be evaluated" in waits.evidence["message"]
+    assert "champion cannot be evaluated" in waits.evidence.to_json()["message"]
     with connect() as conn:
         assert [r["kind"] for r in fetch(conn, "SELECT kind FROM evergreen.mail ORDER BY id")][
             -1
         ] == "approval"
     done = approval.conclude(one.model, str(outcome.version), answer(), "promote/1")
-    assert (done.kind, done.reason, done.evidence["answered_by"]) == (
+    assert (done.kind, done.reason, done.evidence.to_json()["answered_by"]) == (
         DecisionKind.PROMOTED,
         ALONE.value,
         "jane",
@@ -194,7 +194,7 @@ def test_a_champion_of_another_label_or_task_is_not_compared(one, start, changes
     assert outcome.verdict.reason is ALONE
     recorded = next(c for c in outcome.verdict.checks if c.check.startswith("champion_recorded_"))
     assert recorded.limit is None, "its numbers are about something else"
-    assert told in other.settle(outcome).evidence["message"]
+    assert told in other.settle(outcome).evidence.to_json()["message"]
     done = approval.conclude(other.model, str(outcome.version), answer(), "promote/1")
     assert (done.kind, done.reason) == (DecisionKind.PROMOTED, ALONE.value)
     # The one before predicts something else: it is no shadow.

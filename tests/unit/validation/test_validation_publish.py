@@ -245,8 +245,8 @@ def test_quarantine_is_in_the_ledger_and_owes_a_mail(room: Room) -> None:
         AS_OF,
     )
     assert decision.dedupe_key == f"batch:readings:{outcome.checksum}"
-    assert decision.evidence["file"] == "x.csv"
-    assert decision.evidence["failures"][0]["sample"] == ["1000.0"]
+    assert decision.evidence.to_json()["file"] == "x.csv"
+    assert decision.evidence.to_json()["failures"][0]["sample"] == ["1000.0"]
     mails = room.rows("SELECT incident, subject, kind, decision_id FROM evergreen.mail")
     assert mails == [
         {"incident": f"batch:readings:{outcome.checksum}", "subject": "dataset/readings", "kind": "batch_quarantined",
@@ -259,7 +259,7 @@ def test_published_batch_is_in_the_ledger_and_owes_no_mail(room: Room) -> None:
     outcome = room.one(spec())
     with connect() as conn:
         decision = ledger.find(conn, "dataset/readings")[0]
-    assert (decision.kind, decision.reason, decision.evidence["rows_new"]) == (
+    assert (decision.kind, decision.reason, decision.evidence.to_json()["rows_new"]) == (
         DecisionKind.BATCH_PUBLISHED,
         "passed",
         1,

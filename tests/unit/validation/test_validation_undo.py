@@ -46,7 +46,7 @@ def values(room: Room, as_of: datetime, dataset: DatasetSpec | None = None) -> d
 def counted(done: undo.Undone) -> dict[str, int]:
     """What changed, by name, without what is nothing."""
     assert done.decision is not None
-    return {k: v for k, v in done.decision.evidence["corrected"].items() if v}
+    return {k: v for k, v in done.decision.evidence.to_json()["corrected"].items() if v}
 
 
 def landed(room: Room, name: str, rows: list[Row], day: int, dataset: DatasetSpec | None = None) -> None:
@@ -214,7 +214,7 @@ def test_what_later_files_confirmed_is_said(room: Room) -> None:
     landed(room, "b.csv", [reading(1), reading(2)], 1)
     done = correct(room, "withdraw", "a.csv", AS_OF + 2 * DAY)
     assert done.decision is not None
-    assert done.decision.evidence["later_with_equal_rows"] == ["b.csv"]
+    assert done.decision.evidence.to_json()["later_with_equal_rows"] == ["b.csv"]
     assert values(room, AS_OF + 2 * DAY) == {2: 1.5}
     correct(room, "judge_again", "b.csv", AS_OF + 3 * DAY)
     assert values(room, AS_OF + 3 * DAY) == {1: 1.5, 2: 1.5}
@@ -284,7 +284,7 @@ def test_a_dismissed_batch_is_not_told_again(room: Room) -> None:
     assert room.one(spec()).state == "quarantined"
     done = correct(room, "dismiss", "a.csv", AS_OF + DAY)
     assert done.decision is not None
-    assert (done.decision.kind, done.decision.evidence["why"], done.decision.evidence["by"]) == (
+    assert (done.decision.kind, done.decision.evidence.to_json()["why"], done.decision.evidence.to_json()["by"]) == (
         DecisionKind.BATCH_DISMISSED, "it was wrong", "ada"
     )  # fmt: skip
     assert room.ingest(spec(), AS_OF + 2 * DAY, force=True) == []

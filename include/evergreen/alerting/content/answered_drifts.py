@@ -7,6 +7,7 @@ from datetime import datetime
 
 from evergreen.incidents import threads
 from evergreen.ledger import find
+from evergreen.ledger.evidence import RetrainEvidence
 from evergreen.ledger.reasons import DecisionKind, Hold
 from evergreen.monitoring.trigger import given_up
 from evergreen.warehouse.connection import Connection
@@ -39,6 +40,6 @@ def waiting(conn: Connection, subject: str | None = None, as_of: datetime | None
             if d.reason == Hold.ALREADY_ANSWERED.value and d.as_of >= thread.opened
         ]
         newest = max(held, key=lambda d: (d.as_of, d.id or 0), default=None)
-        later = given_up.later(newest.evidence) if newest else ""
+        later = given_up.later(RetrainEvidence.shown(newest).again) if newest else ""
         found.append(Waiting(thread.subject.partition("/")[2], thread.since, later))
     return found

@@ -104,9 +104,9 @@ def _cannot_alarm(metric: str, found: dict[str, Any] | None) -> bool:
 def tenures(conn: Connection, model: str) -> list[Tenure]:
     """The champions of a model, oldest first, by the as-of times from which their promotions and rollbacks were in force."""
     changes = sorted(champions(conn, model), key=lambda d: d.id or 0)
-    ends = {index - 1: change.effective_from for index, change in enumerate(changes)}
+    ends = {index - 1: change.effective_shown for index, change in enumerate(changes)}
     return [
-        Tenure(change.version or "?", change.effective_from, ends.get(index))
+        Tenure(change.version or "?", change.effective_shown, ends.get(index))
         for index, change in enumerate(changes)
     ]
 
@@ -116,7 +116,7 @@ def marks(conn: Connection, model: str, datasets: Sequence[str]) -> list[Decisio
     told = find(conn, model_subject(model), TOLD)
     for name in datasets:
         told += find(conn, dataset_subject(name), TOLD)
-    return sorted(told, key=lambda d: (d.effective_from, d.id or 0))
+    return sorted(told, key=lambda d: (d.effective_shown, d.id or 0))
 
 
 def timeline_rows(conn: Connection, model: str, datasets: Sequence[str]) -> list[TimelineRow]:
@@ -136,9 +136,9 @@ def timeline_rows(conn: Connection, model: str, datasets: Sequence[str]) -> list
         )
         repeated = repeated + 1 if same else 1
         why = sentence(mark.kind.value, mark.reason, mark.evidence)
-        row = TimelineRow(mark.effective_from, _what(mark), mark.version or "", why)
+        row = TimelineRow(mark.effective_shown, _what(mark), mark.version or "", why)
         if same:
-            many = f"{why} ({repeated} times, last {mark.effective_from:%Y-%m-%d})"
+            many = f"{why} ({repeated} times, last {mark.effective_shown:%Y-%m-%d})"
             rows[-1] = row._replace(as_of=rows[-1].as_of, version=rows[-1].version, why=many)
         else:
             rows.append(row)

@@ -109,7 +109,7 @@ class KnownIncident:
     @property
     def effective_from(self) -> datetime | None:
         """From when on the decision is in force; its as-of time but for a version that waited."""
-        return self.decision.effective_from if self.decision else None
+        return self.decision.effective_shown if self.decision else None
 
     @property
     def run_id(self) -> str | None:

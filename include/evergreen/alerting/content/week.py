@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from evergreen.alerting.content.history import JudgedWindow, windows
 from evergreen.incidents.threads import Thread, open_ones
 from evergreen.ledger import champions, dataset_subject, model_subject, promotion
+from evergreen.ledger.evidence import SettledEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import Connection, fetch
@@ -112,10 +113,10 @@ def model_week(conn: Connection, model: ModelSpec, as_of: datetime) -> ModelWeek
     return ModelWeek(
         name=model.name,
         champion=champion,
-        since=changes[0].effective_from if changes else None,
+        since=changes[0].effective_shown if changes else None,
         metric=metric,
         trend=tuple(windows(conn, model.name, metric, until=as_of)[-TREND_WINDOWS:]),
-        error_limit=str(made.evidence.get("error_limit") or "") if made else "",
+        error_limit=SettledEvidence.shown(made).error_limit if made else "",
         below_baseline=_below_baseline(conn, subject, champion, as_of),
         decided=_decided(conn, subject, as_of),
         open=tuple(open_ones(conn, subject, as_of=as_of)),

@@ -11,6 +11,7 @@ from evergreen.alerting.content.letter import KnownIncident, Letter, Table, fact
 from evergreen.alerting.letters import batches
 from evergreen.incidents import threads
 from evergreen.ledger import Decision, find, words
+from evergreen.ledger.evidence import SilenceEvidence
 from evergreen.warehouse.connection import Connection
 
 MOST_SECTIONS = 6
@@ -96,7 +97,7 @@ def cover(conn: Connection, parts: Sequence[Unit], rows: Sequence[Mapping[str, A
 
 def _after_silence(found: Sequence[Decision], name: str, count: int, table: Table, tone: str) -> Letter:
     silence = found[0] if found else None
-    evidence = silence.evidence if silence else {}
+    told = SilenceEvidence.shown(silence) if silence else SilenceEvidence()
     alerts = "one alert was" if count == 1 else f"{count} alerts were"
     return Letter(
         headline=f"{name}: the silence has ended, {alerts} held",
@@ -104,10 +105,10 @@ def _after_silence(found: Sequence[Decision], name: str, count: int, table: Tabl
         lead=(f"{name} was silenced. While it was, {alerts} kept back; this is what they said.",),
         tone=tone,
         facts=facts(
-            ("Silenced by", evidence.get("by")),
-            ("Because", evidence.get("why")),
+            ("Silenced by", told.by),
+            ("Because", told.why),
             ("From", words.when(silence.as_of) if silence else None),
-            ("Until at most", words.when(evidence.get("until"))),
+            ("Until at most", words.when(told.until)),
         ),
         tables=(table,),
     )

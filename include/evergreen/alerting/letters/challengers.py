@@ -9,6 +9,7 @@ from evergreen.alerting.content.history import number
 from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links, show
 from evergreen.ledger import Decision, champions, find, words
 from evergreen.ledger.answers import conclusive
+from evergreen.ledger.evidence import RollbackEvidence, TrainedEvidence
 from evergreen.ledger.reasons import DecisionKind, TriggerReason, of_upkeep
 from evergreen.links import (
     airflow_dag_url,
@@ -301,7 +302,7 @@ def champion_before(conn: Connection, known: KnownIncident) -> str | None:
 
 def _numbers(known: KnownIncident, metric: str | None) -> str:
     code = known.decision.reason if known.decision else ""
-    told = words.message(code, known.evidence)
+    told = words.message(code, known.decision.evidence) if known.decision else ""
     known.told |= {"message", "requests", "metric"}
     if told:
         return f"{told[0].upper()}{told[1:]}{'' if told.endswith('.') else '.'}"
@@ -360,7 +361,7 @@ def _share(told: Mapping[str, Any], name: str) -> str:
 
 
 def _blocked(decision: Decision | None) -> tuple[str, ...]:
-    if decision is None or not isinstance(decision.evidence, Mapping) or not decision.evidence.get("blocked"):
+    if decision is None or not isinstance(decision.evidence, RollbackEvidence) or not decision.evidence.blocked:
         return ()
     return (
         "A training on the same rows is not promoted again, unless the spec changes what is trained; one on newer rows may be.",
@@ -374,16 +375,18 @@ def _rejected_steps(known: KnownIncident, champion: Any) -> tuple[str, ...]:
     # The row by which a challenger waited for a person is settled too, and is no request.
     waited = known.get("awaiting")
     requested = known.decision is not None and any(i != waited for i in known.decision.answers)
+    training = known.decision.evidence if known.decision else None
+    trigger = training.trigger if isinstance(training, TrainedEvidence) else None
     if requested and known.decision is not None and not conclusive(known.decision):
         steps.append(
             "The gate could not tell, so the requests above are closed unanswered; after the cool-down what goes on asks again."
         )
-    elif requested and known.evidence.get("trigger") == TriggerReason.DECAY.value:
+    elif requested and trigger == TriggerReason.DECAY.value:
         steps.append(
             "The request above is answered by this. Decay is asked for once for each champion; after this its age asks "
             "(monitoring.trigger.max_age), and an alarm does."
         )
-    elif requested and of_upkeep(known.evidence.get("trigger")):
+    elif requested and of_upkeep(trigger):
         steps.append(
             "The request above is answered by this; it asks again only when as much has changed once more."
         )

@@ -19,6 +19,7 @@ from evergreen.alerting.content.judgements import (
 from evergreen.alerting.content.letter import KnownIncident, Letter, Picture, facts, known_links
 from evergreen.alerting.pictures.worst_columns import worst_columns_png
 from evergreen.ledger import Decision, words
+from evergreen.ledger.evidence import RetrainEvidence
 from evergreen.ledger.reasons import DecisionKind, of_a_drift
 from evergreen.links import (
     airflow_dag_url,
@@ -131,7 +132,7 @@ def _lead(known: KnownIncident, codes: Sequence[str], names: str, version: str |
 
 def _to_do(known: KnownIncident, gave_up: bool) -> str:
     if gave_up:
-        why = given_up.because(known.evidence)
+        why = given_up.because(_suppressed(known).endings)
         return f"Retraining did not help twice: a person must look. {why[0].upper()}{why[1:]}."
     kind = known.decision.kind if known.decision else None
     if kind is DecisionKind.RETRAIN_REQUESTED:
@@ -180,9 +181,15 @@ def _asked(known: KnownIncident, decision: Decision) -> str:
     }.get(wanted, f"neither surely worse, {sure}, nor worse by more than {gate.max_worse:.1%} as measured,")
 
 
+def _suppressed(known: KnownIncident) -> RetrainEvidence:
+    """What the ledger keeps of the decision about the drift; empty where none stands for it."""
+    found = known.decision.evidence if known.decision else None
+    return found if isinstance(found, RetrainEvidence) else RetrainEvidence()
+
+
 def _given_up_steps(known: KnownIncident) -> tuple[str, ...]:
-    told = words.message(known.decision.reason, known.evidence) if known.decision else ""
-    later = given_up.later(known.evidence)
+    told = words.message(known.decision.reason, known.decision.evidence) if known.decision else ""
+    later = given_up.later(_suppressed(known).again)
     return (
         "No further retraining is asked for because of this now: two trainings had their turn and it is still there"
         + (f" ({told.rstrip('.')})." if told else "."),
@@ -191,7 +198,7 @@ def _given_up_steps(known: KnownIncident) -> tuple[str, ...]:
             if later
             else ()
         ),
-        f"A person must look: {given_up.remedy(known.evidence)}",
+        f"A person must look: {given_up.remedy(_suppressed(known).endings)}",
         f"To train all the same, start train__{known.name} by hand. Until then the present champion keeps scoring.",
     )
 

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links
 from evergreen.incidents import threads
 from evergreen.ledger import Decision, append, words
+from evergreen.ledger.evidence import Mistake, RecoveredEvidence, SpecEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.links import airflow_run_url
 from evergreen.spec import Problem, Specs
@@ -51,7 +52,7 @@ def tell(specs: Specs, as_of: datetime, run_id: str) -> bool:
         if all(file.lower().endswith(_SPECS) or file in VARIABLES for file in found):
             for thread in threads.open_ones(conn, SUBJECT, KIND):
                 if not thread.classes & found.keys():
-                    evidence = {"files": sorted(thread.classes)}
+                    evidence = RecoveredEvidence(files=tuple(sorted(thread.classes)))
                     owed |= threads.end(conn, thread, threads.Ending("spec_usable", evidence), as_of, run_id)
     return owed
 
@@ -74,12 +75,12 @@ def _tell(conn: Connection, file: str, problems: Sequence[Problem], as_of: datet
             reason="spec_unusable",
             run_id=run_id,
             dedupe_key=f"{first}:{signature}",
-            evidence={
-                "file": file,
-                "problems": [{"field": p.field, "value": p.value, "remedy": p.remedy} for p in own],
-                "message": str(own[0]) if own else "",
-                "switched_off": off,
-            },
+            evidence=SpecEvidence(
+                file=file,
+                problems=tuple(Mistake(field=p.field, value=p.value, remedy=p.remedy) for p in own),
+                message=str(own[0]) if own else "",
+                switched_off=tuple(off),
+            ),
         ),
     )
     news = threads.News(

@@ -145,7 +145,7 @@ def _draw_marks(top: Axes, strip: Axes, told: Sequence[Decision]) -> None:
     kinds = [k for k in STYLES if any(d.kind is k for d in told)]
     for row, kind in enumerate(kinds):
         style = STYLES[kind]
-        times = [date2num(d.effective_from) for d in told if d.kind is kind]
+        times = [date2num(d.effective_shown) for d in told if d.kind is kind]
         strip.scatter(
             times, [row] * len(times), s=70, color=style.colour, marker=style.marker, linewidth=1.6, zorder=4
         )
@@ -186,7 +186,7 @@ def _span(
 ) -> tuple[datetime, datetime] | None:
     times = (
         [t for w in judged for t in (w.start, w.end)]
-        + [d.effective_from for d in told]
+        + [d.effective_shown for d in told]
         + [r.start for r in rules]
     )
     if not times:

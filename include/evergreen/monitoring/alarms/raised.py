@@ -14,6 +14,7 @@ from typing import Any
 from evergreen.incidents import threads
 from evergreen.incidents.threads import News, Thread
 from evergreen.ledger import Decision, model_subject
+from evergreen.ledger.evidence import RetrainEvidence
 from evergreen.ledger.reasons import DecisionKind, TriggerReason
 from evergreen.monitoring.alarms import recovered
 from evergreen.monitoring.windows.due_windows import MOST_PER_RUN
@@ -68,11 +69,11 @@ def tell_drift(
     Returns:
         False if people know already.
     """
-    newest, began = hits[-1], decision.evidence.get("since")
-    since = datetime.fromisoformat(began) if began else hits[0].window_start
+    newest, told = hits[-1], RetrainEvidence.of(decision)
+    since = told.since or hits[0].window_start
     given_up = bool(more and more.get("gave_up"))
     if given_up:
-        answer = {"gave_up", *(f"gave_up:{cause}" for cause in decision.evidence.get("causes", ()))}
+        answer = {"gave_up", *(f"gave_up:{cause}" for cause in told.causes)}
     else:
         answer = {decision.reason if decision.kind is DecisionKind.RETRAIN_SUPPRESSED else "request"}
     news = News(
@@ -88,8 +89,8 @@ def tell_drift(
             **(more or {}),
         },
         as_of=decision.as_of,
-        classes=frozenset({*decision.evidence.get("reasons", ()), *answer}),
-        details=frozenset(decision.evidence.get("drifted", ())),
+        classes=frozenset({*told.reasons, *answer}),
+        details=frozenset(told.drifted),
         urgent=given_up,
         since=since,
     )

@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any
 
 from evergreen import ledger
 from evergreen.incidents import threads
 from evergreen.incidents.threads import Ending, Thread
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import NewChampion, RecoveredEvidence, RetrainEvidence
 from evergreen.ledger.reasons import DecisionKind, TriggerReason
 from evergreen.monitoring.windows.effects import effects, estimated
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
@@ -137,7 +137,7 @@ def end_data_problem(
 
 def _asked(conn: Connection, model: ModelSpec, as_of: datetime, but: Decision | None = None) -> bool:
     """Whether a request about a drift is open; one for another reason keeps no drift from being over."""
-    requests = [d for d in ledger.open_requests(conn, model.name) if d.evidence.get("windows")]
+    requests = [d for d in ledger.open_requests(conn, model.name) if RetrainEvidence.of(d).windows]
     return any(d.as_of <= as_of and (but is None or d.id != but.id) for d in requests)
 
 
@@ -163,12 +163,12 @@ def _needed(
             (DecisionKind.RETRAIN_REQUESTED, DecisionKind.RETRAIN_SUPPRESSED),
             as_of=as_of,
         )
-        if d.as_of >= thread.opened and d.evidence.get("windows") and (but is None or d.id != but.id)
+        if d.as_of >= thread.opened and RetrainEvidence.of(d).windows and (but is None or d.id != but.id)
     ]
     estimates = _estimated(conn, model, thread, before or as_of, as_of)
     watched = {d.version for d in about} | {watched for watched, _ in estimates}
     base = model.monitoring.trigger.m if version in watched else 1
-    starts = {datetime.fromisoformat(w["start"]) for d in about for w in d.evidence["windows"]}
+    starts = {window.start for d in about for window in RetrainEvidence.of(d).windows}
     hits = sorted(starts | {start for _, start in estimates})
     apart = max((b - a for a, b in pairwise(hits)), default=timedelta(0))
     patience = threads.findings_to_end(conn, thread, base, LATELY_WINDOWS * model.monitoring.window)
@@ -229,18 +229,19 @@ def _ending(
     change = changes[0] if changes and changes[0].as_of >= thread.opened else None
     evidence = _told(found)
     if change is not None:
-        evidence["promotion"] = {
-            "decision": change.id,
-            "kind": change.kind.value,
-            "version": change.version,
-            "as_of": change.as_of.isoformat(),
-        }
+        promotion = NewChampion(
+            decision=change.id,
+            kind=change.kind.value,
+            version=change.version,
+            as_of=change.as_of,
+        )
+        evidence = evidence.joined(RecoveredEvidence(promotion=promotion))
     ended = max(found[0].window_start, thread.since)
     return Ending("new_champion" if change else "windows_ok", evidence, version, ended)
 
 
-def _told(found: Sequence[Judgement]) -> dict[str, Any]:
-    return {
-        "windows": [f"{j.window_start:%Y-%m-%d %H:%M} to {j.window_end:%Y-%m-%d %H:%M}" for j in found],
-        "judgements": [j.id for j in found if j.id is not None],
-    }
+def _told(found: Sequence[Judgement]) -> RecoveredEvidence:
+    return RecoveredEvidence(
+        windows=tuple(f"{j.window_start:%Y-%m-%d %H:%M} to {j.window_end:%Y-%m-%d %H:%M}" for j in found),
+        judgements=tuple(j.id for j in found if j.id is not None),
+    )

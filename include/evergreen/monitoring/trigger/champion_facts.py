@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from psycopg2 import sql
 
 from evergreen.ledger import Decision, answers, promotion
+from evergreen.ledger.evidence import SettledEvidence
 from evergreen.spec import ModelSpec, Specs
 from evergreen.spec.hashes import training_hash
 from evergreen.warehouse.features import feature_query, views
@@ -54,11 +55,11 @@ def known(specs: Specs, model: ModelSpec, version: str, decisions: Sequence[Deci
     made = promotion(version, decisions)
     if made is None:
         return ChampionFacts()
-    rows = (made.evidence.get("rows") or {}).get("all")
+    training = SettledEvidence.of(made)
     return ChampionFacts(
         trained_as_of=made.as_of,
-        trained_rows=rows if isinstance(rows, int) else None,
-        trained_hash=made.evidence.get("training_hash") or None,
+        trained_rows=training.rows.get("all"),
+        trained_hash=training.training_hash or None,
         spec_hash=training_hash(specs, model),
     )
 
@@ -122,9 +123,9 @@ def settled(decisions: Sequence[Decision], trained_as_of: datetime) -> list[Deci
 
 def _seen_until(model: ModelSpec, training: Decision) -> datetime:
     """Before which event time a training knew labels: the end of its rows, else what was mature at its cut-off."""
-    until = training.evidence.get("trained_until")
-    if until and training.evidence.get("refitted"):
-        return datetime.fromisoformat(until)
+    known = SettledEvidence.of(training)
+    if known.trained_until and known.refitted:
+        return known.trained_until
     return _mature_before(model, training.as_of)
 
 

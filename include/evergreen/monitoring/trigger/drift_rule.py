@@ -22,9 +22,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import AskedAgain, AskingWindow, Effect, RetrainEvidence
 from evergreen.ledger.reasons import DecisionKind, Hold, TriggerReason
 from evergreen.monitoring.trigger import episode, given_up, reopen_rule
 from evergreen.monitoring.trigger.champion_facts import ChampionFacts
@@ -112,13 +112,13 @@ def _too_few(model: ModelSpec, last: Sequence[Judgement], kinds: Sequence[What])
     return TriggerVerdict(
         Action.SUPPRESS,
         Hold.TOO_FEW_VIOLATIONS,
-        {
-            "message": f"{', '.join(sorted(found))}: {len(seen)} of the last {len(last)} windows in violation, "
+        RetrainEvidence(
+            message=f"{', '.join(sorted(found))}: {len(seen)} of the last {len(last)} windows in violation, "
             f"{trigger.m} of {trigger.n} are needed; one window alone may be chance",
-            "causes": sorted(found),
-            "judgements": [j.id for j in seen if j.id is not None],
-            "window": _window(model, newest),
-        },
+            causes=tuple(sorted(found)),
+            judgements=tuple(j.id for j in seen if j.id is not None),
+            window=_window(model, newest),
+        ),
         f"{Hold.TOO_FEW_VIOLATIONS.value}:{newest.window_start.isoformat()}:{newest.revision}",
     )
 
@@ -159,17 +159,17 @@ def _held(
     opens = reopen_rule.of(model, answered, decisions, facts.trained_rows) if answered else None
     reopened = opens.because(as_of, facts.rows_since_answer) if opens else ""
     signature = _signature(reasons[0], now)
-    evidence: dict[str, Any] = {
-        "since": since.isoformat(),
-        "reasons": [r.value for r in reasons],
-        "causes": sorted(now),
-        "drifted": sorted(causes(model, hits)),
-        "rule": f"{len(hits)} windows in violation, {trigger.m} of the last {trigger.n} and the newest are needed",
-        "judgements": [j.id for j in hits if j.id is not None],
-        "windows": [_window(model, j) for j in hits],
-        "signature": signature,
-        **({"alternates": True} if found.alternates else {}),
-    }
+    evidence = RetrainEvidence(
+        since=since,
+        reasons=tuple(r.value for r in reasons),
+        causes=tuple(sorted(now)),
+        drifted=tuple(sorted(causes(model, hits))),
+        rule=f"{len(hits)} windows in violation, {trigger.m} of the last {trigger.n} and the newest are needed",
+        judgements=tuple(j.id for j in hits if j.id is not None),
+        windows=tuple(_window(model, j) for j in hits),
+        signature=signature,
+        alternates=found.alternates,
+    )
 
     def suppress(
         hold: Hold,
@@ -178,16 +178,16 @@ def _held(
         covering: Decision | None,
         gave_up: Sequence[Decision] = (),
     ) -> TriggerVerdict:
-        told = {**evidence, "message": message, "request": request.id if request else None}
+        told = evidence.joined(RetrainEvidence(message=message, request=request.id if request else None))
         waits = None
         if gave_up and opens:
             waits = opens if too_often(model, asked.requests, as_of) is None else None
-            told["endings"] = episode.endings(gave_up[-MOST_REQUESTS:], decisions)
-            told["again"] = opens.evidence()
-            told["message"] = (
+            endings = episode.endings(gave_up[-MOST_REQUESTS:], decisions)
+            message = (
                 f"{message}: retraining did not help {given_up.times(len(gave_up))}, a person must look; "
-                f"{given_up.because(told)}; {opens.sentence()}"
+                f"{given_up.because(endings)}; {opens.sentence()}"
             )
+            told = told.joined(RetrainEvidence(message=message, endings=endings, again=opens.evidence()))
         return TriggerVerdict(
             Action.SUPPRESS, hold, told, signature, hits, covering, since, tuple(gave_up), waits
         )
@@ -214,20 +214,24 @@ def _held(
         return suppress(Hold.ALREADY_ANSWERED, message, request, request)
     held = too_often(model, asked.requests, as_of) or too_few_rows(model, facts)
     if held:
-        evidence |= held.evidence
+        evidence = evidence.joined(held.evidence)
         covering = before or _told(decisions, asked, now, version, held.hold, held.request)
         return suppress(held.hold, held.message, held.request, covering)
     told_twice = next((d for d in (asked.settled, came_back) if len(d) >= MOST_REQUESTS), None)
     if told_twice and opens:
         # People know that this drift needs a person: another rejection for the same reason is told with this request's.
-        evidence["again"] = {
-            "because": reopened,
-            "told_with": told_twice[MOST_REQUESTS - 1].id,
-            **opens.evidence(),
-        }
+        again = AskedAgain(
+            at=opens.at,
+            rows=opens.rows,
+            answer=opens.answer.id,
+            because=reopened,
+            told_with=told_twice[MOST_REQUESTS - 1].id,
+        )
+        evidence = evidence.joined(RetrainEvidence(again=again))
     if before is not None:
         earlier = asked.episode or [d for d in reversed(chain) if d.kind is DecisionKind.RETRAIN_REQUESTED]
-        evidence["asked_before"] = [d.id for d in earlier]
+        asked_before = tuple(d.id for d in earlier if d.id is not None)
+        evidence = evidence.joined(RetrainEvidence(asked_before=asked_before))
     return TriggerVerdict(Action.REQUEST, reasons[0], evidence, signature, hits, before, since)
 
 
@@ -244,17 +248,21 @@ def _told(
     A waiting is one for the same earlier request, by the cool-down or the budget; or one for new rows, of the same
     champion. Suppressions that an earlier request's mail covered told nothing of a later episode.
     """
-    covered = {d.evidence.get("incident") for d in asked.same}
+    covered = {RetrainEvidence.of(d).incident for d in asked.same}
     holds = RATE if hold.value in RATE else (hold.value,)
-    found = [
-        d
+    held = [
+        (d, RetrainEvidence.of(d))
         for d in decisions
         if d.kind is DecisionKind.RETRAIN_SUPPRESSED
         and d.reason in holds
         and (request is not None or d.version == version)
-        and d.evidence.get("request") == (request.id if request else None)
-        and now <= set(d.evidence.get("drifted", ()))
-        and d.evidence.get("incident") not in covered
+    ]
+    found = [
+        d
+        for d, told in held
+        if told.request == (request.id if request else None)
+        and now <= set(told.drifted)
+        and told.incident not in covered
     ]
     return max(found, key=lambda d: (d.as_of, d.id or 0), default=None)
 
@@ -271,23 +279,23 @@ def _signature(reason: TriggerReason, now: set[str]) -> str:
     return signature
 
 
-def _window(model: ModelSpec, judged: Judgement) -> dict[str, Any]:
-    return {
-        "start": judged.window_start.isoformat(),
-        "end": judged.window_end.isoformat(),
-        "revision": judged.revision,
-        "rows": judged.rows,
-        "error": wording.error(judged),
-        "effects": [
-            {
-                "kind": v.kind.value,
-                "column": v.column,
-                "statistic": v.statistic,
-                "value": v.value,
-                "limit": v.limit,
-            }
+def _window(model: ModelSpec, judged: Judgement) -> AskingWindow:
+    return AskingWindow(
+        start=judged.window_start,
+        end=judged.window_end,
+        revision=judged.revision,
+        rows=judged.rows,
+        error=wording.error(judged),
+        effects=tuple(
+            Effect(
+                kind=v.kind.value,
+                column=v.column,
+                statistic=v.statistic,
+                value=v.value,
+                limit=v.limit,
+            )
             for v in effects(model, judged)
-        ],
-        "report": judged.report,
-        "mlflow_run": judged.mlflow_run,
-    }
+        ),
+        report=judged.report,
+        mlflow_run=judged.mlflow_run,
+    )

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from evergreen.ledger import Decision
 from evergreen.ledger.answers import conclusive
+from evergreen.ledger.evidence import RetrainEvidence, TrainingEnding
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows.effects import effects, first_of_run
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
@@ -89,7 +89,7 @@ def earlier_requests(
         (d for d in decisions if d.kind is DecisionKind.RETRAIN_REQUESTED), key=lambda d: (d.as_of, d.id or 0)
     )
     closed = {i for d in decisions for i in d.answers}
-    same = [d for d in requests if d.version == version and causes <= set(d.evidence.get("drifted", ()))]
+    same = [d for d in requests if d.version == version and causes <= set(RetrainEvidence.of(d).drifted)]
     healthy = [j for j in judgements if away(causes, j) and j.window_start < start]
     episode = [d for d in same if not any(j.window_end > reach(d) for j in healthy)]
     return EarlierRequests(
@@ -118,9 +118,12 @@ def chain(
     """
     links: list[Decision] = []
     for decision in sorted(decisions, key=lambda d: (d.as_of, d.id or 0), reverse=True):
-        goes_on = bool(decision.evidence.get("alternates"))
-        if not causes <= set(decision.evidence.get("drifted", ())):
+        if not isinstance(decision.evidence, RetrainEvidence):
             continue
+        told = RetrainEvidence.of(decision)
+        if not causes <= set(told.drifted):
+            continue
+        goes_on = told.alternates
         if not goes_on and decision.kind is not DecisionKind.RETRAIN_REQUESTED:
             continue
         if start - reach(decision) > longest_gap:
@@ -128,7 +131,7 @@ def chain(
         links.append(decision)
         if not goes_on:
             break
-        start = min([start, *(datetime.fromisoformat(w["start"]) for w in decision.evidence["windows"])])
+        start = min([start, *(w.start for w in told.windows)])
     return links
 
 
@@ -141,17 +144,17 @@ def answered(requests: Sequence[Decision], decisions: Sequence[Decision]) -> lis
 
 def reach(request: Decision) -> datetime:
     """End of the newest window that a request was about; its as-of time where it names none."""
-    ends = [datetime.fromisoformat(w["end"]) for w in request.evidence.get("windows", ())]
+    ends = [w.end for w in RetrainEvidence.of(request).windows if w.end is not None]
     return max(ends, default=request.as_of)
 
 
-def endings(requests: Sequence[Decision], decisions: Sequence[Decision]) -> list[dict[str, Any]]:
+def endings(requests: Sequence[Decision], decisions: Sequence[Decision]) -> tuple[TrainingEnding, ...]:
     """How the training of each answered request ended, as the ledger keeps it, in the order of the requests."""
     by_request = {
         i: d for d in sorted(decisions, key=lambda d: d.id or 0) if conclusive(d) for i in d.answers
     }
     found = ((request.id, by_request[request.id]) for request in requests if request.id in by_request)
-    return [
-        {"request": request, "kind": d.kind.value, "reason": d.reason, "version": d.version}
+    return tuple(
+        TrainingEnding(request=request, kind=d.kind.value, reason=d.reason, version=d.version)
         for request, d in found
-    ]
+    )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from evergreen.ledger import words
+from evergreen.ledger.evidence import AskedAgain, TrainingEnding
 from evergreen.ledger.reasons import NO_BETTER, DecisionKind, GateReason, RulingReason
 from evergreen.monitoring.trigger import reopen_rule
 
@@ -45,41 +45,33 @@ def times(number: int) -> str:
     return "twice" if number == 2 else f"{number} times"
 
 
-def later(evidence: Mapping[str, Any]) -> str:
+def later(again: AskedAgain | None) -> str:
     """When the drift is asked for again, as a clause; empty where the evidence, of an older release, does not say."""
-    told = evidence.get("again")
-    return reopen_rule.sentence(told) if isinstance(told, Mapping) else ""
+    return reopen_rule.sentence(again) if again else ""
 
 
-def because(evidence: Mapping[str, Any]) -> str:
+def because(endings: Sequence[TrainingEnding]) -> str:
     """Why retraining did not help, as a clause.
 
     Args:
-        evidence: of the suppression, with `endings` (see `episode.endings`); a row of before there were any is of
-            challengers that were no better.
+        endings: of the suppression, see `episode.endings`; a row of before there were any is of challengers that were no
+            better.
     """
-    endings = _endings(evidence)
     if all(_no_better(ending) for ending in endings):
         return "the data of now does not mend this"
     if _promoted(endings[-1]):
         return "the last challenger became champion, and that did not end it"
-    return f"the last challenger was rejected: {words.reason(endings[-1].get('reason'))}"
+    return f"the last challenger was rejected: {words.reason(endings[-1].reason)}"
 
 
-def remedy(evidence: Mapping[str, Any]) -> str:
+def remedy(endings: Sequence[TrainingEnding]) -> str:
     """What a person can look at, by how the last training ended; see `because`."""
-    endings = _endings(evidence)
-    return REMEDIES.get(str(endings[-1].get("reason")), WORLD) if endings else WORLD
+    return REMEDIES.get(str(endings[-1].reason), WORLD) if endings else WORLD
 
 
-def _endings(evidence: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    found = evidence.get("endings")
-    return [ending for ending in found if isinstance(ending, Mapping)] if isinstance(found, list) else []
+def _no_better(ending: TrainingEnding) -> bool:
+    return _promoted(ending) or ending.reason in {reason.value for reason in NO_BETTER}
 
 
-def _no_better(ending: Mapping[str, Any]) -> bool:
-    return _promoted(ending) or ending.get("reason") in {reason.value for reason in NO_BETTER}
-
-
-def _promoted(ending: Mapping[str, Any]) -> bool:
-    return ending.get("kind") == DecisionKind.PROMOTED.value
+def _promoted(ending: TrainingEnding) -> bool:
+    return ending.kind == DecisionKind.PROMOTED.value

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import RetrainEvidence
 from evergreen.ledger.reasons import Hold
 from evergreen.monitoring.trigger.champion_facts import ChampionFacts
 from evergreen.spec import ModelSpec, format_duration
@@ -30,7 +30,7 @@ class HeldRequest:
     hold: Hold
     message: str
     request: Decision | None = None
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: RetrainEvidence = field(default_factory=RetrainEvidence)
 
 
 def too_often(model: ModelSpec, requests: Sequence[Decision], as_of: datetime) -> HeldRequest | None:
@@ -60,7 +60,9 @@ def too_often(model: ModelSpec, requests: Sequence[Decision], as_of: datetime) -
         f"{len(spent)} requests within {format_duration(BUDGET_PERIOD)} ({told} UTC) spend monitoring.trigger.budget, which "
         f"is {trigger.budget}; the next one is free from {free:%Y-%m-%d %H:%M} UTC on",
         spent[-1],
-        {"budget": trigger.budget, "spent": [d.id for d in spent], "next_free": free.isoformat()},
+        RetrainEvidence(
+            budget=trigger.budget, spent=tuple(d.id for d in spent if d.id is not None), next_free=free
+        ),
     )
 
 
@@ -77,7 +79,7 @@ def too_few_rows(model: ModelSpec, facts: ChampionFacts) -> HeldRequest | None:
         Hold.TOO_LITTLE_NEW_DATA,
         f"{facts.new_rows} rows with a mature label have come since the champion's training, {needed} are needed{least}; "
         "training on the same rows cannot help",
-        evidence={"new_rows": facts.new_rows, "needed": needed},
+        evidence=RetrainEvidence(new_rows=facts.new_rows, needed=needed),
     )
 
 

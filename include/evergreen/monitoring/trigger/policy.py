@@ -11,6 +11,7 @@ from datetime import datetime
 
 from evergreen import ledger, registry
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import RetrainEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import raised, recovered
 from evergreen.monitoring.trigger import champion_facts as facts_of
@@ -80,7 +81,8 @@ def apply(model: ModelSpec, as_of: datetime, run_id: str, specs: Specs | None = 
         decision = ledger.append(conn, proposed)
         if verdict.hits:
             more = {"gave_up": True} if verdict.gave_up else {}
-            incident = proposed.evidence["incident"]
+            incident = RetrainEvidence.of(proposed).incident
+            assert incident is not None
             raised.tell_drift(conn, model, decision, incident, verdict.hits, more, judgements=judgements)
         return decision
 
@@ -145,7 +147,7 @@ def proposal(
         return asked[0]
     if asked:
         key = f"{key}:again:{asked[0].id}"
-    evidence = {**verdict.evidence, "incident": _incident(model, version, verdict)}
+    evidence = verdict.evidence.joined(RetrainEvidence(incident=_incident(model, version, verdict)))
     return _decision(model, version, verdict, evidence, key, as_of, run_id)
 
 
@@ -176,7 +178,7 @@ def _decision(
     model: ModelSpec,
     version: str,
     verdict: TriggerVerdict,
-    evidence: dict[str, object],
+    evidence: RetrainEvidence,
     key: str,
     as_of: datetime,
     run_id: str,
@@ -197,6 +199,6 @@ def _decision(
 def _incident(model: ModelSpec, version: str, verdict: TriggerVerdict) -> str:
     if verdict.gave_up:
         return raised.gave_up(model, version, verdict.signature, verdict.gave_up[0])
-    told = verdict.covered_by.evidence.get("incident") if verdict.covered_by else None
+    told = RetrainEvidence.of(verdict.covered_by).incident if verdict.covered_by else None
     begin = verdict.since or verdict.hits[0].window_start
     return told or raised.drift(model, version, verdict.signature, begin)

@@ -11,12 +11,12 @@ not have: then only new rows reopen it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from evergreen.ledger import Decision, answers
+from evergreen.ledger.evidence import AskedAgain, SettledEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import ModelSpec
 
@@ -53,13 +53,9 @@ class Again:
         """When it is asked for again."""
         return sentence(self.evidence())
 
-    def evidence(self) -> dict[str, Any]:
+    def evidence(self) -> AskedAgain:
         """The same, as the ledger keeps it."""
-        return {
-            "from": self.at.isoformat() if self.at else None,
-            "rows": self.rows,
-            "answer": self.answer.id,
-        }
+        return AskedAgain(at=self.at, rows=self.rows, answer=self.answer.id)
 
 
 def of(
@@ -81,8 +77,8 @@ def of(
     trigger = model.monitoring.trigger
     if trigger.again is None:
         return Again(newest, None, None)
-    known = (newest.evidence.get("rows") or {}).get("all")
-    had = known if isinstance(known, int) else trained_rows
+    known = SettledEvidence.of(newest).rows.get("all")
+    had = known if known is not None else trained_rows
     doubled = 2.0 ** max(0, len(requests) - FEWEST)
     return Again(
         newest,
@@ -91,12 +87,11 @@ def of(
     )
 
 
-def sentence(told: Mapping[str, Any]) -> str:
+def sentence(told: AskedAgain) -> str:
     """When a drift is asked for again, from what the ledger keeps of it."""
-    at, rows = told.get("from"), told.get("rows")
     ways = [
-        *([f"from {datetime.fromisoformat(at):%Y-%m-%d} on"] if isinstance(at, str) else []),
-        *([f"with {rows:,} new rows"] if isinstance(rows, int) else []),
+        *([f"from {told.at:%Y-%m-%d} on"] if told.at is not None else []),
+        *([f"with {told.rows:,} new rows"] if told.rows is not None else []),
     ]
     if not ways:
         return "it is not asked for again while it lasts"

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import AskingWindow, RetrainEvidence, SettledEvidence
 from evergreen.ledger.reasons import DecisionKind, Hold, TriggerReason
 from evergreen.monitoring.trigger.champion_facts import ChampionFacts, settled
 from evergreen.monitoring.trigger.holds import open_message, too_few_rows, too_often
@@ -41,7 +41,7 @@ class Occasion:
     reason: TriggerReason
     basis: str
     message: str
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: RetrainEvidence = field(default_factory=RetrainEvidence)
 
 
 def upkeep(
@@ -77,21 +77,28 @@ def upkeep(
     closed = {i for d in decisions for i in d.answers}
     waiting = [d for d in requests if d.id not in closed]
     signature = f"{found.reason.value}:{found.basis}"
-    asked = {**found.evidence, "basis": found.basis}
+    asked = found.evidence.joined(RetrainEvidence(basis=found.basis))
     if waiting:
-        same = next((d for d in waiting if d.evidence.get("basis") == found.basis), None)
+        same = next((d for d in waiting if RetrainEvidence.of(d).basis == found.basis), None)
         request = same or waiting[-1]
-        told = {**asked, "message": open_message(request), "asks": found.reason.value, "request": request.id}
+        told = asked.joined(
+            RetrainEvidence(message=open_message(request), asks=found.reason.value, request=request.id)
+        )
         return TriggerVerdict(Action.SUPPRESS, Hold.ALREADY_OPEN, told, signature, covered_by=same)
     held = too_often(model, requests, as_of)
     if held is None and found.reason in (TriggerReason.DECAY, TriggerReason.STALENESS):
         held = too_few_rows(model, facts)
     if held:
-        request_id = held.request.id if held.request else None
-        told = {**asked, **held.evidence, "asks": found.reason.value, "request": request_id}
-        told["message"] = f"{found.message}; held back: {held.message}"
+        told = asked.joined(held.evidence).joined(
+            RetrainEvidence(
+                message=f"{found.message}; held back: {held.message}",
+                asks=found.reason.value,
+                request=held.request.id if held.request else None,
+            )
+        )
         return TriggerVerdict(Action.SUPPRESS, held.hold, told, signature)
-    return TriggerVerdict(Action.REQUEST, found.reason, {**asked, "message": found.message}, signature)
+    told = asked.joined(RetrainEvidence(message=found.message))
+    return TriggerVerdict(Action.REQUEST, found.reason, told, signature)
 
 
 def asks_for_changes(model: ModelSpec) -> bool:
@@ -105,14 +112,14 @@ def _changed(model: ModelSpec, since: Sequence[Decision], facts: ChampionFacts) 
     made, now = facts.trained_hash, facts.spec_hash
     if not asks_for_changes(model) or made is None or now is None or made == now:
         return None
-    if any(d.evidence.get("training_hash") == now for d in since):
+    if any(SettledEvidence.of(d).training_hash == now for d in since):
         return None
     return Occasion(
         TriggerReason.CODE_CHANGE,
         now,
         f"features, label, query, columns or training of the spec changed since the champion was made "
         f"({made[:SHOWN]} to {now[:SHOWN]}), and no training of the new spec came to an answer yet",
-        {"training_hash": now, "champion_training_hash": made},
+        RetrainEvidence(training_hash=now, champion_training_hash=made),
     )
 
 
@@ -128,7 +135,7 @@ def _grown(
         base.isoformat(),
         f"at least {new} rows with a mature label have come since the training as of {base:%Y-%m-%d %H:%M} UTC; "
         f"monitoring.trigger.new_rows asks at {share:.0%} of the {facts.trained_rows} that the champion's training knew",
-        {"new_rows": new, "trained_rows": facts.trained_rows, "limit": share},
+        RetrainEvidence(new_rows=new, trained_rows=facts.trained_rows, limit=share),
     )
 
 
@@ -157,13 +164,13 @@ def _decayed(
         f"{metric_name(metric)} was {told} in {len(hits)} of the last {len(last)} windows that could be judged, {newest.reference:.4g} on the "
         f"holdout: worse by more than monitoring.performance.max_worse ({model.monitoring.performance.max_worse:.0%}). Nobody is alarmed: "
         f"the limit for that is {newest.limit:.4g}",
-        {
-            "metric": metric,
-            "windows": [
-                {"start": j.window_start.isoformat(), "value": m.value, "decayed": m.decayed, "limit": m.limit} for j, m in hits
-            ],
-            "holdout": newest.reference,
-        },
+        RetrainEvidence(
+            metric=metric,
+            windows=tuple(
+                AskingWindow(start=j.window_start, value=m.value, decayed=m.decayed, limit=m.limit) for j, m in hits
+            ),
+            holdout=newest.reference,
+        ),
     )  # fmt: skip
 
 
@@ -185,7 +192,7 @@ def _old(
         base.isoformat(),
         f"the newest training was as of {base:%Y-%m-%d %H:%M} UTC, {(as_of - base).days} days before; "
         f"monitoring.trigger.max_age is {format_duration(longest)}{_told(model)}",
-        {"trained_as_of": base.isoformat(), "limit": format_duration(longest)},
+        RetrainEvidence(trained_as_of=base, limit=format_duration(longest)),
     )
 
 

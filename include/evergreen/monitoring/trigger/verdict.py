@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any
 
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import RetrainEvidence
 from evergreen.ledger.reasons import Hold, TriggerReason
 from evergreen.monitoring.trigger.reopen_rule import Again
 from evergreen.monitoring.windows.judgement import Judgement
@@ -47,7 +47,7 @@ class TriggerVerdict:
 
     action: Action
     reason: TriggerReason | Hold | Quiet
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: RetrainEvidence = field(default_factory=RetrainEvidence)
     signature: str = ""
     hits: tuple[Judgement, ...] = ()
     covered_by: Decision | None = None

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from evergreen import ledger
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import FailedRunEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import connect
@@ -46,7 +47,7 @@ def should_wake(
     training = f"train__{newest.subject.partition('/')[2]}"
     return not any(
         f.kind is DecisionKind.RUN_FAILED
-        and f.evidence.get("dag_id") == training
+        and FailedRunEvidence.of(f).dag_id == training
         and _order(f) > _order(newest)
         and as_of - f.as_of < QUIET_AFTER_FAILURE
         for f in failures

@@ -12,11 +12,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from scipy import stats
 
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import Look, WatchEvidence
 from evergreen.ledger.reasons import DecisionKind
 
 # The last row of each watch; a version that was taken back has harmed nobody since.
@@ -56,16 +56,16 @@ def realised(watches: Sequence[Decision], as_of: datetime) -> Realised | None:
         watches: the ledger's rows of a model of `KINDS`, newest first.
         as_of: of the training that asks; later rows do not count.
     """
-    newest: dict[Any, tuple[float, float]] = {}
-    seen: set[Any] = set()
+    newest: dict[int | None, tuple[float, float]] = {}
+    seen: set[int | None] = set()
     for row in watches:
-        told = row.evidence.get("watch") or {}
-        if not as_of - YEAR <= row.as_of <= as_of or told.get("promotion") in seen:
+        told = WatchEvidence.of(row).watch
+        if told is None or not as_of - YEAR <= row.as_of <= as_of or told.promotion in seen:
             continue
         # The newest row of a watch that says something is its last word.
         if (found := _of(told)) is not None:
-            seen.add(told.get("promotion"))
-            newest[told.get("promotion")] = found
+            seen.add(told.promotion)
+            newest[told.promotion] = found
         if len(newest) == MOST:
             break
     return summed([*newest.values()])
@@ -81,9 +81,9 @@ def summed(found: Sequence[tuple[float, float]]) -> Realised | None:
     return Realised(len(found), point, low, high)
 
 
-def _of(told: dict[str, Any]) -> tuple[float, float] | None:
+def _of(told: Look) -> tuple[float, float] | None:
     """The logarithm of the ratio of the distances, new by old, and its standard deviation; None where a watch could not compare."""
-    values = [told.get(name) for name in ("improvement", "at_least", "at_most", "confidence", "looks")]
+    values = [told.improvement, told.at_least, told.at_most, told.confidence, told.looks]
     if any(v is None or not math.isfinite(v) for v in values):
         return None
     point, low, high, confidence, looks = map(float, values)  # type: ignore[arg-type]
