@@ -25,8 +25,8 @@ from benchmarks import data
 from benchmarks.place import Place, place
 from evergreen import ledger, settings
 from evergreen.feeds import catalogue
-from evergreen.monitoring.trigger.policy import apply
-from evergreen.monitoring.windows.live import judge_windows
+from evergreen.monitoring.trigger.live_trigger import apply
+from evergreen.monitoring.windows.live_windows import judge_windows
 from evergreen.promotion.settlement import settle
 from evergreen.scoring.score import score
 from evergreen.spec import Specs, load_specs

@@ -27,7 +27,7 @@ from evergreen.ledger.evidence import SettledEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
 from evergreen.monitoring.trigger.holds import BUDGET_PERIOD
-from evergreen.monitoring.trigger.policy import apply
+from evergreen.monitoring.trigger.live_trigger import apply
 from evergreen.monitoring.windows import judgement
 from evergreen.monitoring.windows.judgement import Judgement, MetricResult, Status, Violation, What
 from evergreen.promotion.ruling import told_with

@@ -20,7 +20,7 @@ from evergreen.monitoring.windows import kept_sample, reads
 from evergreen.monitoring.windows import measure as columns
 from evergreen.monitoring.windows.draw import draw
 from evergreen.monitoring.windows.due_windows import WindowFacts
-from evergreen.monitoring.windows.live import REFERENCE_PATH, judge_windows
+from evergreen.monitoring.windows.live_windows import REFERENCE_PATH, judge_windows
 from evergreen.reference.calendar import Window
 from evergreen.reference.reference import Reference
 from evergreen.scoring.score import score

@@ -20,11 +20,11 @@ from evergreen.errors import ErrorReason, EvergreenError, may_pass
 from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
-from evergreen.monitoring.trigger import policy
+from evergreen.monitoring.trigger import live_trigger
 from evergreen.monitoring.trigger.waking import wake
-from evergreen.monitoring.windows import live
+from evergreen.monitoring.windows import live_windows
 from evergreen.monitoring.windows.judgement import Judgement
-from evergreen.promotion import after_promotion
+from evergreen.promotion import live_watch
 from evergreen.registry.confirm import confirm_alias
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.connection import connect
@@ -102,13 +102,15 @@ def _monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Ru
         if not ledger.champions(conn, model.name, as_of):
             return None
     nothing: list[Judgement] = []
-    judged = attempt("judging the windows", lambda: live.judge_windows(specs, model, as_of), nothing)
+    judged = attempt("judging the windows", lambda: live_windows.judge_windows(specs, model, as_of), nothing)
     try:
         watched = attempt(
-            "the watch after the promotion", lambda: after_promotion.watch(specs, model, as_of, run_id), None
+            "the watch after the promotion", lambda: live_watch.watch(specs, model, as_of, run_id), None
         )
     finally:  # also where the watch is tried again: what is asked for is in the ledger then
-        decision = attempt("the trigger policy", lambda: policy.apply(model, as_of, run_id, specs), None)
+        decision = attempt(
+            "the trigger policy", lambda: live_trigger.apply(model, as_of, run_id, specs), None
+        )
     attempt("the mails about estimates", lambda: early_alarm.tell(model, as_of, run_id), None)
     attempt("the alias in MLflow", lambda: confirm_alias(model, as_of, run_id), None)
     announce, request = wake(model, decision, as_of)

@@ -8,33 +8,29 @@ The monitor runs often, and who looks often enough sees everything once. So ther
 each with its share of the doubt that `watch.confidence` leaves (Bonferroni): the period until the last labels are
 mature is cut into equal parts, and in each the first run that finds enough rows looks; one more look comes at the end.
 Each look is a row of the ledger, so a second run of the same part does not look again.
+
+The same steps look live (`live_watch`) and in a replay: what they read and write is behind a `WatchStore`.
 """
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
+from typing import Protocol
 
 import pyarrow as pa
-from psycopg2 import sql
 
-from evergreen import ledger, registry
 from evergreen.errors import TerminalError
-from evergreen.ledger import Decision
+from evergreen.ledger import Decision, model_subject
 from evergreen.ledger.evidence import Blocked, Look, RollbackEvidence, SettledEvidence, WatchEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.metrics import metric_values, paired_bootstrap
 from evergreen.metrics.paired_bootstrap import Improvement
 from evergreen.promotion import superseded
-from evergreen.promotion.rollback import RollbackCause, rollback
+from evergreen.registry import Champion
 from evergreen.registry.under_watch import WatchedChampion, champion_under_watch
-from evergreen.spec import ModelSpec, Specs, metric_name
-from evergreen.warehouse.connection import Connection, connect, fetch
-from evergreen.warehouse.features import feature_query, views
-
-log = logging.getLogger(__name__)
+from evergreen.spec import ModelSpec, metric_name
 
 LOOKS = 7
 # A shadow that stopped early has seen only the first days; what it did not see may be where the new champion fails.
@@ -71,95 +67,91 @@ class WatchLook:
     comparable: bool = True
 
 
-def watch(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Decision | None:
+class WatchStore(Protocol):
+    """What the watch reads and writes, live or replayed, as of the run's time."""
+
+    def changes(self) -> list[Decision]:
+        """Every change of champion, newest first."""
+
+    def ended(self) -> set[int | None]:
+        """Ids of the promotions whose watch has its last row."""
+
+    def taken(self, key: str) -> Decision | None:
+        """The decision of a key; None where there is none yet."""
+
+    def champion(self) -> Champion:
+        """The champion."""
+
+    def look(self, champion: Champion, found: WatchedChampion) -> tuple[WatchLook, float]:
+        """What is seen of both champions, and the share of the rows that the champion scored which the one before predicted too."""
+
+    def append(self, decision: Decision) -> Decision:
+        """Keep a decision; returns it with its id."""
+
+    def roll_back(
+        self, champion: Champion, found: WatchedChampion, key: str, evidence: RollbackEvidence
+    ) -> Decision | None:
+        """Return to the champion before; None where the champion is another one by now."""
+
+    def again(self, done: Decision) -> Decision | None:
+        """What a rollback of the watch means to a run that finds it done; None: nothing."""
+
+
+def look_if_due(store: WatchStore, model: ModelSpec, as_of: datetime, run_id: str) -> Decision | None:
     """Look at the newest promotion as of a time, once for each part of its watch period, and act on it.
 
-    The ledger gets a row for each look: `champion_under_watch` where the watch goes on, `rolled_back`, or at the end `watch_ended`,
+    The ledger gets a row for each look: `watched` where the watch goes on, `rolled_back`, or at the end `watch_ended`,
     which says whether it passed, too little was known, or nothing could be compared. With fewer rows than
     `watch.min_rows` there is no look and no row before the end. A watch that another change of champion ended gets its
     last row too, `superseded`.
 
     Args:
-        specs: all specs.
+        store: of the model, as of that time.
         model: whose champion is watched.
         as_of: of the run: rows, labels, predictions and decisions of a later time do not count.
         run_id: `dag_id/run_id`.
 
     Returns:
         The row of this look, by whichever run it was taken; None where no look is due or possible, or the look of this
-        part was taken as of a later time. A rollback is returned to runs as of its own time only, so that they announce it.
-
-    Raises:
-        TerminalError: it must be rolled back and cannot be, see `rollback`; or the feature query does not run.
-        TransientError: warehouse or MLflow do not answer, or the champion changed meanwhile; nothing was decided.
+        part was taken as of a later time.
     """
-    with connect() as conn:
-        changes = ledger.champions(conn, model.name, as_of)
-        superseded.close(conn, model, changes, WatchReason.WORSE.value, run_id)
-        if changes and changes[0].reason == WatchReason.WORSE.value:
-            return _again(conn, model, changes[0], as_of)
-        found = champion_under_watch(model, changes)
-        if found is None:
-            return None
-        champion = registry.champion(conn, model.name, repair=False, as_of=as_of)
-        assert champion is not None
-        ended = as_of > found.judged_until
-        look = LOOKS if ended else part(found, as_of)
-        key = f"watch:{model.name}:{found.promotion.id}:{look}"
-        if taken := ledger.find(conn, dedupe_key=key):
-            return taken[0] if taken[0].as_of <= as_of else None
-        problem = _incomparable(conn, model, found, champion, as_of)
-        coverage = _coverage(conn, model, found, champion, as_of)
-    seen = (
-        WatchLook(0, problem=problem, comparable=False)
-        if problem
-        else _look(specs, model, champion, found, as_of)
-    )
+    changes = store.changes()
+    for row in superseded.rows(model, changes, store.ended(), WatchReason.WORSE.value, run_id):
+        store.append(row)
+    if changes and changes[0].reason == WatchReason.WORSE.value:
+        return store.again(changes[0])
+    found = champion_under_watch(model, changes)
+    if found is None:
+        return None
+    champion, ended = store.champion(), as_of > found.judged_until
+    look = LOOKS if ended else part(found, as_of)
+    key = f"watch:{model.name}:{found.promotion.id}:{look}"
+    if taken := store.taken(key):
+        return taken if taken.as_of <= as_of else None
+    if found.previous is None:
+        seen, coverage = WatchLook(0, problem=found.alone, comparable=False), 0.0
+    else:
+        seen, coverage = store.look(champion, found)
     reason, seen = concluded(model, found, champion, seen, coverage, ended)
     if reason is None:
         return None
     evidence = _evidence(model, found, champion, seen, coverage, look, as_of)
     if reason is WatchReason.WORSE:
-        return _roll_back(specs, model, champion, found, as_of, run_id, key, evidence)
-    decision = Decision(
-        as_of=as_of,
-        subject=ledger.model_subject(model.name),
-        kind=DecisionKind.WATCH_ENDED if ended else DecisionKind.WATCHED,
-        reason=reason.value,
-        run_id=run_id,
-        dedupe_key=key,
-        version=champion.version,
-        evidence=evidence,
-    )
-    with connect() as conn:
-        return ledger.append(conn, decision)
-
-
-def _roll_back(
-    specs: Specs,
-    model: ModelSpec,
-    champion: registry.Champion,
-    found: WatchedChampion,
-    as_of: datetime,
-    run_id: str,
-    key: str,
-    evidence: WatchEvidence,
-) -> Decision | None:
-    """Return to the previous champion, and block the challenger; None where the champion is another one by now."""
-    with connect() as conn:
-        newest = ledger.champions(conn, model.name)[0]
-    if newest.id != found.promotion.id and newest.as_of > as_of:
-        log.warning(
-            "%s: version %s was worse than version %s as of %s, but the champion has changed since; nothing is rolled back",
-            model.name, champion.version, found.previous, as_of.isoformat(),
-        )  # fmt: skip
-        return None
-    told = RollbackEvidence(
-        message=evidence.message, watch=evidence.watch, blocked=blocked(champion.version, found.promotion)
-    )
-    finding = RollbackCause(WatchReason.WORSE.value, found.promotion.id or 0, key, told)
-    return rollback(
-        specs, model, as_of, run_id, to_version=found.previous, reason=evidence.message, finding=finding
+        told = RollbackEvidence(
+            message=evidence.message, watch=evidence.watch, blocked=blocked(champion.version, found.promotion)
+        )
+        return store.roll_back(champion, found, key, told)
+    return store.append(
+        Decision(
+            as_of=as_of,
+            subject=model_subject(model.name),
+            kind=DecisionKind.WATCH_ENDED if ended else DecisionKind.WATCHED,
+            reason=reason.value,
+            run_id=run_id,
+            dedupe_key=key,
+            version=champion.version,
+            evidence=evidence,
+        )
     )
 
 
@@ -179,59 +171,6 @@ def part(found: WatchedChampion, as_of: datetime) -> int:
     began = found.promotion.effective_from
     number = 1 + (as_of - began) * (LOOKS - 1) // (found.judged_until - began)
     return max(1, min(number, LOOKS - 1))
-
-
-def _again(conn: Connection, model: ModelSpec, done: Decision, as_of: datetime) -> Decision | None:
-    """A rollback of the watch, to a run as of its own time; the alias is moved if the run before it could not."""
-    if done.as_of != as_of:
-        return None
-    registry.champion(conn, model.name)
-    return done
-
-
-def _incomparable(
-    conn: Connection, model: ModelSpec, found: WatchedChampion, champion: registry.Champion, as_of: datetime
-) -> str:
-    """Why there is nothing to compare with; empty where there is."""
-    if found.previous is None:
-        return found.alone
-    there = fetch(
-        conn,
-        "SELECT EXISTS (SELECT 1 FROM evergreen.shadow_prediction WHERE model = %s AND version = %s AND event_time >= %s"
-        " AND as_of <= %s) AS found",
-        (model.name, found.previous, champion.trained_until, as_of),
-    )[0]["found"]
-    if there:
-        return ""
-    return (
-        f"version {found.previous}, the champion before, has predicted no row in the shadow; the log of score__{model.name} "
-        "says why"
-    )
-
-
-def _coverage(
-    conn: Connection, model: ModelSpec, found: WatchedChampion, champion: registry.Champion, as_of: datetime
-) -> float:
-    """The share of the rows that the champion scored in the watch period which the previous one predicted too."""
-    return float(
-        fetch(
-            conn,
-            "SELECT coalesce(count(o.key)::float8 / nullif(count(*), 0), 0) AS share FROM evergreen.prediction AS n"
-            " LEFT JOIN evergreen.shadow_prediction AS o"
-            " ON o.model = n.model AND o.key = n.key AND o.version = %s AND o.as_of <= %s"
-            " WHERE n.model = %s AND n.version = %s AND n.event_time >= %s AND n.as_of <= %s",
-            (
-                found.previous, as_of, model.name, champion.version, champion.trained_until,
-                min(as_of, found.shadowed_until),
-            ),
-        )[0]["share"]
-    )  # fmt: skip
-
-
-def _look(
-    specs: Specs, model: ModelSpec, champion: registry.Champion, found: WatchedChampion, as_of: datetime
-) -> WatchLook:
-    return compared(model, _paired(specs, model, champion, found, as_of))
 
 
 def compared(model: ModelSpec, rows: pa.Table) -> WatchLook:
@@ -256,42 +195,16 @@ def compared(model: ModelSpec, rows: pa.Table) -> WatchLook:
     return WatchLook(len(y), mine, before, how, problem)
 
 
-def _paired(
-    specs: Specs, model: ModelSpec, champion: registry.Champion, found: WatchedChampion, as_of: datetime
-) -> pa.Table:
-    """Rows that the champion has not learnt, with a mature label and both predictions, as known at a time."""
-    query = sql.SQL(
-        "SELECT f._time, f._label, n.prediction AS _new, o.prediction AS _old FROM ({rows}) AS f"
-        " JOIN ({new}) AS n ON n.key = f._key JOIN ({old}) AS o ON o.key = f._key"
-        " ORDER BY f._hash, f._key LIMIT {most}"
-    ).format(
-        rows=feature_query.feature_query(
-            model, champion.trained_until, None, mature_at=as_of, labelled=True, ordered=False
-        ),
-        new=_predicted(views.PREDICTIONS, champion.version, champion.trained_until, as_of),
-        old=_predicted(views.SHADOW, str(found.previous), champion.trained_until, as_of),
-        most=sql.Literal(MOST_ROWS),
-    )
-    with views.reading(specs, model, as_of) as reader:
-        return reader.table(query, SCHEMA)
-
-
-def _predicted(view: str, version: str, start: datetime, as_of: datetime) -> sql.Composable:
-    return sql.SQL(
-        "SELECT key, prediction FROM {view} WHERE version = {version} AND event_time >= {start}"
-        " AND as_of <= {as_of}"
-    ).format(
-        view=sql.Identifier(view),
-        version=sql.Literal(version),
-        start=sql.Literal(start),
-        as_of=sql.Literal(as_of),
-    )
+def unseen(found: WatchedChampion, why: str = "") -> WatchLook:
+    """The look where the champion before has predicted nothing in the shadow."""
+    problem = f"version {found.previous}, the champion before, has predicted no row in the shadow{why}"
+    return WatchLook(0, problem=problem, comparable=False)
 
 
 def concluded(
     model: ModelSpec,
     found: WatchedChampion,
-    champion: registry.Champion,
+    champion: Champion,
     seen: WatchLook,
     coverage: float,
     ended: bool,
@@ -327,7 +240,7 @@ def _reason(model: ModelSpec, seen: WatchLook, ended: bool) -> WatchReason | Non
 def _evidence(
     model: ModelSpec,
     found: WatchedChampion,
-    champion: registry.Champion,
+    champion: Champion,
     seen: WatchLook,
     coverage: float,
     look: int,
@@ -360,7 +273,7 @@ def _evidence(
     )
 
 
-def _message(model: ModelSpec, found: WatchedChampion, champion: registry.Champion, seen: WatchLook) -> str:
+def _message(model: ModelSpec, found: WatchedChampion, champion: Champion, seen: WatchLook) -> str:
     how, watching = seen.improvement, model.watch
     if seen.problem or how is None or how.high is None or how.point is None:
         return seen.problem

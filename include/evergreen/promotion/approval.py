@@ -136,7 +136,9 @@ def supersede(conn: Connection, model: ModelSpec, found: TrainingOutcome, run_id
         return found
     before = outcome(elder)
     ruling = superseded(rule(conn, model, before), found.version)
-    write(conn, model, before, ruling, run_id, more=SettledEvidence(superseded_by=found.version), waited=elder)
+    write(
+        conn, model, before, ruling, run_id, more=SettledEvidence(superseded_by=found.version), waited=elder
+    )
     return replace(found, requests=tuple(sorted({*before.requests, *found.requests})))
 
 
@@ -267,9 +269,7 @@ def _end(
     ruling = rule(conn, model, found)
     if not in_time:
         late = f"; {answer.by} answered at {answer.at:%Y-%m-%d %H:%M} UTC" if answer.by else ""
-        message = (
-            f"nobody answered within {format_duration(allowed(asked))}, by {until(asked):%Y-%m-%d %H:%M} UTC{late}"
-        )
+        message = f"nobody answered within {format_duration(allowed(asked))}, by {until(asked):%Y-%m-%d %H:%M} UTC{late}"
         ruling = replace(
             ruling, passed=False, reason=RulingReason.APPROVAL_TIMED_OUT, message=message, answers=True
         )

@@ -17,36 +17,8 @@ from evergreen.ledger.evidence import Look, WatchEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.registry.under_watch import champion_under_watch
 from evergreen.spec import ModelSpec
-from evergreen.warehouse.connection import Connection
 
 SUPERSEDED = "superseded"
-
-
-def close(
-    conn: Connection,
-    model: ModelSpec,
-    changes: Sequence[Decision],
-    own_rollback: str,
-    run_id: str,
-) -> list[Decision]:
-    """Write a `watch_ended` row for each watch that a later change of champion ended; written once.
-
-    It goes back to the newest promotion whose watch has its last row: what lies before was closed by an earlier run. A
-    watch whose period was over before the change ended by time, and is none of these; nor is that of a champion which had
-    none before it, as nothing was compared.
-
-    Args:
-        conn: the warehouse.
-        model: its `watch` section and the label's delay say how long a watch lasts.
-        changes: `ledger.champions` as of a time, newest first.
-        own_rollback: the reason code of a rollback by the watch.
-        run_id: `dag_id/run_id`.
-
-    Returns:
-        The rows, newest first.
-    """
-    ends = ledger.find(conn, ledger.model_subject(model.name), (DecisionKind.WATCH_ENDED,))
-    return [ledger.append(conn, row) for row in rows(model, changes, watched(ends), own_rollback, run_id)]
 
 
 def watched(ends: Sequence[Decision]) -> set[int | None]:
@@ -62,11 +34,18 @@ def rows(
     own_rollback: str,
     run_id: str,
 ) -> list[Decision]:
-    """The rows that `close` writes, newest first; a pure function.
+    """The `watch_ended` row of each watch that a later change of champion ended, newest first; a pure function.
+
+    It goes back to the newest promotion whose watch has its last row: what lies before was closed by an earlier run. A
+    watch whose period was over before the change ended by time, and is none of these; nor is that of a champion which had
+    none before it, as nothing was compared.
 
     Args:
-        model, changes, own_rollback, run_id: see there.
+        model: its `watch` section and the label's delay say how long a watch lasts.
+        changes: `ledger.champions` as of a time, newest first.
         ended: ids of the promotions whose watch has its last row.
+        own_rollback: the reason code of a rollback by the watch.
+        run_id: `dag_id/run_id`.
     """
     found_rows = []
     for number, (by, promotion) in enumerate(pairwise(changes)):

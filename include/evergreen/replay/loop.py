@@ -22,17 +22,19 @@ from evergreen.monitoring.windows import (
 )
 from evergreen.monitoring.windows.judge import judge_due
 from evergreen.monitoring.windows.plan import WEEK
+from evergreen.promotion.after_promotion import look_if_due
 from evergreen.reference import calendar
 from evergreen.reference.calendar import Window
 from evergreen.registry.in_office import begun
 from evergreen.registry.under_watch import champion_under_watch
-from evergreen.replay import watching
 from evergreen.replay.checkpoint import PolicyFolder
+from evergreen.replay.deciding import ReplayedTrigger
 from evergreen.replay.known import KnownRows, known
 from evergreen.replay.policies import Policy, scheduled
 from evergreen.replay.policies import PolicyKind as Wanted
 from evergreen.replay.state import RUN, ReplayState, Step
 from evergreen.replay.training import Trainer
+from evergreen.replay.watching import ReplayedWatch
 from evergreen.replay.windows import ReplayedWindows, Versions, predictions
 from evergreen.scoring import shadow
 from evergreen.spec import ModelSpec, Specs
@@ -131,8 +133,11 @@ class Loop:
             counts = self._score(step, there)
             windows = ReplayedWindows(self.model, self.state, step, there, counts, self._versions)
             judge_due(windows, self.model, step.as_of)
-            watching.look(self.model, self.state, step, there)
-        decision = self._decide(step) if self.policy.kind is Wanted.DRIFT else None
+            look_if_due(ReplayedWatch(self.model, self.state, step, there), self.model, step.as_of, RUN)
+        decision = None
+        if self.policy.kind is Wanted.DRIFT:
+            trigger = ReplayedTrigger(self.model, self.state, step)
+            decision = policy.ask_if_due(trigger, self.model, step.as_of, RUN, self.specs)
         self._train(step, decision)
         self.state.forget(
             min(self._earliest(step.as_of), self._champion().trained_until - self.model.monitoring.window)
@@ -182,17 +187,6 @@ class Loop:
         return counts
 
     # ------------------------------------------------------------------ deciding and training
-
-    def _decide(self, step: Step) -> Decision | None:
-        champion = self._champion()
-        judgements = self.state.newest(champion.version, self._reign(champion))
-        earlier = self.state.find(*policy.READ)
-        now, version = step.as_of, champion.version
-        verdict = policy.decided(self.model, version, judgements, earlier, now, self.specs)
-        proposed = policy.proposal(self.model, version, verdict, judgements, earlier, now, RUN)
-        if proposed is None or proposed.id is not None:
-            return proposed
-        return self.state.decide(step, proposed)
 
     def _train(self, step: Step, decision: Decision | None) -> None:
         as_of = step.as_of

@@ -67,7 +67,7 @@ class ReplayState:
 
     def decide(self, step: Step, decision: Decision) -> Decision:
         """Append a decision, with the number that it gets; one whose key is there already is returned as it stands."""
-        standing = next((d for d in self.decisions if d.dedupe_key == decision.dedupe_key), None)
+        standing = self.decided(decision.dedupe_key)
         if standing is not None:
             return standing
         numbered = replace(decision, id=len(self.decisions) + 1, decided_at=decision.as_of)
@@ -89,9 +89,9 @@ class ReplayState:
         """The decisions of some kinds, newest first."""
         return [d for d in reversed(self.decisions) if d.kind in kinds]
 
-    def decided(self, key: str) -> bool:
-        """Whether a decision of a key is there."""
-        return any(d.dedupe_key == key for d in self.decisions)
+    def decided(self, key: str) -> Decision | None:
+        """The decision of a key; None where there is none yet."""
+        return next((d for d in self.decisions if d.dedupe_key == key), None)
 
     def open_requests(self) -> list[Decision]:
         """Retrain requests that no decision has answered, oldest first."""

@@ -26,7 +26,6 @@ from evergreen.replay.state import ReplayState, Step
 from evergreen.replay.training import Trainer
 from evergreen.spec import ModelSpec
 
-
 MOST_REFERENCES = 4
 
 

@@ -244,9 +244,7 @@ def said(decision: Decision) -> list[str]:
     if decision.kind in (DecisionKind.BATCH_PUBLISHED, DecisionKind.BATCH_QUARANTINED):
         batch = BatchEvidence.shown(decision)
         how = "published" if decision.kind is DecisionKind.BATCH_PUBLISHED else "quarantined"
-        counts = (
-            f"{batch.rows_read} rows, {batch.rows_new} new, {batch.rows_changed} changed, {batch.rows_held} held back"
-        )
+        counts = f"{batch.rows_read} rows, {batch.rows_new} new, {batch.rows_changed} changed, {batch.rows_held} held back"
         lines = [f"{batch.file}: {how} ({decision.reason}): {counts}"]
         for failure in batch.failures[:5]:
             where = f"{failure.column}: " if failure.column else ""

@@ -502,7 +502,9 @@ def _settle(
         ),
     )
     if not published or held:  # a good batch with a few bad rows is told too: they are missing from now on
-        quarantines.held(conn, decision, {"dataset": dataset.name, "reason": verdict.reason, **evidence.to_json()})
+        quarantines.held(
+            conn, decision, {"dataset": dataset.name, "reason": verdict.reason, **evidence.to_json()}
+        )
     elif not asked:
         quarantines.published(conn, decision, landing.folder_of(file))
     log.info("%s: %s %s (%s): %s", dataset.name, file.name, verdict.state, verdict.reason, numbers)

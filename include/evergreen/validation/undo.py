@@ -235,7 +235,9 @@ def _delete_keys(conn: Connection, order: _Order) -> Undone:
         )
     row = {"id": batch, "file": file.name, "checksum": file.checksum}
     message = corrections.keys_deleted(file.name, keys.rows, done)
-    return _write(conn, order, DecisionKind.KEYS_DELETED, row, message, done, BatchEvidence(rows_read=keys.rows))
+    return _write(
+        conn, order, DecisionKind.KEYS_DELETED, row, message, done, BatchEvidence(rows_read=keys.rows)
+    )
 
 
 def _dismiss(conn: Connection, order: _Order) -> Undone:

@@ -15,9 +15,10 @@ from evergreen.ledger import Decision, words
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.metrics import paired_bootstrap
 from evergreen.metrics.paired_bootstrap import Improvement
-from evergreen.monitoring.trigger.policy import apply
-from evergreen.promotion import after_promotion
-from evergreen.promotion.after_promotion import LOOKS, WatchLook, WatchReason, concluded, watch
+from evergreen.monitoring.trigger.live_trigger import apply
+from evergreen.promotion import live_watch
+from evergreen.promotion.after_promotion import LOOKS, WatchLook, WatchReason, compared, concluded
+from evergreen.promotion.live_watch import watch
 from evergreen.registry.models import LoadedModel
 from evergreen.registry.under_watch import champion_under_watch
 from evergreen.scoring.score import score
@@ -269,7 +270,10 @@ def test_rows_that_the_champion_learnt_do_not_count(told, start):
     predicted("2", 1.0, start + 20 * DAY, start + 32 * DAY)
     predicted("1", 9.0, start + 20 * DAY, start + 32 * DAY)
     assert look(told, start + 34 * DAY) is None
-    assert look(told.with_model(watch={"min_rows": 26}), start + 34 * DAY).evidence.to_json()["watch"]["rows"] == 26
+    assert (
+        look(told.with_model(watch={"min_rows": 26}), start + 34 * DAY).evidence.to_json()["watch"]["rows"]
+        == 26
+    )
 
 
 def test_one_look_for_each_part_of_the_period(told, start):
@@ -295,7 +299,7 @@ def test_the_doubt_is_shared_by_all_looks(told, start):
     found = look(told, start + 38 * DAY).evidence.to_json()["watch"]
     wide = found["at_most"] - found["improvement"]
     champion, under = watching(told)
-    table = after_promotion._paired(told.specs, told.model, champion, under, start + 38 * DAY)
+    table = live_watch._paired(told.specs, told.model, champion, under, start + 38 * DAY)
     alone = paired_bootstrap.improvement(
         "rmse", table["_time"].cast("int64").to_numpy(), *(table[n].to_numpy() for n in ("_label", "_new", "_old")),
         confidence=0.95, seed=told.model.training.seed,
@@ -303,17 +307,21 @@ def test_the_doubt_is_shared_by_all_looks(told, start):
     assert wide > 1.2 * (alone.high - alone.point) > 0
 
 
+def seen_as_of(told, as_of):
+    champion, under = watching(told)
+    return compared(told.model, live_watch._paired(told.specs, told.model, champion, under, as_of))
+
+
 def test_what_was_not_known_as_of_then_changes_nothing(told, start):
     both(start, 2.0, 2.5)
     as_of = start + 37 * DAY
-    champion, under = watching(told)
-    before = after_promotion._look(told.specs, told.model, champion, under, as_of)
+    before = seen_as_of(told, as_of)
     told.correct(start + 32 * DAY, as_of + DAY, demand=9999.0)
     told.land(start + 45 * DAY, 1, seed=9)
     predicted("2", 50.0, start + 28 * DAY, start + 31 * DAY, as_of=as_of + DAY)
     predicted("1", 1.0, start + 28 * DAY, start + 31 * DAY, as_of=as_of + DAY)
     promote("3", as_of + DAY)
-    assert after_promotion._look(told.specs, told.model, champion, under, as_of) == before
+    assert seen_as_of(told, as_of) == before
     assert look(told, as_of).version == "2"
     assert look(told, as_of).as_of == as_of
 
@@ -347,14 +355,14 @@ def test_a_rollback_that_cannot_be_done_is_an_error_and_nothing_moves(
 
 def test_a_champion_that_changed_while_it_was_compared_is_tried_again(real, start, monkeypatch):
     both(start, 9.0, 1.0)
-    seen = after_promotion._look
+    seen = live_watch.compared
 
     def meanwhile(*args):
         found = seen(*args)
         promote("3", start + 38 * DAY)
         return found
 
-    monkeypatch.setattr(after_promotion, "_look", meanwhile)
+    monkeypatch.setattr(live_watch, "compared", meanwhile)
     with pytest.raises(TransientError, match="it is version 3 now"):
         look(real, start + 38 * DAY)
     assert champion_now() == "3"

@@ -9,7 +9,7 @@ from monitoring_scene import CUTOFF, WEEK, at, model
 
 from evergreen.ledger import Decision, append, find, open_requests
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.monitoring.trigger.policy import apply
+from evergreen.monitoring.trigger.live_trigger import apply
 from evergreen.monitoring.windows import judgement as store
 from evergreen.monitoring.windows.judgement import Judgement, Status, Violation, What
 from evergreen.warehouse.connection import connect, fetch
@@ -98,7 +98,9 @@ def test_one_window_in_violation_stands_in_the_ledger_and_mails_nobody(champion)
     assert apply(SPEC, at(1), "monitor/2") == held, "the same judgement is one row"
     judged(0, AMOUNT, KIND, revision=2, as_of=at(1.5))
     again = apply(SPEC, at(1.5), "monitor/3")
-    assert again.evidence.to_json()["causes"] == ["data_drift:amount", "new_category:kind"], "judged anew, told anew"
+    assert again.evidence.to_json()["causes"] == ["data_drift:amount", "new_category:kind"], (
+        "judged anew, told anew"
+    )
     judged(1)
     assert apply(SPEC, at(2), "monitor/4") is None
     with connect() as conn:
@@ -149,7 +151,10 @@ def test_a_drift_that_retraining_does_not_help_is_asked_for_twice_and_then_told_
     judged(2, AMOUNT)
     judged(3, AMOUNT)
     second = apply(SPEC, at(4), "monitor/2")
-    assert (second.kind, second.evidence.to_json()["asked_before"]) == (DecisionKind.RETRAIN_REQUESTED, [first.id])
+    assert (second.kind, second.evidence.to_json()["asked_before"]) == (
+        DecisionKind.RETRAIN_REQUESTED,
+        [first.id],
+    )
     assert len(mails()) == 1, "the drift was told with the first request"
     reject(second, at(4.1))
     for number in (4, 5, 6, 7):

@@ -13,7 +13,7 @@ from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows import performance, wording
 from evergreen.monitoring.windows.judgement import MetricResult
-from evergreen.monitoring.windows.live import judge_windows
+from evergreen.monitoring.windows.live_windows import judge_windows
 from evergreen.reference import error_limit
 from evergreen.reference.movement import Movement
 from evergreen.spec import LARGER_IS_BETTER, METRICS, passable

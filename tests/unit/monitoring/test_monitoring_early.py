@@ -11,7 +11,7 @@ from evergreen.incidents import threads
 from evergreen.ledger import find
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
-from evergreen.monitoring.trigger.policy import apply
+from evergreen.monitoring.trigger.live_trigger import apply
 from evergreen.monitoring.windows import judgement as store
 from evergreen.monitoring.windows.judgement import Judgement, MetricResult, Status, Violation, What
 from evergreen.warehouse.connection import connect
@@ -151,7 +151,10 @@ def test_an_alarm_after_a_pause_of_the_monitor_is_told_and_the_old_one_is_ended(
         judged(number, ESTIMATE)
     assert run(21)
     new, old = mails()
-    assert (old.end.reason, old.end.evidence.to_json()["ended"]) == ("windows_ok", (CUTOFF + 2 * WEEK).isoformat())
+    assert (old.end.reason, old.end.evidence.to_json()["ended"]) == (
+        "windows_ok",
+        (CUTOFF + 2 * WEEK).isoformat(),
+    )
     assert (new.end, new.since) == (None, CUTOFF + 20 * WEEK)
 
 

@@ -14,7 +14,7 @@ from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.trigger import champion_facts as facts_of
 from evergreen.monitoring.trigger.champion_facts import ChampionFacts
-from evergreen.monitoring.trigger.policy import apply
+from evergreen.monitoring.trigger.live_trigger import apply
 from evergreen.monitoring.windows import judgement
 from evergreen.monitoring.windows.judgement import Judgement, Status, Violation, What
 from evergreen.spec.hashes import training_hash

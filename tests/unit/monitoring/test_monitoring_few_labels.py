@@ -11,7 +11,7 @@ from evergreen.metrics.metric_values import compute
 from evergreen.monitoring.windows import draw, kept_sample, measure, performance, reads
 from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.judgement import Status, What
-from evergreen.monitoring.windows.live import judge_windows
+from evergreen.monitoring.windows.live_windows import judge_windows
 from evergreen.monitoring.windows.reads import BEYOND
 from evergreen.reference.calendar import window_of
 from evergreen.reference.reference import build

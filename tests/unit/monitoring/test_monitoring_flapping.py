@@ -12,7 +12,7 @@ from evergreen.alerting.delivery import deliver
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.monitoring.trigger.policy import apply
+from evergreen.monitoring.trigger.live_trigger import apply
 from evergreen.monitoring.windows import judgement as store
 from evergreen.monitoring.windows.judgement import Judgement, Status, Violation, What
 from evergreen.promotion.ruling import told_with

@@ -14,11 +14,11 @@ from monitoring_scene import CUTOFF, ROWS, WEEK, as_table, at, count, learnt, ro
 from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.monitoring.trigger import policy
+from evergreen.monitoring.trigger import live_trigger
 from evergreen.monitoring.windows import judgement as store
 from evergreen.monitoring.windows import wording
 from evergreen.monitoring.windows.judgement import Status, What
-from evergreen.monitoring.windows.live import judge_windows
+from evergreen.monitoring.windows.live_windows import judge_windows
 from evergreen.warehouse.connection import connect, fetch
 
 DAY = timedelta(days=1)
@@ -371,7 +371,7 @@ def test_windows_before_an_approval_are_not_those_of_the_champion_that_waited(sc
     approved = CUTOFF + timedelta(days=4, hours=2)
     world.champion("2", as_of=CUTOFF + timedelta(days=1, hours=2), effective_from=approved)
     assert run(world, approved) == []
-    assert policy.apply(world.spec, approved, "monitor/1", world.specs) is None
+    assert live_trigger.apply(world.spec, approved, "monitor/1", world.specs) is None
     world.score(CUTOFF + 4 * DAY, CUTOFF + 6 * DAY, version="2")
     found = run(world, approved + 2 * DAY, "monitor/2")
     assert [j.window_start for j in found] == [CUTOFF + 4 * DAY, CUTOFF + 5 * DAY]
@@ -399,7 +399,7 @@ def test_a_window_that_another_version_served_is_no_error_of_the_champion(scene)
     assert violated(mine) >= {"performance:rmse", "prediction_drift:_prediction"}, (
         "18 of its 24 rows are its own"
     )
-    decided = policy.apply(world.spec, as_of, "monitor/1", world.specs)
+    decided = live_trigger.apply(world.spec, as_of, "monitor/1", world.specs)
     assert decided.reason == "too_few_violations", "one window is its own"
     assert run(world, as_of, "monitor/2") == [], "and nothing is to be judged again"
 

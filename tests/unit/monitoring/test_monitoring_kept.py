@@ -10,12 +10,12 @@ from monitoring_scene import CUTOFF, ROWS, WEEK, as_table, at, mails, rows, week
 from evergreen import report as command
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.metrics.metric_values import compute
-from evergreen.monitoring.trigger import policy
+from evergreen.monitoring.trigger import live_trigger
 from evergreen.monitoring.windows import draw as drawing
 from evergreen.monitoring.windows import kept_sample, measure, performance, report
 from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.judgement import Status, What
-from evergreen.monitoring.windows.live import judge_windows
+from evergreen.monitoring.windows.live_windows import judge_windows
 from evergreen.monitoring.windows.page import unpacked
 from evergreen.reference.reference import build
 from evergreen.spec import ModelSpec
@@ -153,7 +153,7 @@ def test_the_mail_of_a_violation_has_its_page(scene):
     world.live(1, change=lambda f: f.assign(amount=f["amount"] * 2))
     (found,) = judge_windows(world.specs, world.spec, at(1))
     assert found.report.endswith(report.DRIFT_FILE)
-    assert policy.apply(world.spec, at(1), "monitor/1") is not None
+    assert live_trigger.apply(world.spec, at(1), "monitor/1") is not None
     ((_, text),) = mails(world)
     assert "Evidently report" in text
     assert "not drawn" not in text
@@ -164,7 +164,7 @@ def test_a_mail_about_a_window_that_was_not_drawn_says_how_to_get_it(scene):
     world.champion()
     world.live(1, change=lambda f: f.assign(amount=f["amount"] * 2))
     judge_windows(world.specs, world.spec, at(1))
-    assert policy.apply(world.spec, at(1), "monitor/1") is not None
+    assert live_trigger.apply(world.spec, at(1), "monitor/1") is not None
     with connect() as conn, conn.cursor() as cursor:
         cursor.execute(
             "UPDATE evergreen.window_judgement SET report = replace(report, 'drift.html', 'window.parquet')"

@@ -13,11 +13,11 @@ from evergreen.alerting.content.history import windows
 from evergreen.ledger import find
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
-from evergreen.monitoring.trigger import policy
+from evergreen.monitoring.trigger import live_trigger
 from evergreen.monitoring.windows import wording
 from evergreen.monitoring.windows.draw import draw
 from evergreen.monitoring.windows.judgement import Status
-from evergreen.monitoring.windows.live import judge_windows
+from evergreen.monitoring.windows.live_windows import judge_windows
 from evergreen.warehouse.connection import connect
 
 EARLY = {"performance": {"estimate": True}}
@@ -72,7 +72,7 @@ def test_the_mail_of_a_drift_says_that_the_error_is_not_known_yet(scene):
     world.champion()
     world.live(2, change=lambda f: f.assign(amount=f["amount"] * 2), labels=False)
     run(world, at(2))
-    made = policy.apply(world.spec, at(2), "monitor/1")
+    made = live_trigger.apply(world.spec, at(2), "monitor/1")
     assert [w["error"][:13] for w in made.evidence.to_json()["windows"]] == ["RMSE: not yet"] * 2
     ((_, text),) = mails(world)
     assert "RMSE: not yet (0 of 168 labels are in" in flat(text)
@@ -102,12 +102,12 @@ def test_labels_that_turn_a_verdict_are_told_and_both_revisions_are_kept(scene):
     world.land(week(1).head(60))
     world.score(CUTOFF, CUTOFF + WEEK)
     run(world, at(1))
-    assert policy.apply(world.spec, at(1), "monitor/1") is None
+    assert live_trigger.apply(world.spec, at(1), "monitor/1") is None
     world.labels(frame, at(1, days=1))
     (again,) = run(world, at(1, days=1, hours=2))
     assert wording.flipped(again)
     assert wording.verdict(again) == "violation, revision 2, was ok"
-    made = policy.apply(world.spec, at(1, days=1, hours=2), "monitor/2")
+    made = live_trigger.apply(world.spec, at(1, days=1, hours=2), "monitor/2")
     assert (made.kind, made.reason) == (DecisionKind.RETRAIN_REQUESTED, "performance")
     ((_, text),) = mails(world)
     text = flat(text)
@@ -135,7 +135,7 @@ def test_a_violation_that_more_labels_take_back_is_told_and_counts_no_more(scene
     world.score(CUTOFF, CUTOFF + WEEK, as_of=at(1, days=1))
     (again,) = run(world, at(1, days=1, hours=2))
     assert wording.verdict(again) == "ok, revision 2, was violation"
-    assert policy.apply(world.spec, at(1, days=1, hours=2), "monitor/2") is None
+    assert live_trigger.apply(world.spec, at(1, days=1, hours=2), "monitor/2") is None
     assert [r["status"] for r in world.judgements()] == ["violation", "ok"]
 
 
@@ -151,7 +151,7 @@ def test_an_estimate_opens_the_alarm_early_and_the_labels_replace_it(scene):
     assert [violated(j) for j in found] == [{"estimated_performance:rmse"}] * 2
     assert wording.verdict(found[0]) == "violation, error estimated"
     assert "RMSE: estimated without labels" in page(world, found[0], "drift.html")
-    assert policy.apply(world.spec, at(2), "monitor/1") is None
+    assert live_trigger.apply(world.spec, at(2), "monitor/1") is None
     assert early_alarm.tell(world.spec, at(2), "monitor/1")
     assert not early_alarm.tell(world.spec, at(2), "monitor/1")
     ((row, text),) = mails(world)
@@ -171,7 +171,7 @@ def test_an_estimate_opens_the_alarm_early_and_the_labels_replace_it(scene):
     assert [(j.revision, violated(j)) for j in again] == [(2, {"performance:rmse"})] * 2
     states = [(r["revision"], r["metrics"]["rmse"]["state"]) for r in world.judgements()]
     assert states == [(1, "estimated"), (2, "judged")] * 2
-    assert policy.apply(world.spec, at(2, days=1, hours=2), "monitor/2").reason == "performance"
+    assert live_trigger.apply(world.spec, at(2, days=1, hours=2), "monitor/2").reason == "performance"
 
 
 def test_an_estimate_asks_for_a_training_only_where_the_spec_says_so(scene):
@@ -186,7 +186,7 @@ def test_an_estimate_asks_for_a_training_only_where_the_spec_says_so(scene):
     world.land(week(2).head(30))
     world.score(CUTOFF, CUTOFF + 2 * WEEK)
     run(world, at(2))
-    made = policy.apply(world.spec, at(2), "monitor/1")
+    made = live_trigger.apply(world.spec, at(2), "monitor/1")
     assert (made.kind, made.reason) == (DecisionKind.RETRAIN_REQUESTED, "estimated_performance")
     assert all("estimated without labels" in w["error"] for w in made.evidence.to_json()["windows"])
     assert not early_alarm.tell(world.spec, at(2), "monitor/1"), "the request's mail has told of it"

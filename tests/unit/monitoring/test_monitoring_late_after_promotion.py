@@ -13,10 +13,10 @@ from monitoring_scene import CUTOFF, mails, rows, violated
 from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
-from evergreen.monitoring.trigger import policy
-from evergreen.monitoring.windows import kept_sample, live, wording
+from evergreen.monitoring.trigger import live_trigger
+from evergreen.monitoring.windows import kept_sample, live_windows, wording
 from evergreen.monitoring.windows.judgement import Status
-from evergreen.monitoring.windows.live import judge_windows
+from evergreen.monitoring.windows.live_windows import judge_windows
 from evergreen.warehouse.connection import connect, fetch
 
 DAY = timedelta(days=1)
@@ -137,7 +137,7 @@ def test_a_late_violation_of_an_earlier_champion_does_not_count_for_the_present_
     world.labels(pd.concat([day(0, 8.0), day(1, 8.0)]), noon(4))
     found = [(j.version, violated(j)) for j in run(world, noon(4))]
     assert found == [(version, {"performance:rmse"}) for version in ("1", "1", "2")]
-    decided = policy.apply(world.spec, noon(4), "monitor/1", world.specs)
+    decided = live_trigger.apply(world.spec, noon(4), "monitor/1", world.specs)
     assert decided.reason == "too_few_violations", "one window of the last three is its own"
     assert not early_alarm.tell(world.spec, noon(4), "monitor/1")
     assert mails(world) == []
@@ -148,7 +148,7 @@ def test_a_late_ok_of_an_earlier_champion_is_no_recovery_by_the_present_one(scen
     world.champion("1")
     serve(world, 0, "1", off=8.0)
     run(world, noon(1))
-    policy.apply(world.spec, noon(1), "monitor/1", world.specs)
+    live_trigger.apply(world.spec, noon(1), "monitor/1", world.specs)
     assert [row["kind"] for row, _ in mails(world)] == ["drift"]
     serve(world, 1, "1", labels=False)
     run(world, noon(2))
@@ -157,11 +157,11 @@ def test_a_late_ok_of_an_earlier_champion_is_no_recovery_by_the_present_one(scen
     run(world, noon(3))
     world.labels(day(1), noon(3, minutes=10))
     assert [(j.version, j.status) for j in run(world, noon(3, minutes=20))] == [("1", Status.OK)]
-    policy.apply(world.spec, noon(3, minutes=20), "monitor/2", world.specs)
+    live_trigger.apply(world.spec, noon(3, minutes=20), "monitor/2", world.specs)
     assert [row["kind"] for row, _ in mails(world)] == ["drift"], "of version 2 no error is known yet"
     world.labels(day(2), noon(3, minutes=30))
     assert [j.version for j in run(world, noon(3, minutes=40))] == ["2"]
-    policy.apply(world.spec, noon(3, minutes=40), "monitor/3", world.specs)
+    live_trigger.apply(world.spec, noon(3, minutes=40), "monitor/3", world.specs)
     assert [row["kind"] for row, _ in mails(world)] == ["drift", "recovered"]
 
 
@@ -184,7 +184,7 @@ def test_after_a_rollback_the_windows_of_both_earlier_reigns_wait_for_their_labe
     assert (late.version, late.window_start, late.revision, violated(late)) == (
         "1", CUTOFF, 2, {"performance:rmse"},
     )  # fmt: skip
-    assert policy.apply(world.spec, noon(3, minutes=20), "monitor/2", world.specs) is None, (
+    assert live_trigger.apply(world.spec, noon(3, minutes=20), "monitor/2", world.specs) is None, (
         "its first reign is over"
     )
 
@@ -207,13 +207,13 @@ def test_a_version_of_another_task_leaves_its_windows_as_they_were_and_the_champ
     world = promoted(scene)
     serve(world, 3, "2")
     world.labels(pd.concat([day(0, 8.0), day(1, 8.0)]), noon(4))
-    read = live._reference
+    read = live_windows._reference
 
     def other_task(model, run_id):
         found = read(model, run_id)
         return replace(found, holdout_metrics={"roc_auc": 0.9}) if run_id == world.first_run else found
 
-    monkeypatch.setattr(live, "_reference", other_task)
+    monkeypatch.setattr(live_windows, "_reference", other_task)
     assert [j.version for j in run(world, noon(4))] == ["2"]
     assert told(world, "1") == [(0, 1, "ok", "not_yet"), (1, 1, "ok", "not_yet")]
     assert any("trained for another task" in r.getMessage() for r in caplog.records)

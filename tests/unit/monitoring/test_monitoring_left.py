@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from evergreen.errors import ErrorReason, TerminalError
-from evergreen.monitoring.windows import live
+from evergreen.monitoring.windows import live_windows
 from evergreen.monitoring.windows.judgement import What
 from evergreen.scoring.score import score
 
@@ -23,7 +23,7 @@ def served(world, mlflow_url, start):
 
 
 def columns(world, start):
-    found = live.judge_windows(world.specs, world.model, start + timedelta(days=40))
+    found = live_windows.judge_windows(world.specs, world.model, start + timedelta(days=40))
     assert found
     return {(c.column, c.kind): c for c in found[-1].columns}
 

@@ -12,8 +12,8 @@ from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.monitor import monitor
-from evergreen.monitoring.windows import live
-from evergreen.promotion import after_promotion
+from evergreen.monitoring.windows import live_windows
+from evergreen.promotion import live_watch
 from evergreen.scoring.score import score
 from evergreen.warehouse.connection import connect
 
@@ -61,7 +61,7 @@ def test_a_rollback_that_fails_does_not_keep_a_retraining_from_being_asked_for(d
     def refused(*_):
         raise TerminalError("the champion before cannot be loaded", ErrorReason.REGISTRY_MISMATCH)
 
-    monkeypatch.setattr(after_promotion, "watch", refused)
+    monkeypatch.setattr(live_watch, "watch", refused)
     run = monitor(drifted.specs, drifted.model, start + 34 * DAY, "monitor/1")
     assert run.problems == ("the watch after the promotion: the champion before cannot be loaded",)
     with connect() as conn:
@@ -82,7 +82,7 @@ def test_windows_that_cannot_be_judged_do_not_keep_a_bad_champion_live(drifted, 
     def refused(*_):
         raise error
 
-    monkeypatch.setattr(live, "judge_windows", refused)
+    monkeypatch.setattr(live_windows, "judge_windows", refused)
     watch = drifted.model.watch.model_copy(update={"min_rows": 20})
     model = drifted.model.model_copy(update={"watch": watch})
     run = monitor(drifted.specs, model, start + 39 * DAY, "monitor/2")
@@ -102,7 +102,7 @@ def test_what_may_pass_is_tried_again_and_is_no_problem_to_be_told(drifted, star
     def away(*_):
         raise error
 
-    monkeypatch.setattr(live, "judge_windows", away)
+    monkeypatch.setattr(live_windows, "judge_windows", away)
     with pytest.raises(type(error)):
         monitor(drifted.specs, drifted.model, start + 34 * DAY, "monitor/1")
     with connect() as conn:
@@ -115,7 +115,7 @@ def test_a_watch_that_is_tried_again_does_not_keep_a_retraining_from_being_asked
     def away(*_):
         raise TransientError("MLflow does not answer")
 
-    monkeypatch.setattr(after_promotion, "watch", away)
+    monkeypatch.setattr(live_watch, "watch", away)
     with pytest.raises(TransientError):
         monitor(drifted.specs, drifted.model, start + 34 * DAY, "monitor/1")
     with connect() as conn:

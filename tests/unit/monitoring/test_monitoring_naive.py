@@ -16,7 +16,7 @@ from evergreen.monitoring.monitor import monitor
 from evergreen.monitoring.windows import measure, performance, reads
 from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.judgement import Status, What
-from evergreen.monitoring.windows.live import judge_windows
+from evergreen.monitoring.windows.live_windows import judge_windows
 from evergreen.reference import error_limit, reference
 from evergreen.reference.calendar import Window
 from evergreen.warehouse.features import arrow

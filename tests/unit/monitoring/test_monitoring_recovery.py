@@ -8,7 +8,7 @@ from test_monitoring_apply import AMOUNT, BROKEN, FEW, KIND, LATE, SPEC, judged,
 
 from evergreen.ledger import Decision, find
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.monitoring.trigger.policy import apply
+from evergreen.monitoring.trigger.live_trigger import apply
 from evergreen.monitoring.windows import judgement as store
 from evergreen.monitoring.windows.judgement import Judgement, MetricResult, Status, Violation, What
 from evergreen.warehouse.connection import connect
@@ -78,7 +78,11 @@ def test_a_new_champion_ends_it_with_its_first_healthy_window():
     judged(2, version="2")
     run(2)
     (end,) = ends()
-    assert (end.reason, end.version, end.evidence.to_json()["promotion"]["version"]) == ("new_champion", "2", "2")
+    assert (end.reason, end.version, end.evidence.to_json()["promotion"]["version"]) == (
+        "new_champion",
+        "2",
+        "2",
+    )
 
 
 def test_a_new_champion_that_drifts_too_ends_nothing_and_is_no_new_incident():

@@ -159,7 +159,11 @@ CLOSED = settled(101, NOW - 100 * DAY, "champion_unavailable")
 )
 def test_what_holds_it_back(earlier, facts, hold):
     verdict = decide(OLD, [], earlier, NOW, facts)
-    assert (verdict.action, verdict.reason, verdict.evidence.to_json()["asks"]) == (Action.SUPPRESS, hold, "staleness")
+    assert (verdict.action, verdict.reason, verdict.evidence.to_json()["asks"]) == (
+        Action.SUPPRESS,
+        hold,
+        "staleness",
+    )
 
 
 def test_the_budget_holds_it_back_too():

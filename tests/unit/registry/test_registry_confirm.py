@@ -46,7 +46,9 @@ def test_the_monitor_puts_a_moved_alias_right_and_says_so_once(one, start):
     assert [(d.reason, d.version, d.evidence.to_json()["found_version"], d.run_id) for d in rows] == [
         ("alias_moved", "1", "2", "monitor/2"), ("alias_moved", "1", "2", "monitor/1"),
     ]  # fmt: skip
-    assert [m["incident"] for m in mails()] == [f"alias:rides:{rows[0].evidence.to_json()['champion_decision']}:2"]
+    assert [m["incident"] for m in mails()] == [
+        f"alias:rides:{rows[0].evidence.to_json()['champion_decision']}:2"
+    ]
     with connect() as conn:
         message = compose(conn, one.specs, mails()[0])
         assert registry.champion(conn, "rides", repair=False).version == "1"

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from evergreen import registry
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.ledger.reasons import DecisionKind, GateReason
-from evergreen.monitoring.windows import live
+from evergreen.monitoring.windows import live_windows
 from evergreen.promotion import approval
 from evergreen.promotion.rollback import rollback
 from evergreen.registry.models import DIGEST_TAG, ENCODING_FILE, PROBE_FILE
@@ -95,7 +95,7 @@ def test_a_version_of_an_earlier_release_is_loaded_and_that_is_said(one, start, 
     registry.load(one.model, "1")
     assert "registered by an earlier release" in caplog.text
     assert score(one.specs, one.model, start + timedelta(days=31), "dag/score").rows > 0
-    assert live.judge_windows(one.specs, one.model, start + timedelta(days=40))
+    assert live_windows.judge_windows(one.specs, one.model, start + timedelta(days=40))
 
 
 def test_tags_that_are_taken_away_make_no_earlier_release_of_what_the_ledger_knows(one):
@@ -145,7 +145,7 @@ def test_a_reference_that_is_not_what_was_registered_judges_nothing(one, start, 
     path = registry.kept("rides", run, "reference") / name
     path.write_bytes((path.read_bytes() if path.exists() else b"") + b" ")
     with pytest.raises(TerminalError, match=f"reference/{name} has SHA-256"):
-        live.judge_windows(one.specs, one.model, start + timedelta(days=40))
+        live_windows.judge_windows(one.specs, one.model, start + timedelta(days=40))
 
 
 def lose(name="rides"):
@@ -204,7 +204,10 @@ def test_another_model_under_the_number_of_the_champion_is_used_nowhere(one, sta
         assert caught.value.reason in (ErrorReason.REGISTRY_MISMATCH, ErrorReason.NO_PREVIOUS_CHAMPION)
     # The decision on the champion is not the decision on this one, though the number is the same.
     decision = one.settle(replace(outcome, verdict=NOT_BETTER))
-    assert (decision.kind, decision.evidence.to_json()["mlflow_run"]) == (DecisionKind.REJECTED, outcome.mlflow_run)
+    assert (decision.kind, decision.evidence.to_json()["mlflow_run"]) == (
+        DecisionKind.REJECTED,
+        outcome.mlflow_run,
+    )
 
 
 def test_a_waiting_challenger_whose_number_is_another_model_is_not_approved(one, start):

@@ -36,9 +36,9 @@ def test_a_rollback_by_the_watch_closes_the_requests_that_the_live_one_closes(wo
     from evergreen import ledger
     from evergreen.metrics.paired_bootstrap import Improvement
     from evergreen.promotion import rollback
-    from evergreen.promotion.after_promotion import WatchLook
-    from evergreen.replay import watching
+    from evergreen.promotion.after_promotion import WatchLook, look_if_due
     from evergreen.replay.state import RUN, ReplayState, Step
+    from evergreen.replay.watching import ReplayedWatch
 
     def row(day, kind, version, reason, **more):
         evidence = {"mlflow_run": f"replay-{version}", "trained_until": (start + day * DAY).isoformat()}
@@ -61,8 +61,8 @@ def test_a_rollback_by_the_watch_closes_the_requests_that_the_live_one_closes(wo
         kept = {ledger.append(conn, d).id: d.dedupe_key for d in state.decisions}
         live = rollback.about(ledger.open_requests(conn, world.model.name), "2", step.as_of)
     worse = WatchLook(100, 9.0, 3.0, Improvement(-2.0, -2.1, -1.9, 0.1, 10, 100))
-    monkeypatch.setattr(watching, "_seen", lambda *args: (worse, 1.0))
-    done = watching.look(world.model, state, step, None)
+    monkeypatch.setattr(ReplayedWatch, "look", lambda *args: (worse, 1.0))
+    done = look_if_due(ReplayedWatch(world.model, state, step, None), world.model, step.as_of, RUN)
     assert (done.kind, done.version) == (DecisionKind.ROLLED_BACK, "1")
     assert [state.decisions[i - 1].dedupe_key for i in done.answers] == [kept[i] for i in live]
     assert [d.dedupe_key for d in state.open_requests()] == ["retrain_requested:1:19"], (
@@ -94,4 +94,8 @@ def test_a_watch_with_late_labels_asks_the_shadow_for_its_own_days_only(world, s
     promoted = loop.state.changes()[0]
     (ended,) = loop.state.find(DecisionKind.WATCH_ENDED)[:1]
     assert (promoted.as_of, ended.as_of) == (start + 35 * DAY, start + 47 * DAY)
-    assert (ended.version, ended.reason, ended.evidence.to_json()["rows"]) == (promoted.version, "watch_passed", 96)
+    assert (ended.version, ended.reason, ended.evidence.to_json()["watch"]["rows"]) == (
+        promoted.version,
+        "watch_passed",
+        96,
+    )

@@ -182,7 +182,10 @@ def taken_back(version, blocked, *, reason="worse_than_previous"):
 def test_what_the_watch_took_back_is_not_promoted_again_on_the_same_rows(landed, start):
     first, bad_at = landed.promote(start + timedelta(days=30), "dag/first"), start + timedelta(days=40)
     bad = landed.promote(bad_at, "dag/bad")
-    blocked = {"version": "2", **{n: bad.evidence.to_json()[n] for n in ("fingerprint", "training_hash", "spec_hash")}}
+    blocked = {
+        "version": "2",
+        **{n: bad.evidence.to_json()[n] for n in ("fingerprint", "training_hash", "spec_hash")},
+    }
     back = taken_back(first.version, blocked)
     passed = GateVerdict(True, GateReason.BETTER_THAN_CHAMPION)
 

@@ -306,7 +306,8 @@ def test_only_rows_that_the_champion_has_not_learnt_are_judged(landed, start):
     assert soon.rows["champion_learnt"] == 108
     assert soon.verdict.reason is GateReason.NOT_ENOUGH_FRESH_ROWS
     assert (
-        "on 120 holdout rows, 108 of which the champion had learnt" in landed.settle(soon).evidence.to_json()["message"]
+        "on 120 holdout rows, 108 of which the champion had learnt"
+        in landed.settle(soon).evidence.to_json()["message"]
     )
     later = landed.train(start + timedelta(days=42), "dag/later")
     assert 24 <= later.rows["judged"] < later.rows["holdout"]

@@ -14,7 +14,7 @@ from evergreen.errors import ErrorReason, EvergreenError, TerminalError
 from evergreen.incidents import failures
 from evergreen.ledger.reasons import DecisionKind, GateReason
 from evergreen.monitoring.monitor import monitor
-from evergreen.promotion import after_promotion, approval
+from evergreen.promotion import approval, live_watch
 from evergreen.promotion.approval import Answer
 from evergreen.promotion.rollback import rollback
 from evergreen.scoring.score import score
@@ -103,10 +103,7 @@ def test_a_lost_champion_is_left_by_way_of_a_person(one, start, lose):
     assert registry.aliases("rides")["champion"] == outcome.version
     assert score(one.specs, one.model, as_of, "dag/score").version == outcome.version
     # The watch has nothing to compare with, and takes nothing back.
-    assert (
-        after_promotion.watch(one.specs, one.model, start + timedelta(days=49), "m").reason
-        == "cannot_compare"
-    )
+    assert live_watch.watch(one.specs, one.model, start + timedelta(days=49), "m").reason == "cannot_compare"
     assert retrained(one, start, 42, "dag/three").verdict.reason is not ALONE
 
 

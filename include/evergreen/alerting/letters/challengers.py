@@ -361,7 +361,11 @@ def _share(told: Mapping[str, Any], name: str) -> str:
 
 
 def _blocked(decision: Decision | None) -> tuple[str, ...]:
-    if decision is None or not isinstance(decision.evidence, RollbackEvidence) or not decision.evidence.blocked:
+    if (
+        decision is None
+        or not isinstance(decision.evidence, RollbackEvidence)
+        or not decision.evidence.blocked
+    ):
         return ()
     return (
         "A training on the same rows is not promoted again, unless the spec changes what is trained; one on newer rows may be.",

@@ -1,4 +1,4 @@
-"""Applies the trigger policy: reads what it decides on, and writes what it decided with the e-mails that are owed.
+"""The trigger policy: reads what it decides on, decides, and writes that, by the same steps live (`live_trigger`) and in a replay.
 
 The rule is `decide`, a pure function: `drift_rule` says when a drift asks for a training, `upkeep_rule` when something else
 does, `holds` what keeps both back. Nothing is remembered but in the ledger.
@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Protocol
 
-from evergreen import ledger, registry
+from evergreen import ledger
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import RetrainEvidence
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.monitoring.alarms import raised, recovered
+from evergreen.monitoring.alarms import raised
 from evergreen.monitoring.trigger import champion_facts as facts_of
 from evergreen.monitoring.trigger.decide import decide
 from evergreen.monitoring.trigger.holds import least_rows
 from evergreen.monitoring.trigger.verdict import Action, TriggerVerdict
-from evergreen.monitoring.windows import judgement
 from evergreen.monitoring.windows.judgement import Judgement
-from evergreen.registry.in_office import in_office_since
+from evergreen.registry import Champion
 from evergreen.spec import ModelSpec, Specs
-from evergreen.warehouse.connection import connect
 
-MOST_WINDOWS = 1000
 READ = (
     DecisionKind.RETRAIN_REQUESTED,
     DecisionKind.RETRAIN_SUPPRESSED,
@@ -34,15 +32,39 @@ READ = (
 )
 
 
-def apply(model: ModelSpec, as_of: datetime, run_id: str, specs: Specs | None = None) -> Decision | None:
-    """Decide on the newest windows and write the decision with the e-mails it owes, in one transaction.
+class TriggerStore(Protocol):
+    """What the policy reads and writes, live or replayed."""
 
-    Applying again on the same judgements changes nothing, unless a training answered their request without being
-    able to tell and the cool-down has passed: then they are asked for again. Windows that could not be judged, and columns that
-    could not be read, are told whether or not there is a drift; so is the end of either. A request without a drift owes no mail: the training
-    that it starts tells how it ended.
+    def champion(self) -> Champion | None:
+        """The champion as of the run's time; None before the first one."""
+
+    def judgements(self, champion: Champion) -> list[Judgement]:
+        """The newest revision of each window that the champion answers for, oldest first."""
+
+    def earlier(self) -> list[Decision]:
+        """Earlier decisions of the kinds of `READ`, newest first."""
+
+    def append(self, decision: Decision) -> Decision:
+        """Keep a decision; returns it with its id."""
+
+    def tell_windows(
+        self, champion: Champion, judgements: Sequence[Judgement], hits: Sequence[Judgement]
+    ) -> None:
+        """Let people know of windows that could not be judged, and of what has ended; `hits` are windows of a drift."""
+
+    def tell_drift(
+        self, decision: Decision, verdict: TriggerVerdict, judgements: Sequence[Judgement]
+    ) -> None:
+        """Let people know of a drift that asks for a training, or would."""
+
+
+def ask_if_due(
+    store: TriggerStore, model: ModelSpec, as_of: datetime, run_id: str, specs: Specs | None = None
+) -> Decision | None:
+    """Decide whether windows, time or data ask for a training, and keep what is decided.
 
     Args:
+        store: of the model, as of that time.
         model: whose champion was judged.
         as_of: the as-of time of the run; judgements and decisions of a later one do not count.
         run_id: `dag_id/run_id`.
@@ -56,35 +78,19 @@ def apply(model: ModelSpec, as_of: datetime, run_id: str, specs: Specs | None = 
         TerminalError: new rows must be counted, and the feature query does not run.
         TransientError: the warehouse does not answer.
     """
-    with connect() as conn:
-        ledger.lock(conn, model.name)
-        champion = registry.champion(conn, model.name, repair=False, as_of=as_of)
-        if champion is None:
-            return None
-        version = champion.version
-        judgements = judgement.newest(
-            conn,
-            model.name,
-            version,
-            ends_after=in_office_since(conn, model, champion, as_of),
-            as_of=as_of,
-            limit=MOST_WINDOWS,
-        )
-        raised.tell_data_problems(conn, model, judgements, as_of, run_id)
-        earlier = ledger.find(conn, ledger.model_subject(model.name), READ)
-        verdict = decided(model, version, judgements, earlier, as_of, specs)
-        if not verdict.hits:
-            recovered.end_drift(conn, model, version, judgements, as_of, run_id)
-        proposed = proposal(model, version, verdict, judgements, earlier, as_of, run_id)
-        if proposed is None or proposed.id is not None:
-            return proposed
-        decision = ledger.append(conn, proposed)
-        if verdict.hits:
-            more = {"gave_up": True} if verdict.gave_up else {}
-            incident = RetrainEvidence.of(proposed).incident
-            assert incident is not None
-            raised.tell_drift(conn, model, decision, incident, verdict.hits, more, judgements=judgements)
-        return decision
+    champion = store.champion()
+    if champion is None:
+        return None
+    version, judgements, earlier = champion.version, store.judgements(champion), store.earlier()
+    verdict = decided(model, version, judgements, earlier, as_of, specs)
+    store.tell_windows(champion, judgements, verdict.hits)
+    proposed = proposal(model, version, verdict, judgements, earlier, as_of, run_id)
+    if proposed is None or proposed.id is not None:
+        return proposed
+    decision = store.append(proposed)
+    if verdict.hits:
+        store.tell_drift(decision, verdict, judgements)
+    return decision
 
 
 def decided(

@@ -61,7 +61,7 @@ def wake(model: ModelSpec, decision: Decision | None, as_of: datetime) -> tuple[
 
     Args:
         model: whose.
-        decision: what `policy.apply` returned in this run.
+        decision: what `live_trigger.apply` returned in this run.
         as_of: of this run; requests of a later time are not its business.
 
     Returns:

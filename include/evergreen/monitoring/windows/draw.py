@@ -15,7 +15,7 @@ from evergreen.errors import ErrorReason, TerminalError
 from evergreen.links import experiment_of, mlflow_report_url
 from evergreen.monitoring.windows import judgement as store
 from evergreen.monitoring.windows import kept_sample, report
-from evergreen.monitoring.windows.live import REFERENCE_PATH
+from evergreen.monitoring.windows.live_windows import REFERENCE_PATH
 from evergreen.reference.reference import Reference
 from evergreen.spec import METRICS
 from evergreen.warehouse.connection import Connection, connect, fetch

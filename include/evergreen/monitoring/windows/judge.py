@@ -7,7 +7,7 @@ their drift is not judged.
 Labels outlive reigns: the windows of earlier champions whose labels come late are judged again too, each under the version
 that it was judged under (`late_labels`).
 
-The same loop judges live (`live`) and in a replay: what it reads and writes is behind `store.WindowStore`.
+The same loop judges live (`live_windows`) and in a replay: what it reads and writes is behind `store.WindowStore`.
 """
 
 from __future__ import annotations
