@@ -264,7 +264,7 @@ def said(decision: Decision) -> list[str]:
         }
         if values:
             lines.append(f"  {metric}: " + ", ".join(f"{who} {value:.4g}" for who, value in values.items()))
-    if told := decision.evidence.to_json().get("message"):
+    if told := decision.evidence.sentence():
         lines.append(f"  {told}")
     return lines
 

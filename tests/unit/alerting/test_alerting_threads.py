@@ -13,6 +13,7 @@ from evergreen.incidents import failures, quarantines, threads
 from evergreen.incidents.outbox import raise_incident
 from evergreen.incidents.threads import Ending, News
 from evergreen.ledger import Decision, find
+from evergreen.ledger.evidence import RecoveredEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
@@ -219,7 +220,7 @@ def test_an_end_never_goes_out_before_its_first_mail(warehouse_url: str, specs: 
         raise_incident(conn, "failed:a.b:1", MODEL, "run_failed", None, {}, thread="failed:a.b:1")
         thread = threads.newest(conn, MODEL, "run_failed")
         assert thread is not None
-        threads.end(conn, thread, Ending("works_again", {"task": "b"}), AS_OF, "a/1")
+        threads.end(conn, thread, Ending("works_again", RecoveredEvidence(task="b")), AS_OF, "a/1")
 
     def refuse(message: EmailMessage) -> None:
         raise ConnectionRefusedError

@@ -136,7 +136,7 @@ def test_a_worse_champion_is_rolled_back_mailed_and_blocked(real, start):
         "2",
     )
     assert (decision.answers, decision.as_of) == ((wish,), as_of)
-    evidence = decision.evidence
+    evidence = decision.evidence.to_json()
     assert evidence["blocked"] == {
         "version": "3", **{n: promotion.evidence.to_json()[n] for n in ("fingerprint", "training_hash", "spec_hash")},
     }  # fmt: skip

@@ -126,7 +126,7 @@ def test_an_old_model_is_asked_for_once_and_again_after_as_long(world, start):
     assert "3 days before; monitoring.trigger.max_age is 3d" in request.evidence.to_json()["message"]
     assert apply(old.model, start + 5 * DAY + HOUR, "monitor/3", old.specs) == request
     with connect() as conn:
-        ledger.append(conn, replace(request, kind=DecisionKind.REJECTED, reason="not_better_than_champion", dedupe_key="x",
+        ledger.append(conn, replace(request, kind=DecisionKind.REJECTED, evidence={}, reason="not_better_than_champion", dedupe_key="x",
                                     as_of=start + 6 * DAY, version="2", answers=(request.id,)))  # fmt: skip
     assert apply(old.model, start + 8 * DAY, "monitor/4", old.specs) is None
     held = apply(old.model, start + 9 * DAY, "monitor/5", old.specs)
@@ -150,7 +150,7 @@ def test_a_training_that_could_not_tell_is_asked_for_again_on_the_same_basis(wor
     request = apply(old.model, start + 5 * DAY, "monitor/1", old.specs)
     settled("2", start + 5 * DAY, DecisionKind.REJECTED, "champion_unavailable")
     with connect() as conn:
-        ledger.append(conn, replace(request, kind=DecisionKind.REJECTED, reason="champion_unavailable", dedupe_key="x",
+        ledger.append(conn, replace(request, kind=DecisionKind.REJECTED, evidence={}, reason="champion_unavailable", dedupe_key="x",
                                     version="3", answers=(request.id,)))  # fmt: skip
     again = apply(old.model, start + 6 * DAY, "monitor/2", old.specs)
     assert (again.kind, again.dedupe_key) == (
@@ -179,7 +179,7 @@ def test_new_rows_ask_and_the_training_that_takes_them_up_answers(world, start):
     request = apply(grown.model, start + 4 * DAY + 2 * HOUR, "monitor/2", grown.specs)
     assert (request.reason, request.evidence.to_json()["new_rows"]) == ("new_data", 50)
     with connect() as conn:
-        ledger.append(conn, replace(request, kind=DecisionKind.REJECTED, reason="not_better_than_champion", dedupe_key="x",
+        ledger.append(conn, replace(request, kind=DecisionKind.REJECTED, evidence={}, reason="not_better_than_champion", dedupe_key="x",
                                     as_of=request.as_of, version="2", answers=(request.id,)))  # fmt: skip
     assert apply(grown.model, start + 6 * DAY, "monitor/3", grown.specs) is None
     assert apply(grown.model, start + 6 * DAY + 4 * HOUR, "monitor/4", grown.specs).reason == "new_data"

@@ -10,6 +10,7 @@ import pytest
 from monitoring_scene import CUTOFF, WEEK, model
 
 from evergreen.ledger import Decision, words
+from evergreen.ledger.evidence import AskingWindow, RetrainEvidence
 from evergreen.ledger.reasons import (
     CONCLUSIVE,
     INCONCLUSIVE,
@@ -67,7 +68,8 @@ def end(number: int) -> datetime:
 
 def asked(number: int, when: datetime, *drifted: str, version: str = "3", newest: int = 1) -> Decision:
     """A request about the windows up to the one numbered `newest`."""
-    evidence = {"drifted": list(drifted), "windows": [{"end": end(newest + 1).isoformat()}]}
+    window = AskingWindow(start=end(newest), end=end(newest + 1))
+    evidence = RetrainEvidence(drifted=drifted, windows=(window,))
     return Decision(
         when, "model/watched", DecisionKind.RETRAIN_REQUESTED, "data_drift", "m/1", f"policy:{number}",
         evidence, version, id=number,

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from evergreen import ledger, registry
 from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import Blocked, Look, RollbackEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.promotion.rollback import RollbackCause, rollback
 from evergreen.registry.models import LoadedModel
@@ -119,10 +120,9 @@ def test_a_version_that_predicts_otherwise_fails_its_probe(two, start, monkeypat
         assert registry.champion(conn, "rides").version == "2"
 
 
-def finding(decision, **more):
-    return RollbackCause(
-        "worse_than_previous", decision, "watch:rides", {"blocked": {"version": "2"}, **more}
-    )
+def finding(decision, rows=None):
+    told = RollbackEvidence(watch=Look(rows=rows), blocked=Blocked(version="2"))
+    return RollbackCause("worse_than_previous", decision, "watch:rides", told)
 
 
 def test_a_rollback_that_the_watch_asked_for(two, start):
@@ -137,7 +137,8 @@ def test_a_rollback_that_the_watch_asked_for(two, start):
     done = back(two, start, "monitor/1", to_version="1", finding=finding(promotion.id, rows=120))
     assert (done.kind, done.reason, done.version) == (DecisionKind.ROLLED_BACK, "worse_than_previous", "1")
     assert done.answers == (wishes[0].id,)
-    assert (done.evidence.to_json()["rows"], done.evidence.to_json()["blocked"]) == (120, {"version": "2"})
+    told = done.evidence.to_json()
+    assert (told["watch"]["rows"], told["blocked"]) == (120, {"version": "2"})
     assert done.evidence.to_json()["probe_rows"] > 0
     assert back(two, start, "monitor/2", to_version="1", finding=finding(promotion.id)) == done
     assert registry.aliases("rides")["champion"] == "1"

@@ -24,7 +24,7 @@ _JUDGEMENT = (
 
 def newest_judgement(conn: Connection, known: KnownIncident) -> dict[str, Any] | None:
     """The judgement that an incident is about: the newest that it names, else the newest as of the decision."""
-    ids = [i for i in (*known.items("judgements"), known.get("judgement")) if isinstance(i, int)]
+    ids = [i for i in known.items("judgements") if isinstance(i, int)]
     if ids:
         found = fetch(
             conn, f"{_JUDGEMENT} WHERE id = ANY(%s) ORDER BY window_start DESC, id DESC LIMIT 1", (ids,)

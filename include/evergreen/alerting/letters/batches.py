@@ -25,7 +25,7 @@ def quarantined(conn: Connection, known: KnownIncident) -> Letter:
     name = known.name
     one = _File.of(known)
     failures = one.failures
-    published = known.get("rows_published", "rows_new")
+    published = known.get("rows_new")
     in_all = known.get("failures_in_all")
     known.told |= {
         "checksum",
@@ -149,14 +149,14 @@ class _File:
     @classmethod
     def of(cls, known: KnownIncident) -> _File:
         return cls(
-            known.text("file", "path", "batch.file"),
-            known.get("rows_held", "held"),
-            known.get("rows_read", "rows"),
+            known.text("file", "path"),
+            known.get("rows_held"),
+            known.get("rows_read"),
             known.decision is not None
             and known.decision.kind in (DecisionKind.BATCH_PUBLISHED, DecisionKind.BATCH_CORRECTED),
             words.reason(known.decision.reason if known.decision else known.get("reason")),
             tuple(map(str, known.items("held_whole"))),
-            [f for f in known.items("failures", "failed", "expectations") if isinstance(f, Mapping)],
+            [f for f in known.items("failures") if isinstance(f, Mapping)],
         )
 
     @property

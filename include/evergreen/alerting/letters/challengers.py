@@ -75,7 +75,7 @@ def promoted(conn: Connection, known: KnownIncident) -> Letter:
 def rejected(conn: Connection, known: KnownIncident) -> Letter:
     """A challenger that the gate held back."""
     metric = gate_metric(known)
-    champion = known.get("champion_version", "champion.version") or champion_before(conn, known)
+    champion = known.get("champion_version") or champion_before(conn, known)
     numbers = _numbers(known, metric)
     return Letter(
         headline=f"{known.name}: challenger v{known.version or '?'} was rejected",
@@ -103,14 +103,11 @@ def rejected(conn: Connection, known: KnownIncident) -> Letter:
 
 def rolled_back(conn: Connection, known: KnownIncident) -> Letter:
     """An earlier champion is back."""
-    source = known.get("from_version", "from", "previous", "previous_version") or previous_version(
-        conn, known
-    )
-    target = known.version or known.get("to_version", "to")
-    why = known.get("message", "reason", "why", "note")
+    source = previous_version(conn, known)
+    target = known.version
+    why = known.get("message", "reason")
     known.told.add("reason")
     code = known.decision.reason if known.decision else None
-    who = known.get("by", "user", "who")
     known.told |= {"message"}
     return Letter(
         headline=f"{known.name}: rolled back to v{target or '?'}",
@@ -123,9 +120,8 @@ def rolled_back(conn: Connection, known: KnownIncident) -> Letter:
             ("From", f"version {source}" if source else words.MISSING),
             ("To", f"version {target}" if target else words.MISSING),
             ("Why", show(why) if why else words.reason(code)),
-            *((("By", who),) if who else ()),
             ("As of", words.when(known.as_of)),
-            ("Probe", known.get("probe", "probe_rows")),
+            ("Probe", known.get("probe_rows")),
         ),
         tables=_watch_table(known),
         steps=(
@@ -166,15 +162,13 @@ def alias_repaired(conn: Connection, known: KnownIncident) -> Letter:
 
 def gate_metric(known: KnownIncident) -> str | None:
     """The metric that decided: as recorded, else the spec's."""
-    found = known.get("metric", "gate_metric", "gate.metric")
+    found = known.get("metric")
     return found if isinstance(found, str) else known.model.gate_metric if known.model else None
 
 
 def metrics_of(known: KnownIncident, party: str) -> dict[str, Any]:
     """The metrics of challenger, champion or baseline, as far as they are recorded."""
-    found = known.mapping(
-        f"metrics.{party}", f"{party}.metrics", f"{party}_metrics", f"evaluations.{party}.metrics", party
-    )
+    found = known.mapping(f"metrics.{party}")
     return {name: value for name, value in found.items() if number(found, name) is not None}
 
 
@@ -206,7 +200,7 @@ def metric_table(known: KnownIncident, metric: str | None) -> tuple[Table, ...]:
 
 def check_table(known: KnownIncident, *, only_failed: bool) -> tuple[Table, ...]:
     """The gate's checks with value and limit: the failed ones, or those with numbers."""
-    checks = [c for c in known.items("checks", "gate.checks", "verdict.checks") if isinstance(c, Mapping)]
+    checks = [c for c in known.items("checks", "verdict.checks") if isinstance(c, Mapping)]
     if only_failed:
         chosen = [c for c in checks if c.get("passed") is not True]
     else:
@@ -268,7 +262,7 @@ def _in_slice(check: Mapping[str, Any]) -> bool:
 
 def trigger(conn: Connection, known: KnownIncident) -> str:
     """Why the training ran, with the requests that it answers."""
-    code = known.get("trigger", "trigger.reason", "training.trigger")
+    code = known.get("trigger")
     told = words.reason(code if isinstance(code, str) else None)
     answers = known.decision.answers if known.decision else ()
     # A challenger that waits for approval has answered nothing yet.
@@ -288,7 +282,7 @@ def trigger(conn: Connection, known: KnownIncident) -> str:
 
 def previous_version(conn: Connection, known: KnownIncident) -> str | None:
     """The champion before the decision: as recorded, else the newest earlier one of the ledger."""
-    found = known.get("previous_version", "previous", "replaced", "champion_version", "champion.version")
+    found = known.get("previous_version", "champion_version")
     return str(found) if isinstance(found, (str, int)) else champion_before(conn, known)
 
 
@@ -330,7 +324,7 @@ def _answered(known: KnownIncident) -> tuple[tuple[str, Any], ...]:
 
 
 def _holdout(known: KnownIncident) -> tuple[tuple[str, Any], ...]:
-    rows = known.get("rows.judged", "holdout_rows", "holdout.rows", "rows.holdout", "challenger.rows")
+    rows = known.get("rows.judged")
     hardly = known.get("error_limit")
     watch = (("Watch on its error", hardly),) if hardly else ()
     return (("Holdout rows judged", rows), ("Data as of", words.when(known.as_of)), *watch)
@@ -412,7 +406,7 @@ def _rejected_steps(known: KnownIncident, champion: Any) -> tuple[str, ...]:
 def _links(
     known: KnownIncident, version: str | None, *, rollback: bool
 ) -> tuple[tuple[str, str | None], ...]:
-    run = known.get("mlflow_run", "mlflow_run_id", "mlflow.run_id")
+    run = known.get("mlflow_run")
     run = run if isinstance(run, str) else None
     return known_links(
         (f"Version {version} in MLflow", mlflow_version_url(known.name, version)),

@@ -13,9 +13,9 @@ SAME = "Whatever else runs for this model (training, scoring, monitor) and fails
 
 def run_failed(conn: Connection, known: KnownIncident) -> Letter:
     """What is said about a failed task."""
-    dag, task = known.text("dag", "dag_id"), known.text("task", "task_id")
-    error = known.text("error", "exception")
-    log, reason = known.get("log", "log_url"), known.get("reason")
+    dag, task = known.text("dag_id"), known.text("task_id")
+    error = known.text("error")
+    log, reason = known.get("log_url"), known.get("reason")
     return Letter(
         headline=f"{dag} failed in {task}",
         summary=f"{known.name}: {dag} failed in {task}",
@@ -31,7 +31,7 @@ def run_failed(conn: Connection, known: KnownIncident) -> Letter:
             *((("Kind of error", words.reason(str(reason))),) if reason else ()),
             ("DAG run", known.run_id),
             ("Task", task),
-            ("Try", known.get("try", "try_number")),
+            ("Try", known.get("try_number")),
             ("As of", words.when(known.as_of)),
         ),
         next_title="What to do",

@@ -79,14 +79,15 @@ class Evidence(Part):
         known = row if isinstance(row, dict) else {}
         damaged = {} if isinstance(row, dict) else {"evidence": "is no object"}
         try:
-            found = cls._valid(known)
+            read = cls._valid(known)
         except ValidationError as error:
-            damaged |= {
-                str(e["loc"][0]): e["msg"] for e in error.errors(include_url=False, include_input=False)
-            }
-            found = cls._valid({name: value for name, value in known.items() if name not in damaged})
-        found._row, found._damaged = dict(known), damaged
-        return found
+            for found in error.errors(include_url=False, include_input=False):
+                field, *inside = found["loc"]
+                where = f" in {'.'.join(map(str, inside))}" if inside else ""
+                damaged.setdefault(str(field), f"{found['msg']}{where}")
+            read = cls._valid({name: value for name, value in known.items() if name not in damaged})
+        read._row, read._damaged = dict(known), damaged
+        return read
 
     @classmethod
     def of(cls, decision: Decided) -> Self:
@@ -116,6 +117,16 @@ class Evidence(Part):
         if not isinstance(decision.evidence, cls):
             raise TypeError(f"a decision of kind {decision.kind.value} has no {cls.__name__}")
         return decision.evidence
+
+    def __eq__(self, other: object) -> bool:
+        """The same fields of the same type, whether one was read and the other is to be written."""
+        return (
+            type(other) is type(self) and self.__dict__ == other.__dict__ and self.damaged == other.damaged
+        )
+
+    def sentence(self) -> str:
+        """What was decided, in the row's own words; empty where it has none."""
+        return str(self.to_json().get("message") or "")
 
     def joined(self, more: Self) -> Self:
         """This with the fields that are set in other evidence; where both have one, with the other's."""

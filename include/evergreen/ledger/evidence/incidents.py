@@ -58,6 +58,7 @@ class RecoveredEvidence(Evidence):
         ended: when it ended.
         message: of batches: what ended it, in a sentence.
         removed_files: of batches: held back ones whose file is no longer there.
+        still_held: of batches, in rows of an earlier release: how many were not published yet.
         dag_id, task: of failures: the task that succeeded.
         windows: of windows: those that show that it is over, as text.
         judgements: ids of their judgements.
@@ -73,6 +74,7 @@ class RecoveredEvidence(Evidence):
     ended: Time | None = None
     message: str = rare("")
     removed_files: tuple[str, ...] = ()
+    still_held: int | None = rare(None)
     dag_id: str | None = None
     task: str | None = None
     windows: tuple[str, ...] = ()
