@@ -68,7 +68,7 @@ def test_a_part_that_failed_turns_the_run_red_once_the_rest_is_announced(
             "SELECT incident FROM evergreen.mail WHERE kind = 'run_failed' AND decision_id = %s",
             (failed.id,),
         )
-    assert "judging the windows: the reference is lost" in str(failed.evidence)
+    assert "judging the windows: the reference is lost" in str(failed.evidence.to_json())
     assert failed.evidence.to_json()["reason"] == "registry_mismatch"
     assert "monitor__small.verdict" in owed["incident"]
 

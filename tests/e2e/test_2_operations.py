@@ -95,7 +95,7 @@ def test_rollback_returns_to_the_real_previous_champion(stack: Any) -> None:
     (decision,) = stack.decisions(f"model/{MODEL}", DecisionKind.ROLLED_BACK)
     assert decision.version == history[1]
     assert alias(stack) == history[1]
-    assert "vans complain" in str(decision.evidence)
+    assert "vans complain" in str(decision.evidence.to_json())
     assert stack.mails(f"rolled_back:{MODEL}:")
     until(
         lambda: not stack.api.active([f"score__{MODEL}", f"monitor__{MODEL}"]),

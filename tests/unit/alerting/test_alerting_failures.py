@@ -127,7 +127,7 @@ def test_the_mail_names_dag_task_error_and_log_and_no_password(warehouse_url: st
     assert "until the next week" in " ".join(text.split())
     assert "hunter2" not in str(sent[0])
     with connect() as conn:
-        assert "hunter2" not in str(find(conn, kinds=(DecisionKind.RUN_FAILED,))[0].evidence)
+        assert "hunter2" not in str(find(conn, kinds=(DecisionKind.RUN_FAILED,))[0].evidence.to_json())
 
 
 def test_a_failure_that_cannot_be_recorded_has_an_email_without_a_warehouse(

@@ -10,6 +10,7 @@ import pytest
 
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision
+from evergreen.ledger.evidence import RetrainEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows.judgement import (
     ColumnResult,
@@ -104,11 +105,11 @@ def test_a_worker_reads_the_spec_as_it_was_written(tmp_path, written):
 def test_records_come_back_from_json_as_they_are():
     decision = Decision(
         T, "model/rides", DecisionKind.RETRAIN_REQUESTED, "data_drift", "replay", "key",
-        {"drifted": ["data_drift:x"], "since": T, "value": math.nan}, "3", (1, 2), 7, T,
+        RetrainEvidence(drifted=("data_drift:x",), since=T, holdout=math.nan), "3", (1, 2), 7, T,
     )  # fmt: skip
     once = records.decision_from(json.loads(json.dumps(records.decision_to(decision))))
     assert once == records.decision_from(records.decision_to(once))
-    assert once.evidence == {"drifted": ["data_drift:x"], "since": T.isoformat(), "value": None}
+    assert once.evidence == RetrainEvidence(drifted=("data_drift:x",), since=T, holdout=None)
     assert (once.kind, once.as_of, once.answers, once.id) == (decision.kind, T, (1, 2), 7)
 
     column = ColumnResult("x", What.DATA_DRIFT, "wasserstein", 0.4, 0.2, True, "mean 3")

@@ -151,7 +151,7 @@ def test_approved_late_it_is_in_force_as_much_later_than_its_training(landed, st
     registered(approval, wait)
     done = approval.conclude(landed.model, "2", yes(waits), "promote/1")
     assert done.as_of == as_of
-    assert ("effective_from" in done.evidence) == late
+    assert ("effective_from" in done.evidence.to_json()) == late
     assert done.effective_from == pytest.approx(as_of + wait * late, abs=timedelta(minutes=5))
     model = landed.with_model(watch={"period": "2d"}).model
     with connect() as conn:
@@ -373,7 +373,7 @@ def test_the_page_and_the_mail_show_the_evaluation(landed, start, wish):
     for check in waits.evidence.to_json()["verdict"]["checks"]:
         if check["check"] in ("beats_champion", "not_worse_than_champion", "holdout_not_learnt"):
             assert check["sentence"].split(",")[0].replace("_", "\\_") in body
-    assert len(json.dumps(waits.evidence)) < 20_000
+    assert len(json.dumps(waits.evidence.to_json())) < 20_000
 
 
 def test_names_and_comments_cannot_become_markup():

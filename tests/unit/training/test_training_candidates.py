@@ -114,4 +114,4 @@ def test_a_training_without_a_choice_keeps_no_word_of_one(turned, as_of):
     assert "candidates" not in run.data.metrics
     files = {f.path for f in MlflowClient().list_artifacts(outcome.mlflow_run)}
     assert not {"leaderboard.json", "leaderboard.html"} & files
-    assert "choice" not in turned.settle(outcome).evidence
+    assert "choice" not in turned.settle(outcome).evidence.to_json()

@@ -74,7 +74,7 @@ def test_rejection_answers_the_request_and_leaves_the_champion(landed, start):
 def test_a_settling_that_was_cleared_days_later_is_in_force_from_then_on(landed, start, registered):
     as_of = start + timedelta(days=40)
     at_once = landed.settle(landed.train(as_of, "dag/first"))
-    assert (at_once.effective_from, "effective_from" in at_once.evidence) == (as_of, False)
+    assert (at_once.effective_from, "effective_from" in at_once.evidence.to_json()) == (as_of, False)
     passed = GateVerdict(True, GateReason.BETTER_THAN_CHAMPION)
     outcome = replace(landed.train(as_of + timedelta(days=1), "dag/second"), verdict=passed)
     registered(settlement, timedelta(days=3))
