@@ -24,6 +24,8 @@ ENGINE = [COMPOSE[0], *(["docker"] if COMPOSE[0] != "docker" else [])]
 PROJECT = "evergreen-test"
 DAG = "train__bike_demand"
 SCORE = "score__bike_demand"
+# A worker's own folder, in its own memory.
+APART = "/tmp/evergreen"
 
 
 class Stack:
@@ -31,7 +33,7 @@ class Stack:
 
     Args:
         folder: for its `.env`.
-        store: the profile of the store that it keeps its files in; empty: volumes.
+        store: the profile of the store that it keeps its files in, with workers that share no folder for data; empty: volumes.
     """
 
     def __init__(self, folder: Path, store: str = "") -> None:
@@ -42,6 +44,12 @@ class Stack:
         self.profiles = ["dev", *filter(None, [store])]
         self.ports = {"EVERGREEN_PORT": "18080", "MLFLOW_PORT": "15000", "MAIL_PORT": "18025"}
         self.files = [REPOSITORY / "docker-compose.yaml"]
+        if store:
+            own = folder / "apart.yaml"
+            own.write_text(
+                json.dumps({"services": {"airflow-worker": {"environment": {"EVERGREEN_HOME": APART}}}})
+            )
+            self.files.append(own)
         self.api = AirflowApi(
             f"http://127.0.0.1:{self.ports['EVERGREEN_PORT']}", "admin", self.secrets["AIRFLOW_PASSWORD"]
         )
