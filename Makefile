@@ -118,7 +118,7 @@ else
 	$(RUN) pytest tests/e2e
 endif
 
-test-compose: $(VENV)/.installed-dev ## run the compose stack, its demo and its kills with a real engine; COMPOSE="docker compose" (half an hour)
+test-compose: $(VENV)/.installed-dev ## run the compose stack, its demo and its kills with a real engine; COMPOSE="docker compose" (an hour)
 	COMPOSE="$(COMPOSE)" $(RUN) pytest tests/compose $(ARGS)
 
 attack: $(VENV)/.installed-dev ## try to break it; PARTS="kills files", SEED=7; writes docs/reliability.md (an hour)
