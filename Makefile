@@ -102,7 +102,7 @@ compose-down: ## stop the compose stack; nothing is lost. VOLUMES=1 removes its 
 
 compose-demo: compose-env ## the story of `make demo` on the compose stack, with two workers and the mail catcher; STORE=s3
 	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) $(KEPT) --profile dev up --detach --build --wait --scale airflow-worker=$(or $(WORKERS),2)
-	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) run --rm demo
+	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) run --rm --no-deps demo
 	@$(IN_COMPOSE) cp airflow-scheduler:/var/lib/evergreen/demo/simulated.png compose-demo.png
 	@echo "picture: compose-demo.png; Airflow http://$$($(IN_COMPOSE) port airflow-apiserver 8080), user admin, AIRFLOW_PASSWORD in .env; mail http://$$($(IN_COMPOSE) --profile dev port mail 8025)"
 
