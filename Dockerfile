@@ -41,9 +41,9 @@ ENV PATH=/opt/venv/bin:$PATH \
 RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends git >/dev/null && rm -rf /var/lib/apt/lists/*
 # A new volume takes the owner of the folder that it covers.
 RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /opt/airflow evergreen \
-    && mkdir -p /opt/airflow/logs /var/lib/evergreen/landing /var/lib/mlflow \
-    && chown -R 50000:0 /opt/airflow /var/lib/evergreen /var/lib/mlflow \
-    && chmod -R g=u /opt/airflow /var/lib/evergreen /var/lib/mlflow
+    && mkdir -p /opt/airflow/logs /var/lib/evergreen/landing /var/lib/mlflow /var/lib/store \
+    && chown -R 50000:0 /opt/airflow /var/lib/evergreen /var/lib/mlflow /var/lib/store \
+    && chmod -R g=u /opt/airflow /var/lib/evergreen /var/lib/mlflow /var/lib/store
 COPY --from=packages /opt/venv /opt/venv
 COPY deploy/airflow_local_settings.py /opt/evergreen/config/
 COPY dags /opt/evergreen/dags

@@ -81,11 +81,15 @@ IN_COMPOSE := $(COMPOSE) -f docker-compose.yaml
 # The image holds no repository; what runs out of a checkout reads its commit itself.
 compose-up compose-demo test-compose: export EVERGREEN_COMMIT = $(shell git rev-parse HEAD 2>/dev/null)
 
-compose-env: ## write .env with a secret for each part of docker-compose.yaml; what is there stays
-	@PYTHONPATH=include $(or $(PYTHON),python3) -m evergreen.deployment.environment
+# Compose takes the profiles of a command in place of those in .env.
+comma := ,
+KEPT = $(addprefix --profile ,$(subst $(comma), ,$(shell sed -n 's/^COMPOSE_PROFILES=//p' .env 2>/dev/null)))
 
-compose-up: compose-env ## build the image and start the stack of docker-compose.yaml; WORKERS=3, METRICS=1: with Prometheus and Grafana
-	@$(if $(METRICS),AIRFLOW_STATSD=True )$(IN_COMPOSE) $(if $(METRICS),--profile metrics )up --detach --build --wait $(if $(WORKERS),--scale airflow-worker=$(WORKERS))
+compose-env: ## write .env with a secret for each part of docker-compose.yaml; what is there stays. STORE=s3: with a store that all workers see
+	@PYTHONPATH=include $(or $(PYTHON),python3) -m evergreen.deployment.environment $(if $(STORE),--store "$(STORE)")
+
+compose-up: compose-env ## build the image and start the stack of docker-compose.yaml; WORKERS=3, METRICS=1: with Prometheus and Grafana, STORE=s3
+	@$(if $(METRICS),AIRFLOW_STATSD=True )$(IN_COMPOSE) $(KEPT) $(if $(METRICS),--profile metrics )up --detach --build --wait $(if $(WORKERS),--scale airflow-worker=$(WORKERS))
 	@$(MAKE) --no-print-directory compose-status
 
 compose-status: ## what of the compose stack is up
@@ -94,11 +98,11 @@ compose-status: ## what of the compose stack is up
 compose-down: ## stop the compose stack; nothing is lost. VOLUMES=1 removes its data too, after a question (YES=1: without)
 	@if [ -n "$(VOLUMES)" ] && [ -z "$(YES)" ]; then \
 	    read -rp "This removes the databases, models and landed files of the compose stack. Type yes: " answer; [ "$$answer" = yes ]; fi
-	@$(IN_COMPOSE) --profile dev --profile metrics --profile tools down $(if $(VOLUMES),--volumes)
+	@$(IN_COMPOSE) --profile dev --profile metrics --profile s3 --profile tools down $(if $(VOLUMES),--volumes)
 
-compose-demo: compose-env ## the story of `make demo` on the compose stack, with two workers and the mail catcher
-	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) --profile dev up --detach --build --wait --scale airflow-worker=$(or $(WORKERS),2)
-	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) run --rm demo
+compose-demo: compose-env ## the story of `make demo` on the compose stack, with two workers and the mail catcher; STORE=s3
+	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) $(KEPT) --profile dev up --detach --build --wait --scale airflow-worker=$(or $(WORKERS),2)
+	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) run --rm --no-deps demo
 	@$(IN_COMPOSE) cp airflow-scheduler:/var/lib/evergreen/demo/simulated.png compose-demo.png
 	@echo "picture: compose-demo.png; Airflow http://$$($(IN_COMPOSE) port airflow-apiserver 8080), user admin, AIRFLOW_PASSWORD in .env; mail http://$$($(IN_COMPOSE) --profile dev port mail 8025)"
 
@@ -114,7 +118,7 @@ else
 	$(RUN) pytest tests/e2e
 endif
 
-test-compose: $(VENV)/.installed-dev ## run the compose stack, its demo and its kills with a real engine; COMPOSE="docker compose" (half an hour)
+test-compose: $(VENV)/.installed-dev ## run the compose stack, its demo and its kills with a real engine; COMPOSE="docker compose" (an hour)
 	COMPOSE="$(COMPOSE)" $(RUN) pytest tests/compose $(ARGS)
 
 attack: $(VENV)/.installed-dev ## try to break it; PARTS="kills files", SEED=7; writes docs/reliability.md (an hour)

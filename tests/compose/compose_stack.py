@@ -7,12 +7,13 @@ import os
 import shlex
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from evergreen.deployment.environment import read, write
+from evergreen.deployment.environment import KEY, SECRETS, read, write
 from evergreen.errors import TransientError
 from evergreen.stack.airflow_api import AirflowApi
 
@@ -21,17 +22,34 @@ COMPOSE = shlex.split(os.environ.get("COMPOSE", "docker compose"))
 # Of the engine itself, for what compose has no word for.
 ENGINE = [COMPOSE[0], *(["docker"] if COMPOSE[0] != "docker" else [])]
 PROJECT = "evergreen-test"
+DAG = "train__bike_demand"
+SCORE = "score__bike_demand"
+# A worker's own folder, in its own memory.
+APART = "/tmp/evergreen"
 
 
 class Stack:
-    """The running stack: commands of compose, Airflow's API, and what the databases hold."""
+    """The running stack: commands of compose, Airflow's API, and what the databases hold.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: for its `.env`.
+        store: the profile of the store that it keeps its files in, with workers that share no folder for data; empty: volumes.
+    """
+
+    def __init__(self, folder: Path, store: str = "") -> None:
         self.env = folder / ".env"
-        write(self.env)
-        self.secrets = read(self.env)
+        write(self.env, store)
+        found = read(self.env)
+        self.secrets = {name: value for name, value in found.items() if name in SECRETS or name == KEY}
+        self.profiles = ["dev", *filter(None, [store])]
         self.ports = {"EVERGREEN_PORT": "18080", "MLFLOW_PORT": "15000", "MAIL_PORT": "18025"}
         self.files = [REPOSITORY / "docker-compose.yaml"]
+        if store:
+            own = folder / "apart.yaml"
+            own.write_text(
+                json.dumps({"services": {"airflow-worker": {"environment": {"EVERGREEN_HOME": APART}}}})
+            )
+            self.files.append(own)
         self.api = AirflowApi(
             f"http://127.0.0.1:{self.ports['EVERGREEN_PORT']}", "admin", self.secrets["AIRFLOW_PASSWORD"]
         )
@@ -40,7 +58,7 @@ class Stack:
         """Run a command of compose; its output."""
         command = [
             *COMPOSE, *(part for file in self.files for part in ("-f", str(file))), "--env-file", str(self.env), "--project-name", PROJECT,
-            "--profile", "dev", *arguments,
+            *(part for name in self.profiles for part in ("--profile", name)), *arguments,
         ]  # fmt: skip
         done = subprocess.run(
             command, env={**os.environ, **self.ports, "EVERGREEN_SCHEDULES": "off"}, cwd=REPOSITORY, timeout=timeout_s,
@@ -103,6 +121,51 @@ class Stack:
             return found if found in ("success", "failed") else None
 
         return str(self.until(state, f"{dag_id} to end", timeout_s))
+
+    def newest(self) -> str:
+        """The as-of time up to which there is data."""
+        found = self.rows(
+            "SELECT max(as_of)::text AS t FROM evergreen.decision WHERE subject = 'dataset/bike_hourly'"
+        )
+        return str(found[0]["t"]).replace(" ", "T")
+
+    def training(self, reason: str, disturb: Callable[[str], None]) -> str:
+        """Begin a training, disturb it, and wait for its end: nothing is lost, nothing doubled, and a failure is told. Its state.
+
+        Args:
+            reason: of the training.
+            disturb: is given the run.
+        """
+        before = self.rows("SELECT coalesce(max(id), 0) AS id FROM evergreen.decision")[0]["id"]
+        run = self.api.trigger(DAG, {"as_of": self.newest(), "reason": reason})
+        disturb(run)
+        state = self.ended(DAG, run)
+        mine = f"SELECT kind, reason, version FROM evergreen.decision WHERE id > {before} AND run_id LIKE '{DAG}/%' ORDER BY id"
+        if state == "success":
+            decided = [row for row in self.rows(mine) if row["kind"] in ("promoted", "rejected")]
+            assert len(decided) == 1, self.rows(mine)
+        else:
+            self.until(
+                lambda: [row for row in self.rows(mine) if row["kind"] == "run_failed"],
+                "the failure to be in the ledger",
+            )
+            self.until(
+                lambda: self.rows(
+                    f"SELECT 1 AS told FROM evergreen.mail WHERE incident LIKE 'failed:%' AND decision_id > {before}"
+                ),
+                "the mail of the failure",
+            )
+        doubled = self.rows(
+            "SELECT model, key, count(*) FROM evergreen.prediction GROUP BY 1, 2, version, as_of HAVING count(*) > 1 LIMIT 3"
+        )
+        assert not doubled
+        return state
+
+    def works_again(self) -> None:
+        """All of it is up, and the next scoring ends well."""
+        self.compose("up", "--detach", "--wait", "--scale", "airflow-worker=2")
+        run = self.api.trigger(SCORE, {"as_of": self.newest()})
+        assert self.ended(SCORE, run) == "success"
 
     def until(self, question: Any, what: str, timeout_s: float = 300) -> Any:
         """Ask until the answer is yes."""

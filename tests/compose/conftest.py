@@ -1,4 +1,4 @@
-"""The compose stack, started once with data of its own and removed at the end: `make test-compose`.
+"""The compose stack, started with data of its own and removed at the end: `make test-compose`. Tests of the store have one with it.
 
 Needs an engine (`docker compose`, or the command in COMPOSE) and some 10 GB; skipped with a reason where none is.
 """
@@ -13,7 +13,7 @@ from compose_stack import ENGINE, REPOSITORY, Stack
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     try:
         found = (
             subprocess.run([*ENGINE, "version"], capture_output=True, check=False, timeout=300).returncode
@@ -25,7 +25,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         pytest.skip(
             f"no engine answers to `{' '.join(ENGINE)} version`; COMPOSE names another compose command"
         )
-    stack = Stack(tmp_path_factory.mktemp("compose"))
+    # One after the other: pytest ends the one before it makes the other.
+    stack = Stack(tmp_path_factory.mktemp("compose"), getattr(request, "param", ""))
     try:
         stack.compose("up", "--detach", "--build", "--wait", "--scale", "airflow-worker=2", timeout_s=1800)
         yield stack

@@ -14,7 +14,7 @@ from evergreen.ledger.reasons import DecisionKind
 
 
 def test_the_story_goes_to_its_end_on_two_workers(stack: Stack) -> None:
-    said = stack.compose("--profile", "tools", "run", "--rm", "demo", timeout_s=1800)
+    said = stack.compose("--profile", "tools", "run", "--rm", "--no-deps", "demo", timeout_s=1800)
     assert "What happened, from the ledger:" in said
     assert "did not go as promised" not in said
     mails = stack.rows("SELECT count(*) AS n, count(sent_at) AS sent FROM evergreen.mail")[0]

@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 import yaml
-from compose_stack import Stack
+from compose_stack import DAG, Stack
 
-DAG = "train__bike_demand"
 TIMEOUT_S = 20
 # The process of a task is stopped for as long as a long fit would take; what watches over it goes on. It is the child of a process of
 # the worker's pool, which is the child of the worker, which is the child of the container's init.
@@ -29,8 +28,7 @@ def test_a_task_that_outlives_the_visibility_timeout_is_not_done_twice(stack: St
     try:
         stack.compose("up", "--detach", "--wait", "--scale", "airflow-worker=2")
         last = stack.rows("SELECT max(id) AS id FROM evergreen.decision")[0]["id"]
-        newest = stack.rows("SELECT max(as_of)::text AS t FROM evergreen.decision WHERE subject = 'dataset/bike_hourly'")[0]["t"]  # fmt: skip
-        run = stack.api.trigger(DAG, {"as_of": newest.replace(" ", "T"), "reason": "test: delivered twice"})
+        run = stack.api.trigger(DAG, {"as_of": stack.newest(), "reason": "test: delivered twice"})
         stack.task_running(DAG, run, "fit")
         worker = stack.worker_of(DAG, run, "fit")
         assert stack.engine("exec", worker, "python", "-c", SIGNAL, "suspend").split(), (

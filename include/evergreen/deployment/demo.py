@@ -11,6 +11,7 @@ from evergreen.feeds import catalogue
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.demo import DATASET, DemoProgress, dag_ids, outcome, tell_story
 from evergreen.warehouse.connection import connect, fetch
+from evergreen.warehouse.storage.bucket import place
 
 URL = "http://airflow-apiserver:8080"
 START_OVER = "`make compose-down VOLUMES=1` removes this stack's data, after a question; then `make compose-demo` again"
@@ -24,7 +25,7 @@ def main() -> int:
         _require_empty()
         api = AirflowApi(URL, variables.USER, variables.AIRFLOW_PASSWORD.read())
         api.wait_for_dags(set(dag_ids()))
-        tell_story(api, story, settings.LANDING.path() / DATASET, say)
+        tell_story(api, story, place(settings.LANDING, DATASET), say)
         missing = outcome(story, settings.HOME.path() / "demo", say, mails="the mail catcher shows them")
     except EvergreenError as error:
         print(f"\nThe demo stopped: {error}", file=sys.stderr)

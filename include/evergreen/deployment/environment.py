@@ -1,6 +1,8 @@
 """`make compose-env`: writes `.env` with a secret of its own for everything in docker-compose.yaml that needs one.
 
-Needs nothing but Python, since a server has no virtual environment. What is in the file already stays as it is.
+With STORE=s3 also the settings of the store that comes with that file: they stand in `.env`, as a command that is given without them
+would look for the data in another place. Needs nothing but Python, since a server has no virtual environment. What is in the file
+already stays as it is.
 """
 
 from __future__ import annotations
@@ -13,6 +15,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+
+class ChosenError(Exception):
+    """Why a store cannot be chosen, and what to do."""
+
 
 HEAD = """\
 # Secrets and settings of docker-compose.yaml; made by `make compose-env`, which adds what is missing and changes nothing.
@@ -44,9 +51,30 @@ SECRETS: dict[str, tuple[Callable[[], str], str]] = {
     "API_SECRET_KEY": (_word, "signs sessions of the Airflow UI"),
     "FERNET_KEY": (_fernet, "encrypts connections and variables in Airflow's database"),
     "MLFLOW_SESSION_KEY": (_word, "signs sessions of the MLflow UI"),
+    "STORE_ROOT_PASSWORD": (
+        _word,
+        "of the store's own key, with the profile s3; only `init` and the store know it",
+    ),
     "GRAFANA_PASSWORD": (_word, "of the login `admin` in Grafana; taken at its first start"),
 }
 """Each secret with what makes it and what it is for."""
+
+STORES: dict[str, dict[str, str]] = {
+    "s3": {
+        "STORE_BUCKET": "evergreen",
+        "EVERGREEN_LANDING": "s3://evergreen/landing",
+        "EVERGREEN_SNAPSHOTS": "s3://evergreen/snapshots",
+        "EVERGREEN_PROGRESS": "s3://evergreen/progress",
+        "MLFLOW_ARTIFACTS": "s3://evergreen/mlflow",
+        "AWS_ENDPOINT_URL": "http://store:7070",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "evergreen",
+    }
+}
+"""What `--store` sets beside the profile of the same name and the secret of the workers' key."""
+_PROFILES, KEY = "COMPOSE_PROFILES", "AWS_SECRET_ACCESS_KEY"
+# With these set another store, or another key, would be used all the same.
+_WINNING = ("AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN")
 
 SETTINGS = """\
 # Settings; each has a default, and a line that begins with # does nothing.
@@ -60,7 +88,8 @@ SETTINGS = """\
 # MLFLOW_ARTIFACTS=s3://bucket/mlflow     default: a volume
 # COMPOSE_PROFILES=metrics                Prometheus and Grafana run too (docs/metrics.md); set AIRFLOW_STATSD=True with it
 # AIRFLOW_STATSD=True
-# EVERGREEN_LANDING=s3://bucket/landing   default: a volume; EVERGREEN_SNAPSHOTS and EVERGREEN_PROGRESS likewise (docs/storage.md)
+# EVERGREEN_LANDING=s3://bucket/landing   default: a volume; EVERGREEN_SNAPSHOTS and EVERGREEN_PROGRESS likewise (docs/storage.md);
+#                                         `make compose-env STORE=s3` sets them and the rest for the store that comes with this file
 """
 
 
@@ -73,22 +102,35 @@ def read(path: Path) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def write(path: Path) -> list[str]:
-    """Add the secrets that a file lacks; it can be read by its owner alone.
+def write(path: Path, store: str = "") -> list[str]:
+    """Add what a file lacks; it can be read by its owner alone.
+
+    Args:
+        path: the file.
+        store: one of `STORES`, whose settings are added, too; empty: none.
 
     Returns:
-        Their names; empty where nothing was missing.
+        The names of what was added; empty where nothing was missing.
+
+    Raises:
+        ChosenError: the file names another place for something than the store would.
     """
     known = read(path)
-    missing = [name for name in SECRETS if not known.get(name)]
-    if not missing:
+    wanted = {name: (meaning, make()) for name, (make, meaning) in SECRETS.items()}
+    if store:
+        wanted |= _of_store(known, store)
+    added = {
+        name: (meaning, value)
+        for name, (meaning, value) in wanted.items()
+        if not known.get(name) or (name == _PROFILES and known[name] != value)
+    }
+    if not added:
         return []
     # An empty line of the same name would win where it stands later.
     kept = path.read_text(encoding="utf-8").splitlines() if path.exists() else [*HEAD.splitlines(), ""]
-    kept = [line for line in kept if line.partition("=")[0].strip() not in missing]
-    for name in missing:
-        make, meaning = SECRETS[name]
-        kept += [f"# {meaning}", f"{name}={make()}"]
+    kept = [line for line in kept if line.partition("=")[0].strip() not in added]
+    for name, (meaning, value) in added.items():
+        kept += [f"# {meaning}", f"{name}={value}"]
     if not known:
         kept += ["", *SETTINGS.splitlines()]
     with tempfile.NamedTemporaryFile(
@@ -96,20 +138,46 @@ def write(path: Path) -> list[str]:
     ) as file:
         file.write("\n".join(kept) + "\n")
     Path(file.name).replace(path)
-    return missing
+    return list(added)
+
+
+def _of_store(known: dict[str, str], store: str) -> dict[str, tuple[str, str]]:
+    """What a store adds: for each name what it means and the value."""
+    own = STORES[store]
+    apart = own | dict.fromkeys(_WINNING, "")
+    if other := [name for name, value in apart.items() if known.get(name, "") not in ("", value)]:
+        raise ChosenError(
+            f"another place than the store of the profile {store} is chosen there by {', '.join(other)}; remove these lines to replace it"
+        )
+    profiles = list(filter(None, known.get(_PROFILES, "").split(",")))
+    return {
+        _PROFILES: ("profiles that run, too", ",".join(dict.fromkeys([*profiles, store]))),
+        **{name: (f"the store of the profile {store}", value) for name, value in own.items()},
+        KEY: ("of the workers' key in that store", _word()),
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Write the file and say what was added, never a secret."""
     parser = argparse.ArgumentParser(prog="make compose-env", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--file", type=Path, default=Path(".env"), help="where (default: .env)")
-    path = parser.parse_args(argv).file.absolute()
+    parser.add_argument(
+        "--store",
+        choices=sorted(STORES),
+        default="",
+        help="keep in the store of this profile what else lies in volumes",
+    )
+    args = parser.parse_args(argv)
+    path = args.file.absolute()
     try:
-        added = write(path)
+        added = write(path, args.store)
     except OSError as error:
         print(f"{path} cannot be written: {os.strerror(error.errno or 0)}", file=sys.stderr)
         return 1
-    print(f"{path}: {f'made {len(added)} secrets: ' + ', '.join(added) if added else 'nothing was missing'}")
+    except ChosenError as error:
+        print(f"{path}: {error}", file=sys.stderr)
+        return 1
+    print(f"{path}: {f'added {len(added)}: ' + ', '.join(added) if added else 'nothing was missing'}")
     return 0
 
 

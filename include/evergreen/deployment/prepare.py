@@ -1,4 +1,4 @@
-"""What the service `init` does before any other starts: databases, roles, migrations, the first login. Again, it changes nothing.
+"""What the service `init` does before any other starts: databases, roles, migrations, the first login, the bucket. Again, it changes nothing.
 
 An image that is older than what a database was migrated to would work on tables that it does not know, so it refuses.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 import psycopg2
 from psycopg2.extensions import make_dsn
 
-from evergreen.deployment import variables
+from evergreen.deployment import store, variables
 from evergreen.errors import ErrorReason, EvergreenError, TerminalError
 from evergreen.warehouse import databases, roles
 from evergreen.warehouse.connection import Connection, connect, fetch
@@ -48,8 +48,8 @@ def prepare() -> None:
     """Bring the server to what this image needs.
 
     Raises:
-        TerminalError: a variable is missing, PostgreSQL lets nobody in, a migration fails, or a database belongs to a newer
-            image (NEWER_SCHEMA).
+        TerminalError: a variable is missing, PostgreSQL or the store lets nobody in, a migration fails, or a database belongs to a
+            newer image (NEWER_SCHEMA).
     """
     passwords = {name: variable.read() for name, variable in PASSWORDS.items()}
     logins = {role: variable.read() for role, variable in ROLES.items()}
@@ -73,6 +73,8 @@ def prepare() -> None:
         "mlflow", sys.executable, "-m", "mlflow", "db", "upgrade", f"postgresql+psycopg2://mlflow@{variables.POSTGRES}/mlflow",
         PGPASSWORD=passwords["mlflow"],
     )  # fmt: skip
+    if bucket := variables.STORE_BUCKET.read():
+        _say(f"bucket {bucket}: {'created' if store.prepare(bucket) else 'is there'}")
 
 
 def reach(dsn: str) -> Connection:

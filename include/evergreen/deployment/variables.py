@@ -31,6 +31,13 @@ MLFLOW_ARTIFACTS = Variable(
 MLFLOW_ALLOWED_HOSTS = Variable(
     "MLFLOW_ALLOWED_HOSTS", "mlflow:*,localhost:*,127.0.0.1:*", "names under which it may be asked for"
 )
+STORE_ROOT_PASSWORD = Variable("STORE_ROOT_PASSWORD", None, "secret of the store's own key")
+STORE_BUCKET = Variable(
+    "STORE_BUCKET", "", "bucket that init makes in the store of the profile s3; default: none is made"
+)
+AWS_ENDPOINT_URL = Variable("AWS_ENDPOINT_URL", None, "address of the store")
+AWS_ACCESS_KEY_ID = Variable("AWS_ACCESS_KEY_ID", None, "id of the workers' key in the store")
+AWS_SECRET_ACCESS_KEY = Variable("AWS_SECRET_ACCESS_KEY", None, "secret of the workers' key in the store")
 
 USER = "admin"
 """The first login in Airflow and in MLflow."""

@@ -22,11 +22,15 @@ REFUSED = frozenset(
 )
 # MLflow's own defaults retry for four minutes and draw progress bars into task logs. These are defaults too: what the
 # environment says wins. At worst (an address that swallows packets) a call gives up after 3 x 15 s and two pauses.
+# A server whose artifacts lie in a bucket would send each client there by a signed URL: only the server needs a way to its bucket,
+# and its login stands before each file.
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
 }
 # What can be done about a version that is lost or not what was registered; each of it leads on.
 WAY_ON = (

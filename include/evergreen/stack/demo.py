@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from evergreen.stack.layout import Layout, StackError, write_private
 from evergreen.stack.postgres import Postgres
 from evergreen.stack.variables import environment, overrides
 from evergreen.warehouse.connection import connect, fetch
+from evergreen.warehouse.storage.bucket import Place
 
 DATASET = "bike_hourly"
 MODEL = "bike_demand"
@@ -57,13 +59,13 @@ def dag_ids(models: tuple[str, ...] = (MODEL, SECOND_MODEL)) -> list[str]:
     return [f"ingest__{DATASET}", *(f"{kind}__{model}" for model in models for kind in KINDS)]
 
 
-def tell_story(api: AirflowApi, story: Any, landing: Path, say: Callable[[str], None]) -> None:
+def tell_story(api: AirflowApi, story: Any, landing: Place, say: Callable[[str], None]) -> None:
     """Drive a story through the running stack.
 
     Args:
         api: a logged-in Airflow client.
         story: `evergreen.feeds.story.Story`.
-        landing: the dataset's landing folder.
+        landing: where the dataset's files land, a folder or a prefix of a bucket.
         say: is told each step.
 
     Raises:
@@ -76,7 +78,7 @@ def tell_story(api: AirflowApi, story: Any, landing: Path, say: Callable[[str], 
     history = [d for d in story.deliveries if d.kind == "history"]
     for delivery in story.deliveries:
         say(f"{delivery.as_of:%Y-%m-%d}  {delivery.note}")
-        delivery.write(landing)
+        land(delivery, landing)
         run = api.trigger(f"ingest__{DATASET}", {"as_of": delivery.as_of.isoformat()})
         state = api.wait(f"ingest__{DATASET}", run)
         expected = "failed" if delivery.kind == "broken" else "success"
@@ -94,6 +96,16 @@ def tell_story(api: AirflowApi, story: Any, landing: Path, say: Callable[[str], 
             settle_week(api, delivery, say)
             # Each week stands for a real one: nothing of it is left to do when the next one lands.
             _wait(lambda: not api.active(ids) and not _asked(SECOND_MODEL), f"{SECOND_MODEL}", api)
+
+
+def land(delivery: Any, where: Place) -> None:
+    """Write a delivery's files where they land. Errors are `Store.put`'s."""
+    if isinstance(where, Path):
+        delivery.write(where)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for path in delivery.write(Path(folder)):
+            where.put(path, path.name)
 
 
 def train_first(api: AirflowApi, as_of: datetime, say: Callable[[str], None]) -> None:

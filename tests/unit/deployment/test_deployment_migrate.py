@@ -33,7 +33,10 @@ def test_two_urls_are_enough_and_a_newer_database_is_refused(
         cursor.execute("DROP SCHEMA evergreen CASCADE")
     assert migrate.main() == 0
     with connect(warehouse_url) as conn:
-        assert fetch(conn, "SELECT max(version) AS v FROM evergreen.schema_version")[0]["v"] == known()[-1].number
+        assert (
+            fetch(conn, "SELECT max(version) AS v FROM evergreen.schema_version")[0]["v"]
+            == known()[-1].number
+        )
     with connect(mlflow_database) as conn, conn.cursor() as cursor:
         assert fetch(conn, "SELECT count(*) AS n FROM experiments")[0]["n"] == 0
         cursor.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")

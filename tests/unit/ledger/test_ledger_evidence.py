@@ -54,7 +54,9 @@ CODE = sorted(
 
 
 def decision(kind: DecisionKind, told: Any, **more: Any) -> Decision:
-    return Decision(AS_OF, "model/m", kind, "r", "dag/run", f"{kind.value}:{json.dumps(told, default=str)}", told, **more)
+    return Decision(
+        AS_OF, "model/m", kind, "r", "dag/run", f"{kind.value}:{json.dumps(told, default=str)}", told, **more
+    )
 
 
 def keys(part: type[BaseModel]) -> dict[str, Any]:
@@ -130,7 +132,10 @@ def test_what_this_release_writes_is_read_again(conn: Connection) -> None:
 def test_a_rare_field_is_written_only_where_it_says_something() -> None:
     assert "note" not in SettledEvidence(note="").to_json()
     assert SettledEvidence(note="no GPU").to_json()["note"] == "no GPU"
-    assert SettledEvidence(previous_version=None).to_json() == {"evidence_version": 1, "previous_version": None}
+    assert SettledEvidence(previous_version=None).to_json() == {
+        "evidence_version": 1,
+        "previous_version": None,
+    }
 
 
 def test_a_field_of_a_later_release_stays_and_disturbs_nothing() -> None:
@@ -149,9 +154,13 @@ DAMAGED = [
     pytest.param(DecisionKind.ROLLED_BACK, {"blocked": ["2"]}, "blocked", id="a list for an object"),
     pytest.param(DecisionKind.ROLLED_BACK, {"blocked": {"version": 2}}, "blocked", id="a number for a text"),
     pytest.param(DecisionKind.RETRAIN_REQUESTED, {"drifted": "missing:x"}, "drifted", id="a text for a list"),
-    pytest.param(DecisionKind.RETRAIN_REQUESTED, {"windows": [{"end": None}]}, "windows", id="without its start"),
+    pytest.param(
+        DecisionKind.RETRAIN_REQUESTED, {"windows": [{"end": None}]}, "windows", id="without its start"
+    ),
     pytest.param(DecisionKind.PROMOTED, {"trained_until": "soon"}, "trained_until", id="no time"),
-    pytest.param(DecisionKind.PROMOTED, {"trained_until": "2026-05-01T00:00:00"}, "trained_until", id="no zone"),
+    pytest.param(
+        DecisionKind.PROMOTED, {"trained_until": "2026-05-01T00:00:00"}, "trained_until", id="no zone"
+    ),
     pytest.param(DecisionKind.PROMOTED, {"rows": {"all": "12"}}, "rows", id="a text for a number"),
     pytest.param(DecisionKind.PROMOTED, {"refitted": "no"}, "refitted", id="a text for yes or no"),
     pytest.param(DecisionKind.WATCHED, ["message"], "evidence", id="no object at all"),
@@ -248,7 +257,15 @@ def paths(part: type[BaseModel], inside: str = "") -> Iterator[str]:
 
 KNOWN = {path for told in TYPES.values() for path in paths(told)}
 IN_SQL = re.compile(r"evidence\s*->>?\s*'(\w+)'|evidence\s*\?\s*'(\w+)'")
-WITH_SQL = [*CODE, *(path for folder in ("include", "docs") for end in ("sql", "md") for path in sorted((REPOSITORY / folder).rglob(f"*.{end}")))]
+WITH_SQL = [
+    *CODE,
+    *(
+        path
+        for folder in ("include", "docs")
+        for end in ("sql", "md")
+        for path in sorted((REPOSITORY / folder).rglob(f"*.{end}"))
+    ),
+]
 
 
 def test_sql_reads_only_fields_that_some_evidence_has() -> None:
@@ -280,7 +297,10 @@ def in_letters() -> Iterator[tuple[str, str]]:
                 and node.func.value.id == "known"
             ):
                 for argument in node.args:
-                    yield path.name, argument.value if isinstance(argument, ast.Constant) else ast.unparse(argument)
+                    yield (
+                        path.name,
+                        argument.value if isinstance(argument, ast.Constant) else ast.unparse(argument),
+                    )
 
 
 def test_letters_ask_only_for_facts_that_some_evidence_or_context_has() -> None:
@@ -294,18 +314,31 @@ def by_string(code: str) -> list[int]:
     found = []
     for node in ast.walk(ast.parse(code)):
         read: ast.expr | None = node.value if isinstance(node, ast.Subscript) else None
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("get", "pop"):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in ("get", "pop")
+        ):
             read = node.func.value
-        if isinstance(read, ast.Call) and isinstance(read.func, ast.Attribute) and read.func.attr == "to_json":
+        if (
+            isinstance(read, ast.Call)
+            and isinstance(read.func, ast.Attribute)
+            and read.func.attr == "to_json"
+        ):
             read = read.func.value
-        name = read.attr if isinstance(read, ast.Attribute) else read.id if isinstance(read, ast.Name) else None
+        name = (
+            read.attr if isinstance(read, ast.Attribute) else read.id if isinstance(read, ast.Name) else None
+        )
         if name == "evidence":
             found.append(node.lineno)
     return found
 
 
 def test_nobody_but_the_ledger_reads_evidence_by_string() -> None:
-    places = [(path.relative_to(REPOSITORY).as_posix(), by_string(path.read_text(encoding="utf-8"))) for path in CODE]
+    places = [
+        (path.relative_to(REPOSITORY).as_posix(), by_string(path.read_text(encoding="utf-8")))
+        for path in CODE
+    ]
     assert len(places) > 300
     assert [(path, lines) for path, lines in places if lines] == []
 

@@ -120,9 +120,7 @@ class Evidence(Part):
 
     def __eq__(self, other: object) -> bool:
         """The same fields of the same type, whether one was read and the other is to be written."""
-        return (
-            type(other) is type(self) and self.__dict__ == other.__dict__ and self.damaged == other.damaged
-        )
+        return type(other) is type(self) and self.__dict__ == other.__dict__ and self.damaged == other.damaged
 
     def sentence(self) -> str:
         """What was decided, in the row's own words; empty where it has none."""
