@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import assert_never
 
 import pyarrow as pa
 
@@ -37,9 +38,11 @@ def feed(dataset: DatasetSpec, file: LandedFile) -> Iterator[TextRows]:
             lambda feed, positions: json_lines.rows(dataset, file, feed, positions),
             kinds=tuple(named.values()),
         )
-    else:
+    elif file.format in ("csv", "tsv"):
         with opened.text(dataset, file.path) as read:
             yield csv_rows.opened_csv(dataset, file, read)
+    else:
+        assert_never(file.format)
 
 
 def _counted(feed: TextRows, blocks: Iterator[tuple[pa.RecordBatch, int]]) -> Iterator[pa.RecordBatch]:
