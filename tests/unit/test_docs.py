@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from evergreen.ledger.reasons import OF_A_DRIFT, OF_UPKEEP, Hold
+from evergreen.spec import METRICS
+from evergreen.warehouse.files.landing import FORMATS
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     [
@@ -105,7 +109,7 @@ def test_a_link_that_leads_nowhere_is_found(link: str, problem: str) -> None:
 @pytest.mark.parametrize("page", [p for p in PAGES if p.name not in MAKES_ITS_OWN], ids=named)
 def test_each_path_that_is_named_exists(page: Path) -> None:
     spans = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", prose(page.read_text(encoding="utf-8")))
-    words = {word.rstrip(".,:;") for span in spans for word in span.split()}
+    words = {word.partition("::")[0].rstrip(".,:;") for span in spans for word in span.split()}
     paths = {word for word in words if word.startswith(TOP) and not PLACEHOLDER.search(word)}
     assert sorted(path for path in paths if not (REPOSITORY / path).exists()) == []
 
@@ -118,6 +122,28 @@ def test_every_page_is_in_the_index() -> None:
     }
     wanted = {page for page in (REPOSITORY / "docs").glob("*.md") if page != index}
     assert sorted(map(named, wanted - linked)) == []
+
+
+def codes(page: str) -> set[str]:
+    """What stands in code letters in the rows of a page's tables."""
+    text = (REPOSITORY / "docs" / page).read_text(encoding="utf-8")
+    return {
+        code for line in text.splitlines() if line.startswith("|") for code in re.findall(r"`([^`]+)`", line)
+    }
+
+
+def test_every_reason_for_a_training_and_every_hold_is_explained() -> None:
+    wanted = {reason.value for reason in (*OF_A_DRIFT, *OF_UPKEEP, *Hold)}
+    assert sorted(wanted - codes("trigger-policy.md")) == []
+
+
+def test_every_metric_is_explained() -> None:
+    assert sorted({name for names in METRICS.values() for name in names} - codes("late-labels.md")) == []
+
+
+def test_every_ending_of_a_file_is_named() -> None:
+    text = (REPOSITORY / "docs" / "files.md").read_text(encoding="utf-8")
+    assert [ending for ending in FORMATS if f"`{ending}`" not in text] == []
 
 
 def glossary() -> list[tuple[str, str]]:
