@@ -112,7 +112,7 @@ hooks: $(VENV)/.installed-dev ## run the quick checks before each commit (.pre-c
 
 # It needs nothing of Evergreen's packages, so it installs none of them.
 docs: $(VENV)/.installed-docs ## the documentation as a site in build/site; every link and anchor is checked
-	$(BIN)/python docs/site.py
+	$(BIN)/python docs/site_pages.py
 	$(BIN)/zensical build --strict --clean
 
 test: lint ## lint, types and all tests; ARGS=... goes to pytest

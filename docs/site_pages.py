@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -31,7 +32,7 @@ def lay_out(target: Path = TARGET) -> int:
     linked: set[Path] = set()
     for page in sorted({page for pattern in PAGES for page in REPOSITORY.glob(pattern)}):
         text = page.read_text(encoding="utf-8")
-        _write(target, page, LINK.sub(lambda match: _on_site(page, match, linked), text))
+        _write(target, page, LINK.sub(partial(_on_site, page, linked), text))
     for file in sorted(linked):
         if file.suffix in PICTURES:
             (place := target / file.relative_to(REPOSITORY)).parent.mkdir(parents=True, exist_ok=True)
@@ -43,13 +44,15 @@ def lay_out(target: Path = TARGET) -> int:
     return sum(file.suffix in LANGUAGES for file in linked)
 
 
-def _on_site(page: Path, match: re.Match[str], linked: set[Path]) -> str:
+def _on_site(page: Path, linked: set[Path], match: re.Match[str]) -> str:
     before, link, rest = match.groups()
     file = (page.parent / link).resolve()
     if link.endswith(".md") or not file.exists():  # a page, or one that the builder says is not there
         return match[0]
     if file.suffix not in (*PICTURES, *LANGUAGES):
-        raise ValueError(f"{page.name} links to {link}; docs/site.py shows no such files: name it without a link")
+        raise ValueError(
+            f"{page.name} links to {link}; docs/site_pages.py shows no such files: name it without a link"
+        )
     linked.add(file)
     return f"{before}{link}{'' if file.suffix in PICTURES else '.md'}{rest}"
 
