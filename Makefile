@@ -22,7 +22,7 @@ COMPILE := pip compile --quiet --universal --generate-hashes --custom-compile-co
 DATA ?= simulated
 IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
-.PHONY: test-compose compose-env compose-up compose-status compose-down compose-demo help run venv up down status mail silence logs clean demo check replay report test attack lint bench bench-large decisions lock
+.PHONY: test-compose compose-env compose-up compose-status compose-down compose-demo help run venv up down status mail silence logs clean demo check replay report test attack lint hooks docs bench bench-large decisions lock
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -106,9 +106,18 @@ compose-demo: compose-env ## the story of `make demo` on the compose stack, with
 	@$(IN_COMPOSE) cp airflow-scheduler:/var/lib/evergreen/demo/simulated.png compose-demo.png
 	@echo "picture: compose-demo.png; Airflow http://$$($(IN_COMPOSE) port airflow-apiserver 8080), user admin, AIRFLOW_PASSWORD in .env; mail http://$$($(IN_COMPOSE) --profile dev port mail 8025)"
 
-lint: $(VENV)/.installed-dev ## ruff and mypy
+lint: $(VENV)/.installed-dev ## ruff, its format, and mypy
 	$(RUN) ruff check .
+	$(RUN) ruff format --check .
 	$(RUN) mypy
+
+hooks: $(VENV)/.installed-dev ## run the quick checks before each commit (.pre-commit-config.yaml)
+	$(RUN) pre_commit install
+
+# It needs nothing of Evergreen's packages, so it installs none of them.
+docs: $(VENV)/.installed-docs ## the documentation as a site in build/site; every link and anchor is checked
+	$(BIN)/python docs/site_pages.py
+	$(BIN)/zensical build --strict --clean
 
 test: lint ## lint, types and all tests; ARGS=... goes to pytest
 ifdef ARGS
@@ -134,9 +143,10 @@ bench-large: $(VENV)/.installed-dev ## the same with ten million rows; 12 GB of 
 decisions: $(VENV)/.installed-dev ## are alarms and promotions right? writes benchmarks/DECISIONS.md
 	$(RUN) benchmarks.decisions $(PARTS)
 
-lock: $(BIN)/uv ## renew requirements.txt, requirements-dev.txt and requirements-image.txt
+lock: $(BIN)/uv ## renew requirements.txt and those for development, docs and the image
 	$(UV) $(COMPILE) --python-version 3.11 requirements.in --output-file requirements.txt
 	$(UV) $(COMPILE) --python-version 3.11 requirements-dev.in --output-file requirements-dev.txt
+	$(UV) $(COMPILE) --python-version 3.11 requirements-docs.in --output-file requirements-docs.txt
 	$(UV) $(COMPILE) --python-version 3.12 -c requirements.txt requirements-image.in --output-file requirements-image.txt
 
 $(BIN)/uv:
@@ -167,4 +177,8 @@ $(VENV)/.installed: requirements.txt pyproject.toml Makefile | $(BIN)/uv
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	@$(UV) pip install $(QUIET) --python $(BIN)/python --require-hashes --requirement requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-docs: requirements-docs.txt | $(BIN)/uv
+	@$(UV) pip install $(QUIET) --python $(BIN)/python --require-hashes --requirement requirements-docs.txt
 	@touch $@

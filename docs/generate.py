@@ -1,6 +1,7 @@
-"""Writes docs/reference.md from the code: DAG pages, environment variables, every field of the spec files.
+"""Writes what the code says into the docs: docs/reference.md (DAG pages, environment variables, every field of the spec files),
+and the map of the code in docs/architecture.md.
 
-`python docs/generate.py` writes, `python docs/generate.py --check` fails if the file is not what the code says.
+`python docs/generate.py` writes, `python docs/generate.py --check` fails if a page is not what the code says.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import module_map
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
@@ -140,11 +142,14 @@ def text() -> str:
     return "\n".join(parts)
 
 
+def pages() -> dict[Path, str]:
+    """Every page that is made here, or a part of it, as the code has it."""
+    return {TARGET: text(), module_map.PAGE: module_map.page()}
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["--check"]:
-        sys.exit(
-            0
-            if TARGET.read_text(encoding="utf-8") == text()
-            else "docs/reference.md is old: python docs/generate.py"
-        )
-    TARGET.write_text(text(), encoding="utf-8")
+        old = [path.name for path, wanted in pages().items() if path.read_text(encoding="utf-8") != wanted]
+        sys.exit(f"docs/{', docs/'.join(old)} is old: python docs/generate.py" if old else 0)
+    for path, wanted in pages().items():
+        path.write_text(wanted, encoding="utf-8")

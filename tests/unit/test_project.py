@@ -146,7 +146,7 @@ def test_exported_schemas_are_current(name: str, kind: type[DatasetSpec] | type[
     assert written == json_schema(kind), "run `python -m evergreen.check --schemas`"
 
 
-def test_reference_page_is_current() -> None:
+def test_generated_pages_are_current() -> None:
     shown = subprocess.run(
         [sys.executable, "docs/generate.py", "--check"],
         cwd=REPOSITORY,

@@ -34,8 +34,10 @@ def losses(metric: str, y: np.ndarray, p: np.ndarray, cut: float | None = None) 
         cut: `ModelSpec.cut`.
 
     Raises:
-        ValueError: f1, or pinball without a quantile.
+        ValueError: f1, a metric of which no loss is known, or pinball without a quantile.
     """
+    if metric in ("rmse", "r2"):
+        return (y - p) ** 2
     if metric in ("mae", "wape"):
         return np.abs(y - p)
     if metric == "mape":
@@ -50,9 +52,7 @@ def losses(metric: str, y: np.ndarray, p: np.ndarray, cut: float | None = None) 
         return y * (1.0 - p) ** 2 + (1.0 - y) * p**2
     if metric == "accuracy":
         return np.where(p >= _threshold(cut), 1.0 - y, y)
-    if metric == "f1":
-        raise ValueError("f1 is no sum over rows; use parts")
-    return (y - p) ** 2
+    raise ValueError(f"{metric} is no sum over rows that is known here")
 
 
 def parts(metric: str, y: np.ndarray, p: np.ndarray, cut: float | None = None) -> np.ndarray:

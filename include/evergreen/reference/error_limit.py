@@ -165,24 +165,26 @@ def coin(metric: str, reference: Reference, cut: float | None = None) -> float |
 
 
 def _best_constant(metric: str, labels: Floats, cut: float | None) -> float:
-    """Of which constant a regression's error is the smallest: mean, median, quantile; for mape a median by weight."""
+    """Of which constant a regression's error is the smallest: mean, median, quantile; for mape a median by weight.
+
+    Raises:
+        ValueError: a metric of which that is not known.
+    """
     if metric == "rmse":
         return float(labels.mean())
+    if metric in ("mae", "wape"):
+        return float(np.median(labels))
+    if metric == "pinball":
+        return float(np.quantile(labels, cut or 0.5, method="inverted_cdf"))
     if metric == "mape":
         known = np.sort(labels[labels != 0])
+        if not len(known):
+            return 0.0
         with np.errstate(over="ignore"):
             weight = np.cumsum(1.0 / np.abs(known))
         # As much of the error is on either side.
-        return (
-            float(known[min(int(np.searchsorted(weight, weight[-1] / 2)), len(known) - 1)])
-            if len(known)
-            else 0.0
-        )
-    return (
-        float(np.quantile(labels, cut or 0.5, method="inverted_cdf"))
-        if metric == "pinball"
-        else float(np.median(labels))
-    )
+        return float(known[min(int(np.searchsorted(weight, weight[-1] / 2)), len(known) - 1)])
+    raise ValueError(f"of {metric} no best constant is known")
 
 
 def about_usual_windows(model: ModelSpec, reference: Reference, rows_learnt: Frame | None = None) -> str:

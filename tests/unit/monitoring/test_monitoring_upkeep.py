@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from monitoring_scene import CUTOFF, WEEK, model
 
 from evergreen.ledger import Decision
-from evergreen.ledger.reasons import DecisionKind, Hold
+from evergreen.ledger.reasons import OF_UPKEEP, DecisionKind, Hold
 from evergreen.monitoring.trigger.champion_facts import ChampionFacts
 from evergreen.monitoring.trigger.decide import decide
 from evergreen.monitoring.trigger.verdict import Action, Quiet
@@ -98,6 +99,12 @@ def test_what_asks(spec, facts, age, reason):
     assert verdict.action is (Action.REQUEST if reason else Action.NONE)
     assert verdict.reason.value == (reason or Quiet.NO_WINDOWS.value)
     assert bool(verdict.evidence.to_json().get("message")) is bool(reason)
+
+
+@pytest.mark.parametrize("reason", OF_UPKEEP, ids=lambda r: r.value)
+def test_each_reason_of_upkeep_has_a_case(reason):
+    text = Path(__file__).read_text(encoding="utf-8")
+    assert f'"{reason.value}"' in text or str(reason) in text
 
 
 def test_a_model_without_a_schedule_is_asked_for_when_its_spec_changes():

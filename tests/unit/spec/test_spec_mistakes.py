@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from evergreen.spec import load_dataset, load_specs
+from evergreen.spec.metrics import Metric
 
 MODEL = {
     "label is a text": ("label:\n  column: rush\n  delay: 1h", "label: late", "label: is a section of its own, with the fields column, delay, min, max; write them below its name (value: 'late')"),
@@ -16,7 +18,7 @@ MODEL = {
     "task of another tool": ("task: binary", "task: classification", "task: must be one of regression, binary; did you mean binary?"),
     "misspelt task of another tool": ("task: binary", "task: clasification", "did you mean binary?"),
     "misspelt task": ("task: binary", "task: regresion", "task: must be one of regression, binary; did you mean regression?"),
-    "misspelt metric": ("metric: log_loss", "metric: log_los", "gate.metric: must be one of rmse, mae, r2, mape, wape, pinball, roc_auc, pr_auc, log_loss, brier, accuracy, f1; did you mean log_loss?"),
+    "misspelt metric": ("metric: log_loss", "metric: log_los", f"gate.metric: must be one of {', '.join(get_args(Metric))}; did you mean log_loss?"),
     "metric of another tool": ("metric: roc_auc", "metric: auc", "did you mean roc_auc?"),
     "duration or all": ("window: 210d", "window: al", "training.window: 'al' is not a duration"),
     "huge duration": ("window: 210d", "window: 99999999999999d", "training.window: '99999999999999d' is longer than a century (36525d)"),

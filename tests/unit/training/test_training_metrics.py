@@ -8,6 +8,13 @@ from sklearn import metrics as sk
 
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.metrics.metric_values import compute
+from evergreen.spec import METRICS
+
+
+@pytest.mark.parametrize("task", METRICS)
+def test_each_metric_of_a_task_is_computed(task):
+    y, p = np.array([0.0, 1.0, 1.0, 0.0]), np.array([0.2, 0.9, 0.4, 0.1])
+    assert set(compute(task, y, p, 0.5)) == set(METRICS[task])
 
 
 def test_regression_by_hand():

@@ -40,7 +40,7 @@ def decide(
 
     A request is answered when a challenger was promoted for it (and later taken back), or judged and rejected: by the
     gate, such as worse than the champion or too large, because its like was rolled back, or by a person, who may
-    have been silent. A challenger that could not be judged (`verdict.INCONCLUSIVE`) closes the request, but the drift may
+    have been silent. A challenger that could not be judged (`reasons.INCONCLUSIVE`) closes the request, but the drift may
     be asked for again after the cool-down. So may a drift that was answered once, when
     windows newer than the request's are in violation: they may hold enough of the new world, of which the first
     challenger had seen little. Answered twice it stays suppressed, and a person is told once (`gave_up`), until much time

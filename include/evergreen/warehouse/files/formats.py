@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import assert_never
 
 import pyarrow as pa
 
@@ -25,21 +26,26 @@ def feed(dataset: DatasetSpec, file: LandedFile) -> Iterator[TextRows]:
     """
     if file.version.size == 0:
         raise UnreadableError(empty_file("0 bytes"))
-    if file.format == "parquet":
-        with parquet.opened(dataset, file) as (columns, blocks):
+    match file.format:
+        case "parquet":
+            with parquet.opened(dataset, file) as (columns, blocks):
+                yield TextRows(
+                    columns,
+                    lambda feed, positions: _counted(feed, blocks(positions)),
+                    kinds=parquet.kinds(file),
+                )
+        case "jsonl":
+            named = json_lines.columns(dataset, file)
             yield TextRows(
-                columns, lambda feed, positions: _counted(feed, blocks(positions)), kinds=parquet.kinds(file)
+                tuple(named),
+                lambda feed, positions: json_lines.rows(dataset, file, feed, positions),
+                kinds=tuple(named.values()),
             )
-    elif file.format == "jsonl":
-        named = json_lines.columns(dataset, file)
-        yield TextRows(
-            tuple(named),
-            lambda feed, positions: json_lines.rows(dataset, file, feed, positions),
-            kinds=tuple(named.values()),
-        )
-    else:
-        with opened.text(dataset, file.path) as read:
-            yield csv_rows.opened_csv(dataset, file, read)
+        case "csv" | "tsv":
+            with opened.text(dataset, file.path) as read:
+                yield csv_rows.opened_csv(dataset, file, read)
+        case _:
+            assert_never(file.format)
 
 
 def _counted(feed: TextRows, blocks: Iterator[tuple[pa.RecordBatch, int]]) -> Iterator[pa.RecordBatch]:

@@ -30,6 +30,8 @@ Format = Literal["csv", "tsv", "jsonl", "parquet"]
 FORMATS: dict[str, Format] = {
     ".csv": "csv", ".txt": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"
 }  # fmt: skip
+# Of these the whole file says where it ends, and nobody packs it again; all others are text, with a line for each record or more.
+BINARY: frozenset[Format] = frozenset({"parquet"})
 UNFINISHED = (".part", ".tmp", ".partial", ".filepart", ".crdownload")
 DONE = ".done"
 SUCCESS = "_SUCCESS"
@@ -337,7 +339,7 @@ def ending_of(path: Path) -> str:
     name = path.name.lower()
     for packed in ("", *opened.COMPRESSED):
         for ending, kind in FORMATS.items():
-            if name.endswith(ending + packed) and not (packed and kind == "parquet"):
+            if name.endswith(ending + packed) and not (packed and kind in BINARY):
                 return ending + packed
     return ""
 
@@ -472,9 +474,7 @@ def finished(dataset: DatasetSpec, folder: Path, file: LandedFile, now: datetime
     if file.parts:
         ended = any(marker.name == SUCCESS for marker in file.path.iterdir())
     else:
-        ended = (
-            file.format == "parquet" or ending_of(file.path).endswith(opened.COMPRESSED) or _ends(file.path)
-        )
+        ended = file.format in BINARY or ending_of(file.path).endswith(opened.COMPRESSED) or _ends(file.path)
     if (ended and rule != "quiet") or (still and (rule != "line_end" or file.parts)):
         return file
     what = f"no {SUCCESS} in it" if file.parts else "its last line has no line end"

@@ -190,7 +190,7 @@ class _Mirror:
 
     def end(self, dataset: DatasetSpec, path: Path) -> None:
         """Write the last bytes of a text into its hollow file, where they tell whether it is finished."""
-        of_text = path.is_file() and landing.ending_of(path) and landing.kind_of(path) != "parquet"
+        of_text = path.is_file() and landing.ending_of(path) and landing.kind_of(path) not in landing.BINARY
         if (
             not of_text
             or landing.ending_of(path).endswith(opened.COMPRESSED)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse.files import formats
 from evergreen.warehouse.files.failure import UnreadableError
-from evergreen.warehouse.files.landing import LandedFile
+from evergreen.warehouse.files.landing import BINARY, LandedFile
 
 # A person who looks for a row beyond this one has its number; reading so far takes about two seconds.
 FURTHEST = 1_000_000
@@ -25,7 +25,7 @@ def lines_of(dataset: DatasetSpec, file: LandedFile, rows: Collection[int]) -> d
         By row; without those that are too far, or where the file has no lines.
     """
     wanted = {row for row in rows if row <= FURTHEST}
-    if not wanted or file.path.suffix.lower() == ".parquet":
+    if not wanted or file.format in BINARY:
         return {}
     found: dict[int, int] = {}
     before = 0
