@@ -131,7 +131,7 @@ decisions: $(VENV)/.installed-dev ## are alarms and promotions right? writes ben
 	$(RUN) benchmarks.decisions $(PARTS)
 
 lock: $(BIN)/uv ## renew requirements.txt, requirements-dev.txt and requirements-image.txt
-	$(UV) $(COMPILE) --python-version 3.11 requirements.in --output-file requirements.txt
+	$(UV) $(COMPILE) --python-version 3.11 --all-extras pyproject.toml requirements.in --output-file requirements.txt
 	$(UV) $(COMPILE) --python-version 3.11 requirements-dev.in --output-file requirements-dev.txt
 	$(UV) $(COMPILE) --python-version 3.12 -c requirements.txt requirements-image.in --output-file requirements-image.txt
 

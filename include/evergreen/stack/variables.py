@@ -17,7 +17,7 @@ USER = "admin"
 PRELOADED = (
     "airflow,airflow.settings,airflow.sdk,airflow.executors.local_executor,airflow.sdk.execution_time.supervisor,"
     "airflow.sdk.execution_time.task_runner,airflow.dag_processing.dagbag,airflow.providers_manager,"
-    "airflow.plugins_manager,airflow.providers.standard.decorators.python,evergreen.stack.preload"
+    "airflow.plugins_manager,airflow.providers.standard.decorators.python,evergreen_airflow.preload"
 )
 """Imported once, for all tasks; otherwise each task that needs them waits 17 s and more."""
 
@@ -85,7 +85,6 @@ def _defaults(layout: Layout) -> dict[str, str]:
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_FOLDER": str(settings.REPOSITORY / "dags"),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(settings.REPOSITORY / "plugins"),
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__API__BASE_URL": airflow_url,
         "AIRFLOW__API__INSTANCE_NAME": "Evergreen",
