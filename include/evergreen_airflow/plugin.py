@@ -13,8 +13,7 @@ from multiprocessing import forkserver
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
-from evergreen import settings
-from evergreen_airflow.dags import KINDS
+from evergreen import dag_kinds, settings
 from evergreen_airflow.pools import make_pools
 
 PARSED = (
@@ -24,7 +23,7 @@ PARSED = (
     "airflow.sdk.definitions.asset.metadata", "airflow.sdk.definitions.decorators", "airflow.sdk.definitions.retry_policy",
     "airflow.timetables.assets", "airflow.timetables.trigger", "airflow.version", "encodings.utf_8_sig",
     "evergreen.spec", "evergreen.spec.environment", "psycopg2", "requests",
-    *(f"evergreen_airflow.dags.{kind}" for kind in KINDS),
+    *(f"evergreen_airflow.dags.{kind}" for kind in dag_kinds.FILES),
 )  # fmt: skip
 """What parsing and serializing the files of a DAG folder imports."""
 

@@ -12,7 +12,7 @@ import logging
 import pkgutil
 from importlib import import_module
 
-from evergreen_airflow.dags import KINDS
+from evergreen import dag_kinds
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ DRAWN = ("layout", "layout.title", "layout.xaxis", "layout.yaxis", "layout.updat
 
 def preload() -> None:
     """Import everything; what this installation does not have is left to the task that wants it."""
-    for name in (*TASKS, *DEFERRED, *(f"evergreen_airflow.dags.{kind}" for kind in KINDS)):
+    for name in (*TASKS, *DEFERRED, *(f"evergreen_airflow.dags.{kind}" for kind in dag_kinds.FILES)):
         _import(name)
     for part in DRAWN:
         for home in (f"plotly.graph_objs.{part}", f"plotly.validators.{part}"):

@@ -7,10 +7,8 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from evergreen import dag_kinds
 from evergreen_airflow.forms import moment
-
-OF_DATASETS = ("ingest", "correct")
-"""The kinds of DAG whose name ends with a dataset's; else it is a model's."""
 
 AS_OF_AHEAD = timedelta(minutes=5)
 
@@ -47,7 +45,7 @@ def run_id(context: dict[str, Any]) -> str:
 def subject_of(run: str) -> str:
     """The `dataset/NAME` or `model/NAME` that a run (see `run_id`) works for; one that ends with a slash is of a DAG of the whole fleet."""
     kind, _, name = run.partition("/")[0].partition("__")
-    return f"{'dataset' if kind in OF_DATASETS else 'model'}/{name}"
+    return f"{'dataset' if kind in dag_kinds.OF_DATASETS else 'model'}/{name}"
 
 
 def run_type(context: dict[str, Any]) -> str:

@@ -101,7 +101,9 @@ def write(path: Path) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Write the file and say what was added, never a secret."""
-    parser = argparse.ArgumentParser(prog="make compose-env", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="evergreen compose-env", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--file", type=Path, default=Path(".env"), help="where (default: .env)")
     path = parser.parse_args(argv).file.absolute()
     try:
@@ -111,7 +113,3 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(f"{path}: {f'made {len(added)} secrets: ' + ', '.join(added) if added else 'nothing was missing'}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

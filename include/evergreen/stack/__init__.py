@@ -1,6 +1,6 @@
 """The embedded stack: PostgreSQL, MLflow, Airflow and a mail catcher for one machine, without Docker.
 
-`python -m evergreen.stack` (or `make`) for people; `up`, `down`, `status`, `environment`, `login`, `ports` for programs.
+`evergreen up` (or `make up`) and the like for people; `up`, `down`, `status`, `environment`, `login`, `ports` for programs.
 """
 
 from evergreen.stack.control import Login, Row, clean, down, login, ports, status, up

@@ -2,8 +2,3 @@
 
 A file in the DAG folder makes those of one kind: `globals().update(train.dags(__file__))`.
 """
-
-KINDS = (
-    "ingest", "correct", "train", "promote", "score", "monitor", "rollback", "replay", "silence", "mail", "digest", "specs",
-)  # fmt: skip
-"""All kinds; a DAG folder has a file for each."""
