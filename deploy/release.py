@@ -156,6 +156,7 @@ def faults_of_commands(evergreen: list[str], environment: dict[str, str] | None 
             for arguments, (status, word) in RUNS.items():
                 expect(folder, arguments, status, word)
         project = f"{empty}/project"
+        Path(project).mkdir()
         expect(empty, ("init", project), 0, "is a project")
         expect(project, ("check",), 0, "no problem found")
     return faults

@@ -47,13 +47,15 @@ def use_stack() -> None:
         TerminalError: the stack's folder cannot be used.
     """
     from evergreen.stack.layout import Layout, StackError
-    from evergreen.stack.variables import environment
 
     if os.environ.get(settings.WAREHOUSE.name):
         return
     try:
         if not Layout.of().secrets_file.exists():
             return
+        # Needs what only the stack needs, which may not be installed where there is none.
+        from evergreen.stack.variables import environment
+
         there = environment()
     except StackError as error:
         raise TerminalError(str(error), ErrorReason.BAD_SPEC) from error

@@ -17,7 +17,7 @@ from evergreen import dag_kinds
 log = logging.getLogger(__name__)
 
 TASKS = (
-    "evergreen.alerting.approval_page", "evergreen.alerting.compose", "evergreen.incidents.failures",
+    "evergreen.alerting.approval_page", "evergreen.alerting.compose", "evergreen.alerting.delivery", "evergreen.incidents.failures",
     "evergreen.incidents.outbox", "evergreen.incidents.silences", "evergreen.alerting.weekly", "evergreen.airflow_connections", "evergreen.lineage",
     "evergreen.monitoring.monitor",
     "evergreen.monitoring.trigger.policy", "evergreen.promotion.rollback", "evergreen.replay.run", "evergreen.scoring.score", "evergreen.training.plan",
