@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from evergreen import cli, settings
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = [name for group in cli.COMMANDS.values() for name in group]
 
 
@@ -131,3 +133,23 @@ def test_where_no_specs_are_it_is_said_where_they_were_looked_for(
     assert "evergreen init" in said
     wanted = [str(here / "gone")] if named else [str(here / "include"), f" {here} "]
     assert all(folder in said for folder in wanted)
+
+
+def test_specs_are_checked_where_nothing_of_the_stack_is_installed(here: Path) -> None:
+    """Where no server is named, commands look for the embedded stack."""
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({list(cli.EXTRAS)!r})); from evergreen.cli import main;"
+        f"main(['init', {str(here / 'p')!r}]); sys.exit(main(['check', '--specs', {str(here / 'p' / 'include')!r}]))"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("EVERGREEN_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**kept, "EVERGREEN_HOME": str(here / "home")},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 dataset(s), 2 model(s)" in done.stdout
+    assert "no problem found" in done.stdout
