@@ -20,7 +20,7 @@ from evergreen.program import typed
 from evergreen.stack import health, processes
 from evergreen.stack.layout import Layout, StackError
 from evergreen.stack.supervisor import ServiceState, leftovers, lock, sweep, tail
-from evergreen.stack.variables import USER, python_path
+from evergreen.stack.variables import USER, overrides, python_path
 
 Say = Callable[[str], None]
 DOWN_WITHIN = 120.0
@@ -82,6 +82,7 @@ def up(home: Path | str | None = None, *, say: Say = print, timeout: float = 300
         StackError: it does not come up.
     """
     layout, started = Layout.of(home), time.monotonic()
+    _require_dag_files(layout)
     layout.create()
     _ = layout.secrets
     if _supervisor(layout) is not None:
@@ -106,6 +107,20 @@ def up(home: Path | str | None = None, *, say: Say = print, timeout: float = 300
     raise StackError(
         f"Not ready after {timeout:.0f} s: {missing}; see {typed('status')} and the logs in {layout.logs}."
     )
+
+
+def _require_dag_files(layout: Layout) -> None:
+    """Refuse to start where Airflow would find no DAG: mostly in another folder than the project's.
+
+    Raises:
+        StackError: there is no folder with DAG files, and nothing names another.
+    """
+    variables = {**overrides(layout), **os.environ}
+    folder = Path(variables.get("AIRFLOW__CORE__DAGS_FOLDER") or settings.project() / "dags")
+    if not variables.get("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST") and not folder.is_dir():
+        raise StackError(
+            f"There is no folder {folder} with DAG files; go to the project's folder, or make one: `evergreen init FOLDER`."
+        )
 
 
 def down(home: Path | str | None = None, *, say: Say = print) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
@@ -66,3 +67,17 @@ def test_env_shows_the_secret_that_was_asked_for_and_no_other(
     assert layout.secrets["fernet"] in shown
     assert main([*home, "NO_SUCH"]) == 1
     assert "NO_SUCH" in capsys.readouterr().err
+
+
+def test_a_folder_without_dag_files_is_no_place_for_a_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Airflow would start and have nothing to run."""
+    for name in ("EVERGREEN_PROJECT", "EVERGREEN_HOME", "AIRFLOW__CORE__DAGS_FOLDER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert main(["up"]) == 1
+    said = capsys.readouterr().err
+    assert f"There is no folder {tmp_path / 'dags'} with DAG files" in said
+    assert "evergreen init" in said
+    assert list(tmp_path.iterdir()) == []
