@@ -11,7 +11,7 @@ RUN --mount=type=cache,target=/root/.cache \
     && uv pip install --quiet --python /opt/venv --require-hashes --compile-bytecode \
        --requirement requirements.txt --requirement requirements-image.txt
 COPY pyproject.toml ./
-COPY include/evergreen include/evergreen
+COPY include include
 RUN uv pip install --quiet --python /opt/venv --no-deps --no-build-isolation --offline --compile-bytecode .
 
 FROM python:${PYTHON}-slim-bookworm
@@ -30,9 +30,9 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/evergreen/config \
     AIRFLOW_HOME=/opt/airflow \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/evergreen/dags \
-    AIRFLOW__CORE__PLUGINS_FOLDER=/opt/evergreen/plugins \
     AIRFLOW__CORE__LOAD_EXAMPLES=False \
     AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False \
+    EVERGREEN_PROJECT=/opt/evergreen \
     EVERGREEN_HOME=/var/lib/evergreen \
     EVERGREEN_LANDING=/var/lib/evergreen/landing \
     EVERGREEN_SNAPSHOTS=/var/lib/evergreen/snapshots \
@@ -47,7 +47,6 @@ RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /opt/airflow evergre
 COPY --from=packages /opt/venv /opt/venv
 COPY deploy/airflow_local_settings.py /opt/evergreen/config/
 COPY dags /opt/evergreen/dags
-COPY plugins /opt/evergreen/plugins
 COPY include/datasets /opt/evergreen/include/datasets
 COPY include/models /opt/evergreen/include/models
 WORKDIR /opt/evergreen

@@ -12,7 +12,9 @@ VENV := .venv
 NEEDS_MB := 1800
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m
-STACK := $(RUN) evergreen.stack
+EVERGREEN := $(RUN) evergreen
+# What it says of the next step names make.
+export EVERGREEN_MAKE := 1
 # The machine's certificates, as pip takes them: a company's own authority may be among them.
 CERTIFICATES := $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt)
 UV := UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=$(if $(CERTIFICATES),true,false) $(BIN)/uv
@@ -22,7 +24,7 @@ COMPILE := pip compile --quiet --universal --generate-hashes --custom-compile-co
 DATA ?= simulated
 IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
-.PHONY: test-compose compose-env compose-up compose-status compose-down compose-demo help run venv up down status mail silence logs clean demo check replay report test attack lint hooks docs bench bench-large decisions lock
+.PHONY: release test-compose compose-env compose-up compose-status compose-down compose-demo help run venv up down status mail silence logs clean demo check replay report test attack lint hooks docs bench bench-large decisions lock
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -30,26 +32,26 @@ help: ## this list
 venv: $(VENV)/.installed ## make .venv and install the locked requirements
 
 up: $(VENV)/.installed ## start PostgreSQL, MLflow, Airflow and the mail catcher
-	@$(STACK) up
+	@$(EVERGREEN) up
 
 demo: $(VENV)/.installed ## the whole story; DATA=simulated or DATA=bike_sharing
-	@$(RUN) evergreen.stack.demo --data "$(DATA)"
+	@$(EVERGREEN) demo --data "$(DATA)"
 
 check: $(VENV)/.installed ## check the specs in include/
-	@$(RUN) evergreen.check
+	@$(EVERGREEN) check
 
 run: $(VENV)/.installed ## trigger a DAG and wait; DAG=train__bike_demand PARAMS="reason=test"
-	@$(STACK) run "$(DAG)" $(PARAMS)
+	@$(EVERGREEN) run "$(DAG)" $(PARAMS)
 
 replay: $(VENV)/.installed ## compare retraining policies over past time; MODEL=bike_demand FROM=2025-06-02 TO=2025-12-15
-	@$(RUN) evergreen.replay "$(MODEL)" --from "$(FROM)" --to "$(TO)" $(if $(POLICIES),--policies $(POLICIES))
+	@$(EVERGREEN) replay "$(MODEL)" --from "$(FROM)" --to "$(TO)" $(if $(POLICIES),--policies $(POLICIES))
 
 report: $(VENV)/.installed ## draw the report of a judged window; MODEL=bike_demand WINDOW=2025-06-02
-	@$(RUN) evergreen.report "$(MODEL)" "$(WINDOW)" $(if $(VERSION),--version "$(VERSION)")
+	@$(EVERGREEN) report "$(MODEL)" "$(WINDOW)" $(if $(VERSION),--version "$(VERSION)")
 
 # These work on what `make up` made, so they install nothing.
 define existing
-	@if [ -x $(BIN)/python ]; then exec $(STACK) $(1); else echo "Nothing is installed here yet; \`make up\` starts the stack."; fi
+	@if [ -x $(BIN)/python ]; then exec $(EVERGREEN) $(1); else echo "Nothing is installed here yet; \`make up\` starts the stack."; fi
 endef
 
 down: ## stop the stack; nothing is lost
@@ -86,7 +88,7 @@ comma := ,
 KEPT = $(addprefix --profile ,$(subst $(comma), ,$(shell sed -n 's/^COMPOSE_PROFILES=//p' .env 2>/dev/null)))
 
 compose-env: ## write .env with a secret for each part of docker-compose.yaml; what is there stays. STORE=s3: with a store that all workers see
-	@PYTHONPATH=include $(or $(PYTHON),python3) -m evergreen.deployment.environment $(if $(STORE),--store "$(STORE)")
+	@PYTHONPATH=include $(or $(PYTHON),python3) -m evergreen compose-env $(if $(STORE),--store "$(STORE)")
 
 compose-up: compose-env ## build the image and start the stack of docker-compose.yaml; WORKERS=3, METRICS=1: with Prometheus and Grafana, STORE=s3
 	@$(if $(METRICS),AIRFLOW_STATSD=True )$(IN_COMPOSE) $(KEPT) $(if $(METRICS),--profile metrics )up --detach --build --wait $(if $(WORKERS),--scale airflow-worker=$(WORKERS))
@@ -143,8 +145,18 @@ bench-large: $(VENV)/.installed-dev ## the same with ten million rows; 12 GB of 
 decisions: $(VENV)/.installed-dev ## are alarms and promotions right? writes benchmarks/DECISIONS.md
 	$(RUN) benchmarks.decisions $(PARTS)
 
+release: $(VENV)/.installed ## build dist/evergreen-*.whl, and check it in a clean environment with what it declares; needs CHANGELOG.md's section
+	@version=$$($(BIN)/python -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["version"])'); \
+	$(BIN)/python deploy/release.py notes "v$$version" >/dev/null; \
+	rm -rf build dist; $(UV) build $(QUIET) --wheel --no-build-isolation --python $(BIN)/python --out-dir dist .; \
+	clean=$$(mktemp -d); trap 'rm -rf "$$clean"' EXIT; \
+	$(UV) venv --quiet --python $(BIN)/python "$$clean/venv"; \
+	wheel=$$(echo dist/evergreen-"$$version"-*.whl); \
+	$(UV) pip install $(QUIET) --python "$$clean/venv/bin/python" "$$wheel[stack,dask,lineage,metrics]"; \
+	env -u EVERGREEN_MAKE $(BIN)/python deploy/release.py wheel "$$wheel" --evergreen "$$clean/venv/bin/evergreen"
+
 lock: $(BIN)/uv ## renew requirements.txt and those for development, docs and the image
-	$(UV) $(COMPILE) --python-version 3.11 requirements.in --output-file requirements.txt
+	$(UV) $(COMPILE) --python-version 3.11 --all-extras pyproject.toml requirements.in --output-file requirements.txt
 	$(UV) $(COMPILE) --python-version 3.11 requirements-dev.in --output-file requirements-dev.txt
 	$(UV) $(COMPILE) --python-version 3.11 requirements-docs.in --output-file requirements-docs.txt
 	$(UV) $(COMPILE) --python-version 3.12 -c requirements.txt requirements-image.in --output-file requirements-image.txt

@@ -35,6 +35,7 @@ from evergreen.validation.ingest import ingest
 from evergreen.warehouse.connection import connect, fetch
 from evergreen.warehouse.features import snapshot
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 RECORDED = Path(__file__).with_name("answers.json")
 SAME = 1e-9
 
@@ -67,7 +68,7 @@ def _same(was: Any, now: Any) -> bool:
 
 
 def _story(here: Place) -> Iterator[dict[str, Any]]:
-    specs = load_specs(settings.REPOSITORY / "include")
+    specs = load_specs(REPOSITORY / "include")
     story = catalogue.get("simulated")
     history = [d for d in story.deliveries if d.kind == "history"]
     for delivery in story.deliveries:

@@ -28,6 +28,7 @@ from evergreen.stack.variables import PRELOADED
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DAGS = REPOSITORY / "dags"
+TASKS = REPOSITORY / "include" / "evergreen_airflow"
 MODELS = 200
 ROUNDS = 3
 HEAVY = (
@@ -96,7 +97,6 @@ def _in_a_fresh_process(folder: Path, dag_id: str) -> dict[str, Any]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")} | {
         "AIRFLOW_HOME": str(folder / "airflow"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
         "EVERGREEN_SPECS": str(folder / "specs"),
@@ -131,7 +131,7 @@ def import_of_tasks() -> dict[str, Any]:
     """Import what the bodies of all tasks import: seconds, how many modules, and the heavy libraries among what is new."""
     wanted = {
         node.module
-        for path in DAGS.glob("*.py")
+        for path in TASKS.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ImportFrom) and node.col_offset and node.module
     }

@@ -20,6 +20,8 @@ from evergreen.feeds import bike_sharing
 from evergreen.spec import ModelSpec, Specs, load_specs
 from evergreen.validation.ingest import ingest
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+
 
 @dataclass(frozen=True)
 class Real:
@@ -67,7 +69,7 @@ class Real:
 
 BIKES = Real(
     "bike",
-    settings.REPOSITORY / "include",
+    REPOSITORY / "include",
     "bike_hourly",
     "bike_demand",
     lambda: bike_sharing.convert(bike_sharing.find()),

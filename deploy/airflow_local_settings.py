@@ -7,4 +7,4 @@ Without it each task imports for ten seconds and more. A LocalExecutor does the 
 import sys
 
 if sys.argv[1:3] == ["celery", "worker"]:
-    import evergreen.stack.preload  # noqa: F401
+    import evergreen_airflow.preload  # noqa: F401

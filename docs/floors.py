@@ -6,10 +6,12 @@ A package that has files of its own beside its sub-folders stands here by its ow
 
 FLOORS: dict[str, str] = {
     "errors": "Errors of Evergreen, with a reason that mails and retries go by.",
+    "program": "How a command of Evergreen is typed where this runs, for messages.",
     "microseconds": "Durations and times as PostgreSQL, Arrow and NumPy keep them.",
     "settings": "Every environment variable, with its default and its meaning.",
     "airflow_connections": "Airflow's connections as the settings that they stand for.",
     "spec": "What a team writes: the YAML files of datasets and models, read strictly, and their hashes.",
+    "dag_kinds": "The kinds of DAG and their names.",
     "links": "Addresses of pages in Airflow and MLflow.",
     "metrics": "Metrics of models, how much better one model is on the same rows, and how sure that is.",
     "warehouse.storage": "Files on disks and in buckets, working folders, full disks.",
@@ -49,4 +51,6 @@ FLOORS: dict[str, str] = {
     "report": "The command that draws the report of a judged window.",
     "exporter": "Prometheus metrics, read from the ledger at each scrape.",
     "deployment": "What docker-compose.yaml and Kubernetes run beside Airflow's own commands.",
+    "first_project": "A project's folder as `evergreen init` makes it.",
+    "cli": "The program `evergreen`: which command is where.",
 }

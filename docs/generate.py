@@ -39,9 +39,11 @@ DAGS = (
 
 
 def dag_pages() -> Iterator[str]:
-    """The docstring of each DAG file, as it stands in the UI."""
+    """The docstring of each kind of DAG, as it stands in the UI."""
     for name in DAGS:
-        tree = ast.parse((REPOSITORY / "dags" / f"{name}.py").read_text(encoding="utf-8"))
+        tree = ast.parse(
+            (REPOSITORY / "include" / "evergreen_airflow" / "dags" / f"{name}.py").read_text(encoding="utf-8")
+        )
         yield (ast.get_docstring(tree) or "").strip() + "\n"
 
 

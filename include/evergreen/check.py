@@ -1,4 +1,4 @@
-"""`python -m evergreen.check`: is every spec usable? Also writes the JSON Schemas that editors read.
+"""`evergreen check`: is every spec usable? Also writes the JSON Schemas that editors read.
 
 Static mistakes are found without any service. With a warehouse (`make up`, or EVERGREEN_WAREHOUSE_URL) the feature
 queries are planned too, and the windows compared with the history that is there. With --changed it also says what differs from a
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -71,7 +72,7 @@ def _never_alarms(model: ModelSpec) -> list[Problem]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m evergreen.check",
+        prog="evergreen check",
         description=(__doc__ or "").splitlines()[0],
         epilog="Exit codes: 0, no problem was found; 1, a spec has problems, or a rehearsal that was asked for could not be made; "
         "2, the arguments cannot be used, such as a BASE that git does not know.",
@@ -82,7 +83,14 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="folder with datasets/ and models/ (default: EVERGREEN_SPECS)",
     )
-    parser.add_argument("--schemas", action="store_true", help="only write the JSON Schemas for editors")
+    parser.add_argument(
+        "--schemas",
+        type=Path,
+        nargs="?",
+        const=SCHEMAS,
+        metavar="FOLDER",
+        help="only write the JSON Schemas for editors (default: those of the package)",
+    )
     parser.add_argument("--no-warehouse", action="store_true", help="leave out what needs the warehouse")
     parser.add_argument(
         "--changed",
@@ -109,6 +117,15 @@ def _parser() -> argparse.ArgumentParser:
         help="with --rehearse: the cut-off of the rows (ISO, UTC; default: now)",
     )
     return parser
+
+
+def _nowhere(folder: Path) -> str:
+    """That no specs were found, and where they were looked for."""
+    if os.environ.get(settings.SPECS.name):
+        where = f"{settings.SPECS.name} names {folder}, which has neither datasets/ nor models/"
+    else:
+        where = f"neither {folder} nor {settings.project()} has datasets/ or models/, and {settings.SPECS.name} is not set"
+    return f"no specs were found: {where}. Go to the project's folder, name the specs' (--specs), or make a first project: evergreen init FOLDER"
 
 
 def _without_warehouse() -> str:
@@ -139,14 +156,17 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     if args.schemas:
-        write_schemas()
+        write_schemas(args.schemas)
         return 0
     for name, given in (("--format", args.format), ("--rehearse", args.rehearse)):
         if given and args.changed is None:
             parser.error(f"{name} goes with --changed BASE")
     if args.as_of and not args.rehearse:
         parser.error("--as-of goes with --rehearse")
-    folder = args.specs or settings.SPECS.path()
+    folder = args.specs or settings.specs_folder()
+    if not args.specs and not settings.holds_specs(folder):
+        print(_nowhere(folder), file=sys.stderr)
+        return 1
     specs = load_specs(folder)
     compared = None
     if args.changed is not None:
@@ -206,7 +226,3 @@ def _print(
         f"{len(problems)} problem(s)" if problems else "no problem found" + (" in the rest" if unseen else "")
     )
     print(f"{usable}: {found_text}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -25,6 +25,19 @@ def moment(text: str) -> datetime:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
 
 
+def no_arguments(name: str, page: str | None, argv: list[str] | None) -> None:
+    """Read the command line of a command that takes none but --help; a wrong one ends the program as argparse does.
+
+    Args:
+        name: of the command.
+        page: the docstring of its module, whose first line says what it does.
+        argv: the arguments; default: those of the process.
+    """
+    argparse.ArgumentParser(prog=f"evergreen {name}", description=(page or "").splitlines()[0]).parse_args(
+        argv
+    )
+
+
 def use_stack() -> None:
     """Work on the embedded stack, its warehouse and its MLflow with the login, where the environment names no warehouse and there is one.
 
@@ -34,13 +47,15 @@ def use_stack() -> None:
         TerminalError: the stack's folder cannot be used.
     """
     from evergreen.stack.layout import Layout, StackError
-    from evergreen.stack.variables import environment
 
     if os.environ.get(settings.WAREHOUSE.name):
         return
     try:
         if not Layout.of().secrets_file.exists():
             return
+        # Needs what only the stack needs, which may not be installed where there is none.
+        from evergreen.stack.variables import environment
+
         there = environment()
     except StackError as error:
         raise TerminalError(str(error), ErrorReason.BAD_SPEC) from error

@@ -1,4 +1,4 @@
-"""`python -m evergreen.report MODEL WINDOW`: draws the pages of a judged window; `make report`."""
+"""`evergreen report MODEL WINDOW`: draws the pages of a judged window."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from evergreen.errors import EvergreenError
 def main(argv: list[str] | None = None) -> int:
     """Draw and print where the pages are; 1 with a message where it cannot be done."""
     parser = argparse.ArgumentParser(
-        prog="python -m evergreen.report",
+        prog="evergreen report",
         description="Draw the pages of a judged window from the sample that was kept: drift against the champion's "
         "reference, and the served error where labels are in. They are put beside the sample in MLflow, too.",
     )
@@ -41,7 +41,3 @@ def main(argv: list[str] | None = None) -> int:
         if link:
             print(link)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,11 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evergreen.errors import ErrorReason, TerminalError
-
-_ROOT = Path(__file__).resolve().parents[2]
-# An installed package lies in no checkout.
-REPOSITORY = _ROOT if (_ROOT / "include" / "evergreen").is_dir() else Path.cwd()
-
+from evergreen.program import typed
 
 Elsewhere = Callable[[str], "str | None"]
 _elsewhere: Elsewhere = lambda name: None  # noqa: E731
@@ -57,7 +53,7 @@ class Variable:
                 else ""
             )
             raise TerminalError(
-                f"{self.name} is not set ({self.meaning}). `make up` sets it for the embedded stack; "
+                f"{self.name} is not set ({self.meaning}). {typed('up')} sets it for the embedded stack; "
                 f"elsewhere set it in the environment of the Airflow services{also}.",
                 ErrorReason.BAD_SPEC,
             )
@@ -79,8 +75,7 @@ class Variable:
         return int(text)
 
     def path(self) -> Path:
-        """Return the value as an absolute path; a relative one is taken from the checkout's root, or from the working directory where the package is
-        installed.
+        """Return the value as an absolute path; a relative one is taken from the project's folder.
 
         Raises:
             TerminalError: it is a URL, and what asks works on a disk.
@@ -90,7 +85,7 @@ class Variable:
                 f"{self.name} names a bucket ({value.partition('://')[0]}://…), and this needs a folder on a disk ({self.meaning})",
                 ErrorReason.BAD_SPEC,
             )
-        return (REPOSITORY / value).resolve()
+        return (project() / value).resolve()
 
     def place(self, name: str = "") -> Path | str:
         """Return the folder as `path` does, or the URL of a bucket (s3://, gs://) as it is; with a name what is below it.
@@ -104,9 +99,14 @@ def below(value: str, name: str = "") -> Path | str:
     """A folder or URL, and what is below it; see `Variable.place`."""
     if "://" in name or ("://" in value and not Path(name).is_absolute()):
         return name if "://" in name else f"{value.rstrip('/')}/{name}".rstrip("/")
-    return Path(name) if "://" in value else (REPOSITORY / value).resolve() / name
+    return Path(name) if "://" in value else (project() / value).resolve() / name
 
 
+PROJECT = Variable(
+    "EVERGREEN_PROJECT",
+    "",
+    "folder of a project, which holds dags/ and include/ and from which relative folders are taken; default: the current folder",
+)
 HOME = Variable("EVERGREEN_HOME", ".evergreen", "folder for everything the project writes on this machine")
 SPECS = Variable(
     "EVERGREEN_SPECS",
@@ -211,6 +211,28 @@ LINEAGE_NAMESPACE = Variable(
 )
 
 
+KINDS_OF_SPECS = ("datasets", "models")
+"""The sub-folders of a folder of specs."""
+
+
+def project() -> Path:
+    """The folder of the project: EVERGREEN_PROJECT, else the current one."""
+    return Path(os.environ.get(PROJECT.name) or ".").resolve()
+
+
+def specs_folder() -> Path:
+    """The folder of the specs: EVERGREEN_SPECS, else `include` of the project, else the project's own folder where that one holds some."""
+    own = project()
+    if os.environ.get(SPECS.name) or holds_specs(SPECS.path()) or not holds_specs(own):
+        return SPECS.path()
+    return own
+
+
+def holds_specs(folder: Path) -> bool:
+    """Whether a folder has datasets/ or models/."""
+    return any((folder / kind).is_dir() for kind in KINDS_OF_SPECS)
+
+
 def specs_beside(dag_file: str) -> Path:
     """The folder of the specs that belong to a DAG file: EVERGREEN_SPECS, else `include` beside the file's folder.
 
@@ -222,6 +244,7 @@ def specs_beside(dag_file: str) -> Path:
 
 
 ALL = (
+    PROJECT,
     HOME,
     SPECS,
     LANDING,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +15,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 # Airflow reads these once, when it is first imported.
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="evergreen-test-airflow-"))
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(REPOSITORY / "dags")
-os.environ["AIRFLOW__CORE__PLUGINS_FOLDER"] = str(REPOSITORY / "plugins")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
-sys.path.append(str(REPOSITORY / "dags"))
 
 
 @pytest.fixture(scope="session")
@@ -60,10 +57,10 @@ def dagbag(_session_bag: Any) -> Any:
 @pytest.fixture(autouse=True)
 def _airflow_is_asked() -> Iterator[None]:
     """The library asks Airflow for what the environment lacks, as in a task; the tests of the library do not."""
-    import connecting
     from evergreen import settings
+    from evergreen_airflow import connections
 
-    settings.look_also(connecting.find)
-    connecting._found.clear()
+    settings.look_also(connections.find)
+    connections._found.clear()
     yield
     settings.look_also(lambda name: None)

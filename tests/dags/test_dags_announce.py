@@ -33,7 +33,7 @@ def specs(warehouse_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "include" / "models" / "small.sql").write_text("SELECT ts, x, demand FROM rides")
     (tmp_path / "landing" / "rides").mkdir(parents=True)
     monkeypatch.setenv("EVERGREEN_LANDING", str(tmp_path / "landing"))
-    monkeypatch.setattr("mailing.send", lambda message: None)
+    monkeypatch.setattr("evergreen_airflow.mailing.send", lambda message: None)
     return tmp_path / "include"
 
 

@@ -17,29 +17,30 @@ from evergreen import settings
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 # As a task of the bundle does it: the bundle's folder on the path, the library from elsewhere. One process for all, as Airflow's
-# import takes seconds; each forgets what the one before imported.
+# import takes seconds: that another commit was parsed before in it changes nothing.
 LOOK = """
 import json, os, sys
+from inspect import getclosurevars
 from pathlib import Path
 from airflow.dag_processing.dagbag import BundleDagBag
-import evergreen
+import evergreen, evergreen_airflow
 for root, specs in zip(sys.argv[1::2], sys.argv[2::2]):
     os.environ["EVERGREEN_SPECS"] = specs
     before, folder = list(sys.path), Path(root, "dags")
     bag = BundleDagBag(str(folder / "ingest.py"), bundle_path=folder, bundle_name="evergreen", safe_mode=False)
-    import mailing, wiring
-    from evergreen.settings import specs_beside
-    from evergreen.spec import load_subject
+    dag = bag.dags["ingest__bike_hourly"]
+    # What the task works with: it was made when the file was parsed.
+    (project,) = {getclosurevars(task.python_callable).nonlocals["project"] for task in dag.tasks if task.task_id == "land"}
     print("told", json.dumps({
-        "dag": bag.dags["ingest__bike_hourly"].doc_md.splitlines()[0],
-        "task": wiring.dataset_spec("bike_hourly").description,
-        "model": wiring.model_and_specs("bike_rush")[1].description,
-        "mail": load_subject(specs_beside(mailing.__file__), "dataset/bike_hourly").datasets["bike_hourly"].description,
-        "wiring": wiring.__file__,
+        "dag": dag.doc_md.splitlines()[0],
+        "task": project.dataset("bike_hourly").description,
+        "model": project.model("bike_rush")[1].description,
+        "mail": dag.on_failure_callback.__self__.project.subject("dataset/bike_hourly").datasets["bike_hourly"].description,
+        "file": dag.fileloc,
         "library": evergreen.__file__,
+        "airflow": evergreen_airflow.__file__,
     }))
     sys.path[:] = before
-    del sys.modules["wiring"], sys.modules["mailing"]
 """
 
 
@@ -55,8 +56,9 @@ def commit(versions: Path, name: str) -> Path:
             for line in path.read_text().splitlines()
         ]
         path.write_text("\n".join(lines) + "\n")
-    (folder / "include" / "evergreen").mkdir()
-    (folder / "include" / "evergreen" / "__init__.py").write_text("raise RuntimeError('the bundle has it')\n")
+    for package in ("evergreen", "evergreen_airflow"):
+        (folder / "include" / package).mkdir()
+        (folder / "include" / package / "__init__.py").write_text("raise RuntimeError('the bundle has it')\n")
     return folder
 
 
@@ -78,19 +80,20 @@ def test_each_commit_has_its_own_specs_and_the_library_is_the_installed_one(
     *own, other = look((first, ""), (second, ""), (first, str(second / "include")))
     for folder, told in zip((first, second), own, strict=True):
         assert Path(told.pop("library")).parent == REPOSITORY / "include" / "evergreen"
-        assert told.pop("wiring") == str(folder / "dags" / "wiring.py")
+        assert Path(told.pop("airflow")).parent == REPOSITORY / "include" / "evergreen_airflow"
+        assert told.pop("file") == str(folder / "dags" / "ingest.py")
         assert told.pop("dag") == f"**bike_hourly**: of commit {folder.name}"
         assert set(told.values()) == {f"of commit {folder.name}"}
     assert other["task"] == other["mail"] == "of commit second", "whoever sets the variable means it"
 
 
 def test_the_commit_of_a_run_is_its_bundles() -> None:
-    import wiring
+    from evergreen_airflow import runs
 
     task = SimpleNamespace(bundle_instance=SimpleNamespace(version="c0ffee"))
-    assert wiring.commit({"ti": task}) == "c0ffee"
+    assert runs.commit({"ti": task}) == "c0ffee"
     task.bundle_instance.version = None
-    assert wiring.commit({"ti": task}) is None, "a folder has no versions"
+    assert runs.commit({"ti": task}) is None, "a folder has no versions"
 
 
 @pytest.mark.parametrize("set_to", [None, ""], ids=["unset", "empty"])
@@ -109,7 +112,7 @@ def test_an_installed_library_takes_relative_folders_from_where_it_is_started(tm
         REPOSITORY / "include" / "evergreen",
         tmp_path / "site-packages" / "evergreen",
         ignore=lambda folder, names: [
-            n for n in names if n not in ("__init__.py", "settings.py", "errors.py")
+            n for n in names if n not in ("__init__.py", "settings.py", "errors.py", "program.py")
         ],
     )
     (tmp_path / "opt" / "include").mkdir(parents=True)

@@ -201,7 +201,7 @@ def test_a_failed_run_is_told_out_of_the_dag_processor(
             return TaskStatesResult(task_states={"manual__1": {"land": "failed"}})
 
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(), raising=False)
-    monkeypatch.setattr("mailing.send", lambda message: None)
+    monkeypatch.setattr("evergreen_airflow.mailing.send", lambda message: None)
     dag = dagbag.dags["ingest__bike_hourly"]
     dag.on_failure_callback({"dag": dag, "run_id": "manual__1", "reason": "task_failure"})
     assert "GetConnection" in asked

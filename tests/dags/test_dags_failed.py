@@ -41,7 +41,7 @@ class Server:
 
 @pytest.fixture
 def sent(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    import mailing
+    from evergreen_airflow import mailing
 
     found: list[Any] = []
     monkeypatch.setattr(mailing, "send", found.append)
@@ -179,13 +179,13 @@ def left() -> list[str]:
 @pytest.fixture
 def look(sent: list[Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     """What the DAG `mail` does about tasks that told nothing, with the states that Airflow gives; the grace is over."""
-    import wiring
+    from evergreen_airflow import untold
 
     monkeypatch.setattr(unfinished_tasks.left, "__defaults__", (0.0,))
 
     def call(states: dict[str, str | None], run: str = "failed") -> int:
         monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Server(states, run), raising=False)
-        return wiring.tell_lost()
+        return untold.tell_lost()
 
     return call
 

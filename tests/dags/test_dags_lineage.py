@@ -35,7 +35,7 @@ def dags(make_dagbag: Any, warehouse_url: str, tmp_path: Path, monkeypatch: pyte
         "OPENLINEAGE__TRANSPORT__APPEND": "true",
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("mailing.send", lambda message: None)
+    monkeypatch.setattr("evergreen_airflow.mailing.send", lambda message: None)
     return make_dagbag(tmp_path).dags
 
 

@@ -29,7 +29,7 @@ NOW = datetime.now(timezone.utc)
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What a mail server took."""
-    import mailing
+    from evergreen_airflow import mailing
 
     taken: list[Any] = []
     monkeypatch.setattr(mailing, "send", taken.append)
@@ -39,7 +39,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @pytest.fixture
 def down(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mail server that takes nothing."""
-    import mailing
+    from evergreen_airflow import mailing
 
     def refuse(message: Any) -> None:
         raise ConnectionRefusedError("no route")

@@ -26,7 +26,7 @@ def dag(make_dagbag: Any, warehouse_url: str, tmp_path: Path, monkeypatch: pytes
         (tmp_path / kind).mkdir()
         (tmp_path / kind / f"{content['name']}.yaml").write_text(yaml.safe_dump(content))
     (tmp_path / "models" / "small.sql").write_text("SELECT ts, x, demand FROM rides")
-    monkeypatch.setattr("mailing.send", lambda message: None)
+    monkeypatch.setattr("evergreen_airflow.mailing.send", lambda message: None)
     return make_dagbag(tmp_path).dags["monitor__small"]
 
 

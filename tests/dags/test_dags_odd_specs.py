@@ -71,7 +71,7 @@ def test_the_dags_of_all_other_specs_are_built_and_the_odd_ones_are_shown(
 def test_they_are_mailed_once_by_the_dag_that_sends_mail(
     dagbag: Any, odd: Path, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mailing
+    from evergreen_airflow import mailing
 
     sent: list[Any] = []
     monkeypatch.setattr(mailing, "send", sent.append)
@@ -100,7 +100,7 @@ BAD = {
 def test_a_bad_variable_of_the_environment_takes_no_dag_away(
     make_dagbag: Any, dagbag: Any, name: str, value: str, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mailing
+    from evergreen_airflow import mailing
 
     monkeypatch.setenv(name, value)
     bag = make_dagbag()

@@ -32,11 +32,8 @@ EXPECTED = {
     "mail.py": {"mail"},
     "digest.py": {"digest"},
     "silence.py": {"silence"},
-    "connecting.py": set(),
-    "mailing.py": set(),
     "replay.py": {"replay__bike_demand", "replay__bike_rush"},
     "specs.py": set(),
-    "wiring.py": set(),
 }
 
 
@@ -145,14 +142,14 @@ class Pushed:
 
 
 def test_what_has_nothing_to_do_is_skipped_and_the_result_is_kept() -> None:
-    import wiring
+    from evergreen_airflow import announcements
 
     ti, news = Pushed(), {"announce": False, "version": "7"}
     with pytest.raises(DownstreamTasksSkipped) as caught:
-        wiring.hand_on({"ti": ti}, news, announce=False, notify=True, verdict=False)
+        announcements.hand_on({"ti": ti}, news, announce=False, notify=True, verdict=False)
     assert caught.value.tasks == ["announce", "verdict"]
     assert ti.values == {"return_value": news}
-    assert wiring.hand_on({"ti": ti}, news, announce=True, notify=True) is news
+    assert announcements.hand_on({"ti": ti}, news, announce=True, notify=True) is news
 
 
 READS = """
@@ -163,7 +160,7 @@ sys.path[:0] = ["dags", "include"]
 from airflow.sdk.definitions._internal.dag_parsing_context import _airflow_parsing_context_manager
 with _airflow_parsing_context_manager(dag_id={dag_id!r}, task_id="x"):
     import {file} as parsed
-import wiring
+from evergreen_airflow.project import Project
 {then}
 print(sorted(k for k in vars(parsed) if "__" in k and not k.startswith("_")))
 print(sorted({{p.rpartition("/")[2] for p in read if "/include/" in p and p.endswith((".yaml", ".sql"))}}))
@@ -178,7 +175,7 @@ OWN = {
 @pytest.mark.parametrize(("file", "dag_id", "own"), [(f, *v) for f, v in OWN.items()], ids=OWN.keys())
 def test_a_task_builds_its_own_dag_and_reads_its_own_specs(file: str, dag_id: str, own: list[str]) -> None:
     name = dag_id.partition("__")[2]
-    then = f"wiring.dataset_spec({name!r})" if file == "ingest" else f"wiring.model_and_specs({name!r})"
+    then = f"Project(parsed.__file__).{'dataset' if file == 'ingest' else 'model'}({name!r})"
     code = READS.format(dag_id=dag_id, file=file, then=then)
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
@@ -195,7 +192,7 @@ def test_a_task_of_another_file_builds_nothing_here() -> None:
 
 
 FORKED = """
-import os, sys, evergreen.stack.preload
+import os, sys, evergreen_airflow.preload
 threads = [t for t in os.listdir("/proc/self/task") if int(t) != os.getpid()]
 print(sorted({{open(f"/proc/self/task/{{t}}/comm").read().strip() for t in threads}} - {{"jemalloc_bg_thd"}}))
 print(sorted({wanted!r} - set(sys.modules)))
@@ -216,7 +213,8 @@ def test_what_tasks_import_is_imported_before_the_fork_and_nothing_is_started() 
     """
     wanted = {
         node.module
-        for path in (REPOSITORY / "dags").glob("*.py")
+        for path in (REPOSITORY / "include" / "evergreen_airflow").rglob("*.py")
+        if path.name != "pools.py"  # the scheduler's
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ImportFrom) and node.col_offset and node.module
     }
@@ -260,7 +258,7 @@ def test_nightly_on_drift_and_by_hand(dagbag: Any) -> None:
 
 def test_parsing_imports_nothing_heavy() -> None:
     code = (
-        "import sys; sys.path[:0] = ['dags', 'include']; import wiring, ingest, correct, train, promote, score, monitor, rollback, replay, specs, mail, digest, silence;"
+        "import sys; sys.path[:0] = ['dags', 'include']; import ingest, correct, train, promote, score, monitor, rollback, replay, specs, mail, digest, silence;"
         "heavy = {'pandas', 'numpy', 'xgboost', 'mlflow', 'evidently', 'great_expectations', 'sklearn', 'matplotlib', 'pyarrow'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
@@ -319,7 +317,7 @@ YEARS = ["0001-01-01T00:00:00Z", "0202-05-01T00:00:00Z", "9999-12-31T23:59:59Z"]
 def test_no_run_is_started_with_a_time_that_no_data_has(dagbag: Any, value: str) -> None:
     from airflow.sdk.exceptions import AirflowFailException, ParamValidationError
 
-    import wiring
+    from evergreen_airflow import forms
 
     seen = 0
     for dag in dagbag.dags.values():
@@ -333,4 +331,4 @@ def test_no_run_is_started_with_a_time_that_no_data_has(dagbag: Any, value: str)
     assert seen > 10
     for given in (value, value.replace("Z", "+14:00"), value.replace("Z", "-12:00")):
         with pytest.raises(AirflowFailException, match="outside of the years 1900 to 2199"):
-            wiring.parse_time(given)
+            forms.parse_time(given)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,15 +11,12 @@ import pytest
 
 from evergreen import settings
 
-PLUGIN = Path(__file__).resolve().parents[2] / "plugins" / "evergreen_plugin.py"
-
 
 @pytest.fixture
 def plugin(airflow_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The plugin of a scheduler that starts, in an Airflow that has only its own pool."""
-    found = importlib.util.spec_from_file_location("plugin_of_pools", PLUGIN)
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    from evergreen_airflow import plugin as module
+
     monkeypatch.setattr(sys, "argv", ["airflow", "scheduler"])
     monkeypatch.setattr("multiprocessing.forkserver.ensure_running", lambda: None)
     monkeypatch.setenv("EVERGREEN_POOLS", "on")
@@ -83,6 +78,8 @@ def test_a_scheduler_that_cannot_make_them_does_not_run_without_them(
     from airflow.utils import session
     from sqlalchemy.exc import OperationalError
 
+    from evergreen_airflow import pools as plugin_pools
+
     asked, real = [], session.create_session
 
     def away(*args: Any, **kwargs: Any) -> Any:
@@ -91,7 +88,7 @@ def test_a_scheduler_that_cannot_make_them_does_not_run_without_them(
             raise OperationalError("SELECT", {}, Exception("the server is starting up"))
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(plugin, "PAUSE_S", 0.0)
+    monkeypatch.setattr(plugin_pools, "PAUSE_S", 0.0)
     with monkeypatch.context() as patched:
         patched.setattr(session, "create_session", away)
         if fails == 1:
@@ -100,7 +97,7 @@ def test_a_scheduler_that_cannot_make_them_does_not_run_without_them(
             # Airflow passes over any other exception of a listener.
             with pytest.raises(SystemExit, match="no training or scoring starts"):
                 plugin.Start().on_starting(component=None)
-            assert len(asked) == plugin.TRIES
+            assert len(asked) == plugin_pools.TRIES
     assert pools() == (settings.POOL_SIZES if fails == 1 else {})
 
 

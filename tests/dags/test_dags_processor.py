@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -62,11 +61,8 @@ def test_what_cannot_be_imported_does_not_stop_the_processor(
 ) -> None:
     (tmp_path / "broken_on_purpose.py").write_text("raise ValueError('half written')")
     (tmp_path / "imported_after_it.py").write_text("")
-    found = importlib.util.spec_from_file_location(
-        "plugin_here", REPOSITORY / "plugins" / "evergreen_plugin.py"
-    )
-    plugin = importlib.util.module_from_spec(found)
-    found.loader.exec_module(plugin)
+    from evergreen_airflow import plugin
+
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(plugin, "PARSED", ("broken_on_purpose", "not_there_at_all", "imported_after_it"))
     monkeypatch.setattr(sys, "argv", ["airflow", "dag-processor"])

@@ -133,6 +133,6 @@ class Runs:
     ids=["deleted", "not begun", "waits", "retries", "failed", "could not ask", "ended"],
 )
 def test_a_run_that_asks_no_more_is_replaced(states: Any, asks: bool) -> None:
-    import promote
+    from evergreen_airflow.dags import promote
 
     assert promote._still_asks(Runs(states), "promote__bike_rush/r") is asks

@@ -46,7 +46,7 @@ def dag(make_dagbag: Any, warehouse_url: str, tmp_path: Path, monkeypatch: pytes
         (specs / kind / f"{content['name']}.yaml").write_text(yaml.safe_dump(content))
     (specs / "models" / "small.sql").write_text("SELECT ts, x, demand FROM rides")
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0})  # one worker
-    monkeypatch.setattr("mailing.send", lambda message: None)
+    monkeypatch.setattr("evergreen_airflow.mailing.send", lambda message: None)
     # A commit between two runs would make them two replays.
     monkeypatch.setattr("evergreen.replay.request.git_commit", lambda: "same")
     rng = np.random.default_rng(1)

@@ -13,10 +13,10 @@ import pytest
 import yaml
 from psycopg2.extensions import parse_dsn
 
-import connecting
 from evergreen import settings
 from evergreen.warehouse import roles
 from evergreen.warehouse.connection import connect, fetch
+from evergreen_airflow import connections
 
 START = datetime(2024, 1, 1, tzinfo=timezone.utc)
 DATASET = {
@@ -49,7 +49,7 @@ def logins(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[EmailMessage]:
     found: list[EmailMessage] = []
-    monkeypatch.setattr("mailing.send", found.append)
+    monkeypatch.setattr("evergreen_airflow.mailing.send", found.append)
     return found
 
 
@@ -140,10 +140,10 @@ def test_the_loop_runs_with_the_rights_of_its_steps(
 def test_each_step_has_its_connection_and_the_common_one_where_there_is_none(
     logins: str, subject: str, role: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    connecting.begin(subject)
+    connections.begin(subject)
     assert parse_dsn(settings.WAREHOUSE.read())["user"] == role
     assert "with the rights of that one" not in caplog.text
-    connecting._found.clear()
+    connections._found.clear()
     for name in ("INGEST", "MODEL"):
         monkeypatch.delenv(f"AIRFLOW_CONN_EVERGREEN_WAREHOUSE_{name}")
     monkeypatch.setenv("AIRFLOW_CONN_EVERGREEN_WAREHOUSE", "postgresql://everything:x@h/warehouse")

@@ -100,11 +100,11 @@ def test_a_new_dag_does_not_make_up_for_the_tick_before_it_was_unpaused() -> Non
     from airflow.serialization.serialized_objects import DagSerialization
     from airflow.timetables.base import TimeRestriction
 
-    import wiring
+    from evergreen_airflow.schedules import schedule
 
     now = datetime.now(timezone.utc)
     cron = f"{now - timedelta(minutes=30):%M %H} * * *"
-    with DAG("nightly", schedule=wiring.schedule(cron), catchup=False) as dag:
+    with DAG("nightly", schedule=schedule(cron), catchup=False) as dag:
         pass
     timetable = DagSerialization.from_dict(DagSerialization.to_dict(dag)).timetable
     first = timetable.next_dagrun_info(

@@ -1,4 +1,4 @@
-"""`python -m evergreen.check --changed BASE`, with real repositories: what differs, what it means, and what cannot be compared."""
+"""`evergreen check --changed BASE`, with real repositories: what differs, what it means, and what cannot be compared."""
 
 from __future__ import annotations
 
@@ -395,9 +395,7 @@ def test_markdown_fits_into_a_comment(folder: Path, run: Run) -> None:
         )
     _, out, _ = run("--no-warehouse", "--format", "markdown")
     assert len(out) < show.MOST
-    assert re.search(
-        r"\n\d+ more are left out here; `python -m evergreen.check --changed` shows all of them.\n", out
-    )
+    assert re.search(r"\n\d+ more are left out here; `evergreen check --changed` shows all of them.\n", out)
     assert out.count("<details") == out.count("</details>") > 2
     assert "… 82 more lines" in out
 

@@ -1,4 +1,4 @@
-"""`python -m evergreen.check`: what it finds with a warehouse, and what it says when it has none."""
+"""`evergreen check`: what it finds with a warehouse, and what it says when it has none."""
 
 from __future__ import annotations
 

@@ -94,6 +94,6 @@ def test_what_is_down_is_told_with_how_to_start_it(
     ask: Callable[[], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EVERGREEN_WAREHOUSE_URL", "postgresql://127.0.0.1:1/nowhere")
-    with pytest.raises(TransientError, match="`make up`") as told:
+    with pytest.raises(TransientError, match="`evergreen up`") as told:
         ask()
-    assert "`make status`" in str(told.value)
+    assert "`evergreen status`" in str(told.value)

@@ -75,7 +75,7 @@ def _takes_a_name_of(module: str, package: str) -> bool:
 
 def floor_of(module: str) -> str:
     """The longest name of a floor that a module lies under; `warehouse` is the floor of the files beside its sub-folders."""
-    parts = module.split(".")[1:]
+    parts = [part for part in module.split(".")[1:] if part != "__main__"] or ["cli"]
     named = (".".join(parts[:length]) for length in (2, 1))
     return next((name for name in named if name in FLOORS), ".".join(parts))
 
@@ -93,9 +93,55 @@ INSIDE = [module for module in SOURCES if module != "evergreen"]
 def test_imports_point_down(module: str) -> None:
     assert floor_of(module) in FLOORS, f"{module} is on no floor; docs/floors.py has the list"
     assert wrong_imports(module, imported(module)) == [], f"{module} imports from a floor above it"
-    assert not any(name.partition(".")[0] == "airflow" for name in imports(SOURCES[module])), (
-        "the library never imports Airflow"
-    )
+    above = {"airflow", "evergreen_airflow"} & {name.partition(".")[0] for name in imports(SOURCES[module])}
+    assert not above, "the library imports neither Airflow nor what is built on it"
+
+
+AIRFLOW_PART = REPOSITORY / "include" / "evergreen_airflow"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(AIRFLOW_PART.rglob("*.py")), ids=lambda path: str(path.relative_to(AIRFLOW_PART))
+)
+def test_the_part_for_airflow_stands_on_the_library(path: Path) -> None:
+    """Nothing of it starts a stack or is a command: it runs in Airflow of whatever kind."""
+    floors = {floor_of(name) for name in imports(path) & SOURCES.keys() if name != "evergreen"}
+    assert not floors & {
+        "stack",
+        "command",
+        "cli",
+        "check",
+        "report",
+        "exporter",
+        "deployment",
+        "first_project",
+    }
+
+
+def test_the_part_for_airflow_is_the_only_one_that_imports_it() -> None:
+    """The DAG files hand on to it; the benchmarks and the documentation are no part of the distribution."""
+    top = {
+        path: {name.partition(".")[0] for name in imports(path)}
+        for path in [
+            *REPOSITORY.glob("include/**/*.py"),
+            *REPOSITORY.glob("dags/*.py"),
+            *REPOSITORY.glob("deploy/*.py"),
+        ]
+    }
+    assert {
+        path for path, names in top.items() if "airflow" in names and AIRFLOW_PART not in path.parents
+    } == set()
+    assert any("airflow" in names for names in top.values())
+
+
+def test_no_two_files_of_the_part_for_airflow_import_each_other() -> None:
+    own = {
+        f"evergreen_airflow.{'.'.join(p.relative_to(AIRFLOW_PART).with_suffix('').parts)}": p
+        for p in AIRFLOW_PART.rglob("*.py")
+    }
+    graph = {module: imports(path) & own.keys() - {module} for module, path in own.items()}
+    assert sum(map(len, graph.values())) > 20
+    TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize(
@@ -143,7 +189,7 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
 )
 def test_exported_schemas_are_current(name: str, kind: type[DatasetSpec] | type[ModelSpec]) -> None:
     written = json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8"))
-    assert written == json_schema(kind), "run `python -m evergreen.check --schemas`"
+    assert written == json_schema(kind), "run `evergreen check --schemas`"
 
 
 def test_generated_pages_are_current() -> None:
@@ -169,5 +215,5 @@ def test_every_field_and_variable_of_the_reference_page_has_a_meaning() -> None:
 
 
 def test_nothing_is_pickled() -> None:
-    for path in [*PACKAGE.rglob("*.py"), *(REPOSITORY / "dags").glob("*.py")]:
+    for path in [*PACKAGE.rglob("*.py"), *AIRFLOW_PART.rglob("*.py")]:
         assert not imports(path) & {"pickle", "joblib", "cloudpickle", "dill"}, f"{path} uses pickles"

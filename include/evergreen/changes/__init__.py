@@ -1,1 +1,1 @@
-"""What a change of the specs means before it is merged: `python -m evergreen.check --changed BASE`."""
+"""What a change of the specs means before it is merged: `evergreen check --changed BASE`."""

@@ -67,7 +67,7 @@ def markdown(found: Compared, problems: Sequence[Problem], notes: Sequence[Probl
         part = "\n".join(_details(change)) + "\n"
         if len(whole) + len(part) > MOST - 200:
             left = len(found.changes) - number
-            return f"{whole}\n{left} more are left out here; `python -m evergreen.check --changed` shows all of them.\n"
+            return f"{whole}\n{left} more are left out here; `evergreen check --changed` shows all of them.\n"
         whole += part
     return whole
 

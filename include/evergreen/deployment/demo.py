@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from evergreen import settings
+from evergreen.command import no_arguments
 from evergreen.deployment import variables
 from evergreen.errors import ErrorReason, EvergreenError, TerminalError
 from evergreen.feeds import catalogue
@@ -17,8 +18,9 @@ URL = "http://airflow-apiserver:8080"
 START_OVER = "`make compose-down VOLUMES=1` removes this stack's data, after a question; then `make compose-demo` again"
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Tell the story and show what came of it; 1 with the reason where it stops."""
+    no_arguments("compose-demo", __doc__, argv)
     say = DemoProgress()
     try:
         story = catalogue.get("simulated")
@@ -51,7 +53,3 @@ def _require_empty() -> None:
             f"the warehouse of this stack is not empty ({', '.join(subjects[:5])}), and the demo wants an empty one; {START_OVER}",
             ErrorReason.BUSY,
         )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -159,7 +159,9 @@ def _of_store(known: dict[str, str], store: str) -> dict[str, tuple[str, str]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Write the file and say what was added, never a secret."""
-    parser = argparse.ArgumentParser(prog="make compose-env", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="evergreen compose-env", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--file", type=Path, default=Path(".env"), help="where (default: .env)")
     parser.add_argument(
         "--store",
@@ -179,7 +181,3 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     print(f"{path}: {f'added {len(added)}: ' + ', '.join(added) if added else 'nothing was missing'}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from urllib.parse import unquote, urlsplit
 
+from evergreen.command import no_arguments
 from evergreen.deployment import prepare, variables
 from evergreen.errors import ErrorReason, EvergreenError, TerminalError, TransientError
 from evergreen.warehouse.connection import connect
@@ -64,15 +65,12 @@ def _without_password(url: str) -> str:
     return split._replace(netloc=f"{user}@{host}" if user else host).geturl()
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Migrate; 1 with the reason where it cannot be done."""
+    no_arguments("migrate", __doc__, argv)
     try:
         migrate_all()
     except EvergreenError as error:
         print(f"migrate stops: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from evergreen.command import no_arguments
 from evergreen.deployment import variables
 from evergreen.errors import EvergreenError
 from evergreen.stack.mlflow_settings import environment, login_file
@@ -14,8 +15,9 @@ from evergreen.stack.mlflow_settings import environment, login_file
 PORT = "5000"
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Become the server; 1 with the reason where a variable is missing."""
+    no_arguments("mlflow-server", __doc__, argv)
     try:
         url = variables.sqlalchemy(variables.mlflow_database())
         logins = Path(tempfile.mkdtemp(prefix="mlflow-")) / "logins.ini"
@@ -38,7 +40,3 @@ def main() -> int:
         "--serve-artifacts", "--artifacts-destination", variables.MLFLOW_ARTIFACTS.read(),
     ]  # fmt: skip
     os.execve(sys.executable, command, {**os.environ, **own})
-
-
-if __name__ == "__main__":
-    sys.exit(main())

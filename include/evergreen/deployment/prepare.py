@@ -18,6 +18,7 @@ from pathlib import Path
 import psycopg2
 from psycopg2.extensions import make_dsn
 
+from evergreen.command import no_arguments
 from evergreen.deployment import store, variables
 from evergreen.errors import ErrorReason, EvergreenError, TerminalError
 from evergreen.warehouse import databases, roles
@@ -169,15 +170,12 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Prepare; 1 with the reason where it cannot be done."""
+    no_arguments("prepare", __doc__, argv)
     try:
         prepare()
     except EvergreenError as error:
         print(f"init stops: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

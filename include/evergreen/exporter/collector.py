@@ -41,7 +41,7 @@ class WarehouseCollector(Collector):
         self._samples: Samples = {}
         self._until = 0.0
         self._counts = DecisionCounts()
-        self._specs = SpecsFolder(settings.SPECS.path())
+        self._specs = SpecsFolder(settings.specs_folder())
         self._up: bool | None = None
 
     def collect(self) -> Iterable[Metric]:

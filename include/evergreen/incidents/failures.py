@@ -18,6 +18,7 @@ from evergreen.incidents.recipients import fleet
 from evergreen.ledger import Decision, append
 from evergreen.ledger.evidence import FailedRunEvidence, RecoveredEvidence
 from evergreen.ledger.reasons import DecisionKind
+from evergreen.program import typed
 from evergreen.warehouse.connection import Connection, connect, fetch
 
 # Decisions that tell of trouble, or of a drift that was seen: after them nothing has worked that had failed.
@@ -221,7 +222,7 @@ def bare_message(
         unwritten = redact(f"{type(second).__name__}: {second}")
         text += (
             f"\nThe failure of {subject} could not be written into the ledger either ({unwritten}), so this e-mail was "
-            "sent directly and may repeat. Check the warehouse first (`make status` for the embedded stack).\n"
+            f"sent directly and may repeat. Check the warehouse first ({typed('status')} for the embedded stack).\n"
         )
     message.set_content(text)
     return message

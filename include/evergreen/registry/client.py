@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from evergreen import settings
 from evergreen.errors import ErrorReason, TerminalError, TransientError, in_one_line
+from evergreen.program import typed
 from evergreen.warehouse.storage.full_disk import full, is_full
 
 MISSING = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
@@ -89,8 +90,8 @@ def _full(doing: str, error: Exception) -> TransientError:
 
 def _lost(doing: str, error: Exception) -> TransientError:
     return TransientError(
-        f"cannot {doing}: MLflow does not answer ({_line(error)}); nothing was decided. Start it (`make up` for the embedded stack) "
-        "and try again; `make status` shows what is up",
+        f"cannot {doing}: MLflow does not answer ({_line(error)}); nothing was decided. Start it ({typed('up')} for the embedded stack) "
+        f"and try again; {typed('status')} shows what is up",
         ErrorReason.UNREACHABLE,
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from evergreen import settings
 from evergreen.spec import folder as folders
 from evergreen.spec import mistakes, yaml_text
 from evergreen.spec.dataset import DatasetSpec
@@ -96,9 +97,9 @@ def read_model(path: Path, query: str) -> ModelSpec | list[Problem]:
 
 
 def _missing(folder: Path) -> list[Problem]:
-    if (folder / "datasets").is_dir() or (folder / "models").is_dir():
+    if settings.holds_specs(folder):
         return []
-    remedy = "holds neither datasets/ nor models/; EVERGREEN_SPECS names the folder of the specs"
+    remedy = "holds neither datasets/ nor models/; EVERGREEN_SPECS names the folder of the specs, and `evergreen init` makes a first one"
     return [Problem(str(folder), "", "", remedy)]
 
 

@@ -1,13 +1,5 @@
 """The embedded stack: PostgreSQL, MLflow, Airflow and a mail catcher for one machine, without Docker.
 
-`python -m evergreen.stack` (or `make`) for people; `up`, `down`, `status`, `environment`, `login`, `ports` for programs.
+`evergreen up` (or `make up`) and the like for people; `control` for programs. Nothing is imported here: what looks whether there is a
+stack needs nothing of it.
 """
-
-from evergreen.stack.control import Login, Row, clean, down, login, ports, status, up
-from evergreen.stack.layout import StackError
-from evergreen.stack.mailcatcher import Mail, messages
-from evergreen.stack.variables import environment
-
-__all__ = [
-    "Login", "Mail", "Row", "StackError", "clean", "down", "environment", "login", "messages", "ports", "status", "up",
-]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 import requests
 
 from evergreen.errors import ErrorReason, TransientError
+from evergreen.program import typed
 
 
 class AirflowApi:
@@ -50,7 +51,7 @@ class AirflowApi:
             return self._session.request(method, self.url + path, timeout=30, **kwargs)
         except (requests.ConnectionError, requests.Timeout) as error:
             raise TransientError(
-                f"Airflow does not answer at {self.url}; `make up` starts the stack, `make status` shows what is up",
+                f"Airflow does not answer at {self.url}; {typed('up')} starts the stack, {typed('status')} shows what is up",
                 ErrorReason.UNREACHABLE,
             ) from error
 

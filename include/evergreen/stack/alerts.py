@@ -14,10 +14,11 @@ from evergreen.errors import EvergreenError
 from evergreen.incidents import silences
 from evergreen.incidents.silences import Silence
 from evergreen.incidents.unsent import Unsent, unsent
+from evergreen.program import typed
 from evergreen.spec import load_specs
 from evergreen.spec.environment import environment_problems
 from evergreen.stack.layout import StackError
-from evergreen.stack.variables import environment
+from evergreen.stack.variables import environment, specs_folder
 from evergreen.warehouse.connection import connect
 
 MOST_LINES = 20
@@ -36,10 +37,10 @@ def lines(home: Path | str | None = None) -> list[str]:
 def specs(home: Path | str | None = None) -> list[str]:
     """The mistakes of the specs as lines for a terminal: what they describe is switched off."""
     try:
-        folder = environment(home).get(settings.SPECS.name, settings.SPECS.read())
+        folder = specs_folder(environment(home))
     except (EvergreenError, StackError, KeyError):
-        folder = settings.SPECS.read()
-    problems = (*environment_problems(), *load_specs(settings.REPOSITORY / folder).problems)
+        folder = settings.specs_folder()
+    problems = (*environment_problems(), *load_specs(folder).problems)
     if not problems:
         return []
     said = [
@@ -47,7 +48,7 @@ def specs(home: Path | str | None = None) -> list[str]:
     ]
     said += [f"  {problem}" for problem in problems[:MOST_LINES]]
     if len(problems) > MOST_LINES:
-        said.append(f"  and {len(problems) - MOST_LINES} more, see `make check`")
+        said.append(f"  and {len(problems) - MOST_LINES} more, see {typed('check')}")
     return said
 
 
@@ -63,7 +64,7 @@ def silence(
         StackError: nothing to silence is named, there is no such model or dataset, or the silence is refused.
     """
     variables = environment(home)
-    specs = load_specs(settings.REPOSITORY / variables.get(settings.SPECS.name, settings.SPECS.read()))
+    specs = load_specs(specs_folder(variables))
     subjects = []
     for kind, name, known in (("model", model, specs.models), ("dataset", dataset, specs.datasets)):
         if name and name not in known:
@@ -71,7 +72,12 @@ def silence(
         subjects += [f"{kind}/{name}"] if name else []
     if not subjects or not until:
         raise StackError(
-            'Say what and until when: make silence MODEL=bike_demand UNTIL=3d REASON="why" (or DATASET=...; UNTIL=now ends it).'
+            "Say what and until when: "
+            + typed(
+                'silence --model bike_demand --until 3d --reason "why"',
+                'silence MODEL=bike_demand UNTIL=3d REASON="why"',
+            )
+            + " (or a dataset; until now ends it)."
         )
     if until.strip().lower() == "now" and not reason.strip():
         reason = "ended by hand"

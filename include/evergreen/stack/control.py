@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from evergreen import settings
+from evergreen.program import typed
 from evergreen.stack import health, processes
 from evergreen.stack.layout import Layout, StackError
 from evergreen.stack.supervisor import ServiceState, leftovers, lock, sweep, tail
-from evergreen.stack.variables import USER
+from evergreen.stack.variables import USER, overrides, python_path
 
 Say = Callable[[str], None]
 DOWN_WITHIN = 120.0
@@ -73,7 +74,7 @@ def up(home: Path | str | None = None, *, say: Say = print, timeout: float = 300
     """Start the stack, or what is missing of it, and wait until all of it does its work.
 
     Args:
-        home: the stack's home; by default `$EVERGREEN_HOME`, else `.evergreen/` in the checkout.
+        home: the stack's home; by default `$EVERGREEN_HOME`, else `.evergreen/` in the project's folder.
         say: gets a line for each step.
         timeout: seconds to wait.
 
@@ -81,6 +82,7 @@ def up(home: Path | str | None = None, *, say: Say = print, timeout: float = 300
         StackError: it does not come up.
     """
     layout, started = Layout.of(home), time.monotonic()
+    _require_dag_files(layout)
     layout.create()
     _ = layout.secrets
     if _supervisor(layout) is not None:
@@ -103,8 +105,22 @@ def up(home: Path | str | None = None, *, say: Say = print, timeout: float = 300
     progress.end()
     missing = ", ".join(row.service for row in status(layout.home) if not row.is_good) or "the supervisor"
     raise StackError(
-        f"Not ready after {timeout:.0f} s: {missing}; see `make status` and the logs in {layout.logs}."
+        f"Not ready after {timeout:.0f} s: {missing}; see {typed('status')} and the logs in {layout.logs}."
     )
+
+
+def _require_dag_files(layout: Layout) -> None:
+    """Refuse to start where Airflow would find no DAG: mostly in another folder than the project's.
+
+    Raises:
+        StackError: there is no folder with DAG files, and nothing names another.
+    """
+    variables = {**overrides(layout), **os.environ}
+    folder = Path(variables.get("AIRFLOW__CORE__DAGS_FOLDER") or settings.project() / "dags")
+    if not variables.get("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST") and not folder.is_dir():
+        raise StackError(
+            f"There is no folder {folder} with DAG files; go to the project's folder, or make one: `evergreen init FOLDER`."
+        )
 
 
 def down(home: Path | str | None = None, *, say: Say = print) -> None:
@@ -175,7 +191,7 @@ def clean(home: Path | str | None = None, *, say: Say = print) -> None:
     if not layout.home.exists():
         say(f"There is no {layout.home}.")
         return
-    if not layout.mark.exists() and layout.home != settings.REPOSITORY / ".evergreen":
+    if not layout.mark.exists() and layout.home != settings.project() / ".evergreen":
         raise StackError(
             f"{layout.home} was not made by Evergreen (no {layout.mark.name} in it); it stays as it is."
         )
@@ -238,12 +254,11 @@ def _launch(layout: Layout, attempt: subprocess.Popen[bytes] | None) -> subproce
         return None
     held.close()
     environment = {name: value for name, value in os.environ.items() if name != processes.MARKER}
-    environment["PYTHONPATH"] = os.pathsep.join(
-        filter(None, [str(settings.REPOSITORY / "include"), environment.get("PYTHONPATH")])
-    )
+    # It works in the home's folder.
+    environment |= {"PYTHONPATH": python_path(), settings.PROJECT.name: str(settings.project())}
     with layout.log("supervisor").open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "evergreen.stack", "--home", str(layout.home), "supervise"],
+            [sys.executable, "-m", "evergreen", "supervise", "--home", str(layout.home)],
             env=environment,
             cwd=layout.home,
             stdin=subprocess.DEVNULL,
@@ -294,7 +309,7 @@ def _raise_if_failed(layout: Layout, rows: list[Row]) -> None:
             log = layout.log(row.service)
             raise StackError(
                 _with_tail(
-                    f"{row.message} Log: {log}; put it right and run `make up` again, or stop the rest with `make down`.",
+                    f"{row.message} Log: {log}; put it right and run {typed('up')} again, or stop the rest with {typed('down')}.",
                     tail(log),
                 )
             )

@@ -24,6 +24,7 @@ from evergreen.errors import ErrorReason, EvergreenError, TerminalError, Transie
 from evergreen.feeds import catalogue
 from evergreen.ledger import reasons
 from evergreen.ledger.evidence import SettledEvidence
+from evergreen.program import typed
 from evergreen.spec import load_specs
 from evergreen.stack import control
 from evergreen.stack.airflow_api import AirflowApi
@@ -84,7 +85,7 @@ def tell_story(api: AirflowApi, story: Any, landing: Place, say: Callable[[str],
         expected = "failed" if delivery.kind == "broken" else "success"
         if state != expected:
             raise TerminalError(
-                f"ingest of {delivery.name} ended as {state}, not as {expected}; see `make logs` and the Airflow UI",
+                f"ingest of {delivery.name} ended as {state}, not as {expected}; see {typed('logs')} and the Airflow UI",
                 ErrorReason.BAD_BATCH,
             )
         if delivery.kind == "broken":
@@ -207,7 +208,7 @@ def _wait(question: Callable[[], Any], what: str, api: AirflowApi, timeout_s: fl
 
 
 def outcome(
-    story: Any, folder: Path, say: Callable[[str], None], mails: str = "`make mail` lists them"
+    story: Any, folder: Path, say: Callable[[str], None], mails: str = f"{typed('mail')} lists them"
 ) -> list[str]:
     """Print the ledger as a table, draw the picture, and return what the story promised but did not happen.
 
@@ -220,7 +221,7 @@ def outcome(
     from evergreen.alerting.content.history import timeline_rows, timeline_text
     from evergreen.alerting.pictures.timeline import timeline_png
 
-    specs = load_specs(settings.SPECS.path())
+    specs = load_specs(settings.specs_folder())
     with connect() as conn:
         print("\nWhat happened, from the ledger:\n")
         for model, datasets in ((MODEL, [DATASET]), (SECOND_MODEL, [])):
@@ -348,7 +349,7 @@ def folder_aside(folder: Path, until: str) -> Path | None:
 
 def main(argv: list[str] | None = None) -> int:
     """Start the stack, tell the story, show the result; the stack stays up."""
-    parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="evergreen demo", description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--data", choices=("simulated", "bike_sharing"), default="simulated", help="what to run on"
     )
@@ -365,8 +366,8 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print(
-            "\nThe demo was interrupted. The stack is still up: `make status` shows it, `make down` stops it; another "
-            "`make demo` starts the story over.",
+            f"\nThe demo was interrupted. The stack is still up: {typed('status')} shows it, {typed('down')} stops it; another "
+            f"{typed('demo')} starts the story over.",
             file=sys.stderr,
         )
         return 130
@@ -374,12 +375,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"\nAirflow  {login.airflow_url}   user {login.user}   password {login.airflow_password}")
     print(f"MLflow   {login.mlflow_url}   user {login.user}   password {login.mlflow_password}")
     print(
-        "The stack stays up: `make status`, `make mail`, `make down`. Cron schedules are off in it (old data)."
+        f"The stack stays up: {typed('status')}, {typed('mail')}, {typed('down')}. Cron schedules are off in it (old data)."
     )
     if missing:
         print(f"\nThe story did not go as promised: {'; '.join(missing)}", file=sys.stderr)
     return 1 if missing else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,7 +9,7 @@ from evergreen import settings
 from evergreen.errors import EvergreenError
 from evergreen.spec import load_specs
 from evergreen.stack.layout import StackError
-from evergreen.stack.variables import environment
+from evergreen.stack.variables import environment, specs_folder
 from evergreen.validation import batch_rows
 from evergreen.warehouse.connection import connect
 from evergreen.warehouse.files import landing_store
@@ -27,9 +27,7 @@ def lines(home: Path | str | None = None) -> list[str]:
     found: list[str] = []
     try:
         variables = environment(home)
-        datasets = load_specs(
-            settings.REPOSITORY / variables.get(settings.SPECS.name, settings.SPECS.read())
-        ).datasets
+        datasets = load_specs(specs_folder(variables)).datasets
         root = variables.get(settings.LANDING.name, settings.LANDING.read())
         with connect(variables["EVERGREEN_WAREHOUSE_URL"], timeout_s=10) as conn:
             taken = {name: batch_rows.stamps(conn, dataset) for name, dataset in datasets.items()}

@@ -1,7 +1,7 @@
 """Where the embedded stack keeps what it owns: folders, generated secrets, remembered ports, its state.
 
-Everything lies below one folder, the home (`.evergreen/` in the checkout, or `$EVERGREEN_HOME`), which only
-its owner can enter. Two checkouts have two homes and share nothing.
+Everything lies below one folder, the home (`.evergreen/` in the project's folder, or `$EVERGREEN_HOME`), which only
+its owner can enter. Two projects have two homes and share nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from evergreen import settings
+from evergreen.program import typed
 
 PREFERRED_PORTS = {"api-server": 8080, "mlflow": 5000, "mail": 1025, "postgres": 5433}
 
@@ -43,9 +44,13 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise StackError(f"Cannot read {path}: {error.strerror}; run as the user who owns it.") from error
     except ValueError as error:
-        raise StackError(f"{path} is damaged ({error}); restore it, or `make clean` removes all.") from error
+        raise StackError(
+            f"{path} is damaged ({error}); restore it, or {typed('clean')} removes all."
+        ) from error
     if not isinstance(value, dict):
-        raise StackError(f"{path} is damaged (not a JSON object); restore it, or `make clean` removes all.")
+        raise StackError(
+            f"{path} is damaged (not a JSON object); restore it, or {typed('clean')} removes all."
+        )
     return value
 
 
@@ -61,7 +66,7 @@ class Layout:
 
     @classmethod
     def of(cls, home: Path | str | None = None) -> Layout:
-        """Return the layout of a home; without one, that of `$EVERGREEN_HOME` or of the checkout."""
+        """Return the layout of a home; without one, that of `$EVERGREEN_HOME` or of the project's folder."""
         return cls(Path(home).resolve() if home else settings.HOME.path())
 
     @property
@@ -151,7 +156,7 @@ class Layout:
         """
         try:
             foreign = self.home.exists() and not self.mark.exists() and any(self.home.iterdir())
-            if foreign and self.home != settings.REPOSITORY / ".evergreen":
+            if foreign and self.home != settings.project() / ".evergreen":
                 raise StackError(
                     f"{self.home} holds other files already; set EVERGREEN_HOME to a new or empty folder."
                 )
@@ -161,7 +166,7 @@ class Layout:
             if owner == os.geteuid():
                 self.home.chmod(0o700)
                 self.mark.write_text(
-                    "Made by Evergreen's embedded stack. `make clean` removes this folder.\n"
+                    f"Made by Evergreen's embedded stack. {typed('clean')} removes this folder.\n"
                 )
                 with tempfile.TemporaryFile(dir=self.run):
                     return
@@ -183,7 +188,7 @@ class Layout:
             if (self.pgdata / "PG_VERSION").exists():
                 raise StackError(
                     f"{self.secrets_file} is missing but {self.pgdata} is there, and its passwords are lost; "
-                    "restore the file, or `make clean` removes all."
+                    f"restore the file, or {typed('clean')} removes all."
                 )
             self.create()
             fresh = {

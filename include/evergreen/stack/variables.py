@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 
 from evergreen import settings
@@ -17,7 +19,7 @@ USER = "admin"
 PRELOADED = (
     "airflow,airflow.settings,airflow.sdk,airflow.executors.local_executor,airflow.sdk.execution_time.supervisor,"
     "airflow.sdk.execution_time.task_runner,airflow.dag_processing.dagbag,airflow.providers_manager,"
-    "airflow.plugins_manager,airflow.providers.standard.decorators.python,evergreen.stack.preload"
+    "airflow.plugins_manager,airflow.providers.standard.decorators.python,evergreen_airflow.preload"
 )
 """Imported once, for all tasks; otherwise each task that needs them waits 17 s and more."""
 
@@ -34,7 +36,7 @@ def environment(home: Path | str | None = None) -> dict[str, str]:
     It holds passwords. Ports are those of the running stack, or of the last start.
 
     Args:
-        home: the stack's home; by default `$EVERGREEN_HOME`, else `.evergreen/` in the checkout.
+        home: the stack's home; by default `$EVERGREEN_HOME`, else `.evergreen/` in the project's folder.
     """
     layout = Layout.of(home)
     own = os.environ
@@ -84,8 +86,8 @@ def _defaults(layout: Layout) -> dict[str, str]:
         "AIRFLOW_CONN_SMTP_DEFAULT": json.dumps(smtp),
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(settings.REPOSITORY / "dags"),
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(settings.REPOSITORY / "plugins"),
+        "EVERGREEN_PROJECT": str(settings.project()),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(settings.project() / "dags"),
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__API__BASE_URL": airflow_url,
         "AIRFLOW__API__INSTANCE_NAME": "Evergreen",
@@ -113,7 +115,20 @@ def _defaults(layout: Layout) -> dict[str, str]:
 
 
 def _models() -> int:
-    return sum(1 for _ in (settings.SPECS.path() / "models").glob("*.yaml"))
+    return sum(1 for _ in (settings.specs_folder() / "models").glob("*.yaml"))
+
+
+def specs_folder(variables: Mapping[str, str]) -> Path:
+    """The folder of the specs that the services with these variables work on."""
+    named = variables.get(settings.SPECS.name)
+    return (settings.project() / named).resolve() if named else settings.specs_folder()
+
+
+def python_path() -> str:
+    """PYTHONPATH for what is started in another folder: it imports the package that this process has, also where that is not installed."""
+    here = Path(__file__).resolve().parents[2]
+    installed = here == Path(sysconfig.get_path("purelib")).resolve()
+    return os.pathsep.join(filter(None, ["" if installed else str(here), os.environ.get("PYTHONPATH")]))
 
 
 def _owned(layout: Layout) -> dict[str, str]:
@@ -124,9 +139,7 @@ def _owned(layout: Layout) -> dict[str, str]:
     )
     return {
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-        "PYTHONPATH": os.pathsep.join(
-            filter(None, [str(settings.REPOSITORY / "include"), os.environ.get("PYTHONPATH")])
-        ),
+        "PYTHONPATH": python_path(),
         "PYTHONUNBUFFERED": "1",
         "NO_PROXY": loopback,
         "no_proxy": loopback,

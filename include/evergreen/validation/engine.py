@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 
 from evergreen import settings
 from evergreen.errors import ErrorReason, TerminalError, TransientError, in_one_line
+from evergreen.program import typed
 from evergreen.spec import DatasetSpec
 from evergreen.validation import failing
 from evergreen.validation.suite import Rule
@@ -260,5 +261,5 @@ def _was_lost(error: Exception) -> bool:
 def _lost(error: Any) -> TransientError:
     return TransientError(
         f"the warehouse did not answer while the batch was judged ({in_one_line(error, 200)}); "
-        "nothing was decided, try again. If it stays: `make status`"
+        f"nothing was decided, try again. If it stays: {typed('status')}"
     )

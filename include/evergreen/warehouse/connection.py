@@ -12,6 +12,7 @@ from psycopg2.extensions import parse_dsn
 
 from evergreen import settings
 from evergreen.errors import ErrorReason, TransientError, in_one_line
+from evergreen.program import typed
 from evergreen.warehouse.storage.full_disk import full
 
 __all__ = ["Connection", "connect", "fetch"]
@@ -92,6 +93,6 @@ def fetch(conn: Connection, query: Any, params: Any = None) -> list[dict[str, An
 def lost(error: object) -> TransientError:
     """What a lost connection is to a task; `error` is what the server or the driver said."""
     return TransientError(
-        f"the warehouse does not answer ({in_one_line(error)}); start it (`make up` for the embedded stack) and try again. `make status` shows what is up",
+        f"the warehouse does not answer ({in_one_line(error)}); start it ({typed('up')} for the embedded stack) and try again. {typed('status')} shows what is up",
         ErrorReason.UNREACHABLE,
     )

@@ -19,8 +19,8 @@ def run(folder: Path, *arguments: str) -> str:
     """As `make compose-env` does it: by a Python that has no package installed."""
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
-         "runpy.run_module('evergreen.deployment.environment', run_name='__main__', alter_sys=True)",
-         str(REPOSITORY / "include"), "--file", str(folder / ".env"), *arguments],
+         "runpy.run_module('evergreen', run_name='__main__', alter_sys=True)",
+         str(REPOSITORY / "include"), "compose-env", "--file", str(folder / ".env"), *arguments],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from evergreen import settings
+from evergreen.cli import COMMANDS
 from evergreen.deployment import variables
 from evergreen.settings import Variable
 
@@ -120,9 +120,7 @@ def test_every_manifest_is_named_by_its_kustomization():
 
 def test_the_exporter_sees_the_volume_of_the_tasks_and_not_the_nodes_disk():
     (pod,) = (
-        p
-        for p in PODS.values()
-        if any("evergreen.exporter" in c["args"] for c in p["containers"] if "args" in c)
+        p for p in PODS.values() if any("exporter" in c["args"] for c in p["containers"] if "args" in c)
     )
     claims = {v["name"]: v["persistentVolumeClaim"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
     (container,) = pod["containers"]
@@ -265,7 +263,7 @@ def test_only_tasks_and_what_tells_of_them_know_the_connections():
 
 def test_a_worker_may_end_its_tasks_and_no_task_is_delivered_twice_meanwhile():
     limits = re.findall(r"execution_timeout=timedelta\(hours=(\d+)\)", "".join(
-        path.read_text() for path in (REPOSITORY / "dags").glob("*.py")
+        path.read_text() for path in (REPOSITORY / "include" / "evergreen_airflow").rglob("*.py")
     ))  # fmt: skip
     longest = max(map(int, limits)) * 3600
     assert longest >= 4 * 3600
@@ -283,8 +281,8 @@ def test_the_bundle_is_the_repository_and_its_connection_is_told():
 @pytest.mark.parametrize("name", sorted(PODS))
 def test_what_a_pod_runs_exists(name):
     for container in PODS[name]["containers"]:
-        program, flag, module, *_ = container["args"]
-        assert (program, flag) == ("python", "-m")
-        assert importlib.util.find_spec(module)
+        program, command, *_ = container["args"]
+        assert program == "evergreen"
+        assert command in {name for group in COMMANDS.values() for name in group}
         writable = {m["mountPath"] for m in container["volumeMounts"]}
         assert "/tmp" in writable

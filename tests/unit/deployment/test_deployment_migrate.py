@@ -31,7 +31,7 @@ def test_two_urls_are_enough_and_a_newer_database_is_refused(
 ) -> None:
     with connect(warehouse_url) as conn, conn.cursor() as cursor:
         cursor.execute("DROP SCHEMA evergreen CASCADE")
-    assert migrate.main() == 0
+    assert migrate.main([]) == 0
     with connect(warehouse_url) as conn:
         assert (
             fetch(conn, "SELECT max(version) AS v FROM evergreen.schema_version")[0]["v"]
@@ -41,7 +41,7 @@ def test_two_urls_are_enough_and_a_newer_database_is_refused(
         assert fetch(conn, "SELECT count(*) AS n FROM experiments")[0]["n"] == 0
         cursor.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     capfd.readouterr()
-    assert migrate.main() == 1
+    assert migrate.main([]) == 1
     assert "the database mlflow was migrated by a newer image" in capfd.readouterr().err
 
 
@@ -51,7 +51,7 @@ def test_a_database_of_mlflow_that_is_away_is_not_told_as_the_warehouse(
     monkeypatch.setenv(
         variables.MLFLOW_DATABASE_URL.name, "postgresql://mlflow:secret-word@127.0.0.1:1/mlflow"
     )
-    assert migrate.main() == 1
+    assert migrate.main([]) == 1
     said = capsys.readouterr().err
     assert "MLflow's database does not answer" in said
     assert "MLFLOW_DATABASE_URL" in said

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from evergreen.deployment import release
+from releasing import release
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CHANGELOG = """\
@@ -64,6 +63,6 @@ def test_a_tag_that_is_no_release(tmp_path, capsys, monkeypatch, tag, changelog,
     with pytest.raises(release.NotReleasableError, match=said.replace("[", r"\[").replace("]", r"\]")):
         release.notes(tag, place)
     monkeypatch.setattr(release.notes, "__defaults__", (place,))
-    assert release.main([tag]) == 1
+    assert release.main(["notes", tag]) == 1
     shown = capsys.readouterr()
     assert (shown.out, said in shown.err) == ("", True)

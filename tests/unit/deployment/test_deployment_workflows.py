@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from releasing import release
 
-from evergreen.deployment import release
+from evergreen.cli import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 FILES = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
@@ -124,10 +125,12 @@ def test_every_target_and_path_that_is_named_exists():
     assert targets >= {"test", "demo", "venv"}
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-    modules = {m for _, run in RUNS for m in re.findall(r"-m (evergreen[\w.]*)", run)}
-    assert modules == {"evergreen.check", "evergreen.deployment.release"}
-    for module in modules:
-        assert (REPOSITORY / "include" / f"{module.replace('.', '/')}.py").is_file()
+    commands = {c for _, run in RUNS for c in re.findall(r"bin/evergreen ([a-z-]+)", run)}
+    assert commands == {"check"}
+    assert commands <= {name for group in COMMANDS.values() for name in group}
+    scripts = {s for _, run in RUNS for s in re.findall(r"python3 (\S+\.py)", run)}
+    assert scripts == {"deploy/release.py"}
+    assert all((REPOSITORY / script).is_file() for script in scripts)
     paths = [
         p
         for c in FLOWS.values()
@@ -144,9 +147,8 @@ def test_every_target_and_path_that_is_named_exists():
 def test_the_notes_of_a_release_are_made_by_the_step(tmp_path):
     for name in ("CHANGELOG.md", "pyproject.toml"):
         shutil.copy(REPOSITORY / name, tmp_path)
-    shutil.copytree(
-        REPOSITORY / "include" / "evergreen" / "deployment", tmp_path / "include" / "evergreen" / "deployment"
-    )
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(REPOSITORY / "deploy" / "release.py", tmp_path / "deploy")
     known = release.version((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     done = shell(step("image", "notes"), tmp_path, GITHUB_REF_NAME=f"v{known}")
     assert done.returncode == 0, done.stderr
@@ -183,7 +185,9 @@ def test_the_steps_of_a_pull_request_make_the_summary(tmp_path):
     commit()
     subprocess.run([*git, "clone", "--quiet", "--depth=2", origin.as_uri(), str(clone)], check=True)
     (clone / ".venv" / "bin").mkdir(parents=True)
-    (clone / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    program = clone / ".venv" / "bin" / "evergreen"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m evergreen "$@"\n')
+    program.chmod(0o755)
     here = {
         "EVERGREEN_SPECS": str(clone / "include"), "EVERGREEN_HOME": str(tmp_path / "home"),
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "include"), *sys.path]),

@@ -1,4 +1,4 @@
-"""An exporter in this process, as `python -m evergreen.exporter` starts it."""
+"""An exporter in this process, as `evergreen exporter` starts it."""
 
 from __future__ import annotations
 

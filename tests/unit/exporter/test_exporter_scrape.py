@@ -57,7 +57,7 @@ def test_the_command_serves_every_metric_with_the_right_to_read_alone(
         "EVERGREEN_WAREHOUSE_URL": reader,
         "EVERGREEN_SNAPSHOTS": str(tmp_path / "snapshots"),
     }
-    command = [sys.executable, "-m", "evergreen.exporter", "--port", "0"]
+    command = [sys.executable, "-m", "evergreen", "exporter", "--port", "0"]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
     ) as server:
@@ -292,7 +292,7 @@ def test_a_port_that_is_taken_and_a_missing_address_are_told_in_a_sentence(
 ) -> None:
     import socket
 
-    from evergreen.exporter.__main__ import main
+    from evergreen.exporter.command import main
 
     monkeypatch.setenv("EVERGREEN_HOME", str(tmp_path))
     monkeypatch.delenv("EVERGREEN_WAREHOUSE_URL", raising=False)

@@ -12,7 +12,7 @@ from email.message import EmailMessage
 import pytest
 
 from evergreen.stack import health
-from evergreen.stack.__main__ import main
+from evergreen.stack.commands import main
 from evergreen.stack.free_ports import is_free
 from evergreen.stack.layout import Layout, write_private
 from evergreen.stack.mailcatcher import messages
@@ -23,7 +23,7 @@ def port(layout: Layout) -> Iterator[int]:
     """The port of a mail catcher that runs as the stack runs it."""
     port = next(number for number in range(47400, 47500) if is_free(number))
     write_private(layout.ports_file, f'{{"mail": {port}}}')
-    command = [sys.executable, "-m", "evergreen.stack", "--home", str(layout.home), "catch-mail"]
+    command = [sys.executable, "-m", "evergreen", "catch-mail", "--home", str(layout.home)]
     catcher = subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": "include"}, stdout=subprocess.DEVNULL
     )
@@ -56,9 +56,9 @@ def test_a_message_is_kept_listed_and_shown(
     assert "See the report." in mail.text
     assert [path.suffix for path in layout.mail.iterdir()] == [".eml"]
 
-    assert main(["--home", str(layout.home), "mail"]) == 0
+    assert main(["mail", "--home", str(layout.home)]) == 0
     assert "Drift in bike_demand: größer" in capsys.readouterr().out
-    assert main(["--home", str(layout.home), "mail", "1"]) == 0
+    assert main(["mail", "--home", str(layout.home), "1"]) == 0
     assert "The sensor's unit changed." in capsys.readouterr().out
-    assert main(["--home", str(layout.home), "mail", "2"]) == 1
+    assert main(["mail", "--home", str(layout.home), "2"]) == 1
     assert "There is no e-mail 2; there are 1" in capsys.readouterr().err

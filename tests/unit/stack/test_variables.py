@@ -6,11 +6,10 @@ import re
 
 import pytest
 
-from evergreen.stack import environment
 from evergreen.stack.layout import Layout
 from evergreen.stack.processes import MARKER
 from evergreen.stack.services import services
-from evergreen.stack.variables import secret_names
+from evergreen.stack.variables import environment, secret_names
 
 
 @pytest.fixture(autouse=True)

@@ -29,6 +29,7 @@ from evergreen.links import (
     mlflow_version_url,
 )
 from evergreen.monitoring.trigger import given_up
+from evergreen.program import typed
 from evergreen.warehouse.connection import Connection
 
 SAMPLE = ".parquet"
@@ -208,7 +209,9 @@ def _not_drawn(judgement: dict[str, Any] | None) -> str | None:
     if not judgement or not str(judgement["report"] or "").endswith(SAMPLE):
         return None
     start = judgement["window_start"].astimezone(timezone.utc)
-    return f"not drawn, as nothing is in violation; make report MODEL={judgement['model']} WINDOW={start:%Y-%m-%dT%H:%M}"
+    model, window = judgement["model"], f"{start:%Y-%m-%dT%H:%M}"
+    drawn = typed(f"report {model} {window}", f"report MODEL={model} WINDOW={window}").strip("`")
+    return f"not drawn, as nothing is in violation; {drawn}"
 
 
 def _report(judgement: dict[str, Any] | None, codes: Sequence[str]) -> str | None:

@@ -17,6 +17,7 @@ from evergreen.ledger import Decision, append, words
 from evergreen.ledger.evidence import Mistake, RecoveredEvidence, SpecEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.links import airflow_run_url
+from evergreen.program import typed
 from evergreen.spec import Problem, Specs
 from evergreen.spec.environment import VARIABLES
 from evergreen.warehouse.connection import Connection, connect
@@ -134,7 +135,7 @@ def unusable(conn: Connection, known: KnownIncident) -> Letter:
         steps=(
             "Mend its value where the Airflow services get their environment, and start them again."
             if variable
-            else "Mend the file; `make check` tells whether it is good, and what is still wrong.",
+            else f"Mend the file; {typed('check')} tells whether it is good, and what is still wrong.",
             "You get one mail when it is good."
             if variable
             else "Airflow builds its DAGs again by itself within a few minutes. You get one mail when it is good.",

@@ -21,12 +21,12 @@ LIBRARIES = (
 )
 
 
-def git_commit(folder: Path = settings.REPOSITORY) -> str | None:
-    """The commit that is checked out, read from `.git` without git, or `EVERGREEN_COMMIT`; None where there is neither.
+def git_commit(folder: Path | None = None) -> str | None:
+    """The commit that is checked out in a folder (default: the project's), read from `.git` without git, or `EVERGREEN_COMMIT`; None where there is neither.
 
     Changes that were not committed do not show.
     """
-    return _checked_out(folder) or settings.COMMIT.read() or None
+    return _checked_out(folder or settings.project()) or settings.COMMIT.read() or None
 
 
 def _checked_out(folder: Path) -> str | None:

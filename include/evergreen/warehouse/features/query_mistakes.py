@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import adbc_driver_manager
 
 from evergreen.errors import ErrorReason, TerminalError
+from evergreen.program import typed
 from evergreen.spec import ModelSpec, Problem, Specs, sql_text
 from evergreen.spec.problem import near
 from evergreen.warehouse.features.repeatable import Objection
@@ -58,7 +59,9 @@ def told(error: adbc_driver_manager.Error, specs: Specs, model: ModelSpec, *, be
         close = near(name, dict.fromkeys(c for d in specs.datasets_of(model) for c in d.columns))
         hint = close if close.startswith("did") or not hint else hint
     shown = f" ({hint})" if hint else ""
-    return _problem(model, f"does not run: {message}", line, f"{shown}; mend the query and run `make check`")
+    return _problem(
+        model, f"does not run: {message}", line, f"{shown}; mend the query and run {typed('check')}"
+    )
 
 
 def objected(objection: Objection, model: ModelSpec) -> Problem:

@@ -1,4 +1,4 @@
-"""Commands of the embedded stack: `python -m evergreen.stack up|down|status|mail|silence|logs|env|clean`."""
+"""The commands of the embedded stack: `evergreen up`, `down`, `status`, `run`, `mail`, `silence`, `logs`, `env` and `clean`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from evergreen.program import typed
 from evergreen.stack import alerts, control, landed, running, supervisor
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.layout import Layout, StackError
@@ -16,29 +17,33 @@ from evergreen.stack.mailcatcher import messages, serve
 from evergreen.stack.variables import environment, secret_names
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return the exit code."""
+def main(arguments: list[str]) -> int:
+    """Run the command that the first argument names; return the exit code."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options) or 0)
     except StackError as error:
         print(error, file=sys.stderr)
     except KeyboardInterrupt:
-        print("\nInterrupted; what was begun goes on in the background, see `make status`.", file=sys.stderr)
+        print(
+            f"\nInterrupted; what was begun goes on in the background, see {typed('status')}.",
+            file=sys.stderr,
+        )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m evergreen.stack", description="The embedded stack on this machine."
+    parser = argparse.ArgumentParser(prog="evergreen", description="The embedded stack on this machine.")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--home", type=Path, help="the stack's folder (default: $EVERGREEN_HOME, else .evergreen)"
     )
-    parser.add_argument("--home", type=Path, help="its folder (default: $EVERGREEN_HOME, else .evergreen)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, run: object, text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, help=text, description=text, parents=[common])
         command.set_defaults(run=run)
         return command
 
@@ -71,10 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     clean = add("clean", _clean, "Stop all of it and remove its folder with all data, after a question.")
     clean.add_argument("--yes", action="store_true", help="do not ask")
     # What `up` runs in the background; not listed.
-    commands.add_parser("supervise").set_defaults(
+    commands.add_parser("supervise", parents=[common]).set_defaults(
         run=lambda options: supervisor.main(Layout.of(options.home))
     )
-    commands.add_parser("catch-mail").set_defaults(run=_catch_mail)
+    commands.add_parser("catch-mail", parents=[common]).set_defaults(run=_catch_mail)
     return parser
 
 
@@ -83,7 +88,7 @@ def _up(options: argparse.Namespace) -> None:
     print(
         f"\nAirflow  {login.airflow_url}   login {login.user}   password {login.airflow_password}"
         f"\nMLflow   {login.mlflow_url}   login {login.user}   password {login.mlflow_password}"
-        f"\nThe passwords are kept in {login.secrets_file}. `make status`, `make mail`, `make logs`, `make down`."
+        f"\nThe passwords are kept in {login.secrets_file}. {typed('status')}, {typed('mail')}, {typed('logs')}, {typed('down')}."
     )
 
 
@@ -99,7 +104,9 @@ def _clean(options: argparse.Namespace) -> int:
             print(f"  {entry.name:<16}{size / 1e6:>10,.1f} MB")
         if not sys.stdin.isatty():
             print(
-                "Nothing was removed. Without a terminal to ask on, say it: make clean YES=1", file=sys.stderr
+                "Nothing was removed. Without a terminal to ask on, say it: "
+                + typed("clean --yes", "clean YES=1"),
+                file=sys.stderr,
             )
             return 1
         if input("Remove it? Type yes: ").strip().lower() != "yes":
@@ -112,7 +119,7 @@ def _clean(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     rows = control.status(options.home)
     if not rows:
-        print("The stack was never up here; `make up` starts it.")
+        print(f"The stack was never up here; {typed('up')} starts it.")
         return 1
     table = [("SERVICE", "STATE", "PID", "PORT", "SINCE", "RESTARTS")]
     for row in rows:
@@ -125,7 +132,7 @@ def _status(options: argparse.Namespace) -> int:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     for row in rows:
         if row.message and not row.is_good:
-            print(f"{row.message} `make logs NAME={row.service}` shows its log.")
+            print(f"{row.message} {typed(f'logs {row.service}', f'logs NAME={row.service}')} shows its log.")
     for said in alerts.specs(options.home):
         print(said)
     for said in landed.lines(options.home):
@@ -211,7 +218,3 @@ def _env(options: argparse.Namespace) -> None:
             print(f"# {name}: a secret, shown by: env --secrets {name}")
         else:
             print(f"export {name}={shlex.quote(value)}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

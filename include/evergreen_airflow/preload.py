@@ -1,6 +1,6 @@
 """Imported once by the process from which Airflow forks its tasks, so that no task imports it again.
 
-The scheduler's forkserver imports this module by its name in `variables.PRELOADED`. It holds what tasks import, also
+The scheduler's forkserver imports this module by its name in `evergreen.stack.variables.PRELOADED`. It holds what tasks import, also
 what libraries put off until they are first used. Nothing here may do more than import: a connection, a thread or a
 model that was run would be half alive in every task. What is imported here is the code of every task until the
 scheduler starts again: after an upgrade, `make down` and `make up`.
@@ -12,6 +12,8 @@ import logging
 import pkgutil
 from importlib import import_module
 
+from evergreen import dag_kinds
+
 log = logging.getLogger(__name__)
 
 TASKS = (
@@ -22,7 +24,7 @@ TASKS = (
     "evergreen.promotion.settlement", "evergreen.training.train", "evergreen.validation.ingest", "evergreen.warehouse.features.feature_query", "evergreen.warehouse.files.landing_store",
     "evergreen.warehouse.features.snapshot", "evergreen.warehouse.features.snapshot_store",
 )  # fmt: skip
-"""What the tasks in dags/ import; each brings its libraries."""
+"""What the tasks import; each brings its libraries."""
 
 DEFERRED = (
     "adbc_driver_postgresql.dbapi", "aiosmtplib", "airflow.providers.smtp.hooks.smtp", "airflow.sdk.definitions.asset.metadata",
@@ -41,7 +43,7 @@ DRAWN = ("layout", "layout.title", "layout.xaxis", "layout.yaxis", "layout.updat
 
 def preload() -> None:
     """Import everything; what this installation does not have is left to the task that wants it."""
-    for name in (*TASKS, *DEFERRED):
+    for name in (*TASKS, *DEFERRED, *(f"evergreen_airflow.dags.{kind}" for kind in dag_kinds.FILES)):
         _import(name)
     for part in DRAWN:
         for home in (f"plotly.graph_objs.{part}", f"plotly.validators.{part}"):

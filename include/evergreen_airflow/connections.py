@@ -103,7 +103,8 @@ def _parts(variable: settings.Variable, *names: str) -> Any:
             ErrorReason.BAD_SPEC,
         )
     # Airflow itself masks the password as it is, but not as it stands in an address, nor what extras hold.
-    for secret in filter(None, (quote(conn.password or "", safe=" +"), extra)):
+    secrets: tuple[Any, ...] = (quote(conn.password or "", safe=" +"), extra)
+    for secret in filter(None, secrets):
         mask_secret(secret)
     return Parts(
         name, conn.conn_type or "", conn.host or "", conn.port, conn.login or "", conn.password or "", conn.schema or "",

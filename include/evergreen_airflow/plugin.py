@@ -6,7 +6,6 @@ Imports nothing heavy: every component and every task loads it.
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import suppress
 from importlib import import_module
 from multiprocessing import forkserver
@@ -14,7 +13,8 @@ from multiprocessing import forkserver
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
-from evergreen import settings
+from evergreen import dag_kinds, settings
+from evergreen_airflow.pools import make_pools
 
 PARSED = (
     "airflow.providers.common.io.assets.file", "airflow.providers.standard.decorators.python",
@@ -23,48 +23,9 @@ PARSED = (
     "airflow.sdk.definitions.asset.metadata", "airflow.sdk.definitions.decorators", "airflow.sdk.definitions.retry_policy",
     "airflow.timetables.assets", "airflow.timetables.trigger", "airflow.version", "encodings.utf_8_sig",
     "evergreen.spec", "evergreen.spec.environment", "psycopg2", "requests",
+    *(f"evergreen_airflow.dags.{kind}" for kind in dag_kinds.FILES),
 )  # fmt: skip
-"""What parsing and serializing the files of dags/ imports."""
-
-TRIES, PAUSE_S = 5, 2.0
-DESCRIPTION = "Made by Evergreen, which leaves the number of slots as it is from now on"
-
-
-def make_pools() -> None:
-    """Make the pools that EVERGREEN_POOLS wants and that are missing; one that is there keeps its size, whoever set it.
-
-    Airflow never starts a task of a missing pool and tells nobody. The scheduler may write to Airflow's database.
-
-    Raises:
-        SystemExit: Airflow's database could not be asked. The scheduler ends with it and is started again, where any other exception
-            would be logged and passed over.
-    """
-    if settings.POOLS.read() != "on":
-        return
-    from sqlalchemy.exc import SQLAlchemyError
-
-    for tries_left in reversed(range(TRIES)):
-        try:
-            return _make_missing()
-        except SQLAlchemyError as error:
-            if not tries_left:
-                raise SystemExit(
-                    f"the pools {', '.join(settings.POOL_SIZES)} could not be made ({' '.join(str(error).split())[:300]}), and without them "
-                    "no training or scoring starts; look at Airflow's database, or set EVERGREEN_POOLS=off"
-                ) from error
-            time.sleep(PAUSE_S)
-
-
-def _make_missing() -> None:
-    from airflow.models.pool import Pool
-    from airflow.utils.session import create_session
-    from sqlalchemy.exc import IntegrityError
-
-    for name, slots in settings.POOL_SIZES.items():
-        # Another scheduler may make it at the same time.
-        with suppress(IntegrityError), create_session() as session:
-            if Pool.get_pool(name, session=session) is None:
-                session.add(Pool(pool=name, slots=slots, description=DESCRIPTION, include_deferred=False))
+"""What parsing and serializing the files of a DAG folder imports."""
 
 
 class Start:

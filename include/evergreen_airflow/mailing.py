@@ -8,8 +8,7 @@ from typing import Any
 from airflow.sdk import task
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from evergreen import settings
-from evergreen.spec import load_subject
+from evergreen_airflow.project import Project
 
 log = logging.getLogger("evergreen")
 
@@ -31,12 +30,13 @@ def send(message: Any) -> None:
     except AirflowNotFoundException:
         conn_id = "smtp_default"
     with SmtpHook(smtp_conn_id=conn_id) as hook:
-        refused = hook._smtp_client.send_message(message)
+        client: Any = hook._smtp_client
+        refused = client.send_message(message)
     if refused:
         raise SMTPRecipientsRefused(refused)
 
 
-def deliver(subject: str) -> None:
+def deliver(project: Project, subject: str) -> None:
     """Send the e-mails of a subject that wait.
 
     Raises:
@@ -45,7 +45,7 @@ def deliver(subject: str) -> None:
     from evergreen.alerting.delivery import deliver as deliver_outbox
     from evergreen.errors import TransientError
 
-    result = deliver_outbox(load_subject(settings.specs_beside(__file__), subject), send, subject=subject)
+    result = deliver_outbox(project.subject(subject), send, subject=subject)
     log.info("e-mails of %s: %s", subject, result)
     if result.failed:
         raise TransientError(
@@ -54,7 +54,7 @@ def deliver(subject: str) -> None:
         )
 
 
-def deliver_all() -> list[str]:
+def deliver_all(project: Project) -> list[str]:
     """Send what waits for any subject; one that cannot be sent does not hold up the others.
 
     Returns:
@@ -72,7 +72,7 @@ def deliver_all() -> list[str]:
     errors = []
     for subject in subjects:
         try:
-            deliver(subject)
+            deliver(project, subject)
         except TransientError as error:
             errors.append(str(error))
     if errors:
@@ -89,12 +89,12 @@ def mails_wait(subject: str) -> bool:
         return waiting(conn, subject) > 0
 
 
-def notify(subject: str) -> Any:
+def notify(project: Project, subject: str) -> Any:
     """The task that sends what waits for a subject; a failing mail server turns it red, and only it."""
 
     @task(task_id="notify", on_failure_callback=None, on_success_callback=None, retries=3)
     def send_waiting() -> None:
         """Send the e-mails that wait for this subject."""
-        deliver(subject)
+        deliver(project, subject)
 
     return send_waiting()

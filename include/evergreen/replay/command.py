@@ -1,4 +1,4 @@
-"""`python -m evergreen.replay MODEL --from … --to …`: what would each retraining policy have come to?"""
+"""`evergreen replay MODEL --from … --to …`: what would each retraining policy have come to?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from evergreen.spec import load_model
 def main(argv: list[str] | None = None) -> int:
     """Replay and print the table; 1 with a message where it cannot be done."""
     parser = argparse.ArgumentParser(
-        prog="python -m evergreen.replay",
+        prog="evergreen replay",
         description="Run a model's loop over past time under several retraining policies, and compare error and cost. "
         "Nothing is written to the warehouse or to MLflow. Run the same command again to go on after an interruption.",
     )
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     names = [name for given in args.policies for name in given.replace(",", " ").split()] or list(DEFAULT)
     try:
         use_stack()
-        found = load_model(args.specs or settings.SPECS.path(), args.model)
+        found = load_model(args.specs or settings.specs_folder(), args.model)
         if args.model not in found.models:
             print("\n".join(map(str, found.problems)) or f"no model is named {args.model}", file=sys.stderr)
             return 1
@@ -49,7 +49,3 @@ def main(argv: list[str] | None = None) -> int:
     print(done.table)
     print(f"\n{done.files['page']}\n{done.files['table']}\n{done.files['picture']}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

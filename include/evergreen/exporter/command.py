@@ -1,4 +1,4 @@
-"""`python -m evergreen.exporter`: serves the metrics until it is ended."""
+"""`evergreen exporter`: serves the metrics until it is ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PORT = 9465
 def main(argv: list[str] | None = None) -> int:
     """Serve; 1 with a message where it cannot be done."""
     parser = argparse.ArgumentParser(
-        prog="python -m evergreen.exporter",
+        prog="evergreen exporter",
         description="Serve Prometheus metrics of models, datasets and mails at /metrics, read from the ledger in the warehouse "
         "(EVERGREEN_WAREHOUSE_URL; the embedded stack's where none is named). Reads only. What each metric means: docs/metrics.md.",
     )
@@ -52,7 +52,3 @@ def main(argv: list[str] | None = None) -> int:
     ended.wait()
     server.shutdown()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,7 @@
+"""`python -m evergreen` is `evergreen`."""
+
+import sys
+
+from evergreen.cli import main
+
+sys.exit(main())

@@ -1,0 +1,1 @@
+../../../../models/bike_demand.sql
