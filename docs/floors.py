@@ -7,6 +7,7 @@ A package that has files of its own beside its sub-folders stands here by its ow
 FLOORS: dict[str, str] = {
     "errors": "Errors of Evergreen, with a reason that mails and retries go by.",
     "microseconds": "Durations and times as PostgreSQL, Arrow and NumPy keep them.",
+    "alert_kinds": "Kinds of alerts, each with what holds for it.",
     "settings": "Every environment variable, with its default and its meaning.",
     "airflow_connections": "Airflow's connections as the settings that they stand for.",
     "spec": "What a team writes: the YAML files of datasets and models, read strictly, and their hashes.",

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from evergreen import settings
+from evergreen.alert_kinds import AlertKind
 from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links, show
 from evergreen.alerting.letters import (
     approvals,
@@ -33,7 +34,6 @@ from evergreen.alerting.letters import (
     spec_problems,
     task_failed,
 )
-from evergreen.incidents import corrections as corrected
 from evergreen.incidents.recipients import recipients, unreadable
 from evergreen.ledger import find, words
 from evergreen.links import airflow_run_url
@@ -67,20 +67,20 @@ def other(conn: Connection, known: KnownIncident) -> Letter:
     )
 
 
-KINDS: dict[str, Callable[[Connection, KnownIncident], Letter]] = {
-    "drift": drift.drifted,
-    "data_problem": data_problems.data_problem,
-    "batch_quarantined": batches.quarantined,
-    corrected.KIND: corrections.corrected,
-    "champion_changed": challengers.promoted,
-    "challenger_rejected": challengers.rejected,
-    "approval": approvals.waiting,
-    "rolled_back": challengers.rolled_back,
-    "alias_repaired": challengers.alias_repaired,
-    "run_failed": task_failed.run_failed,
-    "spec_unusable": spec_problems.unusable,
-    "recovered": recovered.recovered,
-    "digest": digest.digest,
+LETTERS: dict[str, Callable[[Connection, KnownIncident], Letter]] = {
+    AlertKind.DRIFT: drift.drifted,
+    AlertKind.DATA_PROBLEM: data_problems.data_problem,
+    AlertKind.BATCH_QUARANTINED: batches.quarantined,
+    AlertKind.BATCH_CORRECTED: corrections.corrected,
+    AlertKind.CHAMPION_CHANGED: challengers.promoted,
+    AlertKind.CHALLENGER_REJECTED: challengers.rejected,
+    AlertKind.APPROVAL: approvals.waiting,
+    AlertKind.ROLLED_BACK: challengers.rolled_back,
+    AlertKind.ALIAS_REPAIRED: challengers.alias_repaired,
+    AlertKind.RUN_FAILED: task_failed.run_failed,
+    AlertKind.SPEC_UNUSABLE: spec_problems.unusable,
+    AlertKind.RECOVERED: recovered.recovered,
+    AlertKind.DIGEST: digest.digest,
 }
 # What `evergreen.incidents.threads` keeps in the context for itself.
 OWN_CONTEXT = frozenset({"classes", "details", "update_of"})
@@ -200,7 +200,7 @@ def _thread(message: EmailMessage, ids: Sequence[str]) -> None:
 
 
 def _said(conn: Connection, known: KnownIncident) -> Letter:
-    said = KINDS.get(known.kind, other)(conn, known)
+    said = LETTERS.get(known.kind, other)(conn, known)
     opened = known.context.get("update_of")
     if not opened:
         return said
@@ -211,8 +211,8 @@ def _said(conn: Connection, known: KnownIncident) -> Letter:
 
 def _to(specs: Specs, row: dict[str, Any]) -> list[str]:
     """The recipients of a mail that have not got it yet."""
-    context = row.get("context")
-    named = context.get("to") if isinstance(context, dict) and row["kind"] == "digest" else None
+    context, kind = row.get("context"), AlertKind.of(row["kind"])
+    named = context.get("to") if isinstance(context, dict) and kind is not None and kind.traits.addressed else None
     everyone = readable(", ".join(map(str, named)))[0] if named else recipients(specs, row["subject"])
     return [to for to in everyone if addresses(to)[0].addr_spec not in (row["taken_by"] or ())]
 

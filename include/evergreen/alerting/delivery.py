@@ -12,8 +12,8 @@ from typing import Any
 
 from psycopg2 import sql
 
+from evergreen.alert_kinds import ASKING, ENDING, HELD, JOINED
 from evergreen.incidents.outbox import SUBJECT, one_line
-from evergreen.incidents.silences import HELD
 from evergreen.ledger import Decision, append, find
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs
@@ -22,10 +22,7 @@ from evergreen.warehouse.connection import Connection, connect, fetch
 log = logging.getLogger(__name__)
 
 LOST_AFTER = 3
-
-
-# A new champion, a rejected challenger, a rollback and a failed run each keep a letter of their own.
-TOGETHER = ("drift", "data_problem", "batch_quarantined", "spec_unusable", "recovered")
+_KINDS = {"held": HELD, "ending": ENDING, "asking": ASKING}
 
 
 # What is not sent and not held. A silence that is in force holds what it holds, whether it is marked or not. A mail that names
@@ -33,7 +30,7 @@ TOGETHER = ("drift", "data_problem", "batch_quarantined", "spec_unusable", "reco
 _DUE = sql.SQL(
     " WHERE m.sent_at IS NULL AND NOT (m.kind = ANY(%(held)s) AND EXISTS (SELECT 1 FROM evergreen.silence AS s"
     " WHERE s.subject = m.subject AND s.until > coalesce(%(now)s::timestamptz, clock_timestamp())))"
-    " AND (m.kind <> 'approval' OR m.created_at < clock_timestamp() - interval '15 minutes' OR EXISTS (SELECT 1"
+    " AND (m.kind <> ALL(%(asking)s) OR m.created_at < clock_timestamp() - interval '15 minutes' OR EXISTS (SELECT 1"
     " FROM evergreen.decision AS a WHERE a.subject = m.subject AND a.kind = 'approval_asked'"
     " AND (a.evidence->>'awaiting')::bigint = m.decision_id))"
 )
@@ -42,7 +39,7 @@ _DUE = sql.SQL(
 _LETTER = (
     sql.SQL(
         "SELECT id, incident, subject, kind, decision_id, context, created_at, attempts, thread, held_by, taken_by,"
-        " clock_timestamp() AS now, kind = 'recovered' AND EXISTS (SELECT 1 FROM evergreen.mail AS o"
+        " clock_timestamp() AS now, kind = ANY(%(ending)s) AND EXISTS (SELECT 1 FROM evergreen.mail AS o"
         " WHERE o.incident = m.thread AND o.sent_at IS NULL AND o.taken_by IS NULL) AS behind FROM evergreen.mail AS m"
     )
     + _DUE
@@ -51,7 +48,7 @@ _LETTER = (
 
 
 _FIRST = sql.SQL(
-    " AND (%(subject)s IS NULL OR subject = %(subject)s) AND (kind <> 'recovered' OR NOT EXISTS (SELECT 1"
+    " AND (%(subject)s IS NULL OR subject = %(subject)s) AND (kind <> ALL(%(ending)s) OR NOT EXISTS (SELECT 1"
     " FROM evergreen.mail AS o WHERE o.incident = m.thread AND o.sent_at IS NULL AND o.taken_by IS NULL))"
     " ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"
 )
@@ -153,7 +150,7 @@ def _waiting(conn: Connection, subject: str | None, now: datetime | None) -> lis
         sql.SQL("SELECT subject FROM evergreen.mail AS m")
         + _DUE
         + sql.SQL(" AND (%(subject)s IS NULL OR subject = %(subject)s)"),
-        {"subject": subject, "now": now, "held": list(HELD)},
+        {**_KINDS, "subject": subject, "now": now},
     )
 
 
@@ -169,7 +166,7 @@ def _hold(conn: Connection, now: datetime | None) -> None:
             "UPDATE evergreen.mail AS m SET held_by = s.id FROM evergreen.silence AS s WHERE m.subject = s.subject"
             " AND s.until > coalesce(%(now)s::timestamptz, clock_timestamp())"
             " AND m.sent_at IS NULL AND m.kind = ANY(%(held)s) AND m.held_by IS DISTINCT FROM s.id",
-            {"now": now, "held": list(HELD)},
+            {**_KINDS, "now": now},
         )
 
 
@@ -180,12 +177,12 @@ def _next(
 
     The end of an incident never goes out before its first mail: it goes with it, or after it.
     """
-    values = {"tried": list(tried), "subject": subject, "now": now, "held": list(HELD)}
+    values = {**_KINDS, "tried": list(tried), "subject": subject, "now": now}
     found = fetch(conn, _LETTER + _FIRST, values)
     if not found:
         return []
     first = found[0]
-    together = first["kind"] in TOGETHER
+    together = first["kind"] in JOINED
     own = not together and first["held_by"] is None
     more = fetch(
         conn,
@@ -196,7 +193,7 @@ def _next(
             "id": first["id"],
             "taken_by": first["taken_by"],
             "was_held": first["held_by"] is not None,
-            "kinds": ["recovered"] if own else list(TOGETHER),
+            "kinds": ENDING if own else JOINED,
             "thread": (first["thread"] or first["incident"]) if own else None,
         },
     )

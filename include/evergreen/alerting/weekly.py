@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
+from evergreen.alert_kinds import AlertKind
 from evergreen.incidents.outbox import owe
 from evergreen.incidents.recipients import recipients
 from evergreen.ledger import dataset_subject, model_subject
@@ -37,7 +38,7 @@ def owe_digests(specs: Specs, as_of: datetime) -> int:
                 conn,
                 f"digest:{as_of:%Y-%m-%d}:{hashlib.sha256(','.join(to).encode()).hexdigest()[:12]}",
                 SUBJECT,
-                "digest",
+                AlertKind.DIGEST,
                 None,
                 {"as_of": as_of.isoformat(), "to": list(to), **names},
                 as_of=as_of,

@@ -7,9 +7,9 @@ from typing import Any
 
 from psycopg2 import sql
 
+from evergreen.alert_kinds import HELD
 from evergreen.exporter import families as f
 from evergreen.exporter.families import MetricFamily, Sample
-from evergreen.incidents.silences import HELD
 from evergreen.ledger.reasons import DecisionKind, TriggerReason
 from evergreen.monitoring.windows.due_windows import MOST_PER_RUN
 from evergreen.monitoring.windows.judgement import Status
@@ -159,7 +159,7 @@ def counted(specs: Specs, decisions: dict[tuple[str, str], int], held: dict[str,
 
 
 def _mails(conn: Connection, found: Samples) -> None:
-    (row,) = fetch(conn, _MAILS, {"held": list(HELD)})
+    (row,) = fetch(conn, _MAILS, {"held": HELD})
     found[f.MAILS] = [((), float(row["waiting"]))]
     found[f.MAILS_SILENCED] = [((), float(row["silenced"]))]
     found[f.OLDEST_MAIL] = [((), _seconds(row["oldest"]))] if row["oldest"] else []

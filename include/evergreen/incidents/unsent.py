@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from evergreen.incidents.silences import HELD
+from evergreen.alert_kinds import HELD
 from evergreen.warehouse.connection import Connection, fetch
 
 
@@ -40,6 +40,6 @@ def unsent(conn: Connection, now: datetime | None = None) -> list[Unsent]:
         " kind = ANY(%(held)s) AND EXISTS (SELECT 1 FROM evergreen.silence AS s WHERE s.subject = m.subject"
         " AND s.until > coalesce(%(now)s::timestamptz, clock_timestamp())) AS silenced"
         " FROM evergreen.mail AS m WHERE sent_at IS NULL ORDER BY id",
-        {"now": now, "held": list(HELD)},
+        {"now": now, "held": HELD},
     )
     return [Unsent(**row) for row in rows]

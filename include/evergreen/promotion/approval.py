@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from evergreen import ledger, registry
+from evergreen.alert_kinds import AlertKind
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
@@ -92,7 +93,7 @@ def wait(
         ),
     )
     raise_incident(
-        conn, f"approval:{model.name}:{found.version}", decision.subject, "approval", decision.id, {}
+        conn, f"approval:{model.name}:{found.version}", decision.subject, AlertKind.APPROVAL, decision.id, {}
     )
     return decision
 

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from evergreen import ledger
+from evergreen.alert_kinds import AlertKind
 from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
@@ -123,7 +124,7 @@ def rollback(
                 conn,
                 f"rolled_back:{model.name}:{decision.id}",
                 decision.subject,
-                "rolled_back",
+                AlertKind.ROLLED_BACK,
                 decision.id,
                 {"previous_version": present, "reason": reason},
             )

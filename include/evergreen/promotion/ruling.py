@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from evergreen import ledger, registry
+from evergreen.alert_kinds import AlertKind
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
@@ -128,7 +129,7 @@ def write(
         conn,
         _incident(model, found, decision, ruling, waited, told_with(conn, found.requests)),
         decision.subject,
-        "champion_changed" if ruling.passed else "challenger_rejected",
+        AlertKind.CHAMPION_CHANGED if ruling.passed else AlertKind.CHALLENGER_REJECTED,
         decision.id,
         {"previous_version": ruling.champion.version if ruling.champion else None},
     )

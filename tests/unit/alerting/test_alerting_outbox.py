@@ -185,7 +185,7 @@ def test_a_mail_that_cannot_be_laid_out_goes_out_as_raw_facts(
         with conn.cursor() as cursor:
             cursor.execute("SELECT 1/0")
 
-    monkeypatch.setitem(compose.KINDS, "drift", broken)
+    monkeypatch.setitem(compose.LETTERS, "drift", broken)
     owe(1, kind="drift")
     owe(1, kind="run_failed", subject="dataset/bike_hourly")
     sent: list[EmailMessage] = []
