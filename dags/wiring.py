@@ -63,7 +63,7 @@ def specs() -> Specs:
 def specs_and_environment() -> Specs:
     """All specs, with what is wrong with the environment variables among the problems: for those who tell of them."""
     found = specs()
-    return replace(found, problems=(*environment_problems(), *found.problems))
+    return replace(found, problems=(*environment_problems(found), *found.problems))
 
 
 def wanted(kind: str) -> Iterator[tuple[str, ModelSpec]]:

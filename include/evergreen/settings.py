@@ -17,6 +17,9 @@ _ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = _ROOT if (_ROOT / "include" / "evergreen").is_dir() else Path.cwd()
 
 
+CONNECTION = "connection"
+"""In place of a value: the Airflow connection has it. So what cannot ask Airflow knows that there is one."""
+
 Elsewhere = Callable[[str], "str | None"]
 _elsewhere: Elsewhere = lambda name: None  # noqa: E731
 
@@ -34,7 +37,7 @@ def look_also(elsewhere: Elsewhere) -> None:
 class Variable:
     """One environment variable: its name, its default (None: must be set where it is used), its meaning.
 
-    `connection` names the Airflow connection that tasks read where the variable is not set.
+    `connection` names the Airflow connection that tasks read where the variable is not set, or is set to CONNECTION.
     """
 
     name: str
@@ -49,7 +52,10 @@ class Variable:
         Raises:
             TerminalError: none of them has one.
         """
-        value = os.environ.get(self.name) or _elsewhere(self.name) or self.default
+        given = os.environ.get(self.name)
+        if given == CONNECTION and self.connection:
+            given = None
+        value = given or _elsewhere(self.name) or self.default
         if value is None:
             also = (
                 f", or make the Airflow connection {self.connection}, which tasks read"
@@ -154,7 +160,25 @@ MLFLOW = Variable(
     connection="evergreen_mlflow",
 )
 MAIL_FROM = Variable("EVERGREEN_MAIL_FROM", "evergreen@localhost", "sender of the e-mails")
-MAIL_TO = Variable("EVERGREEN_MAIL_TO", "ml-team@localhost", "recipients, by comma, where a spec names none")
+MAIL_TO = Variable(
+    "EVERGREEN_MAIL_TO",
+    "ml-team@localhost",
+    "recipients, by comma, where a spec names none: e-mail addresses and channels (channel:NAME)",
+)
+CHANNEL_PREFIX = "EVERGREEN_CHANNEL_"
+
+
+def channel(name: str) -> Variable:
+    """The variable with the URL of a channel, which is a secret; `name` as in `channel:name`."""
+    return Variable(
+        f"{CHANNEL_PREFIX}{name.upper()}",
+        None,
+        f"the URL of channel:{name}, as apprise takes it",
+        connection=f"evergreen_channel_{name}",
+    )
+
+
+
 AIRFLOW_URL = Variable(
     "EVERGREEN_AIRFLOW_URL", "http://127.0.0.1:8080", "address of the Airflow UI, for links in e-mails"
 )

@@ -6,9 +6,6 @@ import re
 from email import policy
 from email.errors import NonASCIILocalPartDefect, ObsoleteHeaderDefect
 from email.headerregistry import Address
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator
 
 LONGEST = 254
 _DOMAIN = re.compile(
@@ -80,11 +77,3 @@ def _punycode(domain: str) -> str:
     except UnicodeError:
         return ""
 
-
-def _check(value: Any) -> Any:
-    if isinstance(value, str):
-        addresses(value)
-    return value
-
-
-Recipients = Annotated[str, BeforeValidator(_check, json_schema_input_type=str)]

@@ -25,7 +25,7 @@ FEATURES_ROLE = "evergreen_features"
 """The role under which feature queries run; it owns nothing and may read nothing of its own."""
 
 
-VERSION = 1
+VERSION = 2
 """Of `schema.sql`; it rises with a change after which the release before must not work on the tables any more."""
 
 
@@ -42,6 +42,9 @@ def migrate(conn: Connection) -> None:
         cursor.execute(
             resources.files("evergreen.warehouse").joinpath("schema.sql").read_text(encoding="utf-8")
         )
+        if not fetch(conn, "SELECT to_regclass('evergreen.delivery') AS there")[0]["there"]:
+            second = resources.files("evergreen.warehouse").joinpath("migrations", "0002_delivery.sql")
+            cursor.execute(second.read_text(encoding="utf-8"))
         cursor.execute(
             "INSERT INTO evergreen.schema_version (version) VALUES (%s) ON CONFLICT DO NOTHING", (VERSION,)
         )

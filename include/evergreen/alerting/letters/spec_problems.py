@@ -18,7 +18,7 @@ from evergreen.ledger import Decision, append, words
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.links import airflow_run_url
 from evergreen.spec import Problem, Specs
-from evergreen.spec.environment import VARIABLES
+from evergreen.spec.environment import is_variable
 from evergreen.warehouse.connection import Connection, connect
 
 SUBJECT = "fleet/specs"
@@ -48,7 +48,7 @@ def tell(specs: Specs, as_of: datetime, run_id: str) -> bool:
         for file, problems in found.items():
             owed |= _tell(conn, file, problems, as_of, run_id)
         # While a whole folder cannot be read, nobody can say that the files in it are mended.
-        if all(file.lower().endswith(_SPECS) or file in VARIABLES for file in found):
+        if all(file.lower().endswith(_SPECS) or is_variable(file) for file in found):
             for thread in threads.open_ones(conn, SUBJECT, AlertKind.SPEC_UNUSABLE):
                 if not thread.classes & found.keys():
                     evidence = {"files": sorted(thread.classes)}
@@ -94,7 +94,7 @@ def unusable(conn: Connection, known: KnownIncident) -> Letter:
     problems = [p for p in known.items("problems") if isinstance(p, dict)]
     known.told |= {"message", "classes", "details"}
     others = f", and with it {', '.join(off)}" if off else ""
-    variable = file in VARIABLES
+    variable = is_variable(file)
     return Letter(
         headline=f"{file} cannot be used",
         summary=f"specs: {file} cannot be used",
