@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from evergreen import settings
 from evergreen.errors import ErrorReason, EvergreenError, TerminalError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CLOSING = {
     "pagerduty": "dedup", "pagertree": "dedup", "signl4": "dedup", "firehydrant": "dedup", "splunk": "entity_id", "victorops": "entity_id",
 }  # fmt: skip
-_LONGEST_WORD = 6
+_SHORTEST_SECRET = 4
 _said = threading.local()
 
 
@@ -36,18 +36,22 @@ class _Kept(logging.Handler):
 
 
 _log = logging.getLogger("apprise")
-_log.propagate = False
+_http = logging.getLogger("urllib3.connectionpool")
 _log.addHandler(_Kept(logging.WARNING))
 
 
 @contextmanager
 def warnings() -> Iterator[list[str]]:
     """What apprise warns of meanwhile, in this thread."""
+    _log.propagate = False  # each time: whoever configures logging later may have set it back
+    level = _http.level
+    _http.setLevel(logging.INFO)  # at DEBUG it shows the path of each request, which is the secret of a webhook
     _said.lines = []
     try:
         yield _said.lines
     finally:
         _said.lines = []
+        _http.setLevel(level)
 
 
 def closes(name: str) -> bool:
@@ -87,7 +91,7 @@ def service(name: str, key: str = "") -> NotifyBase:
         asset = apprise.AppriseAsset(app_id="Evergreen", app_desc="Evergreen", app_url="", image_url_mask="", image_url_logo="")
         found = apprise.Apprise.instantiate(url, asset=asset)
         if not isinstance(found, apprise.NotifyBase):
-            why = without_secret(said[-1], url) if said else "it knows no such service"
+            why = without_secret("; ".join(said), url) if said else "it knows no such service"
             raise TerminalError(
                 f"{variable.name} is no URL that apprise can use ({why}); mend it in the environment of the Airflow services, or in "
                 f"the Airflow connection {variable.connection}",
@@ -109,11 +113,12 @@ def unusable(name: str) -> str:
 
 
 def without_secret(text: str, url: str) -> str:
-    """A text without the parts of a URL that may be a secret: all but its scheme, host and port."""
-    split = urlsplit(url)
-    words = {word for word in re.split(r"[/@:?&=#,+]", url.partition("://")[2]) if len(word) >= _LONGEST_WORD}
-    for word in sorted(words - {split.hostname}, key=len, reverse=True):
-        text = text.replace(word, "***").replace(unquote(word), "***")
+    """A text without the parts of a URL that may be a secret: all but its scheme, since of many services the host is a key."""
+    address = url.partition("://")[2] or url
+    words = {part for word in re.split(r"[/@:?&=#,+]", address) for part in (word, unquote(word))}
+    for word in sorted(words, key=len, reverse=True):
+        if len(word) >= _SHORTEST_SECRET:
+            text = re.sub(re.escape(word), "***", text, flags=re.IGNORECASE)
     return text
 
 
