@@ -17,9 +17,6 @@ _ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = _ROOT if (_ROOT / "include" / "evergreen").is_dir() else Path.cwd()
 
 
-CONNECTION = "connection"
-"""In place of a value: the Airflow connection has it. So what cannot ask Airflow knows that there is one."""
-
 Elsewhere = Callable[[str], "str | None"]
 _elsewhere: Elsewhere = lambda name: None  # noqa: E731
 
@@ -37,7 +34,7 @@ def look_also(elsewhere: Elsewhere) -> None:
 class Variable:
     """One environment variable: its name, its default (None: must be set where it is used), its meaning.
 
-    `connection` names the Airflow connection that tasks read where the variable is not set, or is set to CONNECTION.
+    `connection` names the Airflow connection that tasks read where the variable is not set.
     """
 
     name: str
@@ -52,10 +49,7 @@ class Variable:
         Raises:
             TerminalError: none of them has one.
         """
-        given = os.environ.get(self.name)
-        if given == CONNECTION and self.connection:
-            given = None
-        value = given or _elsewhere(self.name) or self.default
+        value = os.environ.get(self.name) or _elsewhere(self.name) or self.default
         if value is None:
             also = (
                 f", or make the Airflow connection {self.connection}, which tasks read"
@@ -165,6 +159,12 @@ MAIL_TO = Variable(
     "ml-team@localhost",
     "recipients, by comma, where a spec names none: e-mail addresses and channels (channel:NAME)",
 )
+CHANNELS = Variable(
+    "EVERGREEN_CHANNELS",
+    "",
+    "names, by comma, of the channels of which Airflow has the URL, in the connection evergreen_channel_NAME: what is not a task cannot "
+    "ask there, and would say that they are unknown. Of the others EVERGREEN_CHANNEL_NAME is the URL",
+)
 CHANNEL_PREFIX = "EVERGREEN_CHANNEL_"
 
 
@@ -257,6 +257,7 @@ ALL = (
     MLFLOW,
     MAIL_FROM,
     MAIL_TO,
+    CHANNELS,
     AIRFLOW_URL,
     MLFLOW_URL,
     DATA_DIR,

@@ -74,17 +74,19 @@ def channels(specs: Specs) -> dict[str, list[str]]:
 
 def _channel_problems(specs: Specs) -> list[Problem]:
     found = []
+    in_airflow = {part.strip() for part in settings.CHANNELS.read().split(",")}
     for name, who in channels(specs).items():
         variable = settings.channel(name)
         value = os.environ.get(variable.name)
         # What stands there is a secret: no problem shows it.
-        if not value:
+        if not value and name not in in_airflow:
             text = (
-                f"is not set, and {', '.join(who[:3])} names {PREFIX}{name}, which gets no alert; set it to the URL of the channel as "
-                f"apprise takes it, or to `{settings.CONNECTION}` where the Airflow connection {variable.connection} has it"
+                f"is not set, and {', '.join(who[:3])} names {PREFIX}{name}, which gets no alert then; set it to the URL of the channel "
+                f"as apprise takes it, or put {name} into {settings.CHANNELS.name} where the Airflow connection {variable.connection} "
+                "has the URL"
             )
             found.append(Problem(variable.name, "", "", text))
-        elif value != settings.CONNECTION and not _URL.match(value):
+        elif value and not _URL.match(value):
             text = "is no URL; write one as apprise takes it, such as slack://… or json://…"
             found.append(Problem(variable.name, "", "", text))
     return found
