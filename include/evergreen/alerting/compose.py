@@ -40,8 +40,7 @@ from evergreen.incidents.recipients import EMAIL, unreadable, ways_of
 from evergreen.ledger import find, words
 from evergreen.links import airflow_run_url
 from evergreen.spec import Specs
-from evergreen.spec.address import addresses
-from evergreen.spec.alerts import PREFIX
+from evergreen.spec.alerts import PREFIX, addresses
 from evergreen.warehouse.connection import Connection, fetch
 
 LONGEST_SUBJECT = 140

@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 
 from evergreen import settings
 from evergreen.errors import TerminalError
-from evergreen.spec.address import addresses
-from evergreen.spec.alerts import PREFIX, entry, targets
+from evergreen.spec.alerts import PREFIX, addresses, entry, targets
 from evergreen.spec.cron import check_cron
 from evergreen.spec.load import Specs
 from evergreen.spec.problem import Problem, shown
