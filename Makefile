@@ -152,7 +152,7 @@ release: $(VENV)/.installed ## build dist/evergreen-*.whl, and check it in a cle
 	clean=$$(mktemp -d); trap 'rm -rf "$$clean"' EXIT; \
 	$(UV) venv --quiet --python $(BIN)/python "$$clean/venv"; \
 	wheel=$$(echo dist/evergreen-"$$version"-*.whl); \
-	$(UV) pip install $(QUIET) --python "$$clean/venv/bin/python" "$$wheel[stack,dask,lineage,metrics]"; \
+	$(UV) pip install $(QUIET) --python "$$clean/venv/bin/python" "$$wheel[stack,channels,dask,lineage,metrics]"; \
 	env -u EVERGREEN_MAKE $(BIN)/python deploy/release.py wheel "$$wheel" --evergreen "$$clean/venv/bin/evergreen"
 
 lock: $(BIN)/uv ## renew requirements.txt and those for development, docs and the image

@@ -20,6 +20,7 @@ from email.message import EmailMessage
 from benchmarks.place import warehouse
 from benchmarks.table import Row, markdown
 from evergreen import ledger
+from evergreen.alert_kinds import AlertKind
 from evergreen.alerting.delivery import deliver
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
@@ -183,7 +184,7 @@ def _settle(
                 conn,
                 incident,
                 subject,
-                "champion_changed" if promoted else "challenger_rejected",
+                AlertKind.CHAMPION_CHANGED if promoted else AlertKind.CHALLENGER_REJECTED,
                 decision.id,
                 {},
             )

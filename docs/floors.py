@@ -8,6 +8,7 @@ FLOORS: dict[str, str] = {
     "errors": "Errors of Evergreen, with a reason that mails and retries go by.",
     "program": "How a command of Evergreen is typed where this runs, for messages.",
     "microseconds": "Durations and times as PostgreSQL, Arrow and NumPy keep them.",
+    "alert_kinds": "Kinds of alerts, each with what holds for it.",
     "settings": "Every environment variable, with its default and its meaning.",
     "airflow_connections": "Airflow's connections as the settings that they stand for.",
     "spec": "What a team writes: the YAML files of datasets and models, read strictly, and their hashes.",

@@ -1,4 +1,4 @@
-"""The parts of an Airflow connection as what the libraries read: libpq's string, MLflow's variables. No Airflow is needed for that."""
+"""The parts of an Airflow connection as what the libraries read: libpq's string, MLflow's variables, a channel's URL. No Airflow is needed for that."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from evergreen.errors import ErrorReason, TerminalError
 
+CHANNEL_TYPES = ("generic", "http", "https")
 WAREHOUSE_TYPES = ("postgres", "generic")
 MLFLOW_TYPES = ("http", "https", "generic")
 
@@ -102,6 +103,19 @@ def mlflow(parts: Parts) -> dict[str, str]:
     if parts.password:
         found["MLFLOW_TRACKING_PASSWORD"] = parts.password
     return found
+
+
+def channel(parts: Parts) -> str:
+    """The URL of a channel, which is all secret and so is the connection's password.
+
+    Raises:
+        TerminalError: it is of another type, or has no password.
+    """
+    if parts.kind not in CHANNEL_TYPES:
+        raise _unusable(parts, f"is of the type {parts.kind!r}", "choose generic")
+    if "://" not in parts.password:
+        raise _unusable(parts, "has no URL as its password", "write the whole URL there, such as slack://…")
+    return parts.password
 
 
 def _unusable(parts: Parts, what: str, remedy: str) -> TerminalError:

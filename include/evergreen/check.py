@@ -29,7 +29,7 @@ from evergreen.spec import (
     metric_name,
     passable,
 )
-from evergreen.spec.environment import environment_problems
+from evergreen.spec.environment import channels, environment_problems
 
 if TYPE_CHECKING:
     from evergreen.changes.compare import Compared
@@ -59,6 +59,16 @@ def _parameters(specs: Specs) -> list[Problem]:
     from evergreen.training.parameters import parameter_problems  # imports XGBoost
 
     return [problem for model in specs.models.values() for problem in parameter_problems(model)]
+
+
+def _channels(specs: Specs) -> list[Problem]:
+    """What apprise says of the channels whose URL is in the environment."""
+    names = [name for name in channels(specs) if "://" in os.environ.get(settings.channel(name).name, "")]
+    if not names:
+        return []
+    from evergreen.alerting.services import unusable  # imports apprise
+
+    return [Problem(settings.channel(n).name, "", "", text) for n in names if (text := unusable(n))]
 
 
 def _never_alarms(model: ModelSpec) -> list[Problem]:
@@ -177,7 +187,13 @@ def main(argv: list[str] | None = None) -> int:
         except TerminalError as error:
             print(str(error), file=sys.stderr)
             return 2
-    problems = [*environment_problems(), *specs.problems, *_expectations(specs), *_parameters(specs)]
+    problems = [
+        *environment_problems(specs),
+        *_channels(specs),
+        *specs.problems,
+        *_expectations(specs),
+        *_parameters(specs),
+    ]
     notes = [note for model in specs.models.values() for note in _never_alarms(model)]
     unseen = "--no-warehouse" if args.no_warehouse else _without_warehouse()
     if not unseen:

@@ -154,7 +154,30 @@ MLFLOW = Variable(
     connection="evergreen_mlflow",
 )
 MAIL_FROM = Variable("EVERGREEN_MAIL_FROM", "evergreen@localhost", "sender of the e-mails")
-MAIL_TO = Variable("EVERGREEN_MAIL_TO", "ml-team@localhost", "recipients, by comma, where a spec names none")
+MAIL_TO = Variable(
+    "EVERGREEN_MAIL_TO",
+    "ml-team@localhost",
+    "recipients, by comma, where a spec names none: e-mail addresses and channels (channel:NAME)",
+)
+CHANNELS = Variable(
+    "EVERGREEN_CHANNELS",
+    "",
+    "names, by comma, of the channels of which Airflow has the URL, in the connection evergreen_channel_NAME: what is not a task cannot "
+    "ask there, and would say that they are unknown. Of the others EVERGREEN_CHANNEL_NAME is the URL",
+)
+CHANNEL_PREFIX = "EVERGREEN_CHANNEL_"
+
+
+def channel(name: str) -> Variable:
+    """The variable with the URL of a channel, which is a secret; `name` as in `channel:name`."""
+    return Variable(
+        f"{CHANNEL_PREFIX}{name.upper()}",
+        None,
+        f"the URL of channel:{name}, as apprise takes it",
+        connection=f"evergreen_channel_{name}",
+    )
+
+
 AIRFLOW_URL = Variable(
     "EVERGREEN_AIRFLOW_URL", "http://127.0.0.1:8080", "address of the Airflow UI, for links in e-mails"
 )
@@ -256,6 +279,7 @@ ALL = (
     MLFLOW,
     MAIL_FROM,
     MAIL_TO,
+    CHANNELS,
     AIRFLOW_URL,
     MLFLOW_URL,
     DATA_DIR,

@@ -1,4 +1,4 @@
-"""How what runs in Airflow finds the warehouse and MLflow: by the environment, else by Airflow's connections.
+"""How what runs in Airflow finds the warehouse, MLflow and the channels of alerts: by the environment, else by Airflow's connections.
 
 A connection is looked up when its address is first needed, in the process that needs it: a task, or a callback that Airflow
 calls in the DAG processor. Never while a file is parsed. So each of Airflow's secrets backends will do.
@@ -42,6 +42,8 @@ def find(name: str) -> str | None:
         return _warehouse()
     if name == settings.MLFLOW.name:
         return _mlflow()
+    if name.startswith(settings.CHANNEL_PREFIX):
+        return _channel(settings.channel(name.removeprefix(settings.CHANNEL_PREFIX).lower()))
     return None
 
 
@@ -64,6 +66,14 @@ def _mlflow() -> str:
         found = {settings.MLFLOW.name: found[settings.MLFLOW.name]}
     os.environ.update(found)
     return found[settings.MLFLOW.name]
+
+
+def _channel(variable: settings.Variable) -> str:
+    from evergreen import airflow_connections
+
+    if variable.connection not in _found:
+        _found[variable.connection] = airflow_connections.channel(_parts(variable, variable.connection))
+    return _found[variable.connection]
 
 
 def _parts(variable: settings.Variable, *names: str) -> Any:

@@ -32,14 +32,14 @@ def record(
 
     subject = runs.subject_of(run)
     if subject.endswith("/"):  # a DAG of no model and no dataset; the ledger has no subject for it
-        mailing.send(failures.bare_message(run.partition("/")[0], run, task_id, error, url))
+        mailing.tell_fleet(failures.bare_message(run.partition("/")[0], run, task_id, error, url))
         forget(run, task_id)
         return
     try:
         failures.record(subject, run, task_id, try_number, error, url, cut_off, reason)
     except Exception as second:
         log.exception("the failure could not be recorded; mailing it directly")
-        mailing.send(failures.bare_message(subject, run, task_id, error, url, second))
+        mailing.tell_fleet(failures.bare_message(subject, run, task_id, error, url, second))
 
 
 def forget(run: str, task_id: str) -> None:

@@ -1,4 +1,4 @@
-"""How the DAGs send e-mail: one message through Airflow's SMTP connection, and what waits in the outbox."""
+"""How the DAGs send alerts: one e-mail through Airflow's SMTP connection, and what waits in the outbox, on all its ways."""
 
 from __future__ import annotations
 
@@ -36,6 +36,17 @@ def send(message: Any) -> None:
         raise SMTPRecipientsRefused(refused)
 
 
+def tell_fleet(message: Any) -> None:
+    """Send a mail that is in no outbox, and its text to the channels of EVERGREEN_MAIL_TO.
+
+    Raises:
+        Exception: one of them did not take it; the others were told all the same.
+    """
+    from evergreen.alerting import channels
+
+    channels.tell_fleet(message, send)
+
+
 def deliver(project: Project, subject: str) -> None:
     """Send the e-mails of a subject that wait.
 
@@ -49,8 +60,9 @@ def deliver(project: Project, subject: str) -> None:
     log.info("e-mails of %s: %s", subject, result)
     if result.failed:
         raise TransientError(
-            f"{result.failed} e-mail(s) of {subject} could not be sent ({'; '.join(result.errors)}); decisions stand, the mails wait "
-            "in evergreen.mail and are tried again. Check the Airflow connection evergreen_smtp (or smtp_default)"
+            f"{result.failed} alert(s) of {subject} could not be sent ({'; '.join(result.errors)}); decisions stand, the mails wait "
+            "in evergreen.mail and are tried again on the ways that failed. Check the Airflow connection evergreen_smtp (or smtp_default), and "
+            "the URLs of the channels"
         )
 
 

@@ -36,7 +36,7 @@ class Project:
     def specs_and_environment(self) -> Specs:
         """All specs, with what is wrong with the environment variables among the problems: for those who tell of them."""
         found = self.specs()
-        return replace(found, problems=(*environment_problems(), *found.problems))
+        return replace(found, problems=(*environment_problems(found), *found.problems))
 
     def subject(self, subject: str) -> Specs:
         """What is known of `model/NAME` or `dataset/NAME`; empty specs where the file is gone."""

@@ -27,7 +27,7 @@ from croniter import croniter
 from pydantic import BaseModel
 
 from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_dataset, load_model, load_specs
-from evergreen.spec.address import readable
+from evergreen.spec.alerts import readable
 from evergreen.training.parameters import parameter_problems
 from evergreen.warehouse.connection import Connection
 from evergreen.warehouse.features import feature_query, views

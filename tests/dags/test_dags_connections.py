@@ -207,3 +207,24 @@ def test_a_failed_run_is_told_out_of_the_dag_processor(
     assert "GetConnection" in asked
     with connect() as conn:
         assert [d.evidence.to_json()["task_id"] for d in ledger.find(conn, "dataset/bike_hourly")] == ["land"]
+
+
+@pytest.mark.parametrize("kept", ["JSON", "the environment"])
+def test_a_channel_is_found_in_its_connection_and_the_environment_wins(
+    dagbag: Any, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    variable = settings.channel("told_here" if kept == "JSON" else "told_there")
+    monkeypatch.setenv(
+        f"AIRFLOW_CONN_{variable.connection.upper()}",
+        json.dumps({"conn_type": "generic", "password": "slack://a/b/c"}),
+    )
+    if kept == "JSON":
+        assert variable.read() == "slack://a/b/c"
+    else:
+        monkeypatch.setenv(variable.name, "json://127.0.0.1")
+        assert variable.read() == "json://127.0.0.1"
+
+
+def test_a_channel_without_either_names_both(dagbag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TransientError, match=r"EVERGREEN_CHANNEL_NONE .* evergreen_channel_none"):
+        settings.channel("none").read()

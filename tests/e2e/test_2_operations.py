@@ -116,7 +116,7 @@ def test_mail_server_down_the_decision_stands_and_the_mail_is_retried(stack: Any
         until(lambda: champion(stack) == newest, "the rollback's decision")
         lost = until(
             lambda: stack.rows(
-                "SELECT attempts, last_error FROM evergreen.mail WHERE sent_at IS NULL AND attempts > 0"
+                "SELECT attempts, last_error FROM evergreen.delivery WHERE sent_at IS NULL AND attempts > 0"
             ),
             "a failed mail",
         )

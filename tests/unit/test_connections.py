@@ -1,4 +1,4 @@
-"""An Airflow connection as libpq and MLflow take it."""
+"""An Airflow connection as libpq, MLflow and apprise take it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from psycopg2.extensions import parse_dsn
 
-from evergreen.airflow_connections import Parts, mlflow, warehouse
+from evergreen.airflow_connections import Parts, channel, mlflow, warehouse
 from evergreen.errors import TerminalError
 
 SECRET = r"p@:/?#[]% '\x"
@@ -95,3 +95,20 @@ def test_a_server_that_cannot_be_used_is_refused(parts: dict[str, Any]) -> None:
     with pytest.raises(TerminalError, match="evergreen_x") as caught:
         mlflow(of(**{"kind": "http", "schema": "", **parts}))
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_channel_is_the_whole_password() -> None:
+    assert channel(of("generic", password="slack://a/b/c")) == "slack://a/b/c"
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"kind": "slack", "password": "slack://a"}, "choose generic"),
+        ({"password": "hunter2secret"}, "no URL as its password"),
+    ],
+)
+def test_a_channel_without_a_url_is_told_without_its_password(parts: dict[str, Any], said: str) -> None:
+    with pytest.raises(TerminalError, match=said) as told:
+        channel(of(**{"kind": "generic", **parts}))
+    assert "hunter2secret" not in str(told.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from evergreen.alert_kinds import AlertKind
 from evergreen.alerting.compose import gather
 from evergreen.alerting.content.letter import Letter
 from evergreen.alerting.letters import approvals
@@ -16,7 +17,7 @@ def page(conn: Connection, specs: Specs, waiting_row: Decision) -> tuple[str, st
     """Subject and Markdown body of the page on which a challenger is approved: the e-mail's content."""
     row: dict[str, Any] = {
         "incident": f"approval:{waiting_row.subject}:{waiting_row.version}",
-        "kind": "approval",
+        "kind": AlertKind.APPROVAL,
         "subject": waiting_row.subject,
         "decision_id": waiting_row.id,
         "created_at": waiting_row.decided_at,

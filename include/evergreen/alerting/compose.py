@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
@@ -19,7 +19,10 @@ from typing import Any, NamedTuple
 import jinja2
 
 from evergreen import settings
+from evergreen.alert_kinds import AlertKind, Severity
+from evergreen.alerting import services
 from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links, show
+from evergreen.alerting.content.notice import Notice, text_of
 from evergreen.alerting.letters import (
     approvals,
     batches,
@@ -33,13 +36,12 @@ from evergreen.alerting.letters import (
     spec_problems,
     task_failed,
 )
-from evergreen.incidents import corrections as corrected
-from evergreen.incidents.recipients import recipients, unreadable
+from evergreen.incidents.recipients import EMAIL, unreadable, ways_of
 from evergreen.ledger import find, words
 from evergreen.ledger.evidence import VERSION_KEY, RetrainEvidence
 from evergreen.links import airflow_run_url
 from evergreen.spec import Specs
-from evergreen.spec.address import addresses, readable
+from evergreen.spec.alerts import PREFIX, addresses
 from evergreen.warehouse.connection import Connection, fetch
 
 LONGEST_SUBJECT = 140
@@ -68,20 +70,20 @@ def other(conn: Connection, known: KnownIncident) -> Letter:
     )
 
 
-KINDS: dict[str, Callable[[Connection, KnownIncident], Letter]] = {
-    "drift": drift.drifted,
-    "data_problem": data_problems.data_problem,
-    "batch_quarantined": batches.quarantined,
-    corrected.KIND: corrections.corrected,
-    "champion_changed": challengers.promoted,
-    "challenger_rejected": challengers.rejected,
-    "approval": approvals.waiting,
-    "rolled_back": challengers.rolled_back,
-    "alias_repaired": challengers.alias_repaired,
-    "run_failed": task_failed.run_failed,
-    "spec_unusable": spec_problems.unusable,
-    "recovered": recovered.recovered,
-    "digest": digest.digest,
+LETTERS: dict[str, Callable[[Connection, KnownIncident], Letter]] = {
+    AlertKind.DRIFT: drift.drifted,
+    AlertKind.DATA_PROBLEM: data_problems.data_problem,
+    AlertKind.BATCH_QUARANTINED: batches.quarantined,
+    AlertKind.BATCH_CORRECTED: corrections.corrected,
+    AlertKind.CHAMPION_CHANGED: challengers.promoted,
+    AlertKind.CHALLENGER_REJECTED: challengers.rejected,
+    AlertKind.APPROVAL: approvals.waiting,
+    AlertKind.ROLLED_BACK: challengers.rolled_back,
+    AlertKind.ALIAS_REPAIRED: challengers.alias_repaired,
+    AlertKind.RUN_FAILED: task_failed.run_failed,
+    AlertKind.SPEC_UNUSABLE: spec_problems.unusable,
+    AlertKind.RECOVERED: recovered.recovered,
+    AlertKind.DIGEST: digest.digest,
 }
 # What `evergreen.incidents.threads` keeps in the context for itself.
 OWN_CONTEXT = frozenset({"classes", "details", "update_of", VERSION_KEY})
@@ -89,12 +91,12 @@ MOST_REFERENCES = 10
 MOST_NAMED = 8
 
 
-def compose(conn: Connection, specs: Specs, row: dict[str, Any]) -> EmailMessage:
+def compose(conn: Connection, specs: Specs, row: Mapping[str, Any]) -> EmailMessage:
     """The e-mail of one outbox row; see `letter`."""
     return letter(conn, specs, [row])
 
 
-def letter(conn: Connection, specs: Specs, rows: Sequence[dict[str, Any]]) -> EmailMessage:
+def letter(conn: Connection, specs: Specs, rows: Sequence[Mapping[str, Any]]) -> EmailMessage:
     """The e-mail of outbox rows of one subject.
 
     Args:
@@ -102,11 +104,8 @@ def letter(conn: Connection, specs: Specs, rows: Sequence[dict[str, Any]]) -> Em
         specs: name the recipients and the owner; a subject whose spec is bad or gone gets the default ones.
         rows: of `evergreen.mail`, oldest first; one letter with a section for each where they are several.
     """
-    known = [gather(conn, specs, row) for row in rows]
-    units = bundle.units(conn, known, lambda one: _said(conn, one))
-    cover = bundle.cover(conn, units, rows)
-    shown = units if cover is None else units[: bundle.MOST_SECTIONS]
-    message = envelope(specs, rows, (cover or units[0].letter).summary)
+    known, cover, shown = _units(conn, specs, rows)
+    message = envelope(specs, rows, (cover or shown[0].letter).summary)
     _thread(message, earlier(conn, rows, known))
     message_id = message["Message-ID"].strip("<>")
     sections = [
@@ -118,8 +117,8 @@ def letter(conn: Connection, specs: Specs, rows: Sequence[dict[str, Any]]) -> Em
     parts = {
         "cover": cover,
         "sections": sections,
-        "title": (cover or units[0].letter).headline,
-        "footer": _footer(known),
+        "title": (cover or shown[0].letter).headline,
+        "footer": _footer(specs, rows, known),
     }
     message.set_content(_templates().get_template("letter.txt").render(**parts), cte="quoted-printable")
     html = _templates().get_template("letter.html").render(**parts)
@@ -139,23 +138,69 @@ def letter(conn: Connection, specs: Specs, rows: Sequence[dict[str, Any]]) -> Em
     return _sealed(message)
 
 
-def plain(specs: Specs, rows: Sequence[dict[str, Any]], error: str) -> EmailMessage:
+def notice(conn: Connection, specs: Specs, rows: Sequence[Mapping[str, Any]]) -> Notice:
+    """The same for a channel that is no e-mail; arguments as of `letter`."""
+    known, cover, shown = _units(conn, specs, rows)
+    texts = [text_of(cover)] if cover else []
+    for one in shown:
+        head = [one.letter.headline] if cover else []
+        texts.append("\n\n".join([*head, text_of(one.letter, one.leftovers())]))
+    return replace(
+        _notice(rows, (cover or shown[0].letter).summary, [*texts, _footer(specs, rows, known)]),
+        pictures=tuple(one.letter.picture for one in shown if one.letter.picture),
+    )
+
+
+def plain_notice(rows: Sequence[Mapping[str, Any]], error: str) -> Notice:
+    """The raw facts of outbox rows for a channel, as `plain` has them for a mail."""
+    summary, text = _raw(rows, error)
+    return _notice(rows, summary, [text])
+
+
+def _notice(rows: Sequence[Mapping[str, Any]], summary: str, texts: Sequence[str]) -> Notice:
+    kinds = [AlertKind.of(row["kind"]) for row in rows]
+    key = str(rows[0].get("thread") or rows[0]["incident"])
+    return Notice(
+        title=_line(f"[Evergreen] {summary}", LONGEST_SUBJECT),
+        text="\n\n".join(texts),
+        severity=max(kind.traits.severity if kind else Severity.WARNING for kind in kinds),
+        over=all(kind is not None and kind.traits.ends for kind in kinds),
+        key=hashlib.sha256(key.encode()).hexdigest()[:32],
+    )
+
+
+def plain(specs: Specs, rows: Sequence[Mapping[str, Any]], error: str) -> EmailMessage:
     """The raw facts of outbox rows as text, for when they could not be laid out; needs no database."""
+    summary, text = _raw(rows, error)
+    message = envelope(specs, rows, summary)
+    message.set_content(text + "\n", cte="quoted-printable")
+    return _sealed(message)
+
+
+def _raw(rows: Sequence[Mapping[str, Any]], error: str) -> tuple[str, str]:
     first = rows[0]
     what = ", ".join(dict.fromkeys(row["kind"].replace("_", " ") for row in rows))
     summary = f"{first['subject'].partition('/')[2] or first['subject']}: {what}"
-    message = envelope(specs, rows, summary)
     lines = [summary, "", f"This e-mail could not be laid out ({error}); these are its raw facts."]
     for row in rows:
         lines += ["", *(f"{label}: {show(row.get(key))}" for label, key in (
             ("subject", "subject"), ("kind", "kind"), ("incident", "incident"),
             ("ledger decision", "decision_id"), ("raised", "created_at"), ("context", "context"),
         ))]  # fmt: skip
-    message.set_content("\n".join(lines) + "\n", cte="quoted-printable")
-    return _sealed(message)
+    return summary, "\n".join(lines)
 
 
-def envelope(specs: Specs, rows: Sequence[dict[str, Any]], summary: str) -> EmailMessage:
+def _units(
+    conn: Connection, specs: Specs, rows: Sequence[Mapping[str, Any]]
+) -> tuple[list[KnownIncident], Letter | None, list[bundle.Unit]]:
+    """What is known of some rows, what stands above them, and the sections that are told in full."""
+    known = [gather(conn, specs, row) for row in rows]
+    units = bundle.units(conn, known, lambda one: _said(conn, one))
+    cover = bundle.cover(conn, units, rows)
+    return known, cover, units if cover is None else units[: bundle.MOST_SECTIONS]
+
+
+def envelope(specs: Specs, rows: Sequence[Mapping[str, Any]], summary: str) -> EmailMessage:
     """A message with its headers and no content yet."""
     message = EmailMessage()
     sender = settings.MAIL_FROM.read()
@@ -173,7 +218,7 @@ def envelope(specs: Specs, rows: Sequence[dict[str, Any]], summary: str) -> Emai
     return message
 
 
-def earlier(conn: Connection, rows: Sequence[dict[str, Any]], known: Sequence[KnownIncident]) -> list[str]:
+def earlier(conn: Connection, rows: Sequence[Mapping[str, Any]], known: Sequence[KnownIncident]) -> list[str]:
     """The Message-IDs of the mails that a letter answers, the first ones first: those of the same incidents that went out,
     and those of the drift that a new champion or a rejected challenger answers.
     """
@@ -182,10 +227,12 @@ def earlier(conn: Connection, rows: Sequence[dict[str, Any]], known: Sequence[Kn
     incidents = [known.incident for known in asked if isinstance(known, RetrainEvidence) and known.incident]
     found = fetch(
         conn,
-        "SELECT message_id FROM evergreen.mail WHERE message_id IS NOT NULL AND coalesce(thread, incident) IN"
+        "SELECT d.message_id FROM evergreen.mail AS m JOIN evergreen.delivery AS d ON d.mail = m.id"
+        " WHERE d.message_id IS NOT NULL AND d.channel = %s AND coalesce(m.thread, m.incident) IN"
         " (SELECT coalesce(thread, incident) FROM evergreen.mail WHERE incident = ANY(%s) UNION SELECT unnest(%s::text[]))"
-        " AND id <> ALL(%s) GROUP BY message_id ORDER BY min(sent_at), message_id LIMIT %s",
+        " AND m.id <> ALL(%s) GROUP BY d.message_id ORDER BY min(d.sent_at), d.message_id LIMIT %s",
         (
+            EMAIL,
             incidents,
             [row["thread"] for row in rows if row.get("thread")],
             [row["id"] for row in rows],
@@ -202,7 +249,7 @@ def _thread(message: EmailMessage, ids: Sequence[str]) -> None:
 
 
 def _said(conn: Connection, known: KnownIncident) -> Letter:
-    said = KINDS.get(known.kind, other)(conn, known)
+    said = LETTERS.get(known.kind, other)(conn, known)
     opened = known.context.get("update_of")
     if not opened:
         return said
@@ -211,15 +258,13 @@ def _said(conn: Connection, known: KnownIncident) -> Letter:
     )
 
 
-def _to(specs: Specs, row: dict[str, Any]) -> list[str]:
+def _to(specs: Specs, row: Mapping[str, Any]) -> list[str]:
     """The recipients of a mail that have not got it yet."""
-    context = row.get("context")
-    named = context.get("to") if isinstance(context, dict) and row["kind"] == "digest" else None
-    everyone = readable(", ".join(map(str, named)))[0] if named else recipients(specs, row["subject"])
-    return [to for to in everyone if addresses(to)[0].addr_spec not in (row["taken_by"] or ())]
+    everyone = ways_of(specs, row).get(EMAIL, [])
+    return [to for to in everyone if addresses(to)[0].addr_spec not in (row.get("taken_by") or ())]
 
 
-def gather(conn: Connection, specs: Specs, row: dict[str, Any]) -> KnownIncident:
+def gather(conn: Connection, specs: Specs, row: Mapping[str, Any]) -> KnownIncident:
     """Everything known about an outbox row."""
     told = find(conn, ids=[row["decision_id"]]) if row.get("decision_id") is not None else []
     context = row.get("context")
@@ -245,7 +290,7 @@ def _sealed(message: EmailMessage) -> EmailMessage:
     return message
 
 
-def _footer(known: Sequence[KnownIncident]) -> str:
+def _footer(specs: Specs, rows: Sequence[Mapping[str, Any]], known: Sequence[KnownIncident]) -> str:
     first = known[0]
     decisions = [one.number for one in known if one.decision]
     ledger = f"ledger decision {_some(decisions)}" if decisions else "no ledger decision"
@@ -253,6 +298,12 @@ def _footer(known: Sequence[KnownIncident]) -> str:
     wrong = (
         f" · not sent to {_some(unreadable())}: no e-mail address (EVERGREEN_MAIL_TO)" if unreadable() else ""
     )
+    channels = dict.fromkeys(
+        c.removeprefix(PREFIX) for row in rows for c in ways_of(specs, row) if c != EMAIL
+    )
+    for name in channels:
+        if why := services.unusable(name):
+            wrong += f" · not sent to {PREFIX}{name}: {why}"
     return f"Evergreen · {first.subject} · owner {first.owner} · {ledger} · incident {incidents}{wrong}"
 
 

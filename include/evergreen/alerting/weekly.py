@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
+from evergreen.alert_kinds import AlertKind
 from evergreen.incidents.outbox import owe
-from evergreen.incidents.recipients import recipients
+from evergreen.incidents.recipients import EMAIL, ways
 from evergreen.ledger import dataset_subject, model_subject
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import connect
@@ -29,7 +30,8 @@ def owe_digests(specs: Specs, as_of: datetime) -> int:
         ("datasets", sorted(specs.datasets), dataset_subject),
     ):
         for name in names:
-            to = tuple(sorted(set(recipients(specs, subject(name)))))
+            found = ways(specs, subject(name), AlertKind.DIGEST)
+            to = tuple(sorted({*found.get(EMAIL, ()), *(found.keys() - {EMAIL})}))
             told.setdefault(to, {"models": [], "datasets": []})[kind].append(name)
     with connect() as conn:
         return sum(
@@ -37,7 +39,7 @@ def owe_digests(specs: Specs, as_of: datetime) -> int:
                 conn,
                 f"digest:{as_of:%Y-%m-%d}:{hashlib.sha256(','.join(to).encode()).hexdigest()[:12]}",
                 SUBJECT,
-                "digest",
+                AlertKind.DIGEST,
                 None,
                 {"as_of": as_of.isoformat(), "to": list(to), **names},
                 as_of=as_of,

@@ -84,6 +84,7 @@ SETTINGS = """\
 # EVERGREEN_MLFLOW_URL=https://mlflow.example.org
 # EVERGREEN_MAIL_TO=ml-team@example.org
 # EVERGREEN_MAIL_FROM=evergreen@example.org
+# EVERGREEN_CHANNELS=oncall,team          alerts to Slack, PagerDuty and others: the URLs are Airflow connections (docs/alerts.md)
 # EVERGREEN_SMTP={"conn_type": "smtp", "host": "smtp.example.org", "login": "…", "password": "…", "port": 465}
 # MLFLOW_ARTIFACTS=s3://bucket/mlflow     default: a volume
 # COMPOSE_PROFILES=metrics                Prometheus and Grafana run too (docs/metrics.md); set AIRFLOW_STATSD=True with it

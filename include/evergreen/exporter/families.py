@@ -39,13 +39,18 @@ DECISIONS = MetricFamily("evergreen_decisions_total", ("kind",), "decisions in t
 MAILS = MetricFamily(
     "evergreen_mails_waiting",
     (),
-    "e-mails that are owed and have not gone out; without those that a silence keeps",
+    "alerts that are owed and have not gone out on all their ways; without those that a silence keeps",
 )
-MAILS_SILENCED = MetricFamily("evergreen_mails_silenced", (), "e-mails that a silence in force keeps back")
+DELIVERIES = MetricFamily(
+    "evergreen_deliveries_waiting",
+    ("channel",),
+    "alerts that were tried or are about to be and that a channel has not taken: email, or channel:NAME",
+)
+MAILS_SILENCED = MetricFamily("evergreen_mails_silenced", (), "alerts that a silence in force keeps back")
 OLDEST_MAIL = MetricFamily(
     "evergreen_mail_oldest_waiting_timestamp_seconds",
     (),
-    "since when the oldest e-mail of the waiting ones is owed",
+    "since when the oldest alert of the waiting ones is owed",
 )
 RUNNING = MetricFamily(
     "evergreen_tasks_running",
@@ -179,7 +184,7 @@ WORST_LIMIT = MetricFamily(
 )
 
 FAMILIES = (
-    UP, READ, SIZE, MISTAKES, DECISIONS, MAILS, MAILS_SILENCED, OLDEST_MAIL, RUNNING, OLDEST_TASK, FREE, STORE,
+    UP, READ, SIZE, MISTAKES, DECISIONS, MAILS, DELIVERIES, MAILS_SILENCED, OLDEST_MAIL, RUNNING, OLDEST_TASK, FREE, STORE,
     LAST_ROWS, FRESHNESS, BATCHES, ROWS_HELD,
     CHAMPION, SINCE, TRAINED, AGE_LIMIT, LAST_TRAINING, VERDICT, REQUESTS, OLDEST_REQUEST,
     ERROR, ERROR_LIMIT, ERROR_HOLDOUT, ERROR_VIOLATED, ERROR_END, STATUS, WINDOW_END, WINDOW, LABEL_DELAY, DRIFTING, WORST, WORST_LIMIT,

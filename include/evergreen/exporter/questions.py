@@ -7,9 +7,9 @@ from typing import Any
 
 from psycopg2 import sql
 
+from evergreen.alert_kinds import HELD
 from evergreen.exporter import families as f
 from evergreen.exporter.families import MetricFamily, Sample
-from evergreen.incidents.silences import HELD
 from evergreen.ledger.reasons import DecisionKind, TriggerReason
 from evergreen.monitoring.windows.due_windows import MOST_PER_RUN
 from evergreen.monitoring.windows.judgement import Status
@@ -19,6 +19,7 @@ from evergreen.warehouse.connection import Connection, fetch
 TABLES = (
     "evergreen.begun",
     "evergreen.decision",
+    "evergreen.delivery",
     "evergreen.mail",
     "evergreen.silence",
     "evergreen.window_column",
@@ -118,6 +119,10 @@ _MAILS = (
     " (SELECT 1 FROM evergreen.silence AS s WHERE s.subject = m.subject AND s.until > clock_timestamp()) AS silenced"
     " FROM evergreen.mail AS m WHERE sent_at IS NULL) AS unsent"
 )
+_DELIVERIES = (
+    "SELECT d.channel, count(*) AS letters FROM evergreen.delivery AS d JOIN evergreen.mail AS m ON m.id = d.mail"
+    " WHERE m.sent_at IS NULL AND d.sent_at IS NULL GROUP BY 1"
+)
 _BEGUN = (
     "SELECT split_part(split_part(run_id, '/', 1), '__', 1) AS step, count(*) AS tasks, min(begun_at) AS oldest"
     " FROM evergreen.begun GROUP BY 1"
@@ -159,8 +164,9 @@ def counted(specs: Specs, decisions: dict[tuple[str, str], int], held: dict[str,
 
 
 def _mails(conn: Connection, found: Samples) -> None:
-    (row,) = fetch(conn, _MAILS, {"held": list(HELD)})
+    (row,) = fetch(conn, _MAILS, {"held": HELD})
     found[f.MAILS] = [((), float(row["waiting"]))]
+    found[f.DELIVERIES] = [((r["channel"],), float(r["letters"])) for r in fetch(conn, _DELIVERIES)]
     found[f.MAILS_SILENCED] = [((), float(row["silenced"]))]
     found[f.OLDEST_MAIL] = [((), _seconds(row["oldest"]))] if row["oldest"] else []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from evergreen.alert_kinds import AlertKind
 from evergreen.incidents import quarantines, threads
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
@@ -12,9 +13,6 @@ from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.batches.correction import Corrected
 from evergreen.warehouse.connection import Connection
 from evergreen.warehouse.storage.bucket import Place
-
-KIND = "batch_corrected"
-
 
 WHAT = {
     DecisionKind.BATCH_CORRECTED: "a file was judged again",
@@ -55,8 +53,10 @@ def told(conn: Connection, decision: Decision, folder: Place | None) -> None:
         folder: in which the files land.
     """
     if decision.kind in WHAT:
-        raise_incident(conn, decision.dedupe_key, decision.subject, KIND, decision.id, {})
-    thread = threads.newest(conn, decision.subject, quarantines.KIND)
+        raise_incident(
+            conn, decision.dedupe_key, decision.subject, AlertKind.BATCH_CORRECTED, decision.id, {}
+        )
+    thread = threads.newest(conn, decision.subject, AlertKind.BATCH_QUARANTINED)
     if thread is not None and thread.end is None:
         quarantines.over(conn, thread, BatchEvidence.of(decision).message, decision, folder)
 

@@ -11,6 +11,7 @@ from email.utils import format_datetime, make_msgid
 from typing import Any
 
 from evergreen import settings
+from evergreen.alert_kinds import AlertKind
 from evergreen.errors import ErrorReason
 from evergreen.incidents import threads, unfinished_tasks
 from evergreen.incidents.outbox import raise_incident, redact
@@ -102,7 +103,7 @@ def record(
             ),
         )  # fmt: skip
         prefix = f"failed:{dag_id}.{task_id}:"
-        known = threads.newest(conn, subject, "run_failed", prefix=prefix)
+        known = threads.newest(conn, subject, AlertKind.RUN_FAILED, prefix=prefix)
         ended = known.end if known else None
         if ended is not None and timedelta(0) <= as_of - ended.as_of < RELAPSE:
             return decision
@@ -122,7 +123,7 @@ def record(
         thread = first.incident if first else incident
         if first and thread != incident:
             more["update_of"] = first.opened.isoformat()
-        raise_incident(conn, incident, subject, "run_failed", decision.id, more, thread=thread)
+        raise_incident(conn, incident, subject, AlertKind.RUN_FAILED, decision.id, more, thread=thread)
     return decision
 
 
@@ -131,7 +132,7 @@ def _met(conn: Connection, subject: str, reason: ErrorReason) -> threads.Thread 
     met = [
         thread
         for kind in MEET
-        for thread in threads.open_ones(conn, subject, "run_failed", prefix=f"failed:{kind}__")
+        for thread in threads.open_ones(conn, subject, AlertKind.RUN_FAILED, prefix=f"failed:{kind}__")
         if reason.value in thread.classes
     ]
     return min(met, key=lambda thread: thread.opened, default=None)
@@ -141,8 +142,8 @@ def _news(conn: Connection, thread: threads.Thread, incident: str, week: str, ow
     """Whether a failure of a cause that is told is told again: nothing was this week, or its own task fails otherwise."""
     rows = fetch(
         conn,
-        "SELECT incident FROM evergreen.mail WHERE coalesce(thread, incident) = %s AND kind = 'run_failed'",
-        (thread.incident,),
+        "SELECT incident FROM evergreen.mail WHERE coalesce(thread, incident) = %s AND kind = %s",
+        (thread.incident, AlertKind.RUN_FAILED),
     )
     told = [str(row["incident"]).rsplit(":", 2)[1:] for row in rows]
     signature = incident.rpartition(":")[2]
@@ -190,7 +191,9 @@ def worked(subject: str, run_id: str, task_id: str, as_of: datetime) -> bool:
         prefixes.append(f"failed:{dag_id}.(run):")
     with connect() as conn:
         unfinished_tasks.ended(conn, run_id, task_id)
-        found = [t for p in prefixes for t in threads.open_ones(conn, subject, "run_failed", prefix=p)]
+        found = [
+            t for p in prefixes for t in threads.open_ones(conn, subject, AlertKind.RUN_FAILED, prefix=p)
+        ]
         evidence = RecoveredEvidence(dag_id=dag_id, task=task_id)
         return any(
             [threads.end(conn, t, threads.Ending("works_again", evidence), as_of, run_id) for t in found]

@@ -3,7 +3,7 @@
 A room that decides calls `raise_incident` in the transaction of its ledger row, so the decision and the mail
 it owes stand or fall together, and a mail server that is down holds nothing up. `deliver` sends what is owed.
 A mail is owed once per incident, however many runs meet the same incident. Alerts of one subject that wait together
-(TOGETHER) go out as one letter; what a silence has kept back goes out as one letter when the silence has ended.
+(`Traits.joined`) go out as one letter; what a silence has kept back goes out as one letter when the silence has ended.
 
 Delivery is exactly once as long as the database answers: a row is locked while its mail is sent, and marked
 in the same transaction. Where the mail server refuses some of its recipients, it is owed to these alone from then on.
@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from evergreen.incidents.silences import HELD
+from evergreen.alert_kinds import HELD, AlertKind
 from evergreen.warehouse.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def raise_incident(
     conn: Connection,
     incident: str,
     subject: str,
-    kind: str,
+    kind: AlertKind,
     decision_id: int | None,
     context: Mapping[str, Any],
     *,
@@ -50,7 +50,7 @@ def raise_incident(
         conn: the transaction of the decision that the mail tells about.
         incident: what happened, the same text whenever the same thing is met again.
         subject: `model/NAME`, `dataset/NAME` or `fleet/specs`.
-        kind: which mail it is, see `evergreen.alerting.compose.KINDS`.
+        kind: which mail it is.
         decision_id: the ledger row with the evidence, if there is one.
         context: what the ledger row does not hold. NaN becomes null; what JSON does not know becomes text.
         thread: the incident whose first mail this one answers; None for a mail that answers none.
@@ -71,7 +71,7 @@ def owe(
     conn: Connection,
     incident: str,
     subject: str,
-    kind: str,
+    kind: AlertKind,
     decision_id: int | None,
     context: Mapping[str, Any],
     *,
@@ -90,12 +90,12 @@ def owe(
             {
                 "incident": storable(incident),
                 "subject": subject,
-                "kind": kind,
+                "kind": AlertKind(kind),
                 "decision": decision_id,
                 "context": json.dumps(storable(context), allow_nan=False, default=str),
                 "thread": storable(thread),
                 "as_of": as_of,
-                "held": list(HELD),
+                "held": HELD,
             },
         )
         return cursor.rowcount == 1

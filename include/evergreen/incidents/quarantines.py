@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from evergreen.alert_kinds import AlertKind
 from evergreen.errors import EvergreenError
 from evergreen.incidents import threads
 from evergreen.incidents.outbox import raise_incident
@@ -25,16 +26,21 @@ from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.files import landing_store
 from evergreen.warehouse.storage.bucket import Place
 
-KIND = "batch_quarantined"
 LATELY = timedelta(days=30)
 
 
 def held(conn: Connection, decision: Decision, context: Mapping[str, Any]) -> bool:
     """Owe the mail of a batch that was held back, or of which rows were, in the transaction of its decision."""
-    open_one = threads.newest(conn, decision.subject, KIND)
+    open_one = threads.newest(conn, decision.subject, AlertKind.BATCH_QUARANTINED)
     thread = open_one.incident if open_one and open_one.end is None else decision.dedupe_key
     return raise_incident(
-        conn, decision.dedupe_key, decision.subject, KIND, decision.id, context, thread=thread
+        conn,
+        decision.dedupe_key,
+        decision.subject,
+        AlertKind.BATCH_QUARANTINED,
+        decision.id,
+        context,
+        thread=thread,
     )
 
 
@@ -49,17 +55,17 @@ def published(conn: Connection, decision: Decision, folder: Place | None = None)
     Returns:
         Whether a mail is owed.
     """
-    thread = threads.newest(conn, decision.subject, KIND)
+    thread = threads.newest(conn, decision.subject, AlertKind.BATCH_QUARANTINED)
     if thread is None or thread.end is not None:
         return False
     needed = threads.findings_to_end(conn, thread, 1, LATELY)
     counted = fetch(
         conn,
         "WITH held AS (SELECT id, run_id FROM evergreen.decision WHERE id = (SELECT max(decision_id) FROM evergreen.mail"
-        " WHERE kind = 'batch_quarantined' AND coalesce(thread, incident) = %(thread)s))"
+        " WHERE kind = %(kind)s AND coalesce(thread, incident) = %(thread)s))"
         " SELECT count(*)::int AS whole FROM evergreen.decision AS d, held WHERE d.subject = %(subject)s"
         " AND d.kind = 'batch_published' AND d.evidence->>'rows_held' = '0' AND d.id > held.id AND d.run_id <> held.run_id",
-        {"thread": thread.incident, "subject": decision.subject},
+        {"kind": AlertKind.BATCH_QUARANTINED, "thread": thread.incident, "subject": decision.subject},
     )[0]["whole"]
     if counted < needed:
         return False
@@ -127,6 +133,6 @@ def batches_of(conn: Connection, thread: Thread) -> list[HeldBatch]:
         "  AND o.id > b.id AND o.state = 'published' AND o.rows_held = 0)"
         " AND NOT EXISTS (SELECT 1 FROM evergreen.decision AS d WHERE d.subject = %(subject)s"
         "  AND d.kind = 'batch_dismissed' AND (d.evidence->>'batch')::bigint = b.id) ORDER BY b.id",
-        {"kind": KIND, "thread": thread.incident, "subject": thread.subject},
+        {"kind": AlertKind.BATCH_QUARANTINED, "thread": thread.incident, "subject": thread.subject},
     )
     return [HeldBatch(**row) for row in rows]

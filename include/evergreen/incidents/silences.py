@@ -4,8 +4,8 @@ A silence is a row of the ledger, and the newest one of a subject is in force. O
 whose end has come. Nothing is lost while a silence lasts: what it holds waits in `evergreen.mail`, marked with the
 silence, and goes out as one letter when the silence has ended.
 
-Held are alerts that ask for attention: drift, data that cannot be judged, batches held back, failed runs, rejected
-challengers, and the end of each of them. A new champion and a rollback are not: they change what is served, which
+Held are alerts that ask for attention (`Traits.held`): drift, data that cannot be judged, batches held back, failed runs,
+rejected challengers, and the end of each of them. A new champion and a rollback are not: they change what is served, which
 nobody should learn a week later.
 """
 
@@ -15,13 +15,13 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
+from evergreen.alert_kinds import HELD
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.ledger import Decision, append, find
 from evergreen.ledger.evidence import SilenceEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import Connection, fetch
 
-HELD = ("drift", "data_problem", "batch_quarantined", "run_failed", "challenger_rejected", "recovered")
 LONGEST = timedelta(days=366)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"^(\d+)\s*([mhdw])$")
@@ -128,7 +128,7 @@ def active(conn: Connection, now: datetime | None = None) -> list[Silence]:
         "SELECT s.id, s.until, (SELECT count(*)::int FROM evergreen.mail AS m WHERE m.subject = s.subject AND m.sent_at IS NULL"
         " AND m.kind = ANY(%(held)s)) AS held FROM evergreen.silence AS s"
         " WHERE s.until > coalesce(%(now)s::timestamptz, clock_timestamp()) ORDER BY s.until, s.id",
-        {"now": now, "held": list(HELD)},
+        {"now": now, "held": HELD},
     )
     found = {d.id: d for d in find(conn, ids=[row["id"] for row in rows])} if rows else {}
     told = {identifier: SilenceEvidence.shown(d) for identifier, d in found.items()}

@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from evergreen.alert_kinds import BEGINNING, AlertKind
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision, append, find
 from evergreen.ledger.evidence import RecoveredEvidence
 from evergreen.ledger.reasons import DecisionKind, Hold, TriggerReason
 from evergreen.warehouse.connection import Connection, fetch
 
-KINDS = ("drift", "data_problem", "batch_quarantined", "run_failed", "spec_unusable")
 # What names the row, and the mail, of an incident's end: this and the incident.
 ENDED = "recovered:"
 MOST_CHANGES = 2
@@ -44,7 +44,7 @@ class Thread:
     Attributes:
         incident: the name of its first mail.
         subject: `model/NAME`, `dataset/NAME` or `fleet/specs`.
-        kind: of its first mail, one of KINDS.
+        kind: of its first mail, one that begins an incident.
         opened: as of when it was first told.
         since: when it began, where that is known to be earlier; else `opened`.
         mails: how many were owed for it so far, without the one of its end.
@@ -56,7 +56,7 @@ class Thread:
 
     incident: str
     subject: str
-    kind: str
+    kind: AlertKind
     opened: datetime
     since: datetime
     mails: int
@@ -88,7 +88,7 @@ class News:
 
     incident: str
     subject: str
-    kind: str
+    kind: AlertKind
     decision_id: int | None
     context: dict[str, Any]
     as_of: datetime
@@ -110,7 +110,7 @@ class Ending:
 
 
 def newest(
-    conn: Connection, subject: str, kind: str, as_of: datetime | None = None, *, prefix: str = ""
+    conn: Connection, subject: str, kind: AlertKind, as_of: datetime | None = None, *, prefix: str = ""
 ) -> Thread | None:
     """The newest incident of a kind, open or not; see `every`."""
     return next(iter(every(conn, subject, kind, as_of, prefix=prefix, limit=1)), None)
@@ -119,7 +119,7 @@ def newest(
 def every(
     conn: Connection,
     subject: str | None = None,
-    kind: str | None = None,
+    kind: AlertKind | None = None,
     as_of: datetime | None = None,
     *,
     prefix: str = "",
@@ -146,7 +146,7 @@ def every(
         " AND (%(as_of)s::timestamptz IS NULL OR coalesce(as_of, created_at) <= %(as_of)s)"
         " GROUP BY coalesce(thread, incident) ORDER BY min(id) DESC LIMIT %(limit)s",
         {
-            "kinds": [kind] if kind else list(KINDS),
+            "kinds": [kind] if kind else BEGINNING,
             "subject": subject,
             "prefix": prefix,
             "as_of": as_of,
@@ -161,7 +161,7 @@ def every(
         Thread(
             incident=row["incident"],
             subject=row["subject"],
-            kind=row["kind"],
+            kind=AlertKind(row["kind"]),
             opened=row["opened"],
             since=_time(row["since"]) or row["opened"],
             mails=row["mails"],
@@ -177,7 +177,7 @@ def every(
 def open_ones(
     conn: Connection,
     subject: str | None = None,
-    kind: str | None = None,
+    kind: AlertKind | None = None,
     as_of: datetime | None = None,
     *,
     prefix: str = "",
@@ -265,7 +265,7 @@ def end(
         conn,
         f"{ENDED}{thread.incident}",
         thread.subject,
-        "recovered",
+        AlertKind.RECOVERED,
         decision.id,
         {},
         thread=thread.incident,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from evergreen.incidents.silences import HELD
+from evergreen.alert_kinds import HELD
 from evergreen.warehouse.connection import Connection, fetch
 
 
@@ -17,8 +17,8 @@ class Unsent:
         id: in `evergreen.mail`.
         incident, subject, kind: of its row.
         created: since when it waits.
-        attempts: how often the mail server did not take it.
-        error: why, the last time.
+        attempts: how often the mail server, or another channel that it is owed to, did not take it.
+        error: why, the last time, of each that has not got it; None: not tried yet.
         silenced: whether a silence in force keeps it back.
     """
 
@@ -36,10 +36,12 @@ def unsent(conn: Connection, now: datetime | None = None) -> list[Unsent]:
     """Every mail that waits, oldest first; `now` says whose silences count (None: the warehouse's clock)."""
     rows = fetch(
         conn,
-        "SELECT id, incident, subject, kind, created_at AS created, attempts, last_error AS error,"
+        "SELECT id, incident, subject, kind, created_at AS created, coalesce(attempts, 0) AS attempts, error,"
         " kind = ANY(%(held)s) AND EXISTS (SELECT 1 FROM evergreen.silence AS s WHERE s.subject = m.subject"
         " AND s.until > coalesce(%(now)s::timestamptz, clock_timestamp())) AS silenced"
-        " FROM evergreen.mail AS m WHERE sent_at IS NULL ORDER BY id",
-        {"now": now, "held": list(HELD)},
+        " FROM evergreen.mail AS m LEFT JOIN (SELECT mail, max(attempts) AS attempts, string_agg(CASE WHEN channel = 'email'"
+        " THEN last_error ELSE channel || ': ' || last_error END, '; ' ORDER BY channel <> 'email', channel) AS error"
+        " FROM evergreen.delivery WHERE sent_at IS NULL GROUP BY mail) AS d ON d.mail = m.id WHERE sent_at IS NULL ORDER BY id",
+        {"now": now, "held": HELD},
     )
     return [Unsent(**row) for row in rows]

@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 
 from evergreen import ledger, registry
+from evergreen.alert_kinds import AlertKind
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
@@ -106,7 +107,7 @@ def wait(
         ),
     )
     raise_incident(
-        conn, f"approval:{model.name}:{found.version}", decision.subject, "approval", decision.id, {}
+        conn, f"approval:{model.name}:{found.version}", decision.subject, AlertKind.APPROVAL, decision.id, {}
     )
     return decision
 

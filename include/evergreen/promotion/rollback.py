@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from evergreen import ledger
+from evergreen.alert_kinds import AlertKind
 from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
@@ -125,7 +126,7 @@ def rollback(
                 conn,
                 f"rolled_back:{model.name}:{decision.id}",
                 decision.subject,
-                "rolled_back",
+                AlertKind.ROLLED_BACK,
                 decision.id,
                 {"previous_version": present, "reason": reason},
             )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from evergreen import ledger, registry
+from evergreen.alert_kinds import AlertKind
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
@@ -127,7 +128,7 @@ def write(
         conn,
         _incident(model, found, decision, ruling, waited, told_with(conn, found.requests)),
         decision.subject,
-        "champion_changed" if ruling.passed else "challenger_rejected",
+        AlertKind.CHAMPION_CHANGED if ruling.passed else AlertKind.CHALLENGER_REJECTED,
         decision.id,
         {"previous_version": ruling.champion.version if ruling.champion else None},
     )

@@ -10,6 +10,7 @@ import logging
 from datetime import datetime
 
 from evergreen import ledger
+from evergreen.alert_kinds import AlertKind
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import AliasEvidence
@@ -95,6 +96,11 @@ def _told(
     )
     # Once for each wrong version: who moves it every night is told once.
     raise_incident(
-        conn, f"alias:{model.name}:{change.id}:{found}", decision.subject, "alias_repaired", decision.id, {}
+        conn,
+        f"alias:{model.name}:{change.id}:{found}",
+        decision.subject,
+        AlertKind.ALIAS_REPAIRED,
+        decision.id,
+        {},
     )
     return decision

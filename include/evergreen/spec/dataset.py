@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from evergreen.spec.address import Recipients
+from evergreen.spec.alerts import Entry
 from evergreen.spec.column import NUMBERS, TIMES, Column, Written
 from evergreen.spec.cron import Cron
 from evergreen.spec.types import (
@@ -151,7 +151,11 @@ class DatasetSpec(Strict):
         description="an event time before this day (UTC) is a failed expectation: 1970 and 0001 stand for a missing time;"
         " null: none is",
     )
-    alerts: tuple[Recipients, ...] = Field((), description="recipients; default: EVERGREEN_MAIL_TO")
+    alerts: tuple[Entry, ...] = Field(
+        (),
+        description="who is told: an e-mail address, channel:NAME, or {to, on, severity} with the kinds and the least severity;"
+        " default: EVERGREEN_MAIL_TO",
+    )
 
     @model_validator(mode="before")
     @classmethod

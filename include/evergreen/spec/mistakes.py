@@ -91,7 +91,7 @@ def _of(short: str, item: Any, kind: type[BaseModel], node: yaml.Node | None) ->
 
 def _internal(part: Any) -> bool:
     """Whether a part of a location is pydantic's own: a validator, or one of several kinds that a value may be of."""
-    return str(part).startswith(("function-", "literal["))
+    return str(part).startswith(("function-", "literal[", "entry-"))
 
 
 def _said_elsewhere(item: Any, items: Iterable[Any]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from evergreen.spec import sql_text, zones
-from evergreen.spec.address import Recipients
+from evergreen.spec.alerts import Entry
 from evergreen.spec.cron import Cron
 from evergreen.spec.gate import Gate
 from evergreen.spec.metrics import LARGER_IS_BETTER, METRICS, THRESHOLD, best, passable, worse
@@ -90,7 +90,11 @@ class ModelSpec(Strict):
     scoring: Scoring = Scoring()
     watch: Watch = Watch()
     monitoring: Monitoring = Monitoring()
-    alerts: tuple[Recipients, ...] = Field((), description="recipients; default: EVERGREEN_MAIL_TO")
+    alerts: tuple[Entry, ...] = Field(
+        (),
+        description="who is told: an e-mail address, channel:NAME, or {to, on, severity} with the kinds and the least severity;"
+        " default: EVERGREEN_MAIL_TO",
+    )
     query: str = Field("", description="the feature query: filled from models/NAME.sql, not written here")
 
     @property

@@ -18,6 +18,8 @@ MOST_VALUES = 50_000
 _TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map", "merge")
 }
+# Fields that YAML reads as a boolean: of a column, of an entry of `alerts`.
+_NAMES = ("true", "false", "on")
 _MERGE = "tag:yaml.org,2002:merge"
 _READ_AS = {
     "bool": "a boolean (true, false)",
@@ -162,18 +164,16 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
                 f"{line}a list or section stands where a name must ({{{{ … }}}} is a template that nobody filled in); "
                 "put a text with braces or brackets in quotes"
             )
+        if key_node.value in _NAMES:
+            key_node.tag = yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG
         key = loader.construct_object(key_node)
-        if key_node.value in ("true", "false"):
-            key = key_node.value
         if not isinstance(key, str):
             read_as = _READ_AS.get(key_node.tag.rpartition(":")[2], "no text")
             raise NotUsable(f"{line}the name {key_node.value} {quoted(key_node.value, read_as)}")
         if key in seen:
             raise NotUsable(f"{line}{key!r} is written twice; remove one")
         seen.add(key)
-    content = loader.construct_mapping(node, deep=True)
-    # The fields true and false of a column keep their names.
-    return {str(key).lower() if isinstance(key, bool) else key: value for key, value in content.items()}
+    return dict(loader.construct_mapping(node, deep=True))
 
 
 def _told(what: str) -> Any:

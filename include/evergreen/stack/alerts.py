@@ -121,7 +121,7 @@ def _given_up(drifts: Sequence[Waiting]) -> list[str]:
 def _waiting(mails: Sequence[Unsent]) -> list[str]:
     if not mails:
         return []
-    said = [f"{len(mails)} e-mail(s) wait to be sent, the oldest since {_time(mails[0].created)}:"]
+    said = [f"{len(mails)} alert(s) wait to be sent, the oldest since {_time(mails[0].created)}:"]
     for mail in mails[:MOST_LINES]:
         tries = f"{mail.attempts} tries, last error: {mail.error}" if mail.attempts else "not tried yet"
         said.append(f"  {_time(mail.created)}  {mail.subject}  {mail.kind}  {tries}")

@@ -50,6 +50,7 @@ BEGIN
     GRANT SELECT, INSERT, DELETE ON evergreen.owed_event TO evergreen_ingest, evergreen_model;
     GRANT SELECT, INSERT, UPDATE, DELETE ON evergreen.begun TO evergreen_ingest, evergreen_model;
     GRANT SELECT, INSERT, UPDATE ON evergreen.mail TO evergreen_ingest, evergreen_model;
+    GRANT SELECT, INSERT, UPDATE ON evergreen.delivery TO evergreen_ingest, evergreen_model;
     GRANT SELECT ON evergreen.silence TO evergreen_ingest, evergreen_model;
 
     GRANT SELECT, INSERT, UPDATE ON evergreen.batch TO evergreen_ingest;
@@ -64,5 +65,5 @@ BEGIN
     END IF;
 
     GRANT SELECT ON evergreen.decision, evergreen.window_judgement, evergreen.window_column, evergreen.mail, evergreen.silence,
-        evergreen.begun TO evergreen_exporter;
+        evergreen.begun, evergreen.delivery TO evergreen_exporter;
 END $$;

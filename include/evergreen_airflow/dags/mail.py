@@ -4,7 +4,7 @@
 **What.** Looks at all specs, and owes a mail to EVERGREEN_MAIL_TO for each file, or variable of the environment, that cannot be used: once, and once more when
 it is good again. Asks Airflow about the tasks that have begun and not told how they ended: one whose process was killed, and whose
 run could not tell of it either, is recorded and mailed as a failed task, half an hour later at most. Then sends every e-mail that waits in `evergreen.mail`: those that the mail server did not take (where it
-refused some recipients: to these alone), and what a silence had kept back once it has ended (one letter for each model or
+refused some recipients, or a channel did not take it: on these ways alone), and what a silence had kept back once it has ended (one letter for each model or
 dataset). Runs that have something to tell send it themselves; this DAG does not wait for the next run of the same model.
 
 **When.** Every 15 minutes: one short task, and no more than a look at the files and a query where nothing is wrong or waits. By hand to send at once.
@@ -13,7 +13,7 @@ dataset). Runs that have something to tell send it themselves; this DAG does not
 
 **Then.** A red run means that mails wait: its log names the error, as do `make status`, `make mail` and the weekly digest.
 
-**How to recover.** Check the Airflow connection `evergreen_smtp` (or `smtp_default`). Nothing needs to be cleared: the next
+**How to recover.** Check the Airflow connection `evergreen_smtp` (or `smtp_default`), and the URLs of channels. Nothing needs to be cleared: the next
 run tries again, however old a mail is. No mail is sent about mail that cannot be sent.
 """
 

@@ -236,4 +236,4 @@ def test_a_digest_that_cannot_be_sent_waits(warehouse_url: str, specs: Specs) ->
         assert deliver(specs, refuse).failed == 1
     with connect() as conn:
         assert waiting(conn, SUBJECT) == 1
-        assert fetch(conn, "SELECT attempts FROM evergreen.mail") == [{"attempts": 4}]
+        assert fetch(conn, "SELECT attempts FROM evergreen.delivery") == [{"attempts": 4}]

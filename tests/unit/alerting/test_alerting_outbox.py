@@ -37,7 +37,10 @@ def owe(number: int = 1, *, subject: str = "model/bike_demand", kind: str = "run
 
 def mails() -> list[dict]:
     with connect() as conn:
-        return fetch(conn, "SELECT * FROM evergreen.mail ORDER BY id")
+        return fetch(
+            conn,
+            "SELECT m.*, d.attempts, d.last_error FROM evergreen.mail AS m LEFT JOIN evergreen.delivery AS d ON d.mail = m.id ORDER BY id",
+        )
 
 
 def refuse(message: EmailMessage) -> None:
@@ -185,7 +188,7 @@ def test_a_mail_that_cannot_be_laid_out_goes_out_as_raw_facts(
         with conn.cursor() as cursor:
             cursor.execute("SELECT 1/0")
 
-    monkeypatch.setitem(compose.KINDS, "drift", broken)
+    monkeypatch.setitem(compose.LETTERS, "drift", broken)
     owe(1, kind="drift")
     owe(1, kind="run_failed", subject="dataset/bike_hourly")
     sent: list[EmailMessage] = []
@@ -292,7 +295,10 @@ def test_the_end_is_told_to_who_has_the_beginning_though_another_is_refused(
         raise_incident(conn, "over", "model/bike_demand", "recovered", None, {}, thread="failed")
         raise_incident(conn, "data", "model/bike_demand", "data_problem", None, {})
     with connect() as conn, conn.cursor() as cursor:
-        cursor.execute("UPDATE evergreen.mail SET taken_by = '{ann@x.org}' WHERE incident = 'failed'")
+        cursor.execute(
+            "INSERT INTO evergreen.delivery (mail, channel, taken_by)"
+            " SELECT id, 'email', '{ann@x.org}' FROM evergreen.mail WHERE incident = 'failed'"
+        )
     deliver(specs, server)
     assert server.taken == [(["ann@x.org"], ["over", "data"])]
 

@@ -7,10 +7,11 @@ from email.message import EmailMessage
 
 import pytest
 
+from evergreen.alert_kinds import HELD
 from evergreen.alerting.delivery import deliver, subjects_waiting, waiting
 from evergreen.errors import TerminalError
 from evergreen.incidents.outbox import raise_incident
-from evergreen.incidents.silences import HELD, active, end_of, silence
+from evergreen.incidents.silences import active, end_of, silence
 from evergreen.incidents.unsent import unsent
 from evergreen.ledger import Decision, find
 from evergreen.ledger.reasons import DecisionKind

@@ -247,7 +247,10 @@ def test_what_waits_for_one_model_is_one_letter_with_sections(warehouse_url: str
     assert "no drift is claimed" in " ".join(text.split())
     assert letters[0]["Subject"] == "[Evergreen] bike_demand: drift; data is stale"
     with connect() as conn:
-        rows = fetch(conn, "SELECT message_id FROM evergreen.mail WHERE incident IN ('a', 'data')")
+        rows = fetch(
+            conn,
+            "SELECT d.message_id FROM evergreen.mail AS m JOIN evergreen.delivery AS d ON d.mail = m.id WHERE incident IN ('a', 'data')",
+        )
     assert {r["message_id"] for r in rows} == {letters[0]["Message-ID"]}
 
 
@@ -265,7 +268,7 @@ def test_a_letter_of_several_has_one_identity_in_every_attempt(warehouse_url: st
         deliver(specs, refuse)
     assert len(set(tried)) == 1
     with connect() as conn:
-        assert {r["attempts"] for r in fetch(conn, "SELECT attempts FROM evergreen.mail")} == {3}
+        assert {r["attempts"] for r in fetch(conn, "SELECT attempts FROM evergreen.delivery")} == {3}
         assert len(find(conn, kinds=(DecisionKind.MAIL_FAILED,))) == 2
     assert sent_by(specs)[0]["Message-ID"] == tried[0]
 

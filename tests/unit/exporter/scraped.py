@@ -150,3 +150,7 @@ def write_ledger() -> None:
     unfinished_tasks.begin("train__bike_demand/1", "fit", 1, "", NOW)
     unfinished_tasks.begin("train__bike_rush/1", "fit", 1, "", NOW)
     unfinished_tasks.begin("mail/1", "deliver", 1, "", NOW)
+    with connect() as conn, conn.cursor() as cursor:  # one was tried
+        cursor.execute(
+            "INSERT INTO evergreen.delivery (mail, channel, attempts) SELECT min(id), 'email', 1 FROM evergreen.mail WHERE sent_at IS NULL"
+        )

@@ -101,6 +101,7 @@ def check(values: Scraped) -> None:
     assert (kinds["promoted",], kinds["retrain_requested",], kinds["batch_published",]) == (3.0, 3.0, 1.0)
     assert (one("mails_silenced"), kinds["silenced",]) == (1.0, 1.0)
     assert one("mails_waiting") == 3.0, "two of a drift, one of the file that is held back"
+    assert values["evergreen_deliveries_waiting"] == {("email",): 1.0}
     assert values["evergreen_tasks_running"] == {("train",): 2.0, ("mail",): 1.0}
     for name, *labels in (
         ("mail_oldest_waiting",), ("task_oldest_begun", "train"), ("dataset_last_rows", "bike_hourly"), ("champion_since", "bike_demand"),
@@ -303,3 +304,16 @@ def test_a_port_that_is_taken_and_a_missing_address_are_told_in_a_sentence(
         port = taken.getsockname()[1]
         assert main(["--port", str(port)]) == 1
     assert f"127.0.0.1:{port} cannot be listened on" in capsys.readouterr().err
+
+
+def test_what_a_channel_has_not_taken_is_counted_by_channel(warehouse_url: str, scrape: Scrape) -> None:
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO evergreen.mail (incident, subject, kind, sent_at) VALUES ('a', 'model/m', 'drift', NULL),"
+            " ('b', 'model/m', 'drift', NULL), ('gone out', 'model/m', 'drift', now())"
+        )
+        cursor.execute(
+            "INSERT INTO evergreen.delivery (mail, channel, sent_at) SELECT id, channel, CASE WHEN channel = 'email' AND incident = 'a'"
+            " THEN now() END FROM evergreen.mail, unnest(ARRAY['email', 'channel:oncall']) AS channel"
+        )
+    assert scrape()["evergreen_deliveries_waiting"] == {("email",): 1.0, ("channel:oncall",): 2.0}

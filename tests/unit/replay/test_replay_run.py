@@ -20,7 +20,7 @@ from evergreen.command import moment
 from evergreen.errors import TerminalError
 from evergreen.ledger import reasons
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.replay import __main__ as command
+from evergreen.replay import command
 from evergreen.replay.request import ask
 from evergreen.replay.run import replay
 from evergreen.replay.worker import loop_of

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evergreen.spec import load_specs
-from evergreen.spec.address import addresses, readable
+from evergreen.spec.alerts import addresses, readable
 
 REFUSED = {
     "semicolon": ("a@x.org;b@x.org", "separate addresses by commas, not by semicolons"),

@@ -74,7 +74,7 @@ def test_mails_that_wait_are_shown_with_their_last_error() -> None:
     assert "not tried yet" in "\n".join(alerts.lines())
     deliver(Specs(), refuse)
     lines = alerts.lines()
-    assert lines[0].startswith("25 e-mail(s) wait to be sent, the oldest since ")
+    assert lines[0].startswith("25 alert(s) wait to be sent, the oldest since ")
     assert "1 tries, last error: ConnectionRefusedError" in lines[1]
     assert "hunter2" not in "\n".join(lines)
     assert lines[-1] == "  and 5 more in evergreen.mail"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evergreen.feeds import story
+from evergreen.feeds import catalogue
 from evergreen.stack.demo import land
 from evergreen.warehouse.storage.bucket import Store
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def test_a_delivery_lands_in_a_bucket_as_in_a_folder(bucket: Bucket, tmp_path: Path) -> None:
-    delivery = next(one for one in story.get("simulated").deliveries if one.kind == "normal")
+    delivery = next(one for one in catalogue.get("simulated").deliveries if one.kind == "normal")
     land(delivery, tmp_path / "landing")
     land(delivery, Store.at(f"{bucket.url}/landing/bike_hourly"))
     names = [path.name for path in (tmp_path / "landing").iterdir()]

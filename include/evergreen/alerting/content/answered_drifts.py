@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from evergreen.alert_kinds import AlertKind
 from evergreen.incidents import threads
 from evergreen.ledger import find
 from evergreen.ledger.evidence import RetrainEvidence
@@ -31,7 +32,7 @@ def waiting(conn: Connection, subject: str | None = None, as_of: datetime | None
         as_of: as they were known at a time; None for now.
     """
     found = []
-    for thread in threads.open_ones(conn, subject, "drift", as_of):
+    for thread in threads.open_ones(conn, subject, AlertKind.DRIFT, as_of):
         if "gave_up" not in thread.classes:
             continue
         held = [

@@ -12,7 +12,6 @@ from evergreen.ledger.reasons import DecisionKind
 from evergreen.links import airflow_dag_url, airflow_run_url
 from evergreen.warehouse.connection import Connection
 
-KIND = "batch_quarantined"
 MOST_ROWS = 15
 MOST_FILES = 20
 MOST_NAMED = 10

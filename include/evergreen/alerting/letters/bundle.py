@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from evergreen.alert_kinds import BEGINNING, AlertKind
 from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts
 from evergreen.alerting.letters import batches
 from evergreen.incidents import threads
@@ -40,12 +41,12 @@ def units(
         known: the alerts, the oldest first.
         said: lays one out.
     """
-    held = [one for one in known if one.kind == batches.KIND]
+    held = [one for one in known if one.kind == AlertKind.BATCH_QUARANTINED]
     if len(held) < 2:
         return [Unit((one,), said(one)) for one in known]
     found = []
     for one in known:
-        if one.kind != batches.KIND:
+        if one.kind != AlertKind.BATCH_QUARANTINED:
             found.append(Unit((one,), said(one)))
         elif one is held[-1]:
             found.append(Unit(tuple(held), batches.quarantined_files(conn, held)))
@@ -116,7 +117,7 @@ def _after_silence(found: Sequence[Decision], name: str, count: int, table: Tabl
 
 def _open(conn: Connection, known: KnownIncident) -> bool | None:
     """Whether the incident of an alert is still open; None for one that has no end of its own."""
-    if known.kind not in threads.KINDS:
+    if known.kind not in BEGINNING:
         return None
     return threads.is_open(conn, known.thread or known.incident)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from evergreen.alert_kinds import AlertKind
 from evergreen.alerting.content import answered_drifts
 from evergreen.alerting.content.history import JudgedWindow
 from evergreen.alerting.content.letter import KnownIncident, Letter, Picture, Table, facts
@@ -38,12 +39,6 @@ BELOW = (
     "use the baseline until a challenger beats it."
 )
 STILL_ON_ITS_WAY = timedelta(hours=1)
-WHAT = {
-    "drift": "drift",
-    "data_problem": "data that cannot be judged",
-    "batch_quarantined": "batches held back",
-    "run_failed": "a task fails",
-}
 DONE = {
     DecisionKind.RETRAIN_REQUESTED.value: "retraining asked for",
     DecisionKind.RETRAIN_SUPPRESSED.value: "retraining held back",
@@ -249,8 +244,8 @@ def _open(going_on: Sequence[Thread]) -> Table:
 
 def _named(thread: Thread) -> str:
     codes = sorted(words.reason(c) for c in thread.classes if c in words.REASONS)
-    named = WHAT.get(thread.kind, thread.kind)
-    if thread.kind == "run_failed":
+    named = thread.kind.traits.words
+    if thread.kind is AlertKind.RUN_FAILED:
         return f"{thread.incident.split(':')[1]} fails"
     return f"{named}: {', '.join(codes)}" if codes else named
 

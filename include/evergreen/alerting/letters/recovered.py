@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from evergreen.alert_kinds import AlertKind
 from evergreen.alerting.content.letter import KnownIncident, Letter, facts, known_links
 from evergreen.ledger import words
 from evergreen.ledger.reasons import DecisionKind, TriggerReason
@@ -11,29 +12,29 @@ from evergreen.links import airflow_dag_url, airflow_run_url, mlflow_version_url
 from evergreen.spec import format_duration
 from evergreen.warehouse.connection import Connection
 
-OVER = {
-    "drift": "the drift is over",
-    "batch_quarantined": "nothing is held back any more",
-    "run_failed": "it runs again",
-    "spec_unusable": "all of it can be used again",
+OVER: dict[str, str] = {
+    AlertKind.DRIFT: "the drift is over",
+    AlertKind.BATCH_QUARANTINED: "nothing is held back any more",
+    AlertKind.RUN_FAILED: "it runs again",
+    AlertKind.SPEC_UNUSABLE: "all of it can be used again",
 }
-WHAT = {
-    "drift": "drift",
-    "data_problem": "windows or columns that could not be judged",
-    "batch_quarantined": "batches or rows that were held back",
-    "run_failed": "a task that failed",
-    "spec_unusable": "a spec that could not be used",
+WHAT: dict[str, str] = {
+    AlertKind.DRIFT: "drift",
+    AlertKind.DATA_PROBLEM: "windows or columns that could not be judged",
+    AlertKind.BATCH_QUARANTINED: "batches or rows that were held back",
+    AlertKind.RUN_FAILED: "a task that failed",
+    AlertKind.SPEC_UNUSABLE: "a spec that could not be used",
 }
 REASONS = frozenset(reason.value for reason in TriggerReason)
 # Of an alarm that estimates alone raised: nobody has seen a drift.
 ESTIMATES = {TriggerReason.ESTIMATED_PERFORMANCE.value}
 MOST_FILES = 10
-NEXT = {
-    "drift": "Nothing needs to be done. The champion is watched as before; a drift that comes back is told again.",
-    "data_problem": "Nothing needs to be done. Windows whose rows came late are judged again by themselves.",
-    "spec_unusable": "Nothing needs to be done. Airflow builds its DAGs again within a few minutes; what was missed meanwhile, "
+NEXT: dict[str, str] = {
+    AlertKind.DRIFT: "Nothing needs to be done. The champion is watched as before; a drift that comes back is told again.",
+    AlertKind.DATA_PROBLEM: "Nothing needs to be done. Windows whose rows came late are judged again by themselves.",
+    AlertKind.SPEC_UNUSABLE: "Nothing needs to be done. Airflow builds its DAGs again within a few minutes; what was missed meanwhile, "
     "the next runs take up.",
-    "run_failed": "Nothing needs to be done. What the failed runs would have done, this one has done or the next one does.",
+    AlertKind.RUN_FAILED: "Nothing needs to be done. What the failed runs would have done, this one has done or the next one does.",
 }
 
 
@@ -46,13 +47,13 @@ def recovered(conn: Connection, known: KnownIncident) -> Letter:
     code = known.decision.reason if known.decision else None
     version = known.version
     over = OVER.get(of, "it is over")
-    if of == "run_failed":
+    if of == AlertKind.RUN_FAILED:
         over = f"{known.text('task')} runs again"
-    if of == "spec_unusable":
+    if of == AlertKind.SPEC_UNUSABLE:
         over = f"{' and '.join(map(str, known.items('files')))} can be used again, or is gone"
-    if of == "data_problem":
+    if of == AlertKind.DATA_PROBLEM:
         over = words.reason(code)
-    if of == "drift" and REASONS.intersection(known.items("classes")) == ESTIMATES:
+    if of == AlertKind.DRIFT and REASONS.intersection(known.items("classes")) == ESTIMATES:
         over = "the error is no longer estimated beyond its limit"
     head = f"{known.name}{f' v{version}' if version else ''}: recovered, {over}"
     what = " and ".join(words.reason(str(c)) for c in known.items("classes") if c in words.REASONS)
@@ -76,7 +77,7 @@ def recovered(conn: Connection, known: KnownIncident) -> Letter:
         ),
         steps=_steps(known, of),
         links=known_links(
-            ("Model version", mlflow_version_url(known.name, version) if of == "drift" else None),
+            ("Model version", mlflow_version_url(known.name, version) if of == AlertKind.DRIFT else None),
             ("Airflow run", airflow_run_url(known.run_id)),
             ("Roll back", airflow_dag_url(f"rollback__{known.name}") if known.get("promotion") else None),
         ),
@@ -110,11 +111,11 @@ def _by(known: KnownIncident, code: str | None) -> str:
 def _more(known: KnownIncident, of: str) -> tuple[tuple[str, object], ...]:
     windows = known.get("windows")
     known.told |= {"windows", "run_id"}
-    return (("Healthy windows" if of == "drift" else "Windows judged", windows),) if windows else ()
+    return (("Healthy windows" if of == AlertKind.DRIFT else "Windows judged", windows),) if windows else ()
 
 
 def _steps(known: KnownIncident, of: str) -> tuple[str, ...]:
-    if of == "batch_quarantined":
+    if of == AlertKind.BATCH_QUARANTINED:
         # Of a mail that an earlier release owed: it ended while batches were still held.
         held, removed = known.get("still_held"), known.items("removed_files")
         if held:

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from evergreen.alert_kinds import AlertKind
 from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links
 from evergreen.incidents import threads
 from evergreen.ledger import Decision, append, words
@@ -19,11 +20,10 @@ from evergreen.ledger.reasons import DecisionKind
 from evergreen.links import airflow_run_url
 from evergreen.program import typed
 from evergreen.spec import Problem, Specs
-from evergreen.spec.environment import VARIABLES
+from evergreen.spec.environment import is_variable
 from evergreen.warehouse.connection import Connection, connect
 
 SUBJECT = "fleet/specs"
-KIND = "spec_unusable"
 # A file that breaks again so soon is still being worked on.
 RELAPSE = timedelta(hours=1)
 _SPECS = (".yaml", ".yml", ".sql")
@@ -50,8 +50,8 @@ def tell(specs: Specs, as_of: datetime, run_id: str) -> bool:
         for file, problems in found.items():
             owed |= _tell(conn, file, problems, as_of, run_id)
         # While a whole folder cannot be read, nobody can say that the files in it are mended.
-        if all(file.lower().endswith(_SPECS) or file in VARIABLES for file in found):
-            for thread in threads.open_ones(conn, SUBJECT, KIND):
+        if all(file.lower().endswith(_SPECS) or is_variable(file) for file in found):
+            for thread in threads.open_ones(conn, SUBJECT, AlertKind.SPEC_UNUSABLE):
                 if not thread.classes & found.keys():
                     evidence = RecoveredEvidence(files=tuple(sorted(thread.classes)))
                     owed |= threads.end(conn, thread, threads.Ending("spec_usable", evidence), as_of, run_id)
@@ -61,7 +61,7 @@ def tell(specs: Specs, as_of: datetime, run_id: str) -> bool:
 def _tell(conn: Connection, file: str, problems: Sequence[Problem], as_of: datetime, run_id: str) -> bool:
     signature = hashlib.sha256("\n".join(map(str, problems)).encode()).hexdigest()[:12]
     prefix = f"spec:{file}:"
-    known = threads.newest(conn, SUBJECT, KIND, prefix=prefix)
+    known = threads.newest(conn, SUBJECT, AlertKind.SPEC_UNUSABLE, prefix=prefix)
     is_open = known is not None and known.end is None
     first = known.incident if known and is_open else f"{prefix}{known.end.id if known and known.end else 0}"
     incident = f"{first}:{signature}" if is_open else first
@@ -85,7 +85,14 @@ def _tell(conn: Connection, file: str, problems: Sequence[Problem], as_of: datet
         ),
     )
     news = threads.News(
-        incident, SUBJECT, KIND, decision.id, {}, as_of, frozenset({file}), frozenset({signature})
+        incident,
+        SUBJECT,
+        AlertKind.SPEC_UNUSABLE,
+        decision.id,
+        {},
+        as_of,
+        frozenset({file}),
+        frozenset({signature}),
     )
     return threads.tell(conn, news, known, RELAPSE)
 
@@ -96,7 +103,7 @@ def unusable(conn: Connection, known: KnownIncident) -> Letter:
     problems = [p for p in known.items("problems") if isinstance(p, dict)]
     known.told |= {"message", "classes", "details"}
     others = f", and with it {', '.join(off)}" if off else ""
-    variable = file in VARIABLES
+    variable = is_variable(file)
     return Letter(
         headline=f"{file} cannot be used",
         summary=f"specs: {file} cannot be used",

@@ -29,12 +29,15 @@ class FailedRunEvidence(Evidence):
 
 
 class FailedMailEvidence(Evidence):
-    """Of a mail that could not be sent: after how many attempts, why, of which incident, and its id in evergreen.mail."""
+    """Of a mail that could not be sent: after how many attempts, why, of which incident, its id in evergreen.mail, and the
+    channel where it was no e-mail.
+    """
 
     attempts: int | None = None
     error: str | None = None
     incident: str | None = None
     mail: int | None = None
+    channel: str | None = None
 
 
 class NewChampion(Part):

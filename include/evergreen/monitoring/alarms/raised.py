@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from evergreen.alert_kinds import AlertKind
 from evergreen.incidents import threads
 from evergreen.incidents.threads import News, Thread
 from evergreen.ledger import Decision, model_subject
@@ -79,7 +80,7 @@ def tell_drift(
     news = News(
         incident=incident,
         subject=model_subject(model.name),
-        kind="drift",
+        kind=AlertKind.DRIFT,
         decision_id=decision.id,
         context={
             "judgements": [j.id for j in hits],
@@ -123,7 +124,7 @@ def tell_estimate(
     news = News(
         incident=f"estimate:{model.name}:{newest.version}:{since.isoformat()}",
         subject=model_subject(model.name),
-        kind="drift",
+        kind=AlertKind.DRIFT,
         decision_id=None,
         context={
             "reasons": [reason],
@@ -197,7 +198,7 @@ def tell_data_problems(
             news = News(
                 incident=f"data:{model.name}:{status}:{episode[0].window_start.isoformat()}",
                 subject=subject,
-                kind="data_problem",
+                kind=AlertKind.DATA_PROBLEM,
                 decision_id=None,
                 context={
                     "status": status,
@@ -228,7 +229,7 @@ def tell_data_problems(
 
 def _newest(conn: Connection, subject: str, classes: frozenset[str], as_of: datetime) -> Thread | None:
     """The newest data problem of some classes, open or not."""
-    found = threads.every(conn, subject, "data_problem", as_of)
+    found = threads.every(conn, subject, AlertKind.DATA_PROBLEM, as_of)
     return next((thread for thread in found if thread.classes & classes), None)
 
 

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from evergreen import ledger
+from evergreen.alert_kinds import AlertKind
 from evergreen.incidents import threads
 from evergreen.incidents.threads import Ending, Thread
 from evergreen.ledger import Decision
@@ -59,7 +60,7 @@ def end_drift(
     Returns:
         Whether a mail is owed.
     """
-    thread = threads.newest(conn, ledger.model_subject(model.name), "drift", as_of)
+    thread = threads.newest(conn, ledger.model_subject(model.name), AlertKind.DRIFT, as_of)
     if thread is None or thread.end is not None or not judgements:
         return False
     if _asked(conn, model, as_of):
