@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -116,14 +117,33 @@ def test_each_path_that_is_named_exists(page: Path) -> None:
     assert sorted(path for path in paths if not (REPOSITORY / path).exists()) == []
 
 
-def test_every_page_is_in_the_index() -> None:
-    index = REPOSITORY / "docs" / "README.md"
-    linked = {
-        (index.parent / link.partition("#")[0]).resolve()
-        for link in LINK.findall(index.read_text(encoding="utf-8"))
-    }
-    wanted = {page for page in (REPOSITORY / "docs").glob("*.md") if page != index}
+def links_of(page: Path) -> list[str]:
+    """Its links to files."""
+    links = LINK.findall(prose(page.read_text(encoding="utf-8")))
+    return [link for link in links if not re.match(r"[a-z]+:|#", link)]
+
+
+@pytest.mark.parametrize("folder", ["docs", "docs/adr"])
+def test_every_page_is_in_the_index_and_in_the_menu_of_the_site(folder: str) -> None:
+    index = REPOSITORY / folder / "README.md"
+    linked = {(index.parent / link.partition("#")[0]).resolve() for link in links_of(index)}
+    wanted = set(index.parent.glob("*.md")) - {index}
     assert sorted(map(named, wanted - linked)) == []
+    menu = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [named(page) for page in wanted if not re.search(rf" {re.escape(named(page))}$", menu, re.M)] == []
+
+
+def test_the_pages_of_the_site_lead_to_pages_and_pictures_of_the_site(tmp_path: Path) -> None:
+    assert runpy.run_path(str(REPOSITORY / "docs" / "site_pages.py"))["lay_out"](tmp_path) > 250
+    for page in PAGES:
+        copy = tmp_path / named(page)
+        targets = [copy.parent / link.partition("#")[0] for link in links_of(copy)]
+        assert [target for target in targets if not target.is_file()] == [], page
+        assert {target.suffix for target in targets} <= {".md", ".png"}, page
+    code = tmp_path / "include" / "evergreen" / "check.py.md"
+    assert (REPOSITORY / "include" / "evergreen" / "check.py").read_text(encoding="utf-8") in code.read_text(
+        encoding="utf-8"
+    )
 
 
 def codes(page: str) -> set[str]:

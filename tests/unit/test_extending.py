@@ -62,6 +62,8 @@ def before_and_after(hunk: str) -> tuple[str, str]:
     return tuple("".join(line[1:] or line for line in lines if line[0] != sign) for sign in "+-")  # type: ignore[return-value]
 
 
+# Of pytest: a test failed, or what it needs could not be imported; that there is such a test is shown with all steps done.
+TOLD = (1, 2, 4)
 RECIPES = recipes()
 STEPS = [(recipe, number) for recipe, given in RECIPES.items() for number in range(len(given))]
 
@@ -145,4 +147,4 @@ def test_a_step_that_is_forgotten_is_told(tmp_path: Path, recipe: str, number: i
         copy.edit(given)
     for test in RECIPES[recipe][number].told_by:
         code, said = copy.test(test)
-        assert code == 1, f"{test} does not tell:\n{said}"
+        assert code in TOLD, f"{test} does not tell:\n{said}"
