@@ -93,7 +93,10 @@ def test_specs_that_cannot_be_used_are_shown(tmp_path: Path, monkeypatch: pytest
         (tmp_path / "models" / f"m{number}.yaml").symlink_to("nowhere")
     monkeypatch.setattr(alerts, "environment", lambda home: {"EVERGREEN_SPECS": str(tmp_path)})
     lines = alerts.specs()
-    assert lines[0] == "30 mistake(s) in the specs and the environment; what these files describe is switched off:"
+    assert (
+        lines[0]
+        == "30 mistake(s) in the specs and the environment; what these files describe is switched off:"
+    )
     assert lines[1] == "  models/m0.yaml: is a link that leads nowhere; mend or remove it"
     assert lines[-1] == "  and 10 more, see `evergreen check`"
     monkeypatch.setattr(alerts, "environment", lambda home: {"EVERGREEN_SPECS": str(REPOSITORY / "include")})

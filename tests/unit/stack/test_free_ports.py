@@ -44,7 +44,10 @@ def test_a_first_port_that_is_taken_is_told_with_what_becomes_of_links() -> None
         other.listen()
         chosen, notes = Ports().choose({"a": 27312})
     assert chosen["a"] == 27310
-    assert notes[0] == "Port 27312 is taken, so a listens on 27310; links in mails that were sent lead there again once it is free."
+    assert (
+        notes[0]
+        == "Port 27312 is taken, so a listens on 27310; links in mails that were sent lead there again once it is free."
+    )
 
 
 @pytest.mark.usefixtures("_narrow")

@@ -68,7 +68,16 @@ def test_params_have_the_types_of_the_dag() -> None:
         (["reason=x", "dry_run=maybe"], "write dry_run=true or dry_run=false"),
         (["reason=x", "subject=model/c"], "did you mean model/"),
     ],
-    ids=["misspelt", "unknown", "no name", "no reason", "blank reason", "no time of data", "no switch", "no choice"],
+    ids=[
+        "misspelt",
+        "unknown",
+        "no name",
+        "no reason",
+        "blank reason",
+        "no time of data",
+        "no switch",
+        "no choice",
+    ],
 )
 def test_a_param_that_cannot_be_is_refused(texts: list[str], said: str) -> None:
     with pytest.raises(StackError, match=said):
