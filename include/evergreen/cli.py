@@ -6,6 +6,7 @@ Needs nothing but Python itself, as `compose-env` runs where nothing is installe
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -74,6 +75,18 @@ EXTRAS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns its exit status, and 2 where there is none of that name."""
+    try:
+        status = _run(argv)
+        sys.stdout.flush()
+        return status
+    except (
+        BrokenPipeError
+    ):  # who read it has seen enough, such as `head`; Python would say so once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+
+
+def _run(argv: list[str] | None) -> int:
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if name in ("-h", "--help", ""):
         print(page())

@@ -26,6 +26,22 @@ def test_the_list_of_commands_imports_nothing_but_python() -> None:
     assert all(f"  {name} " in shown for name in NAMES)
 
 
+def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "evergreen", "--help"],
+            stdout=writes,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writes)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_command_tells_of_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
