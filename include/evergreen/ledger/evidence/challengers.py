@@ -128,6 +128,10 @@ class AwaitingEvidence(TrainedEvidence):
     champion_version: str | None = None
     champion_decision: int | None = None
     approval_timeout_s: float | None = None
+    # The outcome is kept whole, also what is empty in it.
+    choice: dict[str, Any] | None = None
+    note: str = ""
+    error_limit: str = ""
 
 
 class ApprovalAskedEvidence(Evidence):
