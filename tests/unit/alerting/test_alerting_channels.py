@@ -297,7 +297,10 @@ def test_three_failures_of_a_channel_are_a_ledger_row_of_its_own(warehouse_url: 
         deliver(specs, Box())
     with connect() as conn:
         (lost,) = find(conn, kinds=(DecisionKind.MAIL_FAILED,))
-    assert (lost.dedupe_key, lost.evidence["channel"]) == ("mail_failed:one:channel:oncall", "channel:oncall")
+    assert (lost.dedupe_key, lost.evidence.to_json()["channel"]) == (
+        "mail_failed:one:channel:oncall",
+        "channel:oncall",
+    )
 
 
 def test_an_end_waits_for_its_beginning_on_each_channel_for_itself(warehouse_url: str, hook: Hook) -> None:

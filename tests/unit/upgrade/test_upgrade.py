@@ -270,7 +270,7 @@ def test_files_go_on_landing(upgraded: Connection, specs: Specs, tmp_path: Path)
 def test_an_upgrade_is_no_change_of_the_spec(upgraded: Connection, specs: Specs) -> None:
     for name, model in specs.models.items():
         made = ledger.champions(upgraded, name)[-1]
-        assert made.evidence["training_hash"] == training_hash(specs, model), (
+        assert made.evidence.to_json()["training_hash"] == training_hash(specs, model), (
             "each model would be trained again"
         )
 
@@ -311,7 +311,7 @@ def mlflow_of_then(conn: Connection, url: str, folder: Path, reference: Path) ->
     for _ in range(3):
         client.create_model_version("bike_demand", source)
     client.set_registered_model_alias("bike_demand", "champion", "2")
-    run = ledger.champions(conn, "bike_demand", NEXT_WEEK)[0].evidence["mlflow_run"]
+    run = ledger.champions(conn, "bike_demand", NEXT_WEEK)[0].evidence.to_json()["mlflow_run"]
     with (
         closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as store,
         store,
@@ -354,7 +354,7 @@ def test_a_drift_is_decided_with_what_was_decided_then(
     assert [judged.status for judged in found.judged] == [Status.VIOLATION] * 2
     assert found.decision is not None
     assert found.decision.kind is DecisionKind.RETRAIN_REQUESTED
-    assert "data_drift:temperature" in found.decision.evidence["drifted"]
+    assert "data_drift:temperature" in found.decision.evidence.to_json()["drifted"]
     sent: list[EmailMessage] = []
     delivery.deliver(specs, sent.append, subject="model/bike_demand")
     (told,) = [text(message) for message in sent if "data drift in temperature" in message["Subject"]]

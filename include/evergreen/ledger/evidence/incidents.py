@@ -37,7 +37,7 @@ class FailedMailEvidence(Evidence):
     error: str | None = None
     incident: str | None = None
     mail: int | None = None
-    channel: str | None = None
+    channel: str | None = rare(None)
 
 
 class NewChampion(Part):
