@@ -26,7 +26,7 @@ from evergreen.alert_kinds import AlertKind
 from evergreen.alerting import channels, services
 from evergreen.alerting.delivery import deliver, waiting
 from evergreen.alerting.weekly import owe_digests
-from evergreen.errors import TerminalError
+from evergreen.errors import EvergreenError
 from evergreen.incidents import failures
 from evergreen.incidents.outbox import raise_incident
 from evergreen.incidents.recipients import ways, ways_of
@@ -616,7 +616,8 @@ def test_what_no_warehouse_has_is_told_to_the_channels_of_the_fleet(
     box = Box()
     box.up = False
     message = failures.bare_message("model/x", "train__x/1", "fit", "no disk", "")
-    with pytest.raises(TerminalError, match="EVERGREEN_CHANNEL_GONE is not set"):
+    # Where Airflow can be asked for a connection, another try may find it: what is raised says so.
+    with pytest.raises(EvergreenError, match="EVERGREEN_CHANNEL_GONE is not set"):
         channels.tell_fleet(message, box)
     assert "no disk" in hook.taken[0]["message"], (
         "though the mail server is down and the other channel is not set"

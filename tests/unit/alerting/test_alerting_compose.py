@@ -15,7 +15,7 @@ import pytest
 from evergreen.alert_kinds import AlertKind
 from evergreen.alerting.compose import LETTERS, compose
 from evergreen.incidents.outbox import raise_incident
-from evergreen.incidents.recipients import recipients
+from evergreen.incidents.recipients import EMAIL, ways
 from evergreen.ledger import Decision
 from evergreen.ledger.reasons import CONCLUSIVE, DecisionKind
 from evergreen.monitoring.trigger import given_up
@@ -545,6 +545,8 @@ def test_recipients_are_the_specs_or_else_the_default_ones(
     monkeypatch.setenv("EVERGREEN_MAIL_TO", "a@example.org, b@example.org ,")
     model = specs.models["bike_demand"].model_copy(update={"alerts": ("vans@example.org", "x@y\r\nBcc: z@y")})
     named = Specs(specs.datasets, {"bike_demand": model})
-    assert recipients(named, "model/bike_demand") == ["vans@example.org"], "and no header can be put in"
-    assert recipients(specs, "model/bike_demand") == ["a@example.org", "b@example.org"]
-    assert recipients(specs, "model/gone") == ["a@example.org", "b@example.org"]
+    assert list(ways(named, "model/bike_demand", None)[EMAIL]) == ["vans@example.org"], (
+        "and no header can be put in"
+    )
+    assert list(ways(specs, "model/bike_demand", None)[EMAIL]) == ["a@example.org", "b@example.org"]
+    assert list(ways(specs, "model/gone", None)[EMAIL]) == ["a@example.org", "b@example.org"]

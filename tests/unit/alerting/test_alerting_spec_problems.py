@@ -7,7 +7,6 @@ from datetime import datetime, timedelta, timezone
 from email.message import EmailMessage
 from pathlib import Path
 
-import psycopg2
 import pytest
 
 from evergreen.alerting.delivery import deliver
@@ -15,7 +14,6 @@ from evergreen.alerting.letters import spec_problems
 from evergreen.ledger import find
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import load_specs
-from evergreen.warehouse import migrate
 from evergreen.warehouse.connection import connect
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -148,24 +146,3 @@ def test_a_name_of_any_bytes_can_be_told(folder: Path) -> None:
     (folder / "models" / "a\n\x07.yaml").write_text("name: x")
     (mail,) = Look(folder)()
     assert mail["Subject"] == "[Evergreen] specs: models/a\\n\\x07.yaml cannot be used"
-
-
-def test_an_older_ledger_learns_the_subject(warehouse_url: str) -> None:
-    with connect() as conn, conn.cursor() as cursor:
-        cursor.execute(
-            "ALTER TABLE evergreen.decision DROP CONSTRAINT decision_subject_check, ADD CONSTRAINT decision_subject_check"
-            " CHECK (subject ~ '^(dataset|model)/[a-z][a-z0-9_]*$')"
-        )
-    insert = (
-        "INSERT INTO evergreen.decision (as_of, subject, kind, reason, run_id, dedupe_key)"
-        " VALUES (now(), %s, 'spec_unusable', 'x', 'x', %s)"
-    )
-    with pytest.raises(psycopg2.errors.CheckViolation), connect() as conn, conn.cursor() as cursor:
-        cursor.execute(insert, ("fleet/specs", "a"))
-    for _ in range(2):
-        with connect() as conn:
-            migrate.migrate(conn)
-    with connect() as conn, conn.cursor() as cursor:
-        cursor.execute(insert, ("fleet/specs", "b"))
-    with pytest.raises(psycopg2.errors.CheckViolation), connect() as conn, conn.cursor() as cursor:
-        cursor.execute(insert, ("nobody/specs", "c"))

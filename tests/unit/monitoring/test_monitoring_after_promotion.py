@@ -307,21 +307,21 @@ def test_the_doubt_is_shared_by_all_looks(told, start):
     assert wide > 1.2 * (alone.high - alone.point) > 0
 
 
-def seen_as_of(told, as_of):
-    champion, under = watching(told)
+def seen_as_of(told, champion, under, as_of):
     return compared(told.model, live_watch._paired(told.specs, told.model, champion, under, as_of))
 
 
 def test_what_was_not_known_as_of_then_changes_nothing(told, start):
     both(start, 2.0, 2.5)
     as_of = start + 37 * DAY
-    before = seen_as_of(told, as_of)
+    champion, under = watching(told)
+    before = seen_as_of(told, champion, under, as_of)
     told.correct(start + 32 * DAY, as_of + DAY, demand=9999.0)
     told.land(start + 45 * DAY, 1, seed=9)
     predicted("2", 50.0, start + 28 * DAY, start + 31 * DAY, as_of=as_of + DAY)
     predicted("1", 1.0, start + 28 * DAY, start + 31 * DAY, as_of=as_of + DAY)
     promote("3", as_of + DAY)
-    assert seen_as_of(told, as_of) == before
+    assert seen_as_of(told, champion, under, as_of) == before
     assert look(told, as_of).version == "2"
     assert look(told, as_of).as_of == as_of
 

@@ -139,8 +139,8 @@ def test_a_killed_replay_goes_on_and_comes_to_the_same(small, start, tmp_path):
     whole = run(small, start, names, home=tmp_path / "whole")
     code = (
         "import sys, json; from datetime import datetime; from pathlib import Path\n"
-        "from evergreen.replay.request import Asked; from evergreen.replay.run import replay\n"
-        "a = Asked.read(Path(sys.argv[1]))\n"
+        "from evergreen.replay.request import ReplayRequest; from evergreen.replay.run import replay\n"
+        "a = ReplayRequest.read(Path(sys.argv[1]))\n"
         "replay(a.specs, a.model, a.begin, a.end, [p.name for p, _ in a.policies], home=Path(sys.argv[2]), workers=1)\n"
     )
     home = tmp_path / "killed"

@@ -23,7 +23,7 @@ PROGRAM = """
 import os, signal, sys
 from evergreen.stack import processes, supervisor
 from evergreen.stack.layout import Layout
-from evergreen.stack.services import Kind, Service
+from evergreen.stack.services import Service, ServiceKind
 
 class SmallSupervisor(supervisor.Supervisor):
     def __init__(self, layout, services, notes):
@@ -109,8 +109,8 @@ def test_services_start_in_order_and_not_after_a_failed_step(
 ) -> None:
     run(
         """
-        sh("good", "sleep 0.2; date >> $0.order", kind=Kind.STEP), sh("second", "exec sleep 60", after=("good",)),
-        sh("bad", "exit 1", kind=Kind.STEP), sh("never", "exec sleep 60", after=("bad",)),
+        sh("good", "sleep 0.2; date >> $0.order", kind=ServiceKind.STEP), sh("second", "exec sleep 60", after=("good",)),
+        sh("bad", "exit 1", kind=ServiceKind.STEP), sh("never", "exec sleep 60", after=("bad",)),
         """
     )
     wait_for(is_in(layout, "second", "running"), "start")
