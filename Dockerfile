@@ -30,6 +30,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/opt/evergreen/config \
     AIRFLOW_HOME=/opt/airflow \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/evergreen/dags \
+    AIRFLOW__CORE__PLUGINS_FOLDER=/opt/evergreen/plugins \
     AIRFLOW__CORE__LOAD_EXAMPLES=False \
     AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False \
     EVERGREEN_PROJECT=/opt/evergreen \
@@ -47,6 +48,7 @@ RUN useradd --uid 50000 --gid 0 --no-create-home --home-dir /opt/airflow evergre
 COPY --from=packages /opt/venv /opt/venv
 COPY deploy/airflow_local_settings.py /opt/evergreen/config/
 COPY dags /opt/evergreen/dags
+COPY plugins /opt/evergreen/plugins
 COPY include/datasets /opt/evergreen/include/datasets
 COPY include/models /opt/evergreen/include/models
 WORKDIR /opt/evergreen

@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 LOST_AFTER = 3
 _KINDS = {"held": HELD, "ending": ENDING, "asking": ASKING}
 
-
 # What is not sent and not held. A silence that is in force holds what it holds, whether it is marked or not. A mail that names
 # the page with a question goes out when a run asks there; where none does so soon, it goes out and says that.
 _DUE = sql.SQL(
@@ -39,17 +38,14 @@ _DUE = sql.SQL(
     " AND (a.evidence->>'awaiting')::bigint = m.decision_id))"
 )
 
-
 # With the kind of the incident that an alert belongs to: its first mail's.
 _OF = sql.SQL("(SELECT o.kind FROM evergreen.mail AS o WHERE o.incident = m.thread) AS of")
-
 
 # On this channel the first mail of the incident is still owed, and nobody has it.
 _BEHIND = sql.SQL(
     "m.kind = ANY(%(ending)s) AND EXISTS (SELECT 1 FROM evergreen.mail AS o JOIN evergreen.delivery AS od ON od.mail = o.id"
     " AND od.channel = d.channel WHERE o.incident = m.thread AND o.sent_at IS NULL AND od.sent_at IS NULL AND od.taken_by IS NULL)"
 )
-
 
 _LETTER = (
     sql.SQL(
@@ -65,7 +61,6 @@ _LETTER = (
     + _DUE
     + sql.SQL(" AND d.sent_at IS NULL AND m.id = ANY(%(owed)s)")
 )
-
 
 _FIRST = sql.SQL(" AND NOT (") + _BEHIND + sql.SQL(") ORDER BY m.id LIMIT 1 FOR UPDATE OF d SKIP LOCKED")
 

@@ -130,10 +130,8 @@ PASSED: tuple[ChallengerReason, ...] = (
     RulingReason.APPROVED,
 )
 
-
 # The gate could not hold the challenger against the champion, so a person is asked whatever the spec says.
 NEEDS_A_PERSON = (GateReason.CHAMPION_CANNOT_BE_EVALUATED,)
-
 
 # A comparison with the champion was lost.
 COMPARED = (
@@ -144,10 +142,8 @@ COMPARED = (
     GateReason.CALIBRATION_WORSE,
 )
 
-
 # The challenger learnt too little of the new world, or the features do not tell of it.
 NO_BETTER = (GateReason.WORSE_THAN_BASELINE, *COMPARED)
-
 
 # An answer: the challenger was judged, by the gate, by the watch that took its like back or by a person, and another one of
 # the same spec would meet the same. Silence is an answer too: the question was asked, and is not asked for ever.
@@ -164,7 +160,6 @@ CONCLUSIVE: tuple[ChallengerReason, ...] = (
     RulingReason.REFUSED,
     RulingReason.APPROVAL_TIMED_OUT,
 )
-
 
 # No answer: the champion, the rows or an evaluation were not there to judge by, or another challenger takes its place. A later
 # try may succeed.

@@ -28,18 +28,15 @@ from evergreen.spec import worse as worse_than
 # A metric near zero would leave no room at all: the slack is a share of at least these.
 LEAST_SCALE = 0.05
 
-
 LEAST_SCALE_OF_SPREAD = 0.01
 
 
 # Windows so many times as long are tried for one whose limit tells a champion from the baseline.
 LONGER = (2, 4, 8)
 
-
 ONLY_NAIVE = (
     "within this limit only a champion that is surely worse than the naive baseline on the same rows is found"
 )
-
 
 NOT_EVEN_NAIVE = "within this limit nothing is found, as monitoring.performance.beat_baseline is off"
 

@@ -88,6 +88,8 @@ def _defaults(layout: Layout) -> dict[str, str]:
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "EVERGREEN_PROJECT": str(settings.project()),
         "AIRFLOW__CORE__DAGS_FOLDER": str(settings.project() / "dags"),
+        # A team's own; Evergreen's is found by its entry point.
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(settings.project() / "plugins"),
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__API__BASE_URL": airflow_url,
         "AIRFLOW__API__INSTANCE_NAME": "Evergreen",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +86,12 @@ def test_names_of_variables_with_secrets_are_known(layout: Layout) -> None:
     names = secret_names(layout.home)
     assert {"EVERGREEN_WAREHOUSE_URL", "MLFLOW_TRACKING_PASSWORD", "AIRFLOW__CORE__FERNET_KEY"} <= names
     assert not {"PATH", "EVERGREEN_HOME", "MLFLOW_TRACKING_URI"} & names
+
+
+def test_dag_files_and_plugins_are_the_projects(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERGREEN_PROJECT", str(tmp_path))
+    found = environment(layout.home)
+    for variable, folder in (("DAGS_FOLDER", "dags"), ("PLUGINS_FOLDER", "plugins")):
+        assert found[f"AIRFLOW__CORE__{variable}"] == str(tmp_path / folder)
