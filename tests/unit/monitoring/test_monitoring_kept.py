@@ -170,7 +170,7 @@ def test_a_mail_about_a_window_that_was_not_drawn_says_how_to_get_it(scene):
             "UPDATE evergreen.window_judgement SET report = replace(report, 'drift.html', 'window.parquet')"
         )
     ((_, text),) = mails(world)
-    assert "make report MODEL=watched WINDOW=2024-05-20T00:00" in " ".join(text.split())
+    assert "evergreen report watched 2024-05-20T00:00" in " ".join(text.split())
     assert "Evidently report" not in text
 
 
