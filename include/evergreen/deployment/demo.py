@@ -15,6 +15,7 @@ from evergreen.warehouse.connection import connect, fetch
 from evergreen.warehouse.storage.bucket import place
 
 URL = "http://airflow-apiserver:8080"
+ADVICE = "`make compose-status` shows whether airflow-apiserver is up, `docker compose logs airflow-apiserver` why not"
 START_OVER = "`make compose-down VOLUMES=1` removes this stack's data, after a question; then `make compose-demo` again"
 
 
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         story = catalogue.get("simulated")
         _require_empty()
-        api = AirflowApi(URL, variables.USER, variables.AIRFLOW_PASSWORD.read())
+        api = AirflowApi(URL, variables.USER, variables.AIRFLOW_PASSWORD.read(), ADVICE)
         api.wait_for_dags(set(dag_ids()))
         tell_story(api, story, place(settings.LANDING, DATASET), say)
         missing = outcome(story, settings.HOME.path() / "demo", say, mails="the mail catcher shows them")

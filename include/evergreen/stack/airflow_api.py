@@ -6,9 +6,15 @@ import time
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from evergreen.errors import ErrorReason, TransientError
 from evergreen.program import typed
+
+ANSWER_S = 30
+# A server that has just started, or a machine that is busy, may take longer for one answer; who is not there refuses at once.
+SLOW = Retry(total=None, connect=0, read=3, status=0, other=0, backoff_factor=1, allowed_methods={"GET"})
 
 
 class AirflowApi:
@@ -18,12 +24,17 @@ class AirflowApi:
         url: address of the API server, without a path.
         user: login name.
         password: its password; it is sent to `/auth/token` only.
+        advice: what to do when the server does not answer; by default that of the embedded stack.
     """
 
-    def __init__(self, url: str, user: str, password: str) -> None:
+    def __init__(self, url: str, user: str, password: str, advice: str = "") -> None:
         self.url = url.rstrip("/")
+        self._advice = advice or f"{typed('up')} starts the stack, {typed('status')} shows what is up"
         self._login = {"username": user, "password": password}
         self._session = requests.Session()
+        self._session.mount(self.url, HTTPAdapter(max_retries=SLOW))
+        # A login changes nothing, so it may be sent again.
+        self._session.mount(f"{self.url}/auth/", HTTPAdapter(max_retries=SLOW.new(allowed_methods=None)))
 
     def call(self, method: str, path: str, **kwargs: Any) -> Any:
         """Call `/api/v2/PATH` and return the JSON answer.
@@ -48,10 +59,10 @@ class AirflowApi:
 
     def _send(self, method: str, path: str, **kwargs: Any) -> requests.Response:
         try:
-            return self._session.request(method, self.url + path, timeout=30, **kwargs)
+            return self._session.request(method, self.url + path, timeout=ANSWER_S, **kwargs)
         except (requests.ConnectionError, requests.Timeout) as error:
             raise TransientError(
-                f"Airflow does not answer at {self.url}; {typed('up')} starts the stack, {typed('status')} shows what is up",
+                f"Airflow does not answer at {self.url}; {self._advice}",
                 ErrorReason.UNREACHABLE,
             ) from error
 
