@@ -48,7 +48,7 @@ def settled(conn: Connection, model: ModelSpec, found: TrainingOutcome) -> Decis
     It is found by the MLflow run. A decision of an earlier release is named by the number of the version, which another
     MLflow server may have given to another model: it counts where its run is the same.
     """
-    for key in (_key(model, found), f"settle:{model.name}:{found.version}"):
+    for key in (_key(found), f"settle:{model.name}:{found.version}"):
         for standing in ledger.find(conn, dedupe_key=key):
             if SettledEvidence.of(standing).mlflow_run == found.mlflow_run:
                 return standing
@@ -63,20 +63,35 @@ def rule(conn: Connection, model: ModelSpec, found: TrainingOutcome) -> Ruling:
         model: whose challenger.
         found: of its training.
     """
-    champion = registry.champion(conn, model.name, repair=False)
+    return ruled(found, registry.champion(conn, model.name, repair=False), rollbacks(conn, model))
+
+
+def ruled(
+    found: TrainingOutcome, champion: registry.Champion | None, taken_back: Sequence[Decision]
+) -> Ruling:
+    """The rule itself, a pure function: of the live loop and of a replay.
+
+    Args:
+        found: of the training.
+        champion: of now.
+        taken_back: the rollbacks of the model.
+
+    Raises:
+        TerminalError: the row of a rollback is damaged, so that nobody knows what it blocks.
+    """
     if (champion.decision_id if champion else None) != found.champion_decision:
         message = (
             f"the gate compared with {named(found.champion_version)}, champion is now "
             f"{named(champion.version if champion else None)}; the next training compares again"
         )
         return Ruling(False, RulingReason.CHAMPION_CHANGED_MEANWHILE, message, champion, answers=False)
-    blocking = blocked_by(conn, model, found)
-    taken_back = RollbackEvidence.of(blocking).blocked if blocking is not None else None
-    if blocking is not None and taken_back is not None:
+    blocking = blocking_of(taken_back, found)
+    blocked = RollbackEvidence.of(blocking).blocked if blocking is not None else None
+    if blocking is not None and blocked is not None:
         message = (
-            f"the watch took back {named(taken_back.version)}, made of the same rows by a spec "
-            f"that makes the same model (decision {blocking.id}); a training on newer rows may be promoted. By hand: rollback__{model.name} with "
-            "To version"
+            f"the watch took back {named(blocked.version)}, made of the same rows by a spec "
+            f"that makes the same model (decision {blocking.id}); a training on newer rows may be promoted. By hand: "
+            f"rollback__{found.model} with To version"
         )
         return Ruling(False, RulingReason.BLOCKED_AFTER_ROLLBACK, message, champion)
     return Ruling(found.passed, found.verdict.reason, found.sentence(), champion)
@@ -105,22 +120,9 @@ def write(
         registered: when its version was, see `check_version`; a promotion is in force later by as long as it waited.
         waited: the row by which the challenger waited for a person; it is settled by this decision.
     """
-    answers = [*(found.requests if ruling.answers else ()), *([waited.id] if waited and waited.id else ())]
+    effective = in_force(conn, found, registered) if ruling.passed and registered else None
     decision = ledger.append(
-        conn,
-        Decision(
-            as_of=found.as_of,
-            subject=ledger.model_subject(model.name),
-            kind=DecisionKind.PROMOTED if ruling.passed else DecisionKind.REJECTED,
-            reason=ruling.reason.value,
-            run_id=run_id,
-            dedupe_key=_key(model, found),
-            version=found.version,
-            answers=tuple(answers),
-            evidence=evidence(
-                found, ruling, in_force(conn, found, registered) if ruling.passed and registered else None
-            ).joined(more),
-        ),
+        conn, decided(found, ruling, run_id, evidence(found, ruling, effective).joined(more), waited)
     )
     if ruling.reason is RulingReason.SUPERSEDED:
         return decision  # the mail about the one that takes its place tells it
@@ -133,6 +135,28 @@ def write(
         {"previous_version": ruling.champion.version if ruling.champion else None},
     )
     return decision
+
+
+def decided(
+    found: TrainingOutcome,
+    ruling: Ruling,
+    run_id: str,
+    evidence: SettledEvidence,
+    waited: Decision | None = None,
+) -> Decision:
+    """The ledger's row of a challenger that is ruled on, not appended yet; the arguments are those of `write`."""
+    waits = (waited.id,) if waited and waited.id else ()
+    return Decision(
+        as_of=found.as_of,
+        subject=ledger.model_subject(found.model),
+        kind=DecisionKind.PROMOTED if ruling.passed else DecisionKind.REJECTED,
+        reason=ruling.reason.value,
+        run_id=run_id,
+        dedupe_key=_key(found),
+        version=found.version,
+        answers=(*(found.requests if ruling.answers else ()), *waits),
+        evidence=evidence,
+    )
 
 
 def evidence(found: TrainingOutcome, ruling: Ruling, effective_from: datetime | None) -> SettledEvidence:
@@ -222,15 +246,12 @@ def check_version(model: ModelSpec, found: TrainingOutcome) -> datetime:
     return datetime.fromtimestamp(registered.creation_timestamp / 1000, timezone.utc)
 
 
-def blocked_by(conn: Connection, model: ModelSpec, found: TrainingOutcome) -> Decision | None:
-    """The rollback that forbids a promotion, see `blocking_of`."""
-    taken_back = ledger.find(conn, ledger.model_subject(model.name), (DecisionKind.ROLLED_BACK,))
-    return blocking_of(taken_back, found.version, found.fingerprint, found.training_hash, found.spec_hash)
+def rollbacks(conn: Connection, model: ModelSpec) -> list[Decision]:
+    """Every rollback of a model, newest first."""
+    return ledger.find(conn, ledger.model_subject(model.name), (DecisionKind.ROLLED_BACK,))
 
 
-def blocking_of(
-    rollbacks: Sequence[Decision], version: str | None, fingerprint: str, training_hash: str, spec_hash: str
-) -> Decision | None:
+def blocking_of(rollbacks: Sequence[Decision], found: TrainingOutcome) -> Decision | None:
     """The rollback that took back the same challenger, or one of the same rows and of a spec that makes the same model.
 
     What is from before there was a `training_hash` is compared by `spec_hash`. Only the watch blocks. A person who rolled
@@ -244,8 +265,12 @@ def blocking_of(
         if blocked is None:
             continue
         known = blocked.training_hash
-        same_spec = known == training_hash if known and training_hash else blocked.spec_hash == spec_hash
-        if (blocked.fingerprint == fingerprint and same_spec) or blocked.version == version:
+        same_spec = (
+            known == found.training_hash
+            if known and found.training_hash
+            else blocked.spec_hash == found.spec_hash
+        )
+        if (blocked.fingerprint == found.fingerprint and same_spec) or blocked.version == found.version:
             return decision
     return None
 
@@ -255,8 +280,8 @@ def named(version: str | None) -> str:
     return f"version {version}" if version else "none"
 
 
-def _key(model: ModelSpec, found: TrainingOutcome) -> str:
-    return f"settle:{model.name}:run:{found.mlflow_run}"
+def _key(found: TrainingOutcome) -> str:
+    return f"settle:{found.model}:run:{found.mlflow_run}"
 
 
 def told_with(conn: Connection, requests: Sequence[int]) -> str:

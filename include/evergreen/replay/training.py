@@ -9,9 +9,9 @@ from typing import Any
 from evergreen import registry
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision, model_subject
-from evergreen.ledger.evidence import FailedRunEvidence, SettledEvidence
-from evergreen.ledger.reasons import DecisionKind, RulingReason, of_a_drift
-from evergreen.promotion import ruling
+from evergreen.ledger.evidence import FailedRunEvidence
+from evergreen.ledger.reasons import DecisionKind, of_a_drift
+from evergreen.promotion.ruling import decided, evidence, ruled
 from evergreen.replay.checkpoint import PolicyFolder
 from evergreen.replay.fits import Fits
 from evergreen.replay.state import ReplayState, Step
@@ -22,8 +22,8 @@ from evergreen.training.fitting import machine
 from evergreen.training.gate.evaluate import EvaluatedChallenger, evaluate
 from evergreen.training.gate.past_holdouts import KINDS, realised
 from evergreen.training.plan import Plan
-from evergreen.training.record.outcome import worse_than_naive
-from evergreen.training.record.version import finalise, reference_of
+from evergreen.training.record.outcome import TrainingOutcome
+from evergreen.training.record.version import Final, finalise, reference_of
 from evergreen.warehouse.features import snapshot
 
 
@@ -50,7 +50,7 @@ class Trainer:
     def train(
         self, state: ReplayState, step: Step, plan: Plan, champion: registry.Champion | None
     ) -> Decision:
-        """Train as of a plan's time, ask the gate, and promote or reject.
+        """Train as of a plan's time, ask the gate, and rule on the challenger as the live loop does.
 
         A training that cannot be done, such as one without enough rows, is a decision too (`run_failed`); its requests
         stay open.
@@ -68,7 +68,7 @@ class Trainer:
         except TerminalError as error:
             if champion is None:
                 raise
-            evidence = FailedRunEvidence(dag_id=f"train__{self._model.name}", message=str(error))
+            failure = FailedRunEvidence(dag_id=f"train__{self._model.name}", message=str(error))
             failed = Decision(
                 plan.as_of,
                 subject,
@@ -76,7 +76,7 @@ class Trainer:
                 error.reason.value,
                 run,
                 f"failed:{run}",
-                evidence,
+                failure,
             )
             return state.decide(step, failed)
 
@@ -140,47 +140,49 @@ class Trainer:
                 )  # fmt: skip
                 if judged.choice.board is not None:
                     step.fit_seconds += judged.choice.board.seconds
-                blocking = ruling.blocking_of(
-                    state.find(DecisionKind.ROLLED_BACK),
-                    version,
-                    taken.fingerprint,
-                    self._training_hash,
-                    self._spec_hash,
-                )
-                promoted = judged.verdict.passed and blocking is None
-                until, refitted = None, False
-                if promoted:
-                    final = finalise(model, judged, fits.refit)
+                final = finalise(model, judged, fits.refit)
+                found = self._outcome(plan, champion, taken, judged, final, version, run)
+                ruling = ruled(found, champion, state.find(DecisionKind.ROLLED_BACK))
+                if ruling.passed:
                     reference = reference_of(model, taken, judged, final)
                     params = judged.choice.model.training.params
                     self._folder.save_version(version, final.booster, final.encoding, reference, params)
-                    until, refitted = final.trained_until, final.refitted
         finally:
             step.fit_seconds += fits.seconds
             taken.remove()
-        failed = [c.sentence for c in judged.verdict.checks if not c.passed]
-        below = worse_than_naive(model.gate_metric, judged.metrics, champion.version if champion else None)
-        return Decision(
-            as_of=plan.as_of,
-            subject=model_subject(model.name),
-            kind=DecisionKind.PROMOTED if promoted else DecisionKind.REJECTED,
-            reason=(RulingReason.BLOCKED_AFTER_ROLLBACK if blocking else judged.verdict.reason).value,
+        return decided(found, ruling, run, evidence(found, ruling, None))
+
+    def _outcome(
+        self,
+        plan: Plan,
+        champion: registry.Champion | None,
+        taken: snapshot.Snapshot,
+        judged: EvaluatedChallenger,
+        final: Final,
+        version: str,
+        run: str,
+    ) -> TrainingOutcome:
+        return TrainingOutcome(
+            model=self._model.name,
             run_id=run,
-            dedupe_key=f"settle:{model.name}:{version}",
+            as_of=plan.as_of,
+            trigger=plan.trigger,
+            requests=plan.requests,
+            dry_run=False,
+            mlflow_run=f"replay-{version}",
             version=version,
-            answers=plan.requests,
-            evidence=SettledEvidence(
-                message="; ".join(failed) + ("" if promoted else below),
-                trigger=plan.trigger,
-                metrics=dict(judged.metrics),
-                rows=judged.rows,
-                previous_version=champion.version if champion else None,
-                requests=plan.requests,
-                mlflow_run=f"replay-{version}",
-                trained_until=until,
-                refitted=refitted,
-                training_hash=self._training_hash,
-                fingerprint=taken.fingerprint,
-                spec_hash=self._spec_hash,
-            ),
+            verdict=judged.verdict,
+            metric=self._model.gate_metric,
+            metrics=judged.metrics,
+            holdout=judged.holdout,
+            rows=judged.rows,
+            rounds=judged.fitted.rounds,
+            refitted=final.refitted,
+            trained_until=final.trained_until,
+            fingerprint=taken.fingerprint,
+            spec_hash=self._spec_hash,
+            champion_version=champion.version if champion else None,
+            champion_decision=champion.decision_id if champion else None,
+            training_hash=self._training_hash,
+            choice=judged.choice.summary(),
         )

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import psycopg2.extras
 import pytest
@@ -191,7 +191,7 @@ def request(**more: Any) -> Decision:
 
 CLOSED = [
     pytest.param(
-        DecisionKind.ROLLED_BACK, {"blocked": "3"}, lambda d: blocking_of([d], "3", "rows", "training", "spec"),
+        DecisionKind.ROLLED_BACK, {"blocked": "3"}, lambda d: blocking_of([d], cast(TrainingOutcome, None)),
         id="a challenger is blocked",
     ),
     pytest.param(DecisionKind.PROMOTED, {"trained_until": 5}, lambda d: champion_of("m", d, [d]), id="who is champion"),

@@ -19,6 +19,7 @@ from replays import DAY, run
 from evergreen.command import moment
 from evergreen.errors import TerminalError
 from evergreen.ledger import reasons
+from evergreen.ledger.evidence import SettledEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.replay import command
 from evergreen.replay.request import ask
@@ -114,6 +115,7 @@ def test_the_same_decisions_and_predictions_as_the_live_loop(small, start, mlflo
         (d.kind, d.reason, d.as_of) for d in lived
     ]
     assert any(d.kind is DecisionKind.RETRAIN_REQUESTED for d in lived)
+    assert settled_of(loop.state.decisions) == settled_of(lived)
     assert [
         (j.version, j.window_start, j.revision, j.status.value, j.rows, j.labelled, j.scored, j.as_of)
         for j in loop.state.judgements
@@ -125,6 +127,28 @@ def test_the_same_decisions_and_predictions_as_the_live_loop(small, start, mlflo
     assert len(mine) == len(served) > 500
     for row in served:
         assert mine[row["key"]] == (row["version"], pytest.approx(row["prediction"], rel=1e-6))
+
+
+def settled_of(decisions):
+    """What the ledger says of each challenger that is ruled on: in words, of which rows, and until when it has learnt."""
+    said = [
+        (d.version, SettledEvidence.of(d))
+        for d in decisions
+        if d.kind in (DecisionKind.PROMOTED, DecisionKind.REJECTED)
+    ]
+    return [
+        (
+            v,
+            e.message,
+            [(c.check, c.passed, c.code) for c in e.checks],
+            e.rows,
+            e.fingerprint,
+            e.refitted,
+            e.trained_until,
+            e.previous_version,
+        )
+        for v, e in said
+    ]
 
 
 def result_of(done):

@@ -250,7 +250,7 @@ def test_a_rollback_by_hand_blocks_nothing(landed, start):
 
 def _blocking_of(world, outcome):
     with connect() as conn:
-        return ruling.blocked_by(conn, world.model, outcome)
+        return ruling.blocking_of(ruling.rollbacks(conn, world.model), outcome)
 
 
 @pytest.mark.parametrize("where", ["run", "version"])
