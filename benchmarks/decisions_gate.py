@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ from evergreen.training.gate.gate import Evaluation, judge_challenger
 from evergreen.training.gate.verdict import GateVerdict
 
 HOLDOUT, TRUTH, SHOPS = 5000, 60_000, 8
-AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
 STEP = 600_000_000  # ten minutes, in microseconds
 FITS = {"max_depth": 4, "learning_rate": 0.15, "nthread": 1, "verbosity": 0, "tree_method": "hist"}
 

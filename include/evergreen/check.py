@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,7 +157,7 @@ def _with_warehouse(
     changes = champions.with_champions(compared.changes, specs)
     problems: list[Problem] = []
     if rehearse:
-        changes, problems = champions.rehearsed(changes, specs, as_of or datetime.now(timezone.utc))
+        changes, problems = champions.rehearsed(changes, specs, as_of or datetime.now(UTC))
     return replace(compared, changes=changes), problems
 
 

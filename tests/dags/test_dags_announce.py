@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ DATASET = {"name": "rides", "key": ["ts"], "event_time": "ts", "columns": {"ts":
            "demand": {"type": "float", "required": False}}}  # fmt: skip
 MODEL = {"name": "small", "task": "regression", "datasets": ["rides"], "key": ["ts"], "event_time": "ts",
          "label": {"column": "demand", "delay": "1h"}, "features": {"numeric": ["x"]}}  # fmt: skip
-AS_OF = datetime(2026, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg2 import sql
@@ -265,4 +265,4 @@ def _add(found: Samples, family: MetricFamily, labels: tuple[str, ...], value: f
 
 
 def _seconds(time: datetime) -> float:
-    return time.astimezone(timezone.utc).timestamp()
+    return time.astimezone(UTC).timestamp()

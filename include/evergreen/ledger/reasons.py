@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class DecisionKind(str, Enum):
+class DecisionKind(StrEnum):
     """What was decided."""
 
     BATCH_PUBLISHED = "batch_published"
@@ -31,7 +31,7 @@ class DecisionKind(str, Enum):
     SPEC_UNUSABLE = "spec_unusable"
 
 
-class TriggerReason(str, Enum):
+class TriggerReason(StrEnum):
     """Why a training ran or was asked for."""
 
     SCHEDULE = "schedule"
@@ -73,7 +73,7 @@ def of_upkeep(reason: str | None) -> bool:
     return reason in {known.value for known in OF_UPKEEP}
 
 
-class GateReason(str, Enum):
+class GateReason(StrEnum):
     """Why a challenger passed or not."""
 
     FIRST_CHAMPION = "first_champion"
@@ -108,7 +108,7 @@ class GateReason(str, Enum):
     UNSTABLE = "unstable"
 
 
-class RulingReason(str, Enum):
+class RulingReason(StrEnum):
     """Why a challenger that the gate has judged is promoted or not; see `ruling` and `approval`."""
 
     APPROVED = "approved"
@@ -182,7 +182,7 @@ INCONCLUSIVE: tuple[ChallengerReason, ...] = (
 )
 
 
-class Hold(str, Enum):
+class Hold(StrEnum):
     """Why something that asks for a training opens no request."""
 
     ALREADY_OPEN = "already_open"

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Protocol
 
 import pyarrow as pa
@@ -42,7 +42,7 @@ SCHEMA = pa.schema([
 ])  # fmt: skip
 
 
-class WatchReason(str, Enum):
+class WatchReason(StrEnum):
     """What a look came to."""
 
     WORSE = "worse_than_previous"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from evergreen import ledger, registry
 from evergreen.alert_kinds import AlertKind
@@ -219,7 +219,7 @@ def check_version(model: ModelSpec, found: TrainingOutcome) -> datetime:
             "again",
             ErrorReason.REGISTRY_MISMATCH,
         )
-    return datetime.fromtimestamp(registered.creation_timestamp / 1000, timezone.utc)
+    return datetime.fromtimestamp(registered.creation_timestamp / 1000, UTC)
 
 
 def blocked_by(conn: Connection, model: ModelSpec, found: TrainingOutcome) -> Decision | None:

@@ -8,7 +8,7 @@ import struct
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 COLUMNS = ("model", "version", "as_of", "run_id", "event_time", "prediction", "key")
 SERVED, SHADOW = "evergreen.prediction", "evergreen.shadow_prediction"
-EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)  # of PostgreSQL's times
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # of PostgreSQL's times
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -313,7 +313,7 @@ def start_afresh(api: AirflowApi, layout: Layout) -> list[str]:
         ended
     ):  # their tasks hear of it with their next heartbeat, and would write into the new warehouse until then
         time.sleep(TASKS_END_S)
-    until = f"until_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}"
+    until = f"until_{datetime.now(UTC):%Y%m%d_%H%M%S}"
     kept = [
         *([f"database {Postgres(layout).set_aside('warehouse', layout.ports()['postgres'])}"] if subjects else []),
         *(f"model {name} in MLflow" for name in models_aside(until)),

@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,7 +37,7 @@ TAIL_LINES = 15
 TICK = 0.1
 
 
-class ServiceState(str, Enum):
+class ServiceState(StrEnum):
     """What a service is doing."""
 
     WAITING = "waiting"

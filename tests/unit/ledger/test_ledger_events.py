@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,7 +11,7 @@ from evergreen.ledger.events import Owed
 from evergreen.ledger.reasons import ANNOUNCED, DecisionKind
 from evergreen.warehouse.connection import Connection, fetch
 
-AS_OF = datetime(2026, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
 ASSET = "model/small"
 
 

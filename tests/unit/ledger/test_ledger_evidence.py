@@ -6,7 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -41,7 +41,7 @@ from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.warehouse.connection import Connection
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-AS_OF = datetime(2026, 5, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2026, 5, 1, tzinfo=UTC)
 EARLIER = json.loads((Path(__file__).parent / "earlier_rows.json").read_text(encoding="utf-8"))
 """Rows of before there were types: what commit 7ba715b wrote in its demo, and 22860dd, the last one without them, in its tests.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import psycopg2
 import pytest
@@ -13,7 +13,7 @@ from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import Connection, connect
 
-AS_OF = datetime(2026, 5, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 def decision(kind: DecisionKind, key: str, **more: object) -> Decision:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import numpy as np
@@ -28,7 +28,7 @@ from evergreen.training.gate.slices import slices
 CASES = [(task, name) for task, names in METRICS.items() for name in names]
 EACH = pytest.mark.parametrize(("task", "metric"), CASES, ids=[name for _, name in CASES])
 HOUR = timedelta(hours=1)
-BEGIN = datetime(2024, 1, 1, tzinfo=timezone.utc)
+BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 HOURS, WEEK = 20 * 168, 168
 
 

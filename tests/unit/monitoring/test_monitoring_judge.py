@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
@@ -466,7 +466,7 @@ def test_judging_does_not_hold_up_the_ingest_of_the_data(scene, monkeypatch):
 def test_a_row_of_long_ago_and_a_pause_blind_no_window(scene):
     """Either made the median of all past windows 0, and then 168 rows were too many."""
     world = scene()
-    before = as_table(rows(1, datetime(1970, 1, 5, tzinfo=timezone.utc), 1))
+    before = as_table(rows(1, datetime(1970, 1, 5, tzinfo=UTC), 1))
     paused = as_table(rows(1, CUTOFF - 80 * WEEK, 15 * ROWS))
     world.champion(learned=pa.concat_tables([before, paused, learnt()]))
     world.live(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from evergreen.stack import running
 from evergreen.stack.layout import StackError
 from evergreen.warehouse.connection import connect
 
-AS_OF = datetime(2026, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
 KNOWN = {
     "reason": {"value": None, "schema": {"type": "string", "minLength": 1}, "description": "Why."},
     "to_version": {"value": None, "schema": {"type": ["null", "string"]}, "description": "Which."},

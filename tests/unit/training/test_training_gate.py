@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from evergreen.training.gate.past_holdouts import Realised
 from evergreen.training.gate.slices import Slice, Slices
 from evergreen.training.gate.verdict import Check, GateVerdict
 
-AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
 GOOD = Evaluation({"rmse": 1.0}, 100, "keys", "print", "run", AS_OF)
 CHAMPION = replace(GOOD, metrics={"rmse": 2.0})
 BASELINE = replace(GOOD, metrics={"rmse": 3.0})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from evergreen.metrics import metric_values
 from evergreen.training.gate.evidence import gather, measure_cost
 from evergreen.training.gate.gate import Evaluation, judge_challenger
 
-AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
 JUDGED = Evaluation({}, 0, "keys", "print", "run", AS_OF)
 HOUR = 3_600_000_000
 

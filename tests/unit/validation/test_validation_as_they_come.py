@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def published(room: Room, columns: tuple[str, ...] = ("at", "x")) -> list[tuple[
 
 
 def at(*parts: int) -> datetime:
-    return datetime(*parts, tzinfo=timezone.utc)  # type: ignore[arg-type, misc]
+    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type, misc]
 
 
 AT = {"at": {"type": "timestamp"}}
@@ -83,7 +83,7 @@ TAKEN: dict[str, tuple[DatasetSpec, str, list[tuple[Any, ...]]]] = {
     ),
     "milliseconds": (
         dataset({"at": {"type": "timestamp", "format": "epoch_ms"}, "x": {"type": "integer"}}), "at,x\n1706788800500,1\n",
-        [(datetime(2024, 2, 1, 12, 0, 0, 500000, tzinfo=timezone.utc), 1)],
+        [(datetime(2024, 2, 1, 12, 0, 0, 500000, tzinfo=UTC), 1)],
     ),
     "month-by-name": (
         dataset({"at": {"type": "timestamp", "from": ["year", "month", "day", "hr"], "format": "%Y %b %d %H"}, "x": {"type": "float"}}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timezone
+from datetime import UTC
 from typing import Any
 
 from evergreen.alerting.content.judgements import (
@@ -208,7 +208,7 @@ def _not_drawn(judgement: dict[str, Any] | None) -> str | None:
     """How the report of a window is had that was not drawn: nothing was in violation in it."""
     if not judgement or not str(judgement["report"] or "").endswith(SAMPLE):
         return None
-    start = judgement["window_start"].astimezone(timezone.utc)
+    start = judgement["window_start"].astimezone(UTC)
     model, window = judgement["model"], f"{start:%Y-%m-%dT%H:%M}"
     drawn = typed(f"report {model} {window}", f"report MODEL={model} WINDOW={window}").strip("`")
     return f"not drawn, as nothing is in violation; {drawn}"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ DRAWN = ("rmse", "mae", "r2", "roc_auc", "log_loss")
 
 def artifact_path(judgement: Judgement) -> str:
     """The folder of a judgement's pages in the champion's MLflow run."""
-    return f"monitoring/{judgement.window_start.astimezone(timezone.utc):%Y%m%dT%H%M}Z-r{judgement.revision}"
+    return f"monitoring/{judgement.window_start.astimezone(UTC):%Y%m%dT%H%M}Z-r{judgement.revision}"
 
 
 def write(
@@ -125,7 +125,7 @@ def _said(error: Exception) -> str:
 def _title(judgement: Judgement) -> str:
     return (
         f"{judgement.model} version {judgement.version}, {judgement.window}, as of "
-        f"{judgement.as_of.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
+        f"{judgement.as_of.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     )
 
 

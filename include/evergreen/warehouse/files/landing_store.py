@@ -17,7 +17,7 @@ import time
 from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
@@ -242,7 +242,7 @@ class _Mirror:
     def _stamp(self, path: Path, name: str, now: datetime | None) -> Stamp:
         key = self._key(path)
         unit = self._units.get(key) or [o for o in self._objects if o.key.startswith(f"{key}/")]
-        return _stamp(name, unit, now or datetime.now(timezone.utc))
+        return _stamp(name, unit, now or datetime.now(UTC))
 
     def _cannot_be_named(self, one: Object) -> LandedFile:
         name = landing.printable(Path(one.key))

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -315,7 +315,7 @@ def of(found: Path | str) -> Place:
 
 def moment(mtime_ns: int) -> datetime:
     """Nanoseconds as an aware time."""
-    return datetime.fromtimestamp(mtime_ns / 1e9, timezone.utc)
+    return datetime.fromtimestamp(mtime_ns / 1e9, UTC)
 
 
 def _no_bucket(doing: str, why: object) -> TerminalError:
