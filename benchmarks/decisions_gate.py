@@ -284,7 +284,7 @@ def surely(y: np.ndarray, new: np.ndarray, old: np.ndarray, confidence: float) -
         below.append(1 - (every[~up] - stats.rankdata(p[~up])) / ups)
     spread = sum(np.var(v[0] - v[1], ddof=1) / len(v[0]) for v in (above, below))
     gain = float(above[0].mean() - above[1].mean())
-    return gain > stats.norm.ppf(confidence) * float(np.sqrt(spread))
+    return gain > float(stats.norm.ppf(confidence)) * float(np.sqrt(spread))
 
 
 def better(count: int) -> dict[str, list[tuple[float, bool, str, bool | None]]]:

@@ -157,9 +157,9 @@ def changes(champion: Champion, seed: int) -> dict[str, Change]:
         return noise(frame, number, 3.0, 0.5)
 
     def turned(frame: pd.DataFrame) -> np.ndarray:
-        y = frame["_label"].to_numpy()
+        y: np.ndarray = frame["_label"].to_numpy()
         if binary:
-            return 1 - y
+            return np.asarray(1 - y)
         known = np.isfinite(y)
         order = np.argsort(np.argsort(y[known], kind="stable"))
         found = y.copy()

@@ -27,9 +27,11 @@ def as_of(context: dict[str, Any]) -> datetime:
             raise AirflowFailException(f"as_of {given} lies in the future; give a time that has passed")
         return value
     times = [moment(str(e.extra["as_of"])) for e in events(context) if (e.extra or {}).get("as_of")]
+    queued: datetime = run.run_after
     if times:
-        return min(max(times), run.run_after.astimezone(UTC))
-    return (context.get("data_interval_end") or run.run_after).astimezone(UTC)
+        return min(max(times), queued.astimezone(UTC))
+    end: datetime = context.get("data_interval_end") or queued
+    return end.astimezone(UTC)
 
 
 def events(context: dict[str, Any]) -> list[Any]:

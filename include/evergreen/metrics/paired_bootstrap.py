@@ -166,7 +166,8 @@ def _statistic(
 
     def found(weights: np.ndarray) -> np.ndarray:
         total = np.maximum(weights @ sums, floor)
-        return 1.0 - (total[:, 0] / total[:, 1]) ** power
+        better: np.ndarray = 1.0 - (total[:, 0] / total[:, 1]) ** power
+        return better
 
     return found, float(found(np.ones((1, count)))[0])
 
@@ -251,7 +252,7 @@ def block_length(statistic: Statistic, count: int, moments: int) -> int:
         moments: how many different times the rows have.
     """
     series = _influence(statistic, count)
-    least = math.ceil(3 * moments ** (1 / 3) * count / moments)
+    least: int = math.ceil(3 * moments ** (1 / 3) * count / moments)
     return max(1, min(max(least, math.ceil(_politis_white(series))), count // FEWEST_BLOCKS))
 
 
@@ -283,7 +284,8 @@ def _weights(count: int, length: int, resamples: int, seed: int) -> np.ndarray:
     starts = rng.integers(0, count, (resamples, blocks)) + np.arange(resamples)[:, None] * count
     begun = np.bincount(starts.ravel(), minlength=resamples * count).reshape(resamples, count)
     running = np.cumsum(np.concatenate([begun[:, count - length :], begun], axis=1), axis=1)
-    return (running[:, length:] - running[:, :count]).astype(np.float64)
+    drawn: np.ndarray = (running[:, length:] - running[:, :count]).astype(np.float64)
+    return drawn
 
 
 def widened(tail: float, blocks: int) -> float:

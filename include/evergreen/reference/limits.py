@@ -157,7 +157,8 @@ def _chance(
     tiny = np.log(np.maximum(at, 1e-12))
     found = np.exp([np.interp(wanted, logs, tiny[:, place]) for place in range(len(asked))])
     # Fewer rows than the smallest size: chance goes with the root of their number.
-    return found * np.sqrt(max(1.0, family.sizes[0] / max(rows, 1)))
+    scaled: Floats = found * np.sqrt(max(1.0, family.sizes[0] / max(rows, 1)))
+    return scaled
 
 
 def _past(
@@ -176,7 +177,7 @@ def _past(
     mean = np.nansum(values, axis=0) / np.maximum(count, 1)
     squares = np.nansum((values - mean) ** 2, axis=0)
     moves = (count >= 3) & (squares > LEAST_SPREAD**2)
-    largest = np.maximum(np.max(np.where(np.isfinite(seen), seen, 0.0), axis=0, initial=0.0), 0.0)
+    largest: Floats = np.maximum(np.max(np.where(np.isfinite(seen), seen, 0.0), axis=0, initial=0.0), 0.0)
     if not moves.any():
         return largest
     # Columns are alike in how much more than by chance they move, not in how much they move.
@@ -193,7 +194,8 @@ def _past(
     spread = np.sqrt((prior * common + squares) / free * (1 + 1 / np.maximum(count, 1)))
     wanted = mean + spread * stats.t.isf(np.minimum(level * weight, 0.5), free)
     back = [restored(kind, wanted[place], column.missing) for place, (column, kind) in enumerate(asked)]
-    return np.where(moves, np.maximum(back, largest), largest)
+    held: Floats = np.where(moves, np.maximum(back, largest), largest)
+    return held
 
 
 def _level(

@@ -206,4 +206,5 @@ class Loop:
 
 
 def _times(table: pa.Table) -> np.ndarray:
-    return table["_time"].cast(pa.int64()).to_numpy()
+    found: np.ndarray = table["_time"].cast(pa.int64()).to_numpy()
+    return found

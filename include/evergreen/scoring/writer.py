@@ -112,7 +112,7 @@ def _write(
         cursor.execute("SAVEPOINT evergreen_chunk")
         try:
             _copy(cursor, table, file)
-            return chunk.num_rows
+            return int(chunk.num_rows)
         except psycopg2.errors.UniqueViolation:
             cursor.execute("ROLLBACK TO SAVEPOINT evergreen_chunk")
         cursor.execute(

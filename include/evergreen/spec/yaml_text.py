@@ -36,7 +36,7 @@ class NotUsable(Exception):
     """A text that is no usable YAML; the message says where, what is wrong and what to do."""
 
 
-class _UniqueKeys(_Loader):  # type: ignore[misc]
+class _UniqueKeys(_Loader):  # type: ignore[misc]  # which class it is shows at run time
     """A safe loader to which a key written twice is a mistake: YAML would silently keep the last one."""
 
 

@@ -187,7 +187,7 @@ def _validate_at_once(batch: Any, expectations: list[Expectation], result_format
 
 
 def _rule(expectation: Expectation) -> int:
-    return (expectation.meta or {})["rule"]
+    return int((expectation.meta or {})["rule"])
 
 
 def _identity(expectation: Expectation) -> str:

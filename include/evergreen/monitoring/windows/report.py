@@ -315,7 +315,7 @@ def _performance_page(judgement: Judgement, task: str, window: pd.DataFrame) -> 
             categorical_columns=["_label"],
             classification=[
                 BinaryClassification(target="_label", prediction_probas="_prediction", pos_label=1)
-            ],  # type: ignore[arg-type]
+            ],
         )
         metrics: list[Any] = [LogLoss(tests=_test(limits.get("log_loss")))]
         if rows["_label"].nunique() == 2:
@@ -359,7 +359,7 @@ class _AsJudged(SingleValueCalculation[AsJudged]):
         return self.result(self.metric.value)
 
     def display_name(self) -> str:
-        return self.metric.metric
+        return str(self.metric.metric)
 
 
 def _test(metric: MetricResult | None, *, larger_is_better: bool = False) -> list[Any]:

@@ -132,12 +132,12 @@ class Together:
     @property
     def times(self) -> np.ndarray:
         """Event times, microseconds since 1970 (UTC), ascending."""
-        return np.concatenate([f.times for f in self.frames])[self.order]
+        return np.concatenate([f.times for f in self.frames]).take(self.order)
 
     @property
     def hashes(self) -> np.ndarray:
         """What the keys are sampled by."""
-        return np.concatenate([f.hashes for f in self.frames])[self.order]
+        return np.concatenate([f.hashes for f in self.frames]).take(self.order)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of all rows."""

@@ -103,7 +103,8 @@ class Reader:
         with self._told(time.monotonic()):
             self.cursor.execute(query.as_string(self.conn))
             found: pa.Table = self.cursor.fetch_arrow_table()
-            return found.to_pylist()
+            rows: list[dict[str, Any]] = found.to_pylist()
+            return rows
 
     @contextmanager
     def _told(self, started: float) -> Iterator[None]:
