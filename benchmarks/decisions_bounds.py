@@ -134,7 +134,7 @@ def _champion(
     if value is None:
         return None
     holdout, past = Outside(times[held], y[held], p[held]), Outside(times, y, p)
-    moves = learn(metric, holdout, past, DAY_US, rows, model.monitoring.sample_rows, seed)
+    moves = learn(metric, holdout, past, DAY_US, min(rows, model.monitoring.sample_rows), seed)
     return Known(pa.table({"_label": y}), {metric: value}, moves)
 
 

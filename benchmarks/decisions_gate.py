@@ -31,8 +31,9 @@ from evergreen.errors import EvergreenError, TerminalError
 from evergreen.ledger.reasons import NEEDS_A_PERSON, GateReason
 from evergreen.metrics import metric_values, paired_bootstrap
 from evergreen.spec import ModelSpec
-from evergreen.training.gate.evidence import gather
-from evergreen.training.gate.gate import Evaluation, judge_challenger
+from evergreen.training.gate.candidates import Evaluation, JudgedChampion, JudgedTraining
+from evergreen.training.gate.evidence import JudgedFit, JudgedRows, gather
+from evergreen.training.gate.gate import judge_challenger
 from evergreen.training.gate.verdict import GateVerdict
 
 HOLDOUT, TRUTH, SHOPS = 5000, 60_000, 8
@@ -96,15 +97,20 @@ class Case:
             )
 
         evidence = gather(
-            spec, rows.times, rows.y, predictions, {"shop": pa.array([f"s{s}" for s in rows.shop])},
-            learnt_until=int(self.history.times.max()) if learnt_until is None else learnt_until,
-            learnt_labels=self.history.y,
-        )  # fmt: skip
+            spec,
+            JudgedRows(rows.times, rows.y, predictions, {"shop": pa.array([f"s{s}" for s in rows.shop])}),
+            JudgedFit(
+                int(self.history.times.max()) if learnt_until is None else learnt_until, self.history.y
+            ),
+        )
         return judge_challenger(
-            spec, edit(evaluation("challenger")), evaluation("baseline"), evaluation("champion"), evidence=evidence,
-            answers_drift=self.drift, champion_as_of=AS_OF - timedelta(days=7), run_id="run", as_of=AS_OF,
-            fingerprint="print",
-        )  # fmt: skip
+            spec,
+            edit(evaluation("challenger")),
+            evaluation("baseline"),
+            JudgedChampion(evaluation("champion"), AS_OF - timedelta(days=7)),
+            evidence,
+            JudgedTraining("run", AS_OF, "print", self.drift),
+        )
 
 
 def stream(task: str, seed: int) -> Rows:

@@ -46,7 +46,7 @@ MEET = ("train", "score", "monitor")
 _VARIABLE = re.compile(r"0x[0-9a-f]+|[0-9a-f]{12,}|\d+", re.IGNORECASE)
 
 
-def record(
+def record(  # noqa: PLR0913  # what Airflow knows of a failed task, by name; it travels no further
     subject: str,
     run_id: str,
     task_id: str,

@@ -189,7 +189,9 @@ def compared(model: ModelSpec, rows: pa.Table) -> WatchLook:
         return WatchLook(len(y), problem=str(error))
     share = (1.0 - model.watch.confidence) / LOOKS
     how = paired_bootstrap.improvement(
-        metric, times, y, new, old, confidence=1.0 - share, seed=model.training.seed, cut=model.cut
+        paired_bootstrap.Paired(metric, times, y, new, old, model.cut),
+        confidence=1.0 - share,
+        seed=model.training.seed,
     )
     problem = "" if how.high is not None else "too few moments, or one class only: the rows give no interval"
     return WatchLook(len(y), mine, before, how, problem)

@@ -17,7 +17,7 @@ from evergreen.ledger.reasons import ChallengerReason, DecisionKind, RulingReaso
 from evergreen.registry import identity
 from evergreen.registry.client import client, guarded
 from evergreen.spec import ModelSpec
-from evergreen.training.gate.gate import BOTH_BEATEN
+from evergreen.training.gate.checks import BOTH_BEATEN
 from evergreen.training.record.outcome import TrainingOutcome, worse_than_naive
 from evergreen.training.record.tracking import KEY_TAG, run_key
 from evergreen.warehouse.connection import Connection, fetch
@@ -40,6 +40,19 @@ class Ruling:
     message: str
     champion: registry.Champion | None
     answers: bool = True
+
+
+@dataclass(frozen=True)
+class Waited:
+    """What a decision on a challenger comes after.
+
+    Attributes:
+        asked: the row by which the challenger waited for a person; the decision settles it. None where it did not wait.
+        registered: when its version was, see `check_version`; a promotion is in force later by as long as it waited.
+    """
+
+    asked: Decision | None = None
+    registered: datetime | None = None
 
 
 def settled(conn: Connection, model: ModelSpec, found: TrainingOutcome) -> Decision | None:
@@ -90,8 +103,7 @@ def write(
     run_id: str,
     *,
     more: SettledEvidence,
-    registered: datetime | None = None,
-    waited: Decision | None = None,
+    waited: Waited | None = None,
 ) -> Decision:
     """Append the decision on a challenger, and owe its e-mail in the same transaction.
 
@@ -102,10 +114,10 @@ def write(
         ruling: promotes where it passed, rejects otherwise.
         run_id: `dag_id/run_id` that decides.
         more: further evidence.
-        registered: when its version was, see `check_version`; a promotion is in force later by as long as it waited.
-        waited: the row by which the challenger waited for a person; it is settled by this decision.
+        waited: since when it is registered, and for whose answer it waited.
     """
-    answers = [*(found.requests if ruling.answers else ()), *([waited.id] if waited and waited.id else ())]
+    asked, registered = (waited.asked, waited.registered) if waited else (None, None)
+    answers = [*(found.requests if ruling.answers else ()), *([asked.id] if asked and asked.id else ())]
     decision = ledger.append(
         conn,
         Decision(
@@ -126,7 +138,7 @@ def write(
         return decision  # the mail about the one that takes its place tells it
     raise_incident(
         conn,
-        _incident(model, found, decision, ruling, waited, told_with(conn, found.requests)),
+        _incident(model, found, decision, ruling, asked, told_with(conn, found.requests)),
         decision.subject,
         AlertKind.CHAMPION_CHANGED if ruling.passed else AlertKind.CHALLENGER_REJECTED,
         decision.id,

@@ -189,7 +189,7 @@ def _past(
         squares[alike] / (count - 1)[alike] / unit[alike] ** 2, (count - 1)[alike]
     )
     common = common * unit**2
-    level = _level(values, mean, squares, count, prior, common, moves & judged, weight, rate)
+    level = _level(_Spread(values, mean, squares, count, prior, common), moves & judged, weight, rate)
     free = np.where(moves, prior + count - 1, 1.0)
     spread = np.sqrt((prior * common + squares) / free * (1 + 1 / np.maximum(count, 1)))
     wanted = mean + spread * stats.t.isf(np.minimum(level * weight, 0.5), free)
@@ -198,18 +198,32 @@ def _past(
     return held
 
 
-def _level(
-    values: Floats, mean: Floats, squares: Floats, count: npt.NDArray[np.int_], prior: Floats, common: Floats,
-    used: npt.NDArray[np.bool_], weight: Floats, rate: float,
-) -> float:  # fmt: skip
+@dataclass(frozen=True)
+class _Spread:
+    """What the past windows show of each statistic, on its scale; an item a statistic.
+
+    `values` has a row a window, NaN where it was not measured; `squares` are the sums of squares about the `mean` of the
+    `count` that were. The other columns' variances, `common`, are worth `prior` degrees of freedom.
+    """
+
+    values: Floats
+    mean: Floats
+    squares: Floats
+    count: npt.NDArray[np.int_]
+    prior: Floats
+    common: Floats
+
+
+def _level(past: _Spread, used: npt.NDArray[np.bool_], weight: Floats, rate: float) -> float:
     """The chance for a column of weight 1, from each past window's smallest weighted p-value among the others."""
     if not used.any():
         return rate
-    y, k = values[:, used], count[used]
-    without = (k * mean[used] - y) / (k - 1)
-    rest = np.maximum(squares[used] - (y - mean[used]) ** 2 * k / (k - 1), 0)
-    free = prior[used] + k - 2
-    spread = np.sqrt((prior[used] * common[used] + rest) / free * (1 + 1 / (k - 1)))
+    y, k = past.values[:, used], past.count[used]
+    mean, prior = past.mean[used], past.prior[used]
+    without = (k * mean - y) / (k - 1)
+    rest = np.maximum(past.squares[used] - (y - mean) ** 2 * k / (k - 1), 0)
+    free = prior + k - 2
+    spread = np.sqrt((prior * past.common[used] + rest) / free * (1 + 1 / (k - 1)))
     with np.errstate(divide="ignore", invalid="ignore"):
         p = stats.t.sf((y - without) / spread, free) / weight[used]
     least = np.minimum(np.where(np.isfinite(p), p, 1.0).min(axis=1), 1.0)

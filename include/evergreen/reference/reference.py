@@ -31,7 +31,7 @@ from evergreen.reference import past_windows
 from evergreen.reference.limits import StatisticsFamily, p_values, weights
 from evergreen.reference.movement import Movement, Outside, learn
 from evergreen.reference.noise import RESAMPLES, Resamples
-from evergreen.reference.profile import ColumnProfile, as_numbers, describe
+from evergreen.reference.profile import ColumnProfile, Drawn, as_numbers, describe
 from evergreen.reference.rhythm import Rhythm, whole_windows
 from evergreen.reference.rhythm import learn as learn_rhythm
 from evergreen.spec import BY_CUT, ModelSpec
@@ -360,12 +360,10 @@ def build(
     roles += [(n, "feature", False) for n in model.features.categorical]
     roles += [("_prediction", "prediction", True)]
     roles += [("_label", "label", True)] if labelled is None else []
-    columns = {}
+    columns, drawn = {}, Drawn(sample, past, windows, resamples)
     smallest = np.ones((len(resamples.sizes), RESAMPLES))
     for name, role, numeric in roles:
-        columns[name], moves = describe(
-            frame.column(name), name, role, numeric, share.get(name), sample, past, windows, resamples
-        )
+        columns[name], moves = describe(frame.column(name), name, role, numeric, share.get(name), drawn)
         for values in moves.values() if role != "label" else ():
             smallest = np.minimum(smallest, p_values(values, weighted.get(name, 1.0)))
     kept = _taken(model, frame, chosen, wanted)
@@ -428,7 +426,9 @@ def _label(model: ModelSpec, frame: Frame, resamples: Resamples) -> tuple[Column
     drawn = Resamples.draw(
         chosen, past.usual_rows, monitoring.sample_rows, model.training.seed, resamples.sizes
     )
-    profile, _ = describe(frame.column("_label"), "_label", "label", True, None, sample, past, windows, drawn)
+    profile, _ = describe(
+        frame.column("_label"), "_label", "label", True, None, Drawn(sample, past, windows, drawn)
+    )
     return profile, past.usual_rows
 
 
@@ -454,8 +454,7 @@ def _movement(model: ModelSpec, frame: Frame, sample: pa.Table, usual_rows: floa
         Outside.of(frame.times[rows], values(frame.column("_label")), values(frame.column("_prediction"))),
         Outside.of(times, as_numbers(sample["_label"]), as_numbers(sample["_outside"])),
         window=model.monitoring.window.total_seconds() * 1e6,
-        window_rows=usual_rows,
-        most_rows=most,
+        window_rows=min(usual_rows, most),
         seed=model.training.seed,
         cut=model.cut,
     )

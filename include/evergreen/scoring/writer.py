@@ -83,31 +83,21 @@ class Writer:
 def _write_whole(
     conn: Connection, model: ModelSpec, as_of: datetime, run_id: str, parts: list[Part]
 ) -> Counter[str]:
-    written = Counter({
-        p.table: _write(conn, model, p.version, p.rows, p.predicted, as_of, run_id, p.table) for p in parts
-    })  # fmt: skip
+    written = Counter({part.table: _write(conn, model, as_of, run_id, part) for part in parts})
     if any(written.values()):
         events.owe(conn, f"predictions/{model.name}", as_of, run_id)
     conn.commit()
     return written
 
 
-def _write(
-    conn: Connection,
-    model: ModelSpec,
-    version: str,
-    chunk: pa.Table,
-    predicted: np.ndarray,
-    as_of: datetime,
-    run_id: str,
-    table: str,
-) -> int:
+def _write(conn: Connection, model: ModelSpec, as_of: datetime, run_id: str, part: Part) -> int:
     """Write a chunk's predictions into a table in the open transaction and return how many are new.
 
     Straight into the table, which is right unless some of the keys were scored since the rows were asked for: then
     once more, around them.
     """
-    file = _binary(chunk, predicted, (model.name, version, as_of, run_id))
+    version, chunk, table = part.version, part.rows, part.table
+    file = _binary(chunk, part.predicted, (model.name, version, as_of, run_id))
     with conn.cursor() as cursor:
         cursor.execute("SAVEPOINT evergreen_chunk")
         try:

@@ -69,7 +69,7 @@ class _Order:
         return f"correction:{self.dataset.name}:{self.run_id}"
 
 
-def correct(
+def correct(  # noqa: PLR0913  # the fields of the DAG's form, by name
     dataset: DatasetSpec,
     action: Action,
     file: str,

@@ -23,7 +23,7 @@ from evergreen.reference import error_limit
 from evergreen.reference.movement import Outside, learn
 from evergreen.reference.reference import Reference, build
 from evergreen.spec import BY_CUT, IN_LABEL_UNITS, LARGER_IS_BETTER, METRICS, ModelSpec, metric_name, passable
-from evergreen.training.gate.slices import slices
+from evergreen.training.gate.slices import SliceRule, slices
 
 CASES = [(task, name) for task, names in METRICS.items() for name in names]
 EACH = pytest.mark.parametrize(("task", "metric"), CASES, ids=[name for _, name in CASES])
@@ -92,8 +92,8 @@ def test_it_is_measured_compared_and_told_with_an_interval(task, metric):
     point = paired_bootstrap.point(metric, y, p, worse, made.cut)
     assert point > 0
     found = slices(
-        metric, {"kind": pa.array(["a", "b"] * 500)}, times, y, worse, p, named=("kind",), search=True,
-        max_worse=0.05, min_rows=100, confidence=0.95, seed=1, cut=made.cut,
+        paired_bootstrap.Paired(metric, times, y, worse, p, made.cut), {"kind": pa.array(["a", "b"] * 500)},
+        SliceRule(named=("kind",), search=True, max_worse=0.05, min_rows=100, confidence=0.95, seed=1),
     )  # fmt: skip
     assert all(s.worse for s in found.named["kind"])
 
@@ -235,4 +235,4 @@ def test_a_metric_of_a_name_that_there_is_not_is_refused():
         paired_bootstrap.point("auroc", y, p, p)
     with pytest.raises(TerminalError):
         metric_values.compute("binary", y, p + 1)
-    assert learn("f1", Outside(times[:3], y[:3], p[:3]), Outside(times, y, p), 1e6, 100, 100, 1).blocks == 0
+    assert learn("f1", Outside(times[:3], y[:3], p[:3]), Outside(times, y, p), 1e6, 100, 1).blocks == 0

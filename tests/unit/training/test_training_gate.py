@@ -12,8 +12,9 @@ import pytest
 from evergreen.ledger.reasons import CONCLUSIVE, GateReason
 from evergreen.metrics.paired_bootstrap import Improvement
 from evergreen.training.gate.calibration import CalibrationErrors
+from evergreen.training.gate.candidates import Evaluation, JudgedChampion, JudgedTraining
 from evergreen.training.gate.evidence import Cost, Evidence
-from evergreen.training.gate.gate import Evaluation, judge_challenger
+from evergreen.training.gate.gate import judge_challenger
 from evergreen.training.gate.past_holdouts import Realised
 from evergreen.training.gate.slices import Slice, Slices
 from evergreen.training.gate.verdict import Check, GateVerdict
@@ -41,8 +42,8 @@ def ask(
     answers_drift=False, recorded=None, realised=None, **evidence,
 ):  # fmt: skip
     return judge_challenger(
-        model, challenger, baseline, champion, evidence=replace(EVIDENCE, **evidence), answers_drift=answers_drift,
-        champion_as_of=champion_as_of, run_id="run", as_of=AS_OF, fingerprint="print", recorded=recorded, realised=realised,
+        model, challenger, baseline, JudgedChampion(champion, champion_as_of, recorded or {}), replace(EVIDENCE, **evidence),
+        JudgedTraining("run", AS_OF, "print", answers_drift, realised),
     )  # fmt: skip
 
 

@@ -14,7 +14,8 @@ from evergreen.training.data import scratch
 from evergreen.training.fitting import fit
 from evergreen.training.fitting.machine import Machine
 from evergreen.training.gate import evaluate as evaluating
-from evergreen.training.gate.evaluate import evaluate
+from evergreen.training.gate.candidates import JudgedTraining
+from evergreen.training.gate.evaluate import Means, evaluate
 
 DAY = timedelta(days=1)
 
@@ -50,14 +51,11 @@ def ask(landed, start, tmp_path, monkeypatch, off, **changes):
         judged = evaluate(
             world.model,
             taken,
-            as_of,
-            "run",
+            JudgedTraining("run", as_of, taken.fingerprint),
             champion,
             Machine(),
             work,
-            False,
-            load=lambda *_: None,
-            refitting=refitting,
+            Means(load=lambda *_: None, refitting=refitting),
         )
     return judged, learnt
 

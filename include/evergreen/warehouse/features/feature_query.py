@@ -31,7 +31,7 @@ def key_expression(columns: Iterable[str]) -> sql.Composable:
     return sql.SQL("json_build_array({})::text").format(sql.SQL(", ").join(map(sql.Identifier, columns)))
 
 
-def feature_query(
+def feature_query(  # noqa: PLR0913  # each is a clause of the one SELECT, and none goes with another
     model: ModelSpec,
     start: datetime | None,
     end: datetime | None,
