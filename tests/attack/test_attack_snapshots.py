@@ -30,7 +30,7 @@ from evergreen.warehouse.batches.staging import Staged
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.features import snapshot
 from evergreen.warehouse.features.views import as_known
-from evergreen.warehouse.files.landing import LandedFile, Version
+from evergreen.warehouse.files.landed_file import LandedFile, Version
 from evergreen.warehouse.migrate import ensure_dataset
 
 START = datetime(2024, 1, 1, tzinfo=UTC)

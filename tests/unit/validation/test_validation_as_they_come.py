@@ -16,7 +16,8 @@ from psycopg2 import sql
 from validation_room import Room
 
 from evergreen.spec import DatasetSpec
-from evergreen.validation import ingest as ingesting
+from evergreen.validation import decide
+from evergreen.warehouse.batches import staging
 from evergreen.warehouse.connection import connect, fetch
 
 
@@ -98,9 +99,9 @@ TAKEN: dict[str, tuple[DatasetSpec, str, list[tuple[Any, ...]]]] = {
 def test_file_lands_as_it_is(room: Room, monkeypatch: pytest.MonkeyPatch, case: str, way: str) -> None:
     spec, content, expected = TAKEN[case]
     if way == "long":
-        monkeypatch.setattr(ingesting, "_published_at_once", lambda *_, **__: None)
+        monkeypatch.setattr(decide, "_published_at_once", lambda *_, **__: None)
     else:
-        monkeypatch.setattr(ingesting.staging, "load", lambda *_: pytest.fail("the long way was taken"))
+        monkeypatch.setattr(staging, "load", lambda *_: pytest.fail("the long way was taken"))
     room.land("x.tsv" if case == "tabs" else "x.csv", content)
     outcome = room.one(spec)
     assert outcome.failures == ()

@@ -15,7 +15,7 @@ import pytest
 
 from evergreen.errors import TerminalError
 from evergreen.spec import DatasetSpec
-from evergreen.warehouse.files import landing
+from evergreen.warehouse.files import landed_file, landing
 
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
 WHOLE = b"a\n1\n"
@@ -27,7 +27,7 @@ def dataset(**source: Any) -> DatasetSpec:
     })  # fmt: skip
 
 
-def only(folder: Path, now: datetime | None = None, **source: Any) -> landing.LandedFile:
+def only(folder: Path, now: datetime | None = None, **source: Any) -> landed_file.LandedFile:
     (file,) = landing.find(dataset(**source), folder, now=now)
     return file
 
