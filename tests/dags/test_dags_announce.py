@@ -104,7 +104,7 @@ def test_predictions_that_a_killed_scoring_wrote_are_announced_by_the_next(
                 AS_OF, "model/small", DecisionKind.PROMOTED, "first", "train__small/r", "k", version="1"
             ),
         )
-        events.told(conn, "model/small", 99)
+        events.forget(conn, "model/small", 99)
         events.owe(conn, "predictions/small", AS_OF, "score__small/killed")
     nothing = SimpleNamespace(
         rows=0, shadow=None, state="up_to_date", version="1", unseen={}, to_dict=lambda: {"shadow": None}

@@ -150,7 +150,7 @@ def _news(conn: Connection, thread: threads.Thread, incident: str, week: str, ow
     return not any(w == week for w, _ in told) or (own and not any(s == signature for _, s in told))
 
 
-def told(run_id: str, tries: Mapping[str, int], since: datetime | None) -> set[str]:
+def recorded_tasks(run_id: str, tries: Mapping[str, int], since: datetime | None) -> set[str]:
     """The tasks of a run whose failure is in the ledger.
 
     Args:

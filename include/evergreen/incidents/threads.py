@@ -273,7 +273,7 @@ def end(
 
 
 def findings_to_end(conn: Connection, thread: Thread, base: int, within: timedelta) -> int:
-    """How many good findings in a row end an incident: `base`, doubled for each of its like that ended lately.
+    """How many good findings in a row end an incident: `base`, doubled for each incident of the same kind that ended lately.
 
     So what comes and goes is told as one incident, and not once each time.
 

@@ -31,6 +31,10 @@ class DecisionKind(StrEnum):
     SPEC_UNUSABLE = "spec_unusable"
 
 
+# Decisions on a challenger or a champion; these alone answer a retrain request or the wait for a person.
+ANSWERING = (DecisionKind.PROMOTED, DecisionKind.REJECTED, DecisionKind.ROLLED_BACK)
+
+
 class TriggerReason(StrEnum):
     """Why a training ran or was asked for."""
 
@@ -145,7 +149,7 @@ COMPARED = (
 # The challenger learnt too little of the new world, or the features do not tell of it.
 NO_BETTER = (GateReason.WORSE_THAN_BASELINE, *COMPARED)
 
-# An answer: the challenger was judged, by the gate, by the watch that took its like back or by a person, and another one of
+# An answer: the challenger was judged, by the gate, by the watch that took back a model of the same rows and spec, or by a person, and another one of
 # the same spec would meet the same. Silence is an answer too: the question was asked, and is not asked for ever.
 CONCLUSIVE: tuple[ChallengerReason, ...] = (
     *NO_BETTER,

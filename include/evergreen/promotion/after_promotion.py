@@ -27,7 +27,7 @@ from evergreen.ledger.evidence import Blocked, Look, RollbackEvidence, SettledEv
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.metrics import metric_values, paired_bootstrap
 from evergreen.metrics.paired_bootstrap import Improvement
-from evergreen.promotion import superseded
+from evergreen.promotion import superseded_watches
 from evergreen.registry import Champion
 from evergreen.registry.under_watch import WatchedChampion, champion_under_watch
 from evergreen.spec import ModelSpec, metric_name
@@ -116,7 +116,9 @@ def look_if_due(store: WatchStore, model: ModelSpec, as_of: datetime, run_id: st
         part was taken as of a later time.
     """
     changes = store.changes()
-    for row in superseded.rows(model, changes, store.ended(), WatchReason.WORSE.value, run_id):
+    for row in superseded_watches.closing_rows(
+        model, changes, store.ended(), WatchReason.WORSE.value, run_id
+    ):
         store.append(row)
     if changes and changes[0].reason == WatchReason.WORSE.value:
         return store.again(changes[0])

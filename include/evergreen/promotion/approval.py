@@ -96,7 +96,7 @@ def wait(
             run_id=run_id,
             dedupe_key=f"await:{model.name}:run:{found.mlflow_run}",
             version=found.version,
-            evidence=_kept(found).joined(
+            evidence=_waiting_evidence(found).joined(
                 AwaitingEvidence(
                     message=ruling.message,
                     previous_version=ruling.champion.version if ruling.champion else None,
@@ -255,7 +255,7 @@ def outcome(waiting: Decision) -> TrainingOutcome:
     )
 
 
-def _kept(found: TrainingOutcome) -> AwaitingEvidence:
+def _waiting_evidence(found: TrainingOutcome) -> AwaitingEvidence:
     """The outcome of a training as the row of a wait keeps it; see `outcome`."""
     verdict = GateAnswer(
         passed=found.verdict.passed,

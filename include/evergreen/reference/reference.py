@@ -202,9 +202,9 @@ class Reference:
                     f"{PROFILE_FILE} has format {profile.get('format')!r}, this release reads {min(_STEPS)} to {FORMAT}"
                 )
             columns = [ColumnProfile.from_dict(c) for c in profile["columns"]]
-            sample = _kept(folder / SAMPLE_FILE, profile["sample_rows"], columns)
+            sample = _read_sample(folder / SAMPLE_FILE, profile["sample_rows"], columns)
             few = profile.get("labelled_sample_rows")
-            labels = None if few is None else _kept(folder / LABELLED_FILE, few, columns)
+            labels = None if few is None else _read_sample(folder / LABELLED_FILE, few, columns)
             rows, usual = int(profile["rows"]), float(profile["usual_rows"])
             # An earlier release kept no rhythm, and a number of rows that empty windows had made too small.
             rhythm = (
@@ -356,7 +356,7 @@ def _label(model: ModelSpec, frame: Frame, resamples: Resamples) -> tuple[Column
     return profile, past.usual_rows
 
 
-def _kept(file: Path, count: int, columns: Sequence[ColumnProfile]) -> pa.Table:
+def _read_sample(file: Path, count: int, columns: Sequence[ColumnProfile]) -> pa.Table:
     """A sample as `write` wrote it, if it is whole."""
     sample = pq.ParquetFile(file).read()
     if sample.num_rows != count or not sample.num_rows:

@@ -194,7 +194,7 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     return dict(loader.construct_mapping(node, deep=True))
 
 
-def _told(what: str) -> Any:
+def _constructor(what: str) -> Any:
     """A constructor of one kind of scalar that says where, when Python refuses it: an impossible date, a huge number."""
     build = getattr(_UniqueKeys, f"construct_yaml_{what}")
 
@@ -214,7 +214,7 @@ def _told(what: str) -> Any:
 
 _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 for _what in ("timestamp", "int", "float", "bool"):
-    _UniqueKeys.add_constructor(f"tag:yaml.org,2002:{_what}", _told(_what))
+    _UniqueKeys.add_constructor(f"tag:yaml.org,2002:{_what}", _constructor(_what))
 for _what in ("value", "merge"):  # a lone = or << is a text
     _UniqueKeys.add_constructor(f"tag:yaml.org,2002:{_what}", _UniqueKeys.construct_yaml_str)
 

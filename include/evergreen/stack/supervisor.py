@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import psutil
 
+from evergreen import settings
 from evergreen.stack import processes
 from evergreen.stack.free_ports import Ports
 from evergreen.stack.layout import Layout, StackError, write_private
@@ -270,6 +271,7 @@ class Supervisor:
         state = {
             **_identity(),
             "boot": processes.boot_id(),
+            "project": str(settings.project()),
             "notes": self.notes,
             "services": {name: child.as_json() for name, child in self._children.items()},
         }
@@ -339,7 +341,12 @@ def main(layout: Layout) -> int:
     if held is None:
         return 0
     os.umask(0o077)
-    state = {"boot": processes.boot_id(), "services": _last_services(layout), **_identity()}
+    state = {
+        "boot": processes.boot_id(),
+        "project": str(settings.project()),
+        "services": _last_services(layout),
+        **_identity(),
+    }
     write_private(layout.state_file, json.dumps(state))
     release = _start_guard(layout)
     try:

@@ -123,7 +123,7 @@ def train(  # noqa: PLR0913  # what a plan and a run of the DAG say, by name
                 "snapshot.end": snapshot.end,
                 "champion_version": champion.version if champion else None,
             }
-            tracking.parameters(mlflow_run, told | _told(model, judged, final, tags))
+            tracking.parameters(mlflow_run, told | _run_parameters(model, judged, final, tags))
             model_id, sums, error_limit = _log_files(model, snapshot, judged, final, document, mlflow_run)
             digest = identity.digest_of(sums)
             tracking.measured(mlflow_run, model_id, _measured(judged))
@@ -239,7 +239,7 @@ def read_again(specs: Specs, model: ModelSpec, as_of: datetime, work: Path) -> A
     return rows
 
 
-def _told(
+def _run_parameters(
     model: ModelSpec, judged: EvaluatedChallenger, final: Final, tags: dict[str, str]
 ) -> dict[str, Any]:
     return {

@@ -187,7 +187,7 @@ def _judge_again(conn: Connection, order: _Order) -> Undone:
                 f"{batch['file']} changed while it was read; nothing was changed, try it again",
                 ErrorReason.BUSY,
             )
-    corrections.told(conn, decision, order.source)
+    corrections.owe_mail(conn, decision, order.source)
     return Undone(BatchEvidence.of(decision).message, decision)
 
 
@@ -281,7 +281,7 @@ def _write(
             run_id=order.run_id, dedupe_key=order.key, evidence=evidence,
         ),
     )  # fmt: skip
-    corrections.told(conn, decision, order.source)
+    corrections.owe_mail(conn, decision, order.source)
     return Undone(message, decision)
 
 

@@ -49,6 +49,6 @@ def test_what_is_told_is_forgotten_and_what_came_since_is_not(conn: Connection) 
     left = events.owed(conn, ASSET)
     assert left == Owed(left.upto if left else 0, AS_OF + timedelta(days=5))
     events.owe(conn, ASSET, AS_OF, "r")
-    events.told(conn, ASSET, left.upto if left else 0)
+    events.forget(conn, ASSET, left.upto if left else 0)
     assert events.owed(conn, ASSET) == Owed((left.upto if left else 0) + 2, AS_OF)
     assert events.owed(conn, "model/other") is not None

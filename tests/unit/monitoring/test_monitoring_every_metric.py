@@ -14,7 +14,7 @@ from monitoring_scene import as_table, model, rows
 from evergreen.errors import TerminalError
 from evergreen.metrics import metric_values, paired_bootstrap, resampled
 from evergreen.metrics.interval import interval
-from evergreen.monitoring.windows import measure, performance, report, wording
+from evergreen.monitoring.windows import error_text, measure, performance, report
 from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
 from evergreen.monitoring.windows.page import unpacked
@@ -114,7 +114,7 @@ def test_its_limit_is_learnt_and_a_window_beyond_it_is_found(task, metric):
         assert found[metric].violated is violated, found[metric]
         assert [v.kind for v in violations] == [What.PERFORMANCE] * violated
         side = "at least" if metric in LARGER_IS_BETTER else "at most"
-        assert side in wording.sentence(metric, found[metric])
+        assert side in error_text.sentence(metric, found[metric])
 
 
 @EACH

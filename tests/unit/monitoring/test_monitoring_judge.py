@@ -15,8 +15,8 @@ from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.trigger import live_trigger
+from evergreen.monitoring.windows import error_text
 from evergreen.monitoring.windows import judgement as store
-from evergreen.monitoring.windows import wording
 from evergreen.monitoring.windows.judgement import Status, What
 from evergreen.monitoring.windows.live_windows import judge_windows
 from evergreen.warehouse.connection import connect, fetch
@@ -391,8 +391,8 @@ def test_a_window_that_another_version_served_is_no_error_of_the_champion(scene)
     for found in theirs:
         assert not violated(found) & {"performance:rmse", "prediction_drift:_prediction"}
         assert found.metrics["rmse"].state == "another_version"
-        assert wording.verdict(found) == f"{found.status.value}, error another version's"
-        assert wording.error(found) == "RMSE: another version's (most rows were served by another version)"
+        assert error_text.verdict(found) == f"{found.status.value}, error another version's"
+        assert error_text.error(found) == "RMSE: another version's (most rows were served by another version)"
         (served,) = [c for c in found.columns if c.kind is What.PREDICTION_DRIFT]
         assert served.value > served.limit, "measured and shown"
         assert served.detail.endswith("served by version 1 (24 rows)")

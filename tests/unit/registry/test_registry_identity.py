@@ -142,7 +142,7 @@ def test_whatever_is_loaded_with_a_version_is_held_against_its_sum(one, name):
 @pytest.mark.parametrize("name", ["profile.json", "reference.parquet", "more.json"])
 def test_a_reference_that_is_not_what_was_registered_judges_nothing(one, start, name):
     run = MlflowClient().get_model_version("rides", "1").run_id
-    path = registry.kept("rides", run, "reference") / name
+    path = registry.local_copy("rides", run, "reference") / name
     path.write_bytes((path.read_bytes() if path.exists() else b"") + b" ")
     with pytest.raises(TerminalError, match=f"reference/{name} has SHA-256"):
         live_windows.judge_windows(one.specs, one.model, start + timedelta(days=40))

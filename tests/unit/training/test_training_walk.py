@@ -45,7 +45,7 @@ def ask(landed, start, tmp_path, monkeypatch, off, **changes):
         learnt.append(len(data))
         return fit.refit(model, encoding, data, rounds, machine)
 
-    monkeypatch.setattr(evaluating, "_seen", lambda model, version, rows, again: rows)
+    monkeypatch.setattr(evaluating, "_holdout_for", lambda model, version, rows, again: rows)
     monkeypatch.setattr(evaluating, "_predict", lambda version, rows: rows.labels + off)
     with scratch.folder(tmp_path / "work") as work:
         judged = evaluate(

@@ -56,7 +56,7 @@ def promoted(conn: Connection, known: KnownIncident) -> Letter:
             ("New champion", f"version {new or words.MISSING}"),
             ("Before", "none" if first else f"version {old}"),
             ("Why trained", trigger(conn, known)),
-            *_asked(known),
+            *_asked_by_hand(known),
             ("Why promoted", _why(known)),
             *_answered(known),
             *_holdout(known),
@@ -90,7 +90,7 @@ def rejected(conn: Connection, known: KnownIncident) -> Letter:
             ("Challenger", f"version {known.version or words.MISSING}"),
             ("Champion", f"version {champion}" if champion else "none"),
             ("Why trained", trigger(conn, known)),
-            *_asked(known),
+            *_asked_by_hand(known),
             ("Why rejected", _why(known)),
             *_answered(known),
             *_holdout(known),
@@ -311,7 +311,7 @@ def _why(known: KnownIncident) -> str:
     return words.reason(known.decision.reason if known.decision else known.get("reason"))
 
 
-def _asked(known: KnownIncident) -> tuple[tuple[str, Any], ...]:
+def _asked_by_hand(known: KnownIncident) -> tuple[tuple[str, Any], ...]:
     because = known.get("asked_because")
     return (("Asked by hand because", because),) if because else ()
 

@@ -82,7 +82,7 @@ def end_drift(
     thread = threads.newest(conn, ledger.model_subject(model.name), AlertKind.DRIFT, as_of)
     if thread is None or thread.end is not None or not judgements:
         return False
-    if _asked(conn, model, as_of):
+    if _request_open(conn, model, as_of):
         return False
     found = _healthy(model, judgements, _needed(conn, model, version, thread, as_of), _told_by(thread))
     if not found or judgements[-1] is not found[-1]:
@@ -113,7 +113,7 @@ def end_unnoticed(
         The newest drift, as it is then.
     """
     conn, model, as_of = run.conn, run.model, run.as_of
-    if thread is None or thread.end is not None or _asked(conn, model, as_of, but=decision):
+    if thread is None or thread.end is not None or _request_open(conn, model, as_of, but=decision):
         return thread
     before = [j for j in run.judgements if j.window_end > thread.opened and j.window_start < since]
     needed = _needed(conn, model, version, thread, as_of, but=decision, before=since)
@@ -141,11 +141,11 @@ def end_data_problem(
     found = run.judgements[-needed:]
     if len(found) < needed or any(map(finding, found)):
         return False
-    ending = Ending(reason, _told(found), found[-1].version, found[0].window_start)
+    ending = Ending(reason, _recovered_evidence(found), found[-1].version, found[0].window_start)
     return threads.end(run.conn, thread, ending, run.as_of, run.run_id)
 
 
-def _asked(conn: Connection, model: ModelSpec, as_of: datetime, but: Decision | None = None) -> bool:
+def _request_open(conn: Connection, model: ModelSpec, as_of: datetime, but: Decision | None = None) -> bool:
     """Whether a request about a drift is open; one for another reason keeps no drift from being over."""
     requests = [d for d in ledger.open_requests(conn, model.name) if RetrainEvidence.of(d).windows]
     return any(d.as_of <= as_of and (but is None or d.id != but.id) for d in requests)
@@ -237,7 +237,7 @@ def _ending(
 ) -> Ending:
     changes = ledger.champions(conn, model.name, as_of)
     change = changes[0] if changes and changes[0].as_of >= thread.opened else None
-    evidence = _told(found)
+    evidence = _recovered_evidence(found)
     if change is not None:
         promotion = NewChampion(
             decision=change.id,
@@ -250,7 +250,7 @@ def _ending(
     return Ending("new_champion" if change else "windows_ok", evidence, version, ended)
 
 
-def _told(found: Sequence[Judgement]) -> RecoveredEvidence:
+def _recovered_evidence(found: Sequence[Judgement]) -> RecoveredEvidence:
     return RecoveredEvidence(
         windows=tuple(f"{j.window_start:%Y-%m-%d %H:%M} to {j.window_end:%Y-%m-%d %H:%M}" for j in found),
         judgements=tuple(j.id for j in found if j.id is not None),

@@ -34,7 +34,7 @@ from evidently.metrics import (
 from evidently.tests import gte, lt, lte
 
 from evergreen.ledger import words
-from evergreen.monitoring.windows import page, wording
+from evergreen.monitoring.windows import error_text, page
 from evergreen.monitoring.windows.judgement import ColumnResult, Judgement, MetricResult, What
 from evergreen.monitoring.windows.measure import frame, sampled
 from evergreen.reference import drift_statistics
@@ -86,7 +86,7 @@ def write(
     names = list(dict.fromkeys(c.column for c in sorted(drawn, key=_excess, reverse=True)))
     shown, left = names[:MOST_DRAWN], names[MOST_DRAWN:]
     columns = [c for name in shown for c in drawn if c.column == name]
-    notes = [_title(judgement), _sampled(judgement, reference), *_told(judgement)]
+    notes = [_title(judgement), _sampled(judgement, reference), *_findings(judgement)]
     if left:
         notes += [f"Not drawn, because they are farther from their limits: {', '.join(left)}."]
     if slack:
@@ -107,7 +107,7 @@ def error_judged(judgement: Judgement) -> bool:
 
 def write_performance(judgement: Judgement, task: str, window: pd.DataFrame, folder: Path) -> None:
     """Draw the page of the served predictions alone; arguments are `write`'s."""
-    notes = [_title(judgement), *_told(judgement)]
+    notes = [_title(judgement), *_findings(judgement)]
     try:
         drawn = page.small(_performance_page(judgement, task, window), notes)
     # The error is judged already; a page that cannot be drawn must not keep the window from being recorded.
@@ -136,8 +136,8 @@ def _sampled(judgement: Judgement, reference: Reference) -> str:
     )
 
 
-def _told(judgement: Judgement) -> list[str]:
-    return [*_violations(judgement), *filter(None, [wording.error(judgement)])]
+def _findings(judgement: Judgement) -> list[str]:
+    return [*_violations(judgement), *filter(None, [error_text.error(judgement)])]
 
 
 def _violations(judgement: Judgement) -> list[str]:

@@ -121,7 +121,7 @@ class Checks:
         """The challenger has a metric, and the metrics are those of the predictions that the evidence is from."""
         value = _number(challenger.metrics.get(self.name))
         self.check(f"challenger_{self.name}", value, "finite", value is not None, GateReason.CHALLENGER_METRIC_MISSING,
-                   f"the challenger's {self.called} is {_told(value)}")  # fmt: skip
+                   f"the challenger's {self.called} is {_figure(value)}")  # fmt: skip
         over = evidence.over_champion.point if evidence.over_champion else None
         for who, other, told in (
             ("baseline", baseline, evidence.over_baseline),
@@ -144,19 +144,19 @@ class Checks:
         value, bar = (_number(e.metrics.get(self.name)) for e in (challenger, baseline))
         ruling = _number(champion.metrics.get(self.name)) if champion is not None else None
         if not self.check(f"baseline_{self.name}", bar, "finite", bar is not None, GateReason.BASELINE_METRIC_MISSING,
-                          f"the baseline's {self.called} is {_told(bar)}"):  # fmt: skip
+                          f"the baseline's {self.called} is {_figure(bar)}"):  # fmt: skip
             return
         # What is not known is NaN, and neither better nor worse than anything.
         found, against, serving = (
             math.nan if v is None else resampled.distance(self.name, v) for v in (value, bar, ruling)
         )
         told, better = (
-            f"{self.called} of the challenger is {_told(value)}, of the baseline {_told(bar)}",
+            f"{self.called} of the challenger is {_figure(value)}, of the baseline {_figure(bar)}",
             found < against,
         )
         if not better and found < serving and against <= serving:
             self.check(BOTH_BEATEN, value, ruling, True, GateReason.WORSE_THAN_BASELINE,
-                       f"{told}, of the champion {_told(ruling)}: the naive baseline beats both, and the challenger is the better one")  # fmt: skip
+                       f"{told}, of the champion {_figure(ruling)}: the naive baseline beats both, and the challenger is the better one")  # fmt: skip
             return
         self.check("beats_baseline", value, bar, better, GateReason.WORSE_THAN_BASELINE, told)
 
@@ -166,7 +166,7 @@ class Checks:
                    GateReason.CHAMPION_UNAVAILABLE, f"the champion: {champion.problem or 'could be evaluated'}")  # fmt: skip
         ruling = _number(champion.metrics.get(self.name))
         self.check(f"champion_{self.name}", ruling, "finite", ruling is not None, GateReason.CHAMPION_METRIC_MISSING,
-                   f"the champion's {self.called} is {_told(ruling)}")  # fmt: skip
+                   f"the champion's {self.called} is {_figure(ruling)}")  # fmt: skip
         self.not_older(as_of, champion_as_of)
 
     def without_champion(
@@ -186,7 +186,7 @@ class Checks:
         self.check("champion_cannot_be_evaluated", champion.problem, None, True, reason,
                    f"the champion cannot be evaluated on these rows, so a person decides: {champion.problem}")  # fmt: skip
         value, before = _number(challenger.metrics.get(self.name)), _number(recorded.get(self.name))
-        told = f"{self.called} of the champion on the holdout of its own training was {_told(before)}, of the challenger it is {_told(value)}"
+        told = f"{self.called} of the champion on the holdout of its own training was {_figure(before)}, of the challenger it is {_figure(value)}"
         if value is not None and before is not None and resampled.distance(self.name, before) > 0:
             worse = resampled.distance(self.name, value) / resampled.distance(self.name, before) - 1.0
             told += f" on these rows, {_share(abs(worse))} {'worse' if worse > 0 else 'better'}"
@@ -301,7 +301,7 @@ class Checks:
         value = _number(found.worse_by) if found is not None else None
         told = f"{found.challenger:.3f}, the champion's {found.champion:.3f}" if found else "unknown"
         self.check("calibration", value, limit, value is not None and value <= limit, GateReason.CALIBRATION_WORSE,
-                   f"the challenger's calibration error is {told}; it is larger by at least {_told(value)}, {limit:.3g} is allowed")  # fmt: skip
+                   f"the challenger's calibration error is {told}; it is larger by at least {_figure(value)}, {limit:.3g} is allowed")  # fmt: skip
 
     def cost(self, evidence: Evidence) -> None:
         """The challenger predicts fast enough and its file is small enough, where the spec says what is enough."""
@@ -313,7 +313,7 @@ class Checks:
             if limit is not None:
                 known = _number(value)
                 self.check(name, known, limit, known is not None and known <= limit, reason,
-                           f"the challenger takes {_told(known)} {unit}, {limit:.4g} are allowed")  # fmt: skip
+                           f"the challenger takes {_figure(known)} {unit}, {limit:.4g} are allowed")  # fmt: skip
 
     def stability(self, challenger: Evaluation, evidence: Evidence) -> None:
         """Another seed gives about the same metric, where the spec asks."""
@@ -331,7 +331,7 @@ class Checks:
                 else 0.0
             )
         self.check("stability", moved, limit, moved is not None and moved <= limit, GateReason.UNSTABLE,
-                   f"{self.called} is {_told(value)}, with another seed {_told(other)}: {_share(moved)} apart, {_share(limit)} is "
+                   f"{self.called} is {_figure(value)}, with another seed {_figure(other)}: {_share(moved)} apart, {_share(limit)} is "
                    "allowed")  # fmt: skip
 
     def fresh_rows(self, challenger: Evaluation, evidence: Evidence) -> None:
@@ -363,7 +363,7 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def _told(value: float | None) -> str:
+def _figure(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4g}"
 
 

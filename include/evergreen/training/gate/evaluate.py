@@ -155,7 +155,7 @@ def evaluate(
     other_seed = _other_seed(choice.model, parts, matrix, encoding, machine, judged, means.fitting)
     own_seed = None
 
-    def asked(
+    def judged_by(
         walked: Walked,
     ) -> tuple[dict[str, dict[str, float]], evidence.Evidence, GateVerdict, dict[str, str]]:
         """The metrics of the judged rows, the evidence and the gate's verdict, by a challenger's predictions; and what is absent."""
@@ -211,7 +211,7 @@ def evaluate(
         return found, weighed, verdict, absent
 
     first = predictions["challenger"]
-    found, weighed, verdict, absent = asked(at_once(parts, first))
+    found, weighed, verdict, absent = judged_by(at_once(parts, first))
     if verdict.reason in NO_BETTER and model.training.holdout_steps > 1:
         own_seed = found["challenger"] if other_seed else None
 
@@ -219,7 +219,7 @@ def evaluate(
             return means.refitting(choice.model, encoding, data, fitted.rounds, machine)
 
         # What one fit of before the holdout lost, those that learn on the way may win.
-        found, weighed, verdict, absent = asked(
+        found, weighed, verdict, absent = judged_by(
             walk(choice.model, parts, matrix, fitted.booster, first, fit_again)
         )
     return EvaluatedChallenger(
@@ -267,7 +267,7 @@ def _champions(
         if unlike:
             return None, unlike, {}
         version = (means.load or registry.load)(model, champion.version)
-        return _predict(version, _seen(model, version, holdout, means.again)), "", champion.holdout
+        return _predict(version, _holdout_for(model, version, holdout, means.again)), "", champion.holdout
     except TerminalError as error:
         return None, str(error), champion.holdout
 
@@ -339,7 +339,7 @@ def _categories(model: ModelSpec, rows: Rows, chosen: np.ndarray) -> dict[str, p
     return {name: table[name] for name in names}
 
 
-def _seen(model: ModelSpec, version: registry.LoadedModel, held: Rows, again: Again | None) -> Rows:
+def _holdout_for(model: ModelSpec, version: registry.LoadedModel, held: Rows, again: Again | None) -> Rows:
     """The holdout with the features that a version was trained on.
 
     Raises:

@@ -213,7 +213,7 @@ def _windows(validation: Validation, base: Candidate, now: int) -> list[Scored]:
             found.append(replace(seen[rows], candidate=candidate, seconds=0.0))
         else:
             seen[rows] = validation.score(candidate)
-            log.info("window %s: %s", candidate.window_text, _told(seen[rows]))
+            log.info("window %s: %s", candidate.window_text, _score_text(seen[rows]))
             found.append(seen[rows])
     return found
 
@@ -321,7 +321,7 @@ def _named(validation: Validation) -> tuple[str, ...]:
     return tuple(f"from {start:%Y-%m-%d %H:%M}" for start in starts)
 
 
-def _told(scored: Scored) -> str:
+def _score_text(scored: Scored) -> str:
     if scored.problem:
         return scored.problem
     return f"{', '.join(f'{v:.5g}' for v in scored.values)} (newest fold first), {scored.seconds:.1f} s"

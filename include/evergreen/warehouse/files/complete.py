@@ -33,7 +33,8 @@ def finished(dataset: DatasetSpec, folder: Path, file: LandedFile, now: datetime
     if not still:
         return replace(
             file,
-            waiting=f"changed less than {_told(quiet.total_seconds())} ago" + ("" if ended else f", {what}"),
+            waiting=f"changed less than {_minutes(quiet.total_seconds())} ago"
+            + ("" if ended else f", {what}"),
         )
     return replace(
         file,
@@ -75,5 +76,5 @@ def _ends(path: Path) -> bool:
         return not size or content.read().replace(b"\0", b"").endswith((b"\n", b"\r"))
 
 
-def _told(seconds: float) -> str:
+def _minutes(seconds: float) -> str:
     return f"{seconds / 60:g} min"
