@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -218,13 +218,13 @@ def _night(place: Place, dags: list[str]) -> tuple[float, float, dict[str, float
     ingest, score, monitor, train = dags
     conf = {"as_of": NIGHT.isoformat()}
     before = {dag: {run["dag_run_id"] for run in place.api.runs(dag)} for dag in dags}
-    started = datetime.now(timezone.utc)
+    started = datetime.now(UTC)
     first = place.api.trigger(ingest, conf)
     _ended(place, ingest, first)
     trained = place.api.trigger(train, conf)
     own: dict[str, dict[str, Any]] = {}
     while len(own) < 2:
-        if datetime.now(timezone.utc) - started > LONGEST:
+        if datetime.now(UTC) - started > LONGEST:
             raise TimeoutError(f"the night does not end; active: {place.api.active(dags)}")
         # Who asks all the time takes the server's core; the runs say themselves when they ended.
         time.sleep(5)
@@ -264,7 +264,7 @@ def _worked(place: Place, dag: str, run_id: str) -> list[tuple[datetime, datetim
 
 def _covered(spans: list[tuple[datetime, datetime]]) -> float:
     """Seconds in which at least one of these went on."""
-    seconds, until = 0.0, datetime.min.replace(tzinfo=timezone.utc)
+    seconds, until = 0.0, datetime.min.replace(tzinfo=UTC)
     for start, end in sorted(spans):
         if end > until:
             seconds += (end - max(start, until)).total_seconds()

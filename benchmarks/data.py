@@ -5,7 +5,7 @@ A dataset spec and a model spec belong to it, so that everything measured goes t
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from textwrap import dedent
 
@@ -17,7 +17,7 @@ DATASET = "bench"
 MODEL = "bench_value"
 DAYS = 100
 WINDOW = timedelta(days=10)
-START = datetime(2024, 11, 27, tzinfo=timezone.utc)
+START = datetime(2024, 11, 27, tzinfo=UTC)
 """First event time; windows of ten days, counted from Monday 1970-01-05, begin here."""
 NEWEST = START + timedelta(days=90)
 """Where the newest tenth of the rows begins: trained as of here, scored and watched afterwards."""

@@ -106,8 +106,8 @@ def _count(metric: str, rows: int, noise: float) -> Count:
         reference = _champion(model, metric, task, rows, noise, rng, seed)
         if reference is None:
             continue
-        limit = error_limit.limit_for(model, reference, rows)  # type: ignore[arg-type]
-        least = error_limit.limit_of(model, reference)  # type: ignore[arg-type]
+        limit = error_limit.limit_for(model, reference, rows)  # type: ignore[arg-type]  # of a reference only what it reads
+        least = error_limit.limit_of(model, reference)  # type: ignore[arg-type]  # of a reference only what it reads
         free = min(least, limit.learnt) if better else max(least, limit.learnt)
         values = np.array(list(_values(metric, task, rows, noise, rng)))
         alarms, without = (int((values < at if better else values > at).sum()) for at in (limit.value, free))
@@ -134,7 +134,7 @@ def _champion(
     if value is None:
         return None
     holdout, past = Outside(times[held], y[held], p[held]), Outside(times, y, p)
-    moves = learn(metric, holdout, past, DAY_US, rows, model.monitoring.sample_rows, seed)
+    moves = learn(metric, holdout, past, DAY_US, min(rows, model.monitoring.sample_rows), seed)
     return Known(pa.table({"_label": y}), {metric: value}, moves)
 
 

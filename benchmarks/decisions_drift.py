@@ -122,7 +122,7 @@ def seasonal(
 @lru_cache
 def _standard(name: str) -> npt.NDArray[np.float64]:
     values = real()[name].to_numpy()
-    return (values - values.mean()) / values.std()
+    return np.asarray((values - values.mean()) / values.std())
 
 
 @dataclass(frozen=True)

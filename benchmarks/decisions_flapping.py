@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 
 from benchmarks.place import warehouse
@@ -35,7 +35,7 @@ from evergreen.promotion.ruling import told_with
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.connection import connect
 
-START = datetime(2026, 1, 5, tzinfo=timezone.utc)
+START = datetime(2026, 1, 5, tzinfo=UTC)
 WINDOWS, MOST_MAILS, ROWS = 30, 4, 1000
 SOON = timedelta(hours=2)
 DRIFT = Violation(What.DATA_DRIFT, "temperature", "wasserstein", 0.9, 0.2)

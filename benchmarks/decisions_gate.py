@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +31,13 @@ from evergreen.errors import EvergreenError, TerminalError
 from evergreen.ledger.reasons import NEEDS_A_PERSON, GateReason
 from evergreen.metrics import metric_values, paired_bootstrap
 from evergreen.spec import ModelSpec
-from evergreen.training.gate.evidence import gather
-from evergreen.training.gate.gate import Evaluation, judge_challenger
+from evergreen.training.gate.candidates import Evaluation, JudgedChampion, JudgedTraining
+from evergreen.training.gate.evidence import JudgedFit, JudgedRows, gather
+from evergreen.training.gate.gate import judge_challenger
 from evergreen.training.gate.verdict import GateVerdict
 
 HOLDOUT, TRUTH, SHOPS = 5000, 60_000, 8
-AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
 STEP = 600_000_000  # ten minutes, in microseconds
 FITS = {"max_depth": 4, "learning_rate": 0.15, "nthread": 1, "verbosity": 0, "tree_method": "hist"}
 
@@ -96,15 +97,20 @@ class Case:
             )
 
         evidence = gather(
-            spec, rows.times, rows.y, predictions, {"shop": pa.array([f"s{s}" for s in rows.shop])},
-            learnt_until=int(self.history.times.max()) if learnt_until is None else learnt_until,
-            learnt_labels=self.history.y,
-        )  # fmt: skip
+            spec,
+            JudgedRows(rows.times, rows.y, predictions, {"shop": pa.array([f"s{s}" for s in rows.shop])}),
+            JudgedFit(
+                int(self.history.times.max()) if learnt_until is None else learnt_until, self.history.y
+            ),
+        )
         return judge_challenger(
-            spec, edit(evaluation("challenger")), evaluation("baseline"), evaluation("champion"), evidence=evidence,
-            answers_drift=self.drift, champion_as_of=AS_OF - timedelta(days=7), run_id="run", as_of=AS_OF,
-            fingerprint="print",
-        )  # fmt: skip
+            spec,
+            edit(evaluation("challenger")),
+            evaluation("baseline"),
+            JudgedChampion(evaluation("champion"), AS_OF - timedelta(days=7)),
+            evidence,
+            JudgedTraining("run", AS_OF, "print", self.drift),
+        )
 
 
 def stream(task: str, seed: int) -> Rows:
@@ -284,7 +290,7 @@ def surely(y: np.ndarray, new: np.ndarray, old: np.ndarray, confidence: float) -
         below.append(1 - (every[~up] - stats.rankdata(p[~up])) / ups)
     spread = sum(np.var(v[0] - v[1], ddof=1) / len(v[0]) for v in (above, below))
     gain = float(above[0].mean() - above[1].mean())
-    return gain > stats.norm.ppf(confidence) * float(np.sqrt(spread))
+    return gain > float(stats.norm.ppf(confidence)) * float(np.sqrt(spread))
 
 
 def better(count: int) -> dict[str, list[tuple[float, bool, str, bool | None]]]:

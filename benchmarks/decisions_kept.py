@@ -35,6 +35,7 @@ from benchmarks.real import STREAMS, Real, changed, landed
 from benchmarks.table import Row, markdown
 from evergreen.errors import TerminalError
 from evergreen.metrics import paired_bootstrap, resampled
+from evergreen.metrics.paired_bootstrap import Paired
 from evergreen.microseconds import in_micros
 from evergreen.registry.encoding import Encoding, survey
 from evergreen.spec import ModelSpec
@@ -94,9 +95,12 @@ class Stream:
                 mine = (now.walked if walked else now.judged)[begin - now.held :]
                 theirs = then.served[begin - then.end : now.end - then.end]
                 self._seen[key] = paired_bootstrap.improvement(
-                    self.model.gate_metric, self.times[begin : now.end], y, mine, theirs,
-                    confidence=self.model.gate.confidence, seed=0, cut=self.model.cut,
-                )  # fmt: skip
+                    Paired(
+                        self.model.gate_metric, self.times[begin : now.end], y, mine, theirs, self.model.cut
+                    ),
+                    confidence=self.model.gate.confidence,
+                    seed=0,
+                )
         return self._seen[key]
 
     def watched(self, new: int, old: int) -> tuple[float, float] | None:
@@ -114,8 +118,10 @@ class Stream:
                     for n in (new, old)
                 )
                 found = paired_bootstrap.improvement(
-                    self.model.gate_metric, self.times[begin:end], y, mine, theirs, confidence=0.95, seed=0, cut=self.model.cut
-                )  # fmt: skip
+                    Paired(self.model.gate_metric, self.times[begin:end], y, mine, theirs, self.model.cut),
+                    confidence=0.95,
+                    seed=0,
+                )
                 if found.spread is not None and found.point is not None and found.point < 1:
                     self._watched[new, old] = math.log1p(-found.point), found.spread / (1 - found.point)
         return self._watched[new, old]

@@ -34,6 +34,7 @@ from evergreen.ledger.evidence import SettledEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.metrics import resampled
 from evergreen.replay import records
+from evergreen.replay.policies import Policy
 from evergreen.replay.result import PolicyOutcome
 from evergreen.replay.run import Replayed, replay
 from evergreen.spec import ModelSpec, Specs
@@ -138,8 +139,8 @@ def _large(replayed: Replayed) -> tuple[int, int]:
     return sum(d.kind is DecisionKind.REJECTED for d in found), len(found)
 
 
-def _decisions(replayed: Replayed, policy: object, model: ModelSpec) -> Iterator[Decision]:
-    for content, _ in replayed.asked.policy_folder(policy, model).read():  # type: ignore[arg-type]
+def _decisions(replayed: Replayed, policy: Policy, model: ModelSpec) -> Iterator[Decision]:
+    for content, _ in replayed.asked.policy_folder(policy, model).read():
         for told in content["decisions"]:
             decision = records.decision_from(told)
             if decision.kind in (DecisionKind.PROMOTED, DecisionKind.REJECTED) and decision.answers:

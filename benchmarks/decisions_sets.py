@@ -54,6 +54,7 @@ from evergreen.registry.models import predict
 from evergreen.replay.known import KnownRows, known
 from evergreen.spec import LARGER_IS_BETTER, ModelSpec, Specs
 from evergreen.training.fitting import machine
+from evergreen.training.gate.candidates import JudgedTraining
 from evergreen.training.gate.evaluate import evaluate
 from evergreen.training.record.version import finalise, reference_of
 from evergreen.warehouse.features import snapshot
@@ -106,7 +107,14 @@ def trained(specs: Specs, model: ModelSpec, as_of: datetime, place: Path) -> Cha
     """
     taken = snapshot.take(specs, model, as_of, place)
     with tempfile.TemporaryDirectory(dir=place) as work:
-        judged = evaluate(model, taken, as_of, "benchmark", None, machine.choose(model), Path(work), False)
+        judged = evaluate(
+            model,
+            taken,
+            JudgedTraining("benchmark", as_of, taken.fingerprint),
+            None,
+            machine.choose(model),
+            Path(work),
+        )
         final = finalise(model, judged)
         return Champion(
             model, as_of, final.booster, final.encoding, reference_of(model, taken, judged, final)
@@ -157,9 +165,9 @@ def changes(champion: Champion, seed: int) -> dict[str, Change]:
         return noise(frame, number, 3.0, 0.5)
 
     def turned(frame: pd.DataFrame) -> np.ndarray:
-        y = frame["_label"].to_numpy()
+        y: np.ndarray = frame["_label"].to_numpy()
         if binary:
-            return 1 - y
+            return np.asarray(1 - y)
         known = np.isfinite(y)
         order = np.argsort(np.argsort(y[known], kind="stable"))
         found = y.copy()

@@ -95,7 +95,7 @@ class Losses:
 
     def rooted(self, loss: float) -> float:
         """A mean loss as the metric."""
-        return float(loss) ** (0.5 if self.squared else 1.0)
+        return float(float(loss) ** (0.5 if self.squared else 1.0))
 
     def moments(self, rule: Rule) -> list[int]:
         """In which weeks a rule trains."""

@@ -45,7 +45,7 @@ from evergreen.training.fitting.fit import Fitted, fit, refit
 from evergreen.training.fitting.local import Labelled
 from evergreen.training.fitting.machine import Machine
 from evergreen.training.search import validate
-from evergreen.training.search.choose import choose
+from evergreen.training.search.choose import Search, choose
 
 WINDOWS = ("all", "180d", "60d")
 LIMIT = 1.02
@@ -116,10 +116,8 @@ def history(stream: Stream, say: Callable[[str], None]) -> tuple[dict[str, float
             stream.encoding,
             stream.matrix.part(0, count),
             monday,
-            "benchmark",
-            "",
-            None,
             Machine(),
+            Search("benchmark", ""),
         )
         often[choice.window] += 1
         for window, name in zip(model.training.lengths, WINDOWS, strict=True):

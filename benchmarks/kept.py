@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def keep(
     """
     kept: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
     about = {
-        "at": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M}",
+        "at": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
         "commit": commit(),
         "command": command,
         "machine": machine(),

@@ -89,7 +89,7 @@ def measure() -> list[Row]:
 
 
 def _median(rounds: list[dict[str, Any]], key: str) -> float:
-    return statistics.median(found[key] for found in rounds)
+    return float(statistics.median(found[key] for found in rounds))
 
 
 def _in_a_fresh_process(folder: Path, dag_id: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ started = time.monotonic()
 parts: dict[str, float] = {}
 
 
-def done(part):
+def done(part: str) -> None:
     parts[part] = time.monotonic() - started - sum(parts.values())
 
 

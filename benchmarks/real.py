@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -73,9 +73,9 @@ BIKES = Real(
     "bike_hourly",
     "bike_demand",
     lambda: bike_sharing.convert(bike_sharing.find()),
-    datetime(2011, 1, 1, tzinfo=timezone.utc),
-    datetime(2011, 5, 9, tzinfo=timezone.utc),
-    datetime(2013, 1, 1, tzinfo=timezone.utc),
+    datetime(2011, 1, 1, tzinfo=UTC),
+    datetime(2011, 5, 9, tzinfo=UTC),
+    datetime(2013, 1, 1, tzinfo=UTC),
     ("performance", "trigger"),
 )
 RUSH = replace(BIKES, name="bike rush", model="bike_rush", of_the_demo=("performance",))
@@ -85,14 +85,14 @@ ELECTRICITY = Real(
     "electricity",
     "price_up",
     lambda: electricity.convert(electricity.obtain()),
-    datetime(1996, 5, 7, tzinfo=timezone.utc),
-    datetime(1996, 9, 9, tzinfo=timezone.utc),
-    datetime(1998, 12, 6, tzinfo=timezone.utc),
+    datetime(1996, 5, 7, tzinfo=UTC),
+    datetime(1996, 9, 9, tzinfo=UTC),
+    datetime(1998, 12, 6, tzinfo=UTC),
 )
 
 
 def _utc(year: int, month: int, day: int) -> datetime:
-    return datetime(year, month, day, tzinfo=timezone.utc)
+    return datetime(year, month, day, tzinfo=UTC)
 
 
 def _set(name: str, dataset: str, model: str, begin: datetime, replayed: datetime, end: datetime) -> Real:

@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,7 +157,7 @@ def _with_warehouse(
     changes = champions.with_champions(compared.changes, specs)
     problems: list[Problem] = []
     if rehearse:
-        changes, problems = champions.rehearsed(changes, specs, as_of or datetime.now(timezone.utc))
+        changes, problems = champions.rehearsed(changes, specs, as_of or datetime.now(UTC))
     return replace(compared, changes=changes), problems
 
 
@@ -178,15 +178,11 @@ def main(argv: list[str] | None = None) -> int:
         print(_nowhere(folder), file=sys.stderr)
         return 1
     specs = load_specs(folder)
-    compared = None
-    if args.changed is not None:
-        from evergreen.changes.compare import compare
-
-        try:
-            compared = compare(folder, specs, args.changed)
-        except TerminalError as error:
-            print(str(error), file=sys.stderr)
-            return 2
+    try:
+        compared = _compared(folder, specs, args.changed)
+    except TerminalError as error:
+        print(str(error), file=sys.stderr)
+        return 2
     problems = [
         *environment_problems(specs),
         *_channels(specs),
@@ -197,21 +193,42 @@ def main(argv: list[str] | None = None) -> int:
     notes = [note for model in specs.models.values() for note in _never_alarms(model)]
     unseen = "--no-warehouse" if args.no_warehouse else _without_warehouse()
     if not unseen:
-        from evergreen import check_warehouse
-
-        try:
-            check_warehouse.look(specs, problems, notes)
-            if compared is not None:
-                compared, found = _with_warehouse(compared, specs, args.as_of, rehearse=args.rehearse)
-                problems += found
-        except TerminalError as error:
-            problems.append(Problem("the warehouse", "", "", str(error)))
-        except EvergreenError as error:
-            unseen = str(error)
+        compared, unseen = _look(specs, compared, problems, notes, args)
     if unseen and args.rehearse:
         problems.append(Problem("--rehearse", "", "", f"nothing was rehearsed: {unseen}"))
     _print(folder, specs, compared, args.format or "text", problems, notes, unseen)
     return 1 if problems else 0
+
+
+def _compared(folder: Path, specs: Specs, commit: str | None) -> Compared | None:
+    """What differs from a commit; None where none is named."""
+    if commit is None:
+        return None
+    from evergreen.changes.compare import compare
+
+    return compare(folder, specs, commit)
+
+
+def _look(
+    specs: Specs,
+    compared: Compared | None,
+    problems: list[Problem],
+    notes: list[Problem],
+    args: argparse.Namespace,
+) -> tuple[Compared | None, str]:
+    """Add what the warehouse says to the problems and notes; returns the comparison with it, and why it said nothing."""
+    from evergreen import check_warehouse
+
+    try:
+        check_warehouse.look(specs, problems, notes)
+        if compared is not None:
+            compared, found = _with_warehouse(compared, specs, args.as_of, rehearse=args.rehearse)
+            problems += found
+    except TerminalError as error:
+        problems.append(Problem("the warehouse", "", "", str(error)))
+    except EvergreenError as error:
+        return compared, str(error)
+    return compared, ""
 
 
 def _print(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 from evergreen.errors import TerminalError
 from evergreen.spec import ModelSpec, Problem, Specs, format_duration, metric_name, worse
 from evergreen.warehouse.connection import Connection, connect, fetch
 
-EARLIEST = datetime(1, 1, 2, tzinfo=timezone.utc)
+EARLIEST = datetime(1, 1, 2, tzinfo=UTC)
 
 
 def look(specs: Specs, problems: list[Problem], notes: list[Problem]) -> None:

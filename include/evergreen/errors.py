@@ -6,10 +6,10 @@ without retry and `TransientError` into a retry with back-off.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class ErrorReason(str, Enum):
+class ErrorReason(StrEnum):
     """Reason codes of failures; they go to the ledger and into e-mails, so they never change meaning."""
 
     BAD_SPEC = "bad_spec"

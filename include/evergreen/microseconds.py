@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 
 def in_micros(length: timedelta) -> int:
@@ -17,4 +17,4 @@ def micros_of(time: datetime) -> int:
 
 def moment(micro: int) -> datetime:
     """The UTC time of microseconds since 1970."""
-    return datetime.fromtimestamp(0, timezone.utc) + timedelta(microseconds=micro)
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=micro)

@@ -243,11 +243,16 @@ def project() -> Path:
     return Path(os.environ.get(PROJECT.name) or ".").resolve()
 
 
-def specs_folder() -> Path:
-    """The folder of the specs: EVERGREEN_SPECS, else `include` of the project, else the project's own folder where that one holds some."""
-    own = project()
-    if os.environ.get(SPECS.name) or holds_specs(SPECS.path()) or not holds_specs(own):
-        return SPECS.path()
+def specs_folder(own: Path | None = None) -> Path:
+    """The folder of the specs: EVERGREEN_SPECS, else `include` of the project, else the project's own folder where that one holds some.
+
+    Args:
+        own: the project's folder; default: `project()`.
+    """
+    folder = SPECS.path() if own is None else (own / SPECS.read()).resolve()
+    own = own or project()
+    if os.environ.get(SPECS.name) or holds_specs(folder) or not holds_specs(own):
+        return folder
     return own
 
 

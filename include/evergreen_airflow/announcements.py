@@ -52,7 +52,7 @@ def owed(asset: str, own: bool, run_as_of: datetime) -> dict[str, Any]:
     return {"due": own or left is not None, "upto": left.upto if left else 0, "as_of": newest.isoformat()}
 
 
-def told(asset: Asset) -> Any:
+def forget_event(asset: Asset) -> Any:
     """The callback that notes that Airflow has an event: called once the task's success, and with it the event, is stored."""
 
     def forget(context: dict[str, Any]) -> None:
@@ -61,7 +61,7 @@ def told(asset: Asset) -> Any:
 
         try:
             with connect() as conn:
-                events.told(conn, _owed_name(asset), int(context["outlet_events"][asset].extra["upto"]))
+                events.forget(conn, _owed_name(asset), int(context["outlet_events"][asset].extra["upto"]))
         except Exception:
             log.exception(
                 "that %s was announced could not be noted; the next run announces it again", asset.name
@@ -86,7 +86,9 @@ def announce(callbacks: Callbacks, asset: Asset, *, unless: str, task_id: str = 
             who clears it nonetheless is told this.
     """
 
-    @task(task_id=task_id, outlets=[asset], on_success_callback=[callbacks.report_success, told(asset)])
+    @task(
+        task_id=task_id, outlets=[asset], on_success_callback=[callbacks.report_success, forget_event(asset)]
+    )
     def emit(news: dict[str, Any], outlet_events: Any = None) -> None:
         """Tell the next DAG of the loop, through its asset."""
         said = news.get(task_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
@@ -140,7 +140,7 @@ class Callbacks:
         try:
             cut_off = runs.as_of(context)
         except Exception:  # the context may hold no more than the DAG, the run id and the reason
-            cut_off = datetime.now(timezone.utc)
+            cut_off = datetime.now(UTC)
         for task_id, try_number in untold.silent_tasks(context, name):
             if task_id == failed_tasks.RUN:
                 error = (

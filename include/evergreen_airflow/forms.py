@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowFailException
 
 # Windows and cut-offs are counted back from it; a year with a zero in front is a slip of the pen.
-EARLIEST, LATEST = (datetime(year, 1, 1, tzinfo=timezone.utc) for year in (1900, 2200))
+EARLIEST, LATEST = (datetime(year, 1, 1, tzinfo=UTC) for year in (1900, 2200))
 # The same as Airflow's form and API take it: no run is started with another one.
 TIME: dict[str, Any] = {"format": "date-time", "pattern": r"^(19|20|21)\d\d-"}
 
@@ -60,7 +60,7 @@ def moment(value: str) -> datetime:
     except ValueError as error:
         raise AirflowFailException(f"{value!r} is no ISO time; write it like 2026-05-01T02:00:00Z") from error
     try:
-        found = (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+        found = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
     except OverflowError:  # such as year 1 east of Greenwich
         found = None
     if found is None or not EARLIEST <= found < LATEST:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException
@@ -23,13 +23,15 @@ def as_of(context: dict[str, Any]) -> datetime:
     given = (context.get("params") or {}).get("as_of")
     if given:
         value = moment(given)
-        if value > datetime.now(timezone.utc) + AS_OF_AHEAD:
+        if value > datetime.now(UTC) + AS_OF_AHEAD:
             raise AirflowFailException(f"as_of {given} lies in the future; give a time that has passed")
         return value
     times = [moment(str(e.extra["as_of"])) for e in events(context) if (e.extra or {}).get("as_of")]
+    queued: datetime = run.run_after
     if times:
-        return min(max(times), run.run_after.astimezone(timezone.utc))
-    return (context.get("data_interval_end") or run.run_after).astimezone(timezone.utc)
+        return min(max(times), queued.astimezone(UTC))
+    end: datetime = context.get("data_interval_end") or queued
+    return end.astimezone(UTC)
 
 
 def events(context: dict[str, Any]) -> list[Any]:

@@ -32,7 +32,7 @@ def silent_tasks(context: dict[str, Any], name: str) -> list[tuple[str, int]]:
         told = {t for t in failed if ti is not None and ti.xcom_pull(task_ids=t, key=TOLD)}
     else:
         try:
-            told = failures.told(name, tries, getattr(context.get("dag_run"), "start_date", None))
+            told = failures.recorded_tasks(name, tries, getattr(context.get("dag_run"), "start_date", None))
         except Exception:
             log.exception("what was recorded of %s cannot be read", name)
             told = set()  # rather twice than never
@@ -74,7 +74,7 @@ def tell_lost() -> int:
             told = (
                 set()
                 if runs.subject_of(run).endswith("/")
-                else failures.told(run, {task_id: try_number}, None)
+                else failures.recorded_tasks(run, {task_id: try_number}, None)
             )
             if task_id in told or (told and end is unfinished_tasks.End.CUT_OFF):
                 forget(run, one.task_id)

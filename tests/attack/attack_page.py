@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -67,7 +67,7 @@ def write(found: Sequence[Figures], page: Path = PAGE) -> None:
     if not begin or not end:
         raise ValueError(f"{page} needs the lines {BEGIN} and {END}; the table goes between them")
     rows = {cells[0]: cells for cells in map(_cells, table.strip().splitlines()[2:])}
-    at = f"{_commit()}, {datetime.now(timezone.utc):%Y-%m-%d}"
+    at = f"{_commit()}, {datetime.now(UTC):%Y-%m-%d}"
     for f in found:
         rows[f.what] = [f.what, f"{f.tried:,}", str(f.wrong), f.outcome, f"{f.seconds:.0f}", str(f.seed), at]
     lines = [_line(HEAD), _line(["---"] * len(HEAD)), *map(_line, rows.values())]

@@ -12,21 +12,21 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
 TYPES = {"a": "text", "b": "text", "x": "float", "n": "integer", "at": "timestamp"}
 REQUIRED = ("a", "at")
-AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
 
 
 def micros(moment: datetime) -> int:
     """A time as microseconds since 1970."""
-    return (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-EARLIEST, LATEST = micros(datetime(1990, 1, 1, tzinfo=timezone.utc)), micros(AS_OF + timedelta(hours=24))
+EARLIEST, LATEST = micros(datetime(1990, 1, 1, tzinfo=UTC)), micros(AS_OF + timedelta(hours=24))
 
 Record = dict[str, Any]  # of a text file: texts; of a typed one: numbers, texts, and times in microseconds
 

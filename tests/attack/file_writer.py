@@ -7,7 +7,7 @@ import io
 import json
 import random
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -120,7 +120,7 @@ def _delimiter(writing: Writing) -> str:
 def _value(chance: random.Random, name: str, number: int, decimal: str = ".") -> str:
     good = chance.random() < 0.7
     if name == "at":
-        moment = datetime(2024, 1, 5, tzinfo=timezone.utc) + timedelta(minutes=number)
+        moment = datetime(2024, 1, 5, tzinfo=UTC) + timedelta(minutes=number)
         return moment.isoformat() if good else chance.choice(TIMES)
     if name in "xn":
         found = chance.choice(("1.5", "-2.25", "30") if name == "x" else ("1", "20"))
@@ -221,7 +221,7 @@ def _array(chance: random.Random, name: str, numbers: list[int]) -> tuple[pa.Arr
         return [None if chance.random() < gap else v for v in values]
 
     if name == "at":
-        begin = datetime(2024, 1, 5, tzinfo=timezone.utc)
+        begin = datetime(2024, 1, 5, tzinfo=UTC)
         moments = some([begin + timedelta(minutes=n) for n in numbers])
         kind = pa.timestamp(
             chance.choice(["s", "ms", "us", "ns"]), chance.choice([None, "UTC", "Asia/Kolkata"])

@@ -6,14 +6,14 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
 
-BEGIN = datetime(2024, 1, 1, tzinfo=timezone.utc)
+BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 METERS = DatasetSpec.model_validate({
     "name": "meters", "key": ["ts"], "event_time": "ts", "quarantine": "rows", "arrival": {"delay": "1h"},

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def try_group(name: str, writing: Writing, folder: Path, files: dict[str, tuple[
     folder.mkdir()
     for file, (content, _) in files.items():
         (folder / file).write_bytes(content)
-    now = datetime.now(timezone.utc) + timedelta(hours=1)
+    now = datetime.now(UTC) + timedelta(hours=1)
     outcomes = {o.file: o for o in ingest(DatasetSpec.model_validate(writing.spec(name)), AS_OF, f"ingest/{name}", folder=folder, now=now)}  # fmt: skip
     wrong, states, table, seen, should_be = [], Counter[str](), Table(writing), set[bytes](), {}
     for file, (content, records) in sorted(files.items()):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -30,10 +30,10 @@ from evergreen.warehouse.batches.staging import Staged
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.features import snapshot
 from evergreen.warehouse.features.views import as_known
-from evergreen.warehouse.files.landing import LandedFile, Version
+from evergreen.warehouse.files.landed_file import LandedFile, Version
 from evergreen.warehouse.migrate import ensure_dataset
 
-START = datetime(2024, 1, 1, tzinfo=timezone.utc)
+START = datetime(2024, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 KEYS, HOURS, AS_OFS = 40, 60, 25  # of a world: hours of events and arrivals, as-of times that are asked
 DELAY = 3 * HOUR
@@ -158,9 +158,7 @@ def taken(as_of: datetime, folder: Path, specs: Specs = SPECS) -> tuple[str, lis
         return "", []
     rows = pq.read_table(found.path).to_pylist()
     names = ("_time", "_key", "x", "size", "place", "_label")
-    return found.fingerprint, [
-        (row["_time"].astimezone(timezone.utc), *(row[n] for n in names[1:])) for row in rows
-    ]
+    return found.fingerprint, [(row["_time"].astimezone(UTC), *(row[n] for n in names[1:])) for row in rows]
 
 
 def test_a_snapshot_is_what_was_known(attack: Attack, warehouse_url: str, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.policy import default
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from evergreen.warehouse.migrate import ensure_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CPU_SECONDS, SECONDS = 3.0, 60
-NOW = datetime(2026, 5, 1, tzinfo=timezone.utc)
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
 # As they stand in a file, unquoted.
 SCALARS = (
     "", "NO", "on", "yes", "~", "null", "12", "1:30", "0x" + "f" * 5000, "9" * 5000, "1e999", ".nan", "-.inf", "2024-13-45", "2024-01-01",
@@ -190,7 +190,7 @@ def use(conn: Connection, specs: Specs) -> None:
     assert type(spec).model_validate(kept) == spec, "what the run keeps of it is another spec"
     for value in leaves(spec):
         if isinstance(value, timedelta):
-            assert datetime.min.replace(tzinfo=timezone.utc) < NOW - value <= NOW
+            assert datetime.min.replace(tzinfo=UTC) < NOW - value <= NOW
         if isinstance(value, str):
             value.encode("utf-8")
             assert "\x00" not in value

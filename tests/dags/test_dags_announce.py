@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ DATASET = {"name": "rides", "key": ["ts"], "event_time": "ts", "columns": {"ts":
            "demand": {"type": "float", "required": False}}}  # fmt: skip
 MODEL = {"name": "small", "task": "regression", "datasets": ["rides"], "key": ["ts"], "event_time": "ts",
          "label": {"column": "demand", "delay": "1h"}, "features": {"numeric": ["x"]}}  # fmt: skip
-AS_OF = datetime(2026, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_predictions_that_a_killed_scoring_wrote_are_announced_by_the_next(
                 AS_OF, "model/small", DecisionKind.PROMOTED, "first", "train__small/r", "k", version="1"
             ),
         )
-        events.told(conn, "model/small", 99)
+        events.forget(conn, "model/small", 99)
         events.owe(conn, "predictions/small", AS_OF, "score__small/killed")
     nothing = SimpleNamespace(
         rows=0, shadow=None, state="up_to_date", version="1", unseen={}, to_dict=lambda: {"shadow": None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +21,7 @@ from evergreen.incidents import unfinished_tasks
 from evergreen.ledger import Decision, reasons
 from evergreen.warehouse.connection import connect
 
-DAG, RUN, STARTED = "ingest__bike_hourly", "manual__x", datetime(2026, 5, 1, tzinfo=timezone.utc)
+DAG, RUN, STARTED = "ingest__bike_hourly", "manual__x", datetime(2026, 5, 1, tzinfo=UTC)
 
 
 class Server:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,7 @@ from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import connect, fetch
 
 MODEL = "model/bike_demand"
-NOW = datetime.now(timezone.utc)
+NOW = datetime.now(UTC)
 
 
 @pytest.fixture

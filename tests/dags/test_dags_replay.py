@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from evergreen.spec import load_specs
 from evergreen.warehouse.connection import connect
 from evergreen.warehouse.migrate import ensure_dataset
 
-START = datetime(2024, 1, 1, tzinfo=timezone.utc)
+START = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 DATASET = {
     "name": "rides", "key": ["ts"], "event_time": "ts",

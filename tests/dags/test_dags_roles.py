@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from evergreen.warehouse import roles
 from evergreen.warehouse.connection import connect, fetch
 from evergreen_airflow import connections
 
-START = datetime(2024, 1, 1, tzinfo=timezone.utc)
+START = datetime(2024, 1, 1, tzinfo=UTC)
 DATASET = {
     "name": "rides", "key": ["ts"], "event_time": "ts", "arrival": {"delay": "1h"},
     "columns": {"ts": {"type": "timestamp"}, "x": {"type": "float"}, "demand": {"type": "float", "required": False}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC
 from pathlib import Path
 from typing import Any, get_args
 
@@ -94,7 +95,7 @@ def test_the_digest_follows_its_setting(
 
 def test_a_new_dag_does_not_make_up_for_the_tick_before_it_was_unpaused() -> None:
     """By default Airflow does, up to a tenth of the period later: a second training beside the one asked for by hand."""
-    from datetime import datetime, timedelta, timezone
+    from datetime import datetime, timedelta
 
     from airflow.sdk import DAG
     from airflow.serialization.serialized_objects import DagSerialization
@@ -102,7 +103,7 @@ def test_a_new_dag_does_not_make_up_for_the_tick_before_it_was_unpaused() -> Non
 
     from evergreen_airflow.schedules import schedule
 
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     cron = f"{now - timedelta(minutes=30):%M %H} * * *"
     with DAG("nightly", schedule=schedule(cron), catchup=False) as dag:
         pass

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-FAR = f"{datetime.now(timezone.utc) + timedelta(hours=12):%M %H} * * *"
+FAR = f"{datetime.now(UTC) + timedelta(hours=12):%M %H} * * *"
 """A daily cron with no tick near: Airflow makes up for one that passed less than a tenth of its period ago."""
 
 

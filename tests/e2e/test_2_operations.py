@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psutil
@@ -167,7 +167,7 @@ def test_backfill_over_past_intervals(stack: Any, told: Any) -> None:
         "not_enough_fresh_rows",
         "worse_than_baseline",
     }
-    assert {d.as_of.replace(tzinfo=timezone.utc) for d in settled} == {
+    assert {d.as_of.replace(tzinfo=UTC) for d in settled} == {
         datetime.fromisoformat(r["logical_date"].replace("Z", "+00:00")) for r in runs
     }
     assert champion(stack, SECOND_MODEL) == before
@@ -231,9 +231,7 @@ def test_a_query_that_does_not_run_fails_the_training_once_and_is_mailed_once(st
 
 
 def test_another_story_does_not_wipe_what_is_the_users(stack: Any) -> None:
-    mine = Decision(
-        datetime.now(timezone.utc), "dataset/mine", DecisionKind.BATCH_PUBLISHED, "passed", "x/y", "mine"
-    )
+    mine = Decision(datetime.now(UTC), "dataset/mine", DecisionKind.BATCH_PUBLISHED, "passed", "x/y", "mine")
     with connect() as conn:
         ledger.append(conn, mine)
     with pytest.raises(TerminalError, match="data of your own"):

@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 import sys
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -81,7 +81,7 @@ def test_the_loop_without_a_shared_disk(world, start, mlflow_url, bucket, on_a_w
     dataset, as_of = specs.datasets["rides_hourly"], start + timedelta(days=30)
     bucket.put("landing/rides_hourly/1.csv", csv(start, 20))
     bucket.put("landing/rides_hourly/2.csv", csv(start + timedelta(days=20), 20))
-    now, later = datetime.now(timezone.utc) + timedelta(hours=1), start + timedelta(days=41)
+    now, later = datetime.now(UTC) + timedelta(hours=1), start + timedelta(days=41)
 
     landed = on_a_worker(lambda: [o.state for o in ingest(dataset, later, "ingest/1", now=now)])
     assert landed == ["published", "published"]

@@ -12,7 +12,7 @@ import pytest
 
 from evergreen.ledger.reasons import OF_A_DRIFT, OF_UPKEEP, Hold
 from evergreen.spec import METRICS
-from evergreen.warehouse.files.landing import FORMATS
+from evergreen.warehouse.files.landed_file import FORMATS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = sorted(

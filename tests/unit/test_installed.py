@@ -62,7 +62,7 @@ def promises(path: Path) -> list[str]:
 
 
 # Airflow's own word for a try that failed: that task is tried again.
-SAID_BY_THE_RUN = {"stack/running.py"}
+SAID_BY_THE_RUN = {"stack/run_dag.py"}
 
 
 def test_a_message_of_the_library_promises_no_second_try() -> None:

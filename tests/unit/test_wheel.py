@@ -8,13 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import EntryPoints, packages_distributions
 from pathlib import Path
 from types import ModuleType
 from zipfile import ZipFile
 
 import pytest
-import tomllib
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 

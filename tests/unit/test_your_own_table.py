@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from evergreen.spec import load_specs
@@ -30,7 +30,7 @@ def test_the_worked_example_works(warehouse_url: str, tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     specs = load_specs(tmp_path)
     assert specs.problems == ()
-    as_of = datetime.now(timezone.utc)
+    as_of = datetime.now(UTC)
     (outcome,) = ingest(
         specs.datasets["parcels"], as_of, "ingest__parcels/r", folder=tmp_path / ".evergreen/landing/parcels"
     )

@@ -62,15 +62,15 @@ def rehearsed(
 
 
 def _champion(conn: Connection, change: Change, specs: Specs, *, there: bool) -> str:
-    reigns = ledger.champions(conn, change.name) if there else []
-    if not reigns or reigns[0].version is None:
+    successions = ledger.champions(conn, change.name) if there else []
+    if not successions or successions[0].version is None:
         return "no champion yet"
-    version = reigns[0].version
+    version = successions[0].version
     said = f"champion is version {version}"
     model = specs.models.get(change.name)
     if model is None:
         return said
-    known = champion_facts.known(specs, model, version, reigns)
+    known = champion_facts.known(specs, model, version, successions)
     if known.trained_hash is None:
         return (
             f"{said}; an earlier release trained it, and whether the spec of now trains the same is not known"

@@ -90,7 +90,9 @@ def compare(folder: Path, specs: Specs, name: str) -> Compared:
         changes = []
         for kind, pairs in _by_spec(base.moved(before, folder)).items():
             for (was, now), files in pairs.items():
-                changes.append(_change(kind, was, now, files, old, specs, before.folder, folder))
+                changes.append(
+                    _change(kind, was, now, files, _Side(old, before.folder), _Side(specs, folder))
+                )
         known = {c.name for c in changes if c.kind == "model"}
         changes += [c for c in _affected(old, specs) if c.name not in known]
     order = sorted(changes, key=lambda c: (c.kind, c.name))
@@ -126,12 +128,19 @@ def _by_spec(moved: list[tuple[str, base.Moved]]) -> dict[str, dict[tuple[str, s
     return found
 
 
-def _change(
-    kind: str, was: str, now: str, files: list[base.Moved], old: Specs, new: Specs, before: Path, after: Path
-) -> Change:
+@dataclass(frozen=True)
+class _Side:
+    """The specs before or after, and the folder that they are read from."""
+
+    specs: Specs
+    folder: Path
+
+
+def _change(kind: str, was: str, now: str, files: list[base.Moved], before: _Side, after: _Side) -> Change:
+    old, new = before.specs, after.specs
     one = ONE[kind]
     told = dict.fromkeys(f"{kind}/{f.after or f.before}" for f in files)
-    there, here = (_exists(place / kind, name) for place, name in ((before, was), (after, now)))
+    there, here = (_exists(side.folder / kind, name) for side, name in ((before, was), (after, now)))
     what = (
         "renamed"
         if was != now and there and here
@@ -146,7 +155,10 @@ def _change(
     if not (there or here):  # SQL that no YAML stands beside
         text = "SQL without a YAML file of its name is no spec"
         return replace(
-            found, means=(text,), diffs=tuple(_diffs(kind, files, before, after, ".sql")), trains=None
+            found,
+            means=(text,),
+            diffs=tuple(_diffs(kind, files, before.folder, after.folder, ".sql")),
+            trains=None,
         )
     a, b = _spec(old, one, was) if there else None, _spec(new, one, now) if here else None
     broken = [
@@ -162,7 +174,7 @@ def _change(
         if is_there and spec is None
     ]
     ending = (*folders.ENDINGS, ".sql") if broken else ".sql"
-    found = replace(found, diffs=tuple(_diffs(kind, files, before, after, ending)))
+    found = replace(found, diffs=tuple(_diffs(kind, files, before.folder, after.folder, ending)))
     if broken:
         return replace(found, means=tuple(broken), trains=None)
     if a is not None and b is not None:

@@ -6,14 +6,13 @@ migrated to is refused, as in `prepare`.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from urllib.parse import unquote, urlsplit
 
 from evergreen.command import no_arguments
 from evergreen.deployment import prepare, variables
-from evergreen.errors import ErrorReason, EvergreenError, TerminalError, TransientError
+from evergreen.deployment.commands import output_of
+from evergreen.errors import EvergreenError, TransientError
 from evergreen.warehouse.connection import connect
 from evergreen.warehouse.migrate import migrate
 
@@ -37,7 +36,7 @@ def migrate_all() -> None:
         ) from error
     with connect() as warehouse:
         applied = migrate(warehouse)
-    print(f"warehouse: {prepare.told(applied)}", flush=True)
+    print(f"warehouse: {prepare.applied_text(applied)}", flush=True)
     _mlflow(url)
     print("mlflow: migrated", flush=True)
 
@@ -45,17 +44,12 @@ def migrate_all() -> None:
 def _mlflow(url: str) -> None:
     password = unquote(urlsplit(url).password or "")
     # The password goes by the environment: a command line can be read by others.
-    done = subprocess.run(
+    output_of(
         [sys.executable, "-m", "mlflow", "db", "upgrade", variables.sqlalchemy(_without_password(url))],
-        env={**os.environ, "PGPASSWORD": password}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    if done.returncode:
-        shown = "\n".join(done.stdout.splitlines()[-prepare.SHOWN :])
-        print(shown.replace(password, "***") if password else shown, file=sys.stderr)
-        raise TerminalError(
-            "mlflow could not be migrated; what was said stands above. Mend that, then start this job again",
-            ErrorReason.BAD_SPEC,
-        )
+        "mlflow could not be migrated",
+        secrets=(password,),
+        variables={"PGPASSWORD": password},
+    )
 
 
 def _without_password(url: str) -> str:

@@ -5,8 +5,6 @@ An image that is older than what a database was migrated to would work on tables
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +18,7 @@ from psycopg2.extensions import make_dsn
 
 from evergreen.command import no_arguments
 from evergreen.deployment import store, variables
+from evergreen.deployment.commands import output_of
 from evergreen.errors import ErrorReason, EvergreenError, TerminalError
 from evergreen.warehouse import databases, roles
 from evergreen.warehouse.connection import Connection, connect, fetch
@@ -40,9 +39,6 @@ MIGRATED = {
     "airflow": ("apache-airflow", "airflow/migrations"),
     "mlflow": ("mlflow", "mlflow/store/db_migrations"),
 }
-
-SHOWN = 40
-"""Lines that are shown of what a command said before it failed."""
 
 
 def prepare() -> None:
@@ -65,7 +61,7 @@ def prepare() -> None:
         applied = migrate(warehouse)
     with connect(_dsn(databases.WAREHOUSE, "postgres", own)) as administrator:
         roles.grant(administrator, logins)
-    _say(f"warehouse: {told(applied)}, its roles have their rights")
+    _say(f"warehouse: {applied_text(applied)}, its roles have their rights")
     _run("airflow", "airflow", "db", "migrate")
     _run("airflow's logins", "airflow", "fab-db", "migrate")
     _user()
@@ -95,7 +91,7 @@ def reach(dsn: str) -> Connection:
         ) from error
 
 
-def told(applied: Sequence[str]) -> str:
+def applied_text(applied: Sequence[str]) -> str:
     """What was done to the warehouse's tables, for the log."""
     return f"migrated by {', '.join(applied)}" if applied else "is up to date"
 
@@ -128,11 +124,11 @@ def refuse_newer(conn: Connection, name: str) -> None:
 
 def _user() -> None:
     """Make the first login, unless there is one."""
-    listed = _said("the logins could not be listed", "airflow", "users", "list", "--output", "plain")
+    listed = _output_of("the logins could not be listed", "airflow", "users", "list", "--output", "plain")
     if any(variables.USER in line.split() for line in listed.splitlines()):
         _say("login: is there")
         return
-    _said(
+    _output_of(
         "the first login could not be made", "airflow", "users", "create", "--username", variables.USER, "--role", "Admin",
         "--firstname", "Evergreen", "--lastname", "Administrator", "--email", f"{variables.USER}@localhost",
         "--password", variables.AIRFLOW_PASSWORD.read(),
@@ -142,22 +138,13 @@ def _user() -> None:
 
 def _run(what: str, *command: str, **more: str) -> None:
     began = time.monotonic()
-    _said(f"{what} could not be migrated", *command, **more)
+    _output_of(f"{what} could not be migrated", *command, **more)
     _say(f"{what}: migrated in {time.monotonic() - began:.0f} s")
 
 
-def _said(failure: str, *command: str, **more: str) -> str:
-    """What a command prints; where it fails, its last lines are shown without a secret, and never the command, which may hold one."""
-    done = subprocess.run(
-        command, env={**os.environ, **more}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    if done.returncode:
-        shown = "\n".join(done.stdout.splitlines()[-SHOWN:])
-        for secret in (variables.AIRFLOW_PASSWORD, *PASSWORDS.values(), *ROLES.values()):
-            shown = shown.replace(secret.read(), "***")
-        print(shown, file=sys.stderr)
-        raise TerminalError(f"{failure}; what was said stands above", ErrorReason.BAD_SPEC)
-    return done.stdout
+def _output_of(failure: str, *command: str, **more: str) -> str:
+    secrets = (variables.AIRFLOW_PASSWORD, *PASSWORDS.values(), *ROLES.values())
+    return output_of(command, failure, secrets=(secret.read() for secret in secrets), variables=more)
 
 
 def _dsn(database: str, user: str, password: str) -> str:

@@ -63,11 +63,11 @@ class WarehouseCollector(Collector):
                 numbers = self._counts.read(conn, time.monotonic() + COUNTING_S)
         except Exception as error:
             # Whatever it is: not to know is not to be healthy, and the next scrape asks again.
-            self._told(up=False, why=error)
+            self._log_change(up=False, why=error)
             return {f.UP: [((), 0.0)]}
         if numbers:
             found |= questions.counted(specs, *numbers)
-        self._told(up=True)
+        self._log_change(up=True)
         return {
             **found,
             **stores.read(),
@@ -76,7 +76,7 @@ class WarehouseCollector(Collector):
             f.READ: [((), time.monotonic() - began)],
         }
 
-    def _told(self, *, up: bool, why: Exception | None = None) -> None:
+    def _log_change(self, *, up: bool, why: Exception | None = None) -> None:
         """Log a change, once."""
         if up == self._up:
             return

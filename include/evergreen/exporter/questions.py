@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg2 import sql
 
+from evergreen import ledger
 from evergreen.alert_kinds import HELD
 from evergreen.exporter import families as f
 from evergreen.exporter.families import MetricFamily, Sample
@@ -31,7 +32,6 @@ Samples = dict[MetricFamily, list[Sample]]
 
 # The newest requests of a model; a training answers all that are open, so older ones are answered.
 _REQUESTS = 20
-_ANSWERING = [DecisionKind.PROMOTED.value, DecisionKind.REJECTED.value, DecisionKind.ROLLED_BACK.value]
 _OUTCOMES = {
     DecisionKind.BATCH_PUBLISHED: "published",
     DecisionKind.BATCH_QUARANTINED: "quarantined",
@@ -69,18 +69,6 @@ _MODELS = sql.SQL(
     w=_SUBJECTS,
     changes=_newest(DecisionKind.PROMOTED, DecisionKind.ROLLED_BACK),
     verdicts=_newest(DecisionKind.PROMOTED, DecisionKind.REJECTED, DecisionKind.AWAITING_APPROVAL),
-)
-# What is answered is gathered for each model by itself; a join of the two would read the whole ledger.
-_OPEN = sql.SQL(
-    "SELECT w.model, request.reason, count(*) AS requests, min(request.decided_at) AS oldest FROM {w}"
-    " CROSS JOIN LATERAL (SELECT min(id) AS id FROM {newest} AS newest) AS oldest"
-    " CROSS JOIN LATERAL (SELECT coalesce(array_agg(answer), '{{}}') AS answers FROM evergreen.decision AS a"
-    " CROSS JOIN LATERAL unnest(a.answers) AS answer WHERE a.subject = w.subject AND a.kind = ANY(%(answering)s)"
-    " AND a.id > oldest.id) AS answered"
-    " CROSS JOIN LATERAL {newest} AS request WHERE request.id <> ALL(answered.answers) GROUP BY 1, 2"
-).format(
-    w=_SUBJECTS,
-    newest=_NEWEST.format(sql.Literal(DecisionKind.RETRAIN_REQUESTED.value), sql.Literal(_REQUESTS)),
 )
 # A window is looked at until its labels are due and `MOST_PER_RUN` windows longer; of an older one nothing is news.
 _WINDOWS = (
@@ -212,14 +200,14 @@ def _models(conn: Connection, specs: Specs, found: Samples) -> dict[str, str]:
 
 
 def _requests(conn: Connection, specs: Specs, found: Samples) -> None:
-    rows = fetch(conn, _OPEN, {"models": sorted(specs.models), "answering": _ANSWERING})
+    requests = ledger.unanswered(conn, sorted(specs.models), DecisionKind.RETRAIN_REQUESTED, newest=_REQUESTS)
     number = {(name, reason): 0 for name in sorted(specs.models) for reason in _ASKED_FOR}
     oldest: dict[str, datetime] = {}
-    for row in rows:
-        name = row["model"]
-        number[name, row["reason"]] = row["requests"]
-        oldest[name] = min(row["oldest"], oldest.get(name, row["oldest"]))
-    found[f.REQUESTS] = [(labels, float(requests)) for labels, requests in number.items()]
+    for request in requests:
+        labels = (request.model, request.reason)
+        number[labels] = number.get(labels, 0) + 1
+        oldest[request.model] = min(request.decided_at, oldest.get(request.model, request.decided_at))
+    found[f.REQUESTS] = [(labels, float(count)) for labels, count in number.items()]
     found[f.OLDEST_REQUEST] = [((name,), _seconds(time)) for name, time in oldest.items()]
 
 
@@ -265,4 +253,4 @@ def _add(found: Samples, family: MetricFamily, labels: tuple[str, ...], value: f
 
 
 def _seconds(time: datetime) -> float:
-    return time.astimezone(timezone.utc).timestamp()
+    return time.astimezone(UTC).timestamp()

@@ -9,7 +9,7 @@ https://doi.org/10.24432/C5W894
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +20,7 @@ from evergreen.feeds.story import Story
 
 __all__ = ["convert", "find", "obtain", "story"]
 
-HISTORY_END = datetime(2012, 1, 16, tzinfo=timezone.utc)
+HISTORY_END = datetime(2012, 1, 16, tzinfo=UTC)
 PRICE = 1.0
 WEATHER = {1: "clear", 2: "mist", 3: "light_rain", 4: "heavy_rain"}
 TEMPERATURE_MAX, WINDSPEED_MAX = 41.0, 67.0

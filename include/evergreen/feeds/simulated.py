@@ -8,7 +8,7 @@ to a sensor's digits, which hides the last bit in which mathematical libraries d
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -17,13 +17,13 @@ from evergreen.feeds import plot
 from evergreen.feeds.story import Story
 
 SEED = 7
-START = datetime(2024, 8, 26, tzinfo=timezone.utc)
+START = datetime(2024, 8, 26, tzinfo=UTC)
 HISTORY_WEEKS = 56
 
 WEATHER = ("clear", "mist", "light_rain", "heavy_rain")
 PRICE, NEW_PRICE = 2.5, 3.2
 YEAR_HOURS = 365.2425 * 24
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # From one hour to the next, in the order of WEATHER: a clear spell lasts a day, rain six hours.
 TRANSITIONS = (

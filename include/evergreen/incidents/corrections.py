@@ -44,7 +44,7 @@ def keys_deleted(file: str, asked: int, done: Corrected) -> str:
     )
 
 
-def told(conn: Connection, decision: Decision, folder: Place | None) -> None:
+def owe_mail(conn: Connection, decision: Decision, folder: Place | None) -> None:
     """Owe the mail of a correction, and end the spell of batches that were held back if nothing is left of it.
 
     Args:

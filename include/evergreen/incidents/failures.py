@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
 from typing import Any
@@ -46,7 +46,7 @@ MEET = ("train", "score", "monitor")
 _VARIABLE = re.compile(r"0x[0-9a-f]+|[0-9a-f]{12,}|\d+", re.IGNORECASE)
 
 
-def record(
+def record(  # noqa: PLR0913  # what Airflow knows of a failed task, by name; it travels no further
     subject: str,
     run_id: str,
     task_id: str,
@@ -82,7 +82,7 @@ def record(
         TransientError: the warehouse does not answer.
     """
     dag_id, error = run_id.partition("/")[0], redact(error)
-    week = f"{as_of.astimezone(timezone.utc):%G-W%V}"
+    week = f"{as_of.astimezone(UTC):%G-W%V}"
     # Numbers and ids differ between two failures of the same kind.
     signature = hashlib.sha256(_VARIABLE.sub("#", error).encode()).hexdigest()[:12]
     with connect() as conn:
@@ -150,7 +150,7 @@ def _news(conn: Connection, thread: threads.Thread, incident: str, week: str, ow
     return not any(w == week for w, _ in told) or (own and not any(s == signature for _, s in told))
 
 
-def told(run_id: str, tries: Mapping[str, int], since: datetime | None) -> set[str]:
+def recorded_tasks(run_id: str, tries: Mapping[str, int], since: datetime | None) -> set[str]:
     """The tasks of a run whose failure is in the ledger.
 
     Args:
@@ -217,7 +217,7 @@ def bare_message(
     message["From"] = " ".join(settings.MAIL_FROM.read().split())
     message["To"] = ", ".join(fleet())
     message["Subject"] = " ".join(f"[Evergreen] {run_id.partition('/')[0]} failed in {task_id}".split())[:140]
-    message["Date"] = format_datetime(datetime.now(timezone.utc))
+    message["Date"] = format_datetime(datetime.now(UTC))
     message["Message-ID"] = make_msgid("evergreen", "localhost")
     message["Auto-Submitted"] = "auto-generated"
     text = f"{run_id} failed in task {task_id}.\n\nError: {redact(error)}\n\nLog: {log_url}\n"

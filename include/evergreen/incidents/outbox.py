@@ -33,7 +33,7 @@ _SECRETS = (
 )
 
 
-def raise_incident(
+def raise_incident(  # noqa: PLR0913  # the columns of the mail's row, written at the call by their names
     conn: Connection,
     incident: str,
     subject: str,
@@ -67,7 +67,7 @@ def raise_incident(
     return owe(conn, incident, subject, kind, decision_id, context, thread=thread, as_of=as_of)
 
 
-def owe(
+def owe(  # noqa: PLR0913  # as raise_incident
     conn: Connection,
     incident: str,
     subject: str,

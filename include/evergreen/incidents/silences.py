@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from evergreen.alert_kinds import HELD
 from evergreen.errors import ErrorReason, TerminalError
@@ -103,7 +103,7 @@ def end_of(until: str, now: datetime) -> datetime:
                 f"{until!r} is no end of a silence; write a time like 2026-05-01T06:00, a duration like 3d, or now",
                 ErrorReason.BAD_SPEC,
             ) from error
-        end = (end if end.tzinfo else end.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+        end = (end if end.tzinfo else end.replace(tzinfo=UTC)).astimezone(UTC)
     if end <= now:
         raise TerminalError(
             f"{until!r} has passed (it is {now:%Y-%m-%d %H:%M} UTC); name a later end, or `now` to end the silence",

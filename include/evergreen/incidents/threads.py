@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from evergreen.alert_kinds import BEGINNING, AlertKind
@@ -273,7 +273,7 @@ def end(
 
 
 def findings_to_end(conn: Connection, thread: Thread, base: int, within: timedelta) -> int:
-    """How many good findings in a row end an incident: `base`, doubled for each of its like that ended lately.
+    """How many good findings in a row end an incident: `base`, doubled for each incident of the same kind that ended lately.
 
     So what comes and goes is told as one incident, and not once each time.
 
@@ -355,4 +355,4 @@ def _time(text: str | None) -> datetime | None:
         found = datetime.fromisoformat(text) if text else None
     except ValueError:
         return None
-    return found if found is None or found.tzinfo else found.replace(tzinfo=timezone.utc)
+    return found if found is None or found.tzinfo else found.replace(tzinfo=UTC)

@@ -12,10 +12,27 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from psycopg2 import sql
+
 from evergreen.ledger import events, evidence
 from evergreen.ledger.evidence import AwaitingEvidence, Evidence, SettledEvidence
-from evergreen.ledger.reasons import ANNOUNCED, DecisionKind
+from evergreen.ledger.reasons import ANNOUNCED, ANSWERING, DecisionKind
 from evergreen.warehouse.connection import Connection, fetch
+
+_ASKED = sql.SQL(
+    "(SELECT id, reason, decided_at FROM evergreen.decision WHERE subject = w.subject AND kind = %(kind)s"
+    " ORDER BY id DESC LIMIT %(newest)s)"
+)
+# What is answered is gathered for each model by itself; a join of the two would read the whole ledger.
+_UNANSWERED = sql.SQL(
+    "SELECT asked.id, w.model, asked.reason, asked.decided_at"
+    " FROM (SELECT name AS model, 'model/' || name AS subject FROM unnest(%(models)s::text[]) AS name) AS w"
+    " CROSS JOIN LATERAL (SELECT min(id) AS id FROM {asked} AS newest) AS oldest"
+    " CROSS JOIN LATERAL (SELECT coalesce(array_agg(answer), '{{}}') AS answers FROM evergreen.decision AS a"
+    " CROSS JOIN LATERAL unnest(a.answers) AS answer WHERE a.subject = w.subject AND a.kind = ANY(%(answering)s)"
+    " AND a.id > oldest.id) AS answered"
+    " CROSS JOIN LATERAL {asked} AS asked WHERE asked.id <> ALL(answered.answers)"
+).format(asked=_ASKED)
 
 
 @dataclass(frozen=True)
@@ -148,12 +165,12 @@ def of_run(conn: Connection, run_id: str) -> list[Decision]:
 
 def open_requests(conn: Connection, model: str) -> list[Decision]:
     """Retrain requests of a model that no decision has answered, oldest first."""
-    return _unanswered(conn, model, DecisionKind.RETRAIN_REQUESTED)
+    return _whole(conn, unanswered(conn, (model,), DecisionKind.RETRAIN_REQUESTED))
 
 
 def awaiting_approval(conn: Connection, model: str) -> Decision | None:
     """The challenger of a model that waits for a person; None if none does. A newer one ends the wait of an older."""
-    found = _unanswered(conn, model, DecisionKind.AWAITING_APPROVAL)
+    found = _whole(conn, unanswered(conn, (model,), DecisionKind.AWAITING_APPROVAL))
     return found[-1] if found else None
 
 
@@ -164,14 +181,43 @@ def unclaimed_requests(conn: Connection, model: str) -> list[Decision]:
     return [request for request in open_requests(conn, model) if request.id not in claimed]
 
 
-def _unanswered(conn: Connection, model: str, kind: DecisionKind) -> list[Decision]:
+@dataclass(frozen=True)
+class Unanswered:
+    """A request or a wait that no decision has answered; `decided_at` is when it was written, aware."""
+
+    id: int
+    model: str
+    reason: str
+    decided_at: datetime
+
+
+def unanswered(
+    conn: Connection, models: Sequence[str], kind: DecisionKind, newest: int | None = None
+) -> list[Unanswered]:
+    """The decisions of a kind that no later one of `ANSWERING` answers, in no order.
+
+    Args:
+        conn: the warehouse.
+        models: whose.
+        kind: `RETRAIN_REQUESTED` or `AWAITING_APPROVAL`.
+        newest: look only at so many of each model, so that the statement costs the same however long the ledger is.
+    """
     rows = fetch(
         conn,
-        "SELECT r.id FROM evergreen.decision AS r WHERE r.subject = %s AND r.kind = %s"
-        " AND NOT EXISTS (SELECT 1 FROM evergreen.decision AS a WHERE a.subject = r.subject AND r.id = ANY(a.answers))",
-        (model_subject(model), kind.value),
+        _UNANSWERED,
+        {
+            "models": list(models),
+            "kind": kind.value,
+            "newest": newest,
+            "answering": [answering.value for answering in ANSWERING],
+        },
     )
-    ids = [row["id"] for row in rows]
+    return [Unanswered(**row) for row in rows]
+
+
+def _whole(conn: Connection, found: Sequence[Unanswered]) -> list[Decision]:
+    """The decisions with their evidence, oldest first."""
+    ids = [one.id for one in found]
     return sorted(find(conn, ids=ids), key=lambda d: d.id or 0) if ids else []
 
 

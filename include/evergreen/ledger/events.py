@@ -47,7 +47,7 @@ def owed(conn: Connection, asset: str) -> Owed | None:
     return Owed(row["upto"], row["as_of"]) if row["upto"] is not None else None
 
 
-def told(conn: Connection, asset: str, upto: int) -> None:
+def forget(conn: Connection, asset: str, upto: int) -> None:
     """Forget what was owed of an asset up to a row: Airflow has the event."""
     with conn.cursor() as cursor:
         cursor.execute("DELETE FROM evergreen.owed_event WHERE asset = %s AND id <= %s", (asset, upto))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class DecisionKind(str, Enum):
+class DecisionKind(StrEnum):
     """What was decided."""
 
     BATCH_PUBLISHED = "batch_published"
@@ -31,7 +31,11 @@ class DecisionKind(str, Enum):
     SPEC_UNUSABLE = "spec_unusable"
 
 
-class TriggerReason(str, Enum):
+# Decisions on a challenger or a champion; these alone answer a retrain request or the wait for a person.
+ANSWERING = (DecisionKind.PROMOTED, DecisionKind.REJECTED, DecisionKind.ROLLED_BACK)
+
+
+class TriggerReason(StrEnum):
     """Why a training ran or was asked for."""
 
     SCHEDULE = "schedule"
@@ -73,7 +77,7 @@ def of_upkeep(reason: str | None) -> bool:
     return reason in {known.value for known in OF_UPKEEP}
 
 
-class GateReason(str, Enum):
+class GateReason(StrEnum):
     """Why a challenger passed or not."""
 
     FIRST_CHAMPION = "first_champion"
@@ -108,7 +112,7 @@ class GateReason(str, Enum):
     UNSTABLE = "unstable"
 
 
-class RulingReason(str, Enum):
+class RulingReason(StrEnum):
     """Why a challenger that the gate has judged is promoted or not; see `ruling` and `approval`."""
 
     APPROVED = "approved"
@@ -145,7 +149,7 @@ COMPARED = (
 # The challenger learnt too little of the new world, or the features do not tell of it.
 NO_BETTER = (GateReason.WORSE_THAN_BASELINE, *COMPARED)
 
-# An answer: the challenger was judged, by the gate, by the watch that took its like back or by a person, and another one of
+# An answer: the challenger was judged, by the gate, by the watch that took back a model of the same rows and spec, or by a person, and another one of
 # the same spec would meet the same. Silence is an answer too: the question was asked, and is not asked for ever.
 CONCLUSIVE: tuple[ChallengerReason, ...] = (
     *NO_BETTER,
@@ -182,7 +186,7 @@ INCONCLUSIVE: tuple[ChallengerReason, ...] = (
 )
 
 
-class Hold(str, Enum):
+class Hold(StrEnum):
     """Why something that asks for a training opens no request."""
 
     ALREADY_OPEN = "already_open"

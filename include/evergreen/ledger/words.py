@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from evergreen.ledger.evidence import Evidence
@@ -202,5 +202,5 @@ def when(value: Any) -> str:
     if not isinstance(value, datetime):
         return MISSING if value is None else str(value)
     if value.tzinfo is not None:
-        value = value.astimezone(timezone.utc)
+        value = value.astimezone(UTC)
     return f"{value:%Y-%m-%d %H:%M} UTC"

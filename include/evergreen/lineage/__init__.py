@@ -106,7 +106,7 @@ def _step(run: TaskRun, facts: Callable[[Any], StepFacts]) -> Iterator[StepOutco
     if not switched_on():
         yield told
         return
-    from evergreen.lineage.sending import Sending
+    from evergreen.lineage.transport import Sending
 
     sending = Sending(run)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 
 from openlineage.client import OpenLineageClient
@@ -89,4 +89,4 @@ def _id(due: datetime, *parts: str) -> str:
 
 
 def _iso(time: datetime) -> str:
-    return time.astimezone(timezone.utc).isoformat()
+    return time.astimezone(UTC).isoformat()

@@ -19,7 +19,7 @@ special case.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import ndtr, stdtrit
@@ -58,37 +58,53 @@ class Improvement:
     rows: int
 
 
-def improvement(
-    metric: str,
-    times: np.ndarray,
-    y: np.ndarray,
-    challenger: np.ndarray,
-    champion: np.ndarray,
-    *,
-    confidence: float,
-    seed: int,
-    resamples: int = RESAMPLES,
-    cut: float | None = None,
-) -> Improvement:
-    """Compare two models on the same rows; the same arguments give the same answer.
+@dataclass(frozen=True)
+class Paired:
+    """What two models predicted of the same rows, and the metric by which they are compared.
 
-    Args:
+    Attributes:
         metric: one of `spec.METRICS`.
         times: event times, in any integer unit; rows of one moment are never torn apart.
         y: labels, finite.
         challenger: its predictions for these rows, finite; probabilities for binary.
         champion: likewise.
+        cut: `ModelSpec.cut`.
+    """
+
+    metric: str
+    times: np.ndarray
+    y: np.ndarray
+    challenger: np.ndarray
+    champion: np.ndarray
+    cut: float | None = None
+
+    def at(self, rows: np.ndarray) -> Paired:
+        """Some of the rows, by their positions or by a boolean each."""
+        return replace(
+            self,
+            times=self.times[rows],
+            y=self.y[rows],
+            challenger=self.challenger[rows],
+            champion=self.champion[rows],
+        )
+
+
+def improvement(paired: Paired, *, confidence: float, seed: int, resamples: int = RESAMPLES) -> Improvement:
+    """Compare two models on the same rows; the same arguments give the same answer.
+
+    Args:
+        paired: the rows, with the predictions of both.
         confidence: of each bound alone, such as 0.95.
         seed: of the resampling.
         resamples: how many.
-        cut: `ModelSpec.cut`.
 
     Raises:
         ValueError: lengths differ, a value is not finite, or the metric is not known.
     """
-    _check(y, times, challenger, champion)
-    where, moments = cells(times)
-    statistic, value = _statistic(metric, where, y, challenger, champion, cut)
+    y, challenger, champion = paired.y, paired.challenger, paired.champion
+    _check(y, paired.times, challenger, champion)
+    where, moments = cells(paired.times)
+    statistic, value = _statistic(paired.metric, where, y, challenger, champion, paired.cut)
     if value is None:
         return Improvement(None, None, None, None, 0, len(y))
     found = bounds(statistic, where, moments, confidence=confidence, seed=seed, resamples=resamples)
@@ -166,7 +182,8 @@ def _statistic(
 
     def found(weights: np.ndarray) -> np.ndarray:
         total = np.maximum(weights @ sums, floor)
-        return 1.0 - (total[:, 0] / total[:, 1]) ** power
+        better: np.ndarray = 1.0 - (total[:, 0] / total[:, 1]) ** power
+        return better
 
     return found, float(found(np.ones((1, count)))[0])
 
@@ -251,7 +268,7 @@ def block_length(statistic: Statistic, count: int, moments: int) -> int:
         moments: how many different times the rows have.
     """
     series = _influence(statistic, count)
-    least = math.ceil(3 * moments ** (1 / 3) * count / moments)
+    least: int = math.ceil(3 * moments ** (1 / 3) * count / moments)
     return max(1, min(max(least, math.ceil(_politis_white(series))), count // FEWEST_BLOCKS))
 
 
@@ -283,7 +300,8 @@ def _weights(count: int, length: int, resamples: int, seed: int) -> np.ndarray:
     starts = rng.integers(0, count, (resamples, blocks)) + np.arange(resamples)[:, None] * count
     begun = np.bincount(starts.ravel(), minlength=resamples * count).reshape(resamples, count)
     running = np.cumsum(np.concatenate([begun[:, count - length :], begun], axis=1), axis=1)
-    return (running[:, length:] - running[:, :count]).astype(np.float64)
+    drawn: np.ndarray = (running[:, length:] - running[:, :count]).astype(np.float64)
+    return drawn
 
 
 def widened(tail: float, blocks: int) -> float:

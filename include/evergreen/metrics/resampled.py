@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from evergreen.metrics import ranking
 from evergreen.spec import LARGER_IS_BETTER, THRESHOLD
 
+Floats = npt.NDArray[np.float64]
 Statistic = Callable[[np.ndarray], np.ndarray]
 
 TINY = np.finfo(np.float64).eps
@@ -21,7 +23,7 @@ TINY = np.finfo(np.float64).eps
 CHUNK = 250
 
 
-def losses(metric: str, y: np.ndarray, p: np.ndarray, cut: float | None = None) -> np.ndarray:
+def losses(metric: str, y: Floats, p: Floats, cut: float | None = None) -> Floats:
     """What each row adds to an error, before the mean (and for rmse the root) is taken; r2's are the squared errors.
 
     wape's are the absolute errors, which are divided by the labels' sizes in the sum; mape's are 0 for a label of 0, whose row does

@@ -21,7 +21,7 @@ from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
 from evergreen.monitoring.trigger import live_trigger
-from evergreen.monitoring.trigger.waking import wake
+from evergreen.monitoring.trigger.wake_rule import wake
 from evergreen.monitoring.windows import live_windows
 from evergreen.monitoring.windows.judgement import Judgement
 from evergreen.promotion import live_watch

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Protocol
 
 import pyarrow as pa
@@ -27,7 +27,7 @@ from evergreen.ledger.evidence import Blocked, Look, RollbackEvidence, SettledEv
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.metrics import metric_values, paired_bootstrap
 from evergreen.metrics.paired_bootstrap import Improvement
-from evergreen.promotion import superseded
+from evergreen.promotion import superseded_watches
 from evergreen.registry import Champion
 from evergreen.registry.under_watch import WatchedChampion, champion_under_watch
 from evergreen.spec import ModelSpec, metric_name
@@ -42,7 +42,7 @@ SCHEMA = pa.schema([
 ])  # fmt: skip
 
 
-class WatchReason(str, Enum):
+class WatchReason(StrEnum):
     """What a look came to."""
 
     WORSE = "worse_than_previous"
@@ -116,7 +116,9 @@ def look_if_due(store: WatchStore, model: ModelSpec, as_of: datetime, run_id: st
         part was taken as of a later time.
     """
     changes = store.changes()
-    for row in superseded.rows(model, changes, store.ended(), WatchReason.WORSE.value, run_id):
+    for row in superseded_watches.closing_rows(
+        model, changes, store.ended(), WatchReason.WORSE.value, run_id
+    ):
         store.append(row)
     if changes and changes[0].reason == WatchReason.WORSE.value:
         return store.again(changes[0])
@@ -189,7 +191,9 @@ def compared(model: ModelSpec, rows: pa.Table) -> WatchLook:
         return WatchLook(len(y), problem=str(error))
     share = (1.0 - model.watch.confidence) / LOOKS
     how = paired_bootstrap.improvement(
-        metric, times, y, new, old, confidence=1.0 - share, seed=model.training.seed, cut=model.cut
+        paired_bootstrap.Paired(metric, times, y, new, old, model.cut),
+        confidence=1.0 - share,
+        seed=model.training.seed,
     )
     problem = "" if how.high is not None else "too few moments, or one class only: the rows give no interval"
     return WatchLook(len(y), mine, before, how, problem)

@@ -32,7 +32,7 @@ from evergreen.ledger.evidence import (
     SettledEvidence,
 )
 from evergreen.ledger.reasons import NEEDS_A_PERSON, DecisionKind, RulingReason
-from evergreen.promotion.ruling import Ruling, check_version, named, rule, settled, write
+from evergreen.promotion.ruling import Ruling, Waited, check_version, named, rule, settled, write
 from evergreen.spec import ModelSpec, format_duration
 from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.warehouse.connection import Connection, connect
@@ -96,7 +96,7 @@ def wait(
             run_id=run_id,
             dedupe_key=f"await:{model.name}:run:{found.mlflow_run}",
             version=found.version,
-            evidence=_kept(found).joined(
+            evidence=_waiting_evidence(found).joined(
                 AwaitingEvidence(
                     message=ruling.message,
                     previous_version=ruling.champion.version if ruling.champion else None,
@@ -138,7 +138,13 @@ def supersede(conn: Connection, model: ModelSpec, found: TrainingOutcome, run_id
     before = outcome(elder)
     ruling = superseded(rule(conn, model, before), found.version)
     write(
-        conn, model, before, ruling, run_id, more=SettledEvidence(superseded_by=found.version), waited=elder
+        conn,
+        model,
+        before,
+        ruling,
+        run_id,
+        more=SettledEvidence(superseded_by=found.version),
+        waited=Waited(elder),
     )
     return replace(found, requests=tuple(sorted({*before.requests, *found.requests})))
 
@@ -177,9 +183,11 @@ def conclude(model: ModelSpec, version: str, answer: Answer, run_id: str) -> Dec
         registry.load(model, version)
     with connect() as conn:
         ledger.lock(conn, model.name)
-        decision = settled(conn, model, found) or _end(
-            conn, model, asked, found, answer, in_time, registered, run_id
-        )
+        decision = settled(conn, model, found)
+        if decision is None:
+            ruling = _answered(rule(conn, model, found), asked, answer, in_time)
+            more = _evidence(asked, answer)
+            decision = write(conn, model, found, ruling, run_id, more=more, waited=Waited(asked, registered))
     if decision.kind is DecisionKind.PROMOTED:
         with connect() as conn:
             registry.champion(conn, model.name)
@@ -247,7 +255,7 @@ def outcome(waiting: Decision) -> TrainingOutcome:
     )
 
 
-def _kept(found: TrainingOutcome) -> AwaitingEvidence:
+def _waiting_evidence(found: TrainingOutcome) -> AwaitingEvidence:
     """The outcome of a training as the row of a wait keeps it; see `outcome`."""
     verdict = GateAnswer(
         passed=found.verdict.passed,
@@ -257,29 +265,24 @@ def _kept(found: TrainingOutcome) -> AwaitingEvidence:
     return AwaitingEvidence(**{**vars(found), "verdict": verdict})
 
 
-def _end(
-    conn: Connection,
-    model: ModelSpec,
-    asked: Decision,
-    found: TrainingOutcome,
-    answer: Answer,
-    in_time: bool,
-    registered: datetime | None,
-    run_id: str,
-) -> Decision:
-    ruling = rule(conn, model, found)
+def _answered(ruling: Ruling, asked: Decision, answer: Answer, in_time: bool) -> Ruling:
+    """The ruling with a person's answer, or that there was none in time."""
     if not in_time:
         late = f"; {answer.by} answered at {answer.at:%Y-%m-%d %H:%M} UTC" if answer.by else ""
         message = f"nobody answered within {format_duration(allowed(asked))}, by {until(asked):%Y-%m-%d %H:%M} UTC{late}"
-        ruling = replace(
+        return replace(
             ruling, passed=False, reason=RulingReason.APPROVAL_TIMED_OUT, message=message, answers=True
         )
-    elif not answer.approved:
+    if not answer.approved:
         message = f"{answer.by} refused it{f': {answer.comment}' if answer.comment else ''}"
-        ruling = replace(ruling, passed=False, reason=RulingReason.REFUSED, message=message, answers=True)
-    elif ruling.passed and ruling.reason not in NEEDS_A_PERSON:
-        ruling = replace(ruling, reason=RulingReason.APPROVED)
-    more = SettledEvidence(
+        return replace(ruling, passed=False, reason=RulingReason.REFUSED, message=message, answers=True)
+    if ruling.passed and ruling.reason not in NEEDS_A_PERSON:
+        return replace(ruling, reason=RulingReason.APPROVED)
+    return ruling
+
+
+def _evidence(asked: Decision, answer: Answer) -> SettledEvidence:
+    return SettledEvidence(
         gate=asked.reason,
         awaiting=asked.id,
         answered_by=answer.by,
@@ -287,4 +290,3 @@ def _end(
         comment=answer.comment,
         asked_because=AwaitingEvidence.of(asked).asked_because,
     )
-    return write(conn, model, found, ruling, run_id, more=more, registered=registered, waited=asked)

@@ -12,7 +12,7 @@ from evergreen import ledger, registry
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import RollbackEvidence
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.promotion import superseded
+from evergreen.promotion import superseded_watches
 from evergreen.promotion.after_promotion import (
     MOST_ROWS,
     SCHEMA,
@@ -56,7 +56,7 @@ class LiveWatch:
     def ended(self) -> set[int | None]:
         with connect() as conn:
             ends = ledger.find(conn, ledger.model_subject(self._model.name), (DecisionKind.WATCH_ENDED,))
-        return superseded.watched(ends)
+        return superseded_watches.ended(ends)
 
     def taken(self, key: str) -> Decision | None:
         with connect() as conn:

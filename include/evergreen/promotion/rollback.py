@@ -45,7 +45,7 @@ class RollbackCause:
     evidence: RollbackEvidence = field(default_factory=RollbackEvidence)
 
 
-def rollback(
+def rollback(  # noqa: PLR0913  # the fields of the DAG's form, by name
     specs: Specs,
     model: ModelSpec,
     as_of: datetime,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from evergreen import ledger, registry
 from evergreen.alert_kinds import AlertKind
@@ -17,7 +17,7 @@ from evergreen.ledger.reasons import ChallengerReason, DecisionKind, RulingReaso
 from evergreen.registry import identity
 from evergreen.registry.client import client, guarded
 from evergreen.spec import ModelSpec
-from evergreen.training.gate.gate import BOTH_BEATEN
+from evergreen.training.gate.checks import BOTH_BEATEN
 from evergreen.training.record.outcome import TrainingOutcome, worse_than_naive
 from evergreen.training.record.tracking import KEY_TAG, run_key
 from evergreen.warehouse.connection import Connection, fetch
@@ -40,6 +40,19 @@ class Ruling:
     message: str
     champion: registry.Champion | None
     answers: bool = True
+
+
+@dataclass(frozen=True)
+class Waited:
+    """What a decision on a challenger comes after.
+
+    Attributes:
+        asked: the row by which the challenger waited for a person; the decision settles it. None where it did not wait.
+        registered: when its version was, see `check_version`; a promotion is in force later by as long as it waited.
+    """
+
+    asked: Decision | None = None
+    registered: datetime | None = None
 
 
 def settled(conn: Connection, model: ModelSpec, found: TrainingOutcome) -> Decision | None:
@@ -105,8 +118,7 @@ def write(
     run_id: str,
     *,
     more: SettledEvidence,
-    registered: datetime | None = None,
-    waited: Decision | None = None,
+    waited: Waited | None = None,
 ) -> Decision:
     """Append the decision on a challenger, and owe its e-mail in the same transaction.
 
@@ -117,18 +129,18 @@ def write(
         ruling: promotes where it passed, rejects otherwise.
         run_id: `dag_id/run_id` that decides.
         more: further evidence.
-        registered: when its version was, see `check_version`; a promotion is in force later by as long as it waited.
-        waited: the row by which the challenger waited for a person; it is settled by this decision.
+        waited: since when it is registered, and for whose answer it waited.
     """
+    asked, registered = (waited.asked, waited.registered) if waited else (None, None)
     effective = in_force(conn, found, registered) if ruling.passed and registered else None
     decision = ledger.append(
-        conn, decided(found, ruling, run_id, evidence(found, ruling, effective).joined(more), waited)
+        conn, decided(found, ruling, run_id, evidence(found, ruling, effective).joined(more), asked)
     )
     if ruling.reason is RulingReason.SUPERSEDED:
         return decision  # the mail about the one that takes its place tells it
     raise_incident(
         conn,
-        _incident(model, found, decision, ruling, waited, told_with(conn, found.requests)),
+        _incident(model, found, decision, ruling, asked, told_with(conn, found.requests)),
         decision.subject,
         AlertKind.CHAMPION_CHANGED if ruling.passed else AlertKind.CHALLENGER_REJECTED,
         decision.id,
@@ -142,10 +154,18 @@ def decided(
     ruling: Ruling,
     run_id: str,
     evidence: SettledEvidence,
-    waited: Decision | None = None,
+    asked: Decision | None = None,
 ) -> Decision:
-    """The ledger's row of a challenger that is ruled on, not appended yet; the arguments are those of `write`."""
-    waits = (waited.id,) if waited and waited.id else ()
+    """The ledger's row of a challenger that is ruled on, not appended yet.
+
+    Args:
+        found: of its training.
+        ruling: promotes where it passed, rejects otherwise.
+        run_id: `dag_id/run_id` that decides.
+        evidence: of the row.
+        asked: the row by which the challenger waited for a person; it is answered, too.
+    """
+    waits = (asked.id,) if asked and asked.id else ()
     return Decision(
         as_of=found.as_of,
         subject=ledger.model_subject(found.model),
@@ -243,7 +263,7 @@ def check_version(model: ModelSpec, found: TrainingOutcome) -> datetime:
             "again",
             ErrorReason.REGISTRY_MISMATCH,
         )
-    return datetime.fromtimestamp(registered.creation_timestamp / 1000, timezone.utc)
+    return datetime.fromtimestamp(registered.creation_timestamp / 1000, UTC)
 
 
 def rollbacks(conn: Connection, model: ModelSpec) -> list[Decision]:

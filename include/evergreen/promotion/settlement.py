@@ -11,7 +11,7 @@ from evergreen.ledger import Decision
 from evergreen.ledger.evidence import SettledEvidence
 from evergreen.ledger.reasons import NEEDS_A_PERSON, DecisionKind
 from evergreen.promotion import approval
-from evergreen.promotion.ruling import check_version, rule, settled, write
+from evergreen.promotion.ruling import Waited, check_version, rule, settled, write
 from evergreen.spec import ModelSpec, Specs
 from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.warehouse.connection import Connection, connect
@@ -86,4 +86,4 @@ def _decide(
         found = approval.supersede(conn, model, found, run_id)
         if model.gate.approval == "manual" or found.verdict.reason in NEEDS_A_PERSON:
             return approval.wait(conn, model, found, ruling, run_id, because=because)
-    return write(conn, model, found, ruling, run_id, more=more, registered=registered)
+    return write(conn, model, found, ruling, run_id, more=more, waited=Waited(None, registered))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
-ANCHOR = datetime(1970, 1, 5, tzinfo=timezone.utc)
+ANCHOR = datetime(1970, 1, 5, tzinfo=UTC)
 
 
 @dataclass(frozen=True, order=True)

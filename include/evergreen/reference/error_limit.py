@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from evergreen.metrics import resampled
+from evergreen.reference.frame import Frame
 from evergreen.reference.profile import as_numbers
-from evergreen.reference.reference import Frame, Reference
+from evergreen.reference.reference import Reference
 from evergreen.spec import (
     IN_LABEL_UNITS,
     LARGER_IS_BETTER,

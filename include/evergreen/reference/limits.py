@@ -157,7 +157,8 @@ def _chance(
     tiny = np.log(np.maximum(at, 1e-12))
     found = np.exp([np.interp(wanted, logs, tiny[:, place]) for place in range(len(asked))])
     # Fewer rows than the smallest size: chance goes with the root of their number.
-    return found * np.sqrt(max(1.0, family.sizes[0] / max(rows, 1)))
+    scaled: Floats = found * np.sqrt(max(1.0, family.sizes[0] / max(rows, 1)))
+    return scaled
 
 
 def _past(
@@ -176,7 +177,7 @@ def _past(
     mean = np.nansum(values, axis=0) / np.maximum(count, 1)
     squares = np.nansum((values - mean) ** 2, axis=0)
     moves = (count >= 3) & (squares > LEAST_SPREAD**2)
-    largest = np.maximum(np.max(np.where(np.isfinite(seen), seen, 0.0), axis=0, initial=0.0), 0.0)
+    largest: Floats = np.maximum(np.max(np.where(np.isfinite(seen), seen, 0.0), axis=0, initial=0.0), 0.0)
     if not moves.any():
         return largest
     # Columns are alike in how much more than by chance they move, not in how much they move.
@@ -188,26 +189,41 @@ def _past(
         squares[alike] / (count - 1)[alike] / unit[alike] ** 2, (count - 1)[alike]
     )
     common = common * unit**2
-    level = _level(values, mean, squares, count, prior, common, moves & judged, weight, rate)
+    level = _level(_Spread(values, mean, squares, count, prior, common), moves & judged, weight, rate)
     free = np.where(moves, prior + count - 1, 1.0)
     spread = np.sqrt((prior * common + squares) / free * (1 + 1 / np.maximum(count, 1)))
     wanted = mean + spread * stats.t.isf(np.minimum(level * weight, 0.5), free)
     back = [restored(kind, wanted[place], column.missing) for place, (column, kind) in enumerate(asked)]
-    return np.where(moves, np.maximum(back, largest), largest)
+    held: Floats = np.where(moves, np.maximum(back, largest), largest)
+    return held
 
 
-def _level(
-    values: Floats, mean: Floats, squares: Floats, count: npt.NDArray[np.int_], prior: Floats, common: Floats,
-    used: npt.NDArray[np.bool_], weight: Floats, rate: float,
-) -> float:  # fmt: skip
+@dataclass(frozen=True)
+class _Spread:
+    """What the past windows show of each statistic, on its scale; an item a statistic.
+
+    `values` has a row a window, NaN where it was not measured; `squares` are the sums of squares about the `mean` of the
+    `count` that were. The other columns' variances, `common`, are worth `prior` degrees of freedom.
+    """
+
+    values: Floats
+    mean: Floats
+    squares: Floats
+    count: npt.NDArray[np.int_]
+    prior: Floats
+    common: Floats
+
+
+def _level(past: _Spread, used: npt.NDArray[np.bool_], weight: Floats, rate: float) -> float:
     """The chance for a column of weight 1, from each past window's smallest weighted p-value among the others."""
     if not used.any():
         return rate
-    y, k = values[:, used], count[used]
-    without = (k * mean[used] - y) / (k - 1)
-    rest = np.maximum(squares[used] - (y - mean[used]) ** 2 * k / (k - 1), 0)
-    free = prior[used] + k - 2
-    spread = np.sqrt((prior[used] * common[used] + rest) / free * (1 + 1 / (k - 1)))
+    y, k = past.values[:, used], past.count[used]
+    mean, prior = past.mean[used], past.prior[used]
+    without = (k * mean - y) / (k - 1)
+    rest = np.maximum(past.squares[used] - (y - mean) ** 2 * k / (k - 1), 0)
+    free = prior + k - 2
+    spread = np.sqrt((prior * past.common[used] + rest) / free * (1 + 1 / (k - 1)))
     with np.errstate(divide="ignore", invalid="ignore"):
         p = stats.t.sf((y - without) / spread, free) / weight[used]
     least = np.minimum(np.where(np.isfinite(p), p, 1.0).min(axis=1), 1.0)

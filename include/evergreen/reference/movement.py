@@ -147,7 +147,6 @@ def learn(
     past: Outside,
     window: float,
     window_rows: float,
-    most_rows: int,
     seed: int,
     cut: float | None = None,
 ) -> Movement:
@@ -158,8 +157,7 @@ def learn(
         holdout: the rows whose metric windows are compared with.
         past: a sample of all rows, the holdout's among them.
         window: length of a window in microseconds.
-        window_rows: usual number of rows in a window.
-        most_rows: of a judged window's sample.
+        window_rows: usual number of rows in a window's sample.
         seed: the same seed gives the same answer.
         cut: `ModelSpec.cut`.
     """
@@ -181,13 +179,13 @@ def learn(
     length = paired_bootstrap.block_length(logs, count, moments)
     span = float(holdout.times[-1] - holdout.times[0]) * moments / (moments - 1)
     cells = max(1, round(count * window / span))
-    largest = max(int(min(window_rows, most_rows)), 10)
+    largest = max(int(window_rows), 10)
     whole_windows = _windows(past, window)
     usual = float(np.median([b - a for a, b in whole_windows])) if whole_windows else float(largest)
     # What chance explains of the past windows is asked at their own number of rows.
     smallest = max(10, min(SMALLEST, largest // 2, int(usual)))
     sizes = tuple(int(n) for n in np.unique(np.geomspace(smallest, largest, STEPS).round()))
-    drawn = _drawn(metric, holdout, where, cells, length, sizes, seed, cut)
+    drawn = _drawn(metric, holdout, where, _blocks(length, cells, count), sizes, seed, cut)
     with np.errstate(invalid="ignore"):
         middle, upper = np.nanquantile(drawn, [0.5, 1 - TAIL], axis=1)
     if not np.isfinite(upper).all():
@@ -198,25 +196,28 @@ def learn(
     return _with_past(learnt, past, int(holdout.times[0]), whole_windows, chance, cut)
 
 
+def _blocks(length: int, cells: int, count: int) -> list[int]:
+    """How many cells each block of a window has that is so many cells long; `count` is how many cells there are."""
+    length = min(length, cells, count)
+    return [length] * (cells // length) + ([cells % length] if cells % length else [])
+
+
 def _drawn(
     metric: str,
     rows: Outside,
     where: Ints,
-    cells: int,
-    length: int,
+    lengths: list[int],
     sizes: tuple[int, ...],
     seed: int,
     cut: float | None,
 ) -> Floats:
-    """The logarithm by size and resample."""
+    """The logarithm by size and resample; a window is blocks of so many cells."""
     rng = np.random.default_rng(seed)
     count = int(where.max()) + 1
     # Twice around, so that a block that begins at the end goes on at the beginning.
     edges = np.searchsorted(where, np.arange(count + 1))
     order = np.concatenate([np.arange(len(rows))] * 2)
     edges = np.concatenate([edges[:-1], edges + len(rows)])
-    length = min(length, cells, count)
-    lengths = [length] * (cells // length) + ([cells % length] if cells % length else [])
     group = np.unique(-rows.p, return_inverse=True)[1] if metric in ranking.RANKED else None
     if group is not None and group.max() >= ranking.GROUPS:
         group = group * ranking.GROUPS // (int(group.max()) + 1)

@@ -120,7 +120,8 @@ class Resamples:
 
     def rise(self, flags: Flags) -> Floats:
         """The share of flagged rows in each window less that in its reference, by size and resample."""
-        return self.share(flags) - self.reference[flags].sum(0) / self.reference.sum(0)
+        before: Floats = self.reference[flags].sum(0) / self.reference.sum(0)
+        return self.share(flags) - before
 
     def _deviation(self, order: Rows, values: Floats) -> Floats:
         drawn = self.reference[order]
@@ -141,9 +142,11 @@ def _shares_below(drawn: Counts) -> Counts:
 
 
 def _normed(counts: Counts) -> Floats:
-    return counts / counts.sum(0, dtype=np.float64)
+    shares: Floats = counts / counts.sum(0, dtype=np.float64)
+    return shares
 
 
 def _divergence(now: Floats, before: Floats) -> Floats:
     middle = (now + before) / 2
-    return np.sqrt(np.maximum((rel_entr(now, middle) + rel_entr(before, middle)).sum(0) / 2, 0))
+    distance: Floats = np.sqrt(np.maximum((rel_entr(now, middle) + rel_entr(before, middle)).sum(0) / 2, 0))
+    return distance

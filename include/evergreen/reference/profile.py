@@ -117,16 +117,30 @@ def restored(kind: str, value: float, missing: float) -> float:
     return max(share - (missing if kind == MISSING else 0.0), 0.0)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The rows of a reference, the same for every column.
+
+    Attributes:
+        sample: those of the reference's sample.
+        past: the past windows, whole: for categories that occur nowhere else.
+        windows: the samples of those windows, as judged windows are sampled.
+        resamples: what shows how a column moves by chance.
+    """
+
+    sample: Flags
+    past: PastWindows
+    windows: tuple[Rows, ...]
+    resamples: Resamples
+
+
 def describe(
     column: pa.ChunkedArray,
     name: str,
     role: str,
     numeric: bool,
     gain: float | None,
-    sample: Flags,
-    past: PastWindows,
-    windows: tuple[Rows, ...],
-    resamples: Resamples,
+    drawn: Drawn,
 ) -> tuple[ColumnProfile, dict[str, Floats]]:
     """Profile one column.
 
@@ -134,14 +148,12 @@ def describe(
         column: the values of every row that the champion learnt from.
         name, role, gain: see `ColumnProfile`.
         numeric: whether the column is to be read as numbers.
-        sample: the rows of the reference's sample.
-        past: the past windows, whole: for categories that occur nowhere else.
-        windows: the samples of those windows, as judged windows are sampled.
-        resamples: what shows how the column moves by chance.
+        drawn: the rows by which it is known.
 
     Returns:
         The profile, and by kind of statistic its transformed values by size and resample.
     """
+    sample, windows, resamples = drawn.sample, drawn.windows, drawn.resamples
     statistic = drift_statistics.NUMERIC if numeric else drift_statistics.CATEGORICAL
     try:
         values = as_numbers(column) if numeric else None
@@ -165,7 +177,7 @@ def describe(
         moves[DRIFT] = resamples.categorical(codes[resamples.rows])
         distinct = [len(np.unique(codes[rows][~missing[rows]])) for rows in windows]
         if role == "feature":
-            seen[UNSEEN] = drift_statistics.unseen(codes, len(categories), past.rows)
+            seen[UNSEEN] = drift_statistics.unseen(codes, len(categories), drawn.past.rows)
             # A new row is of an unseen category about as often as a known one is alone in its category (Good 1953).
             alone = drift_statistics.alone(codes, len(categories))
             moves[UNSEEN] = resamples.share(alone[resamples.rows])

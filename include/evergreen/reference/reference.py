@@ -9,36 +9,33 @@ rows are learnt from all rows of that time, the labels and the error from those 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.metrics.metric_values import compute
-from evergreen.microseconds import in_micros, moment
+from evergreen.microseconds import moment
 from evergreen.reference import past_windows
+from evergreen.reference.frame import Frame, InMemory
 from evergreen.reference.limits import StatisticsFamily, p_values, weights
-from evergreen.reference.movement import Movement, Outside, learn
+from evergreen.reference.movement import Movement
 from evergreen.reference.noise import RESAMPLES, Resamples
-from evergreen.reference.profile import ColumnProfile, as_numbers, describe
-from evergreen.reference.rhythm import Rhythm, whole_windows
-from evergreen.reference.rhythm import learn as learn_rhythm
+from evergreen.reference.profile import ColumnProfile, Drawn, as_numbers, describe
+from evergreen.reference.rhythm import Rhythm
+from evergreen.reference.samples import held_from, movement_of, rhythm_of, taken, wanted_columns
 from evergreen.spec import BY_CUT, ModelSpec
 
 FORMAT = 3
 NOT_LEARNT = ""  # the metric of a movement that is still to be learnt
-MOST_HELD = 500_000
 SAMPLE_FILE = "reference.parquet"
 LABELLED_FILE = "labelled.parquet"
 PROFILE_FILE = "profile.json"
@@ -136,7 +133,7 @@ class Reference:
         if "_outside" not in self.sample.column_names:  # format 2
             rows = InMemory.of(self.sample)
             everything = np.arange(len(rows.times))
-            self = replace(self, sample=_taken(model, rows, everything, _wanted(model)))
+            self = replace(self, sample=taken(model, rows, everything, wanted_columns(model)))
         metric = model.performance_metric
         same = metric == self.movement.metric and (metric not in BY_CUT or model.cut == self.cut)
         self = self._measured(model)
@@ -145,7 +142,7 @@ class Reference:
         gains = {c.name: c.gain for c in self.columns.values() if c.gain is not None}
         again = build(model, self.sample, self.holdout_metrics, gains, self.baseline_metrics, self.labels)
         scale = self.rows / self.sample.num_rows
-        rhythm = _rhythm_of(self.sample, model.monitoring.window, scale)
+        rhythm = rhythm_of(self.sample, model.monitoring.window, scale)
         return replace(
             again,
             rows=self.rows,
@@ -161,7 +158,7 @@ class Reference:
         if not stale and model.performance_metric in self.holdout_metrics:
             return self
         frame = InMemory.of(self.labelled)
-        begin = _held_from(model, frame.times)
+        begin = held_from(model, frame.times)
         y, p = (as_numbers(frame.column(name))[begin:] for name in ("_label", "_prediction"))
         known = np.isfinite(y) & np.isfinite(p)
         found = compute(model.task, y[known], p[known], model.cut) if known.any() else {}
@@ -180,7 +177,7 @@ class Reference:
         """
         usual = self.usual_labels * (model.monitoring.window.total_seconds() / self.window_s)
         rows = rows or InMemory.of(self.labelled)
-        return replace(self, movement=_movement(model, rows, self.labelled, usual))
+        return replace(self, movement=movement_of(model, rows, self.labelled, usual))
 
     def seen_by(self, model: ModelSpec) -> ModelSpec:
         """The spec with the features that the champion learnt from, which are what is watched; it may have left some since."""
@@ -205,15 +202,15 @@ class Reference:
                     f"{PROFILE_FILE} has format {profile.get('format')!r}, this release reads {min(_STEPS)} to {FORMAT}"
                 )
             columns = [ColumnProfile.from_dict(c) for c in profile["columns"]]
-            sample = _kept(folder / SAMPLE_FILE, profile["sample_rows"], columns)
+            sample = _read_sample(folder / SAMPLE_FILE, profile["sample_rows"], columns)
             few = profile.get("labelled_sample_rows")
-            labels = None if few is None else _kept(folder / LABELLED_FILE, few, columns)
+            labels = None if few is None else _read_sample(folder / LABELLED_FILE, few, columns)
             rows, usual = int(profile["rows"]), float(profile["usual_rows"])
             # An earlier release kept no rhythm, and a number of rows that empty windows had made too small.
             rhythm = (
                 Rhythm.from_dict(profile["rhythm"])
                 if "rhythm" in profile
-                else _rhythm_of(
+                else rhythm_of(
                     sample, timedelta(seconds=float(profile["window_s"])), rows / profile["sample_rows"]
                 )
             )
@@ -242,63 +239,6 @@ class Reference:
             raise _unusable(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
 
 
-class Frame(Protocol):
-    """Rows of the time that a champion learnt from, by event time; columns are read one at a time.
-
-    `times` are microseconds since 1970 (UTC), `hashes` numbers that follow from the key alone.
-    """
-
-    @property
-    def names(self) -> list[str]:
-        """The columns."""
-
-    @property
-    def times(self) -> npt.NDArray[np.int64]:
-        """Event times."""
-
-    @property
-    def hashes(self) -> npt.NDArray[np.int64]:
-        """What the rows are sampled by."""
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """One column of all rows."""
-
-    def take(self, positions: npt.NDArray[np.intp], columns: Sequence[str]) -> pa.Table:
-        """Some columns of the rows at ascending positions."""
-
-
-@dataclass(frozen=True)
-class InMemory:
-    """A table as a `Frame`."""
-
-    table: pa.Table
-    times: npt.NDArray[np.int64]
-    hashes: npt.NDArray[np.int64]
-
-    @classmethod
-    def of(cls, table: pa.Table) -> InMemory:
-        """Order a table by event time and key; keys are hashed here if it has no `_hash`."""
-        table = table.sort_by([("_time", "ascending"), ("_key", "ascending")])
-        times = table["_time"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
-        if "_hash" in table.column_names:
-            return cls(table, times, table["_hash"].to_numpy())
-        digests = (hashlib.blake2b(k.encode(), digest_size=8).digest() for k in table["_key"].to_pylist())
-        return cls(table, times, np.frombuffer(b"".join(digests), dtype="<i8"))
-
-    @property
-    def names(self) -> list[str]:
-        """The columns."""
-        return list(self.table.column_names)
-
-    def column(self, name: str) -> pa.ChunkedArray:
-        """One column of all rows."""
-        return self.table[name]
-
-    def take(self, positions: npt.NDArray[np.intp], columns: Sequence[str]) -> pa.Table:
-        """Some columns of the rows at ascending positions."""
-        return self.table.select(columns).take(pa.array(positions))
-
-
 def build(
     model: ModelSpec,
     rows: pa.Table | Frame,
@@ -325,7 +265,7 @@ def build(
     Raises:
         TerminalError: no rows, a column is absent, or the watched metric is missing or not a number.
     """
-    wanted = _wanted(model)
+    wanted = wanted_columns(model)
     names = rows.column_names if isinstance(rows, pa.Table) else rows.names
     absent = [n for n in wanted if n not in names]
     if absent:
@@ -360,20 +300,18 @@ def build(
     roles += [(n, "feature", False) for n in model.features.categorical]
     roles += [("_prediction", "prediction", True)]
     roles += [("_label", "label", True)] if labelled is None else []
-    columns = {}
+    columns, drawn = {}, Drawn(sample, past, windows, resamples)
     smallest = np.ones((len(resamples.sizes), RESAMPLES))
     for name, role, numeric in roles:
-        columns[name], moves = describe(
-            frame.column(name), name, role, numeric, share.get(name), sample, past, windows, resamples
-        )
+        columns[name], moves = describe(frame.column(name), name, role, numeric, share.get(name), drawn)
         for values in moves.values() if role != "label" else ():
             smallest = np.minimum(smallest, p_values(values, weighted.get(name, 1.0)))
-    kept = _taken(model, frame, chosen, wanted)
+    kept = taken(model, frame, chosen, wanted)
     known, labels, usual_labels = frame, None, past.usual_rows
     if labelled is not None:
         known = InMemory.of(labelled) if isinstance(labelled, pa.Table) else labelled
         columns["_label"], usual_labels = _label(model, known, resamples)
-        labels = _taken(model, known, past_windows.sample_of(known.hashes, monitoring.sample_rows), wanted)
+        labels = taken(model, known, past_windows.sample_of(known.hashes, monitoring.sample_rows), wanted)
     return Reference(
         sample=kept,
         columns=columns,
@@ -391,7 +329,7 @@ def build(
             basis=past.basis,
         ),
         holdout_metrics={k: float(v) for k, v in holdout_metrics.items() if math.isfinite(v)},
-        movement=_movement(model, known, kept if labels is None else labels, usual_labels),
+        movement=movement_of(model, known, kept if labels is None else labels, usual_labels),
         rhythm=past.rhythm,
         cut=model.cut,
         baseline_metrics={k: float(v) for k, v in (baseline_metrics or {}).items() if math.isfinite(v)},
@@ -399,22 +337,6 @@ def build(
         labelled_rows=len(known.times),
         usual_labels=usual_labels,
     )
-
-
-def _wanted(model: ModelSpec) -> list[str]:
-    """The columns of a sample that always have to be there."""
-    return ["_key", "_time", *model.features.all, "_label", "_prediction"]
-
-
-def _taken(model: ModelSpec, frame: Frame, chosen: npt.NDArray[np.intp], columns: Sequence[str]) -> pa.Table:
-    """The rows of a sample, with the hashes and the predictions of models that had not learnt them, as far as known."""
-    wanted = [columns[0], "_hash", *columns[1:], "_outside"]
-    there = frame.names
-    kept = frame.take(chosen, [n for n in wanted if n in there])
-    if "_outside" in there:
-        return kept
-    known = pa.array(chosen >= _held_from(model, frame.times))
-    return kept.append_column("_outside", pc.if_else(known, kept["_prediction"].cast(pa.float64()), None))
 
 
 def _label(model: ModelSpec, frame: Frame, resamples: Resamples) -> tuple[ColumnProfile, float]:
@@ -428,46 +350,13 @@ def _label(model: ModelSpec, frame: Frame, resamples: Resamples) -> tuple[Column
     drawn = Resamples.draw(
         chosen, past.usual_rows, monitoring.sample_rows, model.training.seed, resamples.sizes
     )
-    profile, _ = describe(frame.column("_label"), "_label", "label", True, None, sample, past, windows, drawn)
+    profile, _ = describe(
+        frame.column("_label"), "_label", "label", True, None, Drawn(sample, past, windows, drawn)
+    )
     return profile, past.usual_rows
 
 
-def _held_from(model: ModelSpec, times: npt.NDArray[np.int64]) -> int:
-    """Where the holdout begins, as the training splits."""
-    length = in_micros(model.training.holdout)
-    return int(np.searchsorted(times, int(times[-1]) - length, "right"))
-
-
-def _movement(model: ModelSpec, frame: Frame, sample: pa.Table, usual_rows: float) -> Movement:
-    begin, most = _held_from(model, frame.times), model.monitoring.sample_rows
-    held = len(frame.times) - begin
-    # A window of it has no more rows than a judged window's sample.
-    kept = min(held, MOST_HELD, math.ceil(held * min(1.0, most / max(usual_rows, 1.0))))
-    rows = begin + past_windows.sample_of(frame.hashes[begin:], kept)
-
-    def values(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-        return as_numbers(column.slice(begin))[rows - begin]
-
-    times = sample["_time"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
-    return learn(
-        model.performance_metric,
-        Outside.of(frame.times[rows], values(frame.column("_label")), values(frame.column("_prediction"))),
-        Outside.of(times, as_numbers(sample["_label"]), as_numbers(sample["_outside"])),
-        window=model.monitoring.window.total_seconds() * 1e6,
-        window_rows=usual_rows,
-        most_rows=most,
-        seed=model.training.seed,
-        cut=model.cut,
-    )
-
-
-def _rhythm_of(sample: pa.Table, window: timedelta, scale: float) -> Rhythm:
-    times = np.sort(sample["_time"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy())
-    numbers, begins, ends = whole_windows(times, window, past_windows.EDGE_GAP)
-    return learn_rhythm(times, window, numbers, ends - begins, max(scale, 1.0))
-
-
-def _kept(file: Path, count: int, columns: Sequence[ColumnProfile]) -> pa.Table:
+def _read_sample(file: Path, count: int, columns: Sequence[ColumnProfile]) -> pa.Table:
     """A sample as `write` wrote it, if it is whole."""
     sample = pq.ParquetFile(file).read()
     if sample.num_rows != count or not sample.num_rows:

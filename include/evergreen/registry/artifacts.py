@@ -47,7 +47,7 @@ def artifact_folder(run_id: str, path: str) -> Path:
         return _folder(client().get_run(run_id), path)
 
 
-def kept(model_name: str, run_id: str, path: str) -> Path:
+def local_copy(model_name: str, run_id: str, path: str) -> Path:
     """A local copy of a folder or file that travels with a version (its reference, its spec), as it was registered.
 
     Of a version that an earlier release registered no sums are known; its files are taken as they are.

@@ -51,7 +51,7 @@ def confirm_alias(model: ModelSpec, as_of: datetime, run_id: str) -> Decision | 
         if found == right:
             return None
         lags = _lags(conn, changes, found)
-        decision = None if lags else _told(conn, model, changes[0], found, as_of, run_id)
+        decision = None if lags else _record_repair(conn, model, changes[0], found, as_of, run_id)
         move_alias(model.name, ALIAS, right)
     log.warning(
         "%s: the alias %s named version %s, the ledger %s; put right", model.name, ALIAS, found, right
@@ -70,7 +70,7 @@ def _lags(conn: Connection, changes: list[Decision], found: str | None) -> bool:
     return bool(age[0]["s"] < LAG_S)
 
 
-def _told(
+def _record_repair(
     conn: Connection, model: ModelSpec, change: Decision, found: str | None, as_of: datetime, run_id: str
 ) -> Decision:
     was = f"named version {found}" if found else "was gone"

@@ -17,7 +17,7 @@ import yaml
 from evergreen import settings
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.registry import identity
-from evergreen.registry.artifacts import fetched, kept
+from evergreen.registry.artifacts import fetched, local_copy
 from evergreen.registry.client import WAY_ON, client, guarded
 from evergreen.registry.encoding import Encoded, Encoding, encode
 from evergreen.spec import ModelSpec
@@ -135,7 +135,7 @@ def trained_as(model: ModelSpec, run_id: str) -> dict[str, Any]:
         TerminalError: it is not there, or not as it was registered (REGISTRY_MISMATCH).
         TransientError: warehouse or MLflow do not answer.
     """
-    path = kept(model.name, run_id, SPEC_FILE)
+    path = local_copy(model.name, run_id, SPEC_FILE)
     try:
         return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["model"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:

@@ -15,7 +15,7 @@ from evergreen.ledger import Decision
 from evergreen.ledger.evidence import SettledEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.microseconds import micros_of
-from evergreen.monitoring.trigger import policy, waking
+from evergreen.monitoring.trigger import policy, wake_rule
 from evergreen.monitoring.windows import (
     due_windows,
     reads,
@@ -28,13 +28,13 @@ from evergreen.reference.calendar import Window
 from evergreen.registry.in_office import begun
 from evergreen.registry.under_watch import champion_under_watch
 from evergreen.replay.checkpoint import PolicyFolder
-from evergreen.replay.deciding import ReplayedTrigger
 from evergreen.replay.known import KnownRows, known
 from evergreen.replay.policies import Policy, scheduled
 from evergreen.replay.policies import PolicyKind as Wanted
+from evergreen.replay.replayed_policy import ReplayedTrigger
+from evergreen.replay.replayed_watch import ReplayedWatch
 from evergreen.replay.state import RUN, ReplayState, Step
 from evergreen.replay.training import Trainer
-from evergreen.replay.watching import ReplayedWatch
 from evergreen.replay.windows import ReplayedWindows, Versions, predictions
 from evergreen.scoring import shadow
 from evergreen.spec import ModelSpec, Specs
@@ -193,7 +193,7 @@ class Loop:
         if self.policy.kind is Wanted.DRIFT:
             waiting = self.state.open_requests()
             opened = decision if decision is not None and decision in waiting else None
-            if not waking.should_wake(waiting, self.state.find(DecisionKind.RUN_FAILED), opened, as_of):
+            if not wake_rule.should_wake(waiting, self.state.find(DecisionKind.RUN_FAILED), opened, as_of):
                 return
             plan = plan_run("asset_triggered", as_of, waiting, woken=True)
         else:
@@ -206,4 +206,5 @@ class Loop:
 
 
 def _times(table: pa.Table) -> np.ndarray:
-    return table["_time"].cast(pa.int64()).to_numpy()
+    found: np.ndarray = table["_time"].cast(pa.int64()).to_numpy()
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ KNOWN = (
 )
 
 
-class PolicyKind(str, Enum):
+class PolicyKind(StrEnum):
     """What makes a policy train."""
 
     NEVER = "never"

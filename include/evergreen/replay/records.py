@@ -55,7 +55,7 @@ def judgement_from(content: dict[str, Any]) -> Judgement:
     return Judgement(**{**content, **times, **parts})
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
     """Numbers that JSON does not know become null, times ISO text; then exactly what reading it back gives."""
 
     def clean(item: Any) -> Any:
@@ -69,4 +69,5 @@ def _plain(value: Any) -> Any:
             return item.isoformat()
         return item
 
-    return json.loads(json.dumps(clean(value), default=str))
+    plain: dict[str, Any] = json.loads(json.dumps(clean(value), default=str))
+    return plain

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ import evergreen
 from evergreen import settings
 from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.replay import checkpoint, first, output, result
-from evergreen.replay.checkpoint import ERROR_FILE, locked
+from evergreen.replay.checkpoint import ERROR_FILE, PolicyFolder, locked
 from evergreen.replay.progress import ReplayProgress
 from evergreen.replay.request import ReplayRequest, ask
 from evergreen.replay.result import PolicyOutcome
@@ -42,7 +42,7 @@ class Replayed:
         return output.table(self.outcomes, self.asked.model.performance_metric)
 
 
-def replay(
+def replay(  # noqa: PLR0913  # what a person asks for, by the names of the command's options
     specs: Specs,
     model: ModelSpec,
     begin: datetime,
@@ -115,15 +115,37 @@ def _work(
     progress = ReplayProgress(asked.model.name, totals, {n: f.finished() for n, f in folders.items()}, say)
     if progress.complete:
         return
+
+    def finished() -> dict[str, int]:
+        return {n: f.finished() for n, f in folders.items()}
+
+    def tell() -> None:
+        progress.tell(finished())
+        keep()
+
     if workers == 0:
-        for policy, model in asked.policies:
-            loop = loop_of(asked, policy, model)
-            for number in range(loop.resume(), len(loop.moments())):
-                loop.step(number)
-                progress.tell({n: f.finished() for n, f in folders.items()})
-                keep()
-        progress.end({n: f.finished() for n, f in folders.items()})
+        _one_after_the_other(asked, tell)
+        progress.end(finished())
         return
+    try:
+        _side_by_side(asked, workers, progress, tell)
+    finally:
+        progress.end(finished())
+    _require_done(asked, folders, progress)
+
+
+def _one_after_the_other(asked: ReplayRequest, tell: Callable[[], None]) -> None:
+    for policy, model in asked.policies:
+        loop = loop_of(asked, policy, model)
+        for number in range(loop.resume(), len(loop.moments())):
+            loop.step(number)
+            tell()
+
+
+def _side_by_side(
+    asked: ReplayRequest, workers: int | None, progress: ReplayProgress, tell: Callable[[], None]
+) -> None:
+    """Let processes go through the policies, until all are done or one has failed."""
     cores = len(os.sched_getaffinity(0))
     count = workers or cores
     environment = _environment(max(1, cores // count))
@@ -138,14 +160,18 @@ def _work(
                 if any(p.poll() not in (None, 0) for p in running):
                     break
                 time.sleep(POLL_S)
-                progress.tell({n: f.finished() for n, f in folders.items()})
-                keep()
+                tell()
         finally:
             for process in running:
                 process.terminate()
             for process in running:
                 process.wait()
-            progress.end({n: f.finished() for n, f in folders.items()})
+
+
+def _require_done(
+    asked: ReplayRequest, folders: Mapping[str, PolicyFolder], progress: ReplayProgress
+) -> None:
+    """Raise what stopped a worker."""
     for name, folder in folders.items():
         if failure := folder.failure():
             kind = TransientError if failure["transient"] else TerminalError

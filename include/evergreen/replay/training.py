@@ -19,7 +19,8 @@ from evergreen.spec import ModelSpec, Specs
 from evergreen.spec.hashes import spec_document, spec_hash, training_hash
 from evergreen.training.data import scratch
 from evergreen.training.fitting import machine
-from evergreen.training.gate.evaluate import EvaluatedChallenger, evaluate
+from evergreen.training.gate.candidates import JudgedTraining
+from evergreen.training.gate.evaluate import EvaluatedChallenger, Means, evaluate
 from evergreen.training.gate.past_holdouts import KINDS, realised
 from evergreen.training.plan import Plan
 from evergreen.training.record.outcome import TrainingOutcome
@@ -100,6 +101,15 @@ class Trainer:
         except TerminalError:
             return False
 
+    def _means(self, fits: Fits) -> Means:
+        return Means(
+            load=self.load,
+            fitting=fits.fit,
+            refitting=fits.refit,
+            studies=self._folder.studies,
+            params_of=self.params_of,
+        )
+
     def _ahead(self, as_of: datetime) -> EvaluatedChallenger:
         place = self._folder.path / "ahead"
         taken = snapshot.take(self._specs, self._model, as_of, place)
@@ -107,9 +117,14 @@ class Trainer:
         try:
             with scratch.folder(place) as work:
                 judged = evaluate(
-                    self._model, taken, as_of, "ahead", None, machine.choose(self._model), work, False,
-                    load=self.load, fitting=fits.fit, refitting=fits.refit, studies=self._folder.studies, params_of=self.params_of,
-                )  # fmt: skip
+                    self._model,
+                    taken,
+                    JudgedTraining("ahead", as_of, taken.fingerprint),
+                    None,
+                    machine.choose(self._model),
+                    work,
+                    self._means(fits),
+                )
                 finalise(self._model, judged, fits.refit)
                 return judged
         finally:
@@ -134,10 +149,16 @@ class Trainer:
             with scratch.folder(place) as work:
                 where = machine.choose(model)
                 judged = evaluate(
-                    model, taken, plan.as_of, run, champion, where, work, drifted,
-                    load=self.load, fitting=fits.fit, refitting=fits.refit, studies=self._folder.studies, params_of=self.params_of,
-                    realised=realised(state.find(*KINDS), plan.as_of),
-                )  # fmt: skip
+                    model,
+                    taken,
+                    JudgedTraining(
+                        run, plan.as_of, taken.fingerprint, drifted, realised(state.find(*KINDS), plan.as_of)
+                    ),
+                    champion,
+                    where,
+                    work,
+                    self._means(fits),
+                )
                 if judged.choice.board is not None:
                     step.fit_seconds += judged.choice.board.seconds
                 final = finalise(model, judged, fits.refit)

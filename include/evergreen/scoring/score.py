@@ -113,13 +113,8 @@ def score(
         chosen = start is not None or end is not None
         changes = ledger.champions(conn, model.name, as_of)
         # Rows whose label was not mature then were not learnt, so they are the champion's to predict.
-        first = start or changes[-1].as_of - model.label.delay
-        last = end or as_of
-        if start is not None and first >= last:
-            raise TerminalError(
-                f"{model.name}: start {first.isoformat()} is not before end {last.isoformat()}; correct the range",
-                ErrorReason.BAD_QUERY,
-            )
+        first, last = start or changes[-1].as_of - model.label.delay, end or as_of
+        _require_range(model, start, last)
         loaded = registry.load(model, champion.version)
         conn.commit()
         reader = stack.enter_context(views.reading(specs, model, as_of, timeout_s=STATEMENT_TIMEOUT_S))
@@ -148,12 +143,7 @@ def score(
             if mine.num_rows:
                 encoded = loaded.encode(mine)
                 predicted = loaded.predict_encoded(encoded)
-                if bad := int((~np.isfinite(predicted)).sum()):
-                    raise TerminalError(
-                        f"{model.name} version {champion.version}: {bad} of {len(predicted)} predictions are not finite; "
-                        "this chunk was not written. Roll back to the previous champion",
-                        ErrorReason.BAD_METRIC,
-                    )
+                _require_finite(model, champion, predicted)
                 parts.append(Part(SERVED, champion.version, mine, predicted))
                 unseen.update(encoded.unseen)
                 infinite.update(encoded.infinite)
@@ -184,6 +174,23 @@ def score(
         state,
         beside.result(written[SHADOW]) if beside else None,
     )
+
+
+def _require_range(model: ModelSpec, start: datetime | None, last: datetime) -> None:
+    if start is not None and start >= last:
+        raise TerminalError(
+            f"{model.name}: start {start.isoformat()} is not before end {last.isoformat()}; correct the range",
+            ErrorReason.BAD_QUERY,
+        )
+
+
+def _require_finite(model: ModelSpec, champion: registry.Champion, predicted: np.ndarray) -> None:
+    if bad := int((~np.isfinite(predicted)).sum()):
+        raise TerminalError(
+            f"{model.name} version {champion.version}: {bad} of {len(predicted)} predictions are not finite; "
+            "this chunk was not written. Roll back to the previous champion",
+            ErrorReason.BAD_METRIC,
+        )
 
 
 def _require_features(seen: ModelSpec, champion: registry.Champion, lacks: Mapping[str, str]) -> None:

@@ -62,7 +62,9 @@ class Shadow:
             return
         lacks = feature_query.lacking(loaded.seen_by(model), types, loaded.categories)
         if lacks := lacks | _otherwise(loaded.encoding, seen):
-            self._stop(f"it needs the features {', '.join(lacks)}, which it cannot read ({_told(lacks)})")
+            self._stop(
+                f"it needs the features {', '.join(lacks)}, which it cannot read ({_lacks_text(lacks)})"
+            )
             return
         theirs = loaded.encoding
         self.seen = seen.seeing(
@@ -115,7 +117,7 @@ def _otherwise(theirs: Encoding, seen: ModelSpec) -> dict[str, str]:
     return lacks
 
 
-def _told(lacks: Mapping[str, str]) -> str:
+def _lacks_text(lacks: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {why}" for name, why in lacks.items())
 
 

@@ -8,7 +8,7 @@ import struct
 from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 COLUMNS = ("model", "version", "as_of", "run_id", "event_time", "prediction", "key")
 SERVED, SHADOW = "evergreen.prediction", "evergreen.shadow_prediction"
-EPOCH = datetime(2000, 1, 1, tzinfo=timezone.utc)  # of PostgreSQL's times
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)  # of PostgreSQL's times
 
 
 @dataclass(frozen=True)
@@ -83,36 +83,26 @@ class Writer:
 def _write_whole(
     conn: Connection, model: ModelSpec, as_of: datetime, run_id: str, parts: list[Part]
 ) -> Counter[str]:
-    written = Counter({
-        p.table: _write(conn, model, p.version, p.rows, p.predicted, as_of, run_id, p.table) for p in parts
-    })  # fmt: skip
+    written = Counter({part.table: _write(conn, model, as_of, run_id, part) for part in parts})
     if any(written.values()):
         events.owe(conn, f"predictions/{model.name}", as_of, run_id)
     conn.commit()
     return written
 
 
-def _write(
-    conn: Connection,
-    model: ModelSpec,
-    version: str,
-    chunk: pa.Table,
-    predicted: np.ndarray,
-    as_of: datetime,
-    run_id: str,
-    table: str,
-) -> int:
+def _write(conn: Connection, model: ModelSpec, as_of: datetime, run_id: str, part: Part) -> int:
     """Write a chunk's predictions into a table in the open transaction and return how many are new.
 
     Straight into the table, which is right unless some of the keys were scored since the rows were asked for: then
     once more, around them.
     """
-    file = _binary(chunk, predicted, (model.name, version, as_of, run_id))
+    version, chunk, table = part.version, part.rows, part.table
+    file = _binary(chunk, part.predicted, (model.name, version, as_of, run_id))
     with conn.cursor() as cursor:
         cursor.execute("SAVEPOINT evergreen_chunk")
         try:
             _copy(cursor, table, file)
-            return chunk.num_rows
+            return int(chunk.num_rows)
         except psycopg2.errors.UniqueViolation:
             cursor.execute("ROLLBACK TO SAVEPOINT evergreen_chunk")
         cursor.execute(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -187,7 +187,7 @@ class Column(Written):
 
 def _order(bound: float | date | datetime) -> float:
     if isinstance(bound, datetime):
-        return (bound if bound.tzinfo else bound.replace(tzinfo=timezone.utc)).timestamp()
+        return (bound if bound.tzinfo else bound.replace(tzinfo=UTC)).timestamp()
     if isinstance(bound, date):
-        return datetime(bound.year, bound.month, bound.day, tzinfo=timezone.utc).timestamp()
+        return datetime(bound.year, bound.month, bound.day, tzinfo=UTC).timestamp()
     return bound

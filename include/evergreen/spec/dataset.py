@@ -184,32 +184,7 @@ class DatasetSpec(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetSpec:
-        problems: list[str] = []
-        if len(set(self.key)) < len(self.key):
-            problems.append("key: a column stands there twice; remove one")
-        for what, names in (("key", self.key), ("event_time", (self.event_time,))):
-            problems += [unknown(what, n, self.columns) for n in names if n not in self.columns]
-        if self.arrival.column and self.arrival.column not in self.columns:
-            problems.append(unknown("arrival.column", self.arrival.column, self.columns))
-        elif self.arrival.column and self.columns[self.arrival.column].type not in TIMES:
-            problems.append(f"arrival.column: {self.arrival.column} is no timestamp; make its type timestamp")
-        if self.event_time in self.columns and self.columns[self.event_time].type not in TIMES:
-            problems.append(
-                f"event_time: {self.event_time} has type {self.columns[self.event_time].type}; make it timestamp"
-            )
-        problems += self._deletions()
-        if len(self.columns) > MOST_COLUMNS:
-            problems.append(
-                f"columns: {len(self.columns)} are more than the {MOST_COLUMNS:,} that a table of PostgreSQL can have beside"
-                " Evergreen's own; put them into two datasets with the same key and join them in the feature query"
-            )
-        for name in self.columns:
-            if name in RESERVED_COLUMNS or (name == ROW_ID and not self.generated):
-                problems.append(f"columns.{name}: the name is Evergreen's own; rename the column")
-            elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", name):
-                problems.append(
-                    f"columns.{name}: not a usable column name; letters, digits and _, at most 63"
-                )
+        problems = [*self._key_and_times(), *self._deletions(), *self._column_names()]
         for index, item in enumerate(self.expectations):
             column = item.kwargs.get("column")
             if column is not None and column not in self.columns:
@@ -218,6 +193,32 @@ class DatasetSpec(Strict):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _key_and_times(self) -> Iterator[str]:
+        """What is wrong with the key, the event time and the time of arrival."""
+        if len(set(self.key)) < len(self.key):
+            yield "key: a column stands there twice; remove one"
+        for what, names in (("key", self.key), ("event_time", (self.event_time,))):
+            yield from (unknown(what, n, self.columns) for n in names if n not in self.columns)
+        if self.arrival.column and self.arrival.column not in self.columns:
+            yield unknown("arrival.column", self.arrival.column, self.columns)
+        elif self.arrival.column and self.columns[self.arrival.column].type not in TIMES:
+            yield f"arrival.column: {self.arrival.column} is no timestamp; make its type timestamp"
+        if self.event_time in self.columns and self.columns[self.event_time].type not in TIMES:
+            yield f"event_time: {self.event_time} has type {self.columns[self.event_time].type}; make it timestamp"
+
+    def _column_names(self) -> Iterator[str]:
+        """What keeps PostgreSQL from having a table with the columns."""
+        if len(self.columns) > MOST_COLUMNS:
+            yield (
+                f"columns: {len(self.columns)} are more than the {MOST_COLUMNS:,} that a table of PostgreSQL can have beside"
+                " Evergreen's own; put them into two datasets with the same key and join them in the feature query"
+            )
+        for name in self.columns:
+            if name in RESERVED_COLUMNS or (name == ROW_ID and not self.generated):
+                yield f"columns.{name}: the name is Evergreen's own; rename the column"
+            elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", name):
+                yield f"columns.{name}: not a usable column name; letters, digits and _, at most 63"
 
     def _deletions(self) -> Iterator[str]:
         """What is wrong with the column that says that a row is deleted."""

@@ -58,13 +58,7 @@ def _of(short: str, item: Any, kind: type[BaseModel], node: yaml.Node | None) ->
     elif code == "missing":
         yield Problem(short, where, "", "is missing; add it")
     elif code == "value_error":
-        prefix = f"{where}." if where else ""
-        for line in item["msg"].removeprefix("Value error, ").split("\n"):
-            head, separator, rest = line.partition(": ")
-            if separator and re.match(r"^[a-z_.0-9A-Z]+$", head):
-                yield Problem(short, prefix + head, "", rest)
-            else:
-                yield Problem(short, where, value, line)
+        yield from _own(short, where, value, item["msg"].removeprefix("Value error, "))
     elif code == "literal_error":
         yield Problem(
             short, where, value, _none_of(item["input"], re.findall(r"'([^']*)'", context["expected"]))
@@ -87,6 +81,17 @@ def _of(short: str, item: Any, kind: type[BaseModel], node: yaml.Node | None) ->
         yield Problem(short, where, value, said)
     else:
         yield Problem(short, where, value, item["msg"][0].lower() + item["msg"][1:])
+
+
+def _own(short: str, where: str, value: str, message: str) -> Iterator[Problem]:
+    """What the specs' own validators say: a line a problem, most begin with the field."""
+    prefix = f"{where}." if where else ""
+    for line in message.split("\n"):
+        head, separator, rest = line.partition(": ")
+        if separator and re.match(r"^[a-z_.0-9A-Z]+$", head):
+            yield Problem(short, prefix + head, "", rest)
+        else:
+            yield Problem(short, where, value, line)
 
 
 def _internal(part: Any) -> bool:

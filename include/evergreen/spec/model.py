@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -157,82 +157,78 @@ class ModelSpec(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
-        problems: list[str] = []
+        problems = [
+            *self._names(),
+            *windows_problems(self.training),
+            *self._metrics(),
+            *self._limit_problems(),
+            *self._people_and_slices(),
+            *self._query(),
+        ]
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _names(self) -> Iterator[str]:
+        """What is wrong with the features, the datasets and the key."""
         features = self.features.all
         if not features:
-            problems.append("features: there are none; name at least one under numeric or categorical")
-        problems += [
-            f"features: {n} is named twice; remove one"
-            for n, times in sorted(Counter(features).items())
-            if times > 1
-        ]
-        problems += [
-            f"datasets: {n} is named twice; remove one"
-            for n, times in Counter(self.datasets).items()
-            if times > 1
-        ]
+            yield "features: there are none; name at least one under numeric or categorical"
+        for what, names in (("features", sorted(features)), ("datasets", self.datasets)):
+            yield from (
+                f"{what}: {n} is named twice; remove one" for n, times in Counter(names).items() if times > 1
+            )
         if len(features) > MOST_FEATURES:
-            problems.append(
-                f"features: {len(features):,} are more than {MOST_FEATURES:,}, the most that a query returns"
-            )
+            yield f"features: {len(features):,} are more than {MOST_FEATURES:,}, the most that a query returns"
         if self.label.column in features:
-            problems.append(
-                f"features: {self.label.column} is the label; a model that sees its label learns nothing else. Remove it"
-            )
+            yield f"features: {self.label.column} is the label; a model that sees its label learns nothing else. Remove it"
         if self.event_time in features:
-            problems.append(
-                f"features: {self.event_time} is the event time; derive features from it in the SQL (hour, weekday)"
-            )
+            yield f"features: {self.event_time} is the event time; derive features from it in the SQL (hour, weekday)"
         if self.label.column in self.key:
-            problems.append(f"key: {self.label.column} is the label; a key must be known before it")
-        problems += windows_problems(self.training)
+            yield f"key: {self.label.column} is the label; a key must be known before it"
+
+    def _metrics(self) -> Iterator[str]:
+        """What does not fit the task."""
         for where, metric in (
             ("gate.metric", self.gate.metric),
             ("monitoring.performance.metric", self.monitoring.performance.metric),
         ):
             if metric is not None and metric not in METRICS[self.task]:
-                problems.append(
-                    f"{where}: {metric} is not a metric of {self.task}; use one of {', '.join(METRICS[self.task])}"
-                )
+                yield f"{where}: {metric} is not a metric of {self.task}; use one of {', '.join(METRICS[self.task])}"
             if metric == "pinball" and self.task == "regression" and self.gate.quantile is None:
-                problems.append(
+                yield (
                     f"{where}: pinball is the loss of a quantile, and gate.quantile says none; write gate.quantile: 0.9, or whichever "
                     "is predicted"
                 )
-        if (name := "threshold" if self.task == "regression" else "quantile") and getattr(
-            self.gate, name
-        ) is not None:
-            problems.append(f"gate.{name}: a {self.task} model has none; remove it")
-        if (self.training.baseline == "class_prior") != (
-            self.task == "binary"
-        ) and self.training.baseline is not None:
-            problems.append(
-                f"training.baseline: {self.training.baseline} does not fit {self.task}; "
-                f"use {'class_prior' if self.task == 'binary' else 'seasonal or last_value'}"
+        cut = "threshold" if self.task == "regression" else "quantile"
+        if getattr(self.gate, cut) is not None:
+            yield f"gate.{cut}: a {self.task} model has none; remove it"
+        baseline, binary = self.training.baseline, self.task == "binary"
+        if baseline is not None and (baseline == "class_prior") != binary:
+            yield (
+                f"training.baseline: {baseline} does not fit {self.task}; "
+                f"use {'class_prior' if binary else 'seasonal or last_value'}"
             )
-        problems += self._limit_problems()
+
+    def _people_and_slices(self) -> Iterator[str]:
+        """What is wrong with the time that people have, and with the features that gate and monitor name."""
         if self.gate.approval_timeout <= timedelta(0):
-            problems.append("gate.approval_timeout: nobody can answer in no time; write one like 3d")
+            yield "gate.approval_timeout: nobody can answer in no time; write one like 3d"
         categorical = dict.fromkeys(self.features.categorical)
-        problems += [
-            unknown("gate.slices", n.partition("=")[0], categorical)
-            for n in self.gate.slices
-            if n.partition("=")[0] not in categorical
-        ]
-        known = dict.fromkeys([*features, self.label.column])
-        problems += [
-            unknown("monitoring.drift.ignore", n, known)
-            for n in self.monitoring.drift.ignore
-            if n not in known
-        ]
+        for name in (n.partition("=")[0] for n in self.gate.slices):
+            if name not in categorical:
+                yield unknown("gate.slices", name, categorical)
+        known = dict.fromkeys([*self.features.all, self.label.column])
+        for name in self.monitoring.drift.ignore:
+            if name not in known:
+                yield unknown("monitoring.drift.ignore", name, known)
+
+    def _query(self) -> Iterator[str]:
+        """What is wrong with the text of the feature query."""
         if not sql_text.blank(self.query).strip(" ;\t\r\n\f"):
-            problems.append(
-                f"query: models/{self.name}.sql is missing or empty; write the feature query there"
-            )
+            yield f"query: models/{self.name}.sql is missing or empty; write the feature query there"
         if sql_text.several(self.query):
-            problems.append(f"query: models/{self.name}.sql has more than one statement; keep one SELECT")
-        signs = map(zones.sign_problem, sql_text.zones(self.query))
-        problems += [f"query: models/{self.name}.sql: the time zone {sign}" for sign in signs if sign]
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
+            yield f"query: models/{self.name}.sql has more than one statement; keep one SELECT"
+        for sign in map(zones.sign_problem, sql_text.zones(self.query)):
+            if sign:
+                yield f"query: models/{self.name}.sql: the time zone {sign}"

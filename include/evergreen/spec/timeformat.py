@@ -121,7 +121,7 @@ def time_format(text: str) -> TimeFormat:
 def _tokens(text: str) -> list[tuple[str, str]]:
     """The format as directives (letter, "") and characters ("", character); a run of blanks is one."""
     for letter, longer in _SAME.items():
-        text = re.sub(f"(?<!%)((?:%%)*)%{letter}", lambda found, w=longer: found[1] + w, text)  # type: ignore[misc]
+        text = re.sub(f"(?<!%)((?:%%)*)%{letter}", rf"\g<1>{longer}", text)
     tokens: list[tuple[str, str]] = []
     rest = text.strip()
     while rest:

@@ -36,7 +36,7 @@ class NotUsable(Exception):
     """A text that is no usable YAML; the message says where, what is wrong and what to do."""
 
 
-class _UniqueKeys(_Loader):  # type: ignore[misc]
+class _UniqueKeys(_Loader):  # type: ignore[misc]  # which class it is shows at run time
     """A safe loader to which a key written twice is a mistake: YAML would silently keep the last one."""
 
 
@@ -95,50 +95,68 @@ def quoted(raw: str, read_as: str) -> str:
 
 def _within_limits(text: str) -> None:
     """Refuse what unfolds to too much, before it is unfolded."""
-    open_ones: list[
-        tuple[str | None, int]
-    ] = []  # anchor and values of each list or section that is not closed yet
-    unfolded: dict[str, int | None] = {}  # None: still open
-    total, documents = 0, 0
+    unfolding, documents = _Unfolding(), 0
     for event in yaml.parse(text, Loader=_Loader):
-        size = 0
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
                 raise NotUsable(
                     f"{_line(event)}holds a second document (after ---); one file holds one spec, make it two files"
                 )
-        elif isinstance(event, yaml.CollectionStartEvent):
+        if isinstance(event, (yaml.CollectionStartEvent, yaml.ScalarEvent)):
             _known_tag(event)
-            open_ones.append((event.anchor, 1))
+        if unfolding.values(event) > MOST_VALUES:
+            raise NotUsable(
+                f"{_line(event)}holds more than {MOST_VALUES:,} values, with what its aliases repeat; no spec does"
+            )
+
+
+class _Unfolding:
+    """How many values a text holds with what its aliases repeat, told by its events in their order."""
+
+    def __init__(self) -> None:
+        # Anchor and values of each list or section that is not closed yet.
+        self._open: list[tuple[str | None, int]] = []
+        # By anchor; None: still open.
+        self._anchored: dict[str, int | None] = {}
+
+    def values(self, event: Any) -> int:
+        """The values so far of the innermost list or section that is open after the event.
+
+        Raises:
+            NotUsable: lists and sections in each other without end, or an alias inside of what it repeats.
+        """
+        if isinstance(event, yaml.CollectionStartEvent):
+            self._open.append((event.anchor, 1))
             if event.anchor:
-                unfolded[event.anchor] = None
-            if len(open_ones) > MOST_DEPTH:
+                self._anchored[event.anchor] = None
+            if len(self._open) > MOST_DEPTH:
                 raise NotUsable(f"{_line(event)}is nested deeper than {MOST_DEPTH} levels; no spec is")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            anchor, size = open_ones.pop()
-            if anchor:
-                unfolded[anchor] = size
+        size = self._closed(event)
+        if not self._open:
+            return size
+        anchor, before = self._open[-1]
+        self._open[-1] = (anchor, before + size)
+        return before + size
+
+    def _closed(self, event: Any) -> int:
+        """How many values an event ends: a scalar, an alias, or a list or section with all that is in it; else 0."""
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = self._open.pop()
         elif isinstance(event, yaml.ScalarEvent):
-            _known_tag(event)
-            size = 1
-            if event.anchor:
-                unfolded[event.anchor] = 1
+            anchor, size = event.anchor, 1
         elif isinstance(event, yaml.AliasEvent):
-            found = unfolded.get(str(event.anchor), 1)
+            found = self._anchored.get(str(event.anchor), 1)
             if found is None:
                 raise NotUsable(
                     f"{_line(event)}*{event.anchor} stands inside of what it repeats; write it out"
                 )
-            size = found
-        if size and open_ones:
-            anchor, before = open_ones[-1]
-            open_ones[-1] = (anchor, before + size)
-        total = max(total, open_ones[-1][1] if open_ones else size)
-        if total > MOST_VALUES:
-            raise NotUsable(
-                f"{_line(event)}holds more than {MOST_VALUES:,} values, with what its aliases repeat; no spec does"
-            )
+            return found
+        else:
+            return 0
+        if anchor:
+            self._anchored[anchor] = size
+        return size
 
 
 def _known_tag(event: Any) -> None:
@@ -176,7 +194,7 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
     return dict(loader.construct_mapping(node, deep=True))
 
 
-def _told(what: str) -> Any:
+def _constructor(what: str) -> Any:
     """A constructor of one kind of scalar that says where, when Python refuses it: an impossible date, a huge number."""
     build = getattr(_UniqueKeys, f"construct_yaml_{what}")
 
@@ -196,7 +214,7 @@ def _told(what: str) -> Any:
 
 _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 for _what in ("timestamp", "int", "float", "bool"):
-    _UniqueKeys.add_constructor(f"tag:yaml.org,2002:{_what}", _told(_what))
+    _UniqueKeys.add_constructor(f"tag:yaml.org,2002:{_what}", _constructor(_what))
 for _what in ("value", "merge"):  # a lone = or << is a text
     _UniqueKeys.add_constructor(f"tag:yaml.org,2002:{_what}", _UniqueKeys.construct_yaml_str)
 

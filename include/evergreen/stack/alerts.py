@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from evergreen import settings
@@ -81,7 +81,7 @@ def silence(
         )
     if until.strip().lower() == "now" and not reason.strip():
         reason = "ended by hand"
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     try:
         with connect(variables["EVERGREEN_WAREHOUSE_URL"]) as conn:
             made = [
@@ -131,4 +131,4 @@ def _waiting(mails: Sequence[Unsent]) -> list[str]:
 
 
 def _time(value: datetime) -> str:
-    return f"{value.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from evergreen.program import typed
-from evergreen.stack import alerts, control, landed, running, supervisor
+from evergreen.stack import alerts, control, landed, run_dag, supervisor
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.layout import Layout, StackError
 from evergreen.stack.mailcatcher import messages, serve
@@ -204,7 +204,7 @@ def _run(options: argparse.Namespace) -> int:
     os.environ.update(environment(options.home))
     login = control.login(options.home)
     api = AirflowApi(login.airflow_url, login.user, login.airflow_password)
-    return 0 if running.run(api, options.dag, options.param, lambda line: print(line, flush=True)) else 1
+    return 0 if run_dag.run(api, options.dag, options.param, lambda line: print(line, flush=True)) else 1
 
 
 def _env(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def tell_story(api: AirflowApi, story: Any, landing: Place, say: Callable[[str],
         else:
             settle_week(api, delivery, say)
             # Each week stands for a real one: nothing of it is left to do when the next one lands.
-            _wait(lambda: not api.active(ids) and not _asked(SECOND_MODEL), f"{SECOND_MODEL}", api)
+            _wait(lambda: not api.active(ids) and not _open_requests(SECOND_MODEL), f"{SECOND_MODEL}", api)
 
 
 def land(delivery: Any, where: Place) -> None:
@@ -141,7 +141,7 @@ def settle_week(api: AirflowApi, delivery: Any, say: Callable[[str], None]) -> N
     found = ", ".join(dict.fromkeys(str(v.get("column") or v.get("kind")) for v in week["violations"]))
     say(f"             judged: {week['status']}, {shown}{f', in violation: {found}' if found else ''}")
     _wait(lambda: not api.active([f"monitor__{MODEL}", f"score__{MODEL}"]), "the monitor", api)
-    waiting = _asked(MODEL)
+    waiting = _open_requests(MODEL)
     if not waiting:
         return
     say(f"             retrain request {waiting[0].id} ({waiting[0].reason}), mail sent; training runs")
@@ -165,7 +165,7 @@ def settle_week(api: AirflowApi, delivery: Any, say: Callable[[str], None]) -> N
     )
 
 
-def _asked(model: str) -> list[ledger.Decision]:
+def _open_requests(model: str) -> list[ledger.Decision]:
     with connect() as conn:
         return ledger.open_requests(conn, model)
 
@@ -313,7 +313,7 @@ def start_afresh(api: AirflowApi, layout: Layout) -> list[str]:
         ended
     ):  # their tasks hear of it with their next heartbeat, and would write into the new warehouse until then
         time.sleep(TASKS_END_S)
-    until = f"until_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}"
+    until = f"until_{datetime.now(UTC):%Y%m%d_%H%M%S}"
     kept = [
         *([f"database {Postgres(layout).set_aside('warehouse', layout.ports()['postgres'])}"] if subjects else []),
         *(f"model {name} in MLflow" for name in models_aside(until)),

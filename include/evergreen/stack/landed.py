@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from evergreen import settings
@@ -33,7 +33,7 @@ def lines(home: Path | str | None = None) -> list[str]:
             taken = {name: batch_rows.stamps(conn, dataset) for name, dataset in datasets.items()}
     except (EvergreenError, StackError, KeyError):
         return []
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     for name, dataset in datasets.items():
         try:
             source = bucket.of(settings.below(root, dataset.source.folder or name))

@@ -222,6 +222,11 @@ class Layout:
         """Write the ports of this start, beside those of the first."""
         write_private(self.ports_file, json.dumps({**chosen, "first": {**chosen, **self.first_ports()}}))
 
+    def project(self) -> Path:
+        """The project that the stack works for: EVERGREEN_PROJECT, else the one of its last start, else the current one."""
+        own = os.environ.get(settings.PROJECT.name) or self.state().get("project")
+        return Path(own).resolve() if own else settings.project()
+
     def state(self) -> dict[str, Any]:
         """Return what the supervisor wrote last; empty if it never ran."""
         return read_json(self.state_file)

@@ -13,7 +13,7 @@ import os
 import signal
 import tempfile
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class Mail:
     @property
     def received(self) -> datetime:
         """When it arrived here."""
-        return datetime.fromtimestamp(self.path.stat().st_mtime, timezone.utc)
+        return datetime.fromtimestamp(self.path.stat().st_mtime, UTC)
 
     @property
     def text(self) -> str:
@@ -78,7 +78,7 @@ class Keeper:
         content = envelope.content or b""
         content = content.encode() if isinstance(content, str) else content
         recipients = ", ".join(envelope.rcpt_tos)
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         name = f"{now:%Y%m%dT%H%M%S.%f}-{os.getpid()}-{next(self._numbers):04}.eml"
         try:
             with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".incoming.", delete=False) as file:

@@ -16,7 +16,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg2
@@ -184,7 +184,7 @@ class Postgres:
         Returns:
             The name under which it is kept.
         """
-        kept = f"{database}_until_{datetime.now(timezone.utc):%Y%m%d_%H%M%S}"
+        kept = f"{database}_until_{datetime.now(UTC):%Y%m%d_%H%M%S}"
         with contextlib.closing(self._connect(port)) as connection, connection.cursor() as cursor:
             connection.autocommit = True
             cursor.execute(

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from evergreen.stack.postgres import Postgres
 from evergreen.stack.variables import USER, environment
 
 
-class ServiceKind(str, Enum):
+class ServiceKind(StrEnum):
     """How long a service is meant to run."""
 
     SERVER = "server"

@@ -16,12 +16,13 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
+from evergreen import settings
 from evergreen.stack import processes
 from evergreen.stack.free_ports import Ports
 from evergreen.stack.layout import Layout, StackError, write_private
@@ -37,7 +38,7 @@ TAIL_LINES = 15
 TICK = 0.1
 
 
-class ServiceState(str, Enum):
+class ServiceState(StrEnum):
     """What a service is doing."""
 
     WAITING = "waiting"
@@ -270,6 +271,7 @@ class Supervisor:
         state = {
             **_identity(),
             "boot": processes.boot_id(),
+            "project": str(settings.project()),
             "notes": self.notes,
             "services": {name: child.as_json() for name, child in self._children.items()},
         }
@@ -339,7 +341,12 @@ def main(layout: Layout) -> int:
     if held is None:
         return 0
     os.umask(0o077)
-    state = {"boot": processes.boot_id(), "services": _last_services(layout), **_identity()}
+    state = {
+        "boot": processes.boot_id(),
+        "project": str(settings.project()),
+        "services": _last_services(layout),
+        **_identity(),
+    }
     write_private(layout.state_file, json.dumps(state))
     release = _start_guard(layout)
     try:

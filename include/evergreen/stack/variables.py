@@ -86,10 +86,10 @@ def _defaults(layout: Layout) -> dict[str, str]:
         "AIRFLOW_CONN_SMTP_DEFAULT": json.dumps(smtp),
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "EVERGREEN_PROJECT": str(settings.project()),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(settings.project() / "dags"),
+        "EVERGREEN_PROJECT": str(layout.project()),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(layout.project() / "dags"),
         # A team's own; Evergreen's is found by its entry point.
-        "AIRFLOW__CORE__PLUGINS_FOLDER": str(settings.project() / "plugins"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(layout.project() / "plugins"),
         "AIRFLOW__API__WORKERS": "1",
         "AIRFLOW__API__BASE_URL": airflow_url,
         "AIRFLOW__API__INSTANCE_NAME": "Evergreen",
@@ -122,8 +122,9 @@ def _models() -> int:
 
 def specs_folder(variables: Mapping[str, str]) -> Path:
     """The folder of the specs that the services with these variables work on."""
+    own = Path(variables.get(settings.PROJECT.name) or settings.project())
     named = variables.get(settings.SPECS.name)
-    return (settings.project() / named).resolve() if named else settings.specs_folder()
+    return (own / named).resolve() if named else settings.specs_folder(own)
 
 
 def python_path() -> str:

@@ -20,7 +20,8 @@ from evergreen.spec import ModelSpec, Specs
 from evergreen.spec.training import Tune
 from evergreen.training.data.rows import Rows, opened
 from evergreen.training.fitting.fit import HERE
-from evergreen.training.gate.evaluate import Again, evaluate
+from evergreen.training.gate.candidates import JudgedTraining
+from evergreen.training.gate.evaluate import Again, Means, evaluate
 from evergreen.training.gate.past_holdouts import KINDS, realised
 from evergreen.training.gate.verdict import GateVerdict
 from evergreen.training.train import read_again
@@ -112,9 +113,14 @@ def trial(specs: Specs, model: ModelSpec, as_of: datetime, most_rows: int) -> Tr
         work = Path(place)
         taken = snapshot.take(specs, tried, as_of, work / "snapshots", most_rows=most_rows)
         judged = evaluate(
-            tried, taken, as_of, RUN, champion, HERE, work, False,
-            again=_sampled(read_again(specs, tried, as_of, work), work), realised=realised(watches, as_of), studies=work / "studies",
-        )  # fmt: skip
+            tried,
+            taken,
+            JudgedTraining(RUN, as_of, taken.fingerprint, realised=realised(watches, as_of)),
+            champion,
+            HERE,
+            work,
+            Means(again=_sampled(read_again(specs, tried, as_of, work), work), studies=work / "studies"),
+        )
     return Trial(
         judged.verdict, champion.version if champion else None, model.gate_metric, judged.metrics, judged.rows,
         approval=model.gate.approval == "manual", sampled=taken.rows + taken.unlabelled >= most_rows, untuned=untuned,

@@ -23,7 +23,8 @@ from evergreen.training.data import scratch
 from evergreen.training.data.rows import Rows, opened
 from evergreen.training.fitting import machine
 from evergreen.training.fitting.fit import parameters
-from evergreen.training.gate.evaluate import Again, EvaluatedChallenger, evaluate
+from evergreen.training.gate.candidates import JudgedTraining
+from evergreen.training.gate.evaluate import Again, EvaluatedChallenger, Means, evaluate
 from evergreen.training.gate.past_holdouts import KINDS, realised
 from evergreen.training.plan import answers_drift
 from evergreen.training.record import tracking
@@ -39,7 +40,7 @@ from evergreen.warehouse.storage.full_disk import room
 log = logging.getLogger(__name__)
 
 
-def train(
+def train(  # noqa: PLR0913  # what a plan and a run of the DAG say, by name
     specs: Specs,
     model: ModelSpec,
     snapshot: Snapshot,
@@ -105,14 +106,11 @@ def train(
             judged = evaluate(
                 model,
                 snapshot,
-                as_of,
-                run_id,
+                JudgedTraining(run_id, as_of, snapshot.fingerprint, drifted, realised(watches, as_of)),
                 champion,
                 where,
                 work,
-                drifted,
-                again=read_again(specs, model, as_of, work),
-                realised=realised(watches, as_of),
+                Means(again=read_again(specs, model, as_of, work)),
             )
             final = finalise(model, judged)
             params = parameters(judged.choice.model, where.device)
@@ -125,7 +123,7 @@ def train(
                 "snapshot.end": snapshot.end,
                 "champion_version": champion.version if champion else None,
             }
-            tracking.parameters(mlflow_run, told | _told(model, judged, final, tags))
+            tracking.parameters(mlflow_run, told | _run_parameters(model, judged, final, tags))
             model_id, sums, error_limit = _log_files(model, snapshot, judged, final, document, mlflow_run)
             digest = identity.digest_of(sums)
             tracking.measured(mlflow_run, model_id, _measured(judged))
@@ -241,7 +239,7 @@ def read_again(specs: Specs, model: ModelSpec, as_of: datetime, work: Path) -> A
     return rows
 
 
-def _told(
+def _run_parameters(
     model: ModelSpec, judged: EvaluatedChallenger, final: Final, tags: dict[str, str]
 ) -> dict[str, Any]:
     return {

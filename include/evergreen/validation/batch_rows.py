@@ -10,7 +10,7 @@ from evergreen.errors import ErrorReason, TransientError
 from evergreen.spec import DatasetSpec
 from evergreen.validation.outcome import State
 from evergreen.warehouse.connection import Connection, fetch
-from evergreen.warehouse.files.landing import LandedFile, Stamp
+from evergreen.warehouse.files.landed_file import LandedFile, Stamp
 
 # Behind every batch that there is.
 _LAST = sql.SQL(
@@ -121,3 +121,13 @@ def replaced(conn: Connection, batch: int, by: int) -> None:
     """Name the batch to which another one made way."""
     with conn.cursor() as cursor:
         cursor.execute("UPDATE evergreen.batch SET replaced_by = %s WHERE id = %s", (by, batch))
+
+
+def state_of(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> str | None:
+    """The state of the batch with the content of a file; None where none was decided."""
+    rows = fetch(
+        conn,
+        "SELECT state FROM evergreen.batch WHERE dataset = %s AND checksum = %s AND replaced_by IS NULL",
+        (dataset.name, file.checksum),
+    )
+    return rows[0]["state"] if rows else None

@@ -28,7 +28,7 @@ from evergreen import settings
 from evergreen.errors import ErrorReason, TerminalError, TransientError, in_one_line
 from evergreen.program import typed
 from evergreen.spec import DatasetSpec
-from evergreen.validation import failing
+from evergreen.validation import failing_rows
 from evergreen.validation.suite import Rule
 from evergreen.warehouse.batches.staging import SuiteFinding, table
 from evergreen.warehouse.connection import Connection
@@ -187,7 +187,7 @@ def _validate_at_once(batch: Any, expectations: list[Expectation], result_format
 
 
 def _rule(expectation: Expectation) -> int:
-    return (expectation.meta or {})["rule"]
+    return int((expectation.meta or {})["rule"])
 
 
 def _identity(expectation: Expectation) -> str:
@@ -228,7 +228,7 @@ def _failing_rows(batch: Any, rule: Rule, expectation: Expectation, typed: str) 
     if rule.failing is not None:
         return sql.SQL("SELECT _row FROM {} WHERE {}").format(table(typed), rule.failing)
     try:
-        return failing.rows_query(batch, expectation, table(typed))
+        return failing_rows.rows_query(batch, expectation, table(typed))
     except (GreatExpectationsError, DBAPIError) as error:
         if _was_lost(error):
             raise _lost(error) from error

@@ -19,7 +19,7 @@ from great_expectations.expectations.registry import (
 from evergreen.spec import DatasetSpec, Problem, sql_text
 from evergreen.spec.dataset import Expectation
 from evergreen.spec.types import unknown
-from evergreen.validation.failing import judged_in_sql, why_not_by_row
+from evergreen.validation.failing_rows import judged_in_sql, why_not_by_row
 
 
 def offered_by_row() -> set[str]:

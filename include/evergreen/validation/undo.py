@@ -23,8 +23,10 @@ from evergreen.ledger.evidence import BatchEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import DatasetSpec
 from evergreen.validation import batch_rows
-from evergreen.validation.ingest import alone, decide
+from evergreen.validation.decide import decide
+from evergreen.validation.ingest import alone
 from evergreen.validation.outcome import JudgeAgain
+from evergreen.validation.settle import FileCase
 from evergreen.warehouse.batches import correction, publish, staging
 from evergreen.warehouse.batches import held as held_rows
 from evergreen.warehouse.batches.correction import Corrected
@@ -32,7 +34,7 @@ from evergreen.warehouse.batches.staging import Staged
 from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.files import landing_store
 from evergreen.warehouse.files.failure import Failure, UnreadableError
-from evergreen.warehouse.files.landing import LandedFile
+from evergreen.warehouse.files.landed_file import LandedFile
 from evergreen.warehouse.storage.bucket import Place, place
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ class _Order:
         return f"correction:{self.dataset.name}:{self.run_id}"
 
 
-def correct(
+def correct(  # noqa: PLR0913  # the fields of the DAG's form, by name
     dataset: DatasetSpec,
     action: Action,
     file: str,
@@ -178,16 +180,14 @@ def _judge_again(conn: Connection, order: _Order) -> Undone:
                 f"{batch['checksum'][:12]}…), so it is another batch; put the file back as it was, or withdraw the batch",
                 ErrorReason.BAD_BATCH,
             )
-        decision = decide(
-            conn, dataset, file, order.as_of, order.run_id,
-            again=True, asked=JudgeAgain(batch["id"], order.why, order.by),
-        )  # fmt: skip
+        asked = JudgeAgain(batch["id"], order.why, order.by)
+        decision = decide(conn, FileCase(dataset, file, order.as_of, order.run_id, again=True, asked=asked))
         if decision is None:
             raise TransientError(
                 f"{batch['file']} changed while it was read; nothing was changed, try it again",
                 ErrorReason.BUSY,
             )
-    corrections.told(conn, decision, order.source)
+    corrections.owe_mail(conn, decision, order.source)
     return Undone(BatchEvidence.of(decision).message, decision)
 
 
@@ -281,7 +281,7 @@ def _write(
             run_id=order.run_id, dedupe_key=order.key, evidence=evidence,
         ),
     )  # fmt: skip
-    corrections.told(conn, decision, order.source)
+    corrections.owe_mail(conn, decision, order.source)
     return Undone(message, decision)
 
 

@@ -63,7 +63,7 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
             """
             from evergreen import lineage
             from evergreen.monitoring.monitor import monitor
-            from evergreen.monitoring.windows.wording import verdict
+            from evergreen.monitoring.windows.error_text import verdict
 
             found, model = project.model(spec.name)
             as_of = runs.as_of(context)

@@ -27,7 +27,7 @@ by mistake is replaced within an hour.
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import HITLOperator
@@ -58,7 +58,7 @@ class AskPerson(HITLOperator):
         """Ask, and send the mail that says so; the task is parked until there is an answer or none can count any more."""
         self.notifiers = [self._mail]  # type: ignore[list-item]  # any callable; called when the question is on its page
         until = datetime.fromisoformat(context["ti"].xcom_pull(task_ids="find")["until"])
-        self.response_timeout = max(until - datetime.now(timezone.utc), timedelta(seconds=1))
+        self.response_timeout = max(until - datetime.now(UTC), timedelta(seconds=1))
         return super().execute(context)
 
     def execute_complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
 
             found, model = project.model(spec.name)
             run = runs.run_id(context)
-            late = approval.expire(model, datetime.now(timezone.utc), run)
+            late = approval.expire(model, datetime.now(UTC), run)
             if late is not None:
                 return announcements.hand_on(context, {"version": late.version}, ask=False, decide=True)
             with connect() as conn:
@@ -169,7 +169,7 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
             said = approval.Answer(
                 approved=bool(answer and answer["approved"]),
                 by=answer["by"] if answer else None,
-                at=datetime.fromisoformat(answer["at"]) if answer else datetime.now(timezone.utc),
+                at=datetime.fromisoformat(answer["at"]) if answer else datetime.now(UTC),
                 comment=answer["comment"] if answer else "",
             )
             decision = approval.conclude(model, news["version"], said, runs.run_id(context))

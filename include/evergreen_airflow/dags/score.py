@@ -73,7 +73,7 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
             execution_timeout=timedelta(hours=4),
             pool=pool("judging"),
             outlets=[predictions],
-            on_success_callback=[callbacks.report_success, announcements.told(predictions)],
+            on_success_callback=[callbacks.report_success, announcements.forget_event(predictions)],
         )
         def score(**context: Any) -> dict[str, Any]:
             """Write the champion's predictions for every row that lacks one; skipped where none does."""

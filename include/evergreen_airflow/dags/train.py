@@ -26,7 +26,7 @@ Backfills work over past intervals; a challenger that is older than the champion
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Any
 
 from airflow.sdk import DAG, task
@@ -67,7 +67,7 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
             with a fingerprint.
             """
             from dataclasses import asdict
-            from datetime import datetime, timezone
+            from datetime import datetime
 
             from evergreen import ledger, settings
             from evergreen.training.plan import plan_run
@@ -83,7 +83,7 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
             if waits:  # one that nobody asks about any more would keep its requests for ever
                 from evergreen.promotion import approval
 
-                approval.expire(model, datetime.now(timezone.utc), runs.run_id(context))
+                approval.expire(model, datetime.now(UTC), runs.run_id(context))
             with connect() as conn:
                 requests = ledger.unclaimed_requests(conn, model.name)
             planned = plan_run(

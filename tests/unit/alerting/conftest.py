@@ -6,7 +6,7 @@ import itertools
 import json
 import random
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs, load_specs
 from evergreen.warehouse.connection import Connection, fetch
 
-START = datetime(2026, 1, 5, tzinfo=timezone.utc)
+START = datetime(2026, 1, 5, tzinfo=UTC)
 WEEK = timedelta(days=7)
 MODEL = "model/bike_demand"
 

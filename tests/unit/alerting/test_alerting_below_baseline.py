@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 
@@ -68,7 +68,7 @@ def test_the_ledger_the_mail_and_the_digest_say_it(world, mlflow_url, start):
         text = compose(conn, world.specs, row).get_body(("plain",)).get_content()
         known = KnownIncident(
             incident="d", kind="digest", subject="digest", specs=world.specs,
-            created_at=datetime.now(timezone.utc), decision=None, evidence={},
+            created_at=datetime.now(UTC), decision=None, evidence={},
             context={"as_of": (start + timedelta(days=41)).isoformat(), "models": ["rides"], "datasets": []}, told=set(),
         )  # fmt: skip
         letter = digest(conn, known)

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
@@ -603,7 +603,7 @@ def test_later_mails_answer_the_earlier_ones_though_a_channel_has_not_got_them(
 
 def test_the_digest_goes_to_each_set_of_ways(warehouse_url: str, hook: Hook) -> None:
     specs, box = rides(ANN, "channel:oncall", {"to": BOB, "severity": "warning"}), Box()
-    assert owe_digests(specs, datetime(2026, 1, 5, tzinfo=timezone.utc)) == 1
+    assert owe_digests(specs, datetime(2026, 1, 5, tzinfo=UTC)) == 1
     assert deliver(specs, box).sent == 2
     assert [to for to, _ in box.taken] == [[ANN]]
     assert "Evergreen" in hook.taken[0]["title"]

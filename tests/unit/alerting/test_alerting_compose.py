@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from html.parser import HTMLParser
@@ -307,7 +307,7 @@ def test_drift_without_judgements_in_the_evidence_finds_the_newest_as_of_the_dec
 ) -> None:
     message = mail(
         "drift", DecisionKind.RETRAIN_REQUESTED, reason="data_drift", version="1",
-        as_of=datetime(2026, 4, 6, 1, tzinfo=timezone.utc),
+        as_of=datetime(2026, 4, 6, 1, tzinfo=UTC),
     )  # fmt: skip
     text, _ = parts(message)
     assert "2026-03-30 00:00 UTC to 2026-04-06 00:00 UTC" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -16,7 +16,7 @@ from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 
-AS_OF = datetime(2026, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def fail(
@@ -110,9 +110,9 @@ def test_an_outage_is_told_again_in_the_next_week_of_utc(warehouse_url: str) -> 
 
 def test_the_week_is_that_of_utc_and_of_its_year(warehouse_url: str) -> None:
     fail(1, as_of=datetime(2026, 3, 9, 1, tzinfo=timezone(timedelta(hours=5))))  # Sunday evening in UTC
-    fail(2, as_of=datetime(2026, 3, 8, tzinfo=timezone.utc))
+    fail(2, as_of=datetime(2026, 3, 8, tzinfo=UTC))
     assert owed() == 1
-    fail(3, as_of=datetime(2027, 3, 8, tzinfo=timezone.utc))
+    fail(3, as_of=datetime(2027, 3, 8, tzinfo=UTC))
     assert owed() == 2
 
 

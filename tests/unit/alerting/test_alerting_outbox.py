@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any
@@ -92,7 +92,7 @@ def test_a_subject_that_the_ledger_would_refuse_is_refused(conn: Connection, sub
 def test_a_context_of_any_values_is_stored(conn: Connection) -> None:
     context = {
         "nan": math.nan, "inf": math.inf, "minus": -math.inf, "numpy": np.float32(0.5), "array": np.array([1, 2]),
-        "time": datetime(2026, 1, 1, tzinfo=timezone.utc), "nul": "a\x00b", "broken": "\ud800", 7: (1, None, True),
+        "time": datetime(2026, 1, 1, tzinfo=UTC), "nul": "a\x00b", "broken": "\ud800", 7: (1, None, True),
         "set": {1}, "error": ValueError("x"),
     }  # fmt: skip
     assert raise_incident(conn, "incident", "model/bike_demand", "drift", None, context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 
@@ -14,7 +14,7 @@ from evergreen.spec import ModelSpec, Specs
 from evergreen.training.gate.verdict import GateVerdict
 from evergreen.training.record.outcome import TrainingOutcome
 
-T = datetime(2024, 5, 6, tzinfo=timezone.utc)
+T = datetime(2024, 5, 6, tzinfo=UTC)
 SAID = "the improvement over the champion is -2.00 %, with 95 % confidence at least -5.34 %; it must be more than 0.00 %"
 
 

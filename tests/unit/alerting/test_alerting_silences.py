@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 
 import pytest
@@ -23,7 +23,7 @@ HOUR = timedelta(hours=1)
 
 
 def now() -> datetime:
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 def quiet(
@@ -175,4 +175,4 @@ def test_a_silence_without_reason_or_end_is_refused(
     ],
 )
 def test_the_end_is_a_duration_or_a_time(until: str, end: str) -> None:
-    assert end_of(until, datetime(2026, 3, 2, tzinfo=timezone.utc)).isoformat() == end
+    assert end_of(until, datetime(2026, 3, 2, tzinfo=UTC)).isoformat() == end

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from evergreen.spec import load_specs
 from evergreen.warehouse.connection import connect
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-START = datetime(2026, 1, 5, tzinfo=timezone.utc)
+START = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 
 import pytest
@@ -18,7 +18,7 @@ from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 
-AS_OF = datetime(2026, 3, 2, tzinfo=timezone.utc)
+AS_OF = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
 MODEL = "model/bike_demand"
 DATASET = "dataset/bike_hourly"

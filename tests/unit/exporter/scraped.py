@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -26,7 +26,7 @@ from evergreen.validation.ingest import ingest
 from evergreen.warehouse.connection import Connection, connect
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-NOW = datetime(2026, 3, 2, tzinfo=timezone.utc)
+NOW = datetime(2026, 3, 2, tzinfo=UTC)
 WEEK = timedelta(days=7)
 HEADER = "ts,holiday,workingday,weather,temperature,humidity,windspeed,price,demand\n"
 
@@ -144,9 +144,7 @@ def write_ledger() -> None:
         insert(conn, window("bike_rush", "7", 3, Status.STALE, violations=(stale,)))
         for number, subject in enumerate((demand, demand, rush)):
             raise_incident(conn, f"test:{number}", subject, "drift", None, {})
-        silences.silence(
-            conn, rush, "3d", "sensor is moved", "somebody", datetime.now(timezone.utc), "silence/1"
-        )
+        silences.silence(conn, rush, "3d", "sensor is moved", "somebody", datetime.now(UTC), "silence/1")
     unfinished_tasks.begin("train__bike_demand/1", "fit", 1, "", NOW)
     unfinished_tasks.begin("train__bike_rush/1", "fit", 1, "", NOW)
     unfinished_tasks.begin("mail/1", "deliver", 1, "", NOW)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from evergreen.feeds import simulated
 from evergreen.feeds.simulated import Changes, Draws, hours
 from evergreen.feeds.story import File
 
-START = datetime(2024, 1, 1, tzinfo=timezone.utc)
+START = datetime(2024, 1, 1, tzinfo=UTC)
 HALF = START + timedelta(weeks=4)
 END = START + timedelta(weeks=8)
 
@@ -123,8 +123,8 @@ def test_normal_draws_are_normal_enough_and_streams_are_independent() -> None:
 @pytest.mark.parametrize(
     "start",
     [
-        datetime(2024, 8, 27, tzinfo=timezone.utc),
-        datetime(2024, 8, 26, 1, tzinfo=timezone.utc),
+        datetime(2024, 8, 27, tzinfo=UTC),
+        datetime(2024, 8, 26, 1, tzinfo=UTC),
         datetime(2024, 8, 26, tzinfo=timezone(timedelta(hours=2))),
     ],
     ids=["tuesday", "one-o-clock", "another-zone"],
@@ -135,7 +135,7 @@ def test_a_story_that_does_not_begin_on_a_monday_is_refused(start: datetime) -> 
 
 
 def test_a_story_can_begin_at_another_time() -> None:
-    start = datetime(2026, 3, 2, tzinfo=timezone.utc)
+    start = datetime(2026, 3, 2, tzinfo=UTC)
     story = simulated.story(start=start)
     assert story.start == start
     assert story.deliveries[-1].end == start + timedelta(weeks=68)

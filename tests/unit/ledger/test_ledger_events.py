@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,7 +11,7 @@ from evergreen.ledger.events import Owed
 from evergreen.ledger.reasons import ANNOUNCED, DecisionKind
 from evergreen.warehouse.connection import Connection, fetch
 
-AS_OF = datetime(2026, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
 ASSET = "model/small"
 
 
@@ -49,6 +49,6 @@ def test_what_is_told_is_forgotten_and_what_came_since_is_not(conn: Connection) 
     left = events.owed(conn, ASSET)
     assert left == Owed(left.upto if left else 0, AS_OF + timedelta(days=5))
     events.owe(conn, ASSET, AS_OF, "r")
-    events.told(conn, ASSET, left.upto if left else 0)
+    events.forget(conn, ASSET, left.upto if left else 0)
     assert events.owed(conn, ASSET) == Owed((left.upto if left else 0) + 2, AS_OF)
     assert events.owed(conn, "model/other") is not None

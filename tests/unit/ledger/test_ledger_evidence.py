@@ -6,7 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -31,17 +31,17 @@ from evergreen.ledger.evidence import (
 )
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.trigger import episode
-from evergreen.monitoring.trigger.waking import should_wake
+from evergreen.monitoring.trigger.wake_rule import should_wake
 from evergreen.promotion.approval import outcome, until
 from evergreen.promotion.ruling import blocking_of
-from evergreen.promotion.superseded import watched
+from evergreen.promotion.superseded_watches import ended
 from evergreen.registry.champions import champion_of
 from evergreen.training.gate.past_holdouts import realised
 from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.warehouse.connection import Connection
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-AS_OF = datetime(2026, 5, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2026, 5, 1, tzinfo=UTC)
 EARLIER = json.loads((Path(__file__).parent / "earlier_rows.json").read_text(encoding="utf-8"))
 """Rows of before there were types: what commit 7ba715b wrote in its demo, and 22860dd, the last one without them, in its tests.
 
@@ -207,7 +207,7 @@ CLOSED = [
         DecisionKind.RUN_FAILED, {"dag_id": 5}, lambda d: should_wake([request()], [d], None, AS_OF), id="a training is woken"
     ),
     pytest.param(DecisionKind.WATCHED, {"watch": []}, lambda d: realised([d], AS_OF), id="what promotions came to"),
-    pytest.param(DecisionKind.WATCH_ENDED, {"watch": "1"}, lambda d: watched([d]), id="a watch has ended"),
+    pytest.param(DecisionKind.WATCH_ENDED, {"watch": "1"}, lambda d: ended([d]), id="a watch has ended"),
     pytest.param(DecisionKind.AWAITING_APPROVAL, {"approval_timeout_s": "1 h"}, until, id="a wait is over"),
     pytest.param(DecisionKind.AWAITING_APPROVAL, {"metrics": 1}, outcome, id="what was approved"),
     pytest.param(DecisionKind.SILENCED, {"until": "later"}, silences.until, id="a silence is over"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import psycopg2
 import pytest
@@ -13,7 +14,7 @@ from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import Connection, connect
 
-AS_OF = datetime(2026, 5, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 def decision(kind: DecisionKind, key: str, **more: object) -> Decision:
@@ -65,6 +66,23 @@ def test_a_request_is_open_until_a_decision_answers_it(conn: Connection) -> None
     assert ledger.open_requests(conn, "other") == []
     ledger.append(conn, decision(DecisionKind.REJECTED, "x", answers=(one.id,)))
     assert [d.id for d in ledger.open_requests(conn, "m")] == [two.id]
+
+
+def test_open_requests_of_many_models_are_told_by_the_same_rule(conn: Connection) -> None:
+    for name in ("m", "n"):
+        for key in ("1", "2", "3"):
+            asked = decision(DecisionKind.RETRAIN_REQUESTED, f"{name}{key}")
+            ledger.append(conn, replace(asked, subject=ledger.model_subject(name)))
+    (first, *_) = ledger.open_requests(conn, "n")
+    answer = decision(DecisionKind.PROMOTED, "x", answers=(first.id,))
+    ledger.append(conn, replace(answer, subject=ledger.model_subject("n")))
+
+    def open_(**more: int) -> dict[str, int]:
+        found = ledger.unanswered(conn, ("m", "n", "o"), DecisionKind.RETRAIN_REQUESTED, **more)
+        return Counter(one.model for one in found)
+
+    assert open_() == {"m": 3, "n": 2}
+    assert open_(newest=1) == {"m": 1, "n": 1}
 
 
 def test_champions_newest_first(conn: Connection) -> None:

@@ -26,7 +26,7 @@ import pytest
 
 from evergreen import lineage
 from evergreen.errors import TerminalError
-from evergreen.lineage import sending, switched_on
+from evergreen.lineage import switched_on, transport
 from evergreen.lineage.task_run import TaskRun
 from evergreen.monitoring.monitor import monitor
 from evergreen.scoring.score import score
@@ -415,7 +415,7 @@ def down(dataset: DatasetSpec, start: Any, url: str, monkeypatch: pytest.MonkeyP
 def test_a_server_that_is_down_is_one_warning_and_no_failure(
     world: Any, dataset: DatasetSpec, landing: Path, start: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    monkeypatch.setattr(sending, "WAIT_S", 1.0)
+    monkeypatch.setattr(transport, "WAIT_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with caplog.at_level(logging.WARNING):
@@ -430,7 +430,7 @@ def test_a_server_that_is_down_is_one_warning_and_no_failure(
 def test_a_server_that_never_answers_holds_a_task_up_no_longer_than_its_limit(
     world: Any, dataset: DatasetSpec, landing: Path, start: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
-    monkeypatch.setattr(sending, "WAIT_S", 1.0)
+    monkeypatch.setattr(transport, "WAIT_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent, caplog.at_level(logging.WARNING):
         took = down(dataset, start, f"http://127.0.0.1:{silent.getsockname()[1]}", monkeypatch)
     assert 1 <= took < 3

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.migrate import ensure_dataset
 
 WEEK = timedelta(days=7)
-BEGIN = datetime(2024, 1, 1, tzinfo=timezone.utc)
+BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 PAST_WEEKS = 20
 CUTOFF = BEGIN + PAST_WEEKS * WEEK
 ROWS = 168

@@ -301,7 +301,9 @@ def test_the_doubt_is_shared_by_all_looks(told, start):
     champion, under = watching(told)
     table = live_watch._paired(told.specs, told.model, champion, under, start + 38 * DAY)
     alone = paired_bootstrap.improvement(
-        "rmse", table["_time"].cast("int64").to_numpy(), *(table[n].to_numpy() for n in ("_label", "_new", "_old")),
+        paired_bootstrap.Paired(
+            "rmse", table["_time"].cast("int64").to_numpy(), *(table[n].to_numpy() for n in ("_label", "_new", "_old"))
+        ),
         confidence=0.95, seed=told.model.training.seed,
     )  # fmt: skip
     assert wide > 1.2 * (alone.high - alone.point) > 0

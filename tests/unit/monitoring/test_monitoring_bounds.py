@@ -11,7 +11,7 @@ from evergreen import check, check_warehouse
 from evergreen.alerting.content.history import windows
 from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.monitoring.windows import performance, wording
+from evergreen.monitoring.windows import error_text, performance
 from evergreen.monitoring.windows.judgement import MetricResult
 from evergreen.monitoring.windows.live_windows import judge_windows
 from evergreen.reference import error_limit
@@ -92,7 +92,7 @@ def test_training_says_what_the_watch_of_its_champion_can_do():
 
 def test_an_old_limit_that_no_value_can_pass_is_in_no_picture_and_is_said():
     old = MetricResult(0.9974, -10.39, 0.99, "judged", rows=168)
-    said = wording.sentence("roc_auc", old)
+    said = error_text.sentence("roc_auc", old)
     assert "-10" not in said
     assert "cannot alarm on so few rows" in said
 
@@ -169,7 +169,7 @@ def test_a_week_is_no_alarm_and_a_coin_is():
             watched, frame(as_table(rows)), reference, WindowFacts(ROWS, ROWS, ROWS)
         )
         assert metrics["roc_auc"].violated is violated
-        assert "cannot alarm on so few rows" in wording.sentence("roc_auc", metrics["roc_auc"])
+        assert "cannot alarm on so few rows" in error_text.sentence("roc_auc", metrics["roc_auc"])
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_violation_of_the_absolute_limit_says_that_the_spec_set_it(scene):
     (found,) = judge_windows(made.specs, made.spec, at(1))
     result = found.metrics["mae"]
     assert result.violated, "an mae of 0.8 or so, as ever"
-    said = wording.sentence("mae", result)
+    said = error_text.sentence("mae", result)
     assert "at most 0.7 (set in the spec)" in said
     assert "limit 0.7 (set in the spec)" in found.violations[0].detail
 

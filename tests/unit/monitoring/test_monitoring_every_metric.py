@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import numpy as np
@@ -14,7 +14,7 @@ from monitoring_scene import as_table, model, rows
 from evergreen.errors import TerminalError
 from evergreen.metrics import metric_values, paired_bootstrap, resampled
 from evergreen.metrics.interval import interval
-from evergreen.monitoring.windows import measure, performance, report, wording
+from evergreen.monitoring.windows import error_text, measure, performance, report
 from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
 from evergreen.monitoring.windows.page import unpacked
@@ -23,12 +23,12 @@ from evergreen.reference import error_limit
 from evergreen.reference.movement import Outside, learn
 from evergreen.reference.reference import Reference, build
 from evergreen.spec import BY_CUT, IN_LABEL_UNITS, LARGER_IS_BETTER, METRICS, ModelSpec, metric_name, passable
-from evergreen.training.gate.slices import slices
+from evergreen.training.gate.slices import SliceRule, slices
 
 CASES = [(task, name) for task, names in METRICS.items() for name in names]
 EACH = pytest.mark.parametrize(("task", "metric"), CASES, ids=[name for _, name in CASES])
 HOUR = timedelta(hours=1)
-BEGIN = datetime(2024, 1, 1, tzinfo=timezone.utc)
+BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 HOURS, WEEK = 20 * 168, 168
 
 
@@ -92,8 +92,8 @@ def test_it_is_measured_compared_and_told_with_an_interval(task, metric):
     point = paired_bootstrap.point(metric, y, p, worse, made.cut)
     assert point > 0
     found = slices(
-        metric, {"kind": pa.array(["a", "b"] * 500)}, times, y, worse, p, named=("kind",), search=True,
-        max_worse=0.05, min_rows=100, confidence=0.95, seed=1, cut=made.cut,
+        paired_bootstrap.Paired(metric, times, y, worse, p, made.cut), {"kind": pa.array(["a", "b"] * 500)},
+        SliceRule(named=("kind",), search=True, max_worse=0.05, min_rows=100, confidence=0.95, seed=1),
     )  # fmt: skip
     assert all(s.worse for s in found.named["kind"])
 
@@ -114,7 +114,7 @@ def test_its_limit_is_learnt_and_a_window_beyond_it_is_found(task, metric):
         assert found[metric].violated is violated, found[metric]
         assert [v.kind for v in violations] == [What.PERFORMANCE] * violated
         side = "at least" if metric in LARGER_IS_BETTER else "at most"
-        assert side in wording.sentence(metric, found[metric])
+        assert side in error_text.sentence(metric, found[metric])
 
 
 @EACH
@@ -235,4 +235,4 @@ def test_a_metric_of_a_name_that_there_is_not_is_refused():
         paired_bootstrap.point("auroc", y, p, p)
     with pytest.raises(TerminalError):
         metric_values.compute("binary", y, p + 1)
-    assert learn("f1", Outside(times[:3], y[:3], p[:3]), Outside(times, y, p), 1e6, 100, 100, 1).blocks == 0
+    assert learn("f1", Outside(times[:3], y[:3], p[:3]), Outside(times, y, p), 1e6, 100, 1).blocks == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
@@ -15,8 +15,8 @@ from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.trigger import live_trigger
+from evergreen.monitoring.windows import error_text
 from evergreen.monitoring.windows import judgement as store
-from evergreen.monitoring.windows import wording
 from evergreen.monitoring.windows.judgement import Status, What
 from evergreen.monitoring.windows.live_windows import judge_windows
 from evergreen.warehouse.connection import connect, fetch
@@ -391,8 +391,8 @@ def test_a_window_that_another_version_served_is_no_error_of_the_champion(scene)
     for found in theirs:
         assert not violated(found) & {"performance:rmse", "prediction_drift:_prediction"}
         assert found.metrics["rmse"].state == "another_version"
-        assert wording.verdict(found) == f"{found.status.value}, error another version's"
-        assert wording.error(found) == "RMSE: another version's (most rows were served by another version)"
+        assert error_text.verdict(found) == f"{found.status.value}, error another version's"
+        assert error_text.error(found) == "RMSE: another version's (most rows were served by another version)"
         (served,) = [c for c in found.columns if c.kind is What.PREDICTION_DRIFT]
         assert served.value > served.limit, "measured and shown"
         assert served.detail.endswith("served by version 1 (24 rows)")
@@ -466,7 +466,7 @@ def test_judging_does_not_hold_up_the_ingest_of_the_data(scene, monkeypatch):
 def test_a_row_of_long_ago_and_a_pause_blind_no_window(scene):
     """Either made the median of all past windows 0, and then 168 rows were too many."""
     world = scene()
-    before = as_table(rows(1, datetime(1970, 1, 5, tzinfo=timezone.utc), 1))
+    before = as_table(rows(1, datetime(1970, 1, 5, tzinfo=UTC), 1))
     paused = as_table(rows(1, CUTOFF - 80 * WEEK, 15 * ROWS))
     world.champion(learned=pa.concat_tables([before, paused, learnt()]))
     world.live(1)

@@ -14,7 +14,7 @@ from evergreen.ledger import find
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
 from evergreen.monitoring.trigger import live_trigger
-from evergreen.monitoring.windows import wording
+from evergreen.monitoring.windows import error_text
 from evergreen.monitoring.windows.draw import draw
 from evergreen.monitoring.windows.judgement import Status
 from evergreen.monitoring.windows.live_windows import judge_windows
@@ -58,8 +58,8 @@ def test_a_window_without_labels_says_not_yet_wherever_it_is_shown(scene):
     world.live(2, labels=False)
     world.land(week(2).head(30))
     found = run(world, at(2))
-    assert [wording.verdict(j) for j in found] == ["ok, error not yet"] * 2
-    assert wording.error(found[0]).startswith("RMSE: not yet (0 of 168 labels are in, 30 are needed")
+    assert [error_text.verdict(j) for j in found] == ["ok, error not yet"] * 2
+    assert error_text.error(found[0]).startswith("RMSE: not yet (0 of 168 labels are in, 30 are needed")
     assert "RMSE: not yet (0 of 168" in page(world, found[0], "drift.html")
     files = {f.path for f in MlflowClient().list_artifacts(world.run_id, found[0].report.rpartition("/")[0])}
     assert not any("performance" in name for name in files)
@@ -105,8 +105,8 @@ def test_labels_that_turn_a_verdict_are_told_and_both_revisions_are_kept(scene):
     assert live_trigger.apply(world.spec, at(1), "monitor/1") is None
     world.labels(frame, at(1, days=1))
     (again,) = run(world, at(1, days=1, hours=2))
-    assert wording.flipped(again)
-    assert wording.verdict(again) == "violation, revision 2, was ok"
+    assert error_text.flipped(again)
+    assert error_text.verdict(again) == "violation, revision 2, was ok"
     made = live_trigger.apply(world.spec, at(1, days=1, hours=2), "monitor/2")
     assert (made.kind, made.reason) == (DecisionKind.RETRAIN_REQUESTED, "performance")
     ((_, text),) = mails(world)
@@ -134,7 +134,7 @@ def test_a_violation_that_more_labels_take_back_is_told_and_counts_no_more(scene
     world.land(late, arrived=at(1, days=1))
     world.score(CUTOFF, CUTOFF + WEEK, as_of=at(1, days=1))
     (again,) = run(world, at(1, days=1, hours=2))
-    assert wording.verdict(again) == "ok, revision 2, was violation"
+    assert error_text.verdict(again) == "ok, revision 2, was violation"
     assert live_trigger.apply(world.spec, at(1, days=1, hours=2), "monitor/2") is None
     assert [r["status"] for r in world.judgements()] == ["violation", "ok"]
 
@@ -149,7 +149,7 @@ def test_an_estimate_opens_the_alarm_early_and_the_labels_replace_it(scene):
     world.score(CUTOFF, CUTOFF + 2 * WEEK)
     found = run(world, at(2))
     assert [violated(j) for j in found] == [{"estimated_performance:rmse"}] * 2
-    assert wording.verdict(found[0]) == "violation, error estimated"
+    assert error_text.verdict(found[0]) == "violation, error estimated"
     assert "RMSE: estimated without labels" in page(world, found[0], "drift.html")
     assert live_trigger.apply(world.spec, at(2), "monitor/1") is None
     assert early_alarm.tell(world.spec, at(2), "monitor/1")
@@ -202,6 +202,6 @@ def test_unchanged_windows_without_labels_raise_no_early_alarm(scene):
         world.land(hard(week(number), 0.2), labels=False)
     world.land(week(2).head(30))
     world.score(CUTOFF, CUTOFF + 2 * WEEK)
-    assert [wording.verdict(j) for j in run(world, at(2))] == ["ok, error estimated"] * 2
+    assert [error_text.verdict(j) for j in run(world, at(2))] == ["ok, error estimated"] * 2
     assert not early_alarm.tell(world.spec, at(2), "monitor/1")
     assert mails(world) == []

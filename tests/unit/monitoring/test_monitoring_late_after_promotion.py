@@ -14,7 +14,7 @@ from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
 from evergreen.monitoring.trigger import live_trigger
-from evergreen.monitoring.windows import kept_sample, live_windows, wording
+from evergreen.monitoring.windows import error_text, kept_sample, live_windows
 from evergreen.monitoring.windows.judgement import Status
 from evergreen.monitoring.windows.live_windows import judge_windows
 from evergreen.warehouse.connection import connect, fetch
@@ -62,7 +62,7 @@ def promoted(scene, off: float = 8.0, days: int = 2, **settings):
     world.champion("1")
     for number in range(days):
         serve(world, number, "1", off, labels=False)
-        assert [wording.verdict(j) for j in run(world, noon(number + 1))] == ["ok, error not yet"]
+        assert [error_text.verdict(j) for j in run(world, noon(number + 1))] == ["ok, error not yet"]
     world.first_run = world.run_id
     world.champion("2", as_of=CUTOFF + days * DAY + timedelta(hours=13))
     serve(world, days, "2")
@@ -90,7 +90,7 @@ def test_labels_that_come_after_a_promotion_judge_the_version_that_served_their_
     )  # fmt: skip
     assert violated(late) == {"performance:rmse"}
     assert late.metrics["rmse"].value > 7
-    assert wording.verdict(late) == "violation, revision 2, was ok"
+    assert error_text.verdict(late) == "violation, revision 2, was ok"
     assert told(world, "1") == [
         (0, 1, "ok", "not_yet"), (0, 2, "violation", "judged"), (1, 1, "ok", "not_yet"),
     ]  # fmt: skip

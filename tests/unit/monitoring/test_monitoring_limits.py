@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from evergreen.reference.profile import restored, transformed
 from evergreen.reference.reference import Reference, build
 from evergreen.spec import ModelSpec
 
-BEGIN = datetime(2024, 1, 1, tzinfo=timezone.utc)
+BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 NUMBERS, TEXTS = [f"n{i}" for i in range(8)], ["c0", "c1"]
 # No floor: what was learnt decides.
 BARE = {"numeric": 1e-9, "categorical": 1e-9, "missing": 1e-9}

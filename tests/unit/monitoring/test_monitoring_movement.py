@@ -43,7 +43,7 @@ def moved(
     past = stream(kind, -history, history, rows, seed, metric)
     begin = (history - held) * rows
     holdout = Outside(past.times[begin:], past.y[begin:], past.p[begin:])
-    found = learn(metric, holdout, past, DAY, rows, 20_000, 7)
+    found = learn(metric, holdout, past, DAY, min(rows, 20_000), 7)
     return found, value(metric, holdout)
 
 
@@ -108,7 +108,7 @@ def test_a_sample_with_few_rows_of_the_holdout_does_not_widen_the_limit_by_their
     few = Outside(times[::every], np.zeros(len(times[::every])), error[::every])
     begin = (days - held) * rows
     holdout = Outside(times[begin:], np.zeros(held * rows), error[begin:])
-    of_all, of_few = (learn("mae", holdout, past, DAY, rows, 20_000, 7) for past in (whole, few))
+    of_all, of_few = (learn("mae", holdout, past, DAY, min(rows, 20_000), 7) for past in (whole, few))
     assert of_few.spread[-1] > 0.6 * of_few.spread[0], "chance does not shrink with the rows"
     assert of_few.windows == of_all.windows == days
     assert of_few.zero <= max(of_few.spread) ** 2
@@ -129,7 +129,7 @@ def test_what_chance_explains_of_the_past_windows_is_taken_off():
     ],
 )
 def test_where_nothing_can_be_learnt_the_smallest_effect_decides(rows):
-    assert learn("rmse", rows, rows, DAY, 100, 1000, 7).factor(0.01, 100) == 1.0
+    assert learn("rmse", rows, rows, DAY, 100, 7).factor(0.01, 100) == 1.0
 
 
 def test_it_comes_back_from_json():

@@ -17,7 +17,7 @@ from evergreen.monitoring.windows import measure, performance, reads
 from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.judgement import Status, What
 from evergreen.monitoring.windows.live_windows import judge_windows
-from evergreen.reference import error_limit, reference
+from evergreen.reference import error_limit, frame, reference
 from evergreen.reference.calendar import Window
 from evergreen.warehouse.features import arrow
 
@@ -238,7 +238,7 @@ def test_training_names_a_longer_window_where_it_tells_more():
     spec = model(window="1d", performance={"max_worse": 0.01}, min_rows=5)
     made = reference.build(spec, learnt(), {"rmse": 1.0}, None, {"rmse": 1.3})
     assert error_limit.limit_at(spec, made, 24) > 1.3
-    told = error_limit.about_usual_windows(spec, made, reference.InMemory.of(learnt()))
+    told = error_limit.about_usual_windows(spec, made, frame.InMemory.of(learnt()))
     assert "With monitoring.window: " in told
     assert "the limit would be 1.2" in told
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,7 +64,7 @@ def of(start: datetime, length: timedelta) -> Window:
 def test_one_row_of_long_ago_changes_nothing(old, window, length):
     watched = spec(window)
     rows = steady(70, min(HOUR, length / 20))
-    clean, odd = (learnt(times, watched) for times in (rows, [old.replace(tzinfo=timezone.utc), *rows]))
+    clean, odd = (learnt(times, watched) for times in (rows, [old.replace(tzinfo=UTC), *rows]))
     assert (odd.rhythm, odd.usual_rows) == (clean.rhythm, clean.usual_rows)
     assert odd.usual_rows == length / min(HOUR, length / 20)
     assert odd.windows >= clean.windows - 1

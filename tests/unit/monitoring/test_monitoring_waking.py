@@ -10,7 +10,7 @@ from monitoring_scene import CUTOFF, model
 from evergreen.incidents.failures import record
 from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.monitoring.trigger.waking import should_wake, wake
+from evergreen.monitoring.trigger.wake_rule import should_wake, wake
 from evergreen.warehouse.connection import connect
 
 NOW = CUTOFF + timedelta(days=30)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 from mlflow import MlflowClient
@@ -14,7 +14,7 @@ from evergreen.ledger.reasons import DecisionKind
 from evergreen.registry.champions import succession
 from evergreen.warehouse.connection import connect
 
-AS_OF = datetime(2024, 1, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def changes(told):

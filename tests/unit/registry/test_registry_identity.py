@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 import pytest
 from mlflow import MlflowClient
@@ -142,7 +142,7 @@ def test_whatever_is_loaded_with_a_version_is_held_against_its_sum(one, name):
 @pytest.mark.parametrize("name", ["profile.json", "reference.parquet", "more.json"])
 def test_a_reference_that_is_not_what_was_registered_judges_nothing(one, start, name):
     run = MlflowClient().get_model_version("rides", "1").run_id
-    path = registry.kept("rides", run, "reference") / name
+    path = registry.local_copy("rides", run, "reference") / name
     path.write_bytes((path.read_bytes() if path.exists() else b"") + b" ")
     with pytest.raises(TerminalError, match=f"reference/{name} has SHA-256"):
         live_windows.judge_windows(one.specs, one.model, start + timedelta(days=40))
@@ -211,7 +211,7 @@ def test_another_model_under_the_number_of_the_champion_is_used_nowhere(one, sta
 
 
 def test_a_waiting_challenger_whose_number_is_another_model_is_not_approved(one, start):
-    from datetime import datetime, timezone
+    from datetime import datetime
 
     manual = one.with_model(gate={"approval": "manual"})
     passed = GateVerdict(True, GateReason.BETTER_THAN_CHAMPION)
@@ -219,7 +219,7 @@ def test_a_waiting_challenger_whose_number_is_another_model_is_not_approved(one,
     assert waiting.kind is DecisionKind.AWAITING_APPROVAL
     assert waiting.evidence.to_json()["digest"]
     MlflowClient().set_model_version_tag("rides", "2", "evergreen.digest", "0" * 64)
-    answer = approval.Answer(True, "jane", datetime.now(timezone.utc))
+    answer = approval.Answer(True, "jane", datetime.now(UTC))
     with pytest.raises(TerminalError, match="digest"):
         approval.conclude(manual.model, "2", answer, "promote/1")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -27,7 +27,7 @@ from evergreen.replay.progress import ReplayProgress
 from evergreen.replay.request import ReplayRequest
 from evergreen.spec import ModelSpec, Specs
 
-T = datetime(2024, 5, 6, tzinfo=timezone.utc)
+T = datetime(2024, 5, 6, tzinfo=UTC)
 ENDS = [T + timedelta(days=3 * n) for n in range(1, 41)]
 
 

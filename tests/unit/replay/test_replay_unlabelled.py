@@ -29,7 +29,7 @@ def test_a_replay_watches_with_the_live_reference(world, start, mlflow_url):
     for number in range(len(loop.moments())):
         loop.step(number)
     outcome = world.train(asked.begin, "train/1")
-    live = Reference.read(registry.kept("rides", outcome.mlflow_run, "reference"))
+    live = Reference.read(registry.local_copy("rides", outcome.mlflow_run, "reference"))
     replayed = loop.folder.reference("1")
     assert replayed == live
     assert replayed.rows > replayed.labelled_rows

@@ -37,8 +37,8 @@ def test_a_rollback_by_the_watch_closes_the_requests_that_the_live_one_closes(wo
     from evergreen.metrics.paired_bootstrap import Improvement
     from evergreen.promotion import rollback
     from evergreen.promotion.after_promotion import WatchLook, look_if_due
+    from evergreen.replay.replayed_watch import ReplayedWatch
     from evergreen.replay.state import RUN, ReplayState, Step
-    from evergreen.replay.watching import ReplayedWatch
 
     def row(day, kind, version, reason, **more):
         evidence = {"mlflow_run": f"replay-{version}", "trained_until": (start + day * DAY).isoformat()}

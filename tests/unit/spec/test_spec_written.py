@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timezone
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
@@ -59,7 +59,7 @@ TAKEN = {
     "moment-as-bound": (
         dict(x="{type: timestamp, max: 2010-01-01T02:00:00+02:00}"),
         "max",
-        datetime(2010, 1, 1, tzinfo=timezone.utc),
+        datetime(2010, 1, 1, tzinfo=UTC),
     ),
     "bound-in-quotes": (dict(x='{type: date, min: "2010-01-01"}'), "min", date(2010, 1, 1)),
     "number-as-bound": (dict(x="{type: integer, min: -5}"), "min", -5),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from evergreen.stack import alerts
 from evergreen.stack.layout import StackError
 from evergreen.warehouse.connection import connect
 
-START = datetime(2026, 1, 5, tzinfo=timezone.utc)
+START = datetime(2026, 1, 5, tzinfo=UTC)
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -50,7 +50,7 @@ def test_each_file_is_shown_with_since_when_and_what_it_waits_for(folder: Path) 
     land(folder, "other.txt.part")
     head, *files = landed.lines()
     assert head == f"2 file(s) of rides in {folder} wait:"
-    told = datetime.fromtimestamp(since, timezone.utc)
+    told = datetime.fromtimestamp(since, UTC)
     assert (
         files[0]
         == f"  cut.csv  since {told:%Y-%m-%d %H:%M} UTC: changed less than 5 min ago, its last line has no line end"
@@ -78,7 +78,7 @@ def test_a_file_waits_as_the_spec_says(folder: Path, source: dict[str, str], why
 def test_a_file_that_was_taken_waits_for_nothing(folder: Path) -> None:
     land(folder, "a.csv", age_s=4000)
     dataset = load_dataset(folder.parents[1] / "specs", "rides").datasets["rides"]
-    (done,) = ingest(dataset, datetime.now(timezone.utc), "ingest__rides/1", folder=folder)
+    (done,) = ingest(dataset, datetime.now(UTC), "ingest__rides/1", folder=folder)
     assert done.state == "published"
     say(folder, complete="marker")
     assert landed.lines() == []

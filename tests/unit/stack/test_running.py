@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.stack import running
+from evergreen.stack import run_dag
 from evergreen.stack.layout import StackError
 from evergreen.warehouse.connection import connect
 
-AS_OF = datetime(2026, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2026, 3, 1, tzinfo=UTC)
 KNOWN = {
     "reason": {"value": None, "schema": {"type": "string", "minLength": 1}, "description": "Why."},
     "to_version": {"value": None, "schema": {"type": ["null", "string"]}, "description": "Which."},
@@ -42,7 +42,7 @@ class Airflow:
 
 def test_params_have_the_types_of_the_dag() -> None:
     texts = ["reason=a", "sensor", "moved", "dry_run=true", "policies=never,on_drift", "to_version="]
-    assert running.params("rollback__x", texts, KNOWN) == {
+    assert run_dag.params("rollback__x", texts, KNOWN) == {
         "reason": "a sensor moved",
         "dry_run": True,
         "policies": ["never", "on_drift"],
@@ -81,7 +81,7 @@ def test_params_have_the_types_of_the_dag() -> None:
 )
 def test_a_param_that_cannot_be_is_refused(texts: list[str], said: str) -> None:
     with pytest.raises(StackError, match=said):
-        running.params("rollback__x", texts, KNOWN)
+        run_dag.params("rollback__x", texts, KNOWN)
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_a_param_that_cannot_be_is_refused(texts: list[str], said: str) -> None:
 )
 def test_an_unknown_dag_fails_at_once_with_the_near_names(dag_id: str, said: str) -> None:
     with pytest.raises(StackError, match=said):
-        running.require_dag(Airflow("mail"), dag_id)  # type: ignore[arg-type]
+        run_dag.require_dag(Airflow("mail"), dag_id)  # type: ignore[arg-type]
 
 
 def test_a_dag_that_airflow_has_not_parsed_yet_is_waited_for() -> None:
     airflow = Airflow("mail")
-    running.require_dag(airflow, "train__bike_demand")  # type: ignore[arg-type]
+    run_dag.require_dag(airflow, "train__bike_demand")  # type: ignore[arg-type]
     assert "train__bike_demand" in airflow.known
 
 
@@ -134,7 +134,7 @@ def test_what_came_out_is_told_with_numbers(warehouse_url: str) -> None:
     )  # fmt: skip
     with connect() as conn:
         append(conn, Decision(AS_OF, "model/a", DecisionKind.PROMOTED, "x", "dag/another", "4"))
-    assert running.outcome("dag", "run") == [
+    assert run_dag.outcome("dag", "run") == [
         "a.csv: published (passed): 9 rows, 8 new, 1 changed, 0 held back",
         "b.csv: quarantined (failed_expectations): 9 rows, 8 new, 1 changed, 0 held back",
         "  x: in_range: 700, expected at most 60. mend x",
@@ -170,7 +170,7 @@ class Log:
 )  # fmt: skip
 def test_the_end_of_a_log_says_why(event: dict[str, Any], said: str) -> None:
     task = {"dag_id": "d", "dag_run_id": "r", "task_id": "fit", "try_number": 2}
-    assert running.reason(Log(event, {"event": "::endgroup::"}), task).startswith(said)  # type: ignore[arg-type]
+    assert run_dag.reason(Log(event, {"event": "::endgroup::"}), task).startswith(said)  # type: ignore[arg-type]
 
 
 def test_files_that_wait_are_told() -> None:
@@ -180,7 +180,7 @@ def test_files_that_wait_are_told() -> None:
             return {"value": {"published": [], "waiting": waiting}}
 
     task = {"task_id": "land", "dag_id": "ingest__x", "dag_run_id": "manual__1"}
-    assert running.result(Handed(), task) == [  # type: ignore[arg-type]
+    assert run_dag.result(Handed(), task) == [  # type: ignore[arg-type]
         "a.csv: waits, changed less than 1 min ago; the next run takes it when it is finished",
         "b.csv: waits, no b.csv.done that is newer than it; the next run takes it when it is finished",
     ]

@@ -10,7 +10,7 @@ import pytest
 from evergreen.stack.layout import Layout
 from evergreen.stack.processes import MARKER
 from evergreen.stack.services import services
-from evergreen.stack.variables import environment, secret_names
+from evergreen.stack.variables import environment, secret_names, specs_folder
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +95,18 @@ def test_dag_files_and_plugins_are_the_projects(
     found = environment(layout.home)
     for variable, folder in (("DAGS_FOLDER", "dags"), ("PLUGINS_FOLDER", "plugins")):
         assert found[f"AIRFLOW__CORE__{variable}"] == str(tmp_path / folder)
+
+
+def test_a_home_named_from_elsewhere_belongs_to_the_project_that_it_was_started_for(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    for project in (own, other):
+        (project / "include" / "datasets").mkdir(parents=True)
+    monkeypatch.chdir(other)
+    assert specs_folder(environment(layout.home)) == other / "include"
+    layout.state_file.parent.mkdir(parents=True, exist_ok=True)
+    layout.state_file.write_text(json.dumps({"project": str(own)}))
+    found = environment(layout.home)
+    assert found["EVERGREEN_PROJECT"] == str(own)
+    assert specs_folder(found) == own / "include"

@@ -17,7 +17,7 @@ from evergreen.alerting.content.letter import Letter, Table
 from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind, GateReason
-from evergreen.monitoring.trigger.waking import wake
+from evergreen.monitoring.trigger.wake_rule import wake
 from evergreen.promotion import approval
 from evergreen.promotion.approval import Answer
 from evergreen.registry.under_watch import champion_under_watch

@@ -17,7 +17,7 @@ from evergreen.training.data.matrix import write
 from evergreen.training.data.split import split
 from evergreen.training.fitting.machine import Machine
 from evergreen.training.search import other_learners
-from evergreen.training.search.choose import choose
+from evergreen.training.search.choose import Search, choose
 
 DAY = 24
 HOLDOUT = 3
@@ -48,7 +48,7 @@ def chosen(stored, tmp_path):
         encoding = survey(model, parts.training.batches(model.features.all)).encoding
         matrix, _ = write(encoding, (parts.training, parts.between, parts.holdout), tmp_path / "m.f32")
         as_of = moment(int(rows.times[-1])) + timedelta(hours=1)
-        return choose(model, parts, encoding, matrix, as_of, run_id, "fingerprint", None, Machine())
+        return choose(model, parts, encoding, matrix, as_of, Machine(), Search(run_id, "fingerprint"))
 
     return chosen
 

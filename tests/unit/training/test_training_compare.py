@@ -18,10 +18,9 @@ def world(n=N, *, better=0.0, seed=1):
     return np.arange(n), y, y + rng.normal(size=n), y + rng.normal(size=n) * (1 + better)
 
 
-def ask(metric, times, y, challenger, champion, **more):
-    return paired_bootstrap.improvement(
-        metric, times, y, challenger, champion, **{"confidence": 0.95, "seed": 7, **more}
-    )
+def ask(metric, times, y, challenger, champion, cut=None, **more):
+    paired = paired_bootstrap.Paired(metric, times, y, challenger, champion, cut)
+    return paired_bootstrap.improvement(paired, **{"confidence": 0.95, "seed": 7, **more})
 
 
 def classes(n=N, seed=1):

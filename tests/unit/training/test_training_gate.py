@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,14 @@ import pytest
 from evergreen.ledger.reasons import CONCLUSIVE, GateReason
 from evergreen.metrics.paired_bootstrap import Improvement
 from evergreen.training.gate.calibration import CalibrationErrors
+from evergreen.training.gate.candidates import Evaluation, JudgedChampion, JudgedTraining
 from evergreen.training.gate.evidence import Cost, Evidence
-from evergreen.training.gate.gate import Evaluation, judge_challenger
+from evergreen.training.gate.gate import judge_challenger
 from evergreen.training.gate.past_holdouts import Realised
 from evergreen.training.gate.slices import Slice, Slices
 from evergreen.training.gate.verdict import Check, GateVerdict
 
-AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
 GOOD = Evaluation({"rmse": 1.0}, 100, "keys", "print", "run", AS_OF)
 CHAMPION = replace(GOOD, metrics={"rmse": 2.0})
 BASELINE = replace(GOOD, metrics={"rmse": 3.0})
@@ -41,8 +42,8 @@ def ask(
     answers_drift=False, recorded=None, realised=None, **evidence,
 ):  # fmt: skip
     return judge_challenger(
-        model, challenger, baseline, champion, evidence=replace(EVIDENCE, **evidence), answers_drift=answers_drift,
-        champion_as_of=champion_as_of, run_id="run", as_of=AS_OF, fingerprint="print", recorded=recorded, realised=realised,
+        model, challenger, baseline, JudgedChampion(champion, champion_as_of, recorded or {}), replace(EVIDENCE, **evidence),
+        JudgedTraining("run", AS_OF, "print", answers_drift, realised),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +12,11 @@ import pytest
 
 from evergreen.ledger.reasons import GateReason
 from evergreen.metrics import metric_values
-from evergreen.training.gate.evidence import gather, measure_cost
-from evergreen.training.gate.gate import Evaluation, judge_challenger
+from evergreen.training.gate.candidates import Evaluation, JudgedChampion, JudgedTraining
+from evergreen.training.gate.evidence import JudgedFit, JudgedRows, gather, measure_cost
+from evergreen.training.gate.gate import judge_challenger
 
-AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
 JUDGED = Evaluation({}, 0, "keys", "print", "run", AS_OF)
 HOUR = 3_600_000_000
 
@@ -35,14 +36,17 @@ def through(
         for who, p in predictions.items()
     }
     evidence = gather(
-        model, times, y, predictions, columns, learnt_until=learnt_until, learnt_labels=learnt_labels
+        model, JudgedRows(times, y, predictions, columns), JudgedFit(learnt_until, learnt_labels)
     )
     json.dumps(evidence.to_dict(), allow_nan=False)
     return judge_challenger(
-        model, found["challenger"], found["baseline"], found.get("champion"), evidence=evidence,
-        answers_drift=answers_drift, champion_as_of=AS_OF if "champion" in found else None, run_id="run", as_of=AS_OF,
-        fingerprint="print",
-    )  # fmt: skip
+        model,
+        found["challenger"],
+        found["baseline"],
+        JudgedChampion(found.get("champion"), AS_OF if "champion" in found else None),
+        evidence,
+        JudgedTraining("run", AS_OF, "print", answers_drift),
+    )
 
 
 def week(n=168, seed=0):

@@ -13,7 +13,7 @@ from evergreen.ledger.reasons import GateReason
 from evergreen.training import train as training
 from evergreen.training.fitting.fit import fit, refit
 from evergreen.training.fitting.local import Labelled
-from evergreen.training.gate.evaluate import evaluate
+from evergreen.training.gate.evaluate import Means
 from evergreen.training.record.version import finalise
 
 
@@ -49,7 +49,7 @@ def test_another_seed_may_stop_earlier(landed, start, monkeypatch):
         seen.append((model.training.seed, len(times)))
         return fit(model, encoding, data, times, machine)
 
-    monkeypatch.setattr(training, "evaluate", partial(evaluate, fitting=fitting))
+    monkeypatch.setattr(training, "Means", partial(Means, fitting=fitting))
     model = landed.with_model(gate={"stability": 0.9}, training={"params": {"subsample": 0.5}})
     rows = model.train(start + timedelta(days=40), "run").rows["training"]
     assert seen == [(7, rows), (8, rows)]

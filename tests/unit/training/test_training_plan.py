@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,7 +11,7 @@ from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.training.plan import Plan, answers_drift, plan_run
 
-NOW = datetime(2026, 5, 20, 2, tzinfo=timezone.utc)
+NOW = datetime(2026, 5, 20, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from mlflow import MlflowClient
@@ -19,7 +19,7 @@ from evergreen.training.gate.verdict import GateVerdict
 from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.warehouse.connection import connect, fetch
 
-LATER = datetime(2024, 2, 20, tzinfo=timezone.utc)
+LATER = datetime(2024, 2, 20, tzinfo=UTC)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from scipy import stats
@@ -13,7 +13,7 @@ from evergreen.ledger.reasons import DecisionKind
 from evergreen.training.gate.past_holdouts import KINDS, realised
 from evergreen.warehouse.connection import connect
 
-AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 # Of one look's bound: a doubt of 5 % over seven looks.
 Z = float(stats.norm.isf(0.05 / 7))

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from evergreen.training.gate.slices import MISSING, MOST_VALUES, slices
+from evergreen.metrics.paired_bootstrap import Paired
+from evergreen.training.gate.slices import MISSING, MOST_VALUES, SliceRule, slices
 
 N = 3000
 
@@ -22,9 +23,9 @@ def rows():
 
 def ask(rows, metric="rmse", **more):
     columns, times, y, new, old = rows
-    return slices(metric, columns, times, y, new, old, **{
+    return slices(Paired(metric, times, y, new, old), columns, SliceRule(**{
         "named": (), "search": True, "max_worse": 0.05, "min_rows": 100, "confidence": 0.95, "seed": 7, **more,
-    })  # fmt: skip
+    }))  # fmt: skip
 
 
 def broken(rows, feature, value, by=2.0):

@@ -40,7 +40,7 @@ def landed(world, mlflow_url, start):
 
 
 def reference_of(outcome):
-    return Reference.read(registry.kept("rides", outcome.mlflow_run, "reference"))
+    return Reference.read(registry.local_copy("rides", outcome.mlflow_run, "reference"))
 
 
 def test_the_reference_is_of_all_rows_and_the_error_of_those_with_a_label(landed, start):

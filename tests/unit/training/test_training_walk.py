@@ -14,7 +14,8 @@ from evergreen.training.data import scratch
 from evergreen.training.fitting import fit
 from evergreen.training.fitting.machine import Machine
 from evergreen.training.gate import evaluate as evaluating
-from evergreen.training.gate.evaluate import evaluate
+from evergreen.training.gate.candidates import JudgedTraining
+from evergreen.training.gate.evaluate import Means, evaluate
 
 DAY = timedelta(days=1)
 
@@ -44,20 +45,17 @@ def ask(landed, start, tmp_path, monkeypatch, off, **changes):
         learnt.append(len(data))
         return fit.refit(model, encoding, data, rounds, machine)
 
-    monkeypatch.setattr(evaluating, "_seen", lambda model, version, rows, again: rows)
+    monkeypatch.setattr(evaluating, "_holdout_for", lambda model, version, rows, again: rows)
     monkeypatch.setattr(evaluating, "_predict", lambda version, rows: rows.labels + off)
     with scratch.folder(tmp_path / "work") as work:
         judged = evaluate(
             world.model,
             taken,
-            as_of,
-            "run",
+            JudgedTraining("run", as_of, taken.fingerprint),
             champion,
             Machine(),
             work,
-            False,
-            load=lambda *_: None,
-            refitting=refitting,
+            Means(load=lambda *_: None, refitting=refitting),
         )
     return judged, learnt
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from mlflow import MlflowClient
@@ -62,7 +62,7 @@ LOSSES = {
 
 
 def answer(yes=True):
-    return Answer(yes, "jane", datetime.now(timezone.utc), "seen")
+    return Answer(yes, "jane", datetime.now(UTC), "seen")
 
 
 def retrained(world, start, day=40, name="dag/two"):

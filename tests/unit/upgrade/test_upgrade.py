@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from evergreen.warehouse.schema_versions import known
 HERE = Path(__file__).parent
 THEN = "7ba715b"
 WEEK = timedelta(days=7)
-NEXT_WEEK = datetime(2025, 12, 15, tzinfo=timezone.utc)  # the first one of which that release knew nothing
+NEXT_WEEK = datetime(2025, 12, 15, tzinfo=UTC)  # the first one of which that release knew nothing
 _count = itertools.count()
 
 
@@ -186,7 +186,7 @@ def text(message: EmailMessage) -> str:
 
 def test_mails_that_wait_are_delivered(upgraded: Connection, specs: Specs) -> None:
     sent: list[EmailMessage] = []
-    now = datetime(2026, 12, 1, tzinfo=timezone.utc)
+    now = datetime(2026, 12, 1, tzinfo=UTC)
     assert delivery.deliver(specs, sent.append, now=now) == delivery.DeliveryResult(3, 0, 0, ())
     assert [message["Subject"].removeprefix("[Evergreen] ") for message in sent] == [
         "bike_hourly: batch quarantined (bike_hourly_2025-12-15.csv)",
@@ -207,14 +207,14 @@ def test_every_mail_can_be_laid_out_again(upgraded: Connection, specs: Specs) ->
         cursor.execute("UPDATE evergreen.mail SET sent_at = NULL, held_by = NULL")
     upgraded.commit()
     sent: list[EmailMessage] = []
-    found = delivery.deliver(specs, sent.append, now=datetime(2027, 6, 1, tzinfo=timezone.utc))
+    found = delivery.deliver(specs, sent.append, now=datetime(2027, 6, 1, tzinfo=UTC))
     assert (found.failed, found.pending) == (0, 0)
     assert not [message["Subject"] for message in sent if "could not be laid out" in text(message)]
 
 
 def test_the_digest_tells_of_each_week_of_then(upgraded: Connection, specs: Specs) -> None:
     sent: list[EmailMessage] = []
-    weeks = [datetime(2025, 9, 29, 6, tzinfo=timezone.utc) + number * WEEK for number in range(12)]
+    weeks = [datetime(2025, 9, 29, 6, tzinfo=UTC) + number * WEEK for number in range(12)]
     for as_of in weeks:
         assert weekly.owe_digests(specs, as_of) == 1
     delivery.deliver(specs, sent.append, subject=weekly.SUBJECT)
@@ -240,7 +240,7 @@ def test_incidents_judgements_and_numbers_are_read(upgraded: Connection, specs: 
 
 
 def test_batches_of_then_are_corrected(upgraded: Connection, specs: Specs) -> None:
-    bikes, as_of = specs.datasets["bike_hourly"], datetime(2026, 12, 1, tzinfo=timezone.utc)
+    bikes, as_of = specs.datasets["bike_hourly"], datetime(2026, 12, 1, tzinfo=UTC)
     for action, file in (
         ("dismiss", "bike_hourly_2025-12-15.csv"),
         ("withdraw", "bike_hourly_2025-12-08.csv"),
@@ -253,7 +253,7 @@ def test_batches_of_then_are_corrected(upgraded: Connection, specs: Specs) -> No
 
 
 def test_files_go_on_landing(upgraded: Connection, specs: Specs, tmp_path: Path) -> None:
-    bikes, as_of = specs.datasets["bike_hourly"], datetime(2026, 12, 1, tzinfo=timezone.utc)
+    bikes, as_of = specs.datasets["bike_hourly"], datetime(2026, 12, 1, tzinfo=UTC)
     rows = [f"2025-12-15T{hour:02}:00:00Z,false,true,clear,47.3,63.0,9.4,3.2,3" for hour in range(24)]
     rows.append("2025-12-14T23:00:00Z,false,true,clear,40.0,60.0,9.0,3.2,5")  # of a batch of then
     file = tmp_path / "bike_hourly_2025-12-16.csv"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from psycopg2 import sql
 from validation_room import Room
 
 from evergreen.spec import DatasetSpec
-from evergreen.validation import ingest as ingesting
+from evergreen.validation import decide
+from evergreen.warehouse.batches import staging
 from evergreen.warehouse.connection import connect, fetch
 
 
@@ -41,7 +42,7 @@ def published(room: Room, columns: tuple[str, ...] = ("at", "x")) -> list[tuple[
 
 
 def at(*parts: int) -> datetime:
-    return datetime(*parts, tzinfo=timezone.utc)  # type: ignore[arg-type, misc]
+    return datetime(*parts, tzinfo=UTC)  # type: ignore[arg-type, misc]
 
 
 AT = {"at": {"type": "timestamp"}}
@@ -83,7 +84,7 @@ TAKEN: dict[str, tuple[DatasetSpec, str, list[tuple[Any, ...]]]] = {
     ),
     "milliseconds": (
         dataset({"at": {"type": "timestamp", "format": "epoch_ms"}, "x": {"type": "integer"}}), "at,x\n1706788800500,1\n",
-        [(datetime(2024, 2, 1, 12, 0, 0, 500000, tzinfo=timezone.utc), 1)],
+        [(datetime(2024, 2, 1, 12, 0, 0, 500000, tzinfo=UTC), 1)],
     ),
     "month-by-name": (
         dataset({"at": {"type": "timestamp", "from": ["year", "month", "day", "hr"], "format": "%Y %b %d %H"}, "x": {"type": "float"}}),
@@ -98,9 +99,9 @@ TAKEN: dict[str, tuple[DatasetSpec, str, list[tuple[Any, ...]]]] = {
 def test_file_lands_as_it_is(room: Room, monkeypatch: pytest.MonkeyPatch, case: str, way: str) -> None:
     spec, content, expected = TAKEN[case]
     if way == "long":
-        monkeypatch.setattr(ingesting, "_published_at_once", lambda *_, **__: None)
+        monkeypatch.setattr(decide, "_published_at_once", lambda *_, **__: None)
     else:
-        monkeypatch.setattr(ingesting.staging, "load", lambda *_: pytest.fail("the long way was taken"))
+        monkeypatch.setattr(staging, "load", lambda *_: pytest.fail("the long way was taken"))
     room.land("x.tsv" if case == "tabs" else "x.csv", content)
     outcome = room.one(spec)
     assert outcome.failures == ()

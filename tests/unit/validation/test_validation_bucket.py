@@ -7,7 +7,7 @@ import io
 import os
 import signal
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -125,7 +125,7 @@ def test_a_bucket_is_judged_as_a_folder_is(case, room, there, validation_warehou
 @pytest.mark.parametrize("complete", ["line_end_or_quiet", "line_end", "quiet", "marker"])
 def test_one_that_is_being_written_waits_and_is_not_fetched(there, complete, fetched):
     there.land("a.csv", text(1, end=""))
-    dataset, now = spec(source={"complete": complete}), datetime.now(timezone.utc) + timedelta(seconds=90)
+    dataset, now = spec(source={"complete": complete}), datetime.now(UTC) + timedelta(seconds=90)
     outcome = there.one(dataset, now=now)
     assert outcome.state == "waiting"
     assert fetched == []
@@ -157,7 +157,7 @@ def test_one_that_is_so_young_that_its_time_may_come_twice_is_looked_at_once_mor
     there, fetched, monkeypatch
 ):
     """Replaced in the same second by one as long, it has the name, the size and the time of the one that was decided."""
-    now, objects = datetime.now(timezone.utc), Store.objects
+    now, objects = datetime.now(UTC), Store.objects
     second = int(now.timestamp()) * 1_000_000_000
     monkeypatch.setattr(Store, "objects", lambda self: [replace(o, mtime_ns=second) for o in objects(self)])
     there.land("a.csv", text(1))
@@ -333,7 +333,7 @@ def test_a_worker_killed_in_mid_ingest_leaves_what_the_next_one_finishes(there, 
             return fetch(self, key, target)
 
         Store.fetch = die
-        module.ingest(spec(), AS_OF, "ingest/1", folder=place, now=datetime.now(timezone.utc) + LATER)
+        module.ingest(spec(), AS_OF, "ingest/1", folder=place, now=datetime.now(UTC) + LATER)
 
     process = clean_fork.start(killed, modules=(validation_room,))
     process.join(240)

@@ -13,6 +13,7 @@ from validation_room import AS_OF, Room, reading, spec
 
 import clean_fork
 from evergreen.errors import TransientError
+from evergreen.validation import engine
 from evergreen.validation import ingest as module
 from evergreen.warehouse.connection import connect, fetch
 from evergreen.warehouse.features.views import as_known
@@ -147,7 +148,7 @@ def test_warehouse_that_dies_while_the_batch_is_judged_is_transient(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room.land("a.csv", [reading(0)])
-    validate = module.engine._validate
+    validate = engine._validate
     done = threading.Event()
 
     def cut() -> None:
@@ -167,7 +168,7 @@ def test_warehouse_that_dies_while_the_batch_is_judged_is_transient(
             killer.join()
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.engine, "_validate", validate_without_a_server)
+        patch.setattr(engine, "_validate", validate_without_a_server)
         with pytest.raises(TransientError):
             room.ingest(spec())
     assert room.rows("SELECT count(*) AS n FROM evergreen.batch") == [{"n": 0}]

@@ -14,7 +14,7 @@ from validation_room import AS_OF, HEADER, Room, reading, spec
 
 from evergreen.errors import TerminalError, TransientError
 from evergreen.validation.ingest import ingest
-from evergreen.warehouse.files import formats, landing, opened
+from evergreen.warehouse.files import formats, landed_file, landing, opened
 
 GOOD = [reading(0), reading(1, kind="it's hot"), reading(2, value=None, count=None)]
 
@@ -166,9 +166,9 @@ def test_file_that_changes_while_hashed_is_left_for_the_next_run(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = room.land("x.csv", GOOD)
-    version, calls = landing._version, []
+    version, calls = landing.version_of, []
 
-    def version_of_a_growing_file(p: Path) -> landing.Version:
+    def version_of_a_growing_file(p: Path) -> landed_file.Version:
         calls.append(p)
         if len(calls) == 2:
             with path.open("a") as file:
@@ -176,7 +176,7 @@ def test_file_that_changes_while_hashed_is_left_for_the_next_run(
         return version(p)
 
     with monkeypatch.context() as patch:
-        patch.setattr(landing, "_version", version_of_a_growing_file)
+        patch.setattr(landing, "version_of", version_of_a_growing_file)
         assert room.ingest(spec()) == []
     assert room.one(spec()).rows_new == 4
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -73,7 +73,7 @@ def test_odd_values_are_held_and_usual_ones_taken(
     kinds = {case: row["reasons"] for case, row in zip(BAD_ROWS, held, strict=True)}
     assert all("to_be_finite" in str(kinds["value", text]) for text in NOT_FINITE)
     assert all("to_be_of_type" in str(kinds[column, text]) for column, texts in ODD.items() for text in texts)
-    start = datetime(2024, 2, 1, tzinfo=timezone.utc)
+    start = datetime(2024, 2, 1, tzinfo=UTC)
     taken = {row["at"]: row for row in any_room.rows("SELECT * FROM data.readings")}
     for hour, (column, text) in enumerate(cases[len(BAD_ROWS) :], start=len(BAD_ROWS)):
         assert taken[start + timedelta(hours=hour)][column] == GOOD[column][text], text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -82,8 +82,8 @@ def test_a_batch_does_not_wait_for_who_analyses_the_table_already(room: Room) ->
 
 ARRIVALS = {
     "as-of": ({}, AS_OF),
-    "delay": ({"arrival": {"delay": "36h"}}, datetime(2024, 2, 2, 12, tzinfo=timezone.utc)),
-    "column": (COLUMN, datetime(2024, 2, 20, tzinfo=timezone.utc)),
+    "delay": ({"arrival": {"delay": "36h"}}, datetime(2024, 2, 2, 12, tzinfo=UTC)),
+    "column": (COLUMN, datetime(2024, 2, 20, tzinfo=UTC)),
 }
 
 
@@ -158,7 +158,7 @@ def random_files(chance: random.Random, files: int) -> list[list[Row]]:
     times = {key: chance.sample(range(60), files) for key in range(6)}
     return [
         [
-            reading(key, value=chance.randint(0, 3), told=(datetime(2024, 2, 10, tzinfo=timezone.utc) + times[key][f] * HOUR).isoformat())
+            reading(key, value=chance.randint(0, 3), told=(datetime(2024, 2, 10, tzinfo=UTC) + times[key][f] * HOUR).isoformat())
             for key in chance.sample(range(6), chance.randint(1, 6))
         ]
         for f in range(files)
@@ -347,8 +347,8 @@ def test_date_as_event_time(room: Room) -> None:
     room.land("b.csv", "day,value\n2024-03-03,1\n")
     room.land("c.csv", "day,value\n2024-03-01 06:00:00,1\n")
     assert [o.state for o in room.ingest(dataset)] == ["published", "quarantined", "quarantined"]
-    assert room.seen(dataset, datetime(2024, 2, 28, 23, tzinfo=timezone.utc)) == set()
-    assert len(room.seen(dataset, datetime(2024, 2, 29, tzinfo=timezone.utc))) == 1
+    assert room.seen(dataset, datetime(2024, 2, 28, 23, tzinfo=UTC)) == set()
+    assert len(room.seen(dataset, datetime(2024, 2, 29, tzinfo=UTC))) == 1
 
 
 def test_arrival_time_must_be_there_and_not_in_the_future(room: Room) -> None:

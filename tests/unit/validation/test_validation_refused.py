@@ -10,9 +10,12 @@ from validation_room import Room, reading, spec
 
 from evergreen import ledger
 from evergreen.errors import ErrorReason, TransientError
-from evergreen.validation import ingest as ingesting
-from evergreen.validation.ingest import judge_batch
+from evergreen.validation.batch_failures import STORABLE
+from evergreen.validation.verdict import judge_batch
+from evergreen.warehouse.batches import bulk
+from evergreen.warehouse.batches.staging import SuiteFinding
 from evergreen.warehouse.connection import connect
+from evergreen.warehouse.files.failure import Failure
 
 # Letters at random: PostgreSQL would compress a key that repeats itself to less than the limit.
 LONG = "".join(random.Random(1).choices(string.ascii_letters + string.digits, k=4000))
@@ -88,7 +91,7 @@ def test_the_dataset_stays_locked_while_the_next_file_is_taken(
 ) -> None:
     room.land("a.csv", [reading(0, sensor=LONG)])
     room.land("b.csv", [reading(1)])
-    seen, load = [], ingesting.bulk.load
+    seen, load = [], bulk.load
 
     def loads(*args, **limits):  # type: ignore[no-untyped-def]
         if args[2].name == "b.csv":
@@ -98,13 +101,13 @@ def test_the_dataset_stays_locked_while_the_next_file_is_taken(
             seen.append("locked")
         return load(*args, **limits)
 
-    monkeypatch.setattr(ingesting.bulk, "load", loads)
+    monkeypatch.setattr(bulk, "load", loads)
     room.ingest(spec())
     assert seen == ["locked"]
 
 
 def test_unpublishable_is_told_from_unreadable() -> None:
-    refused = ingesting.SuiteFinding(ingesting.Failure(ingesting.STORABLE, None, "", ""))
+    refused = SuiteFinding(Failure(STORABLE, None, "", ""))
     assert judge_batch(spec(), 3, 0, [refused]).reason == "unpublishable"
     assert judge_batch(spec(), 0, 0, [refused]).reason == "unpublishable"
     assert judge_batch(spec(), 0, 0, []).reason == "unreadable"

@@ -12,8 +12,8 @@ from sqlalchemy.engine import make_url
 from validation_room import AS_OF, HEADER, Room, reading, spec
 
 from evergreen.validation import engine, suite
-from evergreen.validation.ingest import judge_batch
 from evergreen.validation.outcome import BatchOutcome
+from evergreen.validation.verdict import judge_batch
 from evergreen.warehouse.batches.staging import SuiteFinding
 from evergreen.warehouse.files.failure import Failure
 

@@ -10,7 +10,7 @@ import pytest
 from validation_room import Room, reading, spec
 
 from evergreen.warehouse.connection import connect
-from evergreen.warehouse.files import landing
+from evergreen.warehouse.files import landed_file, landing
 
 SECOND = 1_000_000_000
 
@@ -21,7 +21,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     names: list[str] = []
     whole = landing._hashed
 
-    def noting(path: Path, name: str) -> landing.LandedFile | None:
+    def noting(path: Path, name: str) -> landed_file.LandedFile | None:
         names.append(name)
         return whole(path, name)
 

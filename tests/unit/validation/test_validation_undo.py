@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -63,7 +63,7 @@ def test_a_wrong_time_zone_is_mended_and_the_past_stays_what_was_known(room: Roo
     assert counted(done) == {"gone": 6, "new": 6}
     assert room.seen(spec(), AS_OF + DAY) == before
     times = sorted(row[0] for row in room.seen(right, AS_OF + 2 * DAY))
-    assert times == [datetime(2024, 1, 31, 19 + h, tzinfo=timezone.utc) if h < 5 else datetime(2024, 2, 1, tzinfo=timezone.utc)
+    assert times == [datetime(2024, 1, 31, 19 + h, tzinfo=UTC) if h < 5 else datetime(2024, 2, 1, tzinfo=UTC)
                      for h in range(6)]  # fmt: skip
     (old, new) = room.rows("SELECT id, state, replaced_by FROM evergreen.batch ORDER BY id")
     assert (old["state"], old["replaced_by"]) == ("withdrawn", new["id"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from evergreen.warehouse.connection import connect, fetch
 from evergreen.warehouse.features.views import as_known
 from evergreen.warehouse.migrate import ensure_dataset
 
-AS_OF = datetime(2024, 3, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
 HEADER = ("at", "sensor", "value", "count", "ok", "kind")
 
 Row = dict[str, Any]
@@ -26,7 +26,7 @@ Row = dict[str, Any]
 def reading(hour: int = 0, **other: Any) -> Row:
     """A good row, an hour for each number."""
     row: Row = {
-        "at": (datetime(2024, 2, 1, tzinfo=timezone.utc) + timedelta(hours=hour)).isoformat(),
+        "at": (datetime(2024, 2, 1, tzinfo=UTC) + timedelta(hours=hour)).isoformat(),
         "sensor": "a",
         "value": 1.5,
         "count": 3,
@@ -70,7 +70,7 @@ class Room:
     def ingest(self, dataset: DatasetSpec, as_of: datetime = AS_OF, **other: Any) -> list[BatchOutcome]:
         """Ingest as a run of its own, an hour after the files were written unless a time is given."""
         self.runs += 1
-        other.setdefault("now", datetime.now(timezone.utc) + timedelta(hours=1))
+        other.setdefault("now", datetime.now(UTC) + timedelta(hours=1))
         return ingest(dataset, as_of, other.pop("run_id", f"ingest/{self.runs}"), folder=self.folder, **other)
 
     def one(self, dataset: DatasetSpec, as_of: datetime = AS_OF, **other: Any) -> BatchOutcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -289,7 +289,7 @@ def test_epochs_are_exact() -> None:
         moments = [chance.randint(-(10**15), 4 * 10**15) for _ in range(200)]
         values = [format(Decimal(m).scaleb(digits - 6), "f") for m in moments]
         found = read({"type": "timestamp", "format": unit}, values)
-        origin = datetime(1970, 1, 1, tzinfo=timezone.utc)
+        origin = datetime(1970, 1, 1, tzinfo=UTC)
         assert [
             (datetime.fromisoformat(str(f)) - origin) // timedelta(microseconds=1) for f in found
         ] == moments

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg2
@@ -16,8 +16,8 @@ from evergreen.warehouse.features import arrow, feature_query, snapshot, views
 from evergreen.warehouse.migrate import ensure_dataset, migrate
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-START = datetime(2026, 1, 1, tzinfo=timezone.utc)
-END = datetime(2026, 2, 1, tzinfo=timezone.utc)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+END = datetime(2026, 2, 1, tzinfo=UTC)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ read-only transaction refuse they refuse also where nothing has judged the text.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 
@@ -17,7 +17,7 @@ from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.features import feature_query, views
 from evergreen.warehouse.migrate import ensure_dataset
 
-AS_OF = datetime(2024, 2, 1, tzinfo=timezone.utc)
+AS_OF = datetime(2024, 2, 1, tzinfo=UTC)
 PLAIN = "SELECT ts, x, kind, demand FROM rides_hourly"
 
 

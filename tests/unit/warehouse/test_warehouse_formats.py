@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from evergreen.spec import DatasetSpec
-from evergreen.warehouse.files import formats, landing
+from evergreen.warehouse.files import formats, landed_file, landing
 
 ROWS = {"day": ["2024-01-01", "2024-01-02"], "amount": ["1", "2"]}
 # The same two rows, as each format writes them.
@@ -25,15 +25,15 @@ SAMPLES: dict[str, Callable[[Path], Any]] = {
 }
 ENDINGS = [
     (kind, ending)
-    for kind in get_args(landing.Format)
-    for ending in landing.FORMATS
-    if landing.FORMATS[ending] == kind
+    for kind in get_args(landed_file.Format)
+    for ending in landed_file.FORMATS
+    if landed_file.FORMATS[ending] == kind
 ]
 
 
 @pytest.mark.parametrize(("kind", "ending"), ENDINGS, ids=[ending for _, ending in ENDINGS])
 def test_each_format_is_read(tmp_path: Path, kind: str, ending: str) -> None:
-    assert {kind for kind, _ in ENDINGS} == set(get_args(landing.Format)) == set(SAMPLES)
+    assert {kind for kind, _ in ENDINGS} == set(get_args(landed_file.Format)) == set(SAMPLES)
     columns = {"day": {"type": "date"}, "amount": {"type": "integer"}}
     dataset = DatasetSpec.model_validate(
         {"name": "sales", "key": ["day"], "event_time": "day", "columns": columns}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ import pytest
 
 from evergreen.errors import TerminalError
 from evergreen.spec import DatasetSpec
-from evergreen.warehouse.files import landing
+from evergreen.warehouse.files import landed_file, landing
 
-LATER = datetime(2030, 1, 1, tzinfo=timezone.utc)
+LATER = datetime(2030, 1, 1, tzinfo=UTC)
 WHOLE = b"a\n1\n"
 
 
@@ -27,7 +27,7 @@ def dataset(**source: Any) -> DatasetSpec:
     })  # fmt: skip
 
 
-def only(folder: Path, now: datetime | None = None, **source: Any) -> landing.LandedFile:
+def only(folder: Path, now: datetime | None = None, **source: Any) -> landed_file.LandedFile:
     (file,) = landing.find(dataset(**source), folder, now=now)
     return file
 
@@ -129,7 +129,7 @@ def aged(path: Path, minutes: float, now: datetime) -> None:
     os.utime(path, ns=(at, at))
 
 
-NOW = datetime(2024, 3, 1, 12, tzinfo=timezone.utc)
+NOW = datetime(2024, 3, 1, 12, tzinfo=UTC)
 CUT, TAKEN, HELD, WAITS = b"a\n1", "taken", "held", "waits"
 COMPLETE = {
     "line-end": ({}, WHOLE, 0, TAKEN),
@@ -184,12 +184,12 @@ def test_folder_of_parts_needs_its_marker_or_a_quiet_time(tmp_path: Path, case: 
     pq.write_table(pa.table({"a": [1]}), where / "part-0.parquet")
     if case == "success":
         (where / "_SUCCESS").write_bytes(b"")
-    now = datetime.now(timezone.utc) + timedelta(minutes=6 if case == "quiet" else 1)
+    now = datetime.now(UTC) + timedelta(minutes=6 if case == "quiet" else 1)
     assert bool(only(tmp_path, now).waiting) == (case == "fresh")
 
 
 def test_time_that_is_still_to_come_does_not_hold_a_file_for_ever(tmp_path: Path) -> None:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     (tmp_path / "x.csv").write_bytes(CUT)
     aged(tmp_path / "x.csv", -60 * 24 * 365, now)
     assert only(tmp_path, now).waiting

@@ -11,7 +11,7 @@ import pytest
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse.files import feed, formats, opened
 from evergreen.warehouse.files.failure import UnreadableError
-from evergreen.warehouse.files.landing import FORMATS, LandedFile, Version
+from evergreen.warehouse.files.landed_file import FORMATS, LandedFile, Version
 from evergreen.warehouse.files.records import RECORD_BYTES
 
 Read = Callable[..., tuple[list[tuple[str | None, ...]], feed.TextRows]]

@@ -8,8 +8,8 @@ from typing import Any
 from evergreen.alerting.content.history import number
 from evergreen.alerting.content.letter import KnownIncident, Table, show
 from evergreen.ledger import words
+from evergreen.monitoring.windows.error_text import sentence
 from evergreen.monitoring.windows.judgement import MetricResult
-from evergreen.monitoring.windows.wording import sentence
 from evergreen.spec import metric_name
 from evergreen.warehouse.connection import Connection, fetch
 

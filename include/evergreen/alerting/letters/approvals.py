@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links
-from evergreen.alerting.letters.challengers import gate_metric, metric_table, trigger
+from evergreen.alerting.letters.challenger_tables import gate_metric, metric_table
+from evergreen.alerting.letters.challengers import trigger
 from evergreen.ledger import words
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.links import (

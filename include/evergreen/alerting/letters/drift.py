@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timezone
+from datetime import UTC
 from typing import Any
 
 from evergreen.alerting.content.judgements import (
@@ -153,7 +153,7 @@ def _next_steps(known: KnownIncident) -> tuple[str, ...]:
         return (
             f"A retraining is requested (ledger decision {decision.id}) and train__{known.name} is woken for it "
             f"now; if a training is already running, the request waits for its turn{_swept(known)}.",
-            f"The new version replaces the champion only if it is {_asked(known, decision)} on the same rows; you get an e-mail "
+            f"The new version replaces the champion only if it is {_gate_demand(known, decision)} on the same rows; you get an e-mail "
             "either way.",
             "Until then the present champion keeps scoring.",
         )
@@ -169,7 +169,7 @@ def _swept(known: KnownIncident) -> str:
     )
 
 
-def _asked(known: KnownIncident, decision: Decision) -> str:
+def _gate_demand(known: KnownIncident, decision: Decision) -> str:
     """What the gate asks of a training that answers a request."""
     if known.model is None:
         return "good enough beside it"
@@ -208,7 +208,7 @@ def _not_drawn(judgement: dict[str, Any] | None) -> str | None:
     """How the report of a window is had that was not drawn: nothing was in violation in it."""
     if not judgement or not str(judgement["report"] or "").endswith(SAMPLE):
         return None
-    start = judgement["window_start"].astimezone(timezone.utc)
+    start = judgement["window_start"].astimezone(UTC)
     model, window = judgement["model"], f"{start:%Y-%m-%dT%H:%M}"
     drawn = typed(f"report {model} {window}", f"report MODEL={model} WINDOW={window}").strip("`")
     return f"not drawn, as nothing is in violation; {drawn}"

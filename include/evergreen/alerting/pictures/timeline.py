@@ -105,7 +105,7 @@ def _draw_bands(all_axes: Sequence[Axes], rules: Sequence[Tenure], span: tuple[d
         for axes in all_axes:
             axes.axvspan(date2num(start), date2num(end), color=BANDS[index % 2], zorder=0, linewidth=0)
         name = f"v{rule.version}"
-        # A short reign has no room for its name; the strip below still shows its promotion.
+        # A short time in office has no room for its name; the strip below still shows its promotion.
         if end - start >= width * (0.006 + 0.0085 * len(name)) or rule.end is None:
             all_axes[0].text(
                 date2num(start + width * 0.003), 0.985, name, size=12, weight="bold", color="#486581",

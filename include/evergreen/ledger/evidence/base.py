@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 
 def rare(default: _T) -> _T:
     """A field that is written only where it says something: it is another value than the default."""
-    return Field(default, exclude_if=lambda value: value == default)  # type: ignore[no-any-return]
+    return Field(default, exclude_if=lambda value: value == default)
 
 
 class Part(BaseModel):

@@ -18,6 +18,7 @@ from evergreen.ledger import Decision, model_subject
 from evergreen.ledger.evidence import RetrainEvidence
 from evergreen.ledger.reasons import DecisionKind, TriggerReason
 from evergreen.monitoring.alarms import recovered
+from evergreen.monitoring.alarms.recovered import MonitorRun
 from evergreen.monitoring.windows.due_windows import MOST_PER_RUN
 from evergreen.monitoring.windows.effects import DATA_PROBLEMS
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
@@ -95,7 +96,8 @@ def tell_drift(
         urgent=given_up,
         since=since,
     )
-    return _tell(conn, model, newest.version, news, since, judgements, decision.run_id, decision)
+    run = MonitorRun(conn, model, judgements, decision.as_of, decision.run_id)
+    return _tell(run, news, since, newest.version, decision)
 
 
 def tell_estimate(
@@ -143,26 +145,17 @@ def tell_estimate(
         ),
         since=since,
     )
-    return _tell(conn, model, newest.version, news, since, judgements, run_id)
+    return _tell(MonitorRun(conn, model, judgements, as_of, run_id), news, since, newest.version)
 
 
 def _tell(
-    conn: Connection,
-    model: ModelSpec,
-    version: str,
-    news: News,
-    since: datetime,
-    judgements: Sequence[Judgement],
-    run_id: str,
-    decision: Decision | None = None,
+    run: MonitorRun, news: News, since: datetime, version: str, decision: Decision | None = None
 ) -> bool:
     """Owe the mail of a drift, in the thread of the open one; `decision` is the one about it, where there is one."""
-    thread = threads.newest(conn, news.subject, news.kind, news.as_of)
-    if not _told_before(conn, news):
-        thread = recovered.end_unnoticed(
-            conn, model, version, thread, judgements, since, news.as_of, run_id, decision
-        )
-    return threads.tell(conn, news, thread, recovered.relapse(model))
+    thread = threads.newest(run.conn, news.subject, news.kind, news.as_of)
+    if not _told_before(run.conn, news):
+        thread = recovered.end_unnoticed(run, version, thread, since, decision)
+    return threads.tell(run.conn, news, thread, recovered.relapse(run.model))
 
 
 def tell_data_problems(
@@ -223,7 +216,8 @@ def tell_data_problems(
                 told.append(news.incident)
         thread = _newest(conn, subject, classes, as_of)
         if thread is not None and thread.end is None:
-            recovered.end_data_problem(conn, model, thread, windows, finding, over, as_of, run_id)
+            run = MonitorRun(conn, model, windows, as_of, run_id)
+            recovered.end_data_problem(run, thread, finding, over)
     return told
 
 

@@ -14,6 +14,7 @@ ended and came back lately needs twice as many, see `evergreen.incidents.threads
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 
@@ -32,6 +33,24 @@ from evergreen.warehouse.connection import Connection, fetch
 JUDGED = (Status.OK, Status.VIOLATION)
 LATELY_WINDOWS = 30
 FEWEST_WINDOWS = 6
+
+
+@dataclass(frozen=True)
+class MonitorRun:
+    """A run of the monitor for a model.
+
+    Attributes:
+        conn: its transaction, with the model's lock.
+        model: whose.
+        judgements: the newest revision of each window of the champion, oldest first.
+        as_of, run_id: of the run.
+    """
+
+    conn: Connection
+    model: ModelSpec
+    judgements: Sequence[Judgement]
+    as_of: datetime
+    run_id: str
 
 
 def relapse(model: ModelSpec) -> timedelta:
@@ -63,7 +82,7 @@ def end_drift(
     thread = threads.newest(conn, ledger.model_subject(model.name), AlertKind.DRIFT, as_of)
     if thread is None or thread.end is not None or not judgements:
         return False
-    if _asked(conn, model, as_of):
+    if _request_open(conn, model, as_of):
         return False
     found = _healthy(model, judgements, _needed(conn, model, version, thread, as_of), _told_by(thread))
     if not found or judgements[-1] is not found[-1]:
@@ -72,14 +91,10 @@ def end_drift(
 
 
 def end_unnoticed(
-    conn: Connection,
-    model: ModelSpec,
+    run: MonitorRun,
     version: str,
     thread: Thread | None,
-    judgements: Sequence[Judgement],
     since: datetime,
-    as_of: datetime,
-    run_id: str,
     decision: Decision | None = None,
 ) -> Thread | None:
     """End an open drift that was over long before another one began, and nobody looked; without a mail.
@@ -88,7 +103,8 @@ def end_unnoticed(
     `relapse` goes on.
 
     Args:
-        conn, model, version, judgements, as_of, run_id: see `end_drift`.
+        run: which met the drift of now.
+        version: the champion.
         thread: the newest drift.
         since: start of the first window of the drift of now.
         decision: about it; None where only estimates tell of it.
@@ -96,47 +112,40 @@ def end_unnoticed(
     Returns:
         The newest drift, as it is then.
     """
-    if thread is None or thread.end is not None or _asked(conn, model, as_of, but=decision):
+    conn, model, as_of = run.conn, run.model, run.as_of
+    if thread is None or thread.end is not None or _request_open(conn, model, as_of, but=decision):
         return thread
-    before = [j for j in judgements if j.window_end > thread.opened and j.window_start < since]
+    before = [j for j in run.judgements if j.window_end > thread.opened and j.window_start < since]
     needed = _needed(conn, model, version, thread, as_of, but=decision, before=since)
-    runs = (before[: end + 1] for end in range(len(before)))
-    found = next((ok for run in runs if (ok := _healthy(model, run, needed, _told_by(thread)))), ())
+    begun = (before[: end + 1] for end in range(len(before)))
+    found = next((ok for past in begun if (ok := _healthy(model, past, needed, _told_by(thread)))), ())
     if not found or since - found[-1].window_end < relapse(model):
         return thread
     ending = _ending(conn, model, version, thread, found, as_of)
-    threads.end(conn, thread, ending, as_of, run_id, mail=False)
+    threads.end(conn, thread, ending, as_of, run.run_id, mail=False)
     return threads.newest(conn, thread.subject, thread.kind, as_of)
 
 
 def end_data_problem(
-    conn: Connection,
-    model: ModelSpec,
-    thread: Thread,
-    judgements: Sequence[Judgement],
-    finding: Callable[[Judgement], str],
-    reason: str,
-    as_of: datetime,
-    run_id: str,
+    run: MonitorRun, thread: Thread, finding: Callable[[Judgement], str], reason: str
 ) -> bool:
     """End an open data problem, with its mail, if the newest windows do not have it.
 
     Args:
-        conn, model, as_of, run_id: see `end_drift`.
+        run: of the monitor; its judgements are those of the windows that can have the problem.
         thread: the data problem.
-        judgements: the newest revision of each window that can have it, oldest first.
         finding: names it in a window; empty where it is not.
         reason: code of its end.
     """
-    needed = threads.findings_to_end(conn, thread, 1, LATELY_WINDOWS * model.monitoring.window)
-    found = judgements[-needed:]
+    needed = threads.findings_to_end(run.conn, thread, 1, LATELY_WINDOWS * run.model.monitoring.window)
+    found = run.judgements[-needed:]
     if len(found) < needed or any(map(finding, found)):
         return False
-    ending = Ending(reason, _told(found), found[-1].version, found[0].window_start)
-    return threads.end(conn, thread, ending, as_of, run_id)
+    ending = Ending(reason, _recovered_evidence(found), found[-1].version, found[0].window_start)
+    return threads.end(run.conn, thread, ending, run.as_of, run.run_id)
 
 
-def _asked(conn: Connection, model: ModelSpec, as_of: datetime, but: Decision | None = None) -> bool:
+def _request_open(conn: Connection, model: ModelSpec, as_of: datetime, but: Decision | None = None) -> bool:
     """Whether a request about a drift is open; one for another reason keeps no drift from being over."""
     requests = [d for d in ledger.open_requests(conn, model.name) if RetrainEvidence.of(d).windows]
     return any(d.as_of <= as_of and (but is None or d.id != but.id) for d in requests)
@@ -228,7 +237,7 @@ def _ending(
 ) -> Ending:
     changes = ledger.champions(conn, model.name, as_of)
     change = changes[0] if changes and changes[0].as_of >= thread.opened else None
-    evidence = _told(found)
+    evidence = _recovered_evidence(found)
     if change is not None:
         promotion = NewChampion(
             decision=change.id,
@@ -241,7 +250,7 @@ def _ending(
     return Ending("new_champion" if change else "windows_ok", evidence, version, ended)
 
 
-def _told(found: Sequence[Judgement]) -> RecoveredEvidence:
+def _recovered_evidence(found: Sequence[Judgement]) -> RecoveredEvidence:
     return RecoveredEvidence(
         windows=tuple(f"{j.window_start:%Y-%m-%d %H:%M} to {j.window_end:%Y-%m-%d %H:%M}" for j in found),
         judgements=tuple(j.id for j in found if j.id is not None),

@@ -39,7 +39,7 @@ def decide(
     long as it never stays away for n windows.
 
     A request is answered when a challenger was promoted for it (and later taken back), or judged and rejected: by the
-    gate, such as worse than the champion or too large, because its like was rolled back, or by a person, who may
+    gate, such as worse than the champion or too large, because one of the same rows and spec was rolled back, or by a person, who may
     have been silent. A challenger that could not be judged (`reasons.INCONCLUSIVE`) closes the request, but the drift may
     be asked for again after the cool-down. So may a drift that was answered once, when
     windows newer than the request's are in violation: they may hold enough of the new world, of which the first

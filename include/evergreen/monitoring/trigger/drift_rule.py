@@ -30,7 +30,7 @@ from evergreen.monitoring.trigger import episode, given_up, reopen_rule
 from evergreen.monitoring.trigger.champion_facts import ChampionFacts
 from evergreen.monitoring.trigger.holds import named, open_message, too_few_rows, too_often
 from evergreen.monitoring.trigger.verdict import Action, Quiet, TriggerVerdict
-from evergreen.monitoring.windows import wording
+from evergreen.monitoring.windows import error_text
 from evergreen.monitoring.windows.effects import REASONS, causes, effects, m_of_n
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
 from evergreen.spec import ModelSpec
@@ -215,7 +215,7 @@ def _held(
     held = too_often(model, asked.requests, as_of) or too_few_rows(model, facts)
     if held:
         evidence = evidence.joined(held.evidence)
-        covering = before or _told(decisions, asked, now, version, held.hold, held.request)
+        covering = before or _earlier_suppression(decisions, asked, now, version, held.hold, held.request)
         return suppress(held.hold, held.message, held.request, covering)
     told_twice = next((d for d in (asked.settled, came_back) if len(d) >= MOST_REQUESTS), None)
     if told_twice and opens:
@@ -235,7 +235,7 @@ def _held(
     return TriggerVerdict(Action.REQUEST, reasons[0], evidence, signature, hits, before, since)
 
 
-def _told(
+def _earlier_suppression(
     decisions: Sequence[Decision],
     asked: episode.EarlierRequests,
     now: set[str],
@@ -285,7 +285,7 @@ def _window(model: ModelSpec, judged: Judgement) -> AskingWindow:
         end=judged.window_end,
         revision=judged.revision,
         rows=judged.rows,
-        error=wording.error(judged),
+        error=error_text.error(judged),
         effects=tuple(
             Effect(
                 kind=v.kind.value,

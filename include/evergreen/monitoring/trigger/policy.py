@@ -148,7 +148,7 @@ def proposal(
     news = max(judgements, key=lambda j: j.id or 0)
     key = f"policy:{model.name}:{version}:{news.window_start.isoformat()}:{news.revision}"
     requested = verdict.action is Action.REQUEST
-    asked = _asked(earlier, key)
+    asked = _earlier_requests(earlier, key)
     if asked and not (requested and verdict.covered_by == asked[0]):
         return asked[0]
     if asked:
@@ -169,12 +169,12 @@ def _without_drift(
         return verdict.covered_by
     key = f"policy:{model.name}:{version}:{verdict.signature}"
     # What was asked for before on the same basis was closed by a training that came to no answer.
-    if asked := _asked(earlier, key):
+    if asked := _earlier_requests(earlier, key):
         key = f"{key}:again:{asked[0].id}"
     return _decision(model, version, verdict, verdict.evidence, key, as_of, run_id)
 
 
-def _asked(earlier: Sequence[Decision], key: str) -> list[Decision]:
+def _earlier_requests(earlier: Sequence[Decision], key: str) -> list[Decision]:
     """Earlier requests of a key, newest first."""
     found = [d for d in earlier if d.kind is DecisionKind.RETRAIN_REQUESTED]
     return [d for d in found if d.dedupe_key == key or d.dedupe_key.startswith(f"{key}:again:")]

@@ -191,12 +191,12 @@ def _old(
         TriggerReason.STALENESS,
         base.isoformat(),
         f"the newest training was as of {base:%Y-%m-%d %H:%M} UTC, {(as_of - base).days} days before; "
-        f"monitoring.trigger.max_age is {format_duration(longest)}{_told(model)}",
+        f"monitoring.trigger.max_age is {format_duration(longest)}{_source_of_age(model)}",
         RetrainEvidence(trained_as_of=base, limit=format_duration(longest)),
     )
 
 
-def _told(model: ModelSpec) -> str:
+def _source_of_age(model: ModelSpec) -> str:
     """Where the age comes from that the spec does not name."""
     auto = model.monitoring.trigger.max_age == "auto"
     return f" ({AGING} windows, as the spec names none)" if auto else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import RetrainEvidence
@@ -13,7 +13,7 @@ from evergreen.monitoring.trigger.reopen_rule import Again
 from evergreen.monitoring.windows.judgement import Judgement
 
 
-class Action(str, Enum):
+class Action(StrEnum):
     """What the policy does."""
 
     REQUEST = "request"
@@ -21,7 +21,7 @@ class Action(str, Enum):
     NONE = "none"
 
 
-class Quiet(str, Enum):
+class Quiet(StrEnum):
     """Why the rule is not fulfilled."""
 
     NO_WINDOWS = "no_windows"

@@ -7,7 +7,7 @@ was judged under: so the pages say what the monitor found then, whatever has hap
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from evergreen import registry
@@ -106,8 +106,7 @@ def _unknown(conn: Connection, model: str, when: datetime, version: str | None) 
         return f"no window of a model {model!r} was judged{of}; models with judged windows: {known}"
     near = sorted(judged, key=lambda row: abs(row["start"] - when))[:MOST_NAMED]
     starts = ", ".join(
-        f"{row['start'].astimezone(timezone.utc):%Y-%m-%dT%H:%M}"
-        for row in sorted(near, key=lambda r: r["start"])
+        f"{row['start'].astimezone(UTC):%Y-%m-%dT%H:%M}" for row in sorted(near, key=lambda r: r["start"])
     )
     return (
         f"no judged window of {model} holds {when:%Y-%m-%d %H:%M} UTC; the nearest of {len(judged)} begin at {starts}. A "

@@ -84,7 +84,7 @@ class EarlierJudgement:
 
 
 def candidates(
-    length: timedelta, reign: datetime, first_scored: datetime | None, as_of: datetime, label_delay: timedelta
+    length: timedelta, begun: datetime, first_scored: datetime | None, as_of: datetime, label_delay: timedelta
 ) -> list[Window]:
     """The complete windows that a champion answers for, oldest first.
 
@@ -94,14 +94,14 @@ def candidates(
 
     Args:
         length: `monitoring.window`.
-        reign: since when the champion is in office, see `in_office.begun`.
+        begun: since when the champion is in office, see `in_office.begun`.
         first_scored: event time of the model's first prediction, by any version; None before it.
         as_of: the cut-off of this run.
         label_delay: the spec's `label.delay`.
     """
-    found = complete(length, reign, as_of)
+    found = complete(length, begun, as_of)
     if first_scored is None:
-        found = [w for w in found if w.start >= reign]
+        found = [w for w in found if w.start >= begun]
     else:
         found = [w for w in found if w.end > first_scored]
     earliest = oldest(length, as_of, label_delay)

@@ -4,7 +4,7 @@ Runs after scoring and on the spec's own schedule. In this order, because each s
 one before held: data that stopped arriving or rows that are too few, or unscored, are never called fine and
 their drift is not judged.
 
-Labels outlive reigns: the windows of earlier champions whose labels come late are judged again too, each under the version
+Labels come after champions have gone: the windows of earlier champions whose labels come late are judged again too, each under the version
 that it was judged under (`late_labels`).
 
 The same loop judges live (`live_windows`) and in a replay: what it reads and writes is behind `store.WindowStore`.

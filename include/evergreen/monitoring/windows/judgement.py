@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any
 
 from psycopg2.extras import execute_values
@@ -21,7 +21,7 @@ from evergreen.reference.calendar import Window
 from evergreen.warehouse.connection import Connection, fetch
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """How a window came out. Only `ok` means that nothing was found; the last two mean: could not tell."""
 
     OK = "ok"
@@ -30,7 +30,7 @@ class Status(str, Enum):
     STALE = "stale"
 
 
-class What(str, Enum):
+class What(StrEnum):
     """What a value says something about; the kinds of violation."""
 
     DATA_DRIFT = "data_drift"

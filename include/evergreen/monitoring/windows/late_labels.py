@@ -30,7 +30,7 @@ SETTLED = "another_version"
 
 
 def waiting(
-    model: ModelSpec, judgements: Sequence[Judgement], champion: str, reign: datetime, as_of: datetime
+    model: ModelSpec, judgements: Sequence[Judgement], champion: str, begun: datetime, as_of: datetime
 ) -> list[Judgement]:
     """The windows of earlier champions whose served error may still change; a pure function.
 
@@ -40,9 +40,9 @@ def waiting(
     Args:
         model: its window and label's delay.
         judgements: the newest revision of each window of each version, as judged by `as_of`.
-        champion: the version in office; its windows before this reign, as there are after a rollback, are an earlier
+        champion: the version in office; its windows before it came into office, as there are after a rollback, are an earlier
             champion's.
-        reign: since when it answers for what is watched.
+        begun: since when it answers for what is watched.
         as_of: the cut-off of the run.
 
     Returns:
@@ -53,7 +53,7 @@ def waiting(
     return [
         j
         for j in judgements
-        if (j.version != champion or j.window_end <= reign)
+        if (j.version != champion or j.window_end <= begun)
         and j.window_start >= earliest
         # The spec's windows may have been of another length then; their rows are not counted any more.
         and j.window == calendar.window_of(j.window_start, length)

@@ -19,7 +19,7 @@ import pandas as pd
 
 from evergreen import registry
 from evergreen.errors import ErrorReason, TerminalError
-from evergreen.monitoring.windows import estimate, judgement, kept_sample, measure, reads, report, wording
+from evergreen.monitoring.windows import error_text, estimate, judgement, kept_sample, measure, reads, report
 from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.estimate import Estimator
 from evergreen.monitoring.windows.judge import judge_due
@@ -72,7 +72,7 @@ class LiveWindows:
 
     def watched(self, reference: Reference, start: datetime, look_back: datetime) -> Watched:
         with views.reading(self._specs, self._model, self._as_of) as reader:
-            model, lost = _seen(reader, self._model, reference)
+            model, lost = _watched_features(reader, self._model, reference)
             counts = reads.feed(self._specs, self._model, self._as_of, start, look_back, reader=reader)
         return Watched(model, lost, counts)
 
@@ -102,20 +102,20 @@ class LiveTurn:
         if rows is not None:
             found = _with_files(self._model, found, rows, reference, late=late)
         found = judgement.insert(self._conn, found)
-        if late or wording.flipped(found):
+        if late or error_text.flipped(found):
             log.info(
                 "%s: %s of version %s is %s",
                 self._model.name,
                 found.window,
                 found.version,
-                wording.verdict(found),
+                error_text.verdict(found),
             )
         return found
 
 
 def _reference(model: ModelSpec, run_id: str) -> Reference:
     found, metric = (
-        Reference.read(registry.kept(model.name, run_id, REFERENCE_PATH)),
+        Reference.read(registry.local_copy(model.name, run_id, REFERENCE_PATH)),
         model.performance_metric,
     )
     if metric not in found.holdout_metrics:
@@ -128,7 +128,9 @@ def _reference(model: ModelSpec, run_id: str) -> Reference:
     return found.for_window(model)
 
 
-def _seen(reader: arrow.Reader, model: ModelSpec, reference: Reference) -> tuple[ModelSpec, dict[str, str]]:
+def _watched_features(
+    reader: arrow.Reader, model: ModelSpec, reference: Reference
+) -> tuple[ModelSpec, dict[str, str]]:
     """The spec with those features of the champion that the query gives, and the others, each with why it does not.
 
     What the champion reads is what is watched: a feature that the spec has left since tells of the served predictions still,

@@ -158,7 +158,7 @@ def _column(
         raise ValueError(f"{profile.statistic} is {value}")
     return [
         *found,
-        _result(name, DRIFT_OF[profile.role], profile.statistic, value, limit, sides.told()),
+        _result(name, DRIFT_OF[profile.role], profile.statistic, value, limit, sides.summary()),
     ]
 
 
@@ -184,7 +184,7 @@ class _Numbers:
     def distance(self) -> float:
         return drift_statistics.normed(self.before, self.now)
 
-    def told(self) -> str:
+    def summary(self) -> str:
         same = drift_statistics.constant(np.sort(self.before))
         if same is None:
             return f"mean {self.now.mean():.4g} (reference {self.before.mean():.4g})"
@@ -216,7 +216,7 @@ class _Categories:
             *(np.array([side.get(n, 0) for n in names], float) for side in sides)
         )
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """The two categories whose share moved most."""
         now, before = (side.sort_values(ascending=False) / side.sum() for side in (self.now, self.before))
         names = now.index if now.index.equals(before.index) else now.index.union(before.index)

@@ -183,7 +183,9 @@ def naive(
     if not worse_than(metric, served, value):
         return Naive(value)
     found = paired_bootstrap.improvement(
-        metric, times, y, p, said, confidence=SURELY, seed=model.training.seed, cut=model.cut
+        paired_bootstrap.Paired(metric, times, y, p, said, model.cut),
+        confidence=SURELY,
+        seed=model.training.seed,
     )
     return Naive(value, found.high is not None and found.high < 0)
 

@@ -94,7 +94,7 @@ def plan(
 def _growth(reference: Reference, earlier: Sequence[Judgement]) -> float:
     """By how much the feed has grown since the reference, as its newest judged windows show; at least 1.
 
-    Windows that were held back do not count, so a leap stays an alarm; and a feed that shrinks does not become usual.
+    Windows that were held back do not count, so a sudden rise stays an alarm; and a feed that shrinks does not become usual.
     """
     usual = ((j.rows, reference.rhythm.at(j.window)[0]) for j in earlier if not j.held_back)
     grown = [rows / was for rows, was in usual if was > 0][-GROWN_BY:]

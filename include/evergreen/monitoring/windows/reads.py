@@ -132,11 +132,12 @@ def counted(
 
 def first_scored(conn: Connection, model: ModelSpec, as_of: datetime) -> datetime | None:
     """Event time of the model's first prediction that was made for `as_of` or earlier; None if there is none."""
-    return fetch(
+    found: datetime | None = fetch(
         conn,
         "SELECT min(event_time) AS first FROM evergreen.prediction WHERE model = %s AND as_of <= %s",
         (model.name, as_of),
     )[0]["first"]
+    return found
 
 
 def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window, facts: WindowFacts) -> pa.Table:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from evidently.metrics import (
 from evidently.tests import gte, lt, lte
 
 from evergreen.ledger import words
-from evergreen.monitoring.windows import page, wording
+from evergreen.monitoring.windows import error_text, page
 from evergreen.monitoring.windows.judgement import ColumnResult, Judgement, MetricResult, What
 from evergreen.monitoring.windows.measure import frame, sampled
 from evergreen.reference import drift_statistics
@@ -55,7 +55,7 @@ DRAWN = ("rmse", "mae", "r2", "roc_auc", "log_loss")
 
 def artifact_path(judgement: Judgement) -> str:
     """The folder of a judgement's pages in the champion's MLflow run."""
-    return f"monitoring/{judgement.window_start.astimezone(timezone.utc):%Y%m%dT%H%M}Z-r{judgement.revision}"
+    return f"monitoring/{judgement.window_start.astimezone(UTC):%Y%m%dT%H%M}Z-r{judgement.revision}"
 
 
 def write(
@@ -86,7 +86,7 @@ def write(
     names = list(dict.fromkeys(c.column for c in sorted(drawn, key=_excess, reverse=True)))
     shown, left = names[:MOST_DRAWN], names[MOST_DRAWN:]
     columns = [c for name in shown for c in drawn if c.column == name]
-    notes = [_title(judgement), _sampled(judgement, reference), *_told(judgement)]
+    notes = [_title(judgement), _sampled(judgement, reference), *_findings(judgement)]
     if left:
         notes += [f"Not drawn, because they are farther from their limits: {', '.join(left)}."]
     if slack:
@@ -107,7 +107,7 @@ def error_judged(judgement: Judgement) -> bool:
 
 def write_performance(judgement: Judgement, task: str, window: pd.DataFrame, folder: Path) -> None:
     """Draw the page of the served predictions alone; arguments are `write`'s."""
-    notes = [_title(judgement), *_told(judgement)]
+    notes = [_title(judgement), *_findings(judgement)]
     try:
         drawn = page.small(_performance_page(judgement, task, window), notes)
     # The error is judged already; a page that cannot be drawn must not keep the window from being recorded.
@@ -125,7 +125,7 @@ def _said(error: Exception) -> str:
 def _title(judgement: Judgement) -> str:
     return (
         f"{judgement.model} version {judgement.version}, {judgement.window}, as of "
-        f"{judgement.as_of.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
+        f"{judgement.as_of.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     )
 
 
@@ -136,8 +136,8 @@ def _sampled(judgement: Judgement, reference: Reference) -> str:
     )
 
 
-def _told(judgement: Judgement) -> list[str]:
-    return [*_violations(judgement), *filter(None, [wording.error(judgement)])]
+def _findings(judgement: Judgement) -> list[str]:
+    return [*_violations(judgement), *filter(None, [error_text.error(judgement)])]
 
 
 def _violations(judgement: Judgement) -> list[str]:
@@ -315,7 +315,7 @@ def _performance_page(judgement: Judgement, task: str, window: pd.DataFrame) -> 
             categorical_columns=["_label"],
             classification=[
                 BinaryClassification(target="_label", prediction_probas="_prediction", pos_label=1)
-            ],  # type: ignore[arg-type]
+            ],
         )
         metrics: list[Any] = [LogLoss(tests=_test(limits.get("log_loss")))]
         if rows["_label"].nunique() == 2:
@@ -359,7 +359,7 @@ class _AsJudged(SingleValueCalculation[AsJudged]):
         return self.result(self.metric.value)
 
     def display_name(self) -> str:
-        return self.metric.metric
+        return str(self.metric.metric)
 
 
 def _test(metric: MetricResult | None, *, larger_is_better: bool = False) -> list[Any]:

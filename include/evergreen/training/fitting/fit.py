@@ -8,6 +8,7 @@ of rounds, because the newest rows are the ones that matter after a drift.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,9 @@ REFUSED = {
                     "the training sets it"),
 }  # fmt: skip
 HERE = Machine()
+
+# Fits rows again with a number of rounds, as `refit` does.
+Refitting = Callable[[ModelSpec, Encoding, Labelled, int, Machine], Boosted]
 
 
 @dataclass(frozen=True)

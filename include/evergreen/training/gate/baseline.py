@@ -120,7 +120,8 @@ def _last_value(
     merged = pd.merge_asof(
         pd.DataFrame({"entity": entities, "time": times}), _frame(known, delay), on="time", by="entity"
     )
-    return merged["label"].to_numpy()
+    found: Floats = merged["label"].to_numpy()
+    return found
 
 
 def _frame(known: Labels, later: int = 0) -> pd.DataFrame:

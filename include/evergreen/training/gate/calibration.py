@@ -55,10 +55,12 @@ def calibration(
     rows = np.bincount(where).astype(np.float64)
 
     def error(gaps: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        return np.abs(weights @ gaps.T).sum(axis=1) / (weights @ rows)
+        mean: np.ndarray = np.abs(weights @ gaps.T).sum(axis=1) / (weights @ rows)
+        return mean
 
     def difference(weights: np.ndarray) -> np.ndarray:
-        return error(new, weights) - error(old, weights)
+        worse: np.ndarray = error(new, weights) - error(old, weights)
+        return worse
 
     low, *_ = paired_bootstrap.bounds(difference, where, moments, confidence=confidence, seed=seed)
     once = np.ones((1, len(rows)))

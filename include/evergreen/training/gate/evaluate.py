@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,15 @@ from evergreen.spec import ModelSpec
 from evergreen.training.data.matrix import Matrix, write
 from evergreen.training.data.rows import Rows
 from evergreen.training.data.split import Split, read, split
-from evergreen.training.fitting.fit import Fitted, fit, refit
-from evergreen.training.fitting.local import Labelled
+from evergreen.training.fitting.fit import Fitted, Refitting, fit, refit
+from evergreen.training.fitting.local import Boosted, Labelled
 from evergreen.training.fitting.machine import Machine
-from evergreen.training.gate import baseline, evidence, gate
-from evergreen.training.gate.past_holdouts import Realised
+from evergreen.training.gate import baseline, evidence
+from evergreen.training.gate.candidates import Evaluation, JudgedChampion, JudgedTraining
+from evergreen.training.gate.gate import judge_challenger
 from evergreen.training.gate.verdict import GateVerdict
-from evergreen.training.gate.walk_forward import Refitting, Walked, at_once, walk
-from evergreen.training.search.choose import Choice, ParamsOf, choose
+from evergreen.training.gate.walk_forward import Walked, at_once, walk
+from evergreen.training.search.choose import Choice, ParamsOf, Search, choose
 from evergreen.warehouse.features.snapshot import Snapshot, fingerprint_of
 
 Load = Callable[[ModelSpec, str], registry.LoadedModel]
@@ -72,62 +72,66 @@ class EvaluatedChallenger:
     verdict: GateVerdict
 
 
+@dataclass(frozen=True)
+class Means:
+    """By what a training does its work; a rehearsal and a replay bring their own.
+
+    Attributes:
+        load: gives a version by its number, of this spec, and raises as `registry.load` does. Default: that, and the version's
+            own spec in MLflow says whether it predicts the same label.
+        fitting, refitting: fit as `fit.fit` and `fit.refit` do.
+        again: reads holdout rows once more with the features of a version that the spec has left since.
+        studies, params_of: what a search for parameters keeps and begins with, see `choose.Search`.
+    """
+
+    load: Load | None = None
+    fitting: Fitting = fit
+    refitting: Refitting = refit
+    again: Again | None = None
+    studies: Path | None = None
+    params_of: ParamsOf | None = None
+
+
 def evaluate(
     model: ModelSpec,
     snapshot: Snapshot,
-    as_of: datetime,
-    run_id: str,
+    training: JudgedTraining,
     champion: registry.Champion | None,
     machine: Machine,
     work: Path,
-    answers_drift: bool,
-    load: Load | None = None,
-    fitting: Fitting = fit,
-    refitting: Refitting = refit,
-    studies: Path | None = None,
-    params_of: ParamsOf | None = None,
-    again: Again | None = None,
-    realised: Realised | None = None,
+    means: Means | None = None,
 ) -> EvaluatedChallenger:
     """Choose window and parameters, fit a challenger on the training part of a snapshot, and ask the gate about it.
 
     Args:
         model: the spec.
-        snapshot: its rows as of `as_of`.
-        as_of: the training's as-of time.
-        run_id: the training.
+        snapshot: its rows as of the training.
+        training: which asks.
         champion: of now; None if there is none yet.
         machine: where the challenger is fitted.
         work: a folder for the encoded rows, which are read until the training ends.
-        answers_drift: whether the training answers a drift, see `plan.answers_drift`.
-        load: gives a version by its number, of this spec, and raises as `registry.load` does. Default: that, and the version's
-            own spec in MLflow says whether it predicts the same label.
-        fitting, refitting: fit as `fit.fit` and `fit.refit` do.
-        again: reads holdout rows once more with the features of a version that the spec has left since.
-        realised: what the newest promotions came to, see there.
-        studies, params_of: what a search for parameters keeps and begins with, see `choose.choose`.
+        means: see there.
 
     Raises:
         TerminalError: rows, labels or parameters that cannot be used; a challenger whose predictions are not
             finite. A champion that cannot be loaded or cannot score the rows is no error: the gate says what that means.
         TransientError: MLflow, or the cluster that the spec asks for, does not answer.
     """
+    means = means or Means()
     whole = split(model, read(model, snapshot))
     learnt = survey(model, whole.training.batches(model.features.all))
     encoding = learnt.encoding
     matrix, (known, _, held) = write(
         encoding, (whole.training, whole.between, whole.holdout), work / "judged.f32"
     )
-    choice = choose(
-        model, whole, encoding, matrix, as_of, run_id, snapshot.fingerprint, champion, machine,
-        studies, params_of,
-    )  # fmt: skip
+    search = Search(training.run_id, snapshot.fingerprint, champion, means.studies, means.params_of)
+    choice = choose(model, whole, encoding, matrix, training.as_of, machine, search)
     parts, matrix = whole.since(choice.first), matrix.part(choice.first)
-    training = len(parts.training)
-    fitted = fitting(
+    learnt_rows = len(parts.training)
+    fitted = means.fitting(
         choice.model,
         encoding,
-        Labelled(matrix.part(0, training), parts.training.labels),
+        Labelled(matrix.part(0, learnt_rows), parts.training.labels),
         parts.training.times,
         machine,
     )
@@ -136,32 +140,28 @@ def evaluate(
         "baseline": baseline.predict(model, whole),
     }
     problems: dict[str, str] = {}
-    recorded = champion.holdout if champion else {}
+    recorded: Mapping[str, float] = {}
     if champion is not None:
-        try:
-            unlike = "" if load else _unlike(model, registry.trained_as(model, champion.run_id))
-            if unlike:
-                problems["champion"], recorded = unlike, {}
-            else:
-                version = (load or registry.load)(model, champion.version)
-                predictions["champion"] = _predict(version, _seen(model, version, parts.holdout, again))
-        except TerminalError as error:
-            problems["champion"] = str(error)
+        served, problem, recorded = _champions(model, champion, parts.holdout, means)
+        if served is None:
+            problems["champion"] = problem
+        else:
+            predictions["champion"] = served
     y, fresh = parts.holdout.labels, fresh_rows(parts, champion)
     judged = judged_rows(model, y, fresh)
     learnt_too = int((judged & ~fresh).sum())
     keys, held_rows = _digest(parts.holdout, judged), fingerprint_of(model, Path(snapshot.path))
     categories, cost = _categories(model, parts.holdout, judged), _cost(model, fitted, matrix)
-    other_seed = _other_seed(choice.model, parts, matrix, encoding, machine, judged, fitting)
+    other_seed = _other_seed(choice.model, parts, matrix, encoding, machine, judged, means.fitting)
     own_seed = None
 
-    def asked(
+    def judged_by(
         walked: Walked,
     ) -> tuple[dict[str, dict[str, float]], evidence.Evidence, GateVerdict, dict[str, str]]:
         """The metrics of the judged rows, the evidence and the gate's verdict, by a challenger's predictions; and what is absent."""
         by = {**predictions, "challenger": walked.prediction}
         found: dict[str, dict[str, float]] = {}
-        evaluations: dict[str, gate.Evaluation] = {}
+        evaluations: dict[str, Evaluation] = {}
         absent = dict(problems)
         for who in ("challenger", "baseline", *(("champion",) if champion else ())):
             found[who] = {}
@@ -172,47 +172,55 @@ def evaluate(
                     if who == "challenger":
                         raise
                     absent[who] = str(error)
-            evaluations[who] = gate.Evaluation(
-                found[who], int(judged.sum()), keys, held_rows, run_id, as_of, absent.get(who)
+            evaluations[who] = Evaluation(
+                found[who],
+                int(judged.sum()),
+                keys,
+                held_rows,
+                training.run_id,
+                training.as_of,
+                absent.get(who),
             )
         weighed = evidence.gather(
             model,
-            parts.holdout.times[judged],
-            y[judged],
-            {who: p[judged] for who, p in by.items()},
-            categories,
-            learnt_until=walked.learnt_until,
-            learnt_labels=parts.training.labels,
-            cost=cost,
-            other_seed=other_seed,
-            own_seed=own_seed,
-            champion_learnt=learnt_too,
-            begin=walked.begin if walked.steps > 1 else None,
-            steps=walked.steps,
+            evidence.JudgedRows(
+                parts.holdout.times[judged],
+                y[judged],
+                {who: p[judged] for who, p in by.items()},
+                categories,
+            ),
+            evidence.JudgedFit(
+                learnt_until=walked.learnt_until,
+                learnt_labels=parts.training.labels,
+                cost=cost,
+                other_seed=other_seed,
+                own_seed=own_seed,
+                champion_learnt=learnt_too,
+                begin=walked.begin if walked.steps > 1 else None,
+                steps=walked.steps,
+            ),
         )
-        verdict = gate.judge_challenger(
+        verdict = judge_challenger(
             model,
             evaluations["challenger"],
             evaluations["baseline"],
-            evaluations.get("champion"),
-            evidence=weighed,
-            answers_drift=answers_drift,
-            champion_as_of=champion.as_of if champion else None,
-            run_id=run_id,
-            as_of=as_of,
-            fingerprint=snapshot.fingerprint,
-            recorded=recorded,
-            realised=realised,
+            JudgedChampion(evaluations.get("champion"), champion.as_of if champion else None, recorded),
+            weighed,
+            training,
         )
         return found, weighed, verdict, absent
 
     first = predictions["challenger"]
-    found, weighed, verdict, absent = asked(at_once(parts, first))
+    found, weighed, verdict, absent = judged_by(at_once(parts, first))
     if verdict.reason in NO_BETTER and model.training.holdout_steps > 1:
         own_seed = found["challenger"] if other_seed else None
+
+        def fit_again(data: Labelled) -> Boosted:
+            return means.refitting(choice.model, encoding, data, fitted.rounds, machine)
+
         # What one fit of before the holdout lost, those that learn on the way may win.
-        found, weighed, verdict, absent = asked(
-            walk(choice.model, parts, matrix, encoding, fitted, first, machine, refitting)
+        found, weighed, verdict, absent = judged_by(
+            walk(choice.model, parts, matrix, fitted.booster, first, fit_again)
         )
     return EvaluatedChallenger(
         split=parts,
@@ -227,7 +235,7 @@ def evaluate(
         metrics=found,
         rows={
             "all": len(parts.rows),
-            "training": training,
+            "training": learnt_rows,
             "purged": parts.purged,
             "holdout": len(parts.holdout),
             "judged": int(judged.sum()),
@@ -245,6 +253,23 @@ def evaluate(
         evidence=weighed,
         verdict=verdict,
     )
+
+
+def _champions(
+    model: ModelSpec, champion: registry.Champion, holdout: Rows, means: Means
+) -> tuple[np.ndarray | None, str, Mapping[str, float]]:
+    """What the champion predicts of the holdout, or None and why it cannot; and its metrics on a holdout of its own.
+
+    Those count only where it predicts what the spec of now asks for.
+    """
+    try:
+        unlike = "" if means.load else _unlike(model, registry.trained_as(model, champion.run_id))
+        if unlike:
+            return None, unlike, {}
+        version = (means.load or registry.load)(model, champion.version)
+        return _predict(version, _holdout_for(model, version, holdout, means.again)), "", champion.holdout
+    except TerminalError as error:
+        return None, str(error), champion.holdout
 
 
 def _unlike(model: ModelSpec, trained: Mapping[str, Any]) -> str:
@@ -314,7 +339,7 @@ def _categories(model: ModelSpec, rows: Rows, chosen: np.ndarray) -> dict[str, p
     return {name: table[name] for name in names}
 
 
-def _seen(model: ModelSpec, version: registry.LoadedModel, held: Rows, again: Again | None) -> Rows:
+def _holdout_for(model: ModelSpec, version: registry.LoadedModel, held: Rows, again: Again | None) -> Rows:
     """The holdout with the features that a version was trained on.
 
     Raises:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from evergreen.metrics import paired_bootstrap
-from evergreen.metrics.paired_bootstrap import Improvement
+from evergreen.metrics.paired_bootstrap import Improvement, Paired
 from evergreen.microseconds import moment
 from evergreen.spec import ModelSpec
 from evergreen.training.gate.calibration import CalibrationErrors, calibration
-from evergreen.training.gate.slices import Column, Slices, slices
+from evergreen.training.gate.slices import Column, SliceRule, Slices, slices
 
 TIMED_ROWS = 1000
 REPEATS = 5
@@ -77,72 +77,92 @@ class Evidence:
         return {**asdict(self), **times}
 
 
-def gather(
-    model: ModelSpec,
-    times: np.ndarray,
-    y: np.ndarray,
-    predictions: Mapping[str, np.ndarray],
-    columns: Mapping[str, Column],
-    *,
-    learnt_until: int,
-    learnt_labels: np.ndarray | None = None,
-    cost: Cost | None = None,
-    other_seed: Mapping[str, float] | None = None,
-    own_seed: Mapping[str, float] | None = None,
-    champion_learnt: int = 0,
-    begin: int | None = None,
-    steps: int = 1,
-) -> Evidence:
-    """Compare the models on the judged rows; the same arguments give the same evidence.
+@dataclass(frozen=True)
+class JudgedRows:
+    """The rows that the models are compared on.
 
-    Args:
-        model: its gate section, its task, and its seed.
-        times: event times of the judged rows, microseconds since 1970 (UTC).
-        y: their labels.
+    Attributes:
+        times: event times, microseconds since 1970 (UTC).
+        y: labels.
         predictions: by `challenger`, `baseline` and, where it could score the rows, `champion`.
-        columns: the categorical features of the judged rows.
+        columns: the categorical features.
+    """
+
+    times: np.ndarray
+    y: np.ndarray
+    predictions: Mapping[str, np.ndarray]
+    columns: Mapping[str, Column]
+
+
+@dataclass(frozen=True)
+class JudgedFit:
+    """What is known of the challenger's fit, and of what the champion had learnt.
+
+    Attributes:
         learnt_until: the newest event time (microseconds) of the rows that the challenger was really fitted on:
             taken from what went into the fit, so that a split gone wrong is found.
         learnt_labels: the labels of those rows; where they are not given, the judged rows' stand in for them.
         cost: of the challenger, where the spec limits it.
         other_seed, own_seed: metrics of a second fit and of the first, where the spec asks for it.
+        champion_learnt: how many of the judged rows the champion had learnt.
         begin: where the rows begin that `learnt_until` must lie before; the oldest judged row, if it is not given.
         steps: see `Evidence`.
-        champion_learnt: how many of the judged rows the champion had learnt.
     """
-    gate, metric = model.gate, model.gate_metric
-    challenger = predictions["challenger"]
+
+    learnt_until: int
+    learnt_labels: np.ndarray | None = None
+    cost: Cost | None = None
+    other_seed: Mapping[str, float] | None = None
+    own_seed: Mapping[str, float] | None = None
+    champion_learnt: int = 0
+    begin: int | None = None
+    steps: int = 1
+
+
+def gather(model: ModelSpec, rows: JudgedRows, fit: JudgedFit) -> Evidence:
+    """Compare the models on the judged rows; the same arguments give the same evidence.
+
+    Args:
+        model: its gate section, its task, and its seed.
+        rows: what they are compared on.
+        fit: what is known of the challenger's.
+    """
+    gate, metric, times, y = model.gate, model.gate_metric, rows.times, rows.y
+    challenger = rows.predictions["challenger"]
     finite = np.isfinite(challenger)
     told = Evidence(
-        learnt_until=moment(learnt_until),
-        holdout_start=moment(int(times.min()) if begin is None else begin),
+        learnt_until=moment(fit.learnt_until),
+        holdout_start=moment(int(times.min()) if fit.begin is None else fit.begin),
         not_finite=int((~finite).sum()),
         predictions=_range(challenger[finite]) if finite.any() else None,
         labels=_range(y),
-        learnt_labels=_range(y if learnt_labels is None else learnt_labels),
-        cost=cost,
-        other_seed=other_seed,
-        own_seed=own_seed,
-        champion_learnt=champion_learnt,
-        steps=steps,
+        learnt_labels=_range(y if fit.learnt_labels is None else fit.learnt_labels),
+        cost=fit.cost,
+        other_seed=fit.other_seed,
+        own_seed=fit.own_seed,
+        champion_learnt=fit.champion_learnt,
+        steps=fit.steps,
     )
     if not finite.all():
         return told
     found: dict[str, Any] = {}
-    baseline, champion = predictions.get("baseline"), predictions.get("champion")
+    baseline, champion = rows.predictions.get("baseline"), rows.predictions.get("champion")
     if baseline is not None and np.isfinite(baseline).all():
         found["over_baseline"] = paired_bootstrap.point(metric, y, challenger, baseline, model.cut)
     other = champion if champion is not None and np.isfinite(champion).all() else None
     sure: dict[str, Any] = {"confidence": gate.confidence, "seed": model.training.seed}
     # Without a champion nothing can be worse, but a slice that the spec names must still be there.
-    found["slices"] = slices(
-        metric, columns, times, y, challenger, challenger if other is None else other, named=gate.slices,
-        search=gate.search_slices and other is not None, max_worse=gate.slice_max_worse, min_rows=gate.slice_min_rows, cut=model.cut, **sure,
-    )  # fmt: skip
+    paired = Paired(metric, times, y, challenger, challenger if other is None else other, model.cut)
+    rule = SliceRule(
+        gate.slices,
+        gate.search_slices and other is not None,
+        gate.slice_max_worse,
+        gate.slice_min_rows,
+        **sure,
+    )
+    found["slices"] = slices(paired, rows.columns, rule)
     if other is not None:
-        found["over_champion"] = paired_bootstrap.improvement(
-            metric, times, y, challenger, other, cut=model.cut, **sure
-        )
+        found["over_champion"] = paired_bootstrap.improvement(paired, **sure)
         if model.task == "binary":
             found["calibration"] = calibration(times, y, challenger, other, **sure)
     return Evidence(**{**told.__dict__, **found})

@@ -84,9 +84,10 @@ def summed(found: Sequence[tuple[float, float]]) -> Realised | None:
 def _of(told: Look) -> tuple[float, float] | None:
     """The logarithm of the ratio of the distances, new by old, and its standard deviation; None where a watch could not compare."""
     values = [told.improvement, told.at_least, told.at_most, told.confidence, told.looks]
-    if any(v is None or not math.isfinite(v) for v in values):
+    known = [float(v) for v in values if v is not None and math.isfinite(v)]
+    if len(known) < len(values):
         return None
-    point, low, high, confidence, looks = map(float, values)  # type: ignore[arg-type]
+    point, low, high, confidence, looks = known
     if point >= 1 or not 0 < confidence < 1 or high < low:
         return None
     quantile = float(stats.norm.isf((1.0 - confidence) / looks))

@@ -17,7 +17,7 @@ A slice can have too few moments, or too few rows of one class, for an interval.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evergreen.metrics import paired_bootstrap
+from evergreen.metrics.paired_bootstrap import Paired
 
 # The values of a feature with the most rows; a feature of ten thousand values has no slices that can be judged.
 MOST_VALUES = 50
@@ -68,55 +69,53 @@ class Slices:
     left_out: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
-def slices(
-    metric: str,
-    columns: Mapping[str, Column],
-    times: np.ndarray,
-    y: np.ndarray,
-    challenger: np.ndarray,
-    champion: np.ndarray,
-    *,
-    named: tuple[str, ...],
-    search: bool,
-    max_worse: float,
-    min_rows: int,
-    confidence: float,
-    seed: int,
-    cut: float | None = None,
-) -> Slices:
-    """Judge the named slices, and the worst of all that are large enough.
+@dataclass(frozen=True)
+class SliceRule:
+    """Which slices are judged, and how.
 
-    Args:
-        metric: of the gate.
-        columns: the categorical features of the judged rows, by name.
-        times: event times of the rows.
-        y: their labels.
-        challenger: its predictions.
-        champion: likewise.
+    Attributes:
         named: `feature` (each of its values that is large enough) or `feature=value`.
         search: whether all values of all columns are looked through.
         max_worse: the largest loss that is allowed, as a share.
         min_rows: smaller slices are not searched, and left out of a named feature; a named value tells its rows.
         confidence: of the bounds.
         seed: of the resampling.
-        cut: `ModelSpec.cut`.
     """
+
+    named: tuple[str, ...]
+    search: bool
+    max_worse: float
+    min_rows: int
+    confidence: float
+    seed: int
+
+
+def slices(paired: Paired, columns: Mapping[str, Column], rule: SliceRule) -> Slices:
+    """Judge the named slices, and the worst of all that are large enough.
+
+    Args:
+        paired: the judged rows, with the predictions of challenger and champion.
+        columns: the categorical features of the rows, by name.
+        rule: which slices, and how.
+    """
+    min_rows, max_worse, confidence = rule.min_rows, rule.max_worse, rule.confidence
     codes = {name: _codes(column) for name, column in columns.items()}
     large = {name: [v for v in sizes if sizes[v] >= min_rows] for name, (_, _, sizes) in codes.items()}
 
     def judge(feature: str, value: str, level: float, *, asked: bool) -> Slice:
         of_row, values, sizes = codes[feature]
         rows = of_row == values[value]
-        some = (y[rows], challenger[rows], champion[rows])
-        name, point = f"{feature}={value}", paired_bootstrap.point(metric, *some, cut)
+        some = paired.at(rows)
+        name = f"{feature}={value}"
+        point = paired_bootstrap.point(some.metric, some.y, some.challenger, some.champion, some.cut)
         if point is None or point >= -max_worse:
             return Slice(name, sizes[value], point, None, worse=False)
-        ways: list[tuple[ToldBy, np.ndarray]] = [("moments", times[rows])]
+        ways: list[tuple[ToldBy, np.ndarray]] = [("moments", some.times)]
         if not asked:
             ways.append(("rows", np.arange(sizes[value])))
         for told_by, moments in ways:
             high = paired_bootstrap.improvement(
-                metric, moments, *some, confidence=level, seed=seed, resamples=RESAMPLES, cut=cut
+                replace(some, times=moments), confidence=level, seed=rule.seed, resamples=RESAMPLES
             ).high
             if high is not None:
                 return Slice(name, sizes[value], point, high, high < -max_worse, told_by)
@@ -124,7 +123,7 @@ def slices(
 
     found: dict[str, tuple[Slice, ...]] = {}
     left_out: dict[str, tuple[int, int]] = {}
-    for name in named:
+    for name in rule.named:
         feature, valued, value = name.partition("=")
         sizes = codes[feature][2] if feature in codes else {}
         if valued:
@@ -135,7 +134,7 @@ def slices(
             small = [rows for rows in filled.values() if rows < min_rows]
             left_out[name] = (len(small), sum(small))
         found[name] = tuple(judge(feature, v, confidence, asked=True) for v in chosen)
-    candidates = [(f, v) for f in large for v in large[f][:MOST_VALUES]] if search else []
+    candidates = [(f, v) for f in large for v in large[f][:MOST_VALUES]] if rule.search else []
     level = 1.0 - (1.0 - confidence) / max(1, len(candidates))
     looked = [judge(f, v, level, asked=False) for f, v in candidates]
     # Without an interval only a point that is good enough tells something.

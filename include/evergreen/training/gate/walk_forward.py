@@ -15,17 +15,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import xgboost as xgb
 
 from evergreen.microseconds import in_micros
-from evergreen.registry.encoding import Encoding
 from evergreen.spec import ModelSpec
 from evergreen.training.data.matrix import Matrix
 from evergreen.training.data.split import Split
-from evergreen.training.fitting.fit import Fitted, refit
 from evergreen.training.fitting.local import Boosted, Labelled
-from evergreen.training.fitting.machine import Machine
-
-Refitting = Callable[[ModelSpec, Encoding, Labelled, int, Machine], Boosted]
 
 
 @dataclass(frozen=True)
@@ -54,22 +50,19 @@ def walk(
     model: ModelSpec,
     parts: Split,
     matrix: Matrix,
-    encoding: Encoding,
-    fitted: Fitted,
+    booster: xgb.Booster,
     prediction: np.ndarray,
-    machine: Machine,
-    refitting: Refitting = refit,
+    fit_again: Callable[[Labelled], Boosted],
 ) -> Walked:
     """Walk through the holdout in `training.holdout_steps` steps of the same length of time.
 
     Args:
         model: what the judged fit was made by.
-        parts: the rows; `matrix` holds them encoded by `encoding`.
-        matrix, encoding: see there.
-        fitted: the judged fit.
+        parts: the rows.
+        matrix: the same, encoded.
+        booster: the judged fit.
         prediction: its predictions for the holdout.
-        machine: where the fits are made.
-        refitting: fits as `fit.refit` does.
+        fit_again: fits rows by the parameters and rounds of the judged fit.
     """
     times, labels = parts.rows.times, parts.rows.labels
     first, delay = len(parts.rows) - len(parts.holdout), in_micros(model.label.delay)
@@ -77,14 +70,14 @@ def walk(
     count = model.training.holdout_steps
     edges = [int(np.searchsorted(times, begin + n * length // count, "left")) for n in range(count)]
     edges = [first, *sorted({e for e in edges if first < e < len(times)}), len(times)]
-    found, booster, learnt = prediction.copy(), fitted.booster, len(parts.training)
+    found, learnt = prediction.copy(), len(parts.training)
     nearest = (int(times[learnt - 1]), begin)
     for at, end in pairwise(edges[1:]):
         # As the training part ends before the holdout, see `split`.
         known = min(at, int(np.searchsorted(times, int(times[at]) - delay, "right")))
         if known > learnt:
             data = Labelled(matrix.part(0, known), labels[:known])
-            booster, learnt = refitting(model, encoding, data, fitted.rounds, machine).booster, known
+            booster, learnt = fit_again(data).booster, known
         found[at - first : end - first] = matrix.part(at, end).predict(booster)
         nearest = min(nearest, (int(times[learnt - 1]), int(times[at])), key=lambda n: n[1] - n[0])
     return Walked(found, len(edges) - 1, *nearest)

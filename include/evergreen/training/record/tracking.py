@@ -127,7 +127,7 @@ def begin(model: ModelSpec, run_id: str, as_of: datetime, tags: dict[str, str]) 
             run_name=f"{model.name} {as_of:%Y-%m-%d %H:%M}",
             tags={**_identity(as_of, run_id), **tags},
         )
-        return run.info.run_id
+        return str(run.info.run_id)
 
 
 def parameters(mlflow_run: str, params: dict[str, Any]) -> None:
@@ -180,7 +180,7 @@ def model_files(mlflow_run: str, booster: xgb.Booster, encoding: Encoding, extra
         finally:
             # Leaving the run by `with` would call it finished, and a training that is killed after that would look whole.
             mlflow.end_run("RUNNING")
-        return logged.model_id
+        return str(logged.model_id)
 
 
 def tag_files(mlflow_run: str, sums: dict[str, str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ come from rows it did not learn. Rows without a label between them are predicted
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,18 +29,16 @@ from evergreen.spec import ModelSpec
 from evergreen.training.data.matrix import write
 from evergreen.training.data.rows import Rows
 from evergreen.training.data.split import unlabelled
-from evergreen.training.fitting.fit import gain_shares, gains, refit
-from evergreen.training.fitting.local import Boosted, Labelled
-from evergreen.training.fitting.machine import Machine
+from evergreen.training.fitting.fit import Refitting, gain_shares, gains, refit
+from evergreen.training.fitting.local import Labelled
+from evergreen.training.gate.checks import prediction_limit
 from evergreen.training.gate.evaluate import EvaluatedChallenger
-from evergreen.training.gate.gate import prediction_limit
 from evergreen.training.record.unseen_predictions import outside
 from evergreen.training.search import leaderboard
 from evergreen.warehouse.features.snapshot import Snapshot
 
 PROBE_ROWS = 200
 REFERENCE = "reference"  # folder
-Refitting = Callable[[ModelSpec, Encoding, Labelled, int, Machine], Boosted]
 
 
 @dataclass(frozen=True)
@@ -132,12 +130,12 @@ class Together:
     @property
     def times(self) -> np.ndarray:
         """Event times, microseconds since 1970 (UTC), ascending."""
-        return np.concatenate([f.times for f in self.frames])[self.order]
+        return np.concatenate([f.times for f in self.frames]).take(self.order)
 
     @property
     def hashes(self) -> np.ndarray:
         """What the keys are sampled by."""
-        return np.concatenate([f.hashes for f in self.frames])[self.order]
+        return np.concatenate([f.hashes for f in self.frames]).take(self.order)
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of all rows."""

@@ -93,18 +93,34 @@ class Choice:
         }
 
 
+@dataclass(frozen=True)
+class Search:
+    """What a search for parameters keeps and begins with.
+
+    Attributes:
+        run_id: the training, whose study a retry goes on with.
+        fingerprint: of the snapshot.
+        champion: of now; its parameters are among the candidates where the spec asks for tuning.
+        studies: folder of the searches' journals, see `tune.study_path`.
+        params_of: gives the parameters that a champion was fitted with, None where nobody knows; default
+            `champions_params`.
+    """
+
+    run_id: str
+    fingerprint: str
+    champion: registry.Champion | None = None
+    studies: Path | None = None
+    params_of: ParamsOf | None = None
+
+
 def choose(
     model: ModelSpec,
     parts: Split,
     encoding: Encoding,
     matrix: Matrix,
     as_of: datetime,
-    run_id: str,
-    fingerprint: str,
-    champion: registry.Champion | None,
     machine: Machine,
-    studies: Path | None = None,
-    params_of: ParamsOf | None = None,
+    search: Search,
 ) -> Choice:
     """Choose window and parameters; the same rows, spec and champion give the same choice, but for `tune.minutes`.
 
@@ -114,13 +130,8 @@ def choose(
         encoding: of the rows.
         matrix: all of them, encoded.
         as_of: the training's as-of time.
-        run_id: the training, whose study a retry goes on with.
-        fingerprint: of the snapshot.
-        champion: of now; its parameters are among the candidates where the spec asks for tuning.
         machine: where fits run.
-        studies: folder of the searches' journals, see `tune.study_path`.
-        params_of: gives the parameters that a champion was fitted with, None where nobody knows; default
-            `champions_params`.
+        search: what one keeps and begins with, where the spec asks for it.
 
     Raises:
         TransientError: MLflow, or the cluster that the spec asks for, does not answer.
@@ -164,8 +175,9 @@ def choose(
         # Optuna is imported only where a spec asks for it.
         from evergreen.training.search import tune
 
-        theirs = (params_of or champions_params)(model, champion) if champion else None
-        study = tune.study_path(model, run_id, fingerprint, studies)
+        champion = search.champion
+        theirs = (search.params_of or champions_params)(model, champion) if champion else None
+        study = tune.study_path(model, search.run_id, search.fingerprint, search.studies)
         chosen, tried, sentence = _tuned(validation, reference, chosen, theirs, study)
         scored += tried
         sentences.append(sentence)
@@ -201,7 +213,7 @@ def _windows(validation: Validation, base: Candidate, now: int) -> list[Scored]:
             found.append(replace(seen[rows], candidate=candidate, seconds=0.0))
         else:
             seen[rows] = validation.score(candidate)
-            log.info("window %s: %s", candidate.window_text, _told(seen[rows]))
+            log.info("window %s: %s", candidate.window_text, _score_text(seen[rows]))
             found.append(seen[rows])
     return found
 
@@ -309,7 +321,7 @@ def _named(validation: Validation) -> tuple[str, ...]:
     return tuple(f"from {start:%Y-%m-%d %H:%M}" for start in starts)
 
 
-def _told(scored: Scored) -> str:
+def _score_text(scored: Scored) -> str:
     if scored.problem:
         return scored.problem
     return f"{', '.join(f'{v:.5g}' for v in scored.values)} (newest fold first), {scored.seconds:.1f} s"

@@ -122,7 +122,7 @@ def search(validation: Validation, reference: Scored, starts: Sequence[Scored], 
         else:
             study.tell(trial, validation.relative(scored.values, reference))
         progress_store.send(path)
-        found = _kept(found, scored, validation, reference)
+        found = _with_best_predictions(found, scored, validation, reference)
         best = min((validation.relative(s.values, reference) for s in found if not s.problem), default=None)
         log.info(
             f"trial {len(found)}{f' of {spec.tune.trials}' if spec.tune.trials else ''}, {scored.seconds:.1f} s: "
@@ -132,7 +132,9 @@ def search(validation: Validation, reference: Scored, starts: Sequence[Scored], 
     return found
 
 
-def _kept(found: list[Scored], newest: Scored, validation: Validation, reference: Scored) -> list[Scored]:
+def _with_best_predictions(
+    found: list[Scored], newest: Scored, validation: Validation, reference: Scored
+) -> list[Scored]:
     """All trials, the best one with its predictions."""
     whole = [s for s in (*found, newest) if not s.problem]
     best = min(whole, key=lambda s: validation.relative(s.values, reference), default=None)

@@ -18,7 +18,7 @@ import numpy as np
 
 from evergreen.errors import TerminalError, in_one_line
 from evergreen.metrics import metric_values, resampled
-from evergreen.metrics.paired_bootstrap import Improvement, improvement
+from evergreen.metrics.paired_bootstrap import Improvement, Paired, improvement
 from evergreen.registry.encoding import Encoding
 from evergreen.spec import ModelSpec, format_duration
 from evergreen.training.data.folds import Fold, first_row
@@ -129,9 +129,10 @@ class Validation:
         rows = np.concatenate([np.arange(f.begin, f.end) for f in oldest_first])
         p, q = (np.concatenate(s.predictions[::-1]) for s in (one, other))
         return improvement(
-            self.model.gate_metric, self.times[rows], self.data.y[rows], p, q, confidence=confidence,
-            seed=self.model.training.seed, cut=self.model.cut,
-        )  # fmt: skip
+            Paired(self.model.gate_metric, self.times[rows], self.data.y[rows], p, q, self.model.cut),
+            confidence=confidence,
+            seed=self.model.training.seed,
+        )
 
     def _one(self, candidate: Candidate, fold: Fold) -> tuple[float, int, np.ndarray]:
         first = first_row(self.times, fold.as_of, candidate.window)

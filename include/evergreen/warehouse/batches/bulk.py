@@ -29,7 +29,7 @@ from evergreen.warehouse.connection import Connection
 from evergreen.warehouse.files import formats, landing, shape
 from evergreen.warehouse.files.failure import UnreadableError
 from evergreen.warehouse.files.feed import TextRows
-from evergreen.warehouse.files.landing import LandedFile
+from evergreen.warehouse.files.landed_file import LandedFile
 from evergreen.warehouse.migrate import TYPES
 
 log = logging.getLogger(__name__)

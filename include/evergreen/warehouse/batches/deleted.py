@@ -16,7 +16,7 @@ from evergreen.warehouse.batches.staging import Staged, beside, table
 from evergreen.warehouse.connection import Connection
 
 
-def told(dataset: DatasetSpec) -> sql.Composable:
+def is_deleted(dataset: DatasetSpec) -> sql.Composable:
     """The condition under which a row is deleted; never NULL."""
     if dataset.deleted is None:
         return sql.SQL("false")
@@ -35,7 +35,7 @@ def set_apart(conn: Connection, dataset: DatasetSpec, staged: Staged) -> Staged:
     with conn.cursor() as cursor:
         cursor.execute(
             sql.SQL("SELECT count(*) FILTER (WHERE {0}), count(*) FILTER (WHERE NOT {0}) FROM {1}").format(
-                told(dataset), table(staged.typed)
+                is_deleted(dataset), table(staged.typed)
             )
         )
         deleted, others = cursor.fetchone() or (0, 0)
@@ -43,7 +43,7 @@ def set_apart(conn: Connection, dataset: DatasetSpec, staged: Staged) -> Staged:
             return staged
         cursor.execute(
             sql.SQL("CREATE UNLOGGED TABLE {} AS SELECT * FROM {} WHERE NOT {}").format(
-                table(living), table(staged.typed), told(dataset)
+                table(living), table(staged.typed), is_deleted(dataset)
             )
         )
     return replace(staged, living=living, living_rows=others)
@@ -58,6 +58,6 @@ def published(conn: Connection, dataset: DatasetSpec, staged: Staged) -> int:
             sql.SQL(
                 "SELECT count(*) FROM {} AS n WHERE {}"
                 " AND NOT EXISTS (SELECT 1 FROM {} AS held WHERE held._row = n._row)"
-            ).format(table(staged.typed), told(dataset), HELD)
+            ).format(table(staged.typed), is_deleted(dataset), HELD)
         )
         return int((cursor.fetchone() or (0,))[0])

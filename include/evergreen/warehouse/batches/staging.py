@@ -24,7 +24,7 @@ from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.files import formats, opened, shape
 from evergreen.warehouse.files.canonical import MARK, UnreadReason
 from evergreen.warehouse.files.failure import Failure, UnreadableError
-from evergreen.warehouse.files.landing import LandedFile
+from evergreen.warehouse.files.landed_file import LandedFile
 from evergreen.warehouse.migrate import TYPES
 
 # Other forms that PostgreSQL reads ("now", "infinity", 3/4/2024, 2 PM IST) mean another thing tomorrow or on

@@ -82,11 +82,11 @@ class Reader:
             TransientError: the warehouse went away, or the query took too long (BUSY).
         """
         started = time.monotonic()
-        with self._told(started):
+        with self._translated_errors(started):
             self.cursor.execute(query.as_string(self.conn))
             reader = self.cursor.fetch_record_batch()
         while True:
-            with self._told(started):
+            with self._translated_errors(started):
                 try:
                     batch = reader.read_next_batch()
                 except StopIteration:
@@ -100,13 +100,14 @@ class Reader:
 
     def rows(self, query: sql.Composable) -> list[dict[str, Any]]:
         """The rows of a query as dictionaries; for small results."""
-        with self._told(time.monotonic()):
+        with self._translated_errors(time.monotonic()):
             self.cursor.execute(query.as_string(self.conn))
             found: pa.Table = self.cursor.fetch_arrow_table()
-            return found.to_pylist()
+            rows: list[dict[str, Any]] = found.to_pylist()
+            return rows
 
     @contextmanager
-    def _told(self, started: float) -> Iterator[None]:
+    def _translated_errors(self, started: float) -> Iterator[None]:
         try:
             yield
         except (adbc_driver_manager.Error, OSError, pa.ArrowException) as error:

@@ -7,7 +7,7 @@ reads the view `_features` of a reader, see `views.reading`, which knows the as-
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from psycopg2 import sql
@@ -23,7 +23,7 @@ NUMBERS = ("smallint", "integer", "bigint", "real", "double precision", "numeric
 NUMERIC = (*NUMBERS, "boolean")
 CATEGORIES = ("text", "character varying", "character", "boolean", "smallint", "integer", "bigint")
 TIMES = ("timestamp with time zone", "timestamp without time zone", "date")
-LATEST = datetime(9999, 1, 1, tzinfo=timezone.utc)
+LATEST = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def key_expression(columns: Iterable[str]) -> sql.Composable:
@@ -31,7 +31,7 @@ def key_expression(columns: Iterable[str]) -> sql.Composable:
     return sql.SQL("json_build_array({})::text").format(sql.SQL(", ").join(map(sql.Identifier, columns)))
 
 
-def feature_query(
+def feature_query(  # noqa: PLR0913  # each is a clause of the one SELECT, and none goes with another
     model: ModelSpec,
     start: datetime | None,
     end: datetime | None,

@@ -29,7 +29,9 @@ class UnusableQuery(TerminalError):
         super().__init__("\n".join(map(str, self.problems)), ErrorReason.BAD_QUERY)
 
 
-def told(error: adbc_driver_manager.Error, specs: Specs, model: ModelSpec, *, before: int) -> Problem | None:
+def problem_of(
+    error: adbc_driver_manager.Error, specs: Specs, model: ModelSpec, *, before: int
+) -> Problem | None:
     """What PostgreSQL says about a query's text; None where the error is about something else.
 
     Args:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -184,25 +184,32 @@ def _functions(nodes: list[Node], rows: Rows) -> Iterator[Objection]:
         sorted(called),
     )
     for row in known:
-        name, shown = row["proname"], f"{row['proname']}()"
-        settled = row["own"] and (row["part"] in SETTLED or _COMPARES.fullmatch(row["part"]))
-        if row["definer"]:
-            yield Objection(name, f"calls {shown}, which has the rights of its owner (SECURITY DEFINER)")
-        elif row["volatile"] == "v":
-            yield Objection(
-                name, f"calls {shown}, which may do or give something else at each run (VOLATILE)"
-            )
-        elif row["volatile"] == "s" and not settled:
-            yield Objection(
-                name,
-                f"calls {shown}, which depends on the time or the session (STABLE); compute from the row's own event time",
-            )
-        elif name in _ANY_ROW and row["own"]:
-            yield Objection(name, f"calls {shown}, which takes whichever row comes; write min() or max()")
-        elif name in _BY_ORDER and row["own"] and any(_by_chance(n, unordered) for n in called[row["oid"]]):
-            yield Objection(name, f"calls {shown} on rows in no order; give it an ORDER BY")
+        by_chance = any(_by_chance(n, unordered) for n in called[row["oid"]])
+        if wrong := _not_repeatable(row, by_chance):
+            yield Objection(row["proname"], f"calls {row['proname']}(){wrong}")
     for number in called.keys() - {row["oid"] for row in known}:
         yield Objection("", f"calls function {number}, which PostgreSQL's catalogue does not have")
+
+
+def _not_repeatable(row: Mapping[str, Any], by_chance: bool) -> str:
+    """Why a function may give something else at each run; empty where it may not.
+
+    Args:
+        row: of it in PostgreSQL's catalogue.
+        by_chance: it gets rows in no order.
+    """
+    name, own = row["proname"], row["own"]
+    if row["definer"]:
+        return ", which has the rights of its owner (SECURITY DEFINER)"
+    if row["volatile"] == "v":
+        return ", which may do or give something else at each run (VOLATILE)"
+    if row["volatile"] == "s" and not (own and (row["part"] in SETTLED or _COMPARES.fullmatch(row["part"]))):
+        return ", which depends on the time or the session (STABLE); compute from the row's own event time"
+    if name in _ANY_ROW and own:
+        return ", which takes whichever row comes; write min() or max()"
+    if name in _BY_ORDER and own and by_chance:
+        return " on rows in no order; give it an ORDER BY"
+    return ""
 
 
 def _by_chance(node: Node, unordered: Collection[tuple[int, int]]) -> bool:

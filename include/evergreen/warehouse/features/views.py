@@ -128,7 +128,7 @@ def _known(dataset: DatasetSpec, as_of: datetime, there: frozenset[str]) -> sql.
         current=sql.Identifier("data", dataset.name),
         history=sql.Identifier("data", f"{dataset.name}__history"),
         t=sql.Literal(as_of),
-        living=sql.SQL(" AND NOT {}").format(deleted.told(dataset))
+        living=sql.SQL(" AND NOT {}").format(deleted.is_deleted(dataset))
         if dataset.deleted in there
         else sql.SQL(""),
     )
@@ -203,7 +203,7 @@ def _define(
         before = len(head.as_string(reader.conn))
         reader.run(head + sql.SQL(model.query))
     except adbc_driver_manager.Error as error:
-        found = query_mistakes.told(error, specs, model, before=before)
+        found = query_mistakes.problem_of(error, specs, model, before=before)
         if found is None:
             raise
         raise query_mistakes.UnusableQuery([found]) from error

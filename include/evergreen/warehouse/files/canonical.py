@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Literal
 
 import numpy as np
@@ -34,7 +34,7 @@ _BLANKS = " \t\u00a0\u202f"
 _DAY = 86_400_000_000
 
 
-class UnreadReason(str, Enum):
+class UnreadReason(StrEnum):
     """Why a value stayed as the file has it."""
 
     UNREADABLE = "u"

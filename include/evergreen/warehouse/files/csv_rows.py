@@ -15,7 +15,7 @@ from evergreen.spec import DatasetSpec
 from evergreen.warehouse.files import opened, swallowed
 from evergreen.warehouse.files.failure import Failure, UnreadableError, empty_file
 from evergreen.warehouse.files.feed import TextRows
-from evergreen.warehouse.files.landing import LandedFile
+from evergreen.warehouse.files.landed_file import LandedFile
 from evergreen.warehouse.files.records import Block, Records
 
 _EXCEL = b"sep="

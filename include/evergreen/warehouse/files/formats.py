@@ -12,7 +12,7 @@ from evergreen.spec import DatasetSpec
 from evergreen.warehouse.files import csv_rows, json_lines, opened, parquet
 from evergreen.warehouse.files.failure import UnreadableError, empty_file
 from evergreen.warehouse.files.feed import TextRows
-from evergreen.warehouse.files.landing import LandedFile
+from evergreen.warehouse.files.landed_file import LandedFile
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from evergreen.spec import DatasetSpec
 from evergreen.warehouse.files import opened
 from evergreen.warehouse.files.canonical import Kind, kind_of
 from evergreen.warehouse.files.failure import Failure, UnreadableError
-from evergreen.warehouse.files.landing import LandedFile
+from evergreen.warehouse.files.landed_file import LandedFile
 from evergreen.warehouse.files.records import RECORD_BYTES
 
 if TYPE_CHECKING:

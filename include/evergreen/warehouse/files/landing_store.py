@@ -17,15 +17,17 @@ import time
 from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from evergreen import settings
 from evergreen.spec import DatasetSpec
-from evergreen.warehouse.files import landing, opened
+from evergreen.warehouse.files import landed_file, landing, opened
+from evergreen.warehouse.files.complete import finished
 from evergreen.warehouse.files.failure import Failure
-from evergreen.warehouse.files.landing import LandedFile, OddError, Origin, Stamp, Version, Waits
+from evergreen.warehouse.files.landed_file import LandedFile, OddError, Origin, Stamp, Version
+from evergreen.warehouse.files.landing import Waits
 from evergreen.warehouse.storage import working_folder
 from evergreen.warehouse.storage.bucket import GoneError, NoAccessError, Object, Place, Store, moment, place
 from evergreen.warehouse.storage.full_disk import room
@@ -88,7 +90,7 @@ def named(dataset: DatasetSpec, where: Place, name: str) -> Iterator[LandedFile 
         return
     with _mirrored(where, _of_name(where.objects(), name)) as mirror:
         paths = landing.paths(dataset, mirror.root)
-        found = next((p for p in paths if landing.printable(p.relative_to(mirror.root)) == name), None)
+        found = next((p for p in paths if landed_file.printable(p.relative_to(mirror.root)) == name), None)
         yield (
             mirror.looked_at(dataset, found, None)
             if found
@@ -149,27 +151,27 @@ class _Mirror:
             path: in the mirror.
             now: see `landing.find`.
         """
-        name = landing.printable(path.relative_to(self.root))
+        name = landed_file.printable(path.relative_to(self.root))
         status = path.lstat()
-        if path.is_dir() and not landing.ending_of(path):
+        if path.is_dir() and not landed_file.ending_of(path):
             return None
         origin = Origin(self._store, self._stamp(path, name, now))
-        if odd := landing.oddity(path, status):
-            return replace(landing.unread(path, name, status, odd.failure), origin=origin)
+        if odd := landed_file.oddity(path, status):
+            return replace(landed_file.unread(path, name, status, odd.failure), origin=origin)
         try:
-            parts = landing.parts_of(path)
+            parts = landed_file.parts_of(path)
             version = Version(0, _NO_INODE, origin.stamp.size, origin.stamp.mtime_ns, time.time_ns())
-            file = LandedFile(path, name, "", version, landing.kind_of(path), parts, origin=origin)
+            file = LandedFile(path, name, "", version, landed_file.kind_of(path), parts, origin=origin)
             if now is not None:
                 self.end(dataset, path)
-                file = landing.finished(dataset, self.root, file, now)
+                file = finished(dataset, self.root, file, now)
             if file.waiting:
                 return replace(file, checksum=_known_by(file))
             for part in parts or (path,):
                 self._fetch(part)
             found = landing.fetched(path, name, origin)
         except OddError as odd_one:
-            return replace(landing.unread(path, name, status, odd_one.failure), origin=origin)
+            return replace(landed_file.unread(path, name, status, odd_one.failure), origin=origin)
         except GoneError as error:
             log.info("%s: %s changes or is gone; the next run takes it (%s)", dataset.name, name, error)
             return None
@@ -178,22 +180,26 @@ class _Mirror:
                 "file_readable", None, f"it cannot be read ({error})"[:200], "a file that can be read",
                 remedy="give the credentials of the workers the right to read it (docs/storage.md); each run tries it again",
             )  # fmt: skip
-            return replace(landing.unread(path, name, status, failure), passing=True, origin=origin)
+            return replace(landed_file.unread(path, name, status, failure), passing=True, origin=origin)
         return replace(found, problem=file.problem) if found else None
 
     def let_go(self, path: Path) -> None:
         """Remove what was fetched."""
-        if path.is_dir() and landing.ending_of(path):
+        if path.is_dir() and landed_file.ending_of(path):
             shutil.rmtree(path, ignore_errors=True)
         elif not path.is_dir():
             path.unlink(missing_ok=True)
 
     def end(self, dataset: DatasetSpec, path: Path) -> None:
         """Write the last bytes of a text into its hollow file, where they tell whether it is finished."""
-        of_text = path.is_file() and landing.ending_of(path) and landing.kind_of(path) not in landing.BINARY
+        of_text = (
+            path.is_file()
+            and landed_file.ending_of(path)
+            and landed_file.kind_of(path) not in landed_file.BINARY
+        )
         if (
             not of_text
-            or landing.ending_of(path).endswith(opened.COMPRESSED)
+            or landed_file.ending_of(path).endswith(opened.COMPRESSED)
             or dataset.source.complete == "marker"
         ):
             return
@@ -242,10 +248,10 @@ class _Mirror:
     def _stamp(self, path: Path, name: str, now: datetime | None) -> Stamp:
         key = self._key(path)
         unit = self._units.get(key) or [o for o in self._objects if o.key.startswith(f"{key}/")]
-        return _stamp(name, unit, now or datetime.now(timezone.utc))
+        return _stamp(name, unit, now or datetime.now(UTC))
 
     def _cannot_be_named(self, one: Object) -> LandedFile:
-        name = landing.printable(Path(one.key))
+        name = landed_file.printable(Path(one.key))
         failure = Failure(
             "file_readable", None, "a key that no file can have as its path", "a name without empty parts, . and .., and no longer "
             "than 255 bytes between two slashes, that is no folder of others",
@@ -284,14 +290,16 @@ def _undecided(objects: list[Object], decided: Collection[Stamp]) -> list[Object
     return [
         one
         for key, unit in units.items()
-        if _stamp(landing.printable(Path(key)), unit) not in decided
+        if _stamp(landed_file.printable(Path(key)), unit) not in decided
         for one in unit
     ]
 
 
 def _of_name(objects: list[Object], name: str) -> list[Object]:
     """The objects of a file with a name as a `LandedFile` has it."""
-    return next((unit for key, unit in _units(objects).items() if landing.printable(Path(key)) == name), [])
+    return next(
+        (unit for key, unit in _units(objects).items() if landed_file.printable(Path(key)) == name), []
+    )
 
 
 def _stamp(name: str, unit: list[Object], now: datetime | None = None) -> Stamp:

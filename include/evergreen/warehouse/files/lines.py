@@ -7,7 +7,7 @@ from collections.abc import Collection
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse.files import formats
 from evergreen.warehouse.files.failure import UnreadableError
-from evergreen.warehouse.files.landing import BINARY, LandedFile
+from evergreen.warehouse.files.landed_file import BINARY, LandedFile
 
 # A person who looks for a row beyond this one has its number; reading so far takes about two seconds.
 FURTHEST = 1_000_000

@@ -7,7 +7,7 @@ comes back as such.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
@@ -17,8 +17,8 @@ import numpy as np
 Fold = Literal["first", "second", "by_order"]
 
 SECOND = 1_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_FIRST, _LAST = (datetime(y, m, d, tzinfo=timezone.utc) for y, m, d in ((1, 1, 3), (9999, 12, 29)))
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = (datetime(y, m, d, tzinfo=UTC) for y, m, d in ((1, 1, 3), (9999, 12, 29)))
 
 
 class Offsets(NamedTuple):
@@ -69,10 +69,8 @@ def _changes(zone: str, year: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any
     def offset(at: datetime) -> timedelta:
         return at.astimezone(place).utcoffset() or timedelta(0)
 
-    at = max(datetime(max(year, 1), 1, 1, tzinfo=timezone.utc), _FIRST + timedelta(days=2)) - timedelta(
-        days=2
-    )
-    last = min(datetime(year, 12, 31, tzinfo=timezone.utc), _LAST - timedelta(days=3)) + timedelta(days=3)
+    at = max(datetime(max(year, 1), 1, 1, tzinfo=UTC), _FIRST + timedelta(days=2)) - timedelta(days=2)
+    last = min(datetime(year, 12, 31, tzinfo=UTC), _LAST - timedelta(days=3)) + timedelta(days=3)
     walls: list[tuple[int, int]] = []
     known = offset(at)
     steps = [known]

@@ -85,7 +85,8 @@ def _parsed(values: pa.Array, form: TimeFormat) -> Moments:
         if part not in texts:
             return np.full(len(values), default, np.int64)
         text = texts[part]
-        return pc.if_else(pc.equal(text, ""), str(default), text).cast(pa.int64()).to_numpy()
+        found: np.ndarray = pc.if_else(pc.equal(text, ""), str(default), text).cast(pa.int64()).to_numpy()
+        return found
 
     year = number("year", 1)
     if "year2" in texts:
@@ -118,7 +119,8 @@ def _parsed(values: pa.Array, form: TimeFormat) -> Moments:
 
 def _named(names: pa.Array) -> np.ndarray[Any, Any]:
     index = pc.index_in(pc.utf8_slice_codeunits(pc.utf8_lower(names), 0, 3), value_set=_SHORT)
-    return pc.add(pc.fill_null(index, 0), 1).cast(pa.int64()).to_numpy()
+    found: np.ndarray = pc.add(pc.fill_null(index, 0), 1).cast(pa.int64()).to_numpy()
+    return found
 
 
 def _days(

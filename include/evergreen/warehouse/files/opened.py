@@ -66,7 +66,7 @@ def text(dataset: DatasetSpec, path: Path, encoding: str | None = None) -> Itera
     """
     encoding = encoding or dataset.source.encoding
     codec = _codec(dataset, encoding)
-    decoder = codec.incrementaldecoder("strict")  # type: ignore[misc]
+    decoder = codec.incrementaldecoder("strict")
     with binary(path) as file, _decompressed(file, path.suffix.lower()) as raw:
         position = 0
         begun = False

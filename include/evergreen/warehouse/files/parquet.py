@@ -21,7 +21,7 @@ from evergreen.spec import DatasetSpec
 from evergreen.warehouse.files import opened as files
 from evergreen.warehouse.files.canonical import Kind, kind_of
 from evergreen.warehouse.files.failure import Failure, UnreadableError
-from evergreen.warehouse.files.landing import LandedFile, printable
+from evergreen.warehouse.files.landed_file import LandedFile, printable
 from evergreen.warehouse.files.records import RECORD_BYTES
 
 BLOCK_ROWS = 16_384

@@ -292,7 +292,7 @@ def _outside(positions: Positions, quotes: Positions) -> Positions:
     """Those positions that are in no quoted value."""
     if not quotes.size:
         return positions
-    return positions[np.searchsorted(quotes, positions) % 2 == 0]
+    return positions.compress(np.searchsorted(quotes, positions) % 2 == 0)
 
 
 def _backslashes(window: bytes, before: int) -> int:

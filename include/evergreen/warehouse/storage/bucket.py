@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -142,7 +142,7 @@ class Store:
     def size(self, key: str) -> int | None:
         """How many bytes an object has; None where there is none. Errors are `objects`'."""
         try:
-            return self._seen(key)[0]
+            return self._head(key)[0]
         except GoneError:
             return None
 
@@ -166,7 +166,7 @@ class Store:
                 digest.update(content)
                 file.write(content)
             size = file.tell()
-        if self._seen(key) != before or size != before[0]:
+        if self._head(key) != before or size != before[0]:
             raise GoneError(f"{self.where(key)} changed while it was read; try again", ErrorReason.BUSY)
         return digest.hexdigest()
 
@@ -228,7 +228,7 @@ class Store:
         tag = told.get("generation") or told.get("etag", b"")
         return (size, tag, told.get("last-modified") or told.get("updated", b"")), stream
 
-    def _seen(self, key: str) -> tuple[int, bytes, bytes]:
+    def _head(self, key: str) -> tuple[int, bytes, bytes]:
         found, stream = self._opened(key)
         stream.close()
         return found
@@ -315,7 +315,7 @@ def of(found: Path | str) -> Place:
 
 def moment(mtime_ns: int) -> datetime:
     """Nanoseconds as an aware time."""
-    return datetime.fromtimestamp(mtime_ns / 1e9, timezone.utc)
+    return datetime.fromtimestamp(mtime_ns / 1e9, UTC)
 
 
 def _no_bucket(doing: str, why: object) -> TerminalError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Sending:
         self._run, self._warned = run, False
         self._client: OpenLineageClient | None = None
         logging.getLogger("urllib3.connectionpool").addFilter(_QUIET)
-        self._first = self._beside(self._start, datetime.now(timezone.utc))
+        self._first = self._beside(self._start, datetime.now(UTC))
 
     def end(self, facts: Callable[[], StepFacts], error: BaseException | None = None) -> None:
         """Send the last event and wait up to `WAIT_S` for it.
@@ -49,7 +49,7 @@ class Sending:
             facts: what the step read and wrote; called in the thread. Where it raises, the event goes out without.
             error: why the step failed; None: it did not.
         """
-        last = self._beside(self._finish, datetime.now(timezone.utc), facts, error)
+        last = self._beside(self._finish, datetime.now(UTC), facts, error)
         if last.is_alive():
             last.join(WAIT_S)
         if last.is_alive():

@@ -21,13 +21,13 @@ from evergreen.spec import ModelSpec
 SUPERSEDED = "superseded"
 
 
-def watched(ends: Sequence[Decision]) -> set[int | None]:
+def ended(ends: Sequence[Decision]) -> set[int | None]:
     """Ids of the promotions to whose watch rows of the ledger put an end."""
     looks = (WatchEvidence.of(row).watch for row in ends)
     return {look.promotion if look else None for look in looks}
 
 
-def rows(
+def closing_rows(
     model: ModelSpec,
     changes: Sequence[Decision],
     ended: Collection[int | None],

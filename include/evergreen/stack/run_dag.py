@@ -50,7 +50,7 @@ def run(api: AirflowApi, dag_id: str, texts: Iterable[str], say: Say) -> bool:
         api.pause(dag_id, False)
         say(f"{api.url}/dags/{dag_id}/runs/{run_id}")
         state = follow(api, dag_id, run_id, say)
-        for line in told(api, dag_id, run_id) or ["There was nothing to do."]:
+        for line in outcome_lines(api, dag_id, run_id) or ["There was nothing to do."]:
             say(line)
     except (EvergreenError, requests.HTTPError) as error:
         raise StackError(str(error)) from error
@@ -185,7 +185,7 @@ def follow(api: AirflowApi, dag_id: str, run_id: str, say: Say, timeout_s: float
         time.sleep(0.5)
 
 
-def told(api: AirflowApi, dag_id: str, run_id: str) -> list[str]:
+def outcome_lines(api: AirflowApi, dag_id: str, run_id: str) -> list[str]:
     """What a run that has ended came to: the errors of its tasks, why one was skipped, and its rows of the ledger."""
     lines = []
     tasks = api.call("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]

@@ -9,7 +9,7 @@ from evergreen import registry
 from evergreen.ledger import Decision, model_subject
 from evergreen.ledger.evidence import RollbackEvidence
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.promotion import superseded
+from evergreen.promotion import superseded_watches
 from evergreen.promotion.after_promotion import SCHEMA, WatchLook, WatchReason, compared, unseen
 from evergreen.promotion.rollback import about
 from evergreen.reference import calendar
@@ -37,7 +37,7 @@ class ReplayedWatch:
         return self._state.changes()
 
     def ended(self) -> set[int | None]:
-        return superseded.watched(self._state.find(DecisionKind.WATCH_ENDED))
+        return superseded_watches.ended(self._state.find(DecisionKind.WATCH_ENDED))
 
     def taken(self, key: str) -> Decision | None:
         return self._state.decided(key)
