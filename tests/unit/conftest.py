@@ -1,4 +1,4 @@
-"""A small world for tests of the loop: one dataset of hourly rides, a model on it, MLflow on a file of its own."""
+"""What tests of several rooms share: a small world of hourly rides with a model on it, the scene of the monitoring, an MLflow of their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psycopg2.extras
@@ -16,11 +16,15 @@ import pyarrow as pa
 import pytest
 from psycopg2 import sql
 
-from evergreen.spec import DatasetSpec, ModelSpec, Specs
+from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_specs
 from evergreen.warehouse.connection import connect
 from evergreen.warehouse.features import snapshot
 from evergreen.warehouse.migrate import ensure_dataset
 
+if TYPE_CHECKING:
+    from monitoring_scene import Scene
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 START = datetime(2024, 1, 1, tzinfo=timezone.utc)
 KINDS = ("dry", "wet", "snow")
 
@@ -39,6 +43,38 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mlflow") / "empty.db"
     MlflowClient(f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture
+def scene(
+    warehouse_url: str, tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Scene]:
+    """Make a scene of the monitoring; keyword arguments are monitoring settings."""
+    from monitoring_scene import Scene, model  # brings MLflow, which takes seconds
+
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("EVERGREEN_HOME", str(tmp_path / "home"))
+    return lambda **monitoring: Scene(model(**monitoring), tmp_path)
+
+
+@pytest.fixture(scope="session")
+def specs() -> Specs:
+    """The specs of this repository."""
+    return load_specs(REPOSITORY / "include")
+
+
+@pytest.fixture
+def no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is written to and no MLflow is asked, whatever the environment of the tests names."""
+    for name in ("MLFLOW_TRACKING_URI", "EVERGREEN_MAIL_TO", "EVERGREEN_MAIL_FROM", "EVERGREEN_AIRFLOW_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of small fits wait for each other longer than they work where other tests run beside them."""
+    monkeypatch.setenv("EVERGREEN_THREADS", "1")
 
 
 @pytest.fixture

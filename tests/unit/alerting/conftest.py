@@ -7,7 +7,6 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from evergreen.alerting.pictures import timeline, trends, worst_columns
 from evergreen.alerting.pictures.drawing import hollow
 from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.spec import Specs, load_specs
 from evergreen.warehouse.connection import Connection, fetch
 
 START = datetime(2026, 1, 5, tzinfo=timezone.utc)
@@ -25,17 +23,9 @@ WEEK = timedelta(days=7)
 MODEL = "model/bike_demand"
 
 
-@pytest.fixture(scope="session")
-def specs() -> Specs:
-    """The specs of this repository."""
-    return load_specs(Path(__file__).resolve().parents[3] / "include")
-
-
 @pytest.fixture(autouse=True)
-def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No MLflow is asked, whatever the environment of the tests names."""
-    for name in ("MLFLOW_TRACKING_URI", "EVERGREEN_MAIL_TO", "EVERGREEN_MAIL_FROM", "EVERGREEN_AIRFLOW_URL"):
-        monkeypatch.delenv(name, raising=False)
+def _addresses(no_addresses: None) -> None:
+    """Each test names those whom it writes to."""
 
 
 @pytest.fixture
