@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any
 
 import pytest
 from matplotlib.axes import Axes
 
 from evergreen.alerting.pictures import timeline, trends, worst_columns
 from evergreen.alerting.pictures.drawing import hollow
-from evergreen.ledger import Decision, append
+from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -26,30 +24,6 @@ MODEL = "model/bike_demand"
 @pytest.fixture(autouse=True)
 def _addresses(no_addresses: None) -> None:
     """Each test names those whom it writes to."""
-
-
-@pytest.fixture
-def decide(conn: Connection) -> Callable[..., Decision]:
-    """Append a decision to the ledger; each call is a new one."""
-    count = itertools.count()
-
-    def append_one(
-        kind: DecisionKind,
-        reason: str = "manual",
-        *,
-        as_of: datetime = START,
-        version: str | None = None,
-        subject: str = MODEL,
-        evidence: dict[str, Any] | None = None,
-        answers: tuple[int, ...] = (),
-        run_id: str = "train__bike_demand/scheduled__2026-01-05T02:00:00+00:00",
-    ) -> Decision:
-        key = f"test:{next(count)}"
-        return append(
-            conn, Decision(as_of, subject, kind, reason, run_id, key, evidence or {}, version, answers)
-        )
-
-    return append_one
 
 
 @pytest.fixture
