@@ -24,7 +24,7 @@ COMPILE := pip compile --quiet --universal --generate-hashes --custom-compile-co
 DATA ?= simulated
 IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
-.PHONY: release test-compose compose-env compose-up compose-status compose-down compose-demo help run venv up down status mail silence logs clean demo check replay report test attack lint hooks docs bench bench-large decisions lock
+.PHONY: release coverage test-compose compose-env compose-up compose-status compose-down compose-demo help run venv up down status mail silence logs clean demo check replay report test attack lint hooks docs bench bench-large decisions lock
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -125,9 +125,12 @@ test: lint ## lint, types and all tests; ARGS=... goes to pytest
 ifdef ARGS
 	$(RUN) pytest $(ARGS)
 else
-	$(RUN) pytest -n 2 --dist loadfile tests/unit tests/dags tests/attack
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder tests/attack tests/dags tests/unit
 	$(RUN) pytest tests/e2e
 endif
+
+coverage: $(VENV)/.installed-dev ## how much of the library the tests run, file by file; PARTS="tests/unit/metrics" for a part of them
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(or $(PARTS),tests/attack tests/dags tests/unit)
 
 test-compose: $(VENV)/.installed-dev ## run the compose stack, its demo and its kills with a real engine; COMPOSE="docker compose" (an hour)
 	COMPOSE="$(COMPOSE)" $(RUN) pytest tests/compose $(ARGS)

@@ -111,22 +111,39 @@ def oldest_postgres_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-def warehouse_url(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """URL of an empty, migrated warehouse; also in EVERGREEN_WAREHOUSE_URL."""
-    name = f"warehouse_{next(_count)}"
+@pytest.fixture(scope="session")
+def administrator(postgres_url: str) -> Iterator[Connection]:
+    """A connection that makes and drops databases."""
     admin = psycopg2.connect(postgres_url)
     admin.autocommit = True
-    with admin.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
+    yield admin
+    admin.close()
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres_url: str, administrator: Connection) -> str:
+    """A database that is migrated and stays as it is: copying it takes a tenth of the time of the migrations."""
+    with administrator.cursor() as cursor:
+        cursor.execute("CREATE DATABASE migrated")
+    with connect(postgres_url.removesuffix("/postgres") + "/migrated") as conn:
+        migrate(conn)
+    return "migrated"
+
+
+@pytest.fixture
+def warehouse_url(
+    postgres_url: str, administrator: Connection, migrated: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """URL of an empty, migrated warehouse; also in EVERGREEN_WAREHOUSE_URL."""
+    name = f"warehouse_{next(_count)}"
+    with administrator.cursor() as cursor:
+        # The other strategy writes each page to the log, which takes longer for a database of this size.
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE {migrated} STRATEGY file_copy")
     url = postgres_url.removesuffix("/postgres") + f"/{name}"
     monkeypatch.setenv("EVERGREEN_WAREHOUSE_URL", url)
-    with connect(url) as conn:
-        migrate(conn)
     yield url
-    with admin.cursor() as cursor:
+    with administrator.cursor() as cursor:
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    admin.close()
 
 
 @pytest.fixture

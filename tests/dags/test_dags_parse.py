@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 import subprocess
@@ -152,43 +153,58 @@ def test_what_has_nothing_to_do_is_skipped_and_the_result_is_kept() -> None:
     assert announcements.hand_on({"ti": ti}, news, announce=True, notify=True) is news
 
 
+# As a task starts: Airflow is there, then the one file is parsed. A fork for each, because Airflow takes seconds to import.
 READS = """
-import sys
+import json, os, sys
 read = []
 sys.addaudithook(lambda event, args: read.append(str(args[0])) if event == "open" else None)
 sys.path[:0] = ["dags", "include"]
 from airflow.sdk.definitions._internal.dag_parsing_context import _airflow_parsing_context_manager
-with _airflow_parsing_context_manager(dag_id={dag_id!r}, task_id="x"):
-    import {file} as parsed
-from evergreen_airflow.project import Project
-{then}
-print(sorted(k for k in vars(parsed) if "__" in k and not k.startswith("_")))
-print(sorted({{p.rpartition("/")[2] for p in read if "/include/" in p and p.endswith((".yaml", ".sql"))}}))
+for file, dag_id, asked in json.loads(sys.argv[1]):
+    if os.fork():
+        assert os.wait()[1] == 0, file
+        continue
+    with _airflow_parsing_context_manager(dag_id=dag_id, task_id="x"):
+        parsed = __import__(file)
+    from evergreen_airflow.project import Project
+    if asked:
+        getattr(Project(parsed.__file__), asked)(dag_id.partition("__")[2])
+    dags = sorted(k for k in vars(parsed) if "__" in k and not k.startswith("_"))
+    specs = sorted({p.rpartition("/")[2] for p in read if "/include/" in p and p.endswith((".yaml", ".sql"))})
+    print(json.dumps([file, dags, specs]), flush=True)
+    os._exit(0)
 """
 OWN = {
-    "train": ("train__bike_demand", ["bike_demand.sql", "bike_demand.yaml", "bike_hourly.yaml"]),
-    "monitor": ("monitor__bike_rush", ["bike_hourly.yaml", "bike_rush.sql", "bike_rush.yaml"]),
-    "ingest": ("ingest__bike_hourly", ["bike_hourly.yaml"]),
+    "train": ("train__bike_demand", "model", ["bike_demand.sql", "bike_demand.yaml", "bike_hourly.yaml"]),
+    "monitor": ("monitor__bike_rush", "model", ["bike_hourly.yaml", "bike_rush.sql", "bike_rush.yaml"]),
+    "ingest": ("ingest__bike_hourly", "dataset", ["bike_hourly.yaml"]),
 }
 
 
-@pytest.mark.parametrize(("file", "dag_id", "own"), [(f, *v) for f, v in OWN.items()], ids=OWN.keys())
-def test_a_task_builds_its_own_dag_and_reads_its_own_specs(file: str, dag_id: str, own: list[str]) -> None:
-    name = dag_id.partition("__")[2]
-    then = f"Project(parsed.__file__).{'dataset' if file == 'ingest' else 'model'}({name!r})"
-    code = READS.format(dag_id=dag_id, file=file, then=then)
+@pytest.fixture(scope="module")
+def parsed() -> dict[str, tuple[list[str], list[str]]]:
+    """The DAGs that each file builds for a task, and the specs that are read for it; `score` for a task of another file."""
+    asked = [(file, dag_id, what) for file, (dag_id, what, _) in OWN.items()]
     shown = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        [sys.executable, "-c", READS, json.dumps([*asked, ("score", "train__bike_demand", "")])],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    assert shown.stdout.strip().splitlines()[-2:] == [str([dag_id]), str(own)]
+    lines = [json.loads(line) for line in shown.stdout.splitlines() if line.startswith("[")]
+    return {file: (dags, specs) for file, dags, specs in lines}
 
 
-def test_a_task_of_another_file_builds_nothing_here() -> None:
-    code = READS.format(dag_id="train__bike_demand", file="score", then="")
-    shown = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    assert shown.stdout.strip().splitlines()[-2:] == ["[]", "[]"]
+@pytest.mark.parametrize(("file", "dag_id", "own"), [(f, v[0], v[2]) for f, v in OWN.items()], ids=OWN.keys())
+def test_a_task_builds_its_own_dag_and_reads_its_own_specs(
+    parsed: dict[str, tuple[list[str], list[str]]], file: str, dag_id: str, own: list[str]
+) -> None:
+    assert parsed[file] == ([dag_id], own)
+
+
+def test_a_task_of_another_file_builds_nothing_here(parsed: dict[str, tuple[list[str], list[str]]]) -> None:
+    assert parsed["score"] == ([], [])
 
 
 FORKED = """

@@ -1,26 +1,34 @@
-"""A small world for tests of the loop: one dataset of hourly rides, a model on it, MLflow on a file of its own."""
+"""What tests of several rooms share: a small world of hourly rides with a model on it, the scene of the monitoring, an MLflow of their own."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psycopg2.extras
 import pyarrow as pa
 import pytest
+from kept_worlds import MLFLOW, KeptWorlds
 from psycopg2 import sql
 
-from evergreen.spec import DatasetSpec, ModelSpec, Specs
-from evergreen.warehouse.connection import connect
+from evergreen.ledger import Decision, append
+from evergreen.ledger.reasons import DecisionKind
+from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_specs
+from evergreen.warehouse.connection import Connection, connect
 from evergreen.warehouse.features import snapshot
 from evergreen.warehouse.migrate import ensure_dataset
 
+if TYPE_CHECKING:
+    from monitoring_scene import Scene
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 START = datetime(2024, 1, 1, tzinfo=UTC)
 KINDS = ("dry", "wet", "snow")
 
@@ -42,11 +50,67 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def scene(
+    warehouse_url: str, tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Scene]:
+    """Make a scene of the monitoring; keyword arguments are monitoring settings."""
+    from monitoring_scene import Scene, model  # brings MLflow, which takes seconds
+
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("EVERGREEN_HOME", str(tmp_path / "home"))
+    return lambda **monitoring: Scene(model(**monitoring), tmp_path)
+
+
+@pytest.fixture(scope="session")
+def specs() -> Specs:
+    """The specs of this repository."""
+    return load_specs(REPOSITORY / "include")
+
+
+@pytest.fixture
+def no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is written to and no MLflow is asked, whatever the environment of the tests names."""
+    for name in ("MLFLOW_TRACKING_URI", "EVERGREEN_MAIL_TO", "EVERGREEN_MAIL_FROM", "EVERGREEN_AIRFLOW_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def decide(conn: Connection) -> Callable[..., Decision]:
+    """Append a decision to the ledger; each call is a new one."""
+    count = itertools.count()
+
+    def append_one(
+        kind: DecisionKind,
+        reason: str = "manual",
+        *,
+        as_of: datetime = datetime(2026, 1, 5, tzinfo=UTC),
+        version: str | None = None,
+        subject: str = "model/bike_demand",
+        evidence: dict[str, Any] | None = None,
+        answers: tuple[int, ...] = (),
+        run_id: str = "train__bike_demand/scheduled__2026-01-05T02:00:00+00:00",
+    ) -> Decision:
+        key = f"test:{next(count)}"
+        return append(
+            conn, Decision(as_of, subject, kind, reason, run_id, key, evidence or {}, version, answers)
+        )
+
+    return append_one
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of small fits wait for each other longer than they work where other tests run beside them."""
+    monkeypatch.setenv("EVERGREEN_THREADS", "1")
+
+
+@pytest.fixture
 def mlflow_url(empty_mlflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """An MLflow of its own for a test, in files, and EVERGREEN_HOME beside it."""
     from mlflow import MlflowClient
 
-    path = tmp_path / "mlflow.db"
+    path = tmp_path / MLFLOW
     shutil.copy(empty_mlflow, path)
     url = f"sqlite:///{path}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
@@ -184,6 +248,20 @@ def world(warehouse_url: str, tmp_path: Path, rides: ModelSpec) -> World:
         },
     })  # fmt: skip
     return World(Specs({dataset.name: dataset}, {rides.name: rides}), rides, tmp_path / "snapshots")
+
+
+@pytest.fixture(scope="session")
+def kept_worlds(administrator: Connection, tmp_path_factory: pytest.TempPathFactory) -> KeptWorlds:
+    """The worlds that were made once."""
+    return KeptWorlds(administrator, tmp_path_factory.mktemp("worlds"))
+
+
+@pytest.fixture
+def made_once(
+    kept_worlds: KeptWorlds, warehouse_url: str, mlflow_url: str, tmp_path: Path
+) -> Callable[[Callable[[], object]], None]:
+    """Run what makes a world in the first test that asks, and copy what it made for each further one; see `KeptWorlds.made`."""
+    return lambda make: kept_worlds.made(make, warehouse_url.rpartition("/")[2], tmp_path)
 
 
 @pytest.fixture

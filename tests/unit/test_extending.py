@@ -79,7 +79,8 @@ class Copy:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for name in COPIED:
-            shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            # With what is compiled, which is valid by the time and size of its source; not what is being written now.
+            shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("*.pyc.*"))
         for file in [*REPOSITORY.glob("*.md"), REPOSITORY / "pyproject.toml"]:
             shutil.copy(file, folder)
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 from matplotlib.axes import Axes
 
 from evergreen.alerting.pictures import timeline, trends, worst_columns
 from evergreen.alerting.pictures.drawing import hollow
-from evergreen.ledger import Decision, append
+from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.spec import Specs, load_specs
 from evergreen.warehouse.connection import Connection, fetch
 
 START = datetime(2026, 1, 5, tzinfo=UTC)
@@ -25,41 +21,9 @@ WEEK = timedelta(days=7)
 MODEL = "model/bike_demand"
 
 
-@pytest.fixture(scope="session")
-def specs() -> Specs:
-    """The specs of this repository."""
-    return load_specs(Path(__file__).resolve().parents[3] / "include")
-
-
 @pytest.fixture(autouse=True)
-def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No MLflow is asked, whatever the environment of the tests names."""
-    for name in ("MLFLOW_TRACKING_URI", "EVERGREEN_MAIL_TO", "EVERGREEN_MAIL_FROM", "EVERGREEN_AIRFLOW_URL"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def decide(conn: Connection) -> Callable[..., Decision]:
-    """Append a decision to the ledger; each call is a new one."""
-    count = itertools.count()
-
-    def append_one(
-        kind: DecisionKind,
-        reason: str = "manual",
-        *,
-        as_of: datetime = START,
-        version: str | None = None,
-        subject: str = MODEL,
-        evidence: dict[str, Any] | None = None,
-        answers: tuple[int, ...] = (),
-        run_id: str = "train__bike_demand/scheduled__2026-01-05T02:00:00+00:00",
-    ) -> Decision:
-        key = f"test:{next(count)}"
-        return append(
-            conn, Decision(as_of, subject, kind, reason, run_id, key, evidence or {}, version, answers)
-        )
-
-    return append_one
+def _addresses(no_addresses: None) -> None:
+    """Each test names those whom it writes to."""
 
 
 @pytest.fixture

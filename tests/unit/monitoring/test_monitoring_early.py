@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from judged_windows import AMOUNT, promote
 from monitoring_scene import CUTOFF, WEEK, at, model, specs
-from test_monitoring_apply import AMOUNT, promote
 
 from evergreen.alerting.delivery import deliver
 from evergreen.incidents import threads

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,6 +50,7 @@ def rows(
     return frame
 
 
+@cache
 def champion(task: str, metric: str) -> tuple[ModelSpec, Reference]:
     made, learnt = spec(task, metric), rows(task, 1)
     begin = learnt["ts"].max() - made.training.holdout

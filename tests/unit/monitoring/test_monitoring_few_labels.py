@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from monitoring_scene import CUTOFF, SENSOR, WEEK, as_table, at, learnt, model
-from test_monitoring_kept import MANY, spec, wide
+from wide_rows import MANY, spec, wide
 
 from evergreen.metrics.metric_values import compute
 from evergreen.monitoring.windows import draw, kept_sample, measure, performance, reads

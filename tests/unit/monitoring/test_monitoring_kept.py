@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import pytest
 from monitoring_scene import CUTOFF, ROWS, WEEK, as_table, at, mails, rows, week
+from wide_rows import MANY, spec, wide
 
 from evergreen import report as command
 from evergreen.errors import ErrorReason, TerminalError
@@ -20,37 +20,6 @@ from evergreen.monitoring.windows.page import unpacked
 from evergreen.reference.reference import build
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import connect
-
-MANY = 10_000
-
-
-def wide(seed: int, count: int, task: str) -> pd.DataFrame:
-    """Rows of 20 features; two of them with gaps and a long tail."""
-    rng = np.random.default_rng(seed)
-    frame = pd.DataFrame({"ts": [CUTOFF + WEEK * n / count for n in range(count)]})
-    for n in range(14):
-        frame[f"n{n}"] = rng.normal(100 * n, 1 + n, count) if n % 3 else rng.lognormal(0, 2, count)
-    frame["count"] = rng.integers(0, 50, count).astype(float)
-    frame["n1"] = frame["n1"].where(rng.random(count) > 0.03)
-    for name, values in (("c0", 24), ("c1", 3)):
-        frame[name] = rng.choice([f"{name}_{i}" for i in range(values)], count)
-    signal = frame["n2"] - frame["n2"].mean()
-    if task == "binary":
-        frame["guess"] = 1 / (1 + np.exp(4 - 2 * signal))
-        frame["y"] = (rng.random(count) < frame["guess"]).astype(float)
-    else:
-        frame["guess"] = np.float32(20 + signal)
-        frame["y"] = frame["guess"] + rng.normal(0, 1, count)
-    return frame
-
-
-def spec(task: str) -> ModelSpec:
-    numeric = [*(f"n{n}" for n in range(14)), "count"]
-    return ModelSpec.model_validate({
-        "name": "watched", "task": task, "datasets": ["sensor"], "key": ["ts"], "event_time": "ts",
-        "label": {"column": "y", "delay": "1h"}, "query": "SELECT 1",
-        "features": {"numeric": numeric, "categorical": ["c0", "c1"]}, "monitoring": {"window": "7d"},
-    })  # fmt: skip
 
 
 @pytest.mark.parametrize("task", ["regression", "binary"])

@@ -13,12 +13,16 @@ from evergreen.scoring.score import score
 
 
 @pytest.fixture
-def served(world, mlflow_url, start):
+def served(world, made_once, start):
     """A champion on hour, x and kind that has served ten days; a window is five days."""
     daily = world.with_model(monitoring={"window": "5d"})
-    daily.land(start, 42)
-    daily.promote(start + timedelta(days=30), "dag/one")
-    score(daily.specs, daily.model, start + timedelta(days=40), "dag/score")
+
+    def make():
+        daily.land(start, 42)
+        daily.promote(start + timedelta(days=30), "dag/one")
+        score(daily.specs, daily.model, start + timedelta(days=40), "dag/score")
+
+    made_once(make)
     return daily
 
 

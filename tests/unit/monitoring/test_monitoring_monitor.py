@@ -21,14 +21,18 @@ DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 
 @pytest.fixture
-def drifted(world, mlflow_url, start):
+def drifted(world, made_once, start):
     """A champion of day 30, and rows after it whose demand follows x no more."""
-    world.land(start, 30)
-    world.land(start + 30 * DAY, 5, slope=-30.0)
-    world = world.with_model(monitoring={"min_rows": 20, "trigger": {"m": 2, "n": 3}})
-    world.promote(start + 30 * DAY, "dag/first")
-    score(world.specs, world.model, start + 34 * DAY, "score/1")
-    return world
+    watched = world.with_model(monitoring={"min_rows": 20, "trigger": {"m": 2, "n": 3}})
+
+    def make():
+        watched.land(start, 30)
+        watched.land(start + 30 * DAY, 5, slope=-30.0)
+        watched.promote(start + 30 * DAY, "dag/first")
+        score(watched.specs, watched.model, start + 34 * DAY, "score/1")
+
+    made_once(make)
+    return watched
 
 
 def test_without_a_champion_there_is_nothing_to_watch(world, start):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from judged_windows import AMOUNT, BROKEN, FEW, KIND, LATE, SPEC, judged, mails, promote, reject
 from monitoring_scene import CUTOFF, WEEK, at, model
-from test_monitoring_apply import AMOUNT, BROKEN, FEW, KIND, LATE, SPEC, judged, mails, promote, reject
 
 from evergreen.ledger import Decision, find
 from evergreen.ledger.reasons import DecisionKind

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
+import time
+from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
+import clean_fork
 from evergreen.registry import artifacts
 from evergreen.registry.artifacts import PART, fetched
 
-HOLDS = """
-import sys, time
-from pathlib import Path
-from evergreen.registry import artifacts
 
-with artifacts._part(Path(sys.argv[1])) as part:
-    (part / "half").write_text("half")
-    print(part, flush=True)
-    time.sleep(60)
-"""
+def hold(folder: Path, pipe: Connection) -> None:
+    """Download the half of a file, say where it lies, and hang."""
+    with artifacts._part(folder) as part:
+        (part / "half").write_text("half")
+        pipe.send(part)
+        time.sleep(60)
 
 
 @pytest.fixture
@@ -36,18 +37,20 @@ def cache(tmp_path, monkeypatch):
     return source, folder
 
 
-def filling(folder: Path) -> tuple[subprocess.Popen[str], Path]:
-    process = subprocess.Popen([sys.executable, "-c", HOLDS, str(folder)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    return process, Path(process.stdout.readline().strip())
+def filling(folder: Path) -> tuple[BaseProcess, Path]:
+    """A process that hangs in its download, and where it downloads to."""
+    ours, theirs = Pipe()
+    process = clean_fork.start(partial(hold, folder), pipe=theirs, modules=(sys.modules[__name__],))
+    assert ours.poll(60), "it did not begin"
+    return process, ours.recv()
 
 
 def test_what_a_killed_download_left_is_gone_with_the_next_one(cache):
     source, folder = cache
     process, part = filling(folder)
     assert (part / "half").exists()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert part.exists()
     found = fetched("runs/one", source.as_uri())
     assert (found / "source" / "a.txt").exists() or (found / "a.txt").exists()
@@ -62,7 +65,7 @@ def test_a_download_that_is_under_way_is_left_alone(cache):
         assert (part / "half").read_text() == "half"
     finally:
         process.kill()
-        process.wait()
+        process.join()
 
 
 def test_a_part_that_was_taken_for_a_left_one_is_made_again(cache, monkeypatch):

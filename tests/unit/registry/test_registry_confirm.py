@@ -18,11 +18,15 @@ from evergreen.warehouse.connection import connect, fetch
 
 
 @pytest.fixture
-def one(world, mlflow_url, start):
+def one(world, made_once, start):
     """Version 1 is champion, version 2 was never judged."""
-    world.land(start, 40)
-    world.promote(start + timedelta(days=30), "dag/one")
-    world.train(start + timedelta(days=31), "dag/two")
+
+    def make():
+        world.land(start, 40)
+        world.promote(start + timedelta(days=30), "dag/one")
+        world.train(start + timedelta(days=31), "dag/two")
+
+    made_once(make)
     return world
 
 

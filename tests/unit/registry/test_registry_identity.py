@@ -24,10 +24,14 @@ NOT_BETTER = GateVerdict(False, GateReason.NOT_BETTER_THAN_CHAMPION)
 
 
 @pytest.fixture
-def one(world, mlflow_url, start):
+def one(world, made_once, start):
     """One champion, version 1."""
-    world.land(start, 40)
-    world.promote(start + timedelta(days=30), "dag/one")
+
+    def make():
+        world.land(start, 40)
+        world.promote(start + timedelta(days=30), "dag/one")
+
+    made_once(make)
     return world
 
 

@@ -21,10 +21,14 @@ from evergreen.warehouse.connection import connect, fetch
 
 
 @pytest.fixture
-def champion(world, mlflow_url, start):
+def champion(world, made_once, start):
     """A champion as of day 30, with rows up to the last one whose label was mature then."""
-    world.land(start, 30 - 1 / 24)
-    world.promote(start + timedelta(days=30), "dag/first")
+
+    def make():
+        world.land(start, 30 - 1 / 24)
+        world.promote(start + timedelta(days=30), "dag/first")
+
+    made_once(make)
     return world
 
 

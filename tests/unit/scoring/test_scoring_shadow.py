@@ -23,12 +23,16 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture
-def two(world, mlflow_url, start):
+def two(world, made_once, start):
     """Champion 1 as of day 30; champion 2 as of day 31, with a day of rows that nobody has scored yet."""
-    world.land(start, 30)
-    world.promote(start + 30 * DAY, "dag/first")
-    world.land(start + 30 * DAY, 1, seed=2)
-    world.promote(start + 31 * DAY, "dag/second")
+
+    def make():
+        world.land(start, 30)
+        world.promote(start + 30 * DAY, "dag/first")
+        world.land(start + 30 * DAY, 1, seed=2)
+        world.promote(start + 31 * DAY, "dag/second")
+
+    made_once(make)
     return world
 
 

@@ -6,16 +6,13 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from evergreen.promotion import ruling
 from evergreen.training.data.matrix import Matrix
 from evergreen.training.data.rows import Rows, opened
 
@@ -37,9 +34,8 @@ def complete(table: pa.Table) -> pa.Table:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads of small fits wait for each other longer than they work where other tests run beside them."""
-    monkeypatch.setenv("EVERGREEN_THREADS", "1")
+def _one_thread(one_thread: None) -> None:
+    """A training here asks for no more."""
 
 
 @pytest.fixture
@@ -66,13 +62,3 @@ def in_file(tmp_path: Path) -> Callable[[np.ndarray], Matrix]:
         return Matrix(path, 0, *values.shape, dense=not np.isnan(values).any())
 
     return write
-
-
-@pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[[ModuleType, timedelta], None]:
-    """Let a module find that the version was registered so much earlier than it was."""
-
-    def earlier(module: ModuleType, by: timedelta) -> None:
-        monkeypatch.setattr(module, "check_version", lambda *args: ruling.check_version(*args) - by)
-
-    return earlier

@@ -5,10 +5,10 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
 
 import pytest
 from psycopg2 import sql
+from sleeping_insert import SLEEP, execute, napping, wait_for
 from validation_room import AS_OF, Room, reading, spec
 
 import clean_fork
@@ -17,32 +17,6 @@ from evergreen.validation import engine
 from evergreen.validation import ingest as module
 from evergreen.warehouse.connection import connect, fetch
 from evergreen.warehouse.features.views import as_known
-
-SLEEP = """
-CREATE OR REPLACE FUNCTION evergreen.nap() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN PERFORM pg_sleep(60); RETURN NULL; END $$;
-CREATE TRIGGER nap AFTER INSERT ON {table} FOR EACH STATEMENT EXECUTE FUNCTION evergreen.nap();
-"""
-
-
-def execute(query: str) -> None:
-    with connect() as conn, conn.cursor() as cursor:
-        cursor.execute(query)
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
-def napping(room: Room) -> bool:
-    return bool(
-        room.rows(
-            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
-        )
-    )
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from test_validation_crash import SLEEP, execute, napping, wait_for
+from sleeping_insert import SLEEP, execute, napping, wait_for
 from validation_room import AS_OF, HEADER, Room, Row, reading, spec
 
 import clean_fork

@@ -18,18 +18,28 @@ from evergreen.warehouse.connection import connect, fetch
 
 
 @pytest.fixture
-def one(world, mlflow_url, start):
+def one(world, made_once, start):
     """One champion, version 1."""
-    world.land(start, 35)
-    world.promote(start + timedelta(days=30), "dag/a")
+
+    def make():
+        world.land(start, 35)
+        world.promote(start + timedelta(days=30), "dag/a")
+
+    made_once(make)
     return world
 
 
 @pytest.fixture
-def two(one, start):
+def two(world, made_once, start):
     """Champions 1 and 2; 2 is champion now."""
-    one.promote(start + timedelta(days=31), "dag/b")
-    return one
+
+    def make():
+        world.land(start, 35)
+        world.promote(start + timedelta(days=30), "dag/a")
+        world.promote(start + timedelta(days=31), "dag/b")
+
+    made_once(make)
+    return world
 
 
 def back(world, start, run_id, **more):

@@ -19,7 +19,7 @@ from evergreen.spec import (
     parse_duration,
 )
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

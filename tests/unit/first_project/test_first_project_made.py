@@ -11,7 +11,7 @@ import yaml
 from evergreen import cli, dag_kinds, first_project, settings
 from evergreen.spec import load_specs
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def test_the_dag_files_are_those_of_this_repository() -> None:

@@ -431,7 +431,7 @@ def test_a_rehearsal_without_a_warehouse_is_a_problem(folder: Path, run: Run) ->
 
 @pytest.fixture
 def repository(
-    world: Any, mlflow_url: str, start: Any, folder: Path, warehouse_url: str, monkeypatch: Any
+    world: Any, made_once: Any, start: Any, folder: Path, warehouse_url: str, monkeypatch: Any
 ) -> Any:
     """The world's specs in the repository, with 45 days of rows and a champion as of day 30."""
     monkeypatch.setenv("EVERGREEN_WAREHOUSE_URL", warehouse_url)
@@ -441,8 +441,12 @@ def repository(
     (folder / "models/rides.yaml").write_text(yaml.safe_dump(model))
     (folder / "models/rides.sql").write_text(world.model.query)
     commit(folder)
-    world.land(start, 45)
-    world.promote(start + timedelta(days=30), "dag/first")
+
+    def make() -> None:
+        world.land(start, 45)
+        world.promote(start + timedelta(days=30), "dag/first")
+
+    made_once(make)
     return world
 
 

@@ -29,10 +29,14 @@ PASSED = GateVerdict(True, GateReason.BETTER_THAN_CHAMPION)
 
 
 @pytest.fixture
-def landed(world, mlflow_url, start):
+def landed(world, made_once, start):
     """A model that a person approves; its first champion is there already."""
-    world.land(start, 60)
-    world.promote(start + timedelta(days=30), "dag/first")
+
+    def make():
+        world.land(start, 60)
+        world.promote(start + timedelta(days=30), "dag/first")
+
+    made_once(make)
     return world.with_model(gate={"approval": "manual", "approval_timeout": "3d"})
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,9 @@ BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 PAST_WEEKS = 20
 CUTOFF = BEGIN + PAST_WEEKS * WEEK
 ROWS = 168
+METRICS = {"rmse": 1.0, "mae": 0.8, "r2": 0.95}
 QUERY = "SELECT ts, amount, pressure, level, kind, y FROM sensor"
+_REFERENCES: dict[tuple[str, int], reference.Reference] = {}
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 
 SENSOR = DatasetSpec.model_validate(
@@ -95,10 +98,19 @@ def week(number: int, seed: int = 1, change: Change | None = None) -> pd.DataFra
     return change(frame) if change else frame
 
 
+@cache
 def learnt(seed: int = 1, weeks: int = PAST_WEEKS) -> pa.Table:
     """The rows that the champion learnt from, as the training gives them to the reference."""
     frame = pd.concat([rows(seed, BEGIN + i * WEEK, ROWS) for i in range(weeks)], ignore_index=True)
     return as_table(frame)
+
+
+def usual_reference(spec: ModelSpec, seed: int) -> reference.Reference:
+    """The reference of a champion that learnt `learnt(seed)`; building one takes most of a second, and many tests want the same."""
+    key = (spec.model_dump_json(), seed)
+    if key not in _REFERENCES:
+        _REFERENCES[key] = reference.build(spec, learnt(seed), METRICS)
+    return _REFERENCES[key]
 
 
 def as_table(frame: pd.DataFrame) -> pa.Table:
@@ -131,7 +143,7 @@ class Scene:
         effective_from: datetime | None = None,
     ) -> str:
         """Register a version with its reference and promote it; returns its MLflow run."""
-        made = reference.build(self.spec, learned or learnt(seed), {"rmse": 1.0, "mae": 0.8, "r2": 0.95})
+        made = reference.build(self.spec, learned, METRICS) if learned else usual_reference(self.spec, seed)
         made.write(self.tmp / f"reference-{version}")
         client = MlflowClient()
         found = client.get_experiment_by_name("watched")

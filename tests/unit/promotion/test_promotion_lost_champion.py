@@ -25,10 +25,14 @@ ALONE = GateReason.CHAMPION_CANNOT_BE_EVALUATED
 
 
 @pytest.fixture
-def one(world, mlflow_url, start):
+def one(world, made_once, start):
     """One champion, version 1; the spec asks for no approval."""
-    world.land(start, 45)
-    world.promote(start + timedelta(days=30), "dag/one")
+
+    def make():
+        world.land(start, 45)
+        world.promote(start + timedelta(days=30), "dag/one")
+
+    made_once(make)
     assert world.model.gate.approval == "auto"
     return world
 

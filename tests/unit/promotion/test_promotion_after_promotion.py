@@ -37,11 +37,15 @@ def told(world, start):
 
 
 @pytest.fixture
-def real(world, mlflow_url, start):
+def real(world, made_once, start):
     """The same with models that can be loaded."""
-    world.land(start, 45)
-    world.promote(start + 30 * DAY, "dag/first")
-    world.promote(start + 31 * DAY, "dag/second")
+
+    def make():
+        world.land(start, 45)
+        world.promote(start + 30 * DAY, "dag/first")
+        world.promote(start + 31 * DAY, "dag/second")
+
+    made_once(make)
     return world
 
 

@@ -157,9 +157,8 @@ def test_columns_that_are_one_cost_as_much_as_one():
     assert limit(one, "n0") < limit(apart, "n0")
 
 
-def test_important_features_get_more_of_the_budget_and_unused_ones_a_little():
-    gains = {"n0": 0.8, "n1": 0.2}
-    plain, weighed = champion(12, 300, 1), champion(12, 300, 1, gains=gains)
+def test_important_features_get_more_of_the_budget_and_unused_ones_a_little(made):
+    plain, weighed = made, champion(12, 300, 1, gains={"n0": 0.8, "n1": 0.2})
     assert limit(weighed, "n0") < limit(plain, "n0")
     assert limit(weighed, "n7") > limit(plain, "n7")
     assert limit(weighed, "n7") < 1.5 * limit(plain, "n7")
