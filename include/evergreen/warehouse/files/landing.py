@@ -1,4 +1,4 @@
-"""Files that landed: which there are, what they are known by, and whether they are whole.
+"""Files that landed: which there are in a folder, which wait, and whether one is still what it was.
 
 A file is known by the SHA-256 of its content, so a second name for the same content is the same file. What is in the
 folder and cannot be read is found all the same, with the reason: whoever put it there has to hear of it.
