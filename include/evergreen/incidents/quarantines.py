@@ -9,7 +9,7 @@ that held the last one back do not count: they had landed beside it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -123,16 +123,30 @@ def left(conn: Connection, thread: Thread) -> list[HeldBatch]:
 
 def batches_of(conn: Connection, thread: Thread) -> list[HeldBatch]:
     """The batches of a spell that were neither judged again and published, nor followed by one of their name, nor dismissed."""
+    return batches_of_each(conn, [thread])[thread.incident]
+
+
+def batches_of_each(conn: Connection, spells: Sequence[Thread]) -> dict[str, list[HeldBatch]]:
+    """The same for several spells at once, by the name of the incident."""
     rows = fetch(
         conn,
-        "SELECT b.id, b.file, b.file_size AS size, b.file_mtime_ns AS mtime_ns FROM evergreen.batch AS b"
-        " WHERE (b.state = 'quarantined' OR (b.state = 'published' AND b.rows_held > 0)) AND b.id IN"
-        " (SELECT (d.evidence->>'batch')::bigint FROM evergreen.mail AS m JOIN evergreen.decision AS d"
-        "  ON d.id = m.decision_id WHERE m.kind = %(kind)s AND coalesce(m.thread, m.incident) = %(thread)s)"
+        "SELECT DISTINCT t.incident, b.id, b.file, b.file_size AS size, b.file_mtime_ns AS mtime_ns"
+        " FROM unnest(%(incidents)s::text[], %(subjects)s::text[]) AS t (incident, subject)"
+        " JOIN evergreen.mail AS m ON m.kind = %(kind)s AND coalesce(m.thread, m.incident) = t.incident"
+        " JOIN evergreen.decision AS held ON held.id = m.decision_id"
+        " JOIN evergreen.batch AS b ON b.id = (held.evidence->>'batch')::bigint"
+        " WHERE (b.state = 'quarantined' OR (b.state = 'published' AND b.rows_held > 0))"
         " AND NOT EXISTS (SELECT 1 FROM evergreen.batch AS o WHERE o.dataset = b.dataset AND o.file = b.file"
         "  AND o.id > b.id AND o.state = 'published' AND o.rows_held = 0)"
-        " AND NOT EXISTS (SELECT 1 FROM evergreen.decision AS d WHERE d.subject = %(subject)s"
+        " AND NOT EXISTS (SELECT 1 FROM evergreen.decision AS d WHERE d.subject = t.subject"
         "  AND d.kind = 'batch_dismissed' AND (d.evidence->>'batch')::bigint = b.id) ORDER BY b.id",
-        {"kind": AlertKind.BATCH_QUARANTINED, "thread": thread.incident, "subject": thread.subject},
+        {
+            "kind": AlertKind.BATCH_QUARANTINED,
+            "incidents": [spell.incident for spell in spells],
+            "subjects": [spell.subject for spell in spells],
+        },
     )
-    return [HeldBatch(**row) for row in rows]
+    found: dict[str, list[HeldBatch]] = {spell.incident: [] for spell in spells}
+    for row in rows:
+        found[row.pop("incident")].append(HeldBatch(**row))
+    return found
