@@ -32,7 +32,7 @@ from evergreen.health.subjects import (
     WaitingChallenger,
     WorstColumn,
 )
-from evergreen.incidents import quarantines, silences, threads
+from evergreen.incidents import held_batches, silences, threads
 from evergreen.incidents.recipients import EMAIL, ways
 from evergreen.incidents.unsent import unsent
 from evergreen.spec import Specs
@@ -134,6 +134,7 @@ def _models(
         row["model"]: WaitingChallenger(row["version"], row["decided_at"], row["id"])
         for row in fleet.waiting_challengers(conn, names)
     }
+    told = _Told(specs)
     found = []
     for name in names:
         spec, row, window = specs.models.get(name), known[name], windows.get(name)
@@ -149,7 +150,7 @@ def _models(
                 attention=level,
                 why=why,
                 owner=spec.owner if spec else "",
-                told=_told(specs, f"model/{name}"),
+                told=told.of(f"model/{name}"),
                 schedule=spec.schedule if spec else None,
                 datasets=spec.datasets if spec else (),
                 champion=row["version"],
@@ -240,13 +241,25 @@ def _window(window: Mapping[str, Any] | None) -> NewestWindow | None:
     )
 
 
-def _told(specs: Specs, subject: str) -> tuple[str, ...]:
-    """The addresses and channels that get every kind of alert of a subject."""
-    try:
-        found = ways(specs, subject, None)
-    except EvergreenError:
-        return ()
-    return (*found.get(EMAIL, ()), *(way for way in found if way != EMAIL))
+class _Told:
+    """Who gets the alerts of a subject; alike entries are read once, as reading an address takes a while."""
+
+    def __init__(self, specs: Specs) -> None:
+        self._specs = specs
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    def of(self, subject: str) -> tuple[str, ...]:
+        """The addresses and channels that get every kind of alert."""
+        kind, _, name = subject.partition("/")
+        spec = (self._specs.models if kind == "model" else self._specs.datasets).get(name)
+        entries = repr(spec.alerts) if spec else ""
+        if entries not in self._known:
+            try:
+                found = ways(self._specs, subject, None)
+            except EvergreenError:
+                found = {}
+            self._known[entries] = (*found.get(EMAIL, ()), *(way for way in found if way != EMAIL))
+        return self._known[entries]
 
 
 def _datasets(
@@ -264,10 +277,11 @@ def _datasets(
         if one.kind == "batch_quarantined"
     ]
     held: dict[str, int] = defaultdict(int)
-    left = quarantines.batches_of_each(conn, spells) if spells else {}
+    left = held_batches.of_spells(conn, spells) if spells else {}
     for spell in spells:
         held[spell.subject] += len(left[spell.incident])
     batches = {row["dataset"]: row for row in fetch(conn, _BATCHES, {"datasets": list(names)})}
+    told = _Told(specs)
     found = []
     for name in names:
         subject, row = f"dataset/{name}", batches[name]
@@ -281,7 +295,7 @@ def _datasets(
                 name=name,
                 attention=level,
                 why=why,
-                told=_told(specs, subject),
+                told=told.of(subject),
                 newest_rows=rows.get(name),
                 last_file=row["file"],
                 last_state=row["state"],
