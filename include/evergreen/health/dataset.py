@@ -11,14 +11,16 @@ from typing import Any
 import psycopg2.errors
 from psycopg2 import sql
 
+from evergreen.alert_kinds import AlertKind
 from evergreen.health.model import IncidentRow, incidents
 from evergreen.health.overview import overview
 from evergreen.health.subjects import DatasetHealth
+from evergreen.incidents import held_batches, threads
 from evergreen.ledger import dataset_subject
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, fetch
 
-PAGE = 100
+PAGE = 40
 MOST_BATCHES = 50
 _BATCH = (
     "SELECT id, file, state, as_of, decided_at, rows_read, rows_new, rows_changed, rows_unchanged, rows_held, failures, replaced_by"
@@ -50,6 +52,7 @@ class Batch:
         read, new, changed, unchanged, held: rows; unchanged is None where an earlier release decided.
         failures: what failed.
         replaced: it was judged again, and another batch counts.
+        waits: something of it is held back still, and nobody has mended or dismissed it.
     """
 
     id: int
@@ -64,6 +67,7 @@ class Batch:
     held: int
     failures: tuple[Failed, ...]
     replaced: bool
+    waits: bool
 
 
 @dataclass(frozen=True)
@@ -103,11 +107,13 @@ class DatasetDetails:
     Attributes:
         health: its row.
         batches: the newest first.
+        waiting: ids of all batches of which something is held back still, and nobody has mended or dismissed it.
         incidents: newest first.
     """
 
     health: DatasetHealth
     batches: tuple[Batch, ...]
+    waiting: tuple[int, ...]
     incidents: tuple[IncidentRow, ...]
 
 
@@ -117,9 +123,13 @@ def details(conn: Connection, specs: Specs, name: str, *, before: int | None = N
         conn, f"{_BATCH} AND (%(before)s IS NULL OR id < %(before)s) ORDER BY id DESC LIMIT %(most)s",
         {"name": name, "before": before, "most": MOST_BATCHES},
     )  # fmt: skip
+    spells = threads.open_ones(conn, dataset_subject(name), AlertKind.BATCH_QUARANTINED)
+    held = held_batches.of_spells(conn, spells) if spells else {}
+    waiting = tuple(sorted({batch.id for batches in held.values() for batch in batches}, reverse=True))
     return DatasetDetails(
         health=overview(conn, specs, models=(), datasets=[name], mlflow=False).datasets[0],
-        batches=tuple(map(_batch, rows)),
+        batches=tuple(_batch(row, row["id"] in waiting) for row in rows),
+        waiting=waiting,
         incidents=tuple(incidents(conn, dataset_subject(name))),
     )
 
@@ -128,7 +138,7 @@ def held_rows(
     conn: Connection,
     name: str,
     *,
-    batch: int | None = None,
+    batches: Sequence[int] | None = None,
     after: tuple[int, int] | None = None,
     limit: int = PAGE,
 ) -> list[HeldRow]:
@@ -137,7 +147,7 @@ def held_rows(
     Args:
         conn: the warehouse.
         name: of the dataset.
-        batch: only of this one.
+        batches: only of these; None for all.
         after: batch and row of the last one that was shown.
         limit: most rows.
 
@@ -151,11 +161,11 @@ def held_rows(
             conn,
             sql.SQL(
                 "SELECT h.batch, b.file, b.failures, h.row_number, h.row, h.reasons FROM {} AS h JOIN evergreen.batch AS b ON b.id = h.batch"
-                " WHERE (%(batch)s::bigint IS NULL OR h.batch = %(batch)s) AND (%(last)s::bigint IS NULL OR (-h.batch, h.row_number) > (-%(last)s::bigint, %(row)s::bigint))"
+                " WHERE (%(batches)s::bigint[] IS NULL OR h.batch = ANY(%(batches)s::bigint[])) AND (%(last)s::bigint IS NULL OR (-h.batch, h.row_number) > (-%(last)s::bigint, %(row)s::bigint))"
                 " ORDER BY h.batch DESC, h.row_number LIMIT %(limit)s"
             ).format(sql.Identifier("quarantine", name)),
             {
-                "batch": batch,
+                "batches": list(batches) if batches is not None else None,
                 "last": after[0] if after else None,
                 "row": after[1] if after else None,
                 "limit": limit,
@@ -235,7 +245,7 @@ def _offsets(failures: Any) -> list[tuple[int, int]]:
     )
 
 
-def _batch(row: dict[str, Any]) -> Batch:
+def _batch(row: dict[str, Any], waits: bool) -> Batch:
     return Batch(
         id=row["id"],
         file=row["file"],
@@ -255,4 +265,5 @@ def _batch(row: dict[str, Any]) -> Batch:
             for f in row["failures"] or ()
         ),
         replaced=row["replaced_by"] is not None,
+        waits=waits,
     )  # fmt: skip

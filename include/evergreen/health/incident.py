@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from evergreen.alert_kinds import AlertKind
 from evergreen.health.told import LedgerRow, in_short
 from evergreen.incidents import threads
 from evergreen.incidents.threads import Thread
-from evergreen.ledger import find
+from evergreen.ledger import find, words
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -28,8 +28,8 @@ class Step:
     """One moment of an incident.
 
     Attributes:
-        time: as of when it was found or decided; of a mail when it went out.
-        clock: when it was written down, by the clock.
+        time: as of when it was found, decided or owed.
+        clock: when it was written down, by the clock; of a mail that went out when it did.
         what: `mail`, `decision` or `begin`.
         words: what happened, in a sentence.
         state: of a mail: `sent`, `waits` or `silenced`; else empty.
@@ -56,6 +56,7 @@ class Incident:
         id: of its first mail.
         thread: what it is.
         words: its kind as people read it.
+        told_as: what it was told as, in words.
         steps: in the order in which they happened.
         runs: the runs that took part, each once, in that order.
     """
@@ -63,6 +64,7 @@ class Incident:
     id: int
     thread: Thread
     words: str
+    told_as: tuple[str, ...]
     steps: tuple[Step, ...]
     runs: tuple[str, ...]
 
@@ -93,18 +95,18 @@ def incident(conn: Connection, mail: int) -> Incident | None:
     )
     steps = [
         Step(
-            m["sent_at"] or m["created_at"], m["sent_at"] or m["created_at"], "mail", _mail_words(m["kind"], index),
+            m["as_of"], m["sent_at"] or m["created_at"], "mail", _mail_words(m["kind"], index),
             "sent" if m["sent_at"] else "silenced" if m["silenced"] else "waits", 1, m["decision_id"], m["run_id"],
         )
         for index, m in enumerate(mails)
     ]  # fmt: skip
-    first = min(m["created_at"] for m in mails)
-    steps += _decided(conn, thread, first, [m["decision_id"] for m in mails if m["decision_id"]])
+    steps += _decided(conn, thread, [m["decision_id"] for m in mails if m["decision_id"]])
     steps.sort(key=lambda s: (s.clock, s.what == "mail"))
     if thread.since < min(s.time for s in steps):
         steps.insert(0, Step(thread.since, thread.since, "begin", "it began", "", 1, None, None))
+    told_as = tuple(words.reason(code) for code in sorted(thread.classes - threads.ANSWERS))
     runs = tuple(dict.fromkeys(s.run_id for s in steps if s.run_id and "/" in s.run_id))
-    return Incident(int(mails[0]["id"]), thread, thread.kind.traits.words, tuple(steps), runs)
+    return Incident(int(mails[0]["id"]), thread, thread.kind.traits.words, told_as, tuple(steps), runs)
 
 
 def _mail_words(kind: str, index: int) -> str:
@@ -115,14 +117,14 @@ def _mail_words(kind: str, index: int) -> str:
     )
 
 
-def _decided(conn: Connection, thread: Thread, first: datetime, named: list[int]) -> list[Step]:
+def _decided(conn: Connection, thread: Thread, named: list[int]) -> list[Step]:
     """The decisions about the subject while the incident lasted, and those that its mails name; alike ones in a row are one."""
     rows = fetch(
         conn,
         "SELECT id FROM evergreen.decision WHERE subject = %(subject)s AND (id = ANY(%(named)s) OR (kind = ANY(%(kinds)s)"
-        " AND decided_at >= %(first)s - interval '1 hour' AND (%(end)s IS NULL OR id <= %(end)s))) ORDER BY id LIMIT %(most)s",
+        " AND as_of >= %(since)s AND (%(end)s IS NULL OR id <= %(end)s))) ORDER BY id LIMIT %(most)s",
         {
-            "subject": thread.subject, "named": named, "kinds": [kind.value for kind in _STORY], "first": first,
+            "subject": thread.subject, "named": named, "kinds": [kind.value for kind in _STORY], "since": thread.since,
             "end": thread.end.id if thread.end else None, "most": MOST_DECISIONS,
         },
     )  # fmt: skip
@@ -135,17 +137,7 @@ def _decided(conn: Connection, thread: Thread, first: datetime, named: list[int]
             and (row.kind, row.reason) == (newest.kind, newest.reason)
             and row.kind in ("retrain_suppressed", "rejected", "run_failed")
         ):
-            last = steps[-1]
-            steps[-1] = Step(
-                last.time,
-                last.clock,
-                "decision",
-                last.words,
-                "",
-                last.repeated + 1,
-                last.decision,
-                last.run_id,
-            )
+            steps[-1] = replace(steps[-1], repeated=steps[-1].repeated + 1)
             continue
         version = f" v{row.version}" if row.version else ""
         steps.append(

@@ -295,6 +295,7 @@ def _datasets(
                 name=name,
                 attention=level,
                 why=why,
+                owner=specs.datasets[name].owner if name in specs.datasets else "",
                 told=told.of(subject),
                 newest_rows=rows.get(name),
                 last_file=row["file"],

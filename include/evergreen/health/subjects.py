@@ -196,7 +196,7 @@ class DatasetHealth:
     """A dataset as the overview shows it.
 
     Attributes:
-        name, attention, why, incidents, silence, told: as of a model.
+        name, attention, why, incidents, silence, owner, told: as of a model.
         newest_rows: when it got its newest rows, by the clock.
         last_file: the newest batch's file.
         last_state: what became of it, such as `published`.
@@ -209,6 +209,7 @@ class DatasetHealth:
     name: str
     attention: Attention
     why: tuple[str, ...]
+    owner: str
     told: tuple[str, ...]
     newest_rows: datetime | None
     last_file: str | None

@@ -7,11 +7,12 @@ from datetime import datetime
 
 from evergreen.ledger import words
 from evergreen.monitoring.windows import judgement as store
-from evergreen.monitoring.windows.judgement import Judgement
+from evergreen.monitoring.windows.judgement import Judgement, What
 from evergreen.monitoring.windows.wording import sentence
 from evergreen.warehouse.connection import Connection, fetch
 
 PAST_WINDOWS = 26
+OF_THE_ERROR = (What.PERFORMANCE, What.ESTIMATED_PERFORMANCE)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class WindowDetails:
 
     Attributes:
         judged: the judgement.
-        errors: each metric of the served error in a sentence, the watched one first.
+        errors: each metric of the served error in a sentence, and whether it is a violation; the watched one first.
         columns: the worst first.
         violations: what else was on the wrong side of its limit, such as too few rows, in sentences.
         revisions: all judgements of the window, the newest first.
@@ -71,7 +72,7 @@ class WindowDetails:
     """
 
     judged: Judgement
-    errors: tuple[str, ...]
+    errors: tuple[tuple[str, bool], ...]
     columns: tuple[WindowColumn, ...]
     violations: tuple[str, ...]
     revisions: tuple[Revision, ...]
@@ -107,12 +108,12 @@ def details(conn: Connection, model: str, when: datetime, version: str | None = 
     measured = {(c.column, c.kind) for c in judged.columns}
     return WindowDetails(
         judged=judged,
-        errors=tuple(sentence(name, found) for name, found in watched),
+        errors=tuple((sentence(name, found), found.violated) for name, found in watched),
         columns=_columns(conn, judged),
         violations=tuple(
             v.detail or f"{words.reason(v.kind.value)}: {words.num(v.value)}, limit {words.num(v.limit)}"
             for v in judged.violations
-            if (v.column, v.kind) not in measured
+            if (v.column, v.kind) not in measured and v.kind not in OF_THE_ERROR
         ),
         revisions=tuple(Revision(**row) for row in revisions),
         before=beside["before"],

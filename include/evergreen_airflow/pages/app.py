@@ -184,7 +184,9 @@ def show_dataset(
     from_row = (int(last[0]), int(last[2])) if last[0].isdigit() and last[2].isdigit() else None
     with _warehouse() as conn:
         found = dataset.details(conn, _known(), name, before=before)
-        held = dataset.held_rows(conn, name, batch=batch, after=from_row)
+        held = dataset.held_rows(
+            conn, name, batches=found.waiting if batch is None else [batch], after=from_row
+        )
     if not found.batches and name not in _known().datasets:
         raise HTTPException(404, f"There is no dataset {name}.")
     return page(

@@ -103,7 +103,7 @@ def error_history(
         f"{len(windows)} windows from {words.when(windows[0].start)} to {words.when(windows[-1].end)}, {bad} in violation; "
         f"{len(alarms)} alarms; champions in turn: {', '.join(f'v{c.version} from {words.when(c.since)}' for c in reversed(champions)) or 'none'}"
     )
-    return svg.picture(f"Served {metric} over time", told, WIDTH, height, parts, "history")
+    return svg.picture(f"Served {metric} over time", told, WIDTH, height, parts, "history", role="group")
 
 
 def _nice(low: float, high: float) -> tuple[float, float, list[float]]:

@@ -35,14 +35,21 @@ def label(x: float, y: float, said: object, class_: str = "t", anchor: str = "st
 
 
 def picture(
-    title: str, description: str, width: float, height: float, parts: Iterable[str], class_: str
+    title: str,
+    description: str,
+    width: float,
+    height: float,
+    parts: Iterable[str],
+    class_: str,
+    *,
+    role: str = "img",
 ) -> str:
-    """A whole picture; `description` says in words what is to be seen."""
+    """A whole picture; `description` says in words what is to be seen. One that holds links has the role `group`."""
     number = next(_ids)
     first, second = f"svg-t{number}", f"svg-d{number}"
     named = (element("title", text(title), id=first), element("desc", text(description), id=second))
     return element(
-        "svg", *named, *parts, class_=f"chart {class_}", viewBox=f"0 0 {width:g} {height:g}", role="img",
+        "svg", *named, *parts, class_=f"chart {class_}", viewBox=f"0 0 {width:g} {height:g}", role=role,
         aria_labelledby=f"{first} {second}",
     )  # fmt: skip
 
