@@ -116,10 +116,9 @@ def test_evidence_is_a_sentence_facts_and_tables(story: Specs, conn: Connection)
     assert ("metric", "RMSE") in found.facts
     tables = {t.title: t for t in found.tables}
     assert tables["What the gate checked"].rows == (("the improvement is 40 %", "passed"),)
-    assert (
-        tables["On the same rows"].rows == (("RMSE", "48", "80", "90"),)
-        or tables["On the same rows"].rows[0][0] == "RMSE"
-    )
+    same = tables["On the same rows"]
+    shown = dict(zip(same.columns, same.rows[0], strict=True))
+    assert shown == {"Metric": "RMSE", "challenger": "48", "champion": "80", "baseline": "90"}
     assert ("fingerprint", "f" * 64) in found.small_print, "a hash is small print"
     assert [r.kind for r in found.answers] == ["retrain_requested"]
     asked = told.told(conn, found.answers[0].id)
