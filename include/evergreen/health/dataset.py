@@ -141,7 +141,7 @@ def held_rows(
     batches: Sequence[int] | None = None,
     after: tuple[int, int] | None = None,
     limit: int = PAGE,
-) -> list[HeldRow]:
+) -> list[HeldRow] | None:
     """The rows of a dataset that are held back, the newest batch first; of a large batch its first rows are kept.
 
     Args:
@@ -152,7 +152,7 @@ def held_rows(
         limit: most rows.
 
     Returns:
-        Nothing where none was ever held, or this login may not read the rows.
+        Nothing where none was ever held; None where this login may not read such rows.
     """
     try:
         with conn.cursor() as cursor:
@@ -175,10 +175,10 @@ def held_rows(
         psycopg2.errors.UndefinedTable,
         psycopg2.errors.InvalidSchemaName,
         psycopg2.errors.InsufficientPrivilege,
-    ):
+    ) as error:
         with conn.cursor() as cursor:
             cursor.execute("ROLLBACK TO SAVEPOINT held")
-        return []
+        return None if isinstance(error, psycopg2.errors.InsufficientPrivilege) else []
     offsets = {row["batch"]: _offsets(row["failures"]) for row in rows}
     return [
         HeldRow(

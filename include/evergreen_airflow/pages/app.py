@@ -27,7 +27,7 @@ from evergreen.health.overview import overview
 from evergreen.health.specs import SpecsFolder
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect
-from evergreen_airflow import connections as _connections  # finds the warehouse by Airflow's connection, too
+from evergreen_airflow import connections
 from evergreen_airflow.pages import access, airflow_side, reports
 from evergreen_airflow.pages.rendering import HEADERS, moment, page, up_of
 
@@ -37,7 +37,6 @@ PATIENCE_S = 20
 STATIC = {"pages.css": "text/css", "pages.js": "text/javascript", "theme.js": "text/javascript"}
 # A name of a model or dataset, and nothing else that an address may hold.
 NAME = r"^[a-z][a-z0-9_]{0,62}$"
-assert _connections
 
 app = FastAPI(
     title="Evergreen", dependencies=[Depends(get_user)], docs_url=None, redoc_url=None, openapi_url=None
@@ -54,9 +53,9 @@ def _known() -> Specs:
 
 
 @contextmanager
-def _warehouse() -> Iterator[Connection]:
-    """A connection that reads one snapshot and can write nothing."""
-    with connect(timeout_s=PATIENCE_S) as conn:
+def _warehouse(subject: str = "") -> Iterator[Connection]:
+    """A connection that reads one snapshot and can write nothing; with the login of the steps of a dataset for one of `dataset/NAME`."""
+    with connect(connections.warehouse_of(subject), timeout_s=PATIENCE_S) as conn:
         conn.set_session(isolation_level="REPEATABLE READ", readonly=True)
         yield conn
 
@@ -182,7 +181,7 @@ def show_dataset(
     """A dataset: its batches, what failed, and the rows that are held back."""
     last = after.partition(".") if after else ("", "", "")
     from_row = (int(last[0]), int(last[2])) if last[0].isdigit() and last[2].isdigit() else None
-    with _warehouse() as conn:
+    with _warehouse(f"dataset/{name}") as conn:
         found = dataset.details(conn, _known(), name, before=before)
         held = dataset.held_rows(
             conn, name, batches=found.waiting if batch is None else [batch], after=from_row
@@ -190,7 +189,7 @@ def show_dataset(
     if not found.batches and name not in _known().datasets:
         raise HTTPException(404, f"There is no dataset {name}.")
     return page(
-        request, "dataset.html", dataset=found, held=held, batch=batch, more=len(held) == dataset.PAGE,
+        request, "dataset.html", dataset=found, held=held, batch=batch, more=held is not None and len(held) == dataset.PAGE,
         more_batches=len(found.batches) == dataset.MOST_BATCHES, dags=airflow_side.dags("ingest", "correct", name=name),
         may_correct=access.may_start(user, f"correct__{name}"),
     )  # fmt: skip
