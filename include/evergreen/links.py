@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from evergreen import settings
 from evergreen.errors import EvergreenError
 
 _TIMEOUT_S = 3.0
+PREFIX = "evergreen"
+"""Where Airflow serves the pages of the health of models, below its own address."""
+VIEW = "models"
+"""The name of the view in Airflow in which they are shown."""
 
 
 def airflow_run_url(run_id: str | None) -> str | None:
@@ -27,6 +31,22 @@ def airflow_run_url(run_id: str | None) -> str | None:
 def airflow_dag_url(dag_id: str) -> str:
     """The page of a DAG, with its trigger button."""
     return f"{_base(settings.AIRFLOW_URL)}/dags/{quote(dag_id, safe='')}"
+
+
+def subject_url(subject: str) -> str | None:
+    """The page of a model's or dataset's health, inside Airflow; None for what has none.
+
+    Args:
+        subject: `model/NAME` or `dataset/NAME`.
+    """
+    kind, _, name = subject.partition("/")
+    if kind not in ("model", "dataset"):
+        return None
+    base = _base(settings.AIRFLOW_URL)
+    # The view in Airflow takes the whole path of the page that it shows, with what Airflow itself is behind.
+    below = urlsplit(base).path.strip("/")
+    path = "/".join(part for part in (below, PREFIX, kind, quote(name, safe="")) if part)
+    return f"{base}/plugin/{VIEW}/{path}"
 
 
 def airflow_approval_url(model: str) -> str:

@@ -28,7 +28,7 @@ _steps = "model"
 def begin(subject: str) -> None:
     """Say for what this process works from now on, `dataset/NAME` or `model/NAME`: it decides on the warehouse's connection."""
     global _steps
-    _steps = "ingest" if subject.startswith("dataset/") else "model"
+    _steps = _steps_of(subject)
 
 
 def find(name: str) -> str | None:
@@ -39,7 +39,7 @@ def find(name: str) -> str | None:
         TerminalError: the connection is there and cannot be used.
     """
     if name == settings.WAREHOUSE.name:
-        return _warehouse()
+        return _warehouse(_steps)
     if name == settings.MLFLOW.name:
         return _mlflow()
     if name.startswith(settings.CHANNEL_PREFIX):
@@ -47,11 +47,20 @@ def find(name: str) -> str | None:
     return None
 
 
-def _warehouse() -> str:
+def warehouse_of(subject: str) -> str:
+    """The warehouse's address for one question about a subject, where a process works for several at once: see `begin` and `find`."""
+    return os.environ.get(settings.WAREHOUSE.name) or _warehouse(_steps_of(subject))
+
+
+def _steps_of(subject: str) -> str:
+    return "ingest" if subject.startswith("dataset/") else "model"
+
+
+def _warehouse(steps: str) -> str:
     from evergreen import airflow_connections
 
     common = settings.WAREHOUSE.connection
-    own = f"{common}_{_steps}"
+    own = f"{common}_{steps}"
     if own not in _found:
         _found[own] = airflow_connections.warehouse(_parts(settings.WAREHOUSE, own, common))
     return _found[own]

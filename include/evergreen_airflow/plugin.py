@@ -1,19 +1,22 @@
-"""Evergreen's Airflow plugin: MLflow in Airflow's navigation, pools, and imports made once by those who fork.
+"""Evergreen's Airflow plugin: the pages of models and MLflow in Airflow's navigation, pools, and imports made once by those who fork.
 
 Imports nothing heavy: every component and every task loads it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from contextlib import suppress
 from importlib import import_module
 from multiprocessing import forkserver
+from typing import Any
 
 from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
 from evergreen import dag_kinds, settings
+from evergreen.links import PREFIX, VIEW
 from evergreen_airflow.pools import make_pools
 
 PARSED = (
@@ -50,12 +53,48 @@ class Start:
                     import_module(name)
 
 
+class WhenAsked:
+    """A web application that is imported at its first request: with FastAPI it takes seconds, and every task loads this file."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+        self._app: Any = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Hand a request on, as ASGI has it."""
+        if self._app is None:
+            self._app = (await asyncio.to_thread(import_module, self._module)).app
+        await self._app(scope, receive, send)
+
+
 class EvergreenPlugin(AirflowPlugin):
-    """Adds a link to the UI and a listener; no web application of its own, so nothing that needs a login of its own."""
+    """Adds pages and links to the UI, and a listener. Each page asks for Airflow's login itself: Airflow leaves a plugin's app open."""
 
     name = "evergreen"
     listeners = [Start()]  # noqa: RUF012 - Airflow reads plain lists
-    # Without url_route: MLflow forbids being shown inside a frame.
+    fastapi_apps = [  # noqa: RUF012
+        {"app": WhenAsked("evergreen_airflow.pages.app"), "url_prefix": f"/{PREFIX}", "name": "Evergreen"}
+    ]
+    # Addresses without a leading slash, so that they work behind a path prefix. MLflow has no url_route: it forbids being shown in a frame.
     external_views = [  # noqa: RUF012
-        {"name": "MLflow", "href": settings.MLFLOW_URL.read(), "destination": "nav", "category": "browse"}
+        {
+            "name": "Models",
+            "href": f"{PREFIX}/",
+            "destination": "nav",
+            "url_route": VIEW,
+            "nav_top_level": True,
+        },
+        {
+            "name": "Health",
+            "href": f"{PREFIX}/dag/{{DAG_ID}}",
+            "destination": "dag",
+            "url_route": f"{VIEW}-dag",
+        },
+        {
+            "name": "Health",
+            "href": f"{PREFIX}/run/{{DAG_ID}}/{{RUN_ID}}",
+            "destination": "dag_run",
+            "url_route": f"{VIEW}-run",
+        },
+        {"name": "MLflow", "href": settings.MLFLOW_URL.read(), "destination": "nav", "category": "browse"},
     ]

@@ -54,6 +54,73 @@ def dagbag(_session_bag: Any) -> Any:
     return _session_bag
 
 
+@pytest.fixture(scope="session")
+def known_dags(_session_bag: Any) -> None:
+    """The DAGs of the specs that the project ships are in Airflow's tables, as the DAG processor writes them."""
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.dag_processing.dagbag import sync_bag_to_db
+
+    DagBundlesManager().sync_bundles_to_db()
+    sync_bag_to_db(_session_bag, "dags-folder", None)
+
+
+@pytest.fixture(scope="session")
+def _told_story(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The story of `health_scene` in a warehouse that no test changes; the variables that lead to it."""
+    import psycopg2
+
+    import health_scene
+    from evergreen.warehouse.connection import connect
+    from evergreen.warehouse.migrate import migrate
+
+    admin = psycopg2.connect(postgres_url)
+    admin.autocommit = True
+    with admin.cursor() as cursor:
+        cursor.execute("CREATE DATABASE told_story")
+    admin.close()
+    folder = tmp_path_factory.mktemp("story")
+    (folder / "home").mkdir()
+    found = {
+        "EVERGREEN_WAREHOUSE_URL": postgres_url.removesuffix("/postgres") + "/told_story",
+        "EVERGREEN_HOME": str(folder / "home"),
+        "EVERGREEN_LANDING": str(folder / "landing"),
+        "EVERGREEN_SNAPSHOTS": str(folder / "snapshots"),
+        "EVERGREEN_MAIL_TO": "team@example.org",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+    }
+    with connect(found["EVERGREEN_WAREHOUSE_URL"]) as conn:
+        migrate(conn)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in found.items():
+            patch.setenv(name, value)
+        health_scene.write(folder / "landing")
+    return found
+
+
+@pytest.fixture(scope="session")
+def _pages_server(known_dags: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    import pages_scene
+    from airflow.api_fastapi.app import purge_cached_app
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS", "somebody:admin")
+        patch.setenv(
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE",
+            str(tmp_path_factory.mktemp("login") / "passwords.json"),
+        )
+        patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a" * 64)
+        yield pages_scene.served()
+    purge_cached_app()
+
+
+@pytest.fixture
+def pages_app(_pages_server: Any, _told_story: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Airflow's API server with the pages, on the story of `health_scene`."""
+    for name, value in _told_story.items():
+        monkeypatch.setenv(name, value)
+    return _pages_server
+
+
 @pytest.fixture(autouse=True)
 def _airflow_is_asked() -> Iterator[None]:
     """The library asks Airflow for what the environment lacks, as in a task; the tests of the library do not."""

@@ -15,6 +15,12 @@ from evergreen.warehouse.connection import Connection
 
 def page(conn: Connection, specs: Specs, waiting_row: Decision) -> tuple[str, str]:
     """Subject and Markdown body of the page on which a challenger is approved: the e-mail's content."""
+    letter = evaluation(conn, specs, waiting_row)
+    return letter.headline, markdown(letter)
+
+
+def evaluation(conn: Connection, specs: Specs, waiting_row: Decision) -> Letter:
+    """The same as it is before it has a layout."""
     row: dict[str, Any] = {
         "incident": f"approval:{waiting_row.subject}:{waiting_row.version}",
         "kind": AlertKind.APPROVAL,
@@ -23,8 +29,7 @@ def page(conn: Connection, specs: Specs, waiting_row: Decision) -> tuple[str, st
         "created_at": waiting_row.decided_at,
         "context": {},
     }
-    letter = approvals.waiting(conn, gather(conn, specs, row))
-    return letter.headline, markdown(letter)
+    return approvals.waiting(conn, gather(conn, specs, row))
 
 
 def markdown(letter: Letter) -> str:

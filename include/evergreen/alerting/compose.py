@@ -39,7 +39,7 @@ from evergreen.alerting.letters import (
 from evergreen.incidents.recipients import EMAIL, unreadable, ways_of
 from evergreen.ledger import find, words
 from evergreen.ledger.evidence import VERSION_KEY, RetrainEvidence
-from evergreen.links import airflow_run_url
+from evergreen.links import airflow_run_url, subject_url
 from evergreen.spec import Specs
 from evergreen.spec.alerts import PREFIX, addresses
 from evergreen.warehouse.connection import Connection, fetch
@@ -250,6 +250,9 @@ def _thread(message: EmailMessage, ids: Sequence[str]) -> None:
 
 def _said(conn: Connection, known: KnownIncident) -> Letter:
     said = LETTERS.get(known.kind, other)(conn, known)
+    said = replace(
+        said, links=(*said.links, *known_links((f"The page of {known.name}", subject_url(known.subject))))
+    )
     opened = known.context.get("update_of")
     if not opened:
         return said

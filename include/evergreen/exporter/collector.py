@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -18,7 +17,7 @@ from evergreen.exporter import families as f
 from evergreen.exporter import questions, stores
 from evergreen.exporter.counts import DecisionCounts
 from evergreen.exporter.questions import Samples
-from evergreen.spec import Specs, load_specs
+from evergreen.health.specs import SpecsFolder
 from evergreen.warehouse.connection import connect
 
 log = logging.getLogger(__name__)
@@ -87,23 +86,3 @@ class WarehouseCollector(Collector):
             log.warning("%s", why)
         else:
             log.error("the metrics could not be read", exc_info=why)
-
-
-class SpecsFolder:
-    """The specs, read again only where a file of them has changed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: object = None
-        self._specs = Specs()
-
-    def read(self) -> Specs:
-        """The specs as the files are now."""
-        seen = sorted(
-            (str(file), file.stat().st_mtime_ns, file.stat().st_size)
-            for kind in ("datasets", "models")
-            for file in (self._path / kind).glob("*.*")
-        )
-        if seen != self._seen:
-            self._specs, self._seen = load_specs(self._path), seen
-        return self._specs

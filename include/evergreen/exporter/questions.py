@@ -5,14 +5,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from psycopg2 import sql
-
-from evergreen import ledger
-from evergreen.alert_kinds import HELD
 from evergreen.exporter import families as f
 from evergreen.exporter.families import MetricFamily, Sample
+from evergreen.health import fleet
 from evergreen.ledger.reasons import DecisionKind, TriggerReason
-from evergreen.monitoring.windows.due_windows import MOST_PER_RUN
 from evergreen.monitoring.windows.judgement import Status
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, fetch
@@ -30,8 +26,6 @@ TABLES = (
 
 Samples = dict[MetricFamily, list[Sample]]
 
-# The newest requests of a model; a training answers all that are open, so older ones are answered.
-_REQUESTS = 20
 _OUTCOMES = {
     DecisionKind.BATCH_PUBLISHED: "published",
     DecisionKind.BATCH_QUARANTINED: "quarantined",
@@ -44,69 +38,6 @@ _OUTCOMES = {
 _ASKED_FOR = [r.value for r in TriggerReason if r not in (TriggerReason.SCHEDULE, TriggerReason.MANUAL)]
 
 
-_SUBJECTS = sql.SQL(
-    "(SELECT name AS model, 'model/' || name AS subject FROM unnest(%(models)s::text[]) AS name) AS w"
-)
-_NEWEST = sql.SQL(
-    "(SELECT id, kind, reason, version, decided_at FROM evergreen.decision WHERE subject = w.subject AND kind = {}"
-    " ORDER BY id DESC LIMIT {})"
-)
-
-
-def _newest(*kinds: DecisionKind) -> sql.Composed:
-    """The newest decision of some kinds: a search of the index for each, where `kind = ANY` would read all rows of the subject."""
-    return sql.SQL(" UNION ALL ").join(_NEWEST.format(sql.Literal(k.value), sql.Literal(1)) for k in kinds)
-
-
-_MODELS = sql.SQL(
-    "SELECT w.model, champion.version, champion.decided_at AS since, made.as_of AS trained, decided.kind AS verdict,"
-    " decided.reason, decided.decided_at AS decided FROM {w}"
-    " LEFT JOIN LATERAL (SELECT * FROM ({changes}) AS changes ORDER BY id DESC LIMIT 1) AS champion ON true"
-    " LEFT JOIN LATERAL (SELECT as_of FROM evergreen.decision WHERE subject = w.subject AND kind = 'promoted'"
-    " AND version = champion.version ORDER BY id DESC LIMIT 1) AS made ON true"
-    " LEFT JOIN LATERAL (SELECT * FROM ({verdicts}) AS verdicts ORDER BY id DESC LIMIT 1) AS decided ON true"
-).format(
-    w=_SUBJECTS,
-    changes=_newest(DecisionKind.PROMOTED, DecisionKind.ROLLED_BACK),
-    verdicts=_newest(DecisionKind.PROMOTED, DecisionKind.REJECTED, DecisionKind.AWAITING_APPROVAL),
-)
-# A window is looked at until its labels are due and `MOST_PER_RUN` windows longer; of an older one nothing is news.
-_WINDOWS = (
-    "SELECT w.model, newest.id, newest.window_end, newest.status, looked.metric, looked.found, looked.window_end AS error_end"
-    " FROM unnest(%(models)s::text[], %(versions)s::text[], %(reach)s::interval[]) AS w (model, version, reach)"
-    " CROSS JOIN LATERAL (SELECT id, window_start, window_end, status FROM evergreen.window_judgement"
-    " WHERE model = w.model AND version = w.version ORDER BY window_start DESC, revision DESC LIMIT 1) AS newest"
-    " LEFT JOIN LATERAL (SELECT e.key AS metric, e.value AS found, judged.window_end FROM ("
-    "SELECT DISTINCT ON (window_start) window_start, window_end, metrics FROM evergreen.window_judgement"
-    " WHERE model = w.model AND version = w.version AND window_start >= newest.window_start - w.reach"
-    " ORDER BY window_start DESC, revision DESC) AS judged CROSS JOIN LATERAL jsonb_each(judged.metrics) AS e"
-    " WHERE e.value->>'state' IN ('judged', 'unreadable') ORDER BY judged.window_start DESC LIMIT 1) AS looked ON true"
-)
-_COLUMNS = (
-    "SELECT judgement_id, count(DISTINCT column_name) AS columns,"
-    " count(DISTINCT column_name) FILTER (WHERE violated) AS drifting"
-    " FROM evergreen.window_column WHERE judgement_id = ANY(%(ids)s) GROUP BY 1"
-)
-# One that is beyond its limit and no violation is on the spec's list of columns to ignore.
-_WORST = (
-    "SELECT DISTINCT ON (judgement_id) judgement_id, column_name, statistic, value, threshold FROM evergreen.window_column"
-    " WHERE judgement_id = ANY(%(ids)s) AND value IS NOT NULL AND (violated OR value <= threshold)"
-    " ORDER BY judgement_id, violated DESC, value / nullif(threshold, 0) DESC NULLS LAST, column_name, kind"
-)
-# A feed that brings nothing new for so many files is told to have brought nothing at all.
-_ROWS = (
-    "SELECT w.dataset, newest.decided_at FROM unnest(%(datasets)s::text[]) AS w (dataset)"
-    " CROSS JOIN LATERAL (SELECT decided_at FROM (SELECT id, decided_at, evidence FROM evergreen.decision"
-    " WHERE subject = 'dataset/' || w.dataset AND kind = 'batch_published' ORDER BY id DESC LIMIT 1000) AS published"
-    " WHERE (evidence->>'rows_new')::bigint > 0 OR (evidence->>'rows_changed')::bigint > 0"
-    " ORDER BY id DESC LIMIT 1) AS newest"
-)
-_MAILS = (
-    "SELECT coalesce(sum(silenced::int), 0) AS silenced, coalesce(sum((NOT silenced)::int), 0) AS waiting,"
-    " min(created_at) FILTER (WHERE NOT silenced) AS oldest FROM (SELECT created_at, kind = ANY(%(held)s) AND EXISTS"
-    " (SELECT 1 FROM evergreen.silence AS s WHERE s.subject = m.subject AND s.until > clock_timestamp()) AS silenced"
-    " FROM evergreen.mail AS m WHERE sent_at IS NULL) AS unsent"
-)
 _DELIVERIES = (
     "SELECT d.channel, count(*) AS letters FROM evergreen.delivery AS d JOIN evergreen.mail AS m ON m.id = d.mail"
     " WHERE m.sent_at IS NULL AND d.sent_at IS NULL GROUP BY 1"
@@ -124,8 +55,7 @@ def read(conn: Connection, specs: Specs) -> Samples:
         conn: the warehouse; the transaction reads one snapshot.
         specs: whose models and datasets; of others nothing is told.
     """
-    (size,) = fetch(conn, "SELECT pg_database_size(current_database()) AS bytes")
-    found: Samples = {f.SIZE: [((), float(size["bytes"]))]}
+    found: Samples = {f.SIZE: [((), float(fleet.warehouse_bytes(conn)))]}
     _mails(conn, found)
     _tasks(conn, found)
     _datasets(conn, specs, found)
@@ -152,7 +82,7 @@ def counted(specs: Specs, decisions: dict[tuple[str, str], int], held: dict[str,
 
 
 def _mails(conn: Connection, found: Samples) -> None:
-    (row,) = fetch(conn, _MAILS, {"held": HELD})
+    row = fleet.mails(conn)
     found[f.MAILS] = [((), float(row["waiting"]))]
     found[f.DELIVERIES] = [((r["channel"],), float(r["letters"])) for r in fetch(conn, _DELIVERIES)]
     found[f.MAILS_SILENCED] = [((), float(row["silenced"]))]
@@ -166,7 +96,7 @@ def _tasks(conn: Connection, found: Samples) -> None:
 
 
 def _datasets(conn: Connection, specs: Specs, found: Samples) -> None:
-    rows = fetch(conn, _ROWS, {"datasets": sorted(specs.datasets)})
+    rows = fleet.newest_rows(conn, sorted(specs.datasets))
     found[f.LAST_ROWS] = [((row["dataset"],), _seconds(row["decided_at"])) for row in rows]
     limits: dict[str, float] = {}
     for model in specs.models.values():
@@ -180,7 +110,7 @@ def _datasets(conn: Connection, specs: Specs, found: Samples) -> None:
 def _models(conn: Connection, specs: Specs, found: Samples) -> dict[str, str]:
     """Champion and newest training of each model; returns the champions' versions."""
     champions: dict[str, str] = {}
-    for row in fetch(conn, _MODELS, {"models": sorted(specs.models)}):
+    for row in fleet.champions_and_trainings(conn, sorted(specs.models)):
         name = row["model"]
         if row["version"] is not None:
             champions[name] = row["version"]
@@ -200,7 +130,7 @@ def _models(conn: Connection, specs: Specs, found: Samples) -> dict[str, str]:
 
 
 def _requests(conn: Connection, specs: Specs, found: Samples) -> None:
-    requests = ledger.unanswered(conn, sorted(specs.models), DecisionKind.RETRAIN_REQUESTED, newest=_REQUESTS)
+    requests = fleet.open_requests(conn, sorted(specs.models))
     number = {(name, reason): 0 for name in sorted(specs.models) for reason in _ASKED_FOR}
     oldest: dict[str, datetime] = {}
     for request in requests:
@@ -213,11 +143,7 @@ def _requests(conn: Connection, specs: Specs, found: Samples) -> None:
 
 def _windows(conn: Connection, specs: Specs, champions: dict[str, str], found: Samples) -> None:
     """The newest window of each champion: its status, its columns, and the newest served error."""
-    models = [specs.models[name] for name in champions]
-    reach = [MOST_PER_RUN * model.monitoring.window + model.label.delay for model in models]
-    rows = fetch(
-        conn, _WINDOWS, {"models": list(champions), "versions": list(champions.values()), "reach": reach}
-    )
+    rows = fleet.newest_windows(conn, champions, specs.models)
     judged: dict[int, str] = {}
     for row in rows:
         name, status = row["model"], row["status"]
@@ -227,9 +153,9 @@ def _windows(conn: Connection, specs: Specs, champions: dict[str, str], found: S
             judged[row["id"]] = name
         if row["metric"] is not None:
             _error(found, name, row["metric"], row["found"], row["error_end"])
-    for row in fetch(conn, _COLUMNS, {"ids": list(judged)}):
+    for row in fleet.judged_columns(conn, list(judged)):
         _add(found, f.DRIFTING, (judged[row["judgement_id"]],), row["drifting"] / row["columns"])
-    for row in fetch(conn, _WORST, {"ids": list(judged)}):
+    for row in fleet.worst_columns(conn, list(judged)):
         labels = (judged[row["judgement_id"]], row["column_name"], row["statistic"])
         _add(found, f.WORST, labels, row["value"])
         _add(found, f.WORST_LIMIT, labels, row["threshold"])

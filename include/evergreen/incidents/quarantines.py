@@ -10,13 +10,13 @@ that held the last one back do not count: they had landed beside it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 from evergreen.alert_kinds import AlertKind
 from evergreen.errors import EvergreenError
 from evergreen.incidents import threads
+from evergreen.incidents.held_batches import HeldBatch, of_spells
 from evergreen.incidents.outbox import raise_incident
 from evergreen.incidents.threads import Ending, Thread
 from evergreen.ledger import Decision
@@ -88,31 +88,13 @@ def over(
         Whether a mail is owed; False where something is left.
     """
     there = left(conn, thread)
-    gone = [batch for batch in there if folder is not None and not batch.lies_in(folder)]
+    gone = [batch for batch in there if folder is not None and not _lies_in(batch, folder)]
     if len(gone) < len(there):
         return False
     for batch in batches_of(conn, thread):
         held_rows.forget(conn, batch.id)
     evidence = RecoveredEvidence(message=message, removed_files=tuple(batch.file for batch in gone))
     return threads.end(conn, thread, Ending("published_again", evidence), decision.as_of, decision.run_id)
-
-
-@dataclass(frozen=True)
-class HeldBatch:
-    """A batch of which something was held back: its id, file, the bytes and time of last change of the file."""
-
-    id: int
-    file: str
-    size: int | None
-    mtime_ns: int | None
-
-    def lies_in(self, folder: Place) -> bool:
-        """Whether its file is still in the folder as it was when it was held back."""
-        try:
-            found = landing_store.standing(folder, self.file)
-        except (OSError, EvergreenError):  # it cannot be told, so it is not gone
-            return True
-        return found is not None and (found.size, found.mtime_ns) == (self.size, self.mtime_ns)
 
 
 def left(conn: Connection, thread: Thread) -> list[HeldBatch]:
@@ -123,16 +105,13 @@ def left(conn: Connection, thread: Thread) -> list[HeldBatch]:
 
 def batches_of(conn: Connection, thread: Thread) -> list[HeldBatch]:
     """The batches of a spell that were neither judged again and published, nor followed by one of their name, nor dismissed."""
-    rows = fetch(
-        conn,
-        "SELECT b.id, b.file, b.file_size AS size, b.file_mtime_ns AS mtime_ns FROM evergreen.batch AS b"
-        " WHERE (b.state = 'quarantined' OR (b.state = 'published' AND b.rows_held > 0)) AND b.id IN"
-        " (SELECT (d.evidence->>'batch')::bigint FROM evergreen.mail AS m JOIN evergreen.decision AS d"
-        "  ON d.id = m.decision_id WHERE m.kind = %(kind)s AND coalesce(m.thread, m.incident) = %(thread)s)"
-        " AND NOT EXISTS (SELECT 1 FROM evergreen.batch AS o WHERE o.dataset = b.dataset AND o.file = b.file"
-        "  AND o.id > b.id AND o.state = 'published' AND o.rows_held = 0)"
-        " AND NOT EXISTS (SELECT 1 FROM evergreen.decision AS d WHERE d.subject = %(subject)s"
-        "  AND d.kind = 'batch_dismissed' AND (d.evidence->>'batch')::bigint = b.id) ORDER BY b.id",
-        {"kind": AlertKind.BATCH_QUARANTINED, "thread": thread.incident, "subject": thread.subject},
-    )
-    return [HeldBatch(**row) for row in rows]
+    return of_spells(conn, [thread])[thread.incident]
+
+
+def _lies_in(batch: HeldBatch, folder: Place) -> bool:
+    """Whether the file of a batch is still in the folder as it was when it was held back."""
+    try:
+        found = landing_store.standing(folder, batch.file)
+    except (OSError, EvergreenError):  # it cannot be told, so it is not gone
+        return True
+    return found is not None and (found.size, found.mtime_ns) == (batch.size, batch.mtime_ns)

@@ -124,6 +124,7 @@ def every(
     *,
     prefix: str = "",
     limit: int | None = None,
+    ended: bool = True,
 ) -> list[Thread]:
     """Incidents, newest first.
 
@@ -133,10 +134,11 @@ def every(
         as_of: only what was owed and decided as of this time or earlier; None for all.
         prefix: how the incidents' names begin.
         limit: most incidents.
+        ended: also those that have ended.
     """
     rows = fetch(
         conn,
-        "SELECT coalesce(thread, incident) AS incident, min(subject) AS subject, min(kind) AS kind, min(id) AS first,"
+        "SELECT * FROM (SELECT coalesce(thread, incident) AS incident, min(subject) AS subject, min(kind) AS kind, min(id) AS first,"
         " min(coalesce(as_of, created_at)) AS opened, min(context->>'since') AS since, count(*)::int AS mails,"
         " coalesce(jsonb_agg(context->'classes') FILTER (WHERE context ? 'classes'), '[]') AS classes,"
         " coalesce(jsonb_agg(context->'details') FILTER (WHERE context ? 'details'), '[]') AS details,"
@@ -144,13 +146,17 @@ def every(
         " FROM evergreen.mail WHERE kind = ANY(%(kinds)s) AND (%(subject)s IS NULL OR subject = %(subject)s)"
         " AND starts_with(coalesce(thread, incident), %(prefix)s)"
         " AND (%(as_of)s::timestamptz IS NULL OR coalesce(as_of, created_at) <= %(as_of)s)"
-        " GROUP BY coalesce(thread, incident) ORDER BY min(id) DESC LIMIT %(limit)s",
+        " GROUP BY coalesce(thread, incident)) AS t WHERE %(ended)s OR NOT EXISTS (SELECT 1 FROM evergreen.decision AS e"
+        " WHERE e.dedupe_key = %(end)s || t.incident AND (%(as_of)s::timestamptz IS NULL OR e.as_of <= %(as_of)s))"
+        " ORDER BY first DESC LIMIT %(limit)s",
         {
             "kinds": [kind] if kind else BEGINNING,
             "subject": subject,
             "prefix": prefix,
             "as_of": as_of,
             "limit": limit,
+            "ended": ended,
+            "end": ENDED,
         },
     )
     if not rows:
@@ -183,7 +189,7 @@ def open_ones(
     prefix: str = "",
 ) -> list[Thread]:
     """The incidents of `every` that have not ended."""
-    return [thread for thread in every(conn, subject, kind, as_of, prefix=prefix) if thread.end is None]
+    return every(conn, subject, kind, as_of, prefix=prefix, ended=False)
 
 
 def is_open(conn: Connection, incident: str) -> bool:

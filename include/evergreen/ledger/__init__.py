@@ -20,12 +20,12 @@ from evergreen.ledger.reasons import ANNOUNCED, ANSWERING, DecisionKind
 from evergreen.warehouse.connection import Connection, fetch
 
 _ASKED = sql.SQL(
-    "(SELECT id, reason, decided_at FROM evergreen.decision WHERE subject = w.subject AND kind = %(kind)s"
+    "(SELECT id, reason, version, decided_at FROM evergreen.decision WHERE subject = w.subject AND kind = %(kind)s"
     " ORDER BY id DESC LIMIT %(newest)s)"
 )
 # What is answered is gathered for each model by itself; a join of the two would read the whole ledger.
 _UNANSWERED = sql.SQL(
-    "SELECT asked.id, w.model, asked.reason, asked.decided_at"
+    "SELECT asked.id, w.model, asked.reason, asked.version, asked.decided_at"
     " FROM (SELECT name AS model, 'model/' || name AS subject FROM unnest(%(models)s::text[]) AS name) AS w"
     " CROSS JOIN LATERAL (SELECT min(id) AS id FROM {asked} AS newest) AS oldest"
     " CROSS JOIN LATERAL (SELECT coalesce(array_agg(answer), '{{}}') AS answers FROM evergreen.decision AS a"
@@ -188,6 +188,7 @@ class Unanswered:
     id: int
     model: str
     reason: str
+    version: str | None
     decided_at: datetime
 
 

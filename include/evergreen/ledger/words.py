@@ -108,6 +108,29 @@ REASONS = {
     "no_access": "a bucket may not be read or written",
     "fresh_rows": "judged rows that the champion had learnt",
 }
+KINDS = {
+    "batch_published": "batch published",
+    "batch_quarantined": "batch held back",
+    "batch_corrected": "batch judged again",
+    "batch_withdrawn": "batch withdrawn",
+    "batch_dismissed": "held batch dismissed",
+    "keys_deleted": "keys deleted",
+    "retrain_requested": "retraining asked for",
+    "retrain_suppressed": "retraining held back",
+    "awaiting_approval": "challenger waits for approval",
+    "approval_asked": "approval asked for",
+    "promoted": "new champion",
+    "rejected": "challenger rejected",
+    "rolled_back": "rolled back",
+    "alias_repaired": "alias put right",
+    "watched": "new champion compared",
+    "watch_ended": "watch of a new champion ended",
+    "run_failed": "task failed",
+    "mail_failed": "mail not sent",
+    "recovered": "recovered",
+    "silenced": "silence",
+    "spec_unusable": "spec cannot be used",
+}
 STATISTICS = {
     "wasserstein": "Wasserstein distance from reference",
     "jensenshannon": "Jensen-Shannon distance from reference",
@@ -122,6 +145,11 @@ def reason(code: Any) -> str:
     if not code or not isinstance(code, str):
         return MISSING
     return REASONS.get(code, code if "." in code else code.replace("_", " "))
+
+
+def kind(code: Any) -> str:
+    """What was decided, in plain words; an unknown kind with spaces for underscores."""
+    return KINDS.get(str(code), str(code).replace("_", " "))
 
 
 def statistic_name(kind: str, statistic: str) -> str:

@@ -18,7 +18,8 @@ from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import RollbackEvidence
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.registry.champions import champion, succession
+from evergreen.ledger.succession import succession
+from evergreen.registry.champions import champion
 from evergreen.registry.models import LoadedModel, load, probe
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.connection import connect

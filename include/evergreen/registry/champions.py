@@ -76,26 +76,6 @@ def history(conn: Connection, model_name: str) -> list[Champion]:
     return [champion_of(model_name, change, changes) for change in changes]
 
 
-def succession(changes: list[Decision]) -> list[str]:
-    """The line of champions that stands behind the present one, oldest first; the last one is champion now.
-
-    A promotion adds a version. A rollback takes away every version after the one it returns to, so that the
-    next rollback goes one further back and not forth again. A rollback to a version that an earlier one had
-    taken away (asked for by number) adds it like a promotion.
-
-    Args:
-        changes: the ledger's promotions and rollbacks, newest first.
-    """
-    line: list[str] = []
-    for change in reversed(changes):
-        version = change.version or ""
-        if change.kind is DecisionKind.ROLLED_BACK and version in line:
-            del line[len(line) - line[::-1].index(version) :]
-        elif not line or line[-1] != version:
-            line.append(version)
-    return line
-
-
 def champion_of(model_name: str, change: Decision, changes: list[Decision]) -> Champion:
     """The version that a change of champion put into office; MLflow is asked only for promotions without its run.
 

@@ -15,8 +15,8 @@ from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import AliasEvidence
 from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.succession import succession
 from evergreen.registry.aliases import aliases, move_alias
-from evergreen.registry.champions import succession
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import Connection, connect, fetch
 

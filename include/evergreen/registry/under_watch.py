@@ -12,7 +12,7 @@ from datetime import datetime
 
 from evergreen.ledger import Decision
 from evergreen.ledger.reasons import NEEDS_A_PERSON, DecisionKind
-from evergreen.registry.champions import succession
+from evergreen.ledger.succession import succession
 from evergreen.spec import ModelSpec
 
 

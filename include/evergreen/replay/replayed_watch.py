@@ -9,11 +9,11 @@ from evergreen import registry
 from evergreen.ledger import Decision, model_subject
 from evergreen.ledger.evidence import RollbackEvidence
 from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.succession import succession
 from evergreen.promotion import superseded_watches
 from evergreen.promotion.after_promotion import SCHEMA, WatchLook, WatchReason, compared, unseen
 from evergreen.promotion.rollback import about
 from evergreen.reference import calendar
-from evergreen.registry.champions import succession
 from evergreen.registry.under_watch import WatchedChampion
 from evergreen.replay.known import KnownRows
 from evergreen.replay.state import RUN, ReplayState, Step

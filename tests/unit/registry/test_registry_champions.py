@@ -11,7 +11,7 @@ from evergreen import ledger, registry
 from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.registry.champions import succession
+from evergreen.ledger.succession import succession
 from evergreen.warehouse.connection import connect
 
 AS_OF = datetime(2024, 1, 1, tzinfo=UTC)

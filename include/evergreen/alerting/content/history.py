@@ -6,7 +6,7 @@ Everything comes from the ledger and the judgements; nothing here decides.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -79,18 +79,45 @@ def windows(
         " ORDER BY window_start, as_of DESC, revision DESC, id DESC",
         {"model": model, "metric": metric, "until": until},
     )
-    return [
-        JudgedWindow(
-            row["window_start"], row["window_end"], row["version"], row["status"],
-            number(row["metric"], "value"), _limit(metric, row["metric"]),
-            (row["metric"] or {}).get("state") == "estimated", _cannot_alarm(metric, row["metric"]),
-            number(row["metric"], "baseline"),
-        )
-        for row in rows
-    ]  # fmt: skip
+    return [_judged(row, metric) for row in rows]
 
 
-def _limit(metric: str, found: dict[str, Any] | None) -> float | None:
+def trends(
+    conn: Connection, metrics: Mapping[str, str], since: Mapping[str, datetime]
+) -> dict[str, list[JudgedWindow]]:
+    """The newest judged windows of several models at once, as `windows` gives those of one.
+
+    Args:
+        conn: the warehouse.
+        metrics: by model, which of the judgement's metrics is read; `since` has the same models.
+        since: by model, windows that begin at this time or later.
+    """
+    names = list(metrics)
+    rows = fetch(
+        conn,
+        "SELECT w.model, j.* FROM unnest(%(models)s::text[], %(metrics)s::text[], %(since)s::timestamptz[]) AS w (model, name, since)"
+        " CROSS JOIN LATERAL (SELECT DISTINCT ON (window_start) window_start, window_end, version, status, metrics -> w.name AS metric"
+        " FROM evergreen.window_judgement WHERE model = w.model AND window_start >= w.since"
+        " ORDER BY window_start, as_of DESC, revision DESC, id DESC) AS j ORDER BY w.model, j.window_start",
+        {"models": names, "metrics": [metrics[n] for n in names], "since": [since[n] for n in names]},
+    )
+    found: dict[str, list[JudgedWindow]] = {name: [] for name in names}
+    for row in rows:
+        found[row["model"]].append(_judged(row, metrics[row["model"]]))
+    return found
+
+
+def _judged(row: dict[str, Any], metric: str) -> JudgedWindow:
+    found = row["metric"]
+    return JudgedWindow(
+        row["window_start"], row["window_end"], row["version"], row["status"],
+        number(found, "value"), passable_limit(metric, found),
+        (found or {}).get("state") == "estimated", _cannot_alarm(metric, found),
+        number(found, "baseline"),
+    )  # fmt: skip
+
+
+def passable_limit(metric: str, found: dict[str, Any] | None) -> float | None:
     """The limit, if a value can pass it: another is no place in a picture, and would flatten it."""
     limit = number(found, "limit")
     return limit if limit is not None and passable(metric, limit) else None

@@ -39,23 +39,6 @@ BELOW = (
     "use the baseline until a challenger beats it."
 )
 STILL_ON_ITS_WAY = timedelta(hours=1)
-DONE = {
-    DecisionKind.RETRAIN_REQUESTED.value: "retraining asked for",
-    DecisionKind.RETRAIN_SUPPRESSED.value: "retraining held back",
-    DecisionKind.PROMOTED.value: "new champion",
-    DecisionKind.REJECTED.value: "challenger rejected",
-    DecisionKind.ROLLED_BACK.value: "rolled back",
-    DecisionKind.WATCH_ENDED.value: "watch of a new champion ended",
-    DecisionKind.RUN_FAILED.value: "task failed",
-    DecisionKind.MAIL_FAILED.value: "mail not sent",
-    DecisionKind.RECOVERED.value: "recovered",
-    DecisionKind.BATCH_QUARANTINED.value: "batch held back",
-    DecisionKind.BATCH_CORRECTED.value: "batch judged again",
-    DecisionKind.BATCH_WITHDRAWN.value: "batch withdrawn",
-    DecisionKind.BATCH_DISMISSED.value: "held batch dismissed",
-    DecisionKind.KEYS_DELETED.value: "keys deleted",
-    DecisionKind.SILENCED.value: "silence",
-}
 
 
 def digest(conn: Connection, known: KnownIncident) -> Letter:
@@ -254,7 +237,7 @@ def _decided(found: Sequence[tuple[str, Sequence[Decided]]]) -> Table:
     rows = [
         (
             name,
-            DONE.get(one.kind, one.kind.replace("_", " ")) + (f" v{one.version}" if one.version else ""),
+            words.kind(one.kind) + (f" v{one.version}" if one.version else ""),
             words.reason(one.reason),
             str(one.times),
         )

@@ -1,0 +1,216 @@
+"""The pages are seen by those who may read the DAGs, offer what one may do, and say what others wrote as it is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.plugins_manager import get_fastapi_plugins, get_plugin_info
+from fastapi.testclient import TestClient
+from pages_scene import OPERATOR, VIEWER, Bearer
+
+from evergreen.warehouse.connection import connect, fetch
+from evergreen_airflow.pages.rendering import stamp
+from health_scene import BEGIN, MARKUP, WEEK
+
+WINDOW = f"model/bike_demand/window/{stamp(BEGIN + 3 * WEEK)}"
+PAGES = [
+    "", "model/bike_demand", WINDOW, "model/bike_rush/approval", "dataset/bike_hourly", "incident/{incident}", "decision/{decision}",
+    "decision/{decision}?part=true",
+]  # fmt: skip
+OTHERS = [
+    "dag/train__bike_demand",
+    "run/ingest__bike_hourly/manual__1",
+    "static/pages.css",
+    "static/pages.js",
+    f"{WINDOW}/report/drift.html",
+    "model/bike_demand/learnt",
+]
+
+
+@pytest.fixture
+def client(pages_app: Any) -> TestClient:
+    return TestClient(pages_app, follow_redirects=False, raise_server_exceptions=False)
+
+
+def address(path: str) -> str:
+    """A page of the scene."""
+    with connect() as conn:
+        (row,) = fetch(
+            conn,
+            "SELECT (SELECT min(id) FROM evergreen.mail WHERE kind = 'drift') AS incident,"
+            " (SELECT id FROM evergreen.decision WHERE kind = 'promoted' AND version = '2') AS decision",
+        )
+    return f"/evergreen/{path.format(**row)}"
+
+
+def test_nobody_sees_anything_without_a_login(client: TestClient) -> None:
+    for path in [*PAGES, *OTHERS]:
+        asked = client.get(address(path), headers={"Accept": "text/html"})
+        assert asked.status_code == 303, path
+        assert "/auth/login" in asked.headers["location"], "a person is led to the login"
+        assert "next=" in asked.headers["location"]
+        assert client.get(address(path)).status_code == 401, "a program is told"
+        assert client.get(address(path), headers={"Authorization": "Bearer nonsense"}).status_code in (
+            401,
+            403,
+        )
+    assert client.post(address(f"{WINDOW}/report")).status_code == 401
+
+
+def test_a_viewer_sees_every_page_and_is_offered_nothing_to_do(client: TestClient) -> None:
+    for path in PAGES:
+        asked = client.get(address(path), headers=Bearer(VIEWER).headers)
+        assert asked.status_code == 200, (path, asked.text)
+        assert '<form class="action' not in asked.text, path
+    assert client.get("/evergreen/", headers=Bearer(VIEWER).headers).text.count("data-state=") == 3
+
+
+def test_an_operator_is_offered_what_airflow_lets_them_do(client: TestClient) -> None:
+    asked = {path: client.get(address(path), headers=Bearer(OPERATOR).headers).text for path in PAGES}
+    assert 'data-run="../../api/v2/dags/rollback__bike_demand/dagRuns"' in asked["model/bike_demand"]
+    assert '<input type="hidden" name="to_version" value="1">' in asked["model/bike_demand"]
+    assert 'data-run="../../api/v2/dags/correct__bike_hourly/dagRuns"' in asked["dataset/bike_hourly"]
+    answers = re.findall(r"<button[^>]*>(?:Approve|Reject)</button>", asked["model/bike_rush/approval"])
+    assert len(answers) == 2
+    assert not [button for button in answers if "primary" in button], "none of both is the one to press"
+    assert (
+        'data-answer="../../../api/v2/dags/promote__bike_rush/dagRuns/asset__5/taskInstances/ask/-1/hitlDetails"'
+        in asked["model/bike_rush/approval"]
+    )
+
+
+def test_who_may_read_some_dags_sees_those_models_alone(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same rule for each page, with an auth manager that knows single DAGs, as FAB's and Keycloak's do."""
+    manager = get_auth_manager()
+    monkeypatch.setattr(
+        manager, "is_authorized_dag",
+        lambda *, method, user, access_entity=None, details=None: method == "GET" and details is not None and "rush" in (details.id or ""),
+    )  # fmt: skip
+    seen = client.get("/evergreen/", headers=Bearer(OPERATOR).headers).text
+    assert "bike_rush" in seen
+    assert "bike_demand" not in seen
+    assert "dataset/bike_hourly" not in seen
+    assert client.get("/evergreen/model/bike_rush", headers=Bearer(OPERATOR).headers).status_code == 200
+    for path in (
+        "model/bike_demand", WINDOW, "model/bike_demand/approval", "model/bike_demand/learnt", "dataset/bike_hourly", "incident/{incident}",
+        "decision/{decision}", "decision/{decision}?part=true", f"{WINDOW}/report/drift.html",
+    ):  # fmt: skip
+        asked = client.get(address(path), headers=Bearer(OPERATOR).headers)
+        assert asked.status_code == 403, path
+        assert "temperature" not in asked.text
+    assert client.post(address(f"{WINDOW}/report"), headers=Bearer(OPERATOR).headers).status_code == 403
+
+
+def test_a_page_of_another_site_cannot_have_a_window_drawn(client: TestClient) -> None:
+    headers = {**Bearer(OPERATOR).headers, "Sec-Fetch-Site": "cross-site"}
+    assert client.post(address(f"{WINDOW}/report"), headers=headers).status_code == 403
+
+
+def test_what_people_and_files_wrote_is_no_markup(client: TestClient) -> None:
+    for path in ("model/bike_demand", "dataset/bike_hourly", "decision/{decision}"):
+        text = client.get(address(path), headers=Bearer(OPERATOR).headers).text
+        assert MARKUP not in text, path
+        assert "&lt;script&gt;alert(1)" in text, path
+
+
+def test_pages_load_nothing_from_elsewhere_and_no_other_site_may_frame_them(client: TestClient) -> None:
+    for path in PAGES:
+        asked = client.get(address(path), headers=Bearer(OPERATOR).headers)
+        policy = asked.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'self'" in policy
+        assert not re.findall(r'(?:src|href)="(?:https?:)?//', asked.text), "every address is relative"
+        assert not re.findall(r'(?:src|href|data-run|action)="/', asked.text), "also behind a path prefix"
+        assert " style=" not in asked.text, "which the policy would refuse"
+
+
+def test_every_relative_address_leads_somewhere(client: TestClient) -> None:
+    """From each page, as a browser resolves it."""
+    from urllib.parse import urljoin, urlsplit
+
+    seen: dict[str, int] = {}
+    for path in PAGES:
+        here = f"http://testserver{address(path)}"
+        for link in re.findall(
+            r'href="([^"#]+)', client.get(address(path), headers=Bearer(OPERATOR).headers).text
+        ):
+            there = urlsplit(urljoin(here, link.replace("&amp;", "&")))
+            # What a champion learnt stands in MLflow, which the scene has not.
+            if (
+                not there.path.startswith("/evergreen/")
+                or there.path.endswith("/learnt")
+                or there.path in seen
+            ):
+                continue
+            seen[there.path] = client.get(
+                f"{there.path}?{there.query}", headers=Bearer(OPERATOR).headers
+            ).status_code
+    assert {path: status for path, status in seen.items() if status != 200} == {}
+    assert len(seen) > 15
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("nothing", 404), ("model/nope", 404), ("model/..%2f..", 404), ("dataset/nope", 404), ("decision/999999", 404), ("decision/x", 404),
+        ("incident/999999", 404), ("model/bike_demand/window/20200101T000000Z", 404), ("model/bike_demand/window/yesterday", 404),
+        ("dag/somebody_elses", 404), ("static/../app.py", 404), ("static/app.py", 404), (f"{WINDOW}/report/drift.html", 404),
+        (f"{WINDOW}/report/..%2fx", 404), ("dag/mail", 303), ("dag/correct__bike_hourly", 303),
+    ],
+)  # fmt: skip
+def test_an_address_that_leads_nowhere_says_so(client: TestClient, path: str, status: int) -> None:
+    asked = client.get(address(path), headers=Bearer(OPERATOR).headers)
+    assert asked.status_code == status
+    if status == 303:
+        assert asked.headers["location"] in ("../", "../dataset/bike_hourly")
+
+
+def test_a_warehouse_that_is_down_is_told_in_words(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "EVERGREEN_WAREHOUSE_URL", "postgresql://nobody:x@127.0.0.1:9/nothing?connect_timeout=2"
+    )
+    asked = client.get("/evergreen/", headers=Bearer(VIEWER).headers)
+    assert asked.status_code == 503
+    assert "the warehouse does not answer" in asked.text
+    assert "nobody:x" not in asked.text
+
+
+def test_the_plugin_leads_from_airflows_menu_each_dag_and_each_run_to_the_pages() -> None:
+    views = {
+        (v["destination"], v["href"])
+        for p in get_plugin_info()
+        if p["name"] == "evergreen"
+        for v in p["external_views"]
+    }
+    assert {
+        ("nav", "evergreen/"),
+        ("dag", "evergreen/dag/{DAG_ID}"),
+        ("dag_run", "evergreen/run/{DAG_ID}/{RUN_ID}"),
+    } <= views
+    assert [app["url_prefix"] for app in get_fastapi_plugins()[0] if app["name"] == "Evergreen"] == [
+        "/evergreen"
+    ]
+
+
+def test_a_task_that_loads_the_plugin_does_not_load_fastapi() -> None:
+    code = (
+        "import sys, evergreen_airflow.plugin; before = set(sys.modules);"
+        "print(sorted({'fastapi', 'jinja2.environment', 'evergreen_airflow.pages.app', 'evergreen.health.overview'} & before))"
+    )
+    bare = "import sys, airflow.plugins_manager, airflow.listeners; print(sorted({'fastapi', 'jinja2.environment'} & set(sys.modules)))"
+    shown, without = (
+        subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+        .stdout.strip()
+        .splitlines()[-1]
+        for said in (code, bare)
+    )
+    assert shown == without, "what Airflow itself has loaded by then may be there"

@@ -1,0 +1,150 @@
+"""Two models and a dataset in the middle of their lives, as the loop would have written them: what pages and terminal show is held against it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from evergreen.alert_kinds import AlertKind
+from evergreen.incidents import silences
+from evergreen.incidents.threads import News, tell
+from evergreen.ledger import Decision, append
+from evergreen.ledger.reasons import DecisionKind
+from evergreen.monitoring.windows.judgement import ColumnResult, Judgement, MetricResult, Status, What, insert
+from evergreen.spec import Specs, load_specs
+from evergreen.validation.ingest import ingest
+from evergreen.warehouse.connection import Connection, connect
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+INCLUDE = REPOSITORY / "include"
+BEGIN = datetime(2026, 1, 5, tzinfo=UTC)
+WEEK = timedelta(days=7)
+DEMAND, RUSH, HOURLY = "model/bike_demand", "model/bike_rush", "dataset/bike_hourly"
+HEADER = "ts,holiday,workingday,weather,temperature,humidity,windspeed,price,demand\n"
+MARKUP = "<script>alert(1)</script>"
+"""Stands where people and files write: it must be seen as it is."""
+
+
+def specs() -> Specs:
+    """The specs that the project ships."""
+    return load_specs(INCLUDE)
+
+
+def decide(
+    conn: Connection, subject: str, kind: DecisionKind, reason: str, weeks: float, **more: object
+) -> Decision:
+    """Append a decision as of so many weeks after BEGIN."""
+    name = subject.partition("/")[2]
+    run = more.pop("run_id", f"monitor__{name}/scheduled__{weeks:g}")
+    key = f"scene:{subject}:{kind.value}:{weeks:g}:{more.get('version')}"
+    return append(conn, Decision(BEGIN + weeks * WEEK, subject, kind, reason, str(run), key, **more))  # type: ignore[arg-type]
+
+
+def judge(
+    conn: Connection, number: int, version: str, value: float | None, columns: dict[str, float]
+) -> Judgement:
+    """Judge the week of a number: `value` is its served error (None: labels are missing), `columns` are shares of their limits."""
+    violated = value is not None and value > 60
+    found = tuple(
+        ColumnResult(name, What.DATA_DRIFT, "wasserstein", share * 0.2, 0.2, share > 1, f"mean {share:g}")
+        for name, share in columns.items()
+    )
+    error = MetricResult(value, 60.0, 45.0, "judged" if value is not None else "not_yet", violated)
+    start = BEGIN + number * WEEK
+    return insert(
+        conn,
+        Judgement(
+            "bike_demand", version, start, start + WEEK, 1, start + WEEK, Status.VIOLATION if violated or any(c.violated for c in found) else Status.OK,
+            168, 168, 168, tuple(c.violation for c in found if c.violated), {"rmse": error}, found, scored=168,
+        ),
+    )  # fmt: skip
+
+
+def land(landing: Path) -> None:
+    """A file that is published, and one that is held back for three of its rows."""
+    folder = landing / "bike_hourly"
+    folder.mkdir(parents=True)
+    good = [
+        f"2026-02-0{1 + h // 24} {h % 24:02d}:00:00,0,1,clear,{10 + h % 9},50,5,2.5,{100 + h}\n"
+        for h in range(48)
+    ]
+    (folder / "1-good.csv").write_text(HEADER + "".join(good))
+    bad = ["clear,15", "hail,15", "clear,500", "clear,15", f"{MARKUP},15"]
+    (folder / "2-bad.csv").write_text(
+        HEADER
+        + "".join(f"2026-02-10 {hour:02d}:00:00,0,1,{values},50,5,2.5,7\n" for hour, values in enumerate(bad))
+    )
+    ingest(
+        specs().datasets["bike_hourly"], BEGIN + 6 * WEEK, "ingest__bike_hourly/scheduled__6", folder=folder
+    )
+
+
+def write(landing: Path) -> None:
+    """The story: v1 drifts, is retrained, v2 is promoted, drifts again and is asked for; bike_rush has a challenger that waits."""
+    land(landing)
+    with connect() as conn:
+        decide(conn, DEMAND, DecisionKind.PROMOTED, "first_champion", 0, version="1", run_id="train__bike_demand/manual__0",
+               evidence={"metric": "rmse", "holdout": {"rmse": 45.0}, "message": "rmse of the challenger 45"})  # fmt: skip
+        judge(conn, 0, "1", 44.0, {"temperature": 0.3, "humidity": 0.5})
+        judge(conn, 1, "1", 47.0, {"temperature": 0.9, "humidity": 0.4})
+        judge(conn, 2, "1", 75.0, {"temperature": 3.1, "humidity": 0.6})
+        decide(conn, DEMAND, DecisionKind.RETRAIN_SUPPRESSED, "too_few_violations", 3, version="1",
+               evidence={"message": "1 of the last 3 windows in violation, 2 of 3 are needed"})  # fmt: skip
+        judge(conn, 3, "1", 81.0, {"temperature": 3.4, "humidity": 0.6})
+        asked = decide(conn, DEMAND, DecisionKind.RETRAIN_REQUESTED, "data_drift", 4, version="1",
+                       evidence={"drifted": ["data_drift:temperature"], "rule": "2 of the last 3 windows"})  # fmt: skip
+        tell(conn, News("drift:bike_demand:1:temperature", DEMAND, AlertKind.DRIFT, asked.id, {}, asked.as_of, frozenset({"data_drift"}),
+                        frozenset({"data_drift:temperature"}), since=BEGIN + 2 * WEEK), None, timedelta(days=1))  # fmt: skip
+        decide(
+            conn, DEMAND, DecisionKind.PROMOTED, "better_than_champion", 4.01, version="2", answers=(asked.id,), run_id="train__bike_demand/asset__4",
+            evidence={
+                "metric": "rmse", "holdout": {"rmse": 48.0}, "compared_with": "1", "previous_version": "1", "message": f"it is better {MARKUP}",
+                "metrics": {"challenger": {"rmse": 48.0}, "champion": {"rmse": 80.0}, "baseline": {"rmse": 90.0}}, "fingerprint": "f" * 64,
+                "checks": [{"check": "beats_champion", "value": 0.4, "limit": -0.01, "passed": True, "sentence": "the improvement is 40 %"}],
+            },
+        )  # fmt: skip
+        judge(conn, 4, "2", 46.0, {"temperature": 0.4, "humidity": 0.2})
+        judge(conn, 5, "2", 72.0, {"temperature": 0.5, "humidity": 2.2})
+        decide(
+            conn,
+            DEMAND,
+            DecisionKind.RETRAIN_REQUESTED,
+            "performance",
+            6,
+            version="2",
+            evidence={"drifted": ["data_drift:humidity"]},
+        )
+        decide(
+            conn,
+            RUSH,
+            DecisionKind.PROMOTED,
+            "first_champion",
+            0,
+            version="1",
+            run_id="train__bike_rush/manual__0",
+        )
+        waits = decide(
+            conn, RUSH, DecisionKind.AWAITING_APPROVAL, "not_worse_than_champion", 5, version="2", run_id="train__bike_rush/scheduled__5",
+            evidence={
+                "version": "2", "champion_version": "1", "trigger": "schedule", "metric": "log_loss", "approval_timeout_s": 5 * 86400.0,
+                "metrics": {"challenger": {"log_loss": 0.2}, "champion": {"log_loss": 0.3}, "baseline": {"log_loss": 0.6}}, "rows": {"judged": 168},
+                "verdict": {"passed": True, "reason": "not_worse_than_champion", "checks": [
+                    {"check": "not_surely_worse", "value": 0.1, "limit": -0.01, "passed": True, "sentence": "it is not surely worse"}]},
+            },
+        )  # fmt: skip
+        decide(conn, RUSH, DecisionKind.APPROVAL_ASKED, "not_worse_than_champion", 5.01, version="2", run_id="promote__bike_rush/asset__5",
+               evidence={"awaiting": waits.id})  # fmt: skip
+        failed = decide(conn, RUSH, DecisionKind.RUN_FAILED, "score__bike_rush.score", 6, run_id="score__bike_rush/scheduled__6",
+                        evidence={"dag_id": "score__bike_rush", "task_id": "score", "try_number": 3, "error": "MLflow does not answer"})  # fmt: skip
+        tell(
+            conn,
+            News("failed:score__bike_rush.score", RUSH, AlertKind.RUN_FAILED, failed.id, {}, failed.as_of),
+            None,
+            timedelta(days=1),
+        )
+
+
+def silence(subject: str, why: str) -> None:
+    """Silence a subject for three days from now."""
+    with connect() as conn:
+        silences.silence(conn, subject, "3d", why, "somebody", datetime.now(UTC), "silence/1")
