@@ -25,6 +25,16 @@ _BATCH = (
     " FROM evergreen.batch WHERE dataset = %(name)s"
 )
 
+# Of a batch that is named, whatever became of it.
+_STILL_HELD = (
+    " AND CASE WHEN %(batch)s::bigint IS NOT NULL THEN id = %(batch)s ELSE replaced_by IS NULL"
+    " AND (state = 'quarantined' OR (state = 'published' AND rows_held > 0))"
+    " AND NOT EXISTS (SELECT 1 FROM evergreen.batch AS o WHERE o.dataset = batch.dataset AND o.file = batch.file"
+    " AND o.id > batch.id AND o.state = 'published' AND o.rows_held = 0)"
+    " AND NOT EXISTS (SELECT 1 FROM evergreen.decision AS d WHERE d.subject = %(subject)s AND d.kind = 'batch_dismissed'"
+    " AND (d.evidence->>'batch')::bigint = batch.id) END ORDER BY id DESC"
+)
+
 
 @dataclass(frozen=True)
 class Failed:
@@ -177,6 +187,22 @@ def held_rows(
         )
         for row in rows
     ]  # fmt: skip
+
+
+def still_held(conn: Connection, name: str, *, batch: int | None = None) -> list[Batch]:
+    """The batches of a dataset of which something is held back, and that nobody has mended or dismissed, the newest first.
+
+    Args:
+        conn: the warehouse.
+        name: of the dataset.
+        batch: only this one, whatever became of it.
+    """
+    found = fetch(
+        conn,
+        _BATCH + _STILL_HELD,
+        {"name": name, "batch": batch, "subject": dataset_subject(name)},
+    )
+    return [_batch(row) for row in found]
 
 
 def line_of(row: int, known: Sequence[tuple[int, int]]) -> int | None:
