@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+from evergreen.alert_kinds import AlertKind
 from evergreen.alerting.content import answered_drifts
 from evergreen.alerting.content.answered_drifts import Waiting
 from evergreen.errors import EvergreenError
@@ -23,10 +24,19 @@ from evergreen.warehouse.connection import Connection, connect
 MOST_LINES = 20
 
 
-def lines(conn: Connection) -> list[str]:
-    """The silences in force, the drifts that wait for a person and the mails that wait to be sent, as lines for a terminal."""
+def lines(conn: Connection, *, without_silences_of: Collection[str] = ()) -> list[str]:
+    """The silences in force, the drifts that wait for a person and the mails that wait to be sent, as lines for a terminal.
+
+    Args:
+        conn: the warehouse.
+        without_silences_of: subjects whose silence is told elsewhere.
+    """
     found, mails, drifts = silences.active(conn), unsent(conn), answered_drifts.waiting(conn)
-    return [*_silenced(found), *_given_up(drifts), *_waiting([m for m in mails if not m.silenced])]
+    return [
+        *_silenced([s for s in found if s.subject not in without_silences_of]),
+        *_given_up(drifts),
+        *_waiting([m for m in mails if not m.silenced]),
+    ]
 
 
 def specs(found: Specs) -> list[str]:
@@ -115,7 +125,9 @@ def _waiting(mails: Sequence[Unsent]) -> list[str]:
     said = [f"{len(mails)} alert(s) wait to be sent, the oldest since {_time(mails[0].created)}:"]
     for mail in mails[:MOST_LINES]:
         tries = f"{mail.attempts} tries, last error: {mail.error}" if mail.attempts else "not tried yet"
-        said.append(f"  {_time(mail.created)}  {mail.subject}  {mail.kind}  {tries}")
+        kind = AlertKind.of(mail.kind)
+        what = kind.traits.words if kind else mail.kind.replace("_", " ")
+        said.append(f"  {_time(mail.created)} {mail.subject.partition('/')[2]}, {what}: {tries}")
     if len(mails) > MOST_LINES:
         said.append(f"  and {len(mails) - MOST_LINES} more in evergreen.mail")
     return said

@@ -69,15 +69,18 @@ def _run(options: argparse.Namespace) -> int:
         [(f"{row.as_of:%Y-%m-%d %H:%M}", _what(row), row.sentence) for row in rows],
         lines=LINES, styles=[_STYLES.get(row.kind, "") for row in rows],
     )  # fmt: skip
-    page.gap()
+    hints = []
     if more:
-        page.line(
+        hints.append(
             f"These are the newest {len(rows)}; --limit shows more, --kind, --reason and --since choose."
         )
     if subject == model_subject(options.name) and any(row.version for row in rows):
-        page.line(
-            f"{typed(f'why {options.name} VERSION', f'why MODEL={options.name} VERSION=...')} tells the whole story of a version."
-        )
+        story = typed(f"why {options.name} VERSION", f"why MODEL={options.name} VERSION=...")
+        hints.append(f"{story} tells the whole story of a version.")
+    if hints:
+        page.gap()
+    for hint in hints:
+        page.line(hint)
     return 0
 
 

@@ -64,11 +64,3 @@ def training(model: ModelHealth) -> str:
         "awaiting_approval": "waits for approval",
     }
     return f"{version}{told.get(last.kind, words.kind(last.kind))} {age(last.decided)} ago: {words.reason(last.reason)}"
-
-
-def requests(model: ModelHealth) -> str:
-    """The open requests for a retraining; empty where there are none."""
-    found = model.requests
-    if found is None:
-        return ""
-    return f"{found.count} since {words.when(found.oldest)}: {', '.join(map(words.reason, found.reasons))}"

@@ -97,10 +97,11 @@ def _batch(page: Page, found: Held) -> None:
     if not found.rows:
         return
     page.gap()
+    page.line("The rows that break a rule:" if one.state == "quarantined" else "The rows:", 2)
     page.table(
         ("LINE", "COLUMN", "VALUE", "RULE"),
         [
-            (_place(row), broken.column, broken.value or "(empty)", f"{broken.rule}{f', expected {broken.expected}' if broken.expected else ''}")
+            (_place(row), broken.column, broken.value or "(empty)", _rule(broken.rule, broken.expected))
             for row in found.rows for broken in row.broken
         ],
         indent=2, right=(0,), lines=3,
@@ -111,12 +112,15 @@ def _place(row: HeldRow) -> str:
     return str(row.line) if row.line is not None else f"row {row.row}"
 
 
+def _rule(rule: str, expected: str) -> str:
+    return f"must {rule}{f': {expected}' if expected else ''}"
+
+
 def _failed(failure: Failed) -> str:
     where = f"{failure.column}: " if failure.column else "the whole file: "
-    expected = f", expected {failure.expected}" if failure.expected else ""
-    rows = f" in {many(failure.rows, 'row')}" if failure.rows else ""
+    found = failure.found or (many(failure.rows, "row") if failure.rows else "nothing")
     remedy = f". {failure.remedy[:1].upper()}{failure.remedy[1:]}" if failure.remedy else ""
-    return f"{where}{failure.rule}{expected}; found {failure.found or 'nothing'}{rows}{remedy}"
+    return f"{where}{_rule(failure.rule, failure.expected)}; found {found}{remedy}"
 
 
 def _steps(dataset: str, found: Sequence[Held]) -> list[str]:

@@ -70,7 +70,7 @@ def _run(names: list[str], home: Any, as_text: bool) -> int:
         for line in found.specs:
             page.line(line)
         return 1
-    page.line(_summary(rows, found), style="bold")
+    page.line(_summary(rows, found, names), style="bold")
     if found.overview is None:
         page.line(found.said, style="bad")
     else:
@@ -104,10 +104,11 @@ def look(names: list[str]) -> Found:
     try:
         with place.reading() as conn:
             models, datasets = _chosen(conn, specs, names)
+            shown = {*(f"model/{name}" for name in models), *(f"dataset/{name}" for name in datasets)}
             return Found(
                 overview(conn, specs, models=models, datasets=datasets),
                 "",
-                () if names else tuple(alerts.lines(conn)),
+                () if names else tuple(alerts.lines(conn, without_silences_of=shown)),
                 () if names else tuple(landed.lines(conn, specs)),
                 told,
             )
@@ -139,15 +140,19 @@ def _services(layout: Layout | None) -> list[Any]:
     return control.status(layout.home)
 
 
-def _summary(rows: list[Any], found: Found) -> str:
+def _summary(services: list[Any], found: Found, names: list[str]) -> str:
     parts = []
     if found.overview is not None:
-        parts += [_count(found.overview.models, "model"), _count(found.overview.datasets, "dataset")]
-    if rows:
-        wrong = [f"{row.service} is {row.state}" for row in rows if not row.is_good]
-        if len(wrong) == len(rows) and all(row.state == "stopped" for row in rows):
+        parts += [
+            _count(rows, one)
+            for rows, one in ((found.overview.models, "model"), (found.overview.datasets, "dataset"))
+            if rows or not names
+        ]
+    if services:
+        wrong = [f"{row.service} is {row.state}" for row in services if not row.is_good]
+        if len(wrong) == len(services) and all(row.state == "stopped" for row in services):
             wrong = [f"the stack is stopped, {typed('up')} starts it"]
-        parts.append(f"services: {', '.join(wrong)}" if wrong else f"all {len(rows)} services are up")
+        parts.append(f"services: {', '.join(wrong)}" if wrong else f"all {len(services)} services are up")
     elif found.overview is not None:
         parts.append("the warehouse answers")
     told = "; ".join(parts)
@@ -170,25 +175,31 @@ def _models(page: Page, rows: tuple[ModelHealth, ...], full: bool) -> None:
         champion = f"v{row.champion}" if row.champion else "no champion"
         if brief and row.attention >= Attention.NOT_YET:
             page.line(
-                f"{row.name}  {row.attention.words}, {champion}, {phrases.error(row.error)}", 2, lines=1
+                f"{row.name}: {row.attention.words}, {champion}, {phrases.error(row.error)}", 2, lines=1
             )
             continue
         _subject(page, row)
         page.pair("champion", _champion(row), 4)
-        if row.champion:
+        if row.window is not None:
             page.pair("error", phrases.error(row.error), 4)
             page.pair("drift", phrases.drift(row.worst), 4)
         page.pair("feed", _feed(row), 4)
         page.pair("training", phrases.training(row), 4)
-        if asked := phrases.requests(row):
-            page.pair("requests", asked, 4)
+        if row.requests:
+            page.pair(
+                "requests",
+                f"{row.requests.count} open, the oldest since {words.when(row.requests.oldest)}",
+                4,
+            )
 
 
 def _subject(page: Page, row: ModelHealth | DatasetHealth) -> None:
     style = phrases.STYLES.get(row.attention.name.lower(), "")
-    page.line(f"{row.name}  {row.attention.words}", 2, hang=2, style=style or "bold")
+    page.line(f"{row.name}: {row.attention.words}", 2, hang=2, style=style or "bold")
     for why in row.why:
         page.line(why, 4, hang=2, style=style)
+    if row.silence:
+        page.line(f"silenced by {row.silence.by}; {many(row.silence.held, 'alert')} held back", 4, hang=2)
 
 
 def _champion(row: ModelHealth) -> str:
@@ -211,7 +222,7 @@ def _datasets(page: Page, rows: tuple[DatasetHealth, ...], full: bool) -> None:
     for row in rows:
         newest = f"newest rows {age(row.newest_rows)} ago" if row.newest_rows else "no rows yet"
         if brief and row.attention >= Attention.NOT_YET:
-            page.line(f"{row.name}  {row.attention.words}, {newest}", 2, lines=1)
+            page.line(f"{row.name}: {row.attention.words}, {newest}", 2, lines=1)
             continue
         _subject(page, row)
         page.pair("feed", newest, 4)
@@ -229,10 +240,6 @@ def _datasets(page: Page, rows: tuple[DatasetHealth, ...], full: bool) -> None:
 def _stack(page: Page, found: Overview) -> None:
     stack = found.stack
     told = [why for why in stack.why if why not in stack.problems]
-    if stack.mails_waiting:
-        told.append(
-            f"{many(stack.mails_waiting, 'alert')} to be sent, the oldest since {words.when(stack.oldest_mail)}"
-        )
     if told:
         page.head("The stack")
         style = phrases.STYLES.get(stack.attention.name.lower(), "")

@@ -238,7 +238,7 @@ def _checked(check: GateCheck) -> Checked:
 
 def about_the_model(check: Checked) -> bool:
     """Whether a check says something of the model, or has failed; that the numbers are of this training is only counted."""
-    return not check.passed or not check.check.endswith(PROVENANCE)
+    return not check.passed or not (check.check.startswith(PARTIES) and check.check.endswith(PROVENANCE))
 
 
 def _after(conn: Connection, subject: str, version: str, verdict: Decision) -> tuple[Step, ...]:

@@ -12,10 +12,11 @@ from evergreen.spec import load_specs
 from evergreen.terminal import as_json, names, place
 from evergreen.terminal.page import Page
 from evergreen.terminal.phrases import many
-from evergreen.terminal.story import Story, about_the_model, story, versions
+from evergreen.terminal.story import Checked, Story, about_the_model, story, versions
 from evergreen.warehouse.connection import Connection
 
 MOST_OTHERS = 8
+SPACE = 14
 _PARTS = {
     "all": "in all", "training": "learnt from", "purged": "left out in between", "holdout": "in the holdout", "judged": "judged",
     "champion_learnt": "of them known to the champion",
@@ -56,7 +57,7 @@ def _run(model: str, version: str | None, home: Path | None, as_text: bool) -> i
         page.head("Other versions")
         for d in rest[:MOST_OTHERS]:
             page.line(
-                f"v{d.version}  {words.kind(d.kind.value)}: {words.reason(d.reason)}", 2, hang=4, lines=2
+                f"v{d.version}: {words.kind(d.kind.value)}, {words.reason(d.reason)}", 2, hang=4, lines=2
             )
         if len(rest) > MOST_OTHERS:
             page.line(
@@ -105,7 +106,7 @@ def _story(page: Page, told: Story) -> None:
     page.head("More")
     for label, address in (("Airflow", told.airflow), ("MLflow", told.mlflow)):
         if address:
-            page.pair(label, address, 2)
+            page.pair(label, address, 2, space=SPACE)
 
 
 def _headline(told: Story) -> str:
@@ -123,30 +124,26 @@ def _headline(told: Story) -> str:
 def _asked(page: Page, told: Story) -> None:
     page.line(f"{told.why_trained[:1].upper()}{told.why_trained[1:]}.", 2)
     if told.asked_because:
-        page.pair("because", told.asked_because, 2)
+        page.pair("because", told.asked_because, 2, space=SPACE)
     for request in told.requests:
-        page.pair("request", f"{request.decision} of {words.when(request.as_of)}: {request.words}", 2)
+        page.pair(
+            "request", f"{request.decision} of {words.when(request.as_of)}: {request.words}", 2, space=SPACE
+        )
     if told.training_run:
-        page.pair("run", told.training_run, 2)
+        page.pair("run", told.training_run, 2, space=SPACE)
 
 
 def _data(page: Page, told: Story) -> None:
-    page.pair("as of", words.when(told.as_of), 2)
-    if told.rows:
-        page.pair(
-            "rows",
-            ", ".join(
-                f"{n:,} {_PARTS.get(part, part.replace('_', ' '))}" for part, n in told.rows.items() if n
-            ),
-            2,
-        )
+    page.pair("as of", words.when(told.as_of), 2, space=SPACE)
+    if rows := [f"{told.rows[part]:,} {said}" for part, said in _PARTS.items() if told.rows.get(part)]:
+        page.pair("rows", ", ".join(rows), 2, space=SPACE)
     if told.trained_until:
         again = ", fitted again on all rows, the holdout among them" if told.refitted else ""
-        page.pair("learnt until", f"{words.when(told.trained_until)}{again}", 2, space=14)
+        page.pair("learnt until", f"{words.when(told.trained_until)}{again}", 2, space=SPACE)
     if told.chosen:
-        page.pair("chosen", told.chosen, 2)
+        page.pair("chosen", told.chosen, 2, space=SPACE)
     if told.fingerprint:
-        page.pair("snapshot", told.fingerprint[:16], 2)
+        page.pair("snapshot", told.fingerprint[:16], 2, space=SPACE)
 
 
 def _compared(page: Page, told: Story) -> None:
@@ -167,7 +164,7 @@ def _compared(page: Page, told: Story) -> None:
     )  # fmt: skip
     for check in told.checks:
         if check.compares:
-            page.line(f"{check.words[:1].upper()}{check.words[1:]}.", 2)
+            _check(page, check)
 
 
 def _number(value: float | None) -> str:
@@ -177,35 +174,33 @@ def _number(value: float | None) -> str:
 def _checks(page: Page, told: Story) -> None:
     shown = [check for check in told.checks if about_the_model(check)]
     for check in shown:
-        page.pair(
-            "passed" if check.passed else "failed",
-            check.words,
-            2,
-            space=8,
-            style="" if check.passed else "bad",
-        )
+        if not check.compares:
+            _check(page, check)
     if rest := len(told.checks) - len(shown):
         page.line(f"{many(rest, 'more check')} of where the numbers come from: all passed.", 2)
 
 
+def _check(page: Page, check: Checked) -> None:
+    passed = "passed" if check.passed else "failed"
+    page.pair(passed, check.words, 2, space=8, style="" if check.passed else "bad")
+
+
 def _decided(page: Page, told: Story) -> None:
     verdict = told.verdict
-    page.pair(
-        words.kind(verdict.kind), f"{words.when(verdict.as_of)}: {verdict.words}", 2, space=len(words.kind(verdict.kind)) + 2
-    )  # fmt: skip
+    page.line(f"{words.when(verdict.as_of)}: {words.kind(verdict.kind)}, {verdict.words}.", 2)
     if told.gate and told.gate != verdict.reason:
-        page.pair("the gate", words.reason(told.gate), 2)
+        page.pair("the gate", words.reason(told.gate), 2, space=SPACE)
     if told.answered_by:
         when = f" on {words.when(told.answered_at)}" if told.answered_at else ""
-        page.pair("answered by", f"{told.answered_by}{when}", 2, space=13)
+        page.pair("answered by", f"{told.answered_by}{when}", 2, space=SPACE)
     elif verdict.kind == "promoted":
-        page.pair("approved by", "the gate alone; the spec asks no person", 2, space=13)
+        page.pair("approved by", "the gate alone; the spec asks no person", 2, space=SPACE)
     if told.comment:
-        page.pair("comment", told.comment, 2)
+        page.pair("comment", told.comment, 2, space=SPACE)
     if told.superseded_by:
-        page.pair("replaced by", f"v{told.superseded_by}", 2, space=13)
+        page.pair("replaced by", f"v{told.superseded_by}", 2, space=SPACE)
     for note in told.note:
-        page.pair("note", note, 2)
+        page.pair("note", note, 2, space=SPACE)
     if told.state == "waiting":
         dag = f"promote__{told.model}"
         page.line(f"Approve or refuse it on the page of {dag} in Airflow.", 2)
