@@ -6,6 +6,8 @@ import pytest
 import terminal_scene
 from terminal_scene import REPOSITORY, Terminal
 
+from evergreen.warehouse.connection import connect
+
 
 @pytest.fixture
 def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
@@ -22,4 +24,12 @@ def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 def life(terminal: Terminal, warehouse_url: str, tmp_path: Path) -> Terminal:
     """The same, with a year of two models and a dataset in the warehouse."""
     terminal_scene.world(tmp_path / "landing")
+    return terminal
+
+
+@pytest.fixture
+def decided(terminal: Terminal, warehouse_url: str) -> Terminal:
+    """The same with the models alone."""
+    with connect() as conn:
+        terminal_scene.write_life(conn)
     return terminal
