@@ -214,7 +214,7 @@ def _batch(decision: Decision) -> list[str]:
         where = f"{failure.column}: " if failure.column else ""
         remedy = f". {failure.remedy[:1].upper()}{failure.remedy[1:]}" if failure.remedy else ""
         found.append(
-            f"  {where}{rule_in_words(failure.expectation)}, expected {failure.limit}; found {failure.observed}{remedy}"
+            f"  {where}must {rule_in_words(failure.expectation)}: {failure.limit}; found {failure.observed}{remedy}"
         )
     return found
 

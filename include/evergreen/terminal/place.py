@@ -19,7 +19,8 @@ from evergreen.terminal.page import Page
 from evergreen.warehouse.connection import Connection, connect
 
 TIMEOUT_S = 30
-_OF_THE_STACK = ("EVERGREEN_", "MLFLOW_")
+# Where a proxy is set, it is not asked for what is on this machine.
+_OF_THE_STACK = ("EVERGREEN_", "MLFLOW_", "NO_PROXY", "no_proxy")
 
 
 def parser(name: str, description: str, example: str) -> argparse.ArgumentParser:

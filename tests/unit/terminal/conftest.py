@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,14 +12,19 @@ from evergreen.warehouse.connection import connect
 
 
 @pytest.fixture
-def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
+def terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Terminal]:
     """A person at a terminal, whose environment names a warehouse or none, this repository's specs and no stack."""
     for name in ("EVERGREEN_AIRFLOW_URL", "EVERGREEN_MLFLOW_URL", "EVERGREEN_MAIL_TO", "MLFLOW_TRACKING_URI", "NO_COLOR"):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("EVERGREEN_SPECS", str(REPOSITORY / "include"))
     monkeypatch.setenv("EVERGREEN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("EVERGREEN_LANDING", str(tmp_path / "landing"))
-    return Terminal(capsys)
+    before = dict(os.environ)
+    yield Terminal(capsys)
+    os.environ.clear()  # a command takes the stack's variables for its process
+    os.environ.update(before)
 
 
 @pytest.fixture
