@@ -22,9 +22,11 @@ UV := UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=$(if $(CERTIFICATES),true,false)
 QUIET := $(if $(shell [ -t 2 ] && echo tty),,--quiet)
 COMPILE := pip compile --quiet --universal --generate-hashes --custom-compile-command "make lock"
 DATA ?= simulated
+# JSON=1 prints JSON, with each target that tells something.
+AS_JSON = $(if $(JSON),--json)
 IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
-.PHONY: release coverage test-compose compose-env compose-up compose-status compose-down compose-demo help run venv up down status mail silence logs clean demo check replay report test attack lint hooks docs bench bench-large decisions lock
+.PHONY: release coverage test-compose compose-env compose-up compose-status compose-down compose-demo help run venv up down status why history quarantine mail silence logs clean demo check replay report test attack lint hooks docs bench bench-large decisions lock
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -41,7 +43,7 @@ check: $(VENV)/.installed ## check the specs in include/
 	@$(EVERGREEN) check
 
 run: $(VENV)/.installed ## trigger a DAG and wait; DAG=train__bike_demand PARAMS="reason=test"
-	@$(EVERGREEN) run "$(DAG)" $(PARAMS)
+	@$(EVERGREEN) run "$(DAG)" $(PARAMS) $(AS_JSON)
 
 replay: $(VENV)/.installed ## compare retraining policies over past time; MODEL=bike_demand FROM=2025-06-02 TO=2025-12-15
 	@$(EVERGREEN) replay "$(MODEL)" --from "$(FROM)" --to "$(TO)" $(if $(POLICIES),--policies $(POLICIES))
@@ -57,11 +59,20 @@ endef
 down: ## stop the stack; nothing is lost
 	$(call existing,down)
 
-status: ## what is up; exit code 0 only if all is
-	$(call existing,status)
+status: ## what needs you, how models and datasets are, what is up; exit code 0 only if all is
+	$(call existing,status $(AS_JSON))
 
-mail: ## list the caught e-mails; N=3 prints the third
-	$(call existing,mail $(N))
+why: ## why a version is champion, or is not; MODEL=bike_demand VERSION=3
+	$(call existing,why "$(MODEL)" $(VERSION) $(AS_JSON))
+
+history: ## what was decided; MODEL=bike_demand KIND=promoted SINCE=2026-01-01 LIMIT=50
+	$(call existing,history "$(MODEL)" $(if $(KIND),--kind "$(KIND)") $(if $(REASON),--reason "$(REASON)") $(if $(SINCE),--since "$(SINCE)") $(if $(LIMIT),--limit "$(LIMIT)") $(AS_JSON))
+
+quarantine: ## the rows that are held back; DATASET=bike_hourly BATCH=7 LIMIT=50
+	$(call existing,quarantine "$(DATASET)" $(BATCH) $(if $(LIMIT),--limit "$(LIMIT)") $(AS_JSON))
+
+mail: ## list the caught e-mails; N=3 prints the third, WEB=1 shows all in a browser
+	$(call existing,mail $(N) $(if $(WEB),--web) $(AS_JSON))
 
 # What a person writes may hold any character, so it goes through the environment and no shell reads it.
 silence: export EVERGREEN_SILENCE_MODEL = $(value MODEL)

@@ -46,6 +46,7 @@ FLOORS: dict[str, str] = {
     "lineage": "OpenLineage events of each step.",
     "stack": "The embedded stack: PostgreSQL, MLflow, Airflow and the mail catcher on one machine.",
     "command": "What all commands share.",
+    "terminal": "What a person reads and does at a terminal: how all are, why, what is held back, a run, the mails.",
     "replay": "Retraining policies compared over past time.",
     "changes": "What a change of the specs means, before it is merged.",
     "check_warehouse": "The specs against what the warehouse has.",

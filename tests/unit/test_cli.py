@@ -74,7 +74,7 @@ def test_what_is_hidden_is_started_by_the_stack_alone(capsys: pytest.CaptureFixt
     ("command", "module", "package", "extra"),
     [
         ("exporter", "evergreen.exporter.command", "prometheus_client", "metrics"),
-        ("status", "evergreen.stack.processes", "psutil", "stack"),
+        ("logs", "evergreen.stack.processes", "psutil", "stack"),
     ],
     ids=["exporter", "stack"],
 )

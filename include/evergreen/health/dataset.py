@@ -123,15 +123,20 @@ def details(conn: Connection, specs: Specs, name: str, *, before: int | None = N
         conn, f"{_BATCH} AND (%(before)s IS NULL OR id < %(before)s) ORDER BY id DESC LIMIT %(most)s",
         {"name": name, "before": before, "most": MOST_BATCHES},
     )  # fmt: skip
-    spells = threads.open_ones(conn, dataset_subject(name), AlertKind.BATCH_QUARANTINED)
-    held = held_batches.of_spells(conn, spells) if spells else {}
-    waiting = tuple(sorted({batch.id for batches in held.values() for batch in batches}, reverse=True))
+    held = waiting(conn, name)
     return DatasetDetails(
         health=overview(conn, specs, models=(), datasets=[name], mlflow=False).datasets[0],
-        batches=tuple(_batch(row, row["id"] in waiting) for row in rows),
-        waiting=waiting,
+        batches=tuple(_batch(row, row["id"] in held) for row in rows),
+        waiting=held,
         incidents=tuple(incidents(conn, dataset_subject(name))),
     )
+
+
+def waiting(conn: Connection, name: str) -> tuple[int, ...]:
+    """Ids of the batches of which something is held back still, and that nobody has mended or dismissed, the newest first."""
+    spells = threads.open_ones(conn, dataset_subject(name), AlertKind.BATCH_QUARANTINED)
+    held = held_batches.of_spells(conn, spells) if spells else {}
+    return tuple(sorted({batch.id for batches in held.values() for batch in batches}, reverse=True))
 
 
 def held_rows(
@@ -187,6 +192,16 @@ def held_rows(
         )
         for row in rows
     ]  # fmt: skip
+
+
+def still_held(conn: Connection, name: str, *, batch: int | None = None) -> list[Batch]:
+    """The batches that are `waiting`; or only this one, whatever became of it."""
+    held = waiting(conn, name)
+    asked = held if batch is None else (batch,)
+    found = fetch(
+        conn, f"{_BATCH} AND id = ANY(%(ids)s) ORDER BY id DESC", {"name": name, "ids": list(asked)}
+    )
+    return [_batch(row, row["id"] in held) for row in found]
 
 
 def line_of(row: int, known: Sequence[tuple[int, int]]) -> int | None:

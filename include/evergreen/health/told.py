@@ -73,7 +73,14 @@ class Told:
 
 
 def rows(
-    conn: Connection, subject: str, *, kinds: Sequence[str] = (), before: int | None = None, limit: int = PAGE
+    conn: Connection,
+    subject: str,
+    *,
+    kinds: Sequence[str] = (),
+    reasons: Sequence[str] = (),
+    since: datetime | None = None,
+    before: int | None = None,
+    limit: int = PAGE,
 ) -> list[LedgerRow]:
     """Rows of the ledger about a subject, newest first.
 
@@ -81,14 +88,24 @@ def rows(
         conn: the warehouse.
         subject: `model/NAME` or `dataset/NAME`.
         kinds: only of these; codes that the ledger does not know are left out.
+        reasons: only with these codes.
+        since: only as of this time or later.
         before: only those with a smaller id.
         limit: most rows.
     """
     found = fetch(
         conn,
         "SELECT id FROM evergreen.decision WHERE subject = %(subject)s AND (cardinality(%(kinds)s::text[]) = 0 OR kind = ANY(%(kinds)s))"
+        " AND (cardinality(%(reasons)s::text[]) = 0 OR reason = ANY(%(reasons)s)) AND (%(since)s::timestamptz IS NULL OR as_of >= %(since)s)"
         " AND (%(before)s IS NULL OR id < %(before)s) ORDER BY id DESC LIMIT %(limit)s",
-        {"subject": subject, "kinds": list(kinds), "before": before, "limit": limit},
+        {
+            "subject": subject,
+            "kinds": list(kinds),
+            "reasons": list(reasons),
+            "since": since,
+            "before": before,
+            "limit": limit,
+        },
     )
     return [in_short(d) for d in find(conn, ids=[row["id"] for row in found])] if found else []
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from evergreen import settings
+from evergreen.alert_kinds import AlertKind
 from evergreen.alerting.content import answered_drifts
 from evergreen.alerting.content.answered_drifts import Waiting
 from evergreen.errors import EvergreenError
@@ -15,32 +15,33 @@ from evergreen.incidents import silences
 from evergreen.incidents.silences import Silence
 from evergreen.incidents.unsent import Unsent, unsent
 from evergreen.program import typed
-from evergreen.spec import load_specs
+from evergreen.spec import Specs, load_specs
 from evergreen.spec.environment import environment_problems
 from evergreen.stack.layout import StackError
 from evergreen.stack.variables import environment, specs_folder
-from evergreen.warehouse.connection import connect
+from evergreen.warehouse.connection import Connection, connect
 
 MOST_LINES = 20
 
 
-def lines(home: Path | str | None = None) -> list[str]:
-    """The silences in force, the drifts that wait for a person and the mails that wait to be sent, as lines for a terminal; none where the warehouse is not up."""
-    try:
-        with connect(environment(home)["EVERGREEN_WAREHOUSE_URL"], timeout_s=10) as conn:
-            found, mails, drifts = silences.active(conn), unsent(conn), answered_drifts.waiting(conn)
-    except (EvergreenError, KeyError):
-        return []
-    return [*_silenced(found), *_given_up(drifts), *_waiting([m for m in mails if not m.silenced])]
+def lines(conn: Connection, *, without_silences_of: Collection[str] = ()) -> list[str]:
+    """The silences in force, the drifts that wait for a person and the mails that wait to be sent, as lines for a terminal.
+
+    Args:
+        conn: the warehouse.
+        without_silences_of: subjects whose silence is told elsewhere.
+    """
+    found, mails, drifts = silences.active(conn), unsent(conn), answered_drifts.waiting(conn)
+    return [
+        *_silenced([s for s in found if s.subject not in without_silences_of]),
+        *_given_up(drifts),
+        *_waiting([m for m in mails if not m.silenced]),
+    ]
 
 
-def specs(home: Path | str | None = None) -> list[str]:
-    """The mistakes of the specs as lines for a terminal: what they describe is switched off."""
-    try:
-        folder = specs_folder(environment(home))
-    except (EvergreenError, StackError, KeyError):
-        folder = settings.specs_folder()
-    problems = (*environment_problems(), *load_specs(folder).problems)
+def specs(found: Specs) -> list[str]:
+    """The mistakes of the specs and the environment as lines for a terminal: what they describe is switched off."""
+    problems = (*environment_problems(), *found.problems)
     if not problems:
         return []
     said = [
@@ -124,7 +125,9 @@ def _waiting(mails: Sequence[Unsent]) -> list[str]:
     said = [f"{len(mails)} alert(s) wait to be sent, the oldest since {_time(mails[0].created)}:"]
     for mail in mails[:MOST_LINES]:
         tries = f"{mail.attempts} tries, last error: {mail.error}" if mail.attempts else "not tried yet"
-        said.append(f"  {_time(mail.created)}  {mail.subject}  {mail.kind}  {tries}")
+        kind = AlertKind.of(mail.kind)
+        what = kind.traits.words if kind else mail.kind.replace("_", " ")
+        said.append(f"  {_time(mail.created)} {mail.subject.partition('/')[2]}, {what}: {tries}")
     if len(mails) > MOST_LINES:
         said.append(f"  and {len(mails) - MOST_LINES} more in evergreen.mail")
     return said

@@ -1,4 +1,4 @@
-"""The commands of the embedded stack: `evergreen up`, `down`, `status`, `run`, `mail`, `silence`, `logs`, `env` and `clean`."""
+"""The commands of the embedded stack: `evergreen up`, `down`, `silence`, `logs`, `env` and `clean`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 from evergreen.program import typed
-from evergreen.stack import alerts, control, landed, run_dag, supervisor
-from evergreen.stack.airflow_api import AirflowApi
+from evergreen.stack import alerts, control, supervisor
 from evergreen.stack.layout import Layout, StackError
-from evergreen.stack.mailcatcher import messages, serve
+from evergreen.stack.mailcatcher import serve
 from evergreen.stack.variables import environment, secret_names
 
 
@@ -49,16 +48,10 @@ def _parser() -> argparse.ArgumentParser:
 
     add("up", _up, "Start PostgreSQL, MLflow, Airflow and the mail catcher, and wait until they work.")
     add("down", _down, "Stop all of it; nothing is lost.")
-    add("status", _status, "Say what is up; exit code 0 only if all is.")
-    mail = add("mail", _mail, "List the caught e-mails, or print one.")
-    mail.add_argument("number", type=int, nargs="?", help="print the text of this one")
     logs = add("logs", _logs, "List the logs, or print the end of one.")
     logs.add_argument("name", nargs="?", help="service whose log to print")
     logs.add_argument("-n", "--lines", type=int, default=50, help="how many lines (default 50)")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as the log grows")
-    run = add("run", _run, "Trigger a DAG, wait for its end, and print the state of its tasks.")
-    run.add_argument("dag", help="such as ingest__bike_hourly")
-    run.add_argument("param", nargs="*", help="Params as name=value, such as as_of=2026-05-01T02:00:00Z")
     env = add("env", _env, "Print the environment of the services as shell exports.")
     env.add_argument("name", nargs="*", help="only these variables")
     env.add_argument(
@@ -116,56 +109,6 @@ def _clean(options: argparse.Namespace) -> int:
     return 0
 
 
-def _status(options: argparse.Namespace) -> int:
-    rows = control.status(options.home)
-    if not rows:
-        print(f"The stack was never up here; {typed('up')} starts it.")
-        return 1
-    table = [("SERVICE", "STATE", "PID", "PORT", "SINCE", "RESTARTS")]
-    for row in rows:
-        since = f"{row.since:%Y-%m-%d %H:%M:%S}" if row.since else "-"
-        table.append(
-            (row.service, row.state, str(row.pid or "-"), str(row.port or "-"), since, str(row.restarts))
-        )
-    widths = [max(len(line[i]) for line in table) for i in range(len(table[0]))]
-    for line in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    for row in rows:
-        if row.message and not row.is_good:
-            print(f"{row.message} {typed(f'logs {row.service}', f'logs NAME={row.service}')} shows its log.")
-    for said in alerts.specs(options.home):
-        print(said)
-    for said in landed.lines(options.home):
-        print(said)
-    _alerts(options)
-    return 0 if all(row.is_good for row in rows) else 1
-
-
-def _alerts(options: argparse.Namespace) -> None:
-    for line in alerts.lines(options.home):
-        print(line)
-
-
-def _mail(options: argparse.Namespace) -> None:
-    layout = Layout.of(options.home)
-    caught = messages(layout.mail)
-    if options.number is None:
-        if not caught:
-            print(f"No e-mail in {layout.mail}.")
-        for number, mail in enumerate(caught, start=1):
-            print(
-                f"{number:4}  {mail.received.astimezone():%Y-%m-%d %H:%M:%S}  {mail.to}  {mail.subject}\n      {mail.path}"
-            )
-        _alerts(options)
-        return
-    if not 1 <= options.number <= len(caught):
-        raise StackError(f"There is no e-mail {options.number}; there are {len(caught)} in {layout.mail}.")
-    mail = caught[options.number - 1]
-    print(
-        f"Date: {mail.received.astimezone():%Y-%m-%d %H:%M:%S %Z}\nTo: {mail.to}\nSubject: {mail.subject}\n\n{mail.text}"
-    )
-
-
 def _silence(options: argparse.Namespace) -> None:
     print(
         alerts.silence(
@@ -198,13 +141,6 @@ def _logs(options: argparse.Namespace) -> None:
 def _catch_mail(options: argparse.Namespace) -> None:
     layout = Layout.of(options.home)
     asyncio.run(serve(layout.ports()["mail"], layout.mail))
-
-
-def _run(options: argparse.Namespace) -> int:
-    os.environ.update(environment(options.home))
-    login = control.login(options.home)
-    api = AirflowApi(login.airflow_url, login.user, login.airflow_password)
-    return 0 if run_dag.run(api, options.dag, options.param, lambda line: print(line, flush=True)) else 1
 
 
 def _env(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""What `make status` says about landed files that are not taken yet; reads the folders, or lists the bucket, and the stack's warehouse."""
+"""What `make status` says about landed files that are not taken yet; reads the folders, or lists the bucket, and the warehouse."""
 
 from __future__ import annotations
 
@@ -7,32 +7,27 @@ from pathlib import Path
 
 from evergreen import settings
 from evergreen.errors import EvergreenError
-from evergreen.spec import load_specs
-from evergreen.stack.layout import StackError
-from evergreen.stack.variables import environment, specs_folder
+from evergreen.spec import Specs
 from evergreen.validation import batch_rows
-from evergreen.warehouse.connection import connect
+from evergreen.warehouse.connection import Connection
 from evergreen.warehouse.files import landing_store
 from evergreen.warehouse.storage import bucket
 
 MOST_LINES = 20
 
 
-def lines(home: Path | str | None = None) -> list[str]:
+def lines(conn: Connection, specs: Specs) -> list[str]:
     """Files that wait because they may be unfinished, as lines for a terminal: each with since when, and what it waits for.
 
-    None where the warehouse is not up: then nobody can tell which files were taken. A folder that cannot be read is said
-    instead.
+    A folder that cannot be read is said instead.
+
+    Args:
+        conn: the warehouse, which knows the files that were taken.
+        specs: of the datasets, whose folders are below EVERGREEN_LANDING.
     """
     found: list[str] = []
-    try:
-        variables = environment(home)
-        datasets = load_specs(specs_folder(variables)).datasets
-        root = variables.get(settings.LANDING.name, settings.LANDING.read())
-        with connect(variables["EVERGREEN_WAREHOUSE_URL"], timeout_s=10) as conn:
-            taken = {name: batch_rows.stamps(conn, dataset) for name, dataset in datasets.items()}
-    except (EvergreenError, StackError, KeyError):
-        return []
+    datasets, root = specs.datasets, settings.LANDING.read()
+    taken = {name: batch_rows.stamps(conn, dataset) for name, dataset in datasets.items()}
     now = datetime.now(UTC)
     for name, dataset in datasets.items():
         try:

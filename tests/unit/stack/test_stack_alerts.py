@@ -13,7 +13,7 @@ from evergreen.incidents.outbox import raise_incident
 from evergreen.incidents.threads import Ending, News
 from evergreen.ledger import Decision, append, find
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.spec import Specs
+from evergreen.spec import Specs, load_specs
 from evergreen.stack import alerts
 from evergreen.stack.layout import StackError
 from evergreen.warehouse.connection import connect
@@ -29,6 +29,12 @@ def stack(warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alerts, "environment", lambda home: variables)
 
 
+def lines() -> list[str]:
+    """What is said of the warehouse."""
+    with connect() as conn:
+        return alerts.lines(conn)
+
+
 def refuse(message: object) -> None:
     raise ConnectionRefusedError("smtp://me:hunter2@mail refused")
 
@@ -42,12 +48,12 @@ def test_a_silence_is_written_shown_and_ended() -> None:
             "model/bike_demand",
             "dataset/bike_hourly",
         }
-    lines = alerts.lines()
-    assert len(lines) == 2
-    assert "bike_demand" in lines[0] + lines[1]
-    assert any("(sensor is moved); 1 alert(s) held" in line for line in lines)
+    shown = lines()
+    assert len(shown) == 2
+    assert "bike_demand" in shown[0] + shown[1]
+    assert any("(sensor is moved); 1 alert(s) held" in line for line in shown)
     assert "ended" in alerts.silence(model="bike_demand", until="now")
-    assert [line for line in alerts.lines() if "bike_demand until" in line] == []
+    assert [line for line in lines() if "bike_demand until" in line] == []
 
 
 @pytest.mark.parametrize(
@@ -64,45 +70,37 @@ def test_a_silence_is_written_shown_and_ended() -> None:
 def test_what_cannot_be_silenced_is_refused_with_the_next_step(given: dict[str, str], said: str) -> None:
     with pytest.raises(StackError, match=said):
         alerts.silence(**given)
-    assert alerts.lines() == []
+    assert lines() == []
 
 
 def test_mails_that_wait_are_shown_with_their_last_error() -> None:
     with connect() as conn:
         for number in range(25):
             raise_incident(conn, f"n{number}", "model/bike_demand", "run_failed", None, {})
-    assert "not tried yet" in "\n".join(alerts.lines())
+    assert "not tried yet" in "\n".join(lines())
     deliver(Specs(), refuse)
-    lines = alerts.lines()
-    assert lines[0].startswith("25 alert(s) wait to be sent, the oldest since ")
-    assert "1 tries, last error: ConnectionRefusedError" in lines[1]
-    assert "hunter2" not in "\n".join(lines)
-    assert lines[-1] == "  and 5 more in evergreen.mail"
-
-
-def test_without_a_warehouse_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        alerts, "environment", lambda home: {"EVERGREEN_WAREHOUSE_URL": "postgresql://127.0.0.1:1/none"}
-    )
-    assert alerts.lines() == []
+    shown = lines()
+    assert shown[0].startswith("25 alert(s) wait to be sent, the oldest since ")
+    assert "bike_demand, a task fails: 1 tries, last error: ConnectionRefusedError" in shown[1]
+    assert "hunter2" not in "\n".join(shown)
+    assert shown[-1] == "  and 5 more in evergreen.mail"
 
 
 def test_specs_that_cannot_be_used_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models").mkdir()
     for number in range(30):
         (tmp_path / "models" / f"m{number}.yaml").symlink_to("nowhere")
-    monkeypatch.setattr(alerts, "environment", lambda home: {"EVERGREEN_SPECS": str(tmp_path)})
-    lines = alerts.specs()
+    found = alerts.specs(load_specs(tmp_path))
     assert (
-        lines[0]
+        found[0]
         == "30 mistake(s) in the specs and the environment; what these files describe is switched off:"
     )
-    assert lines[1] == "  models/m0.yaml: is a link that leads nowhere; mend or remove it"
-    assert lines[-1] == "  and 10 more, see `evergreen check`"
-    monkeypatch.setattr(alerts, "environment", lambda home: {"EVERGREEN_SPECS": str(REPOSITORY / "include")})
-    assert alerts.specs() == []
+    assert found[1] == "  models/m0.yaml: is a link that leads nowhere; mend or remove it"
+    assert found[-1] == "  and 10 more, see `evergreen check`"
+    good = load_specs(REPOSITORY / "include")
+    assert alerts.specs(good) == []
     monkeypatch.setenv("EVERGREEN_DIGEST", "mondays")
-    assert "EVERGREEN_DIGEST: 'mondays' is not a cron expression" in alerts.specs()[1]
+    assert "EVERGREEN_DIGEST: 'mondays' is not a cron expression" in alerts.specs(good)[1]
 
 
 @pytest.mark.parametrize("over", [False, True], ids=["goes on", "over"])
@@ -121,8 +119,8 @@ def test_a_drift_that_needs_a_person_is_shown_with_when_it_is_asked_for_again(ov
             thread = threads.newest(conn, "model/m", "drift")
             assert thread is not None
             threads.end(conn, thread, Ending("windows_ok"), START, "m/2")
-    lines = [line for line in alerts.lines() if line.startswith("Needs a person")]
-    assert lines == ([] if over else [
+    shown = [line for line in lines() if line.startswith("Needs a person")]
+    assert shown == ([] if over else [
         "Needs a person: m, a drift since 2026-01-05 00:00 UTC that retraining did not help; if it lasts, it is asked for "
         "again from 2026-02-05 on, or with 12,000 new rows."
     ])  # fmt: skip

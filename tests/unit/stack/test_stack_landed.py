@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evergreen.spec import load_dataset
+from evergreen.spec import load_dataset, load_specs
 from evergreen.stack import landed
 from evergreen.validation.ingest import ingest
+from evergreen.warehouse.connection import connect
 
 SPEC = {"name": "rides", "key": ["id"], "event_time": "ts",
         "columns": {"id": {"type": "integer"}, "ts": {"type": "timestamp"}}}  # fmt: skip
@@ -22,13 +23,17 @@ ROWS = "id,ts\n1,2026-01-05T00:00:00Z\n"
 @pytest.fixture
 def folder(warehouse_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The landing folder of the dataset of a stack that is up."""
-    variables = {"EVERGREEN_SPECS": str(tmp_path / "specs"), "EVERGREEN_LANDING": str(tmp_path / "landing"),
-                 "EVERGREEN_WAREHOUSE_URL": warehouse_url}  # fmt: skip
-    monkeypatch.setattr(landed, "environment", lambda home: variables)
+    monkeypatch.setenv("EVERGREEN_LANDING", str(tmp_path / "landing"))
     (tmp_path / "specs" / "datasets").mkdir(parents=True)
     say(tmp_path / "landing" / "rides")
     (tmp_path / "landing" / "rides").mkdir(parents=True)
     return tmp_path / "landing" / "rides"
+
+
+def lines(folder: Path) -> list[str]:
+    """What is said of the files."""
+    with connect() as conn:
+        return landed.lines(conn, load_specs(folder.parents[1] / "specs"))
 
 
 def say(landing: Path, **source: object) -> None:
@@ -48,7 +53,7 @@ def test_each_file_is_shown_with_since_when_and_what_it_waits_for(folder: Path) 
     land(folder, "whole.csv")
     land(folder, "sent.csv.part", age_s=60)
     land(folder, "other.txt.part")
-    head, *files = landed.lines()
+    head, *files = lines(folder)
     assert head == f"2 file(s) of rides in {folder} wait:"
     told = datetime.fromtimestamp(since, UTC)
     assert (
@@ -69,10 +74,10 @@ def test_each_file_is_shown_with_since_when_and_what_it_waits_for(folder: Path) 
 def test_a_file_waits_as_the_spec_says(folder: Path, source: dict[str, str], why: str) -> None:
     say(folder, **source)
     land(folder, "a.csv", age_s=600)
-    assert landed.lines()[1].endswith(f"UTC: {why}")
+    assert lines(folder)[1].endswith(f"UTC: {why}")
     land(folder, "a.csv", age_s=4000)
     land(folder, "a.csv.done")
-    assert landed.lines() == []
+    assert lines(folder) == []
 
 
 def test_a_file_that_was_taken_waits_for_nothing(folder: Path) -> None:
@@ -81,26 +86,18 @@ def test_a_file_that_was_taken_waits_for_nothing(folder: Path) -> None:
     (done,) = ingest(dataset, datetime.now(UTC), "ingest__rides/1", folder=folder)
     assert done.state == "published"
     say(folder, complete="marker")
-    assert landed.lines() == []
+    assert lines(folder) == []
 
 
 def test_many_files_are_counted(folder: Path) -> None:
     say(folder, complete="marker")
     for number in range(25):
         land(folder, f"{number:02}.csv", age_s=1000 - number)
-    lines = landed.lines()
-    assert (len(lines), lines[0].split()[0], lines[-1]) == (22, "25", "  and 5 more")
+    shown = lines(folder)
+    assert (len(shown), shown[0].split()[0], shown[-1]) == (22, "25", "  and 5 more")
 
 
 def test_a_folder_that_is_gone_is_said(folder: Path) -> None:
     say(folder, folder="elsewhere")
-    (line,) = landed.lines()
+    (line,) = lines(folder)
     assert "is not there" in line
-
-
-def test_without_a_warehouse_nothing_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    land(folder, "a.csv", ROWS.rstrip())
-    monkeypatch.setattr(
-        landed, "environment", lambda home: {"EVERGREEN_WAREHOUSE_URL": "postgresql://127.0.0.1:1/none"}
-    )
-    assert landed.lines() == []

@@ -11,8 +11,8 @@ from email.message import EmailMessage
 
 import pytest
 
+from evergreen.cli import main
 from evergreen.stack import health
-from evergreen.stack.commands import main
 from evergreen.stack.free_ports import is_free
 from evergreen.stack.layout import Layout, write_private
 from evergreen.stack.mailcatcher import messages
