@@ -33,7 +33,8 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )  # fmt: skip
     made.filters |= {
-        "time": time_element, "day": day_element, "ago": ago, "num": words.num, "metric": metric_name, "gigabytes": gigabytes, "word": words.reason,
+        "time": time_element, "day": day_element, "ago": ago,
+        "past": past, "num": words.num, "metric": metric_name, "gigabytes": gigabytes, "word": words.reason,
         "kind": words.kind, "measure": measure, "column": words.column_name, "stamp": stamp, "part": lambda text: quote(str(text), safe=""), "sentence": sentence,
         "times": of_limit, "cell": cell,
     }  # fmt: skip
@@ -109,6 +110,12 @@ def ago(value: datetime | None, now: datetime) -> str:
     unit, name = next((u, n) for u, n in ((86400, "d"), (3600, "h"), (60, "min"), (0, "")) if seconds >= u)
     said = f"{seconds // unit:.0f} {name}" if unit else "now"
     return f"in {said}" if unit and left > timedelta(0) else said
+
+
+def past(value: datetime | None, now: datetime) -> str:
+    """How long a time is past, in a phrase: `3 d ago`, `just now`."""
+    said = ago(value, now)
+    return "just now" if said == "now" else f"{said} ago" if said else ""
 
 
 def gigabytes(value: float) -> str:
