@@ -187,7 +187,7 @@ def _check(page: Page, check: Checked) -> None:
 
 def _decided(page: Page, told: Story) -> None:
     verdict = told.verdict
-    page.line(f"{words.when(verdict.as_of)}: {words.kind(verdict.kind)}, {verdict.words}.", 2)
+    page.line(f"{words.when(verdict.as_of)}: {words.kind(verdict.kind)}, {verdict.words.rstrip('.')}.", 2)
     if told.gate and told.gate != verdict.reason:
         page.pair("the gate", words.reason(told.gate), 2, space=SPACE)
     if told.answered_by:
