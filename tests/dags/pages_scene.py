@@ -13,7 +13,27 @@ import uvicorn
 from airflow.api_fastapi.app import create_app, get_auth_manager, purge_cached_app
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
+from evergreen.warehouse.connection import connect, fetch
+from evergreen_airflow.pages.rendering import stamp
+from health_scene import BEGIN, WEEK
+
 VIEWER, OPERATOR = "viewer", "op"
+WINDOW = f"model/bike_demand/window/{stamp(BEGIN + 3 * WEEK)}"
+PAGES = [
+    "", "model/bike_demand", WINDOW, "model/bike_rush/approval", "dataset/bike_hourly", "incident/{incident}", "decision/{decision}",
+    "decision/{decision}?part=true",
+]  # fmt: skip
+
+
+def address(path: str) -> str:
+    """A page of the scene."""
+    with connect() as conn:
+        (row,) = fetch(
+            conn,
+            "SELECT (SELECT min(id) FROM evergreen.mail WHERE kind = 'drift') AS incident,"
+            " (SELECT id FROM evergreen.decision WHERE kind = 'promoted' AND version = '2') AS decision",
+        )
+    return f"/evergreen/{path.format(**row)}"
 
 
 def served() -> Any:

@@ -11,17 +11,10 @@ import pytest
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.plugins_manager import get_fastapi_plugins, get_plugin_info
 from fastapi.testclient import TestClient
-from pages_scene import OPERATOR, VIEWER, Bearer
+from pages_scene import OPERATOR, PAGES, VIEWER, WINDOW, Bearer, address
 
-from evergreen.warehouse.connection import connect, fetch
-from evergreen_airflow.pages.rendering import stamp
-from health_scene import BEGIN, MARKUP, WEEK
+from health_scene import MARKUP
 
-WINDOW = f"model/bike_demand/window/{stamp(BEGIN + 3 * WEEK)}"
-PAGES = [
-    "", "model/bike_demand", WINDOW, "model/bike_rush/approval", "dataset/bike_hourly", "incident/{incident}", "decision/{decision}",
-    "decision/{decision}?part=true",
-]  # fmt: skip
 OTHERS = [
     "dag/train__bike_demand",
     "run/ingest__bike_hourly/manual__1",
@@ -35,17 +28,6 @@ OTHERS = [
 @pytest.fixture
 def client(pages_app: Any) -> TestClient:
     return TestClient(pages_app, follow_redirects=False, raise_server_exceptions=False)
-
-
-def address(path: str) -> str:
-    """A page of the scene."""
-    with connect() as conn:
-        (row,) = fetch(
-            conn,
-            "SELECT (SELECT min(id) FROM evergreen.mail WHERE kind = 'drift') AS incident,"
-            " (SELECT id FROM evergreen.decision WHERE kind = 'promoted' AND version = '2') AS decision",
-        )
-    return f"/evergreen/{path.format(**row)}"
 
 
 def test_nobody_sees_anything_without_a_login(client: TestClient) -> None:

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from airflow.models.dagrun import DagRun
 from airflow.utils.session import create_session
-from pages_scene import OPERATOR, VIEWER, running, token
+from pages_scene import OPERATOR, PAGES, VIEWER, address, running, token
 from sqlalchemy import select
-from test_dags_pages import PAGES, address
 
 import chromium
 from chromium import Browser
