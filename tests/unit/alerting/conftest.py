@@ -14,7 +14,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from evergreen.alerting.pictures import timeline, trends, worst_columns
-from evergreen.alerting.pictures.drawing import hollow
+from evergreen.alerting.pictures.judged_windows import hollow
 from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs, load_specs
