@@ -18,6 +18,7 @@ from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import RollbackEvidence
 from evergreen.ledger.reasons import DecisionKind
+from evergreen.registry import version_tags
 from evergreen.registry.champions import champion, succession
 from evergreen.registry.models import LoadedModel, load, probe
 from evergreen.spec import ModelSpec, Specs
@@ -132,6 +133,7 @@ def rollback(  # noqa: PLR0913  # the fields of the DAG's form, by name
             )
     with connect() as conn:
         champion(conn, model.name)
+    version_tags.follow(model.name)
     return decision
 
 
