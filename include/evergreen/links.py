@@ -49,6 +49,22 @@ def subject_url(subject: str) -> str | None:
     return f"{base}/plugin/{VIEW}/{path}"
 
 
+def airflow_pages(model: str, run_id: str | None) -> list[tuple[str, str]]:
+    """Labels and addresses of the pages of a training in Airflow, for what is read outside of it.
+
+    Empty where nobody has set EVERGREEN_AIRFLOW_URL: the default is right on one machine only, and these links are kept for years.
+
+    Args:
+        model: name of the model.
+        run_id: of the training, `dag_id/run_id`.
+    """
+    if not settings.AIRFLOW_URL.given():
+        return []
+    run, dag = airflow_run_url(run_id), f"train__{model}"
+    found = [("This training in Airflow", run)] if run else []
+    return [*found, (f"All trainings of {model}", airflow_dag_url(dag))]
+
+
 def airflow_approval_url(model: str) -> str:
     """The page on which a model's waiting challengers are approved or refused."""
     return f"{airflow_dag_url(f'promote__{model}')}/required_actions?response_received=false"
@@ -75,6 +91,12 @@ def mlflow_report_url(run_id: str | None, path: str | None, experiment_id: str |
         return f"{base}/#/runs/{run}"
     page = f"{base}/#/experiments/{quote(str(experiment_id), safe='')}/runs/{run}"
     return f"{page}/artifacts/{quote(path, safe='/')}" if path else page
+
+
+def mlflow_artifact_page(experiment_id: str, run_id: str, path: str) -> str:
+    """The page of a run's artifact as a page of MLflow itself links to it, at whatever address people reach that."""
+    experiment, run = (quote(part, safe="") for part in (experiment_id, run_id))
+    return f"#/experiments/{experiment}/runs/{run}/artifacts/{quote(path, safe='/')}"
 
 
 def experiment_of(run_id: str | None) -> str | None:

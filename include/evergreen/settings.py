@@ -59,6 +59,10 @@ class Variable:
             )
         return value
 
+    def given(self) -> bool:
+        """Whether somebody has set it: what is read then is no default."""
+        return bool(os.environ.get(self.name) or _elsewhere(self.name))
+
     def number(self) -> int:
         """Return the value as a whole number of at least `least`.
 

@@ -33,6 +33,7 @@ from evergreen.ledger.evidence import (
 )
 from evergreen.ledger.reasons import NEEDS_A_PERSON, DecisionKind, RulingReason
 from evergreen.promotion.ruling import Ruling, Waited, check_version, named, rule, settled, write
+from evergreen.registry import version_tags
 from evergreen.spec import ModelSpec, format_duration
 from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.warehouse.connection import Connection, connect
@@ -191,6 +192,7 @@ def conclude(model: ModelSpec, version: str, answer: Answer, run_id: str) -> Dec
     if decision.kind is DecisionKind.PROMOTED:
         with connect() as conn:
             registry.champion(conn, model.name)
+    version_tags.follow(model.name)
     return decision
 
 

@@ -19,6 +19,7 @@ from evergreen.ledger import Decision
 from evergreen.ledger.evidence import RollbackEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.ledger.succession import succession
+from evergreen.registry import version_tags
 from evergreen.registry.champions import champion
 from evergreen.registry.models import LoadedModel, load, probe
 from evergreen.spec import ModelSpec, Specs
@@ -133,6 +134,7 @@ def rollback(  # noqa: PLR0913  # the fields of the DAG's form, by name
             )
     with connect() as conn:
         champion(conn, model.name)
+    version_tags.follow(model.name)
     return decision
 
 

@@ -12,6 +12,7 @@ from evergreen.ledger.evidence import SettledEvidence
 from evergreen.ledger.reasons import NEEDS_A_PERSON, DecisionKind
 from evergreen.promotion import approval
 from evergreen.promotion.ruling import Waited, check_version, rule, settled, write
+from evergreen.registry import version_tags
 from evergreen.spec import ModelSpec, Specs
 from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.warehouse.connection import Connection, connect
@@ -66,6 +67,7 @@ def settle(
     if decision.kind is DecisionKind.PROMOTED:
         with connect() as conn:
             registry.champion(conn, model.name)
+    version_tags.follow(model.name)
     return decision
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
-from evergreen.alerting.pictures.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, clean, png
+from evergreen.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, clean, png
 from evergreen.replay.result import PolicyOutcome
 from evergreen.spec import metric_name
 

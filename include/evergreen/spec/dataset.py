@@ -115,6 +115,10 @@ class DatasetSpec(Strict):
     name: Name = Field(description="the file's name without its ending; the table in the warehouse, the DAG")
     description: Prose = Field("", description="what the data is; stands on the DAG's page")
     owner: Line = Field("ml-team", description="who answers for it; shown in Airflow and in e-mails")
+    license: Line = Field(
+        "",
+        description="under which licence the data may be used, such as CC-BY-4.0; stands in the model cards",
+    )
     schedule: Cron = Field(
         "30 1 * * *", description="when new files are looked for (cron, UTC); null: only by hand"
     )

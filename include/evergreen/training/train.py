@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,21 @@ from evergreen.registry import identity
 from evergreen.registry.models import DIGEST_TAG, MODEL_FILE, SPEC_FILE
 from evergreen.spec import ModelSpec, Specs
 from evergreen.spec.hashes import spec_document, spec_hash, training_hash
+from evergreen.training.card.card import card, known_decisions
+from evergreen.training.card.made import Made
+from evergreen.training.card.render import PAGE_FILE, TEXT_FILE, page, text
 from evergreen.training.data import scratch
 from evergreen.training.data.rows import Rows, opened
+from evergreen.training.figures.figures import FOLDER, figures
 from evergreen.training.fitting import machine
-from evergreen.training.fitting.fit import parameters
+from evergreen.training.fitting.fit import Fitted, gain_shares, parameters
 from evergreen.training.gate.candidates import JudgedTraining
 from evergreen.training.gate.evaluate import Again, EvaluatedChallenger, Means, evaluate
 from evergreen.training.gate.past_holdouts import KINDS, realised
 from evergreen.training.plan import answers_drift
 from evergreen.training.record import tracking
+from evergreen.training.record.dataset_input import dataset_of
+from evergreen.training.record.description import description
 from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.training.record.provenance import git_commit, library_versions
 from evergreen.training.record.version import REFERENCE, Final, finalise, write_model_files, write_run_files
@@ -38,6 +45,9 @@ from evergreen.warehouse.features.snapshot import Snapshot, write_seen
 from evergreen.warehouse.storage.full_disk import room
 
 log = logging.getLogger(__name__)
+
+FINGERPRINT_TAG, COMMIT_TAG = "evergreen.fingerprint", "evergreen.git_commit"
+CURVE_STEPS = 100
 
 
 def train(  # noqa: PLR0913  # what a plan and a run of the DAG say, by name
@@ -88,20 +98,20 @@ def train(  # noqa: PLR0913  # what a plan and a run of the DAG say, by name
             return done
         document = spec_document(specs, model)
         tags = {
-            "evergreen.model": model.name,
-            "evergreen.trigger": trigger,
-            "evergreen.dry_run": str(dry_run).lower(),
-            "evergreen.fingerprint": snapshot.fingerprint,
-            "evergreen.spec_hash": spec_hash(document),
-            "evergreen.git_commit": commit or git_commit() or "none",
+            FINGERPRINT_TAG: snapshot.fingerprint,
+            COMMIT_TAG: commit or git_commit() or "none",
             **({"evergreen.code_commit": git_commit() or "none"} if commit else {}),
         }
-        mlflow_run = tracking.begin(model, run_id, as_of, tags)
+        dataset = dataset_of(model, snapshot, as_of, tags[COMMIT_TAG])
+        for_people = {tracking.TRIGGER_TAG: trigger, **({tracking.DRY_RUN_TAG: "true"} if dry_run else {})}
+        mlflow_run = tracking.begin(model, run_id, as_of, tags | for_people)
         try:
+            tracking.learnt_from(mlflow_run, dataset)
             with connect() as conn:
                 champion = registry.champion(conn, model.name, repair=False)
                 drifted = answers_drift(conn, requests)
                 watches = ledger.find(conn, ledger.model_subject(model.name), KINDS, as_of=as_of)
+                decisions = known_decisions(conn, model.name, as_of)
             where = machine.choose(model)
             judged = evaluate(
                 model,
@@ -117,28 +127,17 @@ def train(  # noqa: PLR0913  # what a plan and a run of the DAG say, by name
             told = {"xgb." + name: value for name, value in params.items()} | {
                 "engine": where.engine,
                 "device": where.device,
-                "snapshot.fingerprint": snapshot.fingerprint,
                 "snapshot.rows": snapshot.rows,
                 "snapshot.start": snapshot.start,
                 "snapshot.end": snapshot.end,
                 "champion_version": champion.version if champion else None,
             }
-            tracking.parameters(mlflow_run, told | _run_parameters(model, judged, final, tags))
-            model_id, sums, error_limit = _log_files(model, snapshot, judged, final, document, mlflow_run)
-            digest = identity.digest_of(sums)
-            tracking.measured(mlflow_run, model_id, _measured(judged))
-            version = None
-            if not dry_run:
-                # Without the connection the lock is gone, and another try may be at work.
-                fetch(lock, "SELECT 1")
-                more = {
-                    "evergreen.gate": judged.verdict.reason.value,
-                    DIGEST_TAG: sums[MODEL_FILE],
-                    **tracking.tag_files(mlflow_run, sums),
-                }
-                with connect() as conn:
-                    beyond = identity.highest(conn, model.name)
-                version = tracking.register(model, mlflow_run, model_id, as_of, run_id, tags | more, beyond)
+            tracking.parameters(mlflow_run, told | _run_parameters(model, judged, final))
+            drawn = figures(model, judged, gain_shares(final.booster, final.encoding))
+            model_id, sums, error_limit = _log_files(
+                model, snapshot, judged, final, document, mlflow_run, drawn.pictures
+            )
+            tracking.measured(mlflow_run, model_id, dataset, _measured(judged), _curves(judged.fitted))
             outcome = TrainingOutcome(
                 model=model.name,
                 run_id=run_id,
@@ -147,7 +146,7 @@ def train(  # noqa: PLR0913  # what a plan and a run of the DAG say, by name
                 requests=tuple(requests),
                 dry_run=dry_run,
                 mlflow_run=mlflow_run,
-                version=version,
+                version=None,
                 verdict=judged.verdict,
                 metric=model.gate_metric,
                 metrics=judged.metrics,
@@ -157,14 +156,38 @@ def train(  # noqa: PLR0913  # what a plan and a run of the DAG say, by name
                 refitted=final.refitted,
                 trained_until=final.trained_until,
                 fingerprint=snapshot.fingerprint,
-                spec_hash=tags["evergreen.spec_hash"],
-                digest=digest,
+                spec_hash=spec_hash(document),
+                digest=identity.digest_of(sums),
                 champion_version=champion.version if champion else None,
                 champion_decision=champion.decision_id if champion else None,
                 note=where.note,
                 training_hash=training_hash(specs, model),
                 choice=judged.choice.summary(),
                 error_limit=error_limit,
+            )
+            told_of = description(outcome, judged.evidence.over_champion, tracking.experiment(model))
+            tracking.describe(mlflow_run, outcome, told_of)
+            if not dry_run:
+                # Without the connection the lock is gone, and another try may be at work.
+                fetch(lock, "SELECT 1")
+                more = {DIGEST_TAG: sums[MODEL_FILE], **tracking.tag_files(mlflow_run, sums)}
+                with connect() as conn:
+                    beyond = identity.highest(conn, model.name)
+                version = tracking.register(model, outcome, model_id, tags | more, beyond, told_of)
+                outcome = replace(outcome, version=version)
+            datasets = specs.datasets_of(model)
+            _log_card(
+                Made(
+                    model,
+                    datasets,
+                    snapshot,
+                    judged,
+                    final.encoding,
+                    drawn,
+                    outcome,
+                    decisions,
+                    tags[COMMIT_TAG],
+                )
             )
             tracking.finish(mlflow_run, outcome)
         except Exception as error:
@@ -239,9 +262,7 @@ def read_again(specs: Specs, model: ModelSpec, as_of: datetime, work: Path) -> A
     return rows
 
 
-def _run_parameters(
-    model: ModelSpec, judged: EvaluatedChallenger, final: Final, tags: dict[str, str]
-) -> dict[str, Any]:
+def _run_parameters(model: ModelSpec, judged: EvaluatedChallenger, final: Final) -> dict[str, Any]:
     return {
         "rounds": judged.fitted.rounds,
         "early_stopping_metric": judged.fitted.stopping_metric,
@@ -251,8 +272,6 @@ def _run_parameters(
         "gate_margin": model.gate.margin,
         "gate_reason": judged.verdict.reason.value,
         "holdout_start": judged.notes["holdout_start"],
-        "spec_hash": tags["evergreen.spec_hash"],
-        "git_commit": tags["evergreen.git_commit"],
         **({"window": judged.choice.window} if judged.choice.sentence else {}),
         **{f"lib.{name}": version for name, version in library_versions().items()},
     }
@@ -265,19 +284,43 @@ def _measured(judged: EvaluatedChallenger) -> dict[str, float]:
     if judged.choice.board is not None:
         found |= judged.choice.board.measured()
     over = judged.evidence.over_champion
-    bounds = {"point": over.point, "low": over.low, "high": over.high} if over else {}
-    found |= {f"improvement_{name}": v for name, v in bounds.items() if v is not None}
+    bounds = {"": over.point, "_low": over.low, "_high": over.high} if over else {}
+    found |= {f"improvement{name}": v for name, v in bounds.items() if v is not None}
     score = judged.fitted.stopping_score
     return found if score is None else found | {"early_stopping_score": score}
 
 
-def _log_files(
+def _curves(fitted: Fitted) -> dict[str, dict[int, float]]:
+    """Early stopping's metric by round, of at most some `CURVE_STEPS` of the rounds, the chosen one and the last among them."""
+    found = {}
+    for name, values in (("newest_rows", fitted.curve.newest), ("learnt_rows", fitted.curve.learnt)):
+        if values:
+            steps = {
+                *range(1, len(values) + 1, max(1, len(values) // CURVE_STEPS)),
+                fitted.rounds,
+                len(values),
+            }
+            found[f"{fitted.stopping_metric}_{name}"] = {step: values[step - 1] for step in sorted(steps)}
+    return found
+
+
+def _log_card(made: Made) -> None:
+    """Log the model card of what was registered, as a page and as Markdown."""
+    written = card(made)
+    with tempfile.TemporaryDirectory(prefix="card-") as place:
+        Path(place, PAGE_FILE).write_text(page(written, made.figures.pictures), encoding="utf-8")
+        Path(place, TEXT_FILE).write_text(text(written, made.figures.pictures), encoding="utf-8")
+        registry.log_files(made.outcome.mlflow_run, Path(place))
+
+
+def _log_files(  # what a training has made, and where it goes
     model: ModelSpec,
     snapshot: Snapshot,
     judged: EvaluatedChallenger,
     final: Final,
     document: dict[str, Any],
     mlflow_run: str,
+    pictures: Mapping[str, bytes],
 ) -> tuple[str, dict[str, str], str]:
     """Log all files; returns MLflow's id of the model, the sums of the files that stay with its version, and what
     is to say of the watch on its error.
@@ -287,6 +330,9 @@ def _log_files(
         run_files.mkdir()
         model_files.mkdir()
         error_limit = write_run_files(model, snapshot, judged, final, document, run_files)
+        (run_files / FOLDER).mkdir()
+        for name, picture in pictures.items():
+            (run_files / FOLDER / f"{name}.png").write_bytes(picture)
         registry.log_files(mlflow_run, run_files)
         if judged.choice.board is not None:
             tracking.show_table(mlflow_run, TABLE_FILE)

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from evergreen.alerting.pictures import timeline, trends, worst_columns
-from evergreen.alerting.pictures.drawing import hollow
+from evergreen.alerting.pictures.judged_windows import hollow
 from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import Connection, fetch

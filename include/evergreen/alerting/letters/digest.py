@@ -22,7 +22,7 @@ from evergreen.alerting.content.week import (
     last_values,
     model_week,
 )
-from evergreen.alerting.pictures.drawing import ESTIMATED
+from evergreen.alerting.pictures.judged_windows import ESTIMATED
 from evergreen.alerting.pictures.trends import estimates, trends_png
 from evergreen.incidents.silences import Silence, active
 from evergreen.incidents.threads import Thread

@@ -17,21 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from evergreen.alerting.content.history import JudgedWindow, Tenure, marks, tenures, windows
-from evergreen.alerting.pictures.drawing import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PURPLE,
-    RED,
-    beyond,
-    clean,
-    estimated_key,
-    hollow,
-    png,
-)
+from evergreen.alerting.pictures.judged_windows import beyond, estimated_key, hollow
 from evergreen.alerting.pictures.worst_columns import worst_columns_png
+from evergreen.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, clean, png
 from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import ModelSpec, metric_name

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from evergreen.alerting.content.week import ModelWeek
-from evergreen.alerting.pictures.drawing import BLUE, INK, RED, beyond, clean, estimated_key, hollow, png
+from evergreen.alerting.pictures.judged_windows import beyond, estimated_key, hollow
+from evergreen.drawing import BLUE, INK, RED, clean, png
 from evergreen.spec import metric_name
 
 MOST_PANELS = 6

@@ -16,7 +16,8 @@ from matplotlib.ticker import MaxNLocator
 
 from evergreen.alerting.content.history import number, windows
 from evergreen.alerting.content.judgements import ERRORS
-from evergreen.alerting.pictures.drawing import BLUE, INK, RED, beyond, clean, estimated_key, hollow, png
+from evergreen.alerting.pictures.judged_windows import beyond, estimated_key, hollow
+from evergreen.drawing import BLUE, INK, RED, clean, png
 from evergreen.ledger.words import column_name, statistic_name
 from evergreen.spec import metric_name
 from evergreen.warehouse.connection import Connection, fetch

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -60,10 +60,22 @@ Refitting = Callable[[ModelSpec, Encoding, Labelled, int, Machine], Boosted]
 
 
 @dataclass(frozen=True)
+class Curve:
+    """How early stopping's metric went, round after round.
+
+    `newest` is of the rows on which it looked, `learnt` of those that were learnt meanwhile; empty where they were not scored.
+    """
+
+    newest: tuple[float, ...] = ()
+    learnt: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Fitted:
     """A fitted booster, the rounds it has, and the score at which early stopping chose them.
 
-    `learnt` are its predictions of the rows that it learnt from; None where they are not at hand.
+    `learnt` are its predictions of the rows that it learnt from; None where they are not at hand. `curve` is empty without early
+    stopping.
     """
 
     booster: xgb.Booster
@@ -71,6 +83,7 @@ class Fitted:
     stopping_metric: str | None
     stopping_score: float | None
     learnt: np.ndarray | None = None
+    curve: Curve = field(default_factory=Curve)
 
 
 def parameters(model: ModelSpec, device: str = "cpu") -> dict[str, Any]:
@@ -193,7 +206,8 @@ def fit(
         )
     rounds = probe.booster.best_iteration + 1
     whole = refit(model, encoding, data, rounds, machine)
-    return Fitted(whole.booster, rounds, metric, score, whole.learnt)
+    curve = Curve(tuple(probe.scores[metric]), tuple(probe.learnt_scores.get(metric, ())))
+    return Fitted(whole.booster, rounds, metric, score, whole.learnt, curve)
 
 
 def refit(

@@ -53,7 +53,8 @@ class EvaluatedChallenger:
     `split` and `matrix` hold the rows of the window that was chosen, `choice` says what else it was trained with. `matrix`
     is encoded by `encoding`; `machine` is where it was fitted. `prediction` are its predictions
     for the whole holdout, `holdout` its metrics there, `naive` the baseline's; `metrics` those of challenger (by the steps of `evidence`), baseline and
-    champion on the judged rows; `evidence` what the gate weighed beside them; `rows` the number of rows of each part; `notes` what a person may want to know and no rule asks for.
+    champion on the judged rows, which `judged` says of the holdout (booleans); `compared` are the predictions for the whole holdout that these
+    come from, of those that could be evaluated; `evidence` what the gate weighed beside them; `rows` the number of rows of each part; `notes` what a person may want to know and no rule asks for.
     """
 
     split: Split
@@ -66,6 +67,8 @@ class EvaluatedChallenger:
     holdout: dict[str, float]
     naive: dict[str, float]
     metrics: dict[str, dict[str, float]]
+    judged: np.ndarray
+    compared: Mapping[str, np.ndarray]
     rows: dict[str, int]
     notes: dict[str, Any]
     evidence: evidence.Evidence
@@ -211,7 +214,8 @@ def evaluate(
         return found, weighed, verdict, absent
 
     first = predictions["challenger"]
-    found, weighed, verdict, absent = judged_by(at_once(parts, first))
+    walked = at_once(parts, first)
+    found, weighed, verdict, absent = judged_by(walked)
     if verdict.reason in NO_BETTER and model.training.holdout_steps > 1:
         own_seed = found["challenger"] if other_seed else None
 
@@ -219,9 +223,8 @@ def evaluate(
             return means.refitting(choice.model, encoding, data, fitted.rounds, machine)
 
         # What one fit of before the holdout lost, those that learn on the way may win.
-        found, weighed, verdict, absent = judged_by(
-            walk(choice.model, parts, matrix, fitted.booster, first, fit_again)
-        )
+        walked = walk(choice.model, parts, matrix, fitted.booster, first, fit_again)
+        found, weighed, verdict, absent = judged_by(walked)
     return EvaluatedChallenger(
         split=parts,
         encoding=encoding,
@@ -233,6 +236,8 @@ def evaluate(
         holdout=metric_values.compute(model.task, y, first, model.cut),
         naive=metric_values.compute(model.task, y, predictions["baseline"], model.cut),
         metrics=found,
+        judged=judged,
+        compared={**predictions, "challenger": walked.prediction},
         rows={
             "all": len(parts.rows),
             "training": learnt_rows,

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,26 @@ import mlflow
 import mlflow.xgboost
 import xgboost as xgb
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from evergreen.registry import identity
 from evergreen.registry.client import client, guarded
 from evergreen.registry.encoding import Encoding
 from evergreen.registry.models import ENCODING_FILE
 from evergreen.spec import ModelSpec
+from evergreen.training.record import description
+from evergreen.training.record.dataset_input import training_input
 from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.training.record.provenance import requirements
 
 log = logging.getLogger(__name__)
 
 KEY_TAG = "evergreen.run_key"
+TRIGGER_TAG, DRY_RUN_TAG, VERDICT_TAG = "trigger", "dry_run", "verdict"  # for people
 DONE_TAG = "evergreen.complete"
 TABLES_TAG = "mlflow.loggedArtifacts"
 OUTCOME_FILE = "outcome.json"
@@ -124,7 +128,9 @@ def begin(model: ModelSpec, run_id: str, as_of: datetime, tags: dict[str, str]) 
     with guarded(f"open an MLflow run for {model.name}"):
         run = client().create_run(
             place,
-            run_name=f"{model.name} {as_of:%Y-%m-%d %H:%M}",
+            run_name=description.run_name(
+                model.name, f"{as_of:%Y-%m-%d %H:%M}", tags[TRIGGER_TAG], DRY_RUN_TAG in tags
+            ),
             tags={**_identity(as_of, run_id), **tags},
         )
         return str(run.info.run_id)
@@ -136,19 +142,53 @@ def parameters(mlflow_run: str, params: dict[str, Any]) -> None:
         client().log_batch(mlflow_run, params=[Param(name, str(v)[:5000]) for name, v in params.items()])
 
 
-def measured(mlflow_run: str, model_id: str, metrics: dict[str, float]) -> None:
-    """Write metrics, of the run and of its model.
+def learnt_from(mlflow_run: str, dataset: Dataset) -> None:
+    """Write down the data set of a run, as MLflow shows it beside the run."""
+    with guarded(f"write into MLflow run {mlflow_run}"):
+        client().log_inputs(mlflow_run, [training_input(dataset)])
+
+
+def measured(
+    mlflow_run: str,
+    model_id: str,
+    dataset: Dataset,
+    metrics: Mapping[str, float],
+    curves: Mapping[str, Mapping[int, float]],
+) -> None:
+    """Write metrics, of the run and of its model, and curves of the run.
 
     After the model: of metrics that are there before it MLflow asks for the history of each, one by one.
+
+    Args:
+        mlflow_run: the run.
+        model_id: of its model.
+        dataset: from which the metrics come.
+        metrics: by name.
+        curves: values by step, by name; at most some 100 steps each, as MLflow takes 1,000 values at once.
     """
+    of_the_model = {"model_id": model_id, "dataset_name": dataset.name, "dataset_digest": dataset.digest}
     with guarded(f"write into MLflow run {mlflow_run}"):
         client().log_batch(
             mlflow_run,
             metrics=[
-                Metric(name, value, 0, 0, model_id=model_id, run_id=mlflow_run)
-                for name, value in metrics.items()
+                *(
+                    Metric(name, value, 0, 0, **of_the_model, run_id=mlflow_run)
+                    for name, value in metrics.items()
+                ),
+                *(
+                    Metric(name, value, 0, step)
+                    for name, steps in curves.items()
+                    for step, value in steps.items()
+                ),
             ],
         )
+
+
+def describe(mlflow_run: str, outcome: TrainingOutcome, text: str) -> None:
+    """Write what people see of a run first: its description, and the verdict as a tag."""
+    with guarded(f"write into MLflow run {mlflow_run}"):
+        tags = {MLFLOW_RUN_NOTE: text, VERDICT_TAG: description.verdict(outcome)}
+        client().log_batch(mlflow_run, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
 def show_table(mlflow_run: str, path: str) -> None:
@@ -192,21 +232,20 @@ def tag_files(mlflow_run: str, sums: dict[str, str]) -> dict[str, str]:
 
 
 def register(
-    model: ModelSpec,
-    mlflow_run: str,
-    model_id: str,
-    as_of: datetime,
-    run_id: str,
-    tags: dict[str, str],
-    beyond: int,
+    model: ModelSpec, outcome: TrainingOutcome, model_id: str, tags: dict[str, str], beyond: int, text: str
 ) -> str:
-    """Register the run's model as a version with the alias `challenger`; returns the version.
+    """Register the run's model as a version with the alias `challenger`, described by a text; returns the version.
 
     Its number is larger than `beyond`, the largest that the ledger has seen: MLflow counts from 1 again after the registered
     model was deleted, and goes back with a database that was restored. The numbers between are taken and deleted, and so used
     up; a call that dies among them leaves versions of its own run, which the next try discards.
     """
-    tags = {**_identity(as_of, run_id), **tags}
+    tags = {
+        **_identity(outcome.as_of, outcome.run_id),
+        VERDICT_TAG: description.verdict(outcome),
+        TRIGGER_TAG: outcome.trigger,
+        **tags,
+    }
     with guarded(f"register a version of {model.name}"):
         try:
             client().create_registered_model(model.name, description=model.description)
@@ -215,7 +254,12 @@ def register(
                 raise
         while True:
             made = client().create_model_version(
-                model.name, f"models:/{model_id}", run_id=mlflow_run, tags=tags, model_id=model_id
+                model.name,
+                f"models:/{model_id}",
+                run_id=outcome.mlflow_run,
+                tags=tags,
+                model_id=model_id,
+                description=text,
             )
             if int(made.version) > beyond:
                 break

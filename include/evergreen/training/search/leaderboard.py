@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,7 @@ class Leaderboard:
             row |= {
                 "rounds": ", ".join(map(str, one.rounds)) if any(one.rounds) else "",
                 "fit seconds": round(one.seconds, 2),
-                "parameters": json.dumps(one.candidate.params, sort_keys=True)
-                if one.candidate.params
-                else "",
+                "parameters": params_text(one.candidate.params),
                 "problem": one.problem,
             }
             found.append(row)
@@ -124,6 +123,22 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "chosen" if value else ""
     return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def params_text(params: Mapping[str, Any]) -> str:
+    """Parameters as people read them: `max_depth 6, learning_rate 0.08`."""
+    return ", ".join(f"{name} {_plain(value)}" for name, value in sorted(params.items()))
+
+
+def common_params(every: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The parameters that have one value wherever candidates have parameters at all: what does not tell them apart."""
+    some = [params for params in every if params]
+    names = {name for params in some for name in params}
+    return {n for n in names if all(n in p and p[n] == some[0].get(n) for p in some)}
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def write(board: Leaderboard, folder: Path) -> None:
