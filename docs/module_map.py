@@ -17,7 +17,7 @@ PAGE = REPOSITORY / "docs" / "architecture.md"
 LIBRARY = REPOSITORY / "include" / "evergreen"
 # What stands above the library: the only places that import Airflow. A folder that is not there is left out.
 ABOVE = {
-    "dags": "One file for each kind of DAG, with what they share. Wiring only.",
+    "dags": "What Airflow reads: two lines for each kind of DAG, whose code is the module of the same name in `include/evergreen_airflow/dags`.",
     "include/evergreen_airflow": "The DAGs, what they share, and the plugin. Wiring only.",
     "plugins": "Airflow's plugin.",
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from evergreen.ledger.reasons import OF_A_DRIFT, OF_UPKEEP, Hold
+from evergreen.ledger.reasons import OF_A_DRIFT, OF_UPKEEP, GateReason, Hold
 from evergreen.spec import METRICS
 from evergreen.warehouse.files.landed_file import FORMATS
 
@@ -157,6 +157,10 @@ def codes(page: str) -> set[str]:
 def test_every_reason_for_a_training_and_every_hold_is_explained() -> None:
     wanted = {reason.value for reason in (*OF_A_DRIFT, *OF_UPKEEP, *Hold)}
     assert sorted(wanted - codes("trigger-policy.md")) == []
+
+
+def test_every_reason_of_the_gate_is_explained() -> None:
+    assert sorted({reason.value for reason in GateReason} - codes("gate.md")) == []
 
 
 def test_every_metric_is_explained() -> None:

@@ -127,7 +127,13 @@ def in_copy(folder: str, tests: tuple[str, ...], log: str) -> None:
 
 
 def test_the_recipes_are_these() -> None:
-    assert list(RECIPES) == ["A trigger reason", "A check of the gate", "A metric", "A format of files"]
+    assert list(RECIPES) == [
+        "A trigger reason",
+        "A hold",
+        "A check of the gate",
+        "A metric",
+        "A format of files",
+    ]
     for recipe, given in RECIPES.items():
         assert [one.title.partition(".")[0] for one in given] == [str(n + 1) for n in range(len(given))], (
             recipe

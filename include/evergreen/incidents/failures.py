@@ -18,7 +18,7 @@ from evergreen.incidents.outbox import raise_incident, redact
 from evergreen.incidents.recipients import fleet
 from evergreen.ledger import Decision, append
 from evergreen.ledger.evidence import FailedRunEvidence, RecoveredEvidence
-from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.reasons import DecisionKind, EndReason
 from evergreen.program import typed
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -196,7 +196,10 @@ def worked(subject: str, run_id: str, task_id: str, as_of: datetime) -> bool:
         ]
         evidence = RecoveredEvidence(dag_id=dag_id, task=task_id)
         return any(
-            [threads.end(conn, t, threads.Ending("works_again", evidence), as_of, run_id) for t in found]
+            [
+                threads.end(conn, t, threads.Ending(EndReason.WORKS_AGAIN, evidence), as_of, run_id)
+                for t in found
+            ]
         )
 
 

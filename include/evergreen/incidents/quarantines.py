@@ -21,6 +21,7 @@ from evergreen.incidents.outbox import raise_incident
 from evergreen.incidents.threads import Ending, Thread
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import BatchEvidence, RecoveredEvidence
+from evergreen.ledger.reasons import EndReason
 from evergreen.warehouse.batches import held as held_rows
 from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.files import landing_store
@@ -94,7 +95,9 @@ def over(
     for batch in batches_of(conn, thread):
         held_rows.forget(conn, batch.id)
     evidence = RecoveredEvidence(message=message, removed_files=tuple(batch.file for batch in gone))
-    return threads.end(conn, thread, Ending("published_again", evidence), decision.as_of, decision.run_id)
+    return threads.end(
+        conn, thread, Ending(EndReason.PUBLISHED_AGAIN, evidence), decision.as_of, decision.run_id
+    )
 
 
 def left(conn: Connection, thread: Thread) -> list[HeldBatch]:

@@ -5,7 +5,7 @@ whose end has come. Nothing is lost while a silence lasts: what it holds waits i
 silence, and goes out as one letter when the silence has ended.
 
 Held are alerts that ask for attention (`Traits.held`): drift, data that cannot be judged, batches held back, failed runs,
-rejected challengers, and the end of each of them. A new champion and a rollback are not: they change what is served, which
+rejected challengers; and the ends of those that have one (`Traits.begins`), which a rejection has not. A new champion and a rollback are not: they change what is served, which
 nobody should learn a week later.
 """
 
@@ -19,7 +19,7 @@ from evergreen.alert_kinds import HELD
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.ledger import Decision, append, find
 from evergreen.ledger.evidence import SilenceEvidence
-from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.reasons import DecisionKind, SilenceReason
 from evergreen.warehouse.connection import Connection, fetch
 
 LONGEST = timedelta(days=366)
@@ -67,7 +67,7 @@ def silence(
             as_of=now,
             subject=subject,
             kind=DecisionKind.SILENCED,
-            reason="silence_ended" if ended else "silenced",
+            reason=(SilenceReason.SILENCE_ENDED if ended else SilenceReason.SILENCED).value,
             run_id=run_id,
             dedupe_key=f"silence:{subject}:{run_id}",
             evidence=SilenceEvidence(until=end, why=why, by=by),

@@ -1,7 +1,7 @@
 """An incident from its first mail to its last: one thread of mails, few however long it lasts or often it comes back.
 
 The first mail opens the thread; a mail of the same thread follows when the incident becomes another one (a drift that
-reaches the served error, a retraining that is held back, a person who must look), and one when it has ended. Which
+reaches the served error, a request that is suppressed, a person who must look), and one when it has ended. Which
 incident is open is read from `evergreen.mail` and from the ledger's `recovered` rows, nothing is remembered elsewhere.
 
 What keeps it few:
@@ -26,14 +26,14 @@ from evergreen.alert_kinds import BEGINNING, AlertKind
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision, append, find
 from evergreen.ledger.evidence import RecoveredEvidence
-from evergreen.ledger.reasons import DecisionKind, Hold, TriggerReason
+from evergreen.ledger.reasons import DecisionKind, EndReason, Hold, TriggerReason
 from evergreen.warehouse.connection import Connection, fetch
 
 # What names the row, and the mail, of an incident's end: this and the incident.
 ENDED = "recovered:"
 MOST_CHANGES = 2
 MOST_PATIENCE = 3
-# Classes that say how a drift was answered and not what it is: a drift that comes back is held back for another reason.
+# Classes that say how a drift was answered and not what it is: a drift that comes back is suppressed for another reason.
 ANSWERS = frozenset({"request", "gave_up", *(hold.value for hold in Hold)})
 
 
@@ -103,7 +103,7 @@ class News:
 class Ending:
     """Why an incident has ended: reason code, evidence, version of the model, and when (None: as of the run)."""
 
-    reason: str
+    reason: EndReason
     evidence: RecoveredEvidence = field(default_factory=RecoveredEvidence)
     version: str | None = None
     ended: datetime | None = None
@@ -258,7 +258,7 @@ def end(
             as_of=as_of,
             subject=thread.subject,
             kind=DecisionKind.RECOVERED,
-            reason=ending.reason,
+            reason=ending.reason.value,
             run_id=run_id,
             dedupe_key=f"{ENDED}{thread.incident}",
             version=ending.version,

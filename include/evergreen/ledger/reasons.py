@@ -1,4 +1,8 @@
-"""Every kind of decision and every reason code that the ledger knows, and the groups that rules and letters make of them."""
+"""Every kind of decision and every reason code that the ledger knows, and the groups that rules and letters make of them.
+
+Three kinds have a name of something else for their reason: `run_failed` the task (in a replay the error's code, `evergreen.errors`),
+`mail_failed` the kind of alert, `spec_unusable` itself.
+"""
 
 from __future__ import annotations
 
@@ -184,6 +188,63 @@ INCONCLUSIVE: tuple[ChallengerReason, ...] = (
     RulingReason.CHAMPION_CHANGED_MEANWHILE,
     RulingReason.SUPERSEDED,
 )
+
+
+class WatchReason(StrEnum):
+    """What a look of the watch after a promotion came to, or how that watch ended."""
+
+    WORSE = "worse_than_previous"
+    CONTINUES = "watch_continues"
+    PASSED = "watch_passed"
+    INCONCLUSIVE = "watch_inconclusive"
+    CANNOT_COMPARE = "cannot_compare"
+    SUPERSEDED = "superseded"
+
+
+class AliasReason(StrEnum):
+    """What was wrong with the alias in MLflow that was put right."""
+
+    MOVED = "alias_moved"
+    REMOVED = "alias_removed"
+
+
+class BatchReason(StrEnum):
+    """Why a batch is published, with its bad rows held back or without any, or held back as a whole."""
+
+    PASSED = "passed"
+    ROWS_HELD = "rows_held"
+    TOO_MANY_BAD_ROWS = "too_many_bad_rows"
+    FAILED_EXPECTATIONS = "failed_expectations"
+    UNREADABLE = "unreadable"
+    UNPUBLISHABLE = "unpublishable"
+
+
+class CorrectionReason(StrEnum):
+    """What a person had done with a batch that was decided."""
+
+    JUDGED_AGAIN = "judged_again"
+    WITHDRAWN = "withdrawn"
+    KEYS_DELETED = "keys_deleted"
+    DISMISSED = "dismissed"
+
+
+class EndReason(StrEnum):
+    """Why an incident has ended."""
+
+    WINDOWS_OK = "windows_ok"
+    NEW_CHAMPION = "new_champion"
+    DATA_BACK = "data_back"
+    COLUMNS_BACK = "columns_back"
+    WORKS_AGAIN = "works_again"
+    PUBLISHED_AGAIN = "published_again"
+    SPEC_USABLE = "spec_usable"
+
+
+class SilenceReason(StrEnum):
+    """Whether a person began a silence or ended one."""
+
+    SILENCED = "silenced"
+    SILENCE_ENDED = "silence_ended"
 
 
 class Hold(StrEnum):

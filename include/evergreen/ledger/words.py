@@ -89,14 +89,6 @@ REASONS = {
     "spec_usable": "its file is good, or gone",
     "silenced": "a person silenced it",
     "silence_ended": "a person ended the silence",
-    "beats_champion": "better than the champion",
-    "not_surely_worse": "not surely worse than the champion",
-    "not_much_worse": "not much worse than the champion",
-    "realised_gain": "what the newest promotions came to",
-    "holdout_steps": "steps in which the judged rows were predicted",
-    "baseline_beats_both": "better than the champion; the naive baseline beats both",
-    "beats_baseline": "better than the naive baseline",
-    "holdout_rows": "rows in the holdout",
     "registry_mismatch": "MLflow does not have the model as it was registered",
     "probe_failed": "the model predicts otherwise than when it was trained",
     "bad_query": "the feature query does not run as the spec needs it",
@@ -106,7 +98,6 @@ REASONS = {
     "busy": "a server was busy for too long",
     "no_space": "a disk was full",
     "no_access": "a bucket may not be read or written",
-    "fresh_rows": "judged rows that the champion had learnt",
 }
 KINDS = {
     "batch_published": "batch published",

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from enum import StrEnum
 from typing import Protocol
 
 import pyarrow as pa
@@ -24,7 +23,7 @@ import pyarrow as pa
 from evergreen.errors import TerminalError
 from evergreen.ledger import Decision, model_subject
 from evergreen.ledger.evidence import Blocked, Look, RollbackEvidence, SettledEvidence, WatchEvidence
-from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.reasons import DecisionKind, WatchReason
 from evergreen.metrics import metric_values, paired_bootstrap
 from evergreen.metrics.paired_bootstrap import Improvement
 from evergreen.promotion import superseded_watches
@@ -40,16 +39,6 @@ MOST_ROWS = 500_000
 SCHEMA = pa.schema([
     ("_time", pa.timestamp("us", "UTC")), ("_label", pa.float64()), ("_new", pa.float64()), ("_old", pa.float64()),
 ])  # fmt: skip
-
-
-class WatchReason(StrEnum):
-    """What a look came to."""
-
-    WORSE = "worse_than_previous"
-    CONTINUES = "watch_continues"
-    PASSED = "watch_passed"
-    INCONCLUSIVE = "watch_inconclusive"
-    CANNOT_COMPARE = "cannot_compare"
 
 
 @dataclass(frozen=True)
@@ -116,9 +105,7 @@ def look_if_due(store: WatchStore, model: ModelSpec, as_of: datetime, run_id: st
         part was taken as of a later time.
     """
     changes = store.changes()
-    for row in superseded_watches.closing_rows(
-        model, changes, store.ended(), WatchReason.WORSE.value, run_id
-    ):
+    for row in superseded_watches.closing_rows(model, changes, store.ended(), run_id):
         store.append(row)
     if changes and changes[0].reason == WatchReason.WORSE.value:
         return store.again(changes[0])

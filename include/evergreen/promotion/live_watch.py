@@ -11,13 +11,12 @@ from psycopg2 import sql
 from evergreen import ledger, registry
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import RollbackEvidence
-from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.reasons import DecisionKind, WatchReason
 from evergreen.promotion import superseded_watches
 from evergreen.promotion.after_promotion import (
     MOST_ROWS,
     SCHEMA,
     WatchLook,
-    WatchReason,
     compared,
     look_if_due,
     unseen,
@@ -91,7 +90,7 @@ class LiveWatch:
                 self._model.name, champion.version, found.previous, self._as_of.isoformat(),
             )  # fmt: skip
             return None
-        cause = RollbackCause(WatchReason.WORSE.value, found.promotion.id or 0, key, evidence)
+        cause = RollbackCause(WatchReason.WORSE, found.promotion.id or 0, key, evidence)
         return rollback(
             self._specs, self._model, self._as_of, self._run_id,
             to_version=found.previous, reason=evidence.message or "", finding=cause,

@@ -17,7 +17,7 @@ from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import RollbackEvidence
-from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.reasons import DecisionKind, TriggerReason, WatchReason
 from evergreen.ledger.succession import succession
 from evergreen.registry import version_tags
 from evergreen.registry.champions import champion
@@ -41,7 +41,7 @@ class RollbackCause:
         evidence: the numbers; they join the decision's.
     """
 
-    code: str
+    code: WatchReason
     promotion: int
     key: str
     evidence: RollbackEvidence = field(default_factory=RollbackEvidence)
@@ -104,7 +104,7 @@ def rollback(  # noqa: PLR0913  # the fields of the DAG's form, by name
                 as_of=as_of,
                 subject=ledger.model_subject(model.name),
                 kind=DecisionKind.ROLLED_BACK,
-                reason=finding.code if finding else "manual",
+                reason=(finding.code if finding else TriggerReason.MANUAL).value,
                 run_id=run_id,
                 dedupe_key=key,
                 version=target,

@@ -14,11 +14,11 @@ from itertools import pairwise
 from evergreen import ledger
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import Look, WatchEvidence
-from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.reasons import DecisionKind, WatchReason
 from evergreen.registry.under_watch import champion_under_watch
 from evergreen.spec import ModelSpec
 
-SUPERSEDED = "superseded"
+SUPERSEDED = WatchReason.SUPERSEDED.value
 
 
 def ended(ends: Sequence[Decision]) -> set[int | None]:
@@ -31,7 +31,6 @@ def closing_rows(
     model: ModelSpec,
     changes: Sequence[Decision],
     ended: Collection[int | None],
-    own_rollback: str,
     run_id: str,
 ) -> list[Decision]:
     """The `watch_ended` row of each watch that a later change of champion ended, newest first; a pure function.
@@ -44,7 +43,6 @@ def closing_rows(
         model: its `watch` section and the label's delay say how long a watch lasts.
         changes: `ledger.champions` as of a time, newest first.
         ended: ids of the promotions whose watch has its last row.
-        own_rollback: the reason code of a rollback by the watch.
         run_id: `dag_id/run_id`.
     """
     found_rows = []
@@ -55,7 +53,7 @@ def closing_rows(
         if (
             found is None
             or found.previous is None
-            or by.reason == own_rollback
+            or by.reason == WatchReason.WORSE.value
             or by.effective_from > found.judged_until
         ):
             continue

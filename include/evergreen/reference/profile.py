@@ -1,4 +1,4 @@
-"""What the rows that a champion learnt from look like, and from where on a window counts as different."""
+"""What the rows that a champion learnt from look like: a profile of each column, and how its statistics move where nothing has changed."""
 
 from __future__ import annotations
 

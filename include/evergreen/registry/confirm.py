@@ -14,7 +14,7 @@ from evergreen.alert_kinds import AlertKind
 from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import AliasEvidence
-from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.reasons import AliasReason, DecisionKind
 from evergreen.ledger.succession import succession
 from evergreen.registry.aliases import aliases, move_alias
 from evergreen.spec import ModelSpec
@@ -80,7 +80,7 @@ def _record_repair(
             as_of=as_of,
             subject=ledger.model_subject(model.name),
             kind=DecisionKind.ALIAS_REPAIRED,
-            reason="alias_moved" if found else "alias_removed",
+            reason=(AliasReason.MOVED if found else AliasReason.REMOVED).value,
             run_id=run_id,
             dedupe_key=f"alias:{model.name}:{change.id}:{found}:{run_id}",
             version=change.version,

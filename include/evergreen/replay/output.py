@@ -44,7 +44,7 @@ READING = (
     ),
     (
         "requests, suppressed",
-        "what the trigger policy asked for and held back; only policies on drift ask it",
+        "what the trigger policy asked for and suppressed; only policies on drift ask it",
     ),
     (
         "fit s",

@@ -8,10 +8,10 @@ import pyarrow as pa
 from evergreen import registry
 from evergreen.ledger import Decision, model_subject
 from evergreen.ledger.evidence import RollbackEvidence
-from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.reasons import DecisionKind, WatchReason
 from evergreen.ledger.succession import succession
 from evergreen.promotion import superseded_watches
-from evergreen.promotion.after_promotion import SCHEMA, WatchLook, WatchReason, compared, unseen
+from evergreen.promotion.after_promotion import SCHEMA, WatchLook, compared, unseen
 from evergreen.promotion.rollback import about
 from evergreen.reference import calendar
 from evergreen.registry.under_watch import WatchedChampion

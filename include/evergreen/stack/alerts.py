@@ -14,6 +14,7 @@ from evergreen.errors import EvergreenError
 from evergreen.incidents import silences
 from evergreen.incidents.silences import Silence
 from evergreen.incidents.unsent import Unsent, unsent
+from evergreen.ledger.reasons import SilenceReason
 from evergreen.program import typed
 from evergreen.spec import Specs, load_specs
 from evergreen.spec.environment import environment_problems
@@ -97,7 +98,7 @@ def silence(
         f"{d.subject.partition('/')[2]}: "
         + (
             "the silence is ended; what it held goes out with the next run, the DAG mail runs every 15 minutes."
-            if d.reason == "silence_ended"
+            if d.reason == SilenceReason.SILENCE_ENDED.value
             else f"silenced until {_time(silences.until(d))}; what it holds is sent then, as one letter."
         )
         for d in made

@@ -13,7 +13,7 @@ from evergreen.errors import ErrorReason, TerminalError
 from evergreen.incidents import corrections, quarantines
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import BatchEvidence, FailedExpectation
-from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.reasons import BatchReason, CorrectionReason, DecisionKind
 from evergreen.spec import DatasetSpec
 from evergreen.spec.problem import printable
 from evergreen.validation import batch_rows
@@ -99,7 +99,7 @@ def settle(
         found = publish.to_publish(conn, staged) + held + duplicates
         if found != staged.records:
             findings = [*findings, SuiteFinding(lost(found, staged.records))]
-            verdict = BatchVerdict("quarantined", "unreadable")
+            verdict = BatchVerdict("quarantined", BatchReason.UNREADABLE)
     if case.asked and verdict.state != "published":
         raise _still_held(case, verdict, findings)
     place = batch_rows.make_way(conn, case.asked.batch) if case.asked else None
@@ -118,13 +118,15 @@ def settle(
     if verdict.state != "published" or applied.counts.held:
         # A good batch with a few bad rows is told too: they are missing from now on.
         quarantines.held(
-            conn, decision, {"dataset": dataset.name, "reason": verdict.reason, **owed.evidence.to_json()}
+            conn,
+            decision,
+            {"dataset": dataset.name, "reason": verdict.reason.value, **owed.evidence.to_json()},
         )
     elif not case.asked:
         quarantines.published(conn, decision, landing.folder_of(file))
     log.info(
         "%s: %s %s (%s): %s",
-        dataset.name, file.name, verdict.state, verdict.reason, applied.counts.columns(),
+        dataset.name, file.name, verdict.state, verdict.reason.value, applied.counts.columns(),
     )  # fmt: skip
     return decision
 
@@ -195,7 +197,7 @@ def _evidence(
         held_whole=tuple(verdict.whole[:EVIDENCE_FAILURES]),
         columns_absent=tuple(absent),
         columns_ignored=tuple(printable(name) for name in ignored[:EVIDENCE_FAILURES]),
-        max_bad_rows=dataset.max_bad_rows if verdict.reason == "too_many_bad_rows" else None,
+        max_bad_rows=dataset.max_bad_rows if verdict.reason is BatchReason.TOO_MANY_BAD_ROWS else None,
         rows_deleted=applied.deleted,
     )
 
@@ -208,13 +210,13 @@ def _decision(
     key = dedupe_key(dataset, file, case.run_id if case.again else None)
     published = verdict.state == "published"
     kind = DecisionKind.BATCH_PUBLISHED if published else DecisionKind.BATCH_QUARANTINED
-    reason = verdict.reason
+    reason = verdict.reason.value
     if asked:
         key = f"correction:{dataset.name}:{case.run_id}"
-        kind, reason = DecisionKind.BATCH_CORRECTED, "judged_again"
+        kind, reason = DecisionKind.BATCH_CORRECTED, CorrectionReason.JUDGED_AGAIN.value
         message = corrections.judged_again(file.name, applied.corrected, applied.counts.held)
         evidence = evidence.joined(corrections.evidence(applied.corrected, asked.why, asked.by)).joined(
-            BatchEvidence(verdict=verdict.reason, replaces=asked.batch, message=message)
+            BatchEvidence(verdict=verdict.reason.value, replaces=asked.batch, message=message)
         )
     return Decision(
         as_of=case.as_of,
@@ -237,7 +239,7 @@ def _still_held(case: FileCase, verdict: BatchVerdict, findings: list[SuiteFindi
     ]
     more = len(findings) - len(told)
     return TerminalError(
-        f"{case.file.name} would be held back ({verdict.reason}), so nothing was changed: {'; '.join(told)}"
+        f"{case.file.name} would be held back ({verdict.reason.value}), so nothing was changed: {'; '.join(told)}"
         + (f"; and {more} more" if more > 0 else "")
         + f". Mend datasets/{case.dataset.name}.yaml and judge it again",
         ErrorReason.BAD_BATCH,

@@ -20,7 +20,7 @@ from evergreen.errors import ErrorReason, EvergreenError, TerminalError, Transie
 from evergreen.incidents import corrections
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import BatchEvidence
-from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.reasons import CorrectionReason, DecisionKind
 from evergreen.spec import DatasetSpec
 from evergreen.validation import batch_rows
 from evergreen.validation.decide import decide
@@ -258,8 +258,10 @@ def _dismiss(conn: Connection, order: _Order) -> Undone:
 
 _DO = {"judge_again": _judge_again, "withdraw": _withdraw, "delete_keys": _delete_keys, "dismiss": _dismiss}
 _REASONS = {
-    DecisionKind.BATCH_WITHDRAWN: "withdrawn", DecisionKind.KEYS_DELETED: "keys_deleted", DecisionKind.BATCH_DISMISSED: "dismissed",
-}  # fmt: skip
+    DecisionKind.BATCH_WITHDRAWN: CorrectionReason.WITHDRAWN,
+    DecisionKind.KEYS_DELETED: CorrectionReason.KEYS_DELETED,
+    DecisionKind.BATCH_DISMISSED: CorrectionReason.DISMISSED,
+}
 
 
 def _write(
@@ -277,7 +279,7 @@ def _write(
     decision = ledger.append(
         conn,
         Decision(
-            as_of=order.as_of, subject=ledger.dataset_subject(order.dataset.name), kind=kind, reason=_REASONS[kind],
+            as_of=order.as_of, subject=ledger.dataset_subject(order.dataset.name), kind=kind, reason=_REASONS[kind].value,
             run_id=order.run_id, dedupe_key=order.key, evidence=evidence,
         ),
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evergreen.ledger.reasons import BatchReason
 from evergreen.spec import DatasetSpec
 from evergreen.validation.batch_failures import STORABLE
 from evergreen.validation.outcome import State
@@ -18,7 +19,7 @@ class BatchVerdict:
     """
 
     state: State
-    reason: str
+    reason: BatchReason
     whole: tuple[str, ...] = ()
 
 
@@ -32,16 +33,17 @@ def judge_batch(dataset: DatasetSpec, rows: int, held: int, findings: list[Suite
         findings: everything that failed; one without a query of rows is about the batch as a whole.
     """
     if any(f.failure.expectation == STORABLE for f in findings):
-        return BatchVerdict("quarantined", "unpublishable")
+        return BatchVerdict("quarantined", BatchReason.UNPUBLISHABLE)
     if not rows:
-        return BatchVerdict("quarantined", "unreadable")
+        return BatchVerdict("quarantined", BatchReason.UNREADABLE)
     if not findings:
-        return BatchVerdict("published", "passed")
+        return BatchVerdict("published", BatchReason.PASSED)
     whole = _whole(dataset, rows, held, findings)
     if not whole:
-        return BatchVerdict("published", "rows_held")
+        return BatchVerdict("published", BatchReason.ROWS_HELD)
     by_row = dataset.quarantine == "rows" and all(f.by_row for f in findings)
-    return BatchVerdict("quarantined", "too_many_bad_rows" if by_row else "failed_expectations", whole)
+    reason = BatchReason.TOO_MANY_BAD_ROWS if by_row else BatchReason.FAILED_EXPECTATIONS
+    return BatchVerdict("quarantined", reason, whole)
 
 
 def _whole(dataset: DatasetSpec, rows: int, held: int, findings: list[SuiteFinding]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 ### Digest: the week in one mail
 
 **What.** One mail to each set of recipients about their models and datasets: champion and since when, windows judged, in
-violation and not yet judged, the served error with a picture, retrainings asked for and held back and why, promotions and
+violation and not yet judged, the served error with a picture, retrainings asked for or suppressed and why, promotions and
 rejections, batches, open incidents, silences, and mails that never went out. It comes also when nothing happened.
 
 **When.** Mondays at 06:00 UTC, about the seven days before; `EVERGREEN_DIGEST` names another cron, or `off`; while it is

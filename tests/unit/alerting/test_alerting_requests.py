@@ -15,11 +15,16 @@ from evergreen.ledger.reasons import (
     OF_A_DRIFT,
     OF_UPKEEP,
     UNASKED,
+    AliasReason,
+    CorrectionReason,
     DecisionKind,
+    EndReason,
     GateReason,
     Hold,
     RulingReason,
+    SilenceReason,
     TriggerReason,
+    WatchReason,
     of_a_drift,
     of_upkeep,
 )
@@ -28,8 +33,12 @@ from evergreen.monitoring.windows.judgement import What
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, fetch
 
+TOLD = (
+    *TriggerReason, *Hold, *GateReason, *RulingReason, *WatchReason, *AliasReason, *CorrectionReason, *EndReason, *SilenceReason,
+)  # fmt: skip
 
-@pytest.mark.parametrize("code", [*TriggerReason, *Hold, *GateReason, *RulingReason], ids=lambda c: c.value)
+
+@pytest.mark.parametrize("code", TOLD, ids=lambda c: f"{type(c).__name__} {c.value}")
 def test_each_reason_has_words_of_its_own(code):
     assert words.reason(code.value) != code.value.replace("_", " ")
 

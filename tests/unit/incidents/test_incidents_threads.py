@@ -14,7 +14,7 @@ from evergreen.incidents.outbox import raise_incident
 from evergreen.incidents.threads import Ending, News
 from evergreen.ledger import Decision, find
 from evergreen.ledger.evidence import RecoveredEvidence
-from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.reasons import DecisionKind, EndReason
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -39,7 +39,9 @@ def end(day: float, mail: bool = True) -> bool:
     with connect() as conn:
         thread = threads.newest(conn, MODEL, "drift", AS_OF + day * DAY)
         assert thread is not None
-        return threads.end(conn, thread, Ending("windows_ok"), AS_OF + day * DAY, "monitor/1", mail=mail)
+        return threads.end(
+            conn, thread, Ending(EndReason.WINDOWS_OK), AS_OF + day * DAY, "monitor/1", mail=mail
+        )
 
 
 def owed() -> list[str]:
@@ -172,7 +174,7 @@ def test_an_end_is_written_and_told_once(warehouse_url: str) -> None:
     assert end(3)
     with connect() as conn:
         thread = threads.every(conn, MODEL)[0]
-        assert not threads.end(conn, thread, Ending("windows_ok"), AS_OF + 4 * DAY, "monitor/2")
+        assert not threads.end(conn, thread, Ending(EndReason.WINDOWS_OK), AS_OF + 4 * DAY, "monitor/2")
         assert len(find(conn, MODEL, (DecisionKind.RECOVERED,))) == 1
     assert owed() == ["a", "recovered:a"]
 
@@ -220,7 +222,7 @@ def test_an_end_never_goes_out_before_its_first_mail(warehouse_url: str, specs: 
         raise_incident(conn, "failed:a.b:1", MODEL, "run_failed", None, {}, thread="failed:a.b:1")
         thread = threads.newest(conn, MODEL, "run_failed")
         assert thread is not None
-        threads.end(conn, thread, Ending("works_again", RecoveredEvidence(task="b")), AS_OF, "a/1")
+        threads.end(conn, thread, Ending(EndReason.WORKS_AGAIN, RecoveredEvidence(task="b")), AS_OF, "a/1")
 
     def refuse(message: EmailMessage) -> None:
         raise ConnectionRefusedError

@@ -1,8 +1,9 @@
-"""The budget and the least number of new rows: what they hold back, what they say, and where they end."""
+"""The budget and the least number of new rows: what they suppress, what they say, and where they end."""
 
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from monitoring_scene import CUTOFF, WEEK, model
@@ -93,7 +94,7 @@ def test_the_budget_is_the_specs():
         pytest.param(0.05, 1000, 50, False, id="the share"),
         pytest.param(0.05, 1001, 50, True, id="rounded up"),
         pytest.param(0.05, None, 1, False, id="a share of what nobody knows is one row"),
-        pytest.param(0.05, 1000, None, False, id="not counted holds nothing back"),
+        pytest.param(0.05, 1000, None, False, id="not counted suppresses nothing"),
     ],
 )
 def test_a_drift_waits_for_new_rows(share, trained, new, held):
@@ -105,6 +106,11 @@ def test_a_drift_waits_for_new_rows(share, trained, new, held):
         assert verdict.reason is Hold.TOO_LITTLE_NEW_DATA
         assert verdict.evidence.to_json()["new_rows"] == new
         assert "training on the same rows cannot help" in verdict.evidence.to_json()["message"]
+
+
+def test_every_hold_is_met_by_a_case():
+    text = "".join(p.read_text(encoding="utf-8") for p in Path(__file__).parent.glob("test_monitoring_*.py"))
+    assert [hold.name for hold in Hold if f"Hold.{hold.name}" not in text] == []
 
 
 def test_what_is_told_first_is_what_holds_longest():

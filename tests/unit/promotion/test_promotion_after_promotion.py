@@ -11,13 +11,13 @@ from mlflow import MlflowClient
 from evergreen import ledger, registry
 from evergreen.errors import ErrorReason as Failure
 from evergreen.errors import TerminalError, TransientError
-from evergreen.ledger import Decision, words
+from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.metrics import paired_bootstrap
 from evergreen.metrics.paired_bootstrap import Improvement
 from evergreen.monitoring.trigger.live_trigger import apply
 from evergreen.promotion import live_watch
-from evergreen.promotion.after_promotion import LOOKS, WatchLook, WatchReason, compared, concluded
+from evergreen.promotion.after_promotion import LOOKS, WatchLook, compared, concluded
 from evergreen.promotion.live_watch import watch
 from evergreen.registry.models import LoadedModel
 from evergreen.registry.under_watch import champion_under_watch
@@ -372,7 +372,3 @@ def test_a_champion_that_changed_while_it_was_compared_is_tried_again(real, star
     with pytest.raises(TransientError, match="it is version 3 now"):
         look(real, start + 38 * DAY)
     assert champion_now() == "3"
-
-
-def test_every_reason_has_its_words():
-    assert [r.value for r in WatchReason if r.value not in words.REASONS] == []

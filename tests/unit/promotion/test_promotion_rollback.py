@@ -11,7 +11,7 @@ from evergreen import ledger, registry
 from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import Blocked, Look, RollbackEvidence
-from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.reasons import DecisionKind, WatchReason
 from evergreen.promotion.rollback import RollbackCause, rollback
 from evergreen.registry.models import LoadedModel
 from evergreen.warehouse.connection import connect, fetch
@@ -132,7 +132,7 @@ def test_a_version_that_predicts_otherwise_fails_its_probe(two, start, monkeypat
 
 def finding(decision, rows=None):
     told = RollbackEvidence(watch=Look(rows=rows), blocked=Blocked(version="2"))
-    return RollbackCause("worse_than_previous", decision, "watch:rides", told)
+    return RollbackCause(WatchReason.WORSE, decision, "watch:rides", told)
 
 
 def test_a_rollback_that_the_watch_asked_for(two, start):

@@ -9,8 +9,7 @@ from monitoring_scene import CUTOFF, model, specs
 
 from evergreen import ledger
 from evergreen.ledger import Decision, words
-from evergreen.ledger.reasons import DecisionKind
-from evergreen.promotion.after_promotion import WatchReason
+from evergreen.ledger.reasons import DecisionKind, WatchReason
 from evergreen.promotion.live_watch import watch
 from evergreen.warehouse.connection import connect
 

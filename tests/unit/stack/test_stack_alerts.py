@@ -12,7 +12,7 @@ from evergreen.incidents import threads
 from evergreen.incidents.outbox import raise_incident
 from evergreen.incidents.threads import Ending, News
 from evergreen.ledger import Decision, append, find
-from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.reasons import DecisionKind, EndReason
 from evergreen.spec import Specs, load_specs
 from evergreen.stack import alerts
 from evergreen.stack.layout import StackError
@@ -118,7 +118,7 @@ def test_a_drift_that_needs_a_person_is_shown_with_when_it_is_asked_for_again(ov
         if over:
             thread = threads.newest(conn, "model/m", "drift")
             assert thread is not None
-            threads.end(conn, thread, Ending("windows_ok"), START, "m/2")
+            threads.end(conn, thread, Ending(EndReason.WINDOWS_OK), START, "m/2")
     shown = [line for line in lines() if line.startswith("Needs a person")]
     assert shown == ([] if over else [
         "Needs a person: m, a drift since 2026-01-05 00:00 UTC that retraining did not help; if it lasts, it is asked for "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from evergreen.ledger import check_words
 from evergreen.ledger.reasons import CONCLUSIVE, GateReason
 from evergreen.metrics.paired_bootstrap import Improvement
+from evergreen.training.gate import checks
 from evergreen.training.gate.calibration import CalibrationErrors
 from evergreen.training.gate.candidates import Evaluation, JudgedChampion, JudgedTraining
 from evergreen.training.gate.evidence import Cost, Evidence
@@ -453,6 +456,38 @@ def test_every_reason_is_met_by_a_test():
         p.read_text(encoding="utf-8") for p in Path(__file__).parent.glob("test_training_gate*.py")
     )
     assert [r.name for r in GateReason if r.name not in text] == []
+
+
+def test_every_check_of_the_gate_has_words(rides):
+    """What a check is called when the gate runs, `check` itself looks at; here are those that stand in the source as they are."""
+    folder = Path(checks.__file__).parent
+    calls = [
+        node
+        for file in ("checks.py", "gate.py")
+        for node in ast.walk(ast.parse((folder / file).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "check"
+    ]
+    names = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
+    assert len(names) > 10
+    assert [name for name in names if check_words.named(name) is None] == []
+    with pytest.raises(LookupError, match="the check new_rule has no words"):
+        checks.Checks(rides).check("new_rule", 1, 2, True, GateReason.TOO_SLOW, "it is so")
+
+
+@pytest.mark.parametrize(
+    ("check", "told"),
+    [
+        ("champion_run", "run that evaluated the champion"),
+        ("baseline_rmse", "RMSE of the baseline"),
+        ("champion_recorded_mae", "MAE of the champion on the holdout of its own training"),
+        ("slice_kind", "parts of kind"),
+        ("slice_kind=dry_rows", "rows in kind=dry"),
+        ("nobody_run", None),
+        ("champion_of_a_later_release", None),
+    ],
+)
+def test_checks_of_a_party_or_a_slice_say_whose_they_are(check, told):
+    assert check_words.named(check) == told
 
 
 def test_checks_of_earlier_decisions_can_still_be_read():

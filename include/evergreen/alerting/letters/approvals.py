@@ -8,7 +8,7 @@ from datetime import timedelta
 from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links
 from evergreen.alerting.letters.challenger_tables import gate_metric, metric_table
 from evergreen.alerting.letters.challengers import trigger
-from evergreen.ledger import words
+from evergreen.ledger import check_words, words
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.links import (
     airflow_approval_url,
@@ -84,7 +84,7 @@ def _checks(known: KnownIncident) -> tuple[Table, ...]:
     about = [c for c in checks if not str(c.get("check")).endswith(PROVENANCE)]
     rows = tuple(
         (
-            str(c.get("sentence") or words.reason(c.get("check"))),
+            str(c.get("sentence") or check_words.named(str(c.get("check"))) or c.get("check")),
             "passed" if c.get("passed") is True else "failed",
         )
         for c in about

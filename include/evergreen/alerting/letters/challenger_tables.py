@@ -7,7 +7,8 @@ from typing import Any
 
 from evergreen.alerting.content.history import number
 from evergreen.alerting.content.letter import KnownIncident, Table
-from evergreen.ledger import words
+from evergreen.ledger import check_words, words
+from evergreen.ledger.check_words import PARTIES
 from evergreen.spec import LARGER_IS_BETTER, METRICS, metric_name
 
 COMPARISONS = ("beats_champion", "not_worse_than_champion", "not_surely_worse", "not_much_worse")
@@ -19,7 +20,6 @@ BOUNDS = {
     "not_much_worse": "not much worse than the champion: better, as measured, by",
     "calibration": "probabilities as true as the champion's: their error is larger at least by",
 }
-PARTIES = ("challenger", "champion", "baseline")
 
 
 def gate_metric(known: KnownIncident) -> str | None:
@@ -96,10 +96,8 @@ def _label(check: Mapping[str, Any]) -> str:
         return f"not worse in {code.removeprefix('slice_')}: {measured}"
     if code in BOUNDS and (_compares(check) or code not in COMPARISONS):
         return BOUNDS[code]
-    who, _, metric = code.partition("_")
-    if who in PARTIES and metric_name(metric) != metric:
-        return f"{metric_name(metric)} of the {who}"
-    return words.reason(code)
+    # The code itself of a check of another release alone: the gate makes none that has no words.
+    return check_words.named(code) or code
 
 
 def _of_check(check: Mapping[str, Any], name: str) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 from evergreen.alerting.content.history import number
 from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links, show
 from evergreen.alerting.letters.challenger_tables import (
-    PARTIES,
     check_table,
     gate_metric,
     metric_table,
@@ -16,6 +15,7 @@ from evergreen.alerting.letters.challenger_tables import (
 )
 from evergreen.ledger import Decision, champions, find, words
 from evergreen.ledger.answers import conclusive
+from evergreen.ledger.check_words import PARTIES
 from evergreen.ledger.evidence import RollbackEvidence, TrainedEvidence
 from evergreen.ledger.reasons import DecisionKind, TriggerReason, of_upkeep
 from evergreen.links import (
@@ -70,7 +70,7 @@ def promoted(conn: Connection, known: KnownIncident) -> Letter:
 
 
 def rejected(conn: Connection, known: KnownIncident) -> Letter:
-    """A challenger that the gate held back."""
+    """A challenger that was rejected."""
     metric = gate_metric(known)
     champion = known.get("champion_version") or champion_before(conn, known)
     numbers = _numbers(known, metric)

@@ -16,7 +16,7 @@ from evergreen.alerting.content.letter import KnownIncident, Letter, Table, fact
 from evergreen.incidents import threads
 from evergreen.ledger import Decision, append, words
 from evergreen.ledger.evidence import Mistake, RecoveredEvidence, SpecEvidence
-from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.reasons import DecisionKind, EndReason
 from evergreen.links import airflow_run_url
 from evergreen.program import typed
 from evergreen.spec import Problem, Specs
@@ -54,7 +54,9 @@ def tell(specs: Specs, as_of: datetime, run_id: str) -> bool:
             for thread in threads.open_ones(conn, SUBJECT, AlertKind.SPEC_UNUSABLE):
                 if not thread.classes & found.keys():
                     evidence = RecoveredEvidence(files=tuple(sorted(thread.classes)))
-                    owed |= threads.end(conn, thread, threads.Ending("spec_usable", evidence), as_of, run_id)
+                    owed |= threads.end(
+                        conn, thread, threads.Ending(EndReason.SPEC_USABLE, evidence), as_of, run_id
+                    )
     return owed
 
 
@@ -73,7 +75,7 @@ def _tell(conn: Connection, file: str, problems: Sequence[Problem], as_of: datet
             as_of=as_of,
             subject=SUBJECT,
             kind=DecisionKind.SPEC_UNUSABLE,
-            reason="spec_unusable",
+            reason=DecisionKind.SPEC_UNUSABLE.value,
             run_id=run_id,
             dedupe_key=f"{first}:{signature}",
             evidence=SpecEvidence(

@@ -78,7 +78,7 @@ class RetrainEvidence(Evidence):
 
     Attributes of all:
         message: the decision in a sentence.
-        request: of a suppression: id of the earlier request that holds it back.
+        request: of a suppression: id of the earlier request because of which it is suppressed.
         training_hash: of the spec of now, where another spec asks.
 
     Attributes of a drift:

@@ -1,6 +1,6 @@
 """The e-mails that monitoring owes: about drift, estimates of the error, and data that cannot be judged.
 
-A model has at most one open incident of each: drift or estimates, windows held back, columns that cannot be read. What goes on is no
+A model has at most one open incident of each: drift or estimates, windows that cannot be judged, columns that cannot be read. What goes on is no
 mail, what becomes another thing or ends is one, see `evergreen.incidents.threads`; when it has ended, see
 `evergreen.monitoring.alarms.recovered`.
 """
@@ -16,7 +16,7 @@ from evergreen.incidents import threads
 from evergreen.incidents.threads import News, Thread
 from evergreen.ledger import Decision, model_subject
 from evergreen.ledger.evidence import RetrainEvidence
-from evergreen.ledger.reasons import DecisionKind, TriggerReason
+from evergreen.ledger.reasons import DecisionKind, EndReason, TriggerReason
 from evergreen.monitoring.alarms import recovered
 from evergreen.monitoring.alarms.recovered import MonitorRun
 from evergreen.monitoring.windows.due_windows import MOST_PER_RUN
@@ -164,7 +164,7 @@ def tell_data_problems(
     """Owe a mail when windows could not be judged, or columns not be read, and one when they are again.
 
     The two are incidents of their own, so that a feed that stops again is told though a column was never readable. An
-    episode is an unbroken run of windows with the same finding; a window that was held back says nothing about its
+    episode is an unbroken run of windows with the same finding; a window that could not be judged says nothing about its
     columns. An episode that follows on another of an open incident is told when it is of another kind.
 
     Args:
@@ -180,8 +180,8 @@ def tell_data_problems(
     told, subject = [], model_subject(model.name)
     judged = [j for j in judgements if not _status(j)]
     for finding, windows, classes, over in (
-        (_status, judgements, frozenset(s.value for s in NOT_JUDGED), "data_back"),
-        (_unreadable, judged, frozenset({What.UNREADABLE.value}), "columns_back"),
+        (_status, judgements, frozenset(s.value for s in NOT_JUDGED), EndReason.DATA_BACK),
+        (_unreadable, judged, frozenset({What.UNREADABLE.value}), EndReason.COLUMNS_BACK),
     ):
         for name, episode in _episodes(windows, finding):
             newest = episode[-1]

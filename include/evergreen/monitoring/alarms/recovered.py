@@ -4,7 +4,7 @@ A drift has ended when no retrain request is open and the newest judged windows 
 came after the drift, else as many in a row as the trigger needs to open a request (`trigger.m`). Where the served error
 was part of the drift, it must have been judged in as many windows, and be within its limit: a window whose labels are not
 in says nothing about it. Where estimates of the error were part of it, the error must have been estimated or judged
-likewise. Windows that are held back have ended when the newest one was judged, whatever came out; columns that cannot be
+likewise. Windows that could not be judged have ended when the newest one was judged, whatever came out; columns that cannot be
 read, when they are read in the newest window that was judged.
 
 A drift that was away in between, such as in every second window, has ended only after more windows than it was away. What
@@ -24,7 +24,7 @@ from evergreen.incidents import threads
 from evergreen.incidents.threads import Ending, Thread
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import NewChampion, RecoveredEvidence, RetrainEvidence
-from evergreen.ledger.reasons import DecisionKind, TriggerReason
+from evergreen.ledger.reasons import DecisionKind, EndReason, TriggerReason
 from evergreen.monitoring.windows.effects import effects, estimated
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
 from evergreen.spec import ModelSpec
@@ -127,7 +127,7 @@ def end_unnoticed(
 
 
 def end_data_problem(
-    run: MonitorRun, thread: Thread, finding: Callable[[Judgement], str], reason: str
+    run: MonitorRun, thread: Thread, finding: Callable[[Judgement], str], reason: EndReason
 ) -> bool:
     """End an open data problem, with its mail, if the newest windows do not have it.
 
@@ -247,7 +247,7 @@ def _ending(
         )
         evidence = evidence.joined(RecoveredEvidence(promotion=promotion))
     ended = max(found[0].window_start, thread.since)
-    return Ending("new_champion" if change else "windows_ok", evidence, version, ended)
+    return Ending(EndReason.NEW_CHAMPION if change else EndReason.WINDOWS_OK, evidence, version, ended)
 
 
 def _recovered_evidence(found: Sequence[Judgement]) -> RecoveredEvidence:

@@ -22,7 +22,7 @@ from evergreen.warehouse.features import feature_query, views
 
 @dataclass(frozen=True)
 class ChampionFacts:
-    """What is known about the champion as of a time; None: not known, and then nothing is asked or held back for it.
+    """What is known about the champion as of a time; None: not known, and then nothing is asked or suppressed for it.
 
     Attributes:
         trained_as_of: the cut-off of the champion's training.

@@ -25,11 +25,12 @@ def decide(
 ) -> TriggerVerdict:
     """Decide on a retraining: first because of a drift, then because of the spec, new data, decay or age.
 
-    Held back are, in this order: a newest window in violation while too few of the last n are (`too_few_violations`); a
-    drift while a request is open (`already_open`); a drift that trainings have answered (`already_answered`); anything
+    Suppressed are, in this order: a newest window in violation while too few of the last n are (`too_few_violations`);
+    anything while a request is open (`already_open`); a drift that trainings have answered (`already_answered`); anything
     within `trigger.cooldown` of the last request (`cooldown`), or after `trigger.budget` requests within 7 days
-    (`budget_spent`); a drift, a decay or an old model while there are too few new rows (`too_little_new_data`). What asks without
-    a drift is not kept back by a drift that is held back as answered.
+    (`budget_spent`); a drift, a decay or an old model while there are too few new rows (`too_little_new_data`; another spec and
+    enough new rows ask all the same). What asks without a drift is not suppressed by a drift that is. Where both are
+    suppressed, the drift's hold is told; but what asks without a drift is told rather than `too_few_violations`.
 
     A drift is a set of causes, kind and column, and a request was about it when every cause of the newest window was
     among the request's, for this champion version, in the same unbroken episode. A cause more makes it a new drift.
@@ -52,7 +53,7 @@ def decide(
         requests: retrain requests, suppressions, promotions, rejections and rollbacks of the model, in any order;
             those with a later as-of time than `as_of` do not count.
         as_of: the time for which the decision is taken; ages are measured between as-of times.
-        facts: about the champion's training and the rows since; what is not known neither asks nor holds back.
+        facts: about the champion's training and the rows since; what is not known neither asks nor suppresses.
     """
     known = [d for d in requests if d.as_of <= as_of]
     drifted = drift(model, judgements, known, as_of, facts)

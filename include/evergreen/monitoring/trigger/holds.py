@@ -1,4 +1,7 @@
-"""What holds back a request whatever asks for it: one that is open, the cool-down, the budget, too few new rows."""
+"""What suppresses a request whatever asks for it: the cool-down, the budget, too few new rows.
+
+`already_open`, `already_answered` and `too_few_violations` are decided where it is known what asks: `drift_request`, `drift_rule`, `upkeep_rule`.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ BUDGET_PERIOD = timedelta(days=7)
 
 
 @dataclass(frozen=True)
-class HeldRequest:
-    """Why a request is held back.
+class SuppressedRequest:
+    """Why a request is suppressed.
 
     Attributes:
         hold: the reason code.
         message: the same in a sentence, with numbers and limits.
-        request: the earlier request that holds it back; None where none does.
+        request: the earlier request because of which it is; None where there is none.
         evidence: further numbers.
     """
 
@@ -33,7 +36,7 @@ class HeldRequest:
     evidence: RetrainEvidence = field(default_factory=RetrainEvidence)
 
 
-def too_often(model: ModelSpec, requests: Sequence[Decision], as_of: datetime) -> HeldRequest | None:
+def too_often(model: ModelSpec, requests: Sequence[Decision], as_of: datetime) -> SuppressedRequest | None:
     """The cool-down after the last request, or the budget of `BUDGET_PERIOD`; None where neither holds.
 
     Args:
@@ -44,7 +47,7 @@ def too_often(model: ModelSpec, requests: Sequence[Decision], as_of: datetime) -
     trigger = model.monitoring.trigger
     if requests and as_of - requests[-1].as_of < trigger.cooldown:
         last = requests[-1]
-        return HeldRequest(
+        return SuppressedRequest(
             Hold.COOLDOWN,
             f"the last request, {last.id}, was {format_duration(as_of - last.as_of)} before; "
             f"the cool-down is {format_duration(trigger.cooldown)}, until {last.as_of + trigger.cooldown:%Y-%m-%d %H:%M} UTC",
@@ -55,7 +58,7 @@ def too_often(model: ModelSpec, requests: Sequence[Decision], as_of: datetime) -
         return None
     free = spent[-trigger.budget].as_of + BUDGET_PERIOD
     told = ", ".join(f"{d.id} of {d.as_of:%Y-%m-%d %H:%M}" for d in spent)
-    return HeldRequest(
+    return SuppressedRequest(
         Hold.BUDGET_SPENT,
         f"{len(spent)} requests within {format_duration(BUDGET_PERIOD)} ({told} UTC) spend monitoring.trigger.budget, which "
         f"is {trigger.budget}; the next one is free from {free:%Y-%m-%d %H:%M} UTC on",
@@ -66,7 +69,7 @@ def too_often(model: ModelSpec, requests: Sequence[Decision], as_of: datetime) -
     )
 
 
-def too_few_rows(model: ModelSpec, facts: ChampionFacts) -> HeldRequest | None:
+def too_few_rows(model: ModelSpec, facts: ChampionFacts) -> SuppressedRequest | None:
     """Training on the rows that the champion knows cannot help; None where enough have come, or nobody counted."""
     if facts.new_rows is None:
         return None
@@ -75,7 +78,7 @@ def too_few_rows(model: ModelSpec, facts: ChampionFacts) -> HeldRequest | None:
         return None
     share = model.monitoring.trigger.min_new_rows
     least = f" ({share:.0%} of the {facts.trained_rows} that it knew)" if needed > 1 else ""
-    return HeldRequest(
+    return SuppressedRequest(
         Hold.TOO_LITTLE_NEW_DATA,
         f"{facts.new_rows} rows with a mature label have come since the champion's training, {needed} are needed{least}; "
         "training on the same rows cannot help",

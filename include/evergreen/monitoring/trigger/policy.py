@@ -1,7 +1,7 @@
 """The trigger policy: reads what it decides on, decides, and writes that, by the same steps live (`live_trigger`) and in a replay.
 
-The rule is `decide`, a pure function: `drift_rule` says when a drift asks for a training, `upkeep_rule` when something else
-does, `holds` what keeps both back. Nothing is remembered but in the ledger.
+The rule is `decide.decide`, a pure function: `drift_rule` says when a drift asks for a training, `drift_request` what is done about it,
+`upkeep_rule` when something else asks, `holds` what suppresses both. Nothing is remembered but in the ledger.
 """
 
 from __future__ import annotations

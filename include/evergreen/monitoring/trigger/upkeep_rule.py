@@ -51,7 +51,7 @@ def upkeep(
     as_of: datetime,
     facts: ChampionFacts,
 ) -> TriggerVerdict | None:
-    """Decide on a retraining that no drift asks for; None where nothing does. See `policy.decide`.
+    """Decide on a retraining that no drift asks for; None where nothing does. See `decide.decide`.
 
     Args:
         model: the trigger's settings.

@@ -1,4 +1,4 @@
-"""What the trigger policy says: to ask for a training, to hold back, or nothing; and why."""
+"""What the trigger policy says: to ask for a training, to suppress the request, or nothing; and why."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def draw(model: str, when: datetime, folder: Path, version: str | None = None) -
         version: the judgement under this version; None: under whichever judged it last.
 
     Raises:
-        TerminalError: no such model or window was judged, it was held back, or its sample or reference is gone.
+        TerminalError: no such model or window was judged, it could not be judged, or its sample or reference is gone.
         TransientError: the warehouse or MLflow does not answer.
     """
     with connect() as conn:

@@ -147,7 +147,7 @@ def worth_judging_again(before: EarlierJudgement, now: WindowFacts, min_labels: 
     """Whether what came in since the last judgement can change it.
 
     Yes when the labels now suffice for performance and did not before, when the last labels came in, or when
-    rows, labels or predictions grew by at least `RELEVANT_GROWTH` of the rows. A window that was held back is looked at
+    rows, labels or predictions grew by at least `RELEVANT_GROWTH` of the rows. A window that could not be judged is looked at
     in every run; `still_held_back` tells whether nothing changed.
     """
     if before.held_back:
@@ -177,7 +177,7 @@ def labels_tell_more(before: EarlierJudgement, now: WindowFacts, min_labels: flo
 
 
 def still_held_back(before: EarlierJudgement | None, kinds: frozenset[str], now: WindowFacts) -> bool:
-    """Whether a window that is held back now was held back for the same reason on the same rows before."""
+    """Whether a window that cannot be judged now could not be for the same reason on the same rows before."""
     return (
         before is not None
         and before.held_back == kinds

@@ -34,7 +34,7 @@ def waiting(
 ) -> list[Judgement]:
     """The windows of earlier champions whose served error may still change; a pure function.
 
-    Left out are windows that were held back, that another version served, that have all their labels, and that are too
+    Left out are windows that could not be judged, that another version served, that have all their labels, and that are too
     old, see `due_windows.oldest`: what they say is final.
 
     Args:

@@ -94,7 +94,7 @@ def plan(
 def _growth(reference: Reference, earlier: Sequence[Judgement]) -> float:
     """By how much the feed has grown since the reference, as its newest judged windows show; at least 1.
 
-    Windows that were held back do not count, so a sudden rise stays an alarm; and a feed that shrinks does not become usual.
+    Windows that could not be judged do not count, so a sudden rise stays an alarm; and a feed that shrinks does not become usual.
     """
     usual = ((j.rows, reference.rhythm.at(j.window)[0]) for j in earlier if not j.held_back)
     grown = [rows / was for rows, was in usual if was > 0][-GROWN_BY:]
@@ -108,7 +108,7 @@ def _repeats(
     facts: WindowFacts,
     first_scored: datetime | None,
 ) -> bool:
-    """Whether a window that is held back needs no judgement: it has the same already, or scoring began inside it."""
+    """Whether a window that cannot be judged needs no further judgement: it has the same already, or scoring began inside it."""
     if not held:
         return False
     kinds = frozenset(v.kind.value for v in held)

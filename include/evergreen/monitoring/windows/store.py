@@ -61,7 +61,7 @@ class Turn(Protocol):
 
         Args:
             found: the judgement.
-            rows: what was measured (`measure.frame`); None of a window that was held back.
+            rows: what was measured (`measure.frame`); None of a window that could not be judged.
             reference: that it was held against.
             late: only its served error is new.
         """

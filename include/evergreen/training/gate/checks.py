@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from evergreen.ledger.check_words import named
 from evergreen.ledger.reasons import COMPARED, GateReason
 from evergreen.metrics import resampled
 from evergreen.spec import ModelSpec, metric_name
@@ -62,7 +63,15 @@ class Checks:
     def check(
         self, name: str, value: Any, limit: Any, passed: bool, reason: GateReason, sentence: str
     ) -> bool:
-        """Record a rule; returns whether it holds."""
+        """Record a rule; returns whether it holds.
+
+        Raises:
+            LookupError: the name has no words, so that no mail could say what the value is.
+        """
+        if named(name) is None:
+            raise LookupError(
+                f"the check {name} has no words; add them to CHECKS in evergreen/ledger/check_words.py"
+            )
         self.checks.append(Check(name, _plain(value), _plain(limit), bool(passed), reason.value, sentence))
         return bool(passed)
 
