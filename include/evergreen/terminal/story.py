@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from evergreen.alerting.letters.approvals import PROVENANCE
-from evergreen.alerting.letters.challenger_tables import COMPARISONS, PARTIES
+from evergreen.alerting.letters.challenger_tables import COMPARISONS
 from evergreen.ledger import Decision, champions, find, model_subject, words
+from evergreen.ledger.check_words import PARTIES
 from evergreen.ledger.evidence import (
     AwaitingEvidence,
     GateCheck,
