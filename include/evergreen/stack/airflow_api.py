@@ -13,6 +13,8 @@ from evergreen.errors import ErrorReason, TransientError
 from evergreen.program import typed
 
 ANSWER_S = 30
+# What starts something is sent once, so its answer is waited for as long as for all tries of a question.
+ONCE_S = 120
 # A server that has just started, or a machine that is busy, may take longer for one answer; who is not there refuses at once.
 SLOW = Retry(total=None, connect=0, read=3, status=0, other=0, backoff_factor=1, allowed_methods={"GET"})
 
@@ -59,7 +61,8 @@ class AirflowApi:
 
     def _send(self, method: str, path: str, **kwargs: Any) -> requests.Response:
         try:
-            return self._session.request(method, self.url + path, timeout=ANSWER_S, **kwargs)
+            patience = ANSWER_S if method == "GET" or path.startswith("/auth/") else ONCE_S
+            return self._session.request(method, self.url + path, timeout=patience, **kwargs)
         except (requests.ConnectionError, requests.Timeout) as error:
             raise TransientError(
                 f"Airflow does not answer at {self.url}; {self._advice}",

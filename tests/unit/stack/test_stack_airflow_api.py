@@ -23,6 +23,7 @@ Asked = Counter[str]
 def server(monkeypatch) -> Iterator[Callable[[str], tuple[AirflowApi, Asked]]]:
     """A factory: a server whose first answer to one path comes too late, and how often each path was asked for."""
     monkeypatch.setattr(airflow_api, "ANSWER_S", 0.3)
+    monkeypatch.setattr(airflow_api, "ONCE_S", 0.5)
     started = []
 
     def make(slow: str) -> tuple[AirflowApi, Asked]:
