@@ -14,7 +14,7 @@ from evergreen.errors import ErrorReason, EvergreenError, TerminalError, Transie
 from evergreen.monitoring.windows.judgement import Judgement
 
 FILES = {"drift.html": "drift", "performance.html": "served error"}
-LONGEST_S = 120
+LONGEST_S = 300
 _one = threading.Lock()
 
 
@@ -37,7 +37,7 @@ def draw(judged: Judgement) -> None:
     """Draw the pages of a window, one window at a time; nothing happens where they are there.
 
     Raises:
-        TransientError: another one is being drawn, or it took longer than two minutes.
+        TransientError: another one is being drawn, or it took longer than five minutes.
         TerminalError: they cannot be drawn; the message says why.
     """
     if not can_be_drawn(judged) or drawn(judged):
