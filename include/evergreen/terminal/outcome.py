@@ -163,9 +163,10 @@ def lines(found: Outcome) -> list[str]:
         told.append(
             f"{task.task} failed{f' after {task.tries} tries' if task.tries > 1 else ''}: {task.error}"
         )
-        told.append(f"  Log: {task.file or task.page}")
-        told.append("  Mend what the error names, then run it again, or clear the task on its page:")
-        told.append(f"  {task.page}")
+        if task.file:
+            told.append(f"  Log: {task.file}")
+        told.append(f"  {'Page' if task.file else 'Log'}: {task.page}")
+        told.append("  Mend what the error names, then run it again, or clear the task on its page.")
     if found.unread:
         told.append(f"The ledger cannot be read: {found.unread}")
     of_ledger = [line for decision in found.decisions for line in said(decision)]
