@@ -144,17 +144,20 @@ def _data(made: Made) -> Section:
 
 def _limits(made: Made) -> Section:
     model, evidence = made.model, made.judged.evidence
-    low, high = evidence.learnt_labels
     points = [
-        f"Trees do not reach beyond what they learnt: labels of {words.num(low)} to {words.num(high)}.",
         "A category that it has not seen counts as missing; so does a number that is not finite.",
         f"A label counts as known {format_duration(model.label.delay)} after its event time; younger rows were not learnt.",
         f"It is trained and judged by {metric_name(made.outcome.metric)}; what that does not measure nobody has looked at.",
         f"It is watched in windows of {format_duration(model.monitoring.window)} while it serves; without that watch it is not meant to be used.",
     ]
+    if model.task == "regression":
+        low, high = evidence.learnt_labels
+        points.insert(
+            0, f"Trees do not reach beyond what they learnt: labels of {words.num(low)} to {words.num(high)}."
+        )
     if not made.outcome.refitted:
         first = moment(int(made.judged.split.holdout.times[0]))
-        points.insert(1, f"It has not learnt the rows since {words.when(first)}, by which it was judged.")
+        points.insert(0, f"It has not learnt the rows since {words.when(first)}, by which it was judged.")
     return Section("Limits", points=points)
 
 

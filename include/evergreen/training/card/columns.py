@@ -57,7 +57,9 @@ def _range(told: Sequence[pq.Statistics | None]) -> str:
     some = [s for s in told if s is not None and s.has_min_max]
     if not some:
         return "not known"
-    return f"{num(float(min(s.min for s in some)))} to {num(float(max(s.max for s in some)))}"
+    # Parquet keeps the zero with which a range begins as -0.0.
+    low, high = (float(end) + 0.0 for end in (min(s.min for s in some), max(s.max for s in some)))
+    return f"{num(low)} to {num(high)}"
 
 
 def _categories(values: Sequence[str]) -> str:

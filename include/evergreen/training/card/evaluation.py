@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from evergreen.ledger.reasons import GateReason
 from evergreen.ledger.words import num
 from evergreen.metrics import paired_bootstrap, resampled
 from evergreen.microseconds import moment
@@ -14,6 +15,14 @@ from evergreen.training.card.content import Section, Table
 from evergreen.training.card.made import Made
 from evergreen.training.figures.judged_sample import WHO
 
+# Of checks that ask whether the comparison was sound, not how good a model is.
+SOUND = frozenset(
+    reason.value
+    for reason in (
+        GateReason.STALE_EVALUATION, GateReason.SNAPSHOT_MISMATCH, GateReason.DIFFERENT_ROWS, GateReason.METRIC_MISMATCH,
+        GateReason.CHALLENGER_METRIC_MISSING, GateReason.BASELINE_METRIC_MISSING, GateReason.CHAMPION_METRIC_MISSING,
+    )
+)  # fmt: skip
 FIGURES = ("predicted_against_actual", "ranking", "residuals_over_time")
 
 
@@ -111,9 +120,14 @@ def _improvement(made: Made) -> Iterator[Table]:
 
 
 def _checks(made: Made) -> Table:
-    checks = made.outcome.verdict.checks
-    rows = [["passed" if c.passed else "failed", c.sentence or c.check.replace("_", " ")] for c in checks]
-    return Table(["gate", "check"], rows, strong=[i for i, c in enumerate(checks) if not c.passed])
+    """The gate's checks, those that failed first; whether the comparison itself was sound is told only where it was not."""
+    every = made.outcome.verdict.checks
+    failed = [c for c in every if not c.passed]
+    shown = [*failed, *(c for c in every if c.passed and c.code not in SOUND)]
+    rows = [["passed" if c.passed else "failed", c.sentence or c.check.replace("_", " ")] for c in shown]
+    left = len(every) - len(shown)
+    note = f"{left} more passed: the same rows, snapshot and run for all who were compared, and metrics that follow from the predictions."
+    return Table(["gate", "check"], rows, strong=range(len(failed)), note=note if left else "")
 
 
 def _share(value: float | None) -> str:
