@@ -114,11 +114,23 @@ def _pages_server(known_dags: None, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def pages_app(_pages_server: Any, _told_story: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Airflow's API server with the pages, on the story of `health_scene`."""
+def pages_app(
+    _pages_server: Any, _told_story: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """Airflow's API server with the pages, on the story of `health_scene`; the DAGs of other tests are gone meanwhile."""
+    from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select, update
+
     for name, value in _told_story.items():
         monkeypatch.setenv(name, value)
-    return _pages_server
+    others = (~DagModel.is_stale, ~DagModel.dag_id.contains("__bike_"))
+    with create_session() as session:
+        gone = list(session.scalars(select(DagModel.dag_id).where(*others)))
+        session.execute(update(DagModel).where(*others).values(is_stale=True))
+    yield _pages_server
+    with create_session() as session:
+        session.execute(update(DagModel).where(DagModel.dag_id.in_(gone)).values(is_stale=False))
 
 
 @pytest.fixture(autouse=True)

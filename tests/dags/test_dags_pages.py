@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 from airflow.api_fastapi.app import get_auth_manager
+from airflow.models.dag import DagModel
 from airflow.plugins_manager import get_fastapi_plugins, get_plugin_info
+from airflow.utils.session import create_session
 from fastapi.testclient import TestClient
 from pages_scene import OPERATOR, PAGES, VIEWER, WINDOW, Bearer, address
+from sqlalchemy import update
 
 from health_scene import MARKUP
 
@@ -111,6 +114,21 @@ def test_pages_load_nothing_from_elsewhere_and_no_other_site_may_frame_them(clie
         assert not re.findall(r'(?:src|href)="(?:https?:)?//', asked.text), "every address is relative"
         assert not re.findall(r'(?:src|href|data-run|action)="/', asked.text), "also behind a path prefix"
         assert " style=" not in asked.text, "which the policy would refuse"
+
+
+def test_a_model_whose_dag_is_gone_is_not_shown(client: TestClient) -> None:
+    headers = Bearer(VIEWER).headers
+    assert "bike_rush" in client.get(address(""), headers=headers).text
+    of_it = DagModel.dag_id == "monitor__bike_rush"
+    with create_session() as session:
+        session.execute(update(DagModel).where(of_it).values(is_stale=True))
+    try:
+        shown = client.get(address(""), headers=headers).text
+    finally:
+        with create_session() as session:
+            session.execute(update(DagModel).where(of_it).values(is_stale=False))
+    assert "model/bike_rush" not in shown
+    assert "model/bike_demand" in shown
 
 
 def test_every_relative_address_leads_somewhere(client: TestClient) -> None:

@@ -47,7 +47,7 @@ def named(check: str) -> str | None:
         return CHECKS[check]
     if check.startswith("slice_"):
         part = check.removeprefix("slice_")
-        return f"rows in {part.removesuffix('_rows')}" if part.endswith("_rows") else f"parts of {part}"
+        return f"rows in {part.removesuffix('_rows')}" if part.endswith("_rows") else f"slices of {part}"
     who, _, what = check.partition("_")
     if who not in PARTIES:
         return None

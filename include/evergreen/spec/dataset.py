@@ -115,8 +115,8 @@ class DatasetSpec(Strict):
     name: Name = Field(description="the file's name without its ending; the table in the warehouse, the DAG")
     description: Prose = Field("", description="what the data is; stands on the DAG's page")
     owner: Line = Field("ml-team", description="who answers for it; shown in Airflow and in e-mails")
-    license: Line = Field(
-        "",
+    license: Line | None = Field(
+        None,
         description="under which licence the data may be used, such as CC-BY-4.0; stands in the model cards",
     )
     schedule: Cron = Field(

@@ -13,6 +13,8 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from airflow.models.dag import DagModel
 from fastapi import HTTPException, Request
 
+from evergreen_airflow.pages import airflow_side
+
 SHOWN_BY = {"model": "monitor", "dataset": "ingest"}
 """The kind of DAG that decides who may see a subject."""
 
@@ -32,8 +34,9 @@ def require(request: Request, user: BaseUser, subject: str) -> None:
 
 
 def visible(user: BaseUser) -> dict[str, list[str]]:
-    """The names of the models and datasets that a person may see, by kind: those whose DAG Airflow knows and lets them read."""
-    readable = get_auth_manager().get_authorized_dag_ids(user=user, method="GET")
+    """The names of the models and datasets that a person may see, by kind: those whose DAG is there still and may be read."""
+    there = airflow_side.dags(*SHOWN_BY.values())
+    readable = get_auth_manager().get_authorized_dag_ids(user=user, method="GET") & there.keys()
     return {
         kind: sorted(dag_id.partition("__")[2] for dag_id in readable if dag_id.startswith(f"{dag}__"))
         for kind, dag in SHOWN_BY.items()

@@ -480,7 +480,7 @@ def test_every_check_of_the_gate_has_words(rides):
         ("champion_run", "run that evaluated the champion"),
         ("baseline_rmse", "RMSE of the baseline"),
         ("champion_recorded_mae", "MAE of the champion on the holdout of its own training"),
-        ("slice_kind", "parts of kind"),
+        ("slice_kind", "slices of kind"),
         ("slice_kind=dry_rows", "rows in kind=dry"),
         ("nobody_run", None),
         ("champion_of_a_later_release", None),
