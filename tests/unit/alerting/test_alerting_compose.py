@@ -400,7 +400,7 @@ def test_a_rejected_challenger_is_told_with_the_check_that_failed(
     assert "challenger v4 rejected, it did not beat the champion on the same rows" in message["Subject"]
     said = " ".join(text.split())
     for sentence in (
-        "Version 4 of bike_demand did not become champion: it did not beat the champion on the same rows.",
+        "Version 4 did not become champion: it did not beat the champion on the same rows.",
         "Version 1 stays champion and keeps scoring.",
         "The next nightly training makes a new challenger; nothing needs to be done for that.",
         "If the champion's error keeps growing, look at the monitoring's report before forcing anything.",

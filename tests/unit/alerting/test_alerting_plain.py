@@ -111,7 +111,7 @@ def test_a_bound_is_called_one(check, label):
             ("probabilities as true as the champion's: their error is larger at least by", "-0.0534", "-0.05", "failed"), id="calibration",
         ),
         pytest.param("challenger_roc_auc", "the challenger's ROC AUC is unknown", ("ROC AUC of the challenger", "-0.0534", "-0.05", "failed"), id="metric"),
-        pytest.param("slice_season", "the judged rows have no rows of season", ("slice season", "-0.0534", "-0.05", "failed"), id="no-comparison"),
+        pytest.param("slice_season", "the judged rows have no rows of season", ("parts of season", "-0.0534", "-0.05", "failed"), id="no-comparison"),
     ],
 )  # fmt: skip
 def test_every_row_of_a_rejection_says_what_its_number_is(check, sentence, row):
