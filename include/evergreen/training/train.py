@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
 
 from evergreen import ledger, registry
 from evergreen.errors import ErrorReason, EvergreenError, TransientError
@@ -26,6 +27,7 @@ from evergreen.training.card.render import PAGE_FILE, TEXT_FILE, page, text
 from evergreen.training.data import scratch
 from evergreen.training.data.rows import Rows, opened
 from evergreen.training.figures.figures import FOLDER, figures
+from evergreen.training.figures.judged_sample import WHO
 from evergreen.training.fitting import machine
 from evergreen.training.fitting.fit import Fitted, gain_shares, parameters
 from evergreen.training.gate.candidates import JudgedTraining
@@ -103,8 +105,15 @@ def train(  # noqa: PLR0913  # what a plan and a run of the DAG say, by name
             **({"evergreen.code_commit": git_commit() or "none"} if commit else {}),
         }
         dataset = dataset_of(model, snapshot, as_of, tags[COMMIT_TAG])
-        for_people = {tracking.TRIGGER_TAG: trigger, **({tracking.DRY_RUN_TAG: "true"} if dry_run else {})}
-        mlflow_run = tracking.begin(model, run_id, as_of, tags | for_people)
+        for_people = {
+            tracking.TRIGGER_TAG: trigger,
+            **({tracking.DRY_RUN_TAG: "true"} if dry_run else {}),
+        } | {
+            MLFLOW_SOURCE_NAME: run_id.partition("/")[0],
+            MLFLOW_SOURCE_TYPE: "JOB",
+            MLFLOW_GIT_COMMIT: tags[COMMIT_TAG],
+        }
+        mlflow_run = tracking.begin(model, run_id, as_of, for_people | tags)
         try:
             tracking.learnt_from(mlflow_run, dataset)
             with connect() as conn:
@@ -124,20 +133,23 @@ def train(  # noqa: PLR0913  # what a plan and a run of the DAG say, by name
             )
             final = finalise(model, judged)
             params = parameters(judged.choice.model, where.device)
-            told = {"xgb." + name: value for name, value in params.items()} | {
-                "engine": where.engine,
-                "device": where.device,
+            shown = _run_parameters(model, judged, final) | {
+                "champion_version": champion.version if champion else None,
                 "snapshot.rows": snapshot.rows,
                 "snapshot.start": snapshot.start,
                 "snapshot.end": snapshot.end,
-                "champion_version": champion.version if champion else None,
+                "engine": where.engine,
+                "device": where.device,
             }
-            tracking.parameters(mlflow_run, told | _run_parameters(model, judged, final))
+            libraries = {f"lib.{name}": version for name, version in library_versions().items()}
+            tracking.parameters(mlflow_run, shown | {f"xgb.{n}": v for n, v in params.items()} | libraries)
             drawn = figures(model, judged, gain_shares(final.booster, final.encoding))
             model_id, sums, error_limit = _log_files(
                 model, snapshot, judged, final, document, mlflow_run, drawn.pictures
             )
-            tracking.measured(mlflow_run, model_id, dataset, _measured(judged), _curves(judged.fitted))
+            tracking.measured(
+                mlflow_run, model_id, dataset, _measured(model.gate_metric, judged), _curves(judged.fitted)
+            )
             outcome = TrainingOutcome(
                 model=model.name,
                 run_id=run_id,
@@ -263,29 +275,33 @@ def read_again(specs: Specs, model: ModelSpec, as_of: datetime, work: Path) -> A
 
 
 def _run_parameters(model: ModelSpec, judged: EvaluatedChallenger, final: Final) -> dict[str, Any]:
+    """What people ask first, in this order, in which MLflow shows them."""
     return {
+        "gate_metric": model.gate_metric,
+        "gate_reason": judged.verdict.reason.value,
+        "gate_margin": model.gate.margin,
+        "baseline": model.baseline,
+        **({"window": judged.choice.window} if judged.choice.sentence else {}),
         "rounds": judged.fitted.rounds,
         "early_stopping_metric": judged.fitted.stopping_metric,
         "refitted": final.refitted,
-        "baseline": model.baseline,
-        "gate_metric": model.gate_metric,
-        "gate_margin": model.gate.margin,
-        "gate_reason": judged.verdict.reason.value,
         "holdout_start": judged.notes["holdout_start"],
-        **({"window": judged.choice.window} if judged.choice.sentence else {}),
-        **{f"lib.{name}": version for name, version in library_versions().items()},
     }
 
 
-def _measured(judged: EvaluatedChallenger) -> dict[str, float]:
-    found = {f"{who}_{name}": v for who, values in judged.metrics.items() for name, v in values.items()}
+def _measured(metric: str, judged: EvaluatedChallenger) -> dict[str, float]:
+    """The metrics of a run, those by which the gate decided first, as MLflow shows them in this order."""
+    every = {f"{who}_{name}": v for who, values in judged.metrics.items() for name, v in values.items()}
+    first = [f"{who}_{metric}" for who in WHO]
+    found = {name: every[name] for name in first if name in every}
+    over = judged.evidence.over_champion
+    bounds = {"": over.point, "_low": over.low, "_high": over.high} if over else {}
+    found |= {f"improvement{name}": v for name, v in bounds.items() if v is not None}
+    found |= every
     found |= {f"holdout_{name}": v for name, v in judged.holdout.items()}
     found |= {f"rows_{name}": float(v) for name, v in judged.rows.items()}
     if judged.choice.board is not None:
         found |= judged.choice.board.measured()
-    over = judged.evidence.over_champion
-    bounds = {"": over.point, "_low": over.low, "_high": over.high} if over else {}
-    found |= {f"improvement{name}": v for name, v in bounds.items() if v is not None}
     score = judged.fitted.stopping_score
     return found if score is None else found | {"early_stopping_score": score}
 

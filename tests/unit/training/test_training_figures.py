@@ -87,7 +87,7 @@ def test_a_figure_that_cannot_be_drawn_says_so_and_is_left_out(caplog):
 
 
 def test_slices_have_the_metric_that_the_rows_have(rides):
-    count = 400
+    count = 384
     rows = sample(
         count,
         hour=np.arange(count) % 24.0,

@@ -131,7 +131,7 @@ def begin(model: ModelSpec, run_id: str, as_of: datetime, tags: dict[str, str]) 
             run_name=description.run_name(
                 model.name, f"{as_of:%Y-%m-%d %H:%M}", tags[TRIGGER_TAG], DRY_RUN_TAG in tags
             ),
-            tags={**_identity(as_of, run_id), **tags},
+            tags={**tags, **_identity(as_of, run_id)},
         )
         return str(run.info.run_id)
 
@@ -241,10 +241,10 @@ def register(
     up; a call that dies among them leaves versions of its own run, which the next try discards.
     """
     tags = {
-        **_identity(outcome.as_of, outcome.run_id),
         VERDICT_TAG: description.verdict(outcome),
         TRIGGER_TAG: outcome.trigger,
         **tags,
+        **_identity(outcome.as_of, outcome.run_id),
     }
     with guarded(f"register a version of {model.name}"):
         try:
