@@ -127,7 +127,7 @@ RUNS = {
     ("--help",): (0, "usage: evergreen"),
     ("--version",): (0, ""),
     ("check",): (1, "no specs were found"),
-    ("status",): (1, "was never up here"),
+    ("status",): (1, "No warehouse is named here"),
 }
 """Commands in a folder that holds nothing, with their exit status and a word of what they say."""
 
