@@ -82,7 +82,10 @@ def test_who_may_read_some_dags_sees_those_models_alone(
     assert "bike_rush" in seen
     assert "bike_demand" not in seen
     assert "dataset/bike_hourly" not in seen
-    assert client.get("/evergreen/model/bike_rush", headers=Bearer(OPERATOR).headers).status_code == 200
+    of_rush = client.get("/evergreen/model/bike_rush", headers=Bearer(OPERATOR).headers)
+    assert of_rush.status_code == 200
+    assert "bike_hourly</a>" not in of_rush.text
+    assert "1 that you may not see" in of_rush.text
     for path in (
         "model/bike_demand", WINDOW, "model/bike_demand/approval", "model/bike_demand/learnt", "dataset/bike_hourly", "incident/{incident}",
         "decision/{decision}", "decision/{decision}?part=true", f"{WINDOW}/report/drift.html",

@@ -78,6 +78,7 @@ def show_overview(request: Request, user: GetUserDep) -> HTMLResponse:
         request,
         "overview.html",
         overview=found,
+        seen=seen,
         dags=airflow_side.dags("train", "monitor", "ingest"),
         silent=airflow_side.silent_services(),
     )
@@ -95,7 +96,7 @@ def show_model(
     if not kinds and name not in _known().models:
         raise HTTPException(404, f"There is no model {name}.")
     return page(
-        request, "model.html", model=found, rows=rows, kinds=kinds, chosen=kind, more=len(rows) == told.PAGE,
+        request, "model.html", model=found, seen=access.visible(user), rows=rows, kinds=kinds, chosen=kind, more=len(rows) == told.PAGE,
         dags=airflow_side.dags("train", "monitor", "rollback", "promote", name=name),
         may_roll_back=access.may_start(user, f"rollback__{name}"), may_train=access.may_start(user, f"train__{name}"),
     )  # fmt: skip
@@ -189,7 +190,7 @@ def show_dataset(
     if not found.batches and name not in _known().datasets:
         raise HTTPException(404, f"There is no dataset {name}.")
     return page(
-        request, "dataset.html", dataset=found, held=held, batch=batch, more=held is not None and len(held) == dataset.PAGE,
+        request, "dataset.html", dataset=found, seen=access.visible(user), held=held, batch=batch, more=held is not None and len(held) == dataset.PAGE,
         more_batches=len(found.batches) == dataset.MOST_BATCHES, dags=airflow_side.dags("ingest", "correct", name=name),
         may_correct=access.may_start(user, f"correct__{name}"),
     )  # fmt: skip

@@ -233,7 +233,7 @@ def test_a_run_that_dies_between_the_two_leaves_neither_and_the_next_one_finishe
     whole, calls = writer._write, []
 
     def dies(*args):
-        if args[-1] == writer.SHADOW:
+        if args[-1].table == writer.SHADOW:
             calls.append(1)
             if len(calls) == 3:
                 raise Killed

@@ -47,7 +47,7 @@ def test_the_json_has_these_keys_and_times_in_utc(life: Terminal) -> None:
     ]  # fmt: skip
     assert sorted(told["datasets"][0]) == [
         "attention", "batches", "held_batches", "held_rows", "incidents", "last_decided", "last_file", "last_state", "models", "name",
-        "newest_rows", "published_rows", "silence", "told", "why",
+        "newest_rows", "owner", "published_rows", "silence", "told", "why",
     ]  # fmt: skip
     assert (told["up"], told["services"], told["models"][0]["since"]) == (True, [], "2026-01-06T00:00:00Z")
     assert told["models"][0]["attention"] == "answered"

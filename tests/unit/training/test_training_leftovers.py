@@ -74,7 +74,7 @@ def test_a_killed_training_is_cleared_away_by_the_next_one(landed, start, where)
 
 def test_a_training_that_is_at_work_is_left_alone(landed, start):
     landed.train(start + timedelta(days=30), "dag/one")
-    open_run = tracking.begin(landed.model, "dag/at work", start, {"evergreen.run_id": "dag/at work"})
+    open_run = tracking.begin(landed.model, "dag/at work", start, {tracking.TRIGGER_TAG: "manual"})
     with train._alone("rides", "dag/at work"):
         tracking.sweep(landed.model, "dag/two", train.at_work)
         assert MlflowClient().get_run(open_run).info.status == "RUNNING"
@@ -122,10 +122,10 @@ def test_half_a_snapshot_of_an_earlier_release_goes_once_it_is_old(landed, start
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 kB."""
+    """A disk of 2 MB."""
     place = tmp_path / "small"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", place], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"no disk can be mounted here: {mounted.stderr.decode().strip()}")
     yield place

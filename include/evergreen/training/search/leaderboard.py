@@ -73,7 +73,9 @@ class Leaderboard:
             row |= {
                 "rounds": ", ".join(map(str, one.rounds)) if any(one.rounds) else "",
                 "fit seconds": round(one.seconds, 2),
-                "parameters": params_text(one.candidate.params),
+                "parameters": json.dumps(one.candidate.params, sort_keys=True)
+                if one.candidate.params
+                else "",
                 "problem": one.problem,
             }
             found.append(row)
