@@ -7,6 +7,8 @@ A package that has files of its own beside its sub-folders stands here by its ow
 FLOORS: dict[str, str] = {
     "errors": "Errors of Evergreen, with a reason that mails and retries go by.",
     "program": "How a command of Evergreen is typed where this runs, for messages.",
+    "progress": "What long work tells of itself in a log.",
+    "quiet": "What libraries write into logs.",
     "microseconds": "Durations and times as PostgreSQL, Arrow and NumPy keep them.",
     "alert_kinds": "Kinds of alerts, each with what holds for it.",
     "settings": "Every environment variable, with its default and its meaning.",

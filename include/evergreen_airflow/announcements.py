@@ -6,7 +6,7 @@ import logging
 from datetime import datetime
 from typing import Any
 
-from airflow.sdk import Asset, task
+from airflow.sdk import Asset, AssetAlias, task
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
 from evergreen_airflow.callbacks import Callbacks
@@ -52,16 +52,26 @@ def owed(asset: str, own: bool, run_as_of: datetime) -> dict[str, Any]:
     return {"due": own or left is not None, "upto": left.upto if left else 0, "as_of": newest.isoformat()}
 
 
-def forget_event(asset: Asset) -> Any:
-    """The callback that notes that Airflow has an event: called once the task's success, and with it the event, is stored."""
+def forget_event(asset: Asset, alias: AssetAlias | None = None) -> Any:
+    """The callback that notes that Airflow has an event: called once the task's success, and with it the event, is stored.
+
+    Args:
+        asset: whose event it is.
+        alias: through which the task emits it, where there may be none.
+    """
 
     def forget(context: dict[str, Any]) -> None:
         from evergreen.ledger import events
         from evergreen.warehouse.connection import connect
 
         try:
+            told = context["outlet_events"]
+            extras = (
+                [told[asset].extra] if alias is None else [e.extra for e in told[alias].asset_alias_events]
+            )
             with connect() as conn:
-                events.forget(conn, _owed_name(asset), int(context["outlet_events"][asset].extra["upto"]))
+                for extra in extras:
+                    events.forget(conn, _owed_name(asset), int(extra["upto"]))
         except Exception:
             log.exception(
                 "that %s was announced could not be noted; the next run announces it again", asset.name

@@ -29,6 +29,7 @@ class Callbacks:
         """Retries with back-off for what may pass, none for what will not; one e-mail when a run has failed."""
         return {
             "owner": owner,
+            "show_return_value_in_logs": False,  # it is for the next task; the log has the same in words
             "retries": 4,
             "retry_delay": timedelta(seconds=15),
             "retry_exponential_backoff": 2.0,

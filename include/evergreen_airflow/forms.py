@@ -44,13 +44,13 @@ def flag_param(title: str, description: str) -> Param:
     return Param(False, type="boolean", title=title, description=description)
 
 
-def parse_time(value: str | None) -> datetime | None:
-    """A time Param as an aware datetime (UTC where it names no zone), or None where it is empty."""
-    return moment(value) if value else None
+def parse_time(value: str | None, field: str) -> datetime | None:
+    """A time Param as an aware datetime (UTC where it names no zone), or None where it is empty; `field` is its title."""
+    return moment(value, field) if value else None
 
 
-def moment(value: str) -> datetime:
-    """A time as an aware datetime, UTC where it names no zone.
+def moment(value: str, field: str = "As of") -> datetime:
+    """A time as an aware datetime, UTC where it names no zone; `field` is the title of the form's field, for the error.
 
     Raises:
         AirflowFailException: it is none, or lies outside of the years that data has.
@@ -58,14 +58,16 @@ def moment(value: str) -> datetime:
     try:
         parsed = datetime.fromisoformat(value.replace("Z", "+00:00"))
     except ValueError as error:
-        raise AirflowFailException(f"{value!r} is no ISO time; write it like 2026-05-01T02:00:00Z") from error
+        raise AirflowFailException(
+            f"{field}: {value!r} is no ISO time; write it like 2026-05-01T02:00:00Z"
+        ) from error
     try:
         found = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
     except OverflowError:  # such as year 1 east of Greenwich
         found = None
     if found is None or not EARLIEST <= found < LATEST:
         raise AirflowFailException(
-            f"{value!r} lies outside of the years {EARLIEST.year} to {LATEST.year - 1}; write a time of the data, like "
+            f"{field}: {value!r} lies outside of the years {EARLIEST.year} to {LATEST.year - 1}; write a time of the data, like "
             "2026-05-01T02:00:00Z, or leave the Param empty for now"
         )
     return found

@@ -57,7 +57,7 @@ def deliver(project: Project, subject: str) -> None:
     from evergreen.errors import TransientError
 
     result = deliver_outbox(project.subject(subject), send, subject=subject)
-    log.info("e-mails of %s: %s", subject, result)
+    log.info("%s: %s", subject, result.sentence())
     if result.failed:
         raise TransientError(
             f"{result.failed} alert(s) of {subject} could not be sent ({'; '.join(result.errors)}); decisions stand, the mails wait "

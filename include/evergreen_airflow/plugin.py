@@ -17,6 +17,7 @@ from airflow.plugins_manager import AirflowPlugin
 
 from evergreen import dag_kinds, settings
 from evergreen.links import PREFIX, VIEW
+from evergreen_airflow.notes import Notes
 from evergreen_airflow.pools import make_pools
 
 PARSED = (
@@ -42,7 +43,13 @@ class Start:
 
     @hookimpl
     def on_starting(self, component: object) -> None:
-        """Called by Airflow when a component starts."""
+        """Called by Airflow when a component starts.
+
+        Airflow calls it in each task, too, whose process is a fork of the scheduler with the same arguments: a task may not ask
+        Airflow's database, and warms nothing up.
+        """
+        if type(component).__name__ == "TaskRunnerMarker":
+            return
         if sys.argv[1:2] == ["scheduler"]:
             forkserver.ensure_running()
             make_pools()
@@ -71,7 +78,7 @@ class EvergreenPlugin(AirflowPlugin):
     """Adds pages and links to the UI, and a listener. Each page asks for Airflow's login itself: Airflow leaves a plugin's app open."""
 
     name = "evergreen"
-    listeners = [Start()]  # noqa: RUF012 - Airflow reads plain lists
+    listeners = [Start(), Notes()]  # noqa: RUF012 - Airflow reads plain lists
     fastapi_apps = [  # noqa: RUF012
         {"app": WhenAsked("evergreen_airflow.pages.app"), "url_prefix": f"/{PREFIX}", "name": "Evergreen"}
     ]

@@ -21,7 +21,7 @@ TASKS = (
     "evergreen.incidents.outbox", "evergreen.incidents.silences", "evergreen.alerting.weekly", "evergreen.airflow_connections", "evergreen.lineage",
     "evergreen.monitoring.monitor",
     "evergreen.monitoring.trigger.policy", "evergreen.promotion.rollback", "evergreen.replay.run", "evergreen.scoring.score", "evergreen.training.plan",
-    "evergreen.promotion.settlement", "evergreen.training.train", "evergreen.validation.ingest", "evergreen.warehouse.features.feature_query", "evergreen.warehouse.files.landing_store",
+    "evergreen.promotion.settlement", "evergreen.training.record.headline", "evergreen.training.train", "evergreen.validation.ingest", "evergreen.warehouse.features.feature_query", "evergreen.warehouse.files.landing_store",
     "evergreen.warehouse.features.snapshot", "evergreen.warehouse.features.snapshot_store",
 )  # fmt: skip
 """What the tasks import; each brings its libraries."""

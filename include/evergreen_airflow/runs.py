@@ -24,7 +24,7 @@ def as_of(context: dict[str, Any]) -> datetime:
     if given:
         value = moment(given)
         if value > datetime.now(UTC) + AS_OF_AHEAD:
-            raise AirflowFailException(f"as_of {given} lies in the future; give a time that has passed")
+            raise AirflowFailException(f"As of: {given} lies in the future; give a time that has passed")
         return value
     times = [moment(str(e.extra["as_of"])) for e in events(context) if (e.extra or {}).get("as_of")]
     queued: datetime = run.run_after

@@ -47,6 +47,21 @@ def left() -> list[str]:
         return [row["asset"] for row in fetch(conn, "SELECT asset FROM evergreen.owed_event")]
 
 
+def emitted() -> int:
+    """How many events the asset of the predictions has got."""
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import func, select
+
+    with create_session() as session:
+        mine = (
+            select(func.count())
+            .select_from(AssetEvent)
+            .join(AssetModel, AssetEvent.asset_id == AssetModel.id)
+        )
+        return int(session.scalar(mine.where(AssetModel.name == "predictions_small")) or 0)
+
+
 def test_a_batch_that_a_killed_ingest_published_is_announced_by_the_next(
     specs: Path, make_dagbag: Any
 ) -> None:
@@ -74,7 +89,8 @@ def test_a_correction_by_hand_is_announced_and_one_that_changes_nothing_is_not(
         (decision,) = ledger.find(conn, "dataset/rides", [DecisionKind.BATCH_WITHDRAWN])
         assert fetch(conn, "SELECT count(*) AS n FROM data.rides") == [{"n": 0}]
     assert decision.evidence.to_json()["why"] == "the meter was broken"
-    assert tasks(dag, **asked)["correct"] == "skipped"
+    again = tasks(dag, **asked)
+    assert (again["correct"], again["announce"]) == ("success", "skipped")
 
 
 def test_a_champion_that_a_killed_training_made_is_announced_by_the_monitor(
@@ -107,10 +123,12 @@ def test_predictions_that_a_killed_scoring_wrote_are_announced_by_the_next(
         events.forget(conn, "model/small", 99)
         events.owe(conn, "predictions/small", AS_OF, "score__small/killed")
     nothing = SimpleNamespace(
-        rows=0, shadow=None, state="up_to_date", version="1", unseen={}, to_dict=lambda: {"shadow": None}
-    )
+        rows=0, shadow=None, state="up_to_date", version="1", unseen={}, to_dict=lambda: {"shadow": None},
+        sentence=lambda: "nothing new to score",
+    )  # fmt: skip
     monkeypatch.setattr("evergreen.scoring.score.score", lambda *_, **__: nothing)
     dag = make_dagbag(specs).dags["score__small"]
     assert tasks(dag)["score"] == "success"
-    assert left() == []
-    assert tasks(dag)["score"] == "skipped"
+    assert (left(), emitted()) == ([], 1)
+    assert tasks(dag)["score"] == "success", "to find nothing to score is no reason to skip"
+    assert emitted() == 1, "and nobody is woken for it"

@@ -231,7 +231,7 @@ def test_what_tasks_import_is_imported_before_the_fork_and_nothing_is_started() 
         node.module
         for path in (REPOSITORY / "include" / "evergreen_airflow").rglob("*.py")
         # Those are the scheduler's and the API server's.
-        if path.name != "pools.py" and path.parent.name != "pages"
+        if path.name not in ("pools.py", "notes.py") and path.parent.name != "pages"
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ImportFrom) and node.col_offset and node.module
     }
@@ -348,4 +348,33 @@ def test_no_run_is_started_with_a_time_that_no_data_has(dagbag: Any, value: str)
     assert seen > 10
     for given in (value, value.replace("Z", "+14:00"), value.replace("Z", "-12:00")):
         with pytest.raises(AirflowFailException, match="outside of the years 1900 to 2199"):
-            forms.parse_time(given)
+            forms.parse_time(given, "From")
+
+
+def test_an_error_about_a_time_names_its_field() -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from evergreen_airflow import forms
+
+    with pytest.raises(AirflowFailException, match=r"^From: 'yesterday' is no ISO time"):
+        forms.parse_time("yesterday", "From")
+    assert forms.parse_time("", "From") is None
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "field", "good", "bad"),
+    [
+        ("rollback__bike_demand", "to_version", (None, "", "3", " 12 "), ("v3", "latest", "-1")),
+        ("silence", "until", ("now", "3d", "12 h", "2026-05-01", "2026-05-01T06:00Z"), ("soon", "", "3 days")),
+    ],
+)  # fmt: skip
+def test_a_form_refuses_what_cannot_be_meant_before_the_run(
+    dagbag: Any, dag_id: str, field: str, good: tuple[str | None, ...], bad: tuple[str, ...]
+) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    for value in good:
+        deepcopy(dagbag.dags[dag_id].params.get_param(field)).resolve(value)
+    for value in bad:
+        with pytest.raises(ParamValidationError):
+            deepcopy(dagbag.dags[dag_id].params.get_param(field)).resolve(value)

@@ -109,3 +109,15 @@ def test_nothing_else_makes_pools(
     monkeypatch.setattr(sys, "argv", ["airflow", program])
     plugin.Start().on_starting(component=None)
     assert pools() == {}
+
+
+def test_a_task_which_is_a_fork_of_the_scheduler_makes_none(
+    plugin: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow calls the listener there too; a task may not ask the database, and each log began with an error about it."""
+    from airflow.sdk.execution_time.task_runner import TaskRunnerMarker
+
+    monkeypatch.setenv("EVERGREEN_POOLS", "on")
+    monkeypatch.setattr(sys, "argv", ["airflow", "scheduler"])
+    plugin.Start().on_starting(component=TaskRunnerMarker())
+    assert pools() == {}

@@ -147,6 +147,24 @@ def test_tasks_with_nothing_to_do_were_skipped_and_the_facts_are_kept(stack: Any
     assert facts(stack, "train", run, "settle")["version"] == first.version
 
 
+def test_each_run_has_a_note_of_what_it_came_to(stack: Any, told: Any) -> None:
+    """The scheduler writes it; where nothing was to be done the run has succeeded and says so."""
+    promoted = {
+        d.run_id.partition("/")[2]: d.version
+        for d in stack.decisions(f"model/{MODEL}", DecisionKind.PROMOTED)
+        if d.run_id.startswith("train__")
+    }
+    notes = {r["dag_run_id"]: r["note"] or "" for r in stack.api.runs(f"train__{MODEL}")}
+    assert promoted
+    for run, version in promoted.items():
+        assert notes[run].endswith(f": promoted version {version}")
+        assert " rows, " in notes[run]
+    scored = [r["note"] or "" for r in stack.api.runs(f"score__{MODEL}") if r["state"] == "success"]
+    assert any(note.endswith(" predicted by version 1") for note in scored)
+    assert all(scored)
+    assert all(r["note"] for r in stack.api.runs(f"monitor__{MODEL}") if r["state"] == "success")
+
+
 def facts(stack: Any, kind: str, run: str, task: str) -> dict[str, Any]:
     """What a task handed on."""
     path = f"dags/{kind}__{MODEL}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"

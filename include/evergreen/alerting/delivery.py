@@ -20,6 +20,7 @@ from evergreen.incidents.recipients import EMAIL, ways_of
 from evergreen.ledger import Decision, append, find
 from evergreen.ledger.evidence import FailedMailEvidence
 from evergreen.ledger.reasons import DecisionKind
+from evergreen.progress import counted
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -81,6 +82,13 @@ class DeliveryResult:
     failed: int
     pending: int
     errors: tuple[str, ...] = field(default=())
+
+    def sentence(self) -> str:
+        """It in one line, such as `2 e-mails sent` or `1 e-mail sent, 1 could not be sent, 1 waits`."""
+        parts = [f"{counted(self.sent, 'e-mail')} sent"]
+        parts += [f"{self.failed} could not be sent"] if self.failed else []
+        parts += [f"{self.pending} wait"] if self.pending else []
+        return ", ".join(parts)
 
 
 def deliver(

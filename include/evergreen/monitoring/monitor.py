@@ -10,6 +10,7 @@ be done keeps no retraining from being asked for.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,13 +18,14 @@ from typing import TypeVar
 
 from evergreen import ledger
 from evergreen.errors import ErrorReason, EvergreenError, may_pass
-from evergreen.ledger import Decision
+from evergreen.ledger import Decision, words
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.alarms import early_alarm
 from evergreen.monitoring.trigger import live_trigger
 from evergreen.monitoring.trigger.wake_rule import wake
 from evergreen.monitoring.windows import live_windows
-from evergreen.monitoring.windows.judgement import Judgement
+from evergreen.monitoring.windows.judgement import Judgement, Status
+from evergreen.progress import counted
 from evergreen.promotion import live_watch
 from evergreen.registry.confirm import confirm_alias
 from evergreen.spec import ModelSpec, Specs
@@ -32,6 +34,12 @@ from evergreen.warehouse.features import arrow
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+
+_STATUS = {
+    Status.VIOLATION: "in violation",
+    Status.STALE: "without new data",
+    Status.INSUFFICIENT: "with too few rows",
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,26 @@ class Run:
     def rolled_back(self) -> bool:
         """Whether the watch returned to the champion before."""
         return self.watched is not None and self.watched.kind is DecisionKind.ROLLED_BACK
+
+    def sentence(self) -> str:
+        """What it came to, in one line, such as `2 windows judged, 1 in violation; asks for a training: the input data drifted`."""
+        states = Counter(j.status for j in self.judged)
+        others = [f"{n} {_STATUS[state]}" for state, n in states.items() if state is not Status.OK]
+        parts = [", ".join([f"{counted(len(self.judged), 'window')} judged", *others])]
+        if not self.judged:
+            parts = ["no window was due"]
+        if self.rolled_back and self.watched:
+            parts.append(f"rolled back to version {self.watched.version}")
+        if self.decision is not None:
+            parts.append(_policy(self.decision))
+        parts += [f"could not be done: {counted(len(self.problems), 'part')}"] if self.problems else []
+        return "; ".join(parts)
+
+
+def _policy(decision: Decision) -> str:
+    """What the trigger policy decided, with the reason in words."""
+    asks = decision.kind is DecisionKind.RETRAIN_REQUESTED
+    return f"{'asks for' if asks else 'holds back'} a training: {words.reason(decision.reason)}"
 
 
 def monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Run | None:
@@ -115,4 +143,22 @@ def _monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Ru
     attempt("the alias in MLflow", lambda: confirm_alias(model, as_of, run_id), None)
     announce, request = wake(model, decision, as_of)
     reason = reasons.pop() if len(reasons) == 1 else None
-    return Run(tuple(judged), watched, decision, announce, request, tuple(problems), reason)
+    run = Run(tuple(judged), watched, decision, announce, request, tuple(problems), reason)
+    if watched is not None:
+        log.info(
+            "%s: the watch of version %s: %s",
+            model.name,
+            watched.version,
+            words.sentence(watched.kind.value, watched.reason, watched.evidence),
+        )
+    log.info(
+        "%s: the trigger policy %s",
+        model.name,
+        _policy(decision) + f" ({words.message(decision.reason, decision.evidence)})"
+        if decision is not None
+        else "asks for no training: neither a drift of the newest windows nor anything else wants one",
+    )
+    if request is not None:
+        log.info("%s: retrain request %s is open", model.name, request)
+    log.info("%s: %s", model.name, run.sentence())
+    return run

@@ -19,6 +19,7 @@ from evergreen.ledger import Decision
 from evergreen.ledger.evidence import RollbackEvidence
 from evergreen.ledger.reasons import DecisionKind, TriggerReason, WatchReason
 from evergreen.ledger.succession import succession
+from evergreen.progress import counted
 from evergreen.registry import version_tags
 from evergreen.registry.champions import champion
 from evergreen.registry.models import LoadedModel, load, probe
@@ -99,6 +100,10 @@ def rollback(  # noqa: PLR0913  # the fields of the DAG's form, by name
             target = _target(model, changes, to_version)
             loaded = load(model, target)
             tried = probe(loaded)
+            log.info(
+                "%s: version %s gives its own predictions of %s again, the largest difference is %.3g",
+                model.name, target, counted(int(tried["rows"]), "row"), tried["largest_difference"],
+            )  # fmt: skip
             _require_readable(specs, model, loaded, as_of)
             decision = Decision(
                 as_of=as_of,
@@ -121,7 +126,9 @@ def rollback(  # noqa: PLR0913  # the fields of the DAG's form, by name
                 ),
             )
             if dry_run:
-                log.info("%s: would return from version %s to version %s", model.name, present, target)
+                log.info(
+                    "%s: dry run: would return from version %s to version %s", model.name, present, target
+                )
                 return decision
             decision = ledger.append(conn, decision)
             raise_incident(
@@ -135,6 +142,10 @@ def rollback(  # noqa: PLR0913  # the fields of the DAG's form, by name
     with connect() as conn:
         champion(conn, model.name)
     version_tags.follow(model.name)
+    log.info(
+        "%s: version %s is champion again, instead of version %s: %s",
+        model.name, decision.version, RollbackEvidence.of(decision).previous_version, reason,
+    )  # fmt: skip
     return decision
 
 

@@ -11,7 +11,7 @@ from evergreen import ledger, registry
 from evergreen.alert_kinds import AlertKind
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.incidents.outbox import raise_incident
-from evergreen.ledger import Decision
+from evergreen.ledger import Decision, words
 from evergreen.ledger.evidence import GateCheck, RetrainEvidence, RollbackEvidence, SettledEvidence
 from evergreen.ledger.reasons import ChallengerReason, DecisionKind, RulingReason
 from evergreen.registry import identity
@@ -334,3 +334,10 @@ def _incident(
     against = ruling.champion.decision_id if ruling.champion else "none"
     about = f"version {found.version}" if waited else requests
     return f"rejected:{model.name}:{against}:{decision.reason}:{about}"
+
+
+def told(decision: Decision) -> str:
+    """A decision on a challenger in one line, such as `version 4 promoted: it beat the champion on the same rows: …`."""
+    what = decision.kind.value.replace("_", " ")
+    why = words.sentence(decision.kind.value, decision.reason, decision.evidence)
+    return f"version {decision.version} {what}: {why}"

@@ -12,7 +12,7 @@ import sqlalchemy.exc
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from evergreen import settings
+from evergreen import quiet, settings
 from evergreen.errors import ErrorReason, TerminalError, TransientError, in_one_line
 from evergreen.program import typed
 from evergreen.warehouse.storage.full_disk import full, is_full
@@ -40,6 +40,8 @@ WAY_ON = (
     "person's approval"
 )
 _USER = re.compile(r"//[^/@\s]+@")
+
+quiet.hand_over("mlflow", "alembic", "huey", "sqlalchemy.engine")
 
 
 def client() -> MlflowClient:

@@ -26,6 +26,7 @@ from psycopg2 import sql
 
 from evergreen import ledger, registry
 from evergreen.errors import ErrorReason, TerminalError
+from evergreen.progress import Progress, counted, moment, took
 from evergreen.registry.under_watch import champion_under_watch
 from evergreen.scoring import shadow
 from evergreen.scoring.shadow import Shadow, Shadowed
@@ -66,6 +67,18 @@ class ScoreResult:
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
+
+    def sentence(self) -> str:
+        """What it came to, in one line, such as `5,038 rows predicted by version 4, 5,038 in the shadow by version 3`."""
+        span = " to ".join(moment(datetime.fromisoformat(at)) for at in (self.start, self.end))
+        told = {
+            "scored": f"{counted(self.rows, 'row')} predicted by version {self.version}",
+            "up_to_date": f"nothing new to score: version {self.version} has predicted every row of {span}",
+            "no_rows": f"nothing new to score: the feature query returns no row for {span}",
+        }[self.state]
+        if self.shadow is None or not self.shadow.rows:
+            return told
+        return f"{told}, {self.shadow.rows:,} in the shadow by version {self.shadow.version}"
 
 
 def score(
@@ -134,7 +147,7 @@ def score(
         _require_unique(reader, model, query)
         waiting = rechunk(reader.stream(todo, schema), schema, model.scoring.chunk_rows)
         writer = stack.enter_context(Writer(conn, model, as_of, run_id))
-        chunks = 0
+        chunks, done, progress = 0, 0, Progress(log, f"{model.name}: scoring with version {champion.version}")
         unseen: Counter[str] = Counter()
         infinite: Counter[str] = Counter()
         for chunk in waiting:
@@ -154,16 +167,14 @@ def score(
                     parts.append(Part(SHADOW, previous, its, shadowed))
             writer.write(parts)
             chunks += 1
+            done += chunk.num_rows
+            progress.tell(done)
         written = writer.finish()
         for table, count in written.items():
             planner.refresh(conn, table, count)
         rows = written[SERVED]
         state = "scored" if rows else "up_to_date" if chunks or _any(reader, query) else "no_rows"
-    if state == "no_rows":
-        log.warning(
-            "%s: the feature query returns no row for %s to %s as of %s", model.name, first, last, as_of
-        )
-    return ScoreResult(
+    result = ScoreResult(
         champion.version,
         rows,
         chunks,
@@ -174,6 +185,21 @@ def score(
         state,
         beside.result(written[SHADOW]) if beside else None,
     )
+    _tell(model, result, progress.seconds)
+    return result
+
+
+def _tell(model: ModelSpec, result: ScoreResult, seconds: float) -> None:
+    """What a scoring came to, and values that the champion does not know."""
+    log.info(
+        "%s: %s%s", model.name, result.sentence(), f" {took(result.rows, seconds)}" if result.rows else ""
+    )
+    for what, counts in (("has not learnt", result.unseen), ("cannot hold", result.infinite)):
+        for feature, count in counts.items():
+            log.warning(
+                "%s: %s: %s that version %s %s, taken as missing",
+                model.name, feature, counted(count, "value"), result.version, what,
+            )  # fmt: skip
 
 
 def _require_range(model: ModelSpec, start: datetime | None, last: datetime) -> None:

@@ -17,10 +17,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME, MLFL
 from evergreen import ledger, registry
 from evergreen.errors import ErrorReason, EvergreenError, TransientError
 from evergreen.microseconds import moment
+from evergreen.progress import counted
 from evergreen.registry import identity
 from evergreen.registry.models import DIGEST_TAG, MODEL_FILE, SPEC_FILE
 from evergreen.spec import ModelSpec, Specs
 from evergreen.spec.hashes import spec_document, spec_hash, training_hash
+from evergreen.training import log_lines
 from evergreen.training.card.card import card, known_decisions
 from evergreen.training.card.made import Made
 from evergreen.training.card.render import PAGE_FILE, TEXT_FILE, page, text
@@ -131,7 +133,10 @@ def train(  # noqa: PLR0913  # what a plan and a run of the DAG say, by name
                 work,
                 Means(again=read_again(specs, model, as_of, work)),
             )
+            log_lines.judged(model, judged, champion.version if champion else None)
             final = finalise(model, judged)
+            if final.refitted:
+                log.info("%s: fitted again on all %s", model.name, counted(judged.rows["all"], "row"))
             params = parameters(judged.choice.model, where.device)
             shown = _run_parameters(model, judged, final) | {
                 "champion_version": champion.version if champion else None,
@@ -202,6 +207,11 @@ def train(  # noqa: PLR0913  # what a plan and a run of the DAG say, by name
                 )
             )
             tracking.finish(mlflow_run, outcome)
+            log.info(
+                "%s: %s",
+                model.name,
+                f"registered as version {version}" if version else "a dry run: nothing is registered",
+            )
         except Exception as error:
             with suppress(EvergreenError):
                 tracking.fail(mlflow_run, f"{type(error).__name__}: {error}")

@@ -24,7 +24,7 @@ from psycopg2.extensions import parse_dsn
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from evergreen import settings
+from evergreen import quiet, settings
 from evergreen.errors import ErrorReason, TerminalError, TransientError, in_one_line
 from evergreen.program import typed
 from evergreen.spec import DatasetSpec
@@ -33,6 +33,8 @@ from evergreen.validation.suite import Rule
 from evergreen.warehouse.batches.staging import SuiteFinding, table
 from evergreen.warehouse.connection import Connection
 from evergreen.warehouse.files.failure import SAMPLES, Failure, sample_of
+
+quiet.hand_over("great_expectations")
 
 _LOST = ("OperationalError", "InterfaceError")
 

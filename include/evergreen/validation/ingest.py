@@ -8,6 +8,7 @@ changed nothing; the next one sweeps its staging tables and starts the file agai
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
@@ -17,7 +18,7 @@ from evergreen import ledger
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import DatasetSpec
-from evergreen.validation import batch_rows
+from evergreen.validation import batch_rows, log_lines
 from evergreen.validation.decide import STATEMENT_TIMEOUT_S, decide
 from evergreen.validation.outcome import BatchOutcome
 from evergreen.validation.settle import FileCase, dedupe_key
@@ -78,13 +79,13 @@ def ingest(
             _make_first(conn, dataset, source)
         conn.commit()
         if swept:
-            log.warning("%s: swept what a crashed run left in staging: %s", dataset.name, ", ".join(swept))
+            log.info("%s: swept what a crashed run left in staging: %s", dataset.name, ", ".join(swept))
         files = stack.enter_context(
             closing(landing_store.find(dataset, source, decided, now or _clock(conn)))
         )
         for file in files:
             if file.waiting:
-                log.warning("%s: %s is left for the next run: %s", dataset.name, file.name, file.waiting)
+                log.info("%s: %s is left for the next run: %s", dataset.name, file.name, file.waiting)
                 waiting.append(_waits(dataset, file, file.waiting))
                 continue
             known = batch_rows.state_of(conn, dataset, file)
@@ -101,9 +102,14 @@ def ingest(
             if known and ledger.find(conn, dedupe_key=dedupe_key(dataset, file, run_id)):
                 continue
             conn.commit()
-            decide(conn, FileCase(dataset, file, as_of, run_id, again=known is not None))
+            began = time.monotonic()
+            decision = decide(conn, FileCase(dataset, file, as_of, run_id, again=known is not None))
             conn.commit()
-        return _decided_by(conn, dataset, run_id) + waiting
+            if decision is not None:
+                log_lines.file(dataset, decision, time.monotonic() - began)
+        outcomes = _decided_by(conn, dataset, run_id) + waiting
+    log.info("%s: %s", dataset.name, log_lines.run(outcomes, str(source)))
+    return outcomes
 
 
 def _make_first(conn: Connection, dataset: DatasetSpec, source: Path) -> None:
@@ -112,7 +118,7 @@ def _make_first(conn: Connection, dataset: DatasetSpec, source: Path) -> None:
         return
     if not fetch(conn, "SELECT 1 FROM evergreen.batch WHERE dataset = %s LIMIT 1", (dataset.name,)):
         source.mkdir(parents=True, exist_ok=True)
-        log.warning("%s: made its landing folder %s; land files there", dataset.name, source)
+        log.info("%s: made its landing folder %s; land files there", dataset.name, source)
 
 
 def _clock(conn: Connection) -> datetime:

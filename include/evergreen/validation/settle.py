@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -28,8 +27,6 @@ from evergreen.warehouse.connection import Connection, fetch
 from evergreen.warehouse.files import landing
 from evergreen.warehouse.files.landed_file import LandedFile
 from evergreen.warehouse.files.lines import lines_of
-
-log = logging.getLogger(__name__)
 
 KEPT_ROWS = 10_000
 EVIDENCE_FAILURES = 50
@@ -124,10 +121,6 @@ def settle(
         )
     elif not case.asked:
         quarantines.published(conn, decision, landing.folder_of(file))
-    log.info(
-        "%s: %s %s (%s): %s",
-        dataset.name, file.name, verdict.state, verdict.reason.value, applied.counts.columns(),
-    )  # fmt: skip
     return decision
 
 

@@ -24,10 +24,10 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, task
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException
 
 from evergreen.spec import DatasetSpec
-from evergreen_airflow import announcements, assets, forms, mailing, runs
+from evergreen_airflow import announcements, assets, forms, mailing, notes, runs
 from evergreen_airflow.callbacks import Callbacks
 from evergreen_airflow.project import Project, doc
 
@@ -68,7 +68,7 @@ def build(dag_id: str, spec: DatasetSpec, project: Project) -> DAG:
 
             params, as_of = context["params"], runs.as_of(context)
             if not (params["reason"] or "").strip():
-                raise AirflowFailException("a correction needs a reason; fill the field Reason")
+                raise AirflowFailException("Reason: a correction needs one; fill the field")
             done = undo.correct(
                 project.dataset(spec.name),
                 params["action"],
@@ -79,15 +79,17 @@ def build(dag_id: str, spec: DatasetSpec, project: Project) -> DAG:
                 by=runs.asked_by(context),
                 dry_run=params["dry_run"],
             )
-            if done.decision is None:
-                raise AirflowSkipException(done.message)
+            message = notes.tell(context, done.message)
+            if done.decision is None:  # a dry run, or there was nothing to do
+                nothing = {"announce": {"due": False}, "message": message}
+                return announcements.hand_on(context, nothing, announce=False, notify=False)
             event = announcements.owed(subject, done.decision.kind.value != "batch_dismissed", as_of)
             return announcements.hand_on(
                 context,
                 {
                     "announce": event,
                     "as_of": as_of.isoformat(),
-                    "message": done.message,
+                    "message": message,
                     "decision_id": done.decision.id,
                 },
                 announce=event["due"],

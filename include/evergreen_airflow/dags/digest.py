@@ -16,16 +16,19 @@ waits like any other mail; the DAG `mail` tries again.
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, task
 
 from evergreen.spec import environment
-from evergreen_airflow import forms, mailing, runs
+from evergreen_airflow import forms, mailing, notes, runs
 from evergreen_airflow.callbacks import Callbacks
 from evergreen_airflow.project import Project
 from evergreen_airflow.schedules import schedule
+
+log = logging.getLogger("evergreen")
 
 
 def build(project: Project) -> DAG:
@@ -50,8 +53,16 @@ def build(project: Project) -> DAG:
         def owe(**context: Any) -> int:
             """Owe a digest to each set of recipients."""
             from evergreen.alerting.weekly import owe_digests
+            from evergreen.progress import counted
 
-            return owe_digests(project.specs(), runs.as_of(context))
+            owed = owe_digests(project.specs(), runs.as_of(context))
+            message = (
+                f"{counted(owed, 'digest')} owed"
+                if owed
+                else "no digest is owed: this day's are there already"
+            )
+            log.info("%s", notes.tell(context, message))
+            return owed
 
         @task(retries=3, on_failure_callback=None, on_success_callback=None)
         def send_digests() -> None:

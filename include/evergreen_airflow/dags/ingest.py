@@ -27,7 +27,7 @@ from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from evergreen.spec import DatasetSpec
-from evergreen_airflow import announcements, assets, forms, mailing, runs
+from evergreen_airflow import announcements, assets, forms, mailing, notes, runs
 from evergreen_airflow.callbacks import Callbacks
 from evergreen_airflow.project import Project, doc
 from evergreen_airflow.schedules import schedule
@@ -58,7 +58,9 @@ def build(dag_id: str, spec: DatasetSpec, project: Project) -> DAG:
         def land(**context: Any) -> dict[str, Any]:
             """Load, validate and publish (or quarantine) every new file; skip what then has nothing to do."""
             from evergreen import lineage
+            from evergreen.validation import log_lines
             from evergreen.validation.ingest import ingest
+            from evergreen.warehouse.files import landing_store
 
             as_of = runs.as_of(context)
             dataset = project.dataset(spec.name)
@@ -72,6 +74,9 @@ def build(dag_id: str, spec: DatasetSpec, project: Project) -> DAG:
             return announcements.hand_on(
                 context,
                 {
+                    "message": notes.tell(
+                        context, log_lines.run(outcomes, str(landing_store.place_of(dataset)))
+                    ),
                     "announce": event,
                     "as_of": as_of.isoformat(),
                     "published": published,

@@ -19,15 +19,18 @@ run tries again, however old a mail is. No mail is sent about mail that cannot b
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, task
 
-from evergreen_airflow import mailing, runs, untold
+from evergreen_airflow import mailing, notes, runs, untold
 from evergreen_airflow.callbacks import Callbacks
 from evergreen_airflow.project import Project
 from evergreen_airflow.schedules import schedule
+
+log = logging.getLogger("evergreen")
 
 
 def build(project: Project) -> DAG:
@@ -62,6 +65,10 @@ def build(project: Project) -> DAG:
                     untold.tell_lost()
                 finally:  # what else waits does not wait for Airflow's answer
                     subjects = mailing.deliver_all(project)
+                if subjects:
+                    notes.tell(context, f"sent what waited for {', '.join(subjects)}")
+                else:
+                    log.info("%s", notes.tell(context, "nothing waits to be sent"))
                 return subjects
             return mailing.deliver_all(project)
 

@@ -29,11 +29,11 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import DAG, task
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException
 
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import ModelSpec
-from evergreen_airflow import announcements, assets, forms, mailing, runs
+from evergreen_airflow import announcements, assets, forms, mailing, notes, runs
 from evergreen_airflow.callbacks import Callbacks
 from evergreen_airflow.pools import pool
 from evergreen_airflow.project import Project, doc
@@ -70,13 +70,18 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
             with lineage.monitor(runs.task_run(context, as_of), found, model) as told:
                 told.outcome = run = monitor(found, model, as_of, runs.run_id(context))
             if run is None:
-                raise AirflowSkipException(f"{model.name} has no champion yet; run train__{model.name} first")
+                message = notes.tell(
+                    context, f"nothing to judge: no champion yet, run train__{model.name} first"
+                )
+                idle = dict.fromkeys(("announce", "announce_rollback", "notify", "verdict"), False)
+                return announcements.hand_on(context, {"message": message, "problems": []}, **idle)
             if not run.problems:
                 callbacks.report_working(context, "verdict")  # which is skipped, and cannot say so itself
             champion = announcements.owed(subject, run.rolled_back, as_of)
             return announcements.hand_on(
                 context,
                 {
+                    "message": notes.tell(context, run.sentence()),
                     "announce": run.announce,
                     "announce_rollback": champion,
                     "as_of": as_of.isoformat(),

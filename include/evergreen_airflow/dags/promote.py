@@ -34,7 +34,7 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import DAG, Param, task
 
 from evergreen.spec import ModelSpec
-from evergreen_airflow import announcements, assets, mailing, runs
+from evergreen_airflow import announcements, assets, mailing, notes, runs
 from evergreen_airflow.callbacks import Callbacks
 from evergreen_airflow.project import Project, doc
 from evergreen_airflow.schedules import schedule
@@ -115,7 +115,10 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
             with connect() as conn:
                 waiting = ledger.awaiting_approval(conn, spec.name)
             if waiting is None:
-                return announcements.hand_on(context, {"waiting": None}, ask=False, decide=False)
+                message = notes.tell(context, "no challenger waits for approval")
+                return announcements.hand_on(
+                    context, {"message": message, "waiting": None}, ask=False, decide=False
+                )
             # Heavy, and mostly nothing waits.
             from evergreen.alerting.approval_page import page
             from evergreen.promotion import approval
@@ -133,11 +136,13 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
                 if mine and (asking is None or other is not None):
                     mine = approval.ask(conn, waiting, run, instead_of=other)
                 if not mine:
+                    message = notes.tell(context, f"another run asks about version {waiting.version}")
                     return announcements.hand_on(
-                        context, {"waiting": waiting.version}, ask=False, decide=False
+                        context, {"message": message, "waiting": waiting.version}, ask=False, decide=False
                     )
                 headline, body = page(conn, found, waiting)
             return {
+                "message": notes.tell(context, f"version {waiting.version} waits for a person"),
                 "version": waiting.version,
                 "until": approval.until(waiting).isoformat(),
                 "headline": headline,
@@ -163,7 +168,7 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
         @task(trigger_rule="none_failed")
         def decide(news: dict[str, Any], answer: dict[str, Any] | None, **context: Any) -> dict[str, Any]:
             """Promote or reject by the answer: one row in the ledger, then the alias in MLflow."""
-            from evergreen.promotion import approval
+            from evergreen.promotion import approval, ruling
 
             _, model = project.model(spec.name)
             said = approval.Answer(
@@ -179,6 +184,7 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
             return announcements.hand_on(
                 context,
                 {
+                    "message": notes.tell(context, ruling.told(decision)),
                     "announce": event,
                     "as_of": decision.effective_from.isoformat(),
                     "decision": decision.kind.value,

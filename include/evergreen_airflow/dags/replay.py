@@ -27,7 +27,7 @@ from airflow.sdk import DAG, Param, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from evergreen.spec import ModelSpec
-from evergreen_airflow import forms
+from evergreen_airflow import forms, notes
 from evergreen_airflow.callbacks import Callbacks
 from evergreen_airflow.pools import pool
 from evergreen_airflow.project import Project, doc
@@ -49,7 +49,9 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
         tags=["evergreen", "replay", f"model:{spec.name}"],
         params={
             "from": _time_param(
-                "From", "As-of time of the first champion; moved up to the start of a window."
+                "From",
+                "As-of time of the first champion; moved up to the start of a window. One that is too early is refused before "
+                "anything is fitted, and the error names the earliest that works.",
             ),
             "to": _time_param("To", "End of the replay; moved down to the end of a window."),
             "policies": Param(
@@ -74,13 +76,19 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
 
             log = logging.getLogger("evergreen")
             params = context["params"]
-            begin, end = (forms.parse_time(params[n]) for n in ("from", "to"))
+            begin, end = (forms.parse_time(params[n.lower()], n) for n in ("From", "To"))
             if begin is None or end is None:
-                raise AirflowFailException("a replay needs a time range; fill the fields From and To")
+                raise AirflowFailException("From, To: a replay needs a time range; fill both fields")
             found, model = project.model(spec.name)
             done = replay_policies(found, model, begin, end, list(params["policies"]), say=log.info)
             log.info("%s", done.table)
+            count = (
+                f"{len(done.outcomes)} policies compared" if len(done.outcomes) != 1 else "1 policy replayed"
+            )
             return {
+                "message": notes.tell(
+                    context, f"{count}; the page is {progress_store.where(done.files['page'])}"
+                ),
                 "files": {name: progress_store.where(path) for name, path in done.files.items()},
                 "policies": [outcome.totals() for outcome in done.outcomes],
             }

@@ -22,10 +22,10 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import DAG, Param, task
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException
 
 from evergreen.spec import ModelSpec
-from evergreen_airflow import announcements, assets, forms, mailing, runs
+from evergreen_airflow import announcements, assets, forms, mailing, notes, runs
 from evergreen_airflow.callbacks import Callbacks
 from evergreen_airflow.project import Project, doc
 
@@ -45,8 +45,10 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
             "to_version": Param(
                 None,
                 type=["null", "string"],
+                pattern=r"^\s*\d*\s*$",
                 title="To version",
-                description="A version that was champion once. Empty: the one before the present champion.",
+                description="The number of a version that was champion once, as the mails and MLflow have it. Empty: the one before "
+                "the present champion.",
             ),
             "as_of": forms.as_of_param(),
             "dry_run": forms.flag_param(
@@ -63,7 +65,7 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
 
             params = context["params"]
             if not (params["reason"] or "").strip():
-                raise AirflowFailException("a rollback needs a reason; fill the field Reason")
+                raise AirflowFailException("Reason: a rollback needs one; fill the field")
             found, model = project.model(spec.name)
             as_of = runs.as_of(context)
             decision = rollback(
@@ -71,13 +73,18 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
                 model,
                 as_of,
                 runs.run_id(context),
-                to_version=params["to_version"],
+                to_version=(params["to_version"] or "").strip() or None,
                 reason=runs.because(context),
                 dry_run=params["dry_run"],
             )
             if params["dry_run"]:
-                raise AirflowSkipException(f"dry run: would return to version {decision.version}")
+                message = notes.tell(context, f"dry run: would return to version {decision.version}")
+                nothing = {"announce": {"due": False}, "message": message}
+                return announcements.hand_on(context, nothing, announce=False, notify=False)
             return {
+                "message": notes.tell(
+                    context, f"version {decision.version} is champion again: {runs.because(context)}"
+                ),
                 "announce": announcements.owed(f"model/{spec.name}", True, as_of),
                 "as_of": as_of.isoformat(),
                 "version": decision.version,

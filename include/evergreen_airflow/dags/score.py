@@ -12,28 +12,30 @@ would have told), and by hand for a range.
 **Params.** *As of*: what was known by then is scored. *From*, *To*: score every row of this event-time range with
 the present champion, also rows that have predictions of earlier versions (those are kept; what was served stays).
 
-**Then.** An event of the predictions' asset wakes the monitor. Where every row has its prediction, the task is skipped
-and there is no event.
+**Then.** An event of the predictions' asset wakes the monitor. Where every row has its prediction, the run says so and
+there is no event.
 
-**How to recover.** Clear the task; it goes on with the rows that are still missing. Without a champion the run is
-skipped: run `train__MODEL` first. A previous champion that cannot be loaded does not stop the scoring; the log and the
+**How to recover.** Clear the task; it goes on with the rows that are still missing. Without a champion there is nothing
+to score with: run `train__MODEL` first. A previous champion that cannot be loaded does not stop the scoring; the log and the
 result (`shadow`) say why it has no shadow.
 """
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Param, task
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk import DAG, AssetAlias, Param, task
 
 from evergreen.spec import ModelSpec
-from evergreen_airflow import announcements, assets, forms, runs
+from evergreen_airflow import announcements, assets, forms, notes, runs
 from evergreen_airflow.callbacks import Callbacks
 from evergreen_airflow.pools import pool
 from evergreen_airflow.project import Project, doc
 from evergreen_airflow.schedules import schedule
+
+log = logging.getLogger("evergreen")
 
 
 def _time_param(title: str, description: str) -> Param:
@@ -50,6 +52,8 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
     """Build the scoring DAG of a model."""
     callbacks = Callbacks(project)
     predictions = assets.predictions_asset(spec.name)
+    # The task succeeds where there is nothing to score, and then has no event: an alias has one only where it is given one.
+    news_of = AssetAlias(predictions.name)
     with DAG(
         dag_id,
         description=f"Batch predictions of {spec.name}",
@@ -72,11 +76,11 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
         @task(
             execution_timeout=timedelta(hours=4),
             pool=pool("judging"),
-            outlets=[predictions],
-            on_success_callback=[callbacks.report_success, announcements.forget_event(predictions)],
+            outlets=[news_of],
+            on_success_callback=[callbacks.report_success, announcements.forget_event(predictions, news_of)],
         )
         def score(**context: Any) -> dict[str, Any]:
-            """Write the champion's predictions for every row that lacks one; skipped where none does."""
+            """Write the champion's predictions for every row that lacks one."""
             from evergreen import ledger, lineage
             from evergreen.scoring.score import score as score_rows
             from evergreen.warehouse.connection import connect
@@ -86,8 +90,10 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
             with connect() as conn:
                 none_yet = not ledger.champions(conn, model.name, as_of)
             if none_yet and runs.run_type(context) != "manual":
-                raise AirflowSkipException(f"{model.name} has no champion yet; run train__{model.name} first")
-            start, end = (forms.parse_time(context["params"][n]) for n in ("from", "to"))
+                message = f"nothing to score with: no champion yet, run train__{model.name} first"
+                log.info("%s: %s", model.name, notes.tell(context, message))
+                return {"message": message, "as_of": as_of.isoformat(), "rows": 0, "version": None}
+            start, end = (forms.parse_time(context["params"][n.lower()], n) for n in ("From", "To"))
             with lineage.score(runs.task_run(context, as_of), found, model) as told:
                 told.outcome = result = score_rows(
                     found, model, as_of, runs.run_id(context), start=start, end=end
@@ -95,9 +101,8 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
             shadowed = result.shadow.rows if result.shadow else 0
             # A run that was killed may have written some; a skipped task emits no event.
             event = announcements.owed(f"predictions/{model.name}", bool(result.rows or shadowed), as_of)
-            if not event["due"]:
-                raise AirflowSkipException(f"every row has its prediction ({result.state})")
             news = {
+                "message": notes.tell(context, result.sentence()),
                 "as_of": event["as_of"],
                 "upto": event["upto"],
                 "rows": result.rows,
@@ -105,7 +110,8 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
                 "unseen": result.unseen,
                 "shadow": result.to_dict()["shadow"],
             }
-            context["outlet_events"][predictions].extra = news
+            if event["due"]:
+                context["outlet_events"][news_of].add(predictions, extra=news)
             return news
 
         score()

@@ -17,15 +17,18 @@ silence. *Reason*: required.
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Param, get_parsing_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from evergreen_airflow import forms, mailing, runs
+from evergreen_airflow import forms, mailing, notes, runs
 from evergreen_airflow.callbacks import Callbacks
 from evergreen_airflow.project import Project
+
+log = logging.getLogger("evergreen")
 
 
 def _subjects(project: Project) -> list[str]:
@@ -60,6 +63,7 @@ def build(project: Project) -> DAG:
             "until": Param(
                 "1d",
                 type="string",
+                pattern=r"^\s*([nN][oO][wW]|\d+\s*[mhdwMHDW]|\d{4}-\d\d.*)\s*$",  # as browsers read it, too
                 title="Until",
                 description="A time like 2026-05-01T06:00 (UTC), a duration like 3d or 12h, or now to end a silence.",
             ),
@@ -79,7 +83,7 @@ def build(project: Project) -> DAG:
             params, run = context["params"], context["dag_run"]
             subject = params["subject"]
             if not subject:
-                raise AirflowFailException("a silence needs a model or dataset; choose one in the field Of")
+                raise AirflowFailException("Of: a silence needs a model or dataset; choose one")
             by = getattr(run, "triggering_user_name", None) or "not recorded"
             with connect() as conn:
                 made = silences.silence(
@@ -93,7 +97,18 @@ def build(project: Project) -> DAG:
                 )
             if mailing.mails_wait(subject):
                 mailing.deliver(project, subject)
-            return {"subject": subject, "decision": made.reason, "until": silences.until(made).isoformat()}
+            end = silences.until(made)
+            ended = made.reason == "silence_ended"
+            message = f"alerts of {subject} " + (
+                "are sent again" if ended else f"are kept back until {end:%Y-%m-%d %H:%M} UTC"
+            )
+            log.info("%s", notes.tell(context, message))
+            return {
+                "message": message,
+                "subject": subject,
+                "decision": made.reason,
+                "until": end.isoformat(),
+            }
 
         silence()
     return dag

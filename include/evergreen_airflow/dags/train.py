@@ -33,7 +33,7 @@ from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from evergreen.spec import ModelSpec
-from evergreen_airflow import announcements, assets, forms, mailing, runs
+from evergreen_airflow import announcements, assets, forms, mailing, notes, runs
 from evergreen_airflow.callbacks import Callbacks
 from evergreen_airflow.pools import pool
 from evergreen_airflow.project import Project, doc
@@ -70,6 +70,7 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
             from datetime import datetime
 
             from evergreen import ledger, settings
+            from evergreen.progress import counted
             from evergreen.training.plan import plan_run
             from evergreen.warehouse.connection import connect
             from evergreen.warehouse.features import feature_query
@@ -90,11 +91,14 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
                 runs.run_type(context), runs.as_of(context), requests, woken=bool(runs.events(context))
             )
             if planned is None:
-                raise AirflowSkipException(
-                    "the retrain request that woke this run is answered already, or its challenger waits for approval"
+                message = notes.tell(
+                    context,
+                    "nothing to train: the retrain request that woke this run is answered already, or its challenger waits for approval",
                 )
+                return announcements.hand_on(context, {"message": message}, fit=False, settle=False)
             taken = snapshots.take(found, model, planned.as_of, place(settings.SNAPSHOTS))
             return {
+                "message": f"{counted(taken.rows, 'row')}, {taken.start[:16]} to {taken.end[:16]}, {taken.fingerprint[:16]}",
                 "as_of": planned.as_of.isoformat(),
                 "trigger": planned.trigger,
                 "reason": runs.because(context),
@@ -109,6 +113,7 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
             from datetime import datetime
 
             from evergreen import lineage
+            from evergreen.training.record.headline import headline
             from evergreen.training.train import train
             from evergreen.warehouse.features.snapshot import Snapshot
 
@@ -126,6 +131,7 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
                     dry_run=plan["dry_run"],
                     commit=runs.commit(context),
                 )
+            notes.tell(context, headline(outcome))
             return outcome.to_dict()
 
         @task
@@ -139,15 +145,18 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
 
             from evergreen import ledger
             from evergreen.promotion.settlement import settle as settle_outcome
+            from evergreen.training.record.headline import headline
+            from evergreen.training.record.outcome import TrainingOutcome
             from evergreen.warehouse.connection import connect
 
             if plan["dry_run"]:
                 raise AirflowSkipException("dry run: nothing is decided")
             found, model = project.model(spec.name)
+            trained = TrainingOutcome.from_dict(outcome)
             decision = settle_outcome(
                 found,
                 model,
-                outcome,
+                trained,
                 runs.run_id(context),
                 because=plan["reason"],
             )
@@ -158,6 +167,7 @@ def build(dag_id: str, spec: ModelSpec, project: Project) -> DAG:
             return announcements.hand_on(
                 context,
                 {
+                    "message": notes.tell(context, headline(trained, decision)),
                     "announce": event,
                     "announce_challenger": waits,
                     "as_of": plan["as_of"],

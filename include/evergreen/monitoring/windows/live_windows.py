@@ -19,7 +19,15 @@ import pandas as pd
 
 from evergreen import registry
 from evergreen.errors import ErrorReason, TerminalError
-from evergreen.monitoring.windows import error_text, estimate, judgement, kept_sample, measure, reads, report
+from evergreen.monitoring.windows import (
+    estimate,
+    judgement,
+    kept_sample,
+    measure,
+    reads,
+    report,
+    window_text,
+)
 from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.estimate import Estimator
 from evergreen.monitoring.windows.judge import judge_due
@@ -102,14 +110,8 @@ class LiveTurn:
         if rows is not None:
             found = _with_files(self._model, found, rows, reference, late=late)
         found = judgement.insert(self._conn, found)
-        if late or error_text.flipped(found):
-            log.info(
-                "%s: %s of version %s is %s",
-                self._model.name,
-                found.window,
-                found.version,
-                error_text.verdict(found),
-            )
+        level = logging.INFO if found.status is Status.OK else logging.WARNING
+        log.log(level, "%s: %s", self._model.name, window_text.line(found))
         return found
 
 

@@ -12,6 +12,7 @@ import xgboost as xgb
 from evergreen import settings
 from evergreen.registry.encoding import Encoding
 from evergreen.training.data.matrix import Matrix
+from evergreen.training.fitting.rounds import Rounds
 
 # A second thread does not make a fit of fewer values (rows times features) faster, and takes a core from the tasks beside
 # it: with 17 features 10,000 rows take 0.4 s with one thread and 0.6 s with two, and 50,000 rows a thread pay for it. The
@@ -91,7 +92,7 @@ def boost(
     quantised = _quantised(params, encoding, data, "learnt")
     if watched is None:
         kept = KeptPredictions(quantised)
-        booster = xgb.train(params, quantised, rounds, verbose_eval=False, callbacks=[kept])
+        booster = xgb.train(params, quantised, rounds, verbose_eval=False, callbacks=[kept, Rounds(rounds)])
         return Boosted(booster, learnt=kept.prediction)
     log: dict[str, Any] = {}
     # Early stopping goes by the last one.
@@ -100,6 +101,7 @@ def boost(
         seen.insert(0, (quantised, "learnt"))
     booster = xgb.train(
         params, quantised, rounds, evals=seen, early_stopping_rounds=patience, evals_result=log, verbose_eval=False,
+        callbacks=[Rounds(rounds)],
     )  # fmt: skip
     newest, learnt = (
         {name: list(map(float, values)) for name, values in log.get(part, {}).items()}

@@ -11,6 +11,7 @@ A challenger that loses a comparison is compared once more, by a holdout that is
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,11 @@ from evergreen.spec import ModelSpec
 from evergreen.training.data.matrix import Matrix, write
 from evergreen.training.data.rows import Rows
 from evergreen.training.data.split import Split, read, split
+from evergreen.training.fitting import rounds
 from evergreen.training.fitting.fit import Fitted, Refitting, fit, refit
 from evergreen.training.fitting.local import Boosted, Labelled
 from evergreen.training.fitting.machine import Machine
-from evergreen.training.gate import baseline, evidence
+from evergreen.training.gate import baseline, evidence, log_lines
 from evergreen.training.gate.candidates import Evaluation, JudgedChampion, JudgedTraining
 from evergreen.training.gate.gate import judge_challenger
 from evergreen.training.gate.verdict import GateVerdict
@@ -122,6 +124,7 @@ def evaluate(
     """
     means = means or Means()
     whole = split(model, read(model, snapshot))
+    log_lines.rows(model, whole)
     learnt = survey(model, whole.training.batches(model.features.all))
     encoding = learnt.encoding
     matrix, (known, _, held) = write(
@@ -131,13 +134,16 @@ def evaluate(
     choice = choose(model, whole, encoding, matrix, training.as_of, machine, search)
     parts, matrix = whole.since(choice.first), matrix.part(choice.first)
     learnt_rows = len(parts.training)
-    fitted = means.fitting(
-        choice.model,
-        encoding,
-        Labelled(matrix.part(0, learnt_rows), parts.training.labels),
-        parts.training.times,
-        machine,
-    )
+    began = time.monotonic()
+    with rounds.told(model.name):
+        fitted = means.fitting(
+            choice.model,
+            encoding,
+            Labelled(matrix.part(0, learnt_rows), parts.training.labels),
+            parts.training.times,
+            machine,
+        )
+    log_lines.fitted(model, fitted, learnt_rows, time.monotonic() - began)
     predictions = {
         "challenger": matrix.part(len(matrix) - len(parts.holdout)).predict(fitted.booster),
         "baseline": baseline.predict(model, whole),

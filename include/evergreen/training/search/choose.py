@@ -213,7 +213,12 @@ def _windows(validation: Validation, base: Candidate, now: int) -> list[Scored]:
             found.append(replace(seen[rows], candidate=candidate, seconds=0.0))
         else:
             seen[rows] = validation.score(candidate)
-            log.info("window %s: %s", candidate.window_text, _score_text(seen[rows]))
+            log.info(
+                "%s: window %s: %s",
+                validation.model.name,
+                candidate.window_text,
+                _score_text(seen[rows]),
+            )
             found.append(seen[rows])
     return found
 

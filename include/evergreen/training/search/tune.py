@@ -26,7 +26,8 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from evergreen import settings
+from evergreen import quiet, settings
+from evergreen.progress import Progress, span
 from evergreen.spec import ModelSpec
 from evergreen.training.search.validate import XGBOOST, Candidate, Scored, Validation, without_predictions
 from evergreen.warehouse.storage import progress_store
@@ -100,6 +101,7 @@ def search(validation: Validation, reference: Scored, starts: Sequence[Scored], 
     found = [_scored(n, t, base) for n, t in enumerate(_finished(study), 1)]
     if found:
         log.info(f"{len(found)} trials of an earlier try are taken over from {path.name}")
+    told = _Told(validation, reference, len(found))
     while space and _more(spec.tune.trials, spec.tune.minutes, found):
         study.sampler = optuna.samplers.TPESampler(
             seed=_seed(spec.seed, len(found)), n_startup_trials=RANDOM_TRIALS
@@ -124,12 +126,37 @@ def search(validation: Validation, reference: Scored, starts: Sequence[Scored], 
         progress_store.send(path)
         found = _with_best_predictions(found, scored, validation, reference)
         best = min((validation.relative(s.values, reference) for s in found if not s.problem), default=None)
-        log.info(
-            f"trial {len(found)}{f' of {spec.tune.trials}' if spec.tune.trials else ''}, {scored.seconds:.1f} s: "
-            f"{scored.problem or f'{validation.relative(scored.values, reference):.4f} of the reference error'}; best so "
-            f"far {'none' if best is None else f'{best:.4f}'}"
-        )
+        told.trial(scored, found, best)
     return found
+
+
+class _Told:
+    """Tells of a search: its first trial, each that is the best so far, and between them now and then how far it is."""
+
+    def __init__(self, validation: Validation, reference: Scored, before: int) -> None:
+        """`before`: so many trials are of an earlier try."""
+        self._validation, self._reference, self._before = validation, reference, before
+        self._best: float | None = None
+        self._name, most = validation.model.name, validation.model.training.tune.trials
+        self._total = None if most is None else most - before
+        self._progress = Progress(log, f"{self._name}: search for parameters", self._total, "trial")
+
+    def trial(self, scored: Scored, found: Sequence[Scored], best: float | None) -> None:
+        """One more trial; `found` are all, `best` is the smallest error so far as a share of the reference's."""
+        done = len(found) - self._before
+        better = best is not None and (self._best is None or best < self._best)
+        self._best = best
+        if not better and done > 1:
+            said = "" if best is None else f"; the best so far has {best:.4f} of the reference error"
+            self._progress.tell(done, said)
+            return
+        error = self._validation.relative(scored.values, self._reference) if scored.values else None
+        log.info(
+            "%s: trial %d%s: %s in %s%s",
+            self._name, len(found), f" of {self._total + self._before}" if self._total is not None else "",
+            scored.problem or f"{error:.4f} of the reference error, the best so far", span(scored.seconds),
+            self._progress.left(done),
+        )  # fmt: skip
 
 
 def _with_best_predictions(
@@ -178,7 +205,7 @@ class _Lock(JournalFileOpenLock):
 
 
 def _opened(path: Path, pruning: bool) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    quiet.hand_over("optuna")
     if path.exists():
         # A kill in the middle of a line would make the next line unreadable too.
         content = path.read_bytes()

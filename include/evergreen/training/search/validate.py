@@ -19,6 +19,7 @@ import numpy as np
 from evergreen.errors import TerminalError, in_one_line
 from evergreen.metrics import metric_values, resampled
 from evergreen.metrics.paired_bootstrap import Improvement, Paired, improvement
+from evergreen.progress import Progress
 from evergreen.registry.encoding import Encoding
 from evergreen.spec import ModelSpec, format_duration
 from evergreen.training.data.folds import Fold, first_row
@@ -95,6 +96,12 @@ class Validation:
             TransientError: the cluster that the spec asks for does not answer.
         """
         began = time.monotonic()
+        progress = Progress(
+            log,
+            f"{self.model.name}: {candidate.source}, window {candidate.window_text}",
+            len(self.folds),
+            "fold",
+        )
         values: list[float] = []
         rounds: list[int] = []
         predictions: list[np.ndarray] = []
@@ -108,6 +115,7 @@ class Validation:
             values.append(value)
             rounds.append(count)
             predictions.append(predicted)
+            progress.tell(number + 1)
             if watch and number + 1 < len(self.folds) and watch(number + 1, tuple(values)):
                 problem = f"given up after {number + 1} of {len(self.folds)} folds"
                 break

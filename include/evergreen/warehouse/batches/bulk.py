@@ -82,7 +82,7 @@ def load(conn: Connection, dataset: DatasetSpec, file: LandedFile, *, timeout_s:
     raw, typed = staging.names(dataset, file)
     try:
         with formats.feed(dataset, file) as feed, _cursor(timeout_s) as cursor:
-            rows = _Rows(dataset, feed)
+            rows = _Rows(dataset, feed, file.name)
             cursor.execute(_create(dataset, typed).as_string(conn))
             cursor.adbc_ingest(typed, rows.reader(), mode="append", db_schema_name="staging")
             if not rows.count or rows.count != feed.records or not landing.unchanged(file):
@@ -138,6 +138,7 @@ class _Rows:
 
     dataset: DatasetSpec
     feed: TextRows
+    file: str
     count: int = 0
 
     def reader(self) -> pa.RecordBatchReader:
@@ -150,7 +151,7 @@ class _Rows:
         return pa.RecordBatchReader.from_batches(schema, self._batches(schema))
 
     def _batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        for batch in shape.rows(self.dataset, self.feed):
+        for batch in shape.rows(self.dataset, self.feed, self.file):
             columns = {n: self._column(c.type, batch.column(n)) for n, c in self.dataset.columns.items()}
             numbers = pa.array(np.arange(self.count + 1, self.count + batch.num_rows + 1))
             self.count += batch.num_rows

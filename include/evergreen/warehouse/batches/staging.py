@@ -128,7 +128,7 @@ def load(conn: Connection, dataset: DatasetSpec, file: LandedFile) -> Staged:
     """
     raw, typed = names(dataset, file)
     with formats.feed(dataset, file) as feed:
-        text = _Text(shape.rows(dataset, feed))
+        text = _Text(shape.rows(dataset, feed, file.name))
         columns = sql.SQL(", ").join(map(sql.Identifier, dataset.columns))
         with conn.cursor() as cursor:
             cursor.execute(

@@ -10,6 +10,7 @@ are watched with such rows in them, so a champion's reference holds them, too.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,10 +24,13 @@ import pyarrow.parquet as pq
 from psycopg2 import sql
 
 from evergreen.errors import ErrorReason, TerminalError
+from evergreen.progress import Progress, counted, moment, took
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.features import arrow, feature_query, views
 from evergreen.warehouse.storage import working_folder
 from evergreen.warehouse.storage.full_disk import room
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ def take(
             left.unlink(missing_ok=True)
     fingerprint = Fingerprint(schema)
     rows, unlabelled, size, first, last = 0, 0, 0, None, None
+    progress = Progress(log, f"{model.name}: taking the snapshot")
     with (
         room(f"taking the snapshot of {model.name}", target, lambda: 2 * size or None),
         working_folder.folder(target) as work,
@@ -122,6 +127,7 @@ def take(
                 writer.write_batch(known)
                 fingerprint.update(known)
                 rows += known.num_rows
+                progress.tell(rows)
                 first = first or known.column("_time")[0].as_py()
                 last = known.column("_time")[-1].as_py()
         if not rows or first is None or last is None:
@@ -140,6 +146,12 @@ def take(
             _beside(path).unlink(missing_ok=True)
         part.replace(path)
     end = (last + timedelta(microseconds=1)).isoformat()
+    without = f", {counted(unlabelled, 'row')} without a label beside them" if unlabelled else ""
+    log.info(
+        "%s: snapshot as of %s: %s from %s to %s (UTC)%s, fingerprint %s, %s",
+        model.name, moment(as_of), counted(rows, "row"), moment(first), moment(last), without, digest[:16],
+        took(rows, progress.seconds),
+    )  # fmt: skip
     return Snapshot(str(path), digest, rows, first.isoformat(), end, unlabelled)
 
 

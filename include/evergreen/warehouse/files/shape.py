@@ -6,16 +6,20 @@ Both ways into a table take their rows from here, so they see the same values.
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from evergreen.progress import Progress
 from evergreen.spec import DatasetSpec
 from evergreen.warehouse.files.canonical import Converter, Kind
 from evergreen.warehouse.files.failure import Failure, UnreadableError, sample_of
 from evergreen.warehouse.files.feed import TextRows
+
+log = logging.getLogger(__name__)
 
 _MIDNIGHT = r"^(\d{4}-\d\d-\d\d)[ T]00:00(?::00(?:\.0+)?)?(?:Z|\+00(?::?00)?)?$"
 _EXPECTATION = "expect_table_columns_to_match_set"
@@ -36,8 +40,8 @@ class Shape:
     ignored: tuple[str, ...]
 
 
-def rows(dataset: DatasetSpec, feed: TextRows) -> Iterator[pa.RecordBatch]:
-    """The rows of a file as text, with the spec's columns in the spec's order and in canonical form.
+def rows(dataset: DatasetSpec, feed: TextRows, name: str = "") -> Iterator[pa.RecordBatch]:
+    """The rows of a file as text, with the spec's columns in the spec's order and in canonical form; `name` is the file's, for the log.
 
     Raises:
         UnreadableError: columns are missing or unknown, or something is wrong with the file.
@@ -52,6 +56,7 @@ def rows(dataset: DatasetSpec, feed: TextRows) -> Iterator[pa.RecordBatch]:
         if places
     }
     series = _series(dataset, shape)
+    progress, done = Progress(log, f"{dataset.name}: reading {name or 'a file'}"), 0
     for batch in feed.batches(used):
         columns = {
             name: converters[name].read(
@@ -65,6 +70,8 @@ def rows(dataset: DatasetSpec, feed: TextRows) -> Iterator[pa.RecordBatch]:
         for name, column in dataset.columns.items():
             if column.type == "date":
                 columns[name] = pc.replace_substring_regex(columns[name], _MIDNIGHT, r"\1")
+        done += batch.num_rows
+        progress.tell(done)
         yield pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
 
 
