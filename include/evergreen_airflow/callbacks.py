@@ -12,8 +12,8 @@ from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from evergreen import settings
-from evergreen.errors import TRANSIENT, ErrorReason
-from evergreen_airflow import connections, failed_tasks, mailing, runs, untold
+from evergreen.errors import TRANSIENT, ErrorReason, in_one_line
+from evergreen_airflow import connections, failed_tasks, mailing, notes, runs, untold
 from evergreen_airflow.project import Project
 
 log = logging.getLogger("evergreen")
@@ -95,6 +95,8 @@ class Callbacks:
         no_ledger = subject.endswith("/")
         if no_ledger and exception is None:
             return  # Airflow calls this for a lost process in the DAG processor, and `report_run` there too
+        from evergreen.incidents.outbox import redact
+
         code = getattr(exception, "reason", None)
         reason = code if isinstance(code, ErrorReason) else None
         failed_tasks.record(
@@ -109,6 +111,10 @@ class Callbacks:
         if no_ledger:
             with suppress(Exception):  # then it is told again by the run: rather twice than never
                 ti.xcom_push(key=failed_tasks.TOLD, value=True)
+        with suppress(Exception):  # the ledger and the mail have it
+            notes.tell(
+                context, f"failed in {ti.task_id}: {redact(in_one_line(exception or failed_tasks.KILLED))}"
+            )
         self._deliver(subject)
 
     def report_success(self, context: dict[str, Any]) -> None:
