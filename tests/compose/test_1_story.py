@@ -86,7 +86,9 @@ def test_it_does_not_start_without_its_secrets(stack: Stack, tmp_path) -> None:
         stack.env = stack_env
 
 
-@pytest.mark.parametrize("path", ["/api/v2/dags", "/api/v2/connections"])
+@pytest.mark.parametrize(
+    "path", ["/api/v2/dags", "/api/v2/connections", "/evergreen/", "/evergreen/model/bike_demand"]
+)
 def test_nobody_reads_anything_without_a_login(stack: Stack, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as found:
         urllib.request.urlopen(stack.api.url + path)
@@ -123,6 +125,9 @@ def test_a_role_may_what_the_page_says(stack: Stack, role: str) -> None:
         }
         assert set(answers.values()) <= {200, 403, 404}, answers
         assert {what for what, code in answers.items() if code != 403} == MAY[role], answers
+        shown = anybody.get(f"{stack.api.url}/evergreen/model/bike_demand", timeout=60)
+        assert shown.status_code == 200, shown.text
+        assert ("dags/rollback__bike_demand/dagRuns" in shown.text) == ("trigger" in MAY[role])
         assert requests.get(users, headers=dict(anybody.headers), timeout=30).status_code == 403
     finally:
         requests.delete(f"{users}/{login['username']}", headers=admin, timeout=30).raise_for_status()

@@ -130,7 +130,10 @@ def test_each_run_of_the_loop_has_a_note_and_a_calm_log(
     assert told.startswith("nothing new to score: version 1 has predicted every row of "), told
     states, told, _ = loop("score__small", day[17], **{"from": "2024-13-45T00:00:00Z"})
     assert states["score"] == "failed"
-    assert told == "failed in score: From: '2024-13-45T00:00:00Z' is no ISO time; write it like 2026-05-01T02:00:00Z"
+    assert (
+        told
+        == "failed in score: From: '2024-13-45T00:00:00Z' is no ISO time; write it like 2026-05-01T02:00:00Z"
+    )
     _, told, _ = loop("monitor__small", day[18])
     assert " judged" in told
 
