@@ -113,8 +113,12 @@ class Stack:
         found = self.api.call("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}")
         return str(found["hostname"])
 
-    def ended(self, dag_id: str, run_id: str, timeout_s: float = 600) -> str:
-        """Wait until a run is over, through an API that may be away meanwhile; its state."""
+    def ended(self, dag_id: str, run_id: str, timeout_s: float = 1200) -> str:
+        """Wait until a run is over, through an API that may be away meanwhile; its state.
+
+        A task whose worker dies before it could say that it runs is queued again after ten minutes only (Airflow's
+        `task_queued_timeout`).
+        """
 
         def state() -> str | None:
             found = str(self.api.run(dag_id, run_id)["state"])
