@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +14,9 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-# Airflow reads these once, when it is first imported.
-os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="evergreen-test-airflow-"))
+# Airflow reads these once, when it is first imported. Each process of the tests has a home of its own: two would make the same tables.
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="evergreen-test-airflow-")
+atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(REPOSITORY / "dags")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"

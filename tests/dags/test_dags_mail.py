@@ -47,6 +47,9 @@ def down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mailing, "send", refuse)
 
 
+NOTES: list[tuple[str, str]] = []
+
+
 def context(
     dag_id: str, task_id: str, run: str = "manual__1", user: str | None = "ann", **params: Any
 ) -> dict[str, Any]:
@@ -57,7 +60,9 @@ def context(
     return {
         "dag_run": dag_run,
         "params": params,
-        "ti": SimpleNamespace(task_id=task_id, try_number=1, log_url=""),
+        "ti": SimpleNamespace(
+            task_id=task_id, try_number=1, log_url="", xcom_push=lambda key, value: NOTES.append((key, value))
+        ),
     }
 
 

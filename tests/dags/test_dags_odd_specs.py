@@ -79,8 +79,11 @@ def test_they_are_mailed_once_by_the_dag_that_sends_mail(
     monkeypatch.setenv("EVERGREEN_MAIL_TO", "fleet@example.org")
     run = SimpleNamespace(dag_id="mail", run_id="scheduled__1", run_after=NOW, run_type="scheduled")
     task = dagbag.dags["mail"].get_task("send_waiting").python_callable
-    assert task(dag_run=run) == ["fleet/specs"]
-    assert task(dag_run=run) == []
+    notes: list[str] = []
+    ti = SimpleNamespace(xcom_push=lambda key, value: notes.append(value))
+    assert task(dag_run=run, ti=ti) == ["fleet/specs"]
+    assert task(dag_run=run, ti=ti) == []
+    assert notes == ["sent what waited for fleet/specs", "nothing waits to be sent"]
     (mail,) = sent
     assert mail["To"] == "fleet@example.org"
     assert "models/pipe.yaml cannot be used" in mail.get_body(("plain",)).get_content()
@@ -111,13 +114,14 @@ def test_a_bad_variable_of_the_environment_takes_no_dag_away(
     monkeypatch.setattr(mailing, "send", sent.append)
     run = SimpleNamespace(dag_id="mail", run_id="scheduled__1", run_after=NOW, run_type="scheduled")
     task = bag.dags["mail"].get_task("send_waiting").python_callable
-    task(dag_run=run)
-    task(dag_run=run)
+    ti = SimpleNamespace(xcom_push=lambda key, value: None)
+    task(dag_run=run, ti=ti)
+    task(dag_run=run, ti=ti)
     (mail,) = sent
     assert mail["Subject"] == f"[Evergreen] specs: {name} cannot be used"
     told = mail.get_body(("plain",)).get_content()
     assert "All DAGs run on" in told
     assert "Airflow services" in told
     monkeypatch.delenv(name)
-    task(dag_run=run)
+    task(dag_run=run, ti=ti)
     assert "recovered" in sent[1]["Subject"]

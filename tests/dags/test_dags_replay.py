@@ -126,5 +126,5 @@ def test_the_task_goes_on_after_a_failure_and_leaves_its_files(
 
 def test_without_a_time_range_it_says_what_to_fill_in(dag: Any) -> None:
     task = dag.get_task("replay")
-    with pytest.raises(AirflowFailException, match="From and To"):
+    with pytest.raises(AirflowFailException, match="From, To: a replay needs a time range"):
         task.python_callable(params={"from": None, "to": None, "policies": ["never"]})
