@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import base64
 import gzip
-import html
 import re
-from collections.abc import Sequence
 from functools import lru_cache
+
+from evergreen.monitoring.page.head import NUMBERS, Head, numbers, style, text
 
 SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 FONT = re.compile(r"@font-face\s*\{.*?\}", re.DOTALL)
 LONG_NUMBER = re.compile(r"(?<=[\[,: ])-?\d+\.\d{6,}(?:e[-+]?\d+)?(?=[,\]} ])")
+PACKED = re.compile(r'<script type="application/gzip"[^>]*>(.*?)</script>', re.DOTALL)
+EMPTY = '<!DOCTYPE html><html lang="en"><head><meta charset="UTF-8"><meta name="viewport" content="width=device-width, initial-scale=1.0"></head><body></body></html>'
 # The scripts are the same in every page: packed once a process.
 LIBRARY = 1_000_000
 UNPACK = """
@@ -26,8 +28,13 @@ UNPACK = """
     for (const part of document.querySelectorAll("script[type='application/gzip']")) {
       const bytes = Uint8Array.from(atob(part.textContent), c => c.charCodeAt(0));
       const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+      const text = await new Response(stream).text();
+      if (part.dataset.into) {
+        document.getElementById(part.dataset.into).innerHTML = text;
+        continue;
+      }
       const script = document.createElement("script");
-      script.textContent = await new Response(stream).text();
+      script.textContent = text;
       document.body.appendChild(script);
     }
     told.remove();
@@ -38,29 +45,35 @@ UNPACK = """
 """
 
 
-def small(page: str, notes: Sequence[str]) -> str:
-    """The page of Evidently's `get_html_str`, packed, with lines of text above it that need no script."""
-    scripts = SCRIPT.findall(page)
-    packed = "".join(f'<script type="application/gzip">{_packed(script)}</script>\n' for script in scripts)
-    waiting = '<p id="drawing" style="font: 16px sans-serif; margin: 1em">The figures are unpacked …</p>'
-    page = FONT.sub("", SCRIPT.sub("", page))
-    page = page.replace("</body>", f"{waiting}{packed}<script>{UNPACK}</script></body>", 1)
-    return with_notes(page, notes)
+def page(head: Head, drawn: str | None) -> str:
+    """The page of a window.
 
-
-def with_notes(page: str, notes: Sequence[str]) -> str:
-    """A page with lines of text above it."""
-    told = "<br>".join(map(html.escape, notes))
-    line = f'<p style="font: 16px sans-serif; margin: 1em">{told}</p>'
-    at = page.find("<body")
-    at = page.find(">", at) + 1 if at >= 0 else 0
-    return page[:at] + line + page[at:]
+    Args:
+        head: what stands above the figures; all but its table of numbers is read without a script.
+        drawn: Evidently's `get_html_str`; None: it drew nothing.
+    """
+    body = EMPTY if drawn is None else drawn
+    packed = [
+        f'<script type="application/gzip">{_packed(script)}</script>' for script in SCRIPT.findall(body)
+    ]
+    if head.rows:
+        packed.insert(
+            0, f'<script type="application/gzip" data-into="{NUMBERS}">{_gzip(numbers(head))}</script>'
+        )
+    body = FONT.sub("", SCRIPT.sub("", body))
+    waiting = '<p id="drawing">The figures are unpacked …</p>'
+    scripts = "\n".join([waiting, *packed, f"<script>{UNPACK}</script>"]) if packed else ""
+    begin, head_end, rest = body.partition("</head>")
+    opening, body_tag, rest = rest.partition("<body>")
+    within, end, after = rest.rpartition("</body>")
+    return "".join(
+        [begin, style(head), head_end, opening, body_tag, text(head), within, scripts, end, after]
+    ).lstrip()
 
 
 def unpacked(page: str) -> str:
-    """The scripts of a packed page, as the browser sees them."""
-    parts = re.findall(r"<script type=\"application/gzip\">(.*?)</script>", page, re.DOTALL)
-    return "\n".join(gzip.decompress(base64.b64decode(part)).decode() for part in parts)
+    """What is packed in a page, scripts and the table of numbers, as the browser sees it."""
+    return "\n".join(gzip.decompress(base64.b64decode(part)).decode() for part in PACKED.findall(page))
 
 
 def _packed(script: str) -> str:
