@@ -39,9 +39,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both pages of a window in which columns and the error left their limits."""
     made = tmp_path_factory.mktemp("pages")
     spec = model(drift={"ignore": ["pressure"]})
-    frame = measure.frame(
-        as_table(week(0).assign(amount=lambda f: f["amount"] + 4, pressure=1100.0, y=lambda f: f["y"] + 9))
+    changed = week(0).assign(
+        amount=lambda f: f["amount"] + 4, pressure=lambda f: f["pressure"] + 500, y=lambda f: f["y"] + 9
     )
+    frame = measure.frame(as_table(changed))
     reference = usual_reference(spec, 1)
     found = Judgement("watched", "7", CUTOFF, CUTOFF + WEEK, 1, CUTOFF + WEEK, Status.OK, ROWS, ROWS, ROWS)
     metrics, worse = performance.judge_error(spec, frame, reference, WindowFacts(ROWS, ROWS, ROWS))

@@ -84,8 +84,8 @@ def _packed(script: str) -> str:
 
 @lru_cache(maxsize=1)
 def _library(script: str) -> str:
-    return _gzip(script)
+    return _gzip(script, 9)
 
 
-def _gzip(text: str) -> str:
-    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+def _gzip(text: str, level: int = 6) -> str:
+    return base64.b64encode(gzip.compress(text.encode(), level, mtime=0)).decode()

@@ -76,7 +76,7 @@ def _fit(figure: dict[str, Any], unit: float, axis: str) -> None:
     layout["legend"] = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
     named = sum(t.get("showlegend") is not False and t.get("visible") is not False for t in traces)
     # On a phone each name has a line of its own, below plotly's buttons.
-    layout["margin"] = {"l": 48, "r": 12, "t": 96 if named > 2 else 72, "b": 48}
+    layout["margin"] = {"l": 48, "r": 12, "t": 116 if named > 2 else 72, "b": 48}
     for menu in layout.get("updatemenus") or ():
         menu.update({"x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"})
     for name in ("xaxis", "yaxis"):

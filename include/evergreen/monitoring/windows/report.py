@@ -2,9 +2,10 @@
 
 Two pages, kept with the champion's MLflow run: `drift.html` (each column against the reference) and, where the
 labels are in, `performance.html` (the served predictions). At most 1.5 MB each, nearly all of it Evidently's own
-scripts (`page.py`): of many columns the `MOST_DRAWN` nearest to their limit, or beyond it, are drawn. Drift, missing values
-and unknown categories are Evidently's tests. The lines above its page say what it has no
-place for: whose window it is, how many of its rows were measured, and all that is in violation, such as a stuck sensor.
+scripts (`monitoring/page/pack.py`): of many columns the `MOST_DRAWN` that are the farthest beyond their limit, or nearest to it, are
+drawn, in this order, and last those that are not judged. Drift, missing values and unknown categories are Evidently's tests. The
+head says what it has no place for (`page_head.py`): the verdict, whose window it is, how many of its rows were measured, all that is in
+violation, such as a stuck sensor, and every number of every column.
 
 Drawing takes ten times as long as judging, so it is done for windows in violation, and for others when somebody asks (`draw.py`).
 """
