@@ -39,6 +39,7 @@ FLOORS: dict[str, str] = {
     "training.card": "The model card of a version: what it is for, what it was made of, how good it is and where it is weak.",
     "training": "One training from its plan to its outcome, and a rehearsal of one.",
     "promotion": "From a verdict to the champion and back: ruling, approval, the watch after it, rollback.",
+    "monitoring.page": "The file of HTML that shows a judged window: its head, Evidently's figures, packed.",
     "monitoring.windows": "A window of event time judged: is it ready, what was measured, how it is kept and drawn.",
     "monitoring.alarms": "The alarms that are raised about windows, and when they have ended.",
     "monitoring.trigger": "When a training is asked for, and what suppresses the request.",

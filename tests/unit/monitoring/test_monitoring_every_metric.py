@@ -14,10 +14,10 @@ from monitoring_scene import as_table, model, rows
 from evergreen.errors import TerminalError
 from evergreen.metrics import metric_values, paired_bootstrap, resampled
 from evergreen.metrics.interval import interval
+from evergreen.monitoring.page.pack import unpacked
 from evergreen.monitoring.windows import error_text, measure, performance, report
 from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.judgement import Judgement, Status, What
-from evergreen.monitoring.windows.page import unpacked
 from evergreen.promotion import after_promotion
 from evergreen.reference import error_limit
 from evergreen.reference.movement import Outside, learn

@@ -10,13 +10,13 @@ from wide_rows import MANY, spec, wide
 from evergreen import report as command
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.metrics.metric_values import compute
+from evergreen.monitoring.page.pack import unpacked
 from evergreen.monitoring.trigger import live_trigger
 from evergreen.monitoring.windows import draw as drawing
 from evergreen.monitoring.windows import kept_sample, measure, performance, report
 from evergreen.monitoring.windows.due_windows import WindowFacts
 from evergreen.monitoring.windows.judgement import Status, What
 from evergreen.monitoring.windows.live_windows import judge_windows
-from evergreen.monitoring.windows.page import unpacked
 from evergreen.reference.reference import build
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import connect

@@ -2,9 +2,10 @@
 
 Two pages, kept with the champion's MLflow run: `drift.html` (each column against the reference) and, where the
 labels are in, `performance.html` (the served predictions). At most 1.5 MB each, nearly all of it Evidently's own
-scripts (`page.py`): of many columns the `MOST_DRAWN` nearest to their limit, or beyond it, are drawn. Drift, missing values
-and unknown categories are Evidently's tests. The lines above its page say what it has no
-place for: whose window it is, how many of its rows were measured, and all that is in violation, such as a stuck sensor.
+scripts (`monitoring/page/pack.py`): of many columns the `MOST_DRAWN` that are the farthest beyond their limit, or nearest to it, are
+drawn, in this order, and last those that are not judged. Drift, missing values and unknown categories are Evidently's tests. The
+head says what it has no place for (`page_head.py`): the verdict, whose window it is, how many of its rows were measured, all that is in
+violation, such as a stuck sensor, and every number of every column.
 
 Drawing takes ten times as long as judging, so it is done for windows in violation, and for others when somebody asks (`draw.py`).
 """
@@ -12,7 +13,7 @@ Drawing takes ten times as long as judging, so it is done for windows in violati
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ from evidently.metrics import (
 )
 from evidently.tests import gte, lt, lte
 
-from evergreen.ledger import words
-from evergreen.monitoring.windows import error_text, page
+from evergreen.monitoring.page import pack
+from evergreen.monitoring.page.widgets import arranged
+from evergreen.monitoring.windows import page_head
 from evergreen.monitoring.windows.judgement import ColumnResult, Judgement, MetricResult, What
 from evergreen.monitoring.windows.measure import frame, sampled
 from evergreen.reference import drift_statistics
@@ -46,7 +48,6 @@ PERFORMANCE_FILE = "performance.html"
 DRIFTS = (What.DATA_DRIFT, What.PREDICTION_DRIFT)
 SHARES = (What.MISSING, What.NEW_CATEGORY)
 UNKNOWN = "never seen"
-MOST_TOLD = 20
 MOST_DRAWN = 16
 ROUNDING = 1e-12
 # The metrics of served predictions that Evidently computes as they are judged.
@@ -83,12 +84,9 @@ def write(
         The drift value of each drawn column as Evidently's report has it: the same as in the judgement.
     """
     drawn = [c for c in _drawn(judgement.columns, reference) if c.column in window]
-    names = list(dict.fromkeys(c.column for c in sorted(drawn, key=_excess, reverse=True)))
-    shown, left = names[:MOST_DRAWN], names[MOST_DRAWN:]
-    columns = [c for name in shown for c in drawn if c.column == name]
-    notes = [_title(judgement), _sampled(judgement, reference), *_findings(judgement)]
-    if left:
-        notes += [f"Not drawn, because they are farther from their limits: {', '.join(left)}."]
+    names = list(dict.fromkeys(c.column for c in sorted(drawn, key=page_head.worst_first)))
+    columns = [c for name in names[:MOST_DRAWN] for c in drawn if c.column == name]
+    notes = []
     if slack:
         notes += [
             "Drawn from the kept sample, whose numbers are rounded to a thousandth of the reference's standard deviation and "
@@ -107,63 +105,17 @@ def error_judged(judgement: Judgement) -> bool:
 
 def write_performance(judgement: Judgement, task: str, window: pd.DataFrame, folder: Path) -> None:
     """Draw the page of the served predictions alone; arguments are `write`'s."""
-    notes = [_title(judgement), *_findings(judgement)]
     try:
-        drawn = page.small(_performance_page(judgement, task, window), notes)
+        drawn = pack.page(page_head.head(judgement), _performance_page(judgement, task, window))
     # The error is judged already; a page that cannot be drawn must not keep the window from being recorded.
     except Exception as error:
-        drawn = page.with_notes(
-            "<body></body>", [*notes, f"Evidently could not draw this page: {_said(error)}"]
-        )
+        why = f"Evidently could not draw this page: {_said(error)}"
+        drawn = pack.page(page_head.head(judgement, notes=[why]), None)
     (folder / PERFORMANCE_FILE).write_text(drawn, encoding="utf-8")
 
 
 def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-def _title(judgement: Judgement) -> str:
-    return (
-        f"{judgement.model} version {judgement.version}, {judgement.window}, as of "
-        f"{judgement.as_of.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    )
-
-
-def _sampled(judgement: Judgement, reference: Reference) -> str:
-    return (
-        f"Measured on {judgement.sampled_rows:,} of the {judgement.rows:,} rows of the window, against "
-        f"{reference.sample.num_rows:,} of the {reference.rows:,} rows of the time that the champion learnt from."
-    )
-
-
-def _findings(judgement: Judgement) -> list[str]:
-    return [*_violations(judgement), *filter(None, [error_text.error(judgement)])]
-
-
-def _violations(judgement: Judgement) -> list[str]:
-    """What is in violation, a line each; Evidently has no test for some of it."""
-    found = [
-        f"{words.column_name(c.column)}: {words.statistic_name(c.kind.value, c.statistic)}"
-        + ("" if c.value is None else f" {c.value:.4g}, limit {c.limit:.4g}")
-        + (f"; {c.detail}" if c.detail else "")
-        for c in judgement.columns
-        if c.violated
-    ]
-    found += [
-        f"served predictions: {metric_name(name)}{'' if m.state == 'judged' else f', {m.state}'}"
-        for name, m in judgement.metrics.items()
-        if m.violated
-    ]
-    if not found:
-        return []
-    more = [f"{len(found) - MOST_TOLD} more, see the judgement"] if len(found) > MOST_TOLD else []
-    return ["In violation:", *found[:MOST_TOLD], *more]
-
-
-def _excess(column: ColumnResult) -> float:
-    """How near a value is to its limit, or how far beyond it; what is in violation comes first."""
-    near = abs(column.value or 0.0) / column.limit if column.limit else 0.0
-    return near + 1e9 * column.violated
 
 
 def _drawn(columns: Sequence[ColumnResult], reference: Reference) -> list[ColumnResult]:
@@ -188,24 +140,31 @@ def _drift_page(
     slack: float,
     notes: list[str],
 ) -> dict[str, float]:
-    snapshot: Any = None
+    found: tuple[Any, Mapping[str, float]] | None = None
     refused: dict[str, str] = {}
     if columns:
         try:
-            snapshot = _run(columns, window, reference, judgement.as_of, slack)
+            found = _run(columns, window, reference, judgement.as_of, slack)
         # Evidently refuses the whole page because of some column: that one is named, the others are drawn.
         except Exception:
             refused = _refused(columns, window, reference)
             columns = [c for c in columns if c.column not in refused]
-            snapshot = _run(columns, window, reference, judgement.as_of, slack) if columns else None
+            found = _run(columns, window, reference, judgement.as_of, slack) if columns else None
     notes = [*notes, *(f"Evidently could not draw {name}: {why}" for name, why in refused.items())]
-    if snapshot is None:
-        nothing = "No column of this window could be drawn; see the judgement."
-        file.write_text(page.with_notes("<body></body>", [*notes, nothing]), encoding="utf-8")
+    names = {c.column for c in columns}
+    if found is None:
+        nothing = "No column of this window could be drawn; see the table of its numbers."
+        head = page_head.head(judgement, reference, notes=[*notes, nothing])
+        file.write_text(pack.page(head, None), encoding="utf-8")
         return {}
+    snapshot, units = found
     if slack:
         _without_time(snapshot._widgets)
-    file.write_text(page.small(snapshot.get_html_str(as_iframe=False), notes), encoding="utf-8")
+    told = zip(snapshot.report.metrics, columns, strict=True)
+    sections = {m.get_fingerprint(): page_head.section(c, units.get(c.column, 1.0)) for m, c in told}
+    snapshot._widgets[:] = arranged(snapshot._widgets, sections)
+    head = page_head.head(judgement, reference, names, notes)
+    file.write_text(pack.page(head, snapshot.get_html_str(as_iframe=False)), encoding="utf-8")
     results = snapshot.dict()["metrics"]
     return {r["config"]["column"]: float(r["value"]) for r in results if not isinstance(r["value"], dict)}
 
@@ -235,7 +194,8 @@ def _run(
     reference: Reference,
     as_of: datetime | None = None,
     slack: float = 0.0,
-) -> Any:
+) -> tuple[Any, Mapping[str, float]]:
+    """Evidently's snapshot, its metrics in the order of `columns`, and the columns drawn in another unit (`_units`)."""
     names = [c.column for c in columns if c.kind in DRIFTS]
     numeric = [n for n in names if reference.columns[n].numeric]
     now, before = sampled(window)[names].reset_index(drop=True), frame(reference.sample.select(names))
@@ -278,11 +238,12 @@ def _run(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Report(metrics, include_tests=True).run(
+        snapshot = Report(metrics, include_tests=True).run(
             Dataset.from_pandas(now, data_definition=definition),
             Dataset.from_pandas(before, data_definition=definition),
             timestamp=as_of,
         )
+    return snapshot, units
 
 
 def _units(now: pd.DataFrame, before: pd.DataFrame, numeric: Sequence[str]) -> dict[str, float]:
@@ -344,6 +305,7 @@ def _performance_page(judgement: Judgement, task: str, window: pd.DataFrame) -> 
         snapshot = Report(metrics).run(
             Dataset.from_pandas(rows, data_definition=definition), None, timestamp=judgement.as_of
         )
+    snapshot._widgets[:] = arranged(snapshot._widgets, {})
     return str(snapshot.get_html_str(as_iframe=False))
 
 
