@@ -35,7 +35,11 @@ def evaluation(conn: Connection, specs: Specs, waiting_row: Decision) -> Letter:
 def markdown(letter: Letter) -> str:
     """A letter as Markdown; what others wrote (names, comments) cannot become markup."""
     parts = [_safe(text) for text in letter.lead]
-    parts.append("\n".join(f"- **{_safe(label)}**: {_safe(value)}" for label, value in letter.facts))
+    parts.append(
+        "\n".join(
+            f"- **{_safe(label)}**: {_safe(value)}" for label, value in (*letter.numbers, *letter.facts)
+        )
+    )
     for table in letter.tables:
         lines = ["| " + " | ".join(map(_safe, table.columns)) + " |", "| " + "--- | " * len(table.columns)]
         lines += ["| " + " | ".join(map(_safe, cells)) + " |" for cells in table.rows]

@@ -21,7 +21,15 @@ import jinja2
 from evergreen import settings
 from evergreen.alert_kinds import AlertKind, Severity
 from evergreen.alerting import services
-from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links, show
+from evergreen.alerting.content.letter import (
+    KnownIncident,
+    Letter,
+    Table,
+    known_links,
+    numbers,
+    recorded,
+    show,
+)
 from evergreen.alerting.content.notice import Notice, text_of
 from evergreen.alerting.letters import (
     approvals,
@@ -33,19 +41,22 @@ from evergreen.alerting.letters import (
     digest,
     drift,
     recovered,
+    rollbacks,
     spec_problems,
     task_failed,
 )
 from evergreen.incidents.recipients import EMAIL, unreadable, ways_of
 from evergreen.ledger import find, words
 from evergreen.ledger.evidence import VERSION_KEY, RetrainEvidence
-from evergreen.links import airflow_run_url, subject_url
+from evergreen.links import airflow_run_url, runbook, subject_url
 from evergreen.spec import Specs
 from evergreen.spec.alerts import PREFIX, addresses
 from evergreen.warehouse.connection import Connection, fetch
 
 LONGEST_SUBJECT = 140
 TEXT_WIDTH = 76
+PHONE_WIDTH = 44
+MOST_COLUMNS = 4
 LONG_WORD = 20
 
 
@@ -63,9 +74,8 @@ def other(conn: Connection, known: KnownIncident) -> Letter:
         headline=f"{known.name}: {known.kind.replace('_', ' ')}",
         summary=f"{known.name}: {known.kind.replace('_', ' ')}",
         lead=("Evergreen reports an incident. What was recorded about it follows.",),
-        facts=facts(
-            ("Subject", known.subject), ("As of", words.when(known.as_of)), ("Incident", known.incident)
-        ),
+        numbers=numbers(("About", known.name), ("As of", words.when(known.as_of))),
+        small=recorded(("Subject", known.subject)),
         links=known_links(("Airflow run", airflow_run_url(known.run_id))),
     )
 
@@ -77,9 +87,9 @@ LETTERS: dict[str, Callable[[Connection, KnownIncident], Letter]] = {
     AlertKind.BATCH_CORRECTED: corrections.corrected,
     AlertKind.CHAMPION_CHANGED: challengers.promoted,
     AlertKind.CHALLENGER_REJECTED: challengers.rejected,
-    AlertKind.APPROVAL: approvals.waiting,
-    AlertKind.ROLLED_BACK: challengers.rolled_back,
-    AlertKind.ALIAS_REPAIRED: challengers.alias_repaired,
+    AlertKind.APPROVAL: approvals.mailed,
+    AlertKind.ROLLED_BACK: rollbacks.rolled_back,
+    AlertKind.ALIAS_REPAIRED: rollbacks.alias_repaired,
     AlertKind.RUN_FAILED: task_failed.run_failed,
     AlertKind.SPEC_UNUSABLE: spec_problems.unusable,
     AlertKind.RECOVERED: recovered.recovered,
@@ -195,7 +205,7 @@ def _units(
 ) -> tuple[list[KnownIncident], Letter | None, list[bundle.Unit]]:
     """What is known of some rows, what stands above them, and the sections that are told in full."""
     known = [gather(conn, specs, row) for row in rows]
-    units = bundle.units(conn, known, lambda one: _said(conn, one))
+    units = bundle.units(conn, known, lambda one: _said(conn, one), _together)
     cover = bundle.cover(conn, units, rows)
     return known, cover, units if cover is None else units[: bundle.MOST_SECTIONS]
 
@@ -249,15 +259,27 @@ def _thread(message: EmailMessage, ids: Sequence[str]) -> None:
 
 
 def _said(conn: Connection, known: KnownIncident) -> Letter:
-    said = LETTERS.get(known.kind, other)(conn, known)
-    said = replace(
-        said, links=(*said.links, *known_links((f"The page of {known.name}", subject_url(known.subject))))
-    )
+    said = _linked(LETTERS.get(known.kind, other)(conn, known), known)
     opened = known.context.get("update_of")
     if not opened:
         return said
     return replace(
         said, lead=(f"An update: the first mail about this was as of {words.when(opened)}.", *said.lead)
+    )
+
+
+def _together(conn: Connection, known: Sequence[KnownIncident]) -> Letter:
+    return _linked(batches.quarantined_files(conn, known), known[-1])
+
+
+def _linked(said: Letter, known: KnownIncident) -> Letter:
+    """With what every letter has: the page of its model or dataset as the last link, and the runbook's section."""
+    of = known.subject.partition("/")[0]
+    label = f"The page of {known.name}" if of in ("model", "dataset") else "All models and datasets"
+    return replace(
+        said,
+        links=(*said.links, *known_links((label, subject_url(known.subject)))),
+        runbook=runbook(known.kind) if AlertKind.of(known.kind) else None,
     )
 
 
@@ -333,6 +355,7 @@ def _templates() -> jinja2.Environment:
     environment.filters["fold"] = _fold
     environment.filters["columns"] = _columns
     environment.filters["wrapping"] = _wrapping
+    environment.filters["stacks"] = _stacks
     return environment
 
 
@@ -347,6 +370,13 @@ def _fold(text: Any, width: int, indent: int = 0) -> str:
 def _wrapping(text: Any) -> str:
     # Breaking words anywhere keeps a narrow screen from scrolling, but it squeezes cells of short words.
     return "anywhere" if max(map(len, str(text).split()), default=0) > LONG_WORD else "break-word"
+
+
+def _stacks(table: Table) -> bool:
+    """Whether a table is too wide for a phone, which then shows a block of lines for each row."""
+    rows: Sequence[Sequence[str]] = [table.columns, *table.rows]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
+    return len(widths) > MOST_COLUMNS or (len(widths) > 1 and sum(widths) > PHONE_WIDTH)
 
 
 def _columns(table: Table) -> str:

@@ -17,6 +17,7 @@ from evergreen.spec import DatasetSpec, ModelSpec, Specs
 
 MOST_LEFTOVERS = 30
 LONGEST_VALUE = 400
+MOST_NUMBERS = 5
 
 
 @dataclass(frozen=True)
@@ -40,22 +41,35 @@ class Picture:
 
 @dataclass(frozen=True)
 class Letter:
-    """The content of one e-mail.
+    """The content of one e-mail, in the order in which it is read.
 
-    `tone` is bad, good or neutral; `facts` are label and value; `steps` say what the reader may do; `links` are
-    label and address.
+    Attributes:
+        headline: the first line.
+        summary: the mail's subject: who, what happened, and by how much, the most important words first.
+        numbers: the two to five numbers that a person decides by, as label and value.
+        lead: paragraphs.
+        tone: bad, good or neutral.
+        picture: shown inside the mail.
+        next_title, steps: what the reader may do.
+        links: label and address.
+        runbook: where the runbook tells about this kind, in words, and its address or None.
+        tables, facts: the rest of what a person wants to know; facts are label and value.
+        small: what tells a computer which thing it is (hashes, ids of runs), as label and value; shown last, in small type.
     """
 
     headline: str
     summary: str
     lead: tuple[str, ...]
     tone: str = "neutral"
+    numbers: tuple[tuple[str, str], ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     tables: tuple[Table, ...] = ()
     picture: Picture | None = None
     next_title: str = "What happens next"
     steps: tuple[str, ...] = ()
     links: tuple[tuple[str, str | None], ...] = ()
+    runbook: tuple[str, str | None] | None = None
+    small: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -179,6 +193,16 @@ def facts(*pairs: tuple[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(
         (label, value if isinstance(value, str) and value else show(value)) for label, value in pairs
     )
+
+
+def recorded(*pairs: tuple[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The pairs of `facts` whose value is known."""
+    return facts(*(pair for pair in pairs if pair[1] not in (None, "", words.MISSING)))
+
+
+def numbers(*pairs: tuple[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The same for what stands first in a letter: at most MOST_NUMBERS."""
+    return recorded(*pairs)[:MOST_NUMBERS]
 
 
 def known_links(*pairs: tuple[str, str | None]) -> tuple[tuple[str, str | None], ...]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from evergreen.alerting.content.week import ModelWeek
-from evergreen.alerting.pictures.judged_windows import beyond, estimated_key, hollow
+from evergreen.alerting.pictures.judged_windows import beyond, drawn_limits, estimated_key, hollow
 from evergreen.drawing import BLUE, INK, RED, clean, png
 from evergreen.spec import metric_name
 
@@ -24,8 +24,7 @@ def trends_png(weeks: Sequence[ModelWeek]) -> bytes | None:
     Returns:
         A PNG of 1300 pixels' width, or None if no served error is known.
     """
-    known = [week for week in weeks if sum(w.value is not None for w in week.trend) > 1]
-    found = sorted(known, key=lambda w: (-len(w.open), -w.violations, w.name))[:MOST_PANELS]
+    found = drawn(weeks)
     if not found:
         return None
     columns = min(2, len(found))
@@ -38,7 +37,7 @@ def trends_png(weeks: Sequence[ModelWeek]) -> bytes | None:
         axes = figure.add_subplot(lines, columns, index)
         x = [date2num(w.end) for w in week.trend]
         values = [float("nan") if w.value is None else w.value for w in week.trend]
-        limits = [float("nan") if w.limit is None else w.limit for w in week.trend]
+        limits = drawn_limits(week.metric, week.trend)
         axes.plot(x, limits, color=INK, linewidth=1.1, linestyle=(0, (4, 3)))
         axes.plot(x, values, color=BLUE, linewidth=1.5)
         bad = [i for i, w in enumerate(week.trend) if beyond(week.metric, w)]
@@ -64,6 +63,12 @@ def trends_png(weeks: Sequence[ModelWeek]) -> bytes | None:
             handles=[estimated_key()], loc="outside lower left", frameon=False, fontsize=9, borderpad=0
         )
     return png(figure)
+
+
+def drawn(weeks: Sequence[ModelWeek]) -> list[ModelWeek]:
+    """The models that `trends_png` draws, in its order."""
+    known = [week for week in weeks if sum(w.value is not None for w in week.trend) > 1]
+    return sorted(known, key=lambda w: (-len(w.open), -w.violations, w.name))[:MOST_PANELS]
 
 
 def estimates(week: ModelWeek) -> list[int]:
