@@ -8,6 +8,7 @@ References name the earlier mails of the same incidents, so that mail programs s
 from __future__ import annotations
 
 import hashlib
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import jinja2
+from markupsafe import Markup, escape
 
 from evergreen import settings
 from evergreen.alert_kinds import AlertKind, Severity
@@ -54,6 +56,9 @@ from evergreen.spec.alerts import PREFIX, addresses
 from evergreen.warehouse.connection import Connection, fetch
 
 LONGEST_SUBJECT = 140
+LONGEST_LINE = 400
+LONGEST_ENCODED = 75
+ENCODED_WORD = re.compile(r"=\?[^?]*\?[bq]\?[^?]*\?=", re.IGNORECASE)
 TEXT_WIDTH = 76
 PHONE_WIDTH = 44
 MOST_COLUMNS = 4
@@ -197,6 +202,9 @@ def _raw(rows: Sequence[Mapping[str, Any]], error: str) -> tuple[str, str]:
             ("subject", "subject"), ("kind", "kind"), ("incident", "incident"),
             ("ledger decision", "decision_id"), ("raised", "created_at"), ("context", "context"),
         ))]  # fmt: skip
+        if AlertKind.of(row["kind"]):
+            where, address = runbook(row["kind"])
+            lines.append(f"runbook: {address or where}")
     return summary, "\n".join(lines)
 
 
@@ -310,8 +318,11 @@ def gather(conn: Connection, specs: Specs, row: Mapping[str, Any]) -> KnownIncid
 def _sealed(message: EmailMessage) -> EmailMessage:
     # Python puts a subject of more than 68 characters whole onto the line after its name, and readers then see a
     # leading space. Done when the contents are in, because their encoding takes its width from the policy too.
-    if message["Subject"].isascii():
-        message.policy = message.policy.clone(max_line_length=LONGEST_SUBJECT + len("Subject: "))
+    # Where a subject needs encoding, the space before a fold would be shown twice; an encoded word has at most 75 characters.
+    whole = message.policy.clone(max_line_length=LONGEST_LINE)
+    words_of_it = ENCODED_WORD.findall(whole.fold("Subject", message["Subject"]))
+    if max(map(len, words_of_it), default=0) <= LONGEST_ENCODED:
+        message.policy = whole
     return message
 
 
@@ -355,6 +366,7 @@ def _templates() -> jinja2.Environment:
     environment.filters["fold"] = _fold
     environment.filters["columns"] = _columns
     environment.filters["wrapping"] = _wrapping
+    environment.filters["soft"] = _soft
     environment.filters["stacks"] = _stacks
     return environment
 
@@ -372,6 +384,11 @@ def _wrapping(text: Any) -> str:
     return "anywhere" if max(map(len, str(text).split()), default=0) > LONG_WORD else "break-word"
 
 
+def _soft(text: Any) -> Markup:
+    """Text that a narrow screen breaks after a slash or an underscore, before it breaks a word."""
+    return Markup(re.sub(r"([/_])(?=\w)", r"\1<wbr>", str(escape(str(text)))))
+
+
 def _stacks(table: Table) -> bool:
     """Whether a table is too wide for a phone, which then shows a block of lines for each row."""
     rows: Sequence[Sequence[str]] = [table.columns, *table.rows]
@@ -386,7 +403,7 @@ def _columns(table: Table) -> str:
         # Too wide for a mail of plain text: a block of lines for each row.
         blocks = []
         for row in table.rows:
-            pairs = (f"{c}: {v}" for c, v in zip(table.columns, row, strict=True))
+            pairs = (f"{c}: {v}" if c else v for c, v in zip(table.columns, row, strict=True) if v)
             blocks.append("\n".join(f"  {_fold(pair, TEXT_WIDTH - 2, 4)}" for pair in pairs))
         return "\n\n".join(blocks)
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -22,11 +22,12 @@ def change(improvement: float) -> str:
     return f"{share(improvement)} {'better' if improvement > 0 else 'worse'}"
 
 
-def allowed(improvement: float) -> str:
-    """A bound of an improvement: `more than 2 % better`, `at most 1 % worse`, `not worse` for none."""
+def allowed(improvement: float, *, beaten: bool = False) -> str:
+    """A bound of an improvement: `at most 1 % worse`, `not worse` for none; where it must be passed `more than 2 % better`, `better`."""
     if abs(improvement) < SMALLEST_CHANGE:
-        return "not worse"
-    return f"{'at least' if improvement > 0 else 'at most'} {change(improvement)}"
+        return "better" if beaten else "not worse"
+    least = "more than" if beaten else "at least"
+    return f"{least if improvement > 0 else 'at most'} {change(improvement)}"
 
 
 def improvement(metric: str, new: float | None, old: float | None) -> float | None:

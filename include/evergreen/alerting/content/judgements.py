@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,7 +124,7 @@ def _value(violation: dict[str, Any], value: float) -> str:
     kind = violation["kind"]
     if kind in SHARES:
         return f"{words.num(100 * value, 3)} %"
-    return f"{words.num(value)} h" if kind == "stale" else words.num(value)
+    return f"{words.num(value, 3)} h" if kind == "stale" else words.num(value)
 
 
 def limit_of(violation: dict[str, Any]) -> str:
@@ -135,6 +136,8 @@ def limit_of(violation: dict[str, Any]) -> str:
         return amounts.limit(str(violation.get("statistic")), limit)
     # A value on the limit counts as beyond it.
     side = "least" if value is not None and value < limit else "most"
+    if violation["kind"] in ("volume", "unscored"):
+        limit = float(math.ceil(limit) if side == "least" else math.floor(limit))
     return f"at {side} {_value(violation, limit)}"
 
 

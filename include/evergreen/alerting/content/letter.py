@@ -7,6 +7,7 @@ evidence that no part of a letter used is listed at its end, so that nothing is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,7 @@ from evergreen.spec import DatasetSpec, ModelSpec, Specs
 MOST_LEFTOVERS = 30
 LONGEST_VALUE = 400
 MOST_NUMBERS = 5
+ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)$")
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class KnownIncident:
         for source in (self.evidence, self.context):
             for key, value in _flat(source, ""):
                 if value is not None and not any(key == t or key.startswith(f"{t}.") for t in self.told):
-                    lines.setdefault(key, show(value))
+                    lines.setdefault(key.replace("_", " ").replace(".", ", "), show(value))
         rows = list(lines.items())
         if len(rows) > MOST_LEFTOVERS:
             more = len(rows) - MOST_LEFTOVERS
@@ -183,7 +185,7 @@ def show(value: Any) -> str:
     elif isinstance(value, (list, tuple)):
         text = ", ".join(show(item) for item in value)
     else:
-        text = words.num(value)
+        text = words.when(value) if isinstance(value, str) and ISO_TIME.match(value) else words.num(value)
     text = text or words.MISSING
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 

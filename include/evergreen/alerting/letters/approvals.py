@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
+from evergreen.alerting.content.amounts import count
 from evergreen.alerting.content.letter import (
     KnownIncident,
     Letter,
@@ -119,7 +120,7 @@ def _checks(known: KnownIncident) -> tuple[Table, ...]:
     if not rows:
         return ()
     rest = len(checks) - len(about)
-    note = f"{rest} more checks of where the numbers come from: {'all passed' if _all(checks) else 'see the ledger'}."
+    note = f"{count(rest, 'more check')} of where the numbers come from: {'all passed' if _all(checks) else 'see the ledger'}."
     return (Table("What the gate checked", ("Check", "Result"), rows, note=note),)
 
 

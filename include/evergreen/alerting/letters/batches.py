@@ -202,16 +202,23 @@ class _File:
     @property
     def what(self) -> str:
         """What became of it, for a subject, and what failed first."""
-        first = f", {self.why}" if self.failures else ""
+        first = f", {self._first()}" if self.failures else ""
         rows = (
             f"{words.num(self.held)} of {words.num(self.read)} rows"
             if self.read
             else f"{words.num(self.held)} rows"
         )
         if self.partly:
-            return f"{rows} held back ({self.short}){first}"
-        size = f" with {words.num(self.read)} rows" if self.read else ""
-        return f"file quarantined{size} ({self.short}){first}"
+            return f"{rows} held back{first} ({self.short})"
+        size = f", {count(self.read, 'row')}" if isinstance(self.read, int) and self.read else ""
+        return f"file quarantined{size}{first} ({self.short})"
+
+    def _first(self) -> str:
+        """What failed first, in a few words."""
+        one = self.failures[0]
+        where, limit = _first(one, "column"), _first(one, "limit")
+        expected = f", expected {show(limit)}" if limit else ""
+        return f"{f'{show(where)} ' if where else ''}{show(_first(one, 'observed'))}{expected}"
 
     @property
     def reason(self) -> str:

@@ -97,7 +97,10 @@ def cover(conn: Connection, parts: Sequence[Unit], rows: Sequence[Mapping[str, A
         lead=(f"{len(letters)} things about {name} came together; each has its section below.",),
         tone=tone,
         numbers=numbers(
-            *((f"{number}.", text) for number, text in enumerate(dict.fromkeys(said), start=1)),
+            *dict.fromkeys(
+                (AlertKind(part.known[-1].kind).traits.words.capitalize(), text)
+                for part, text in zip(parts, said, strict=True)
+            )
         ),
         tables=(table,),
     )

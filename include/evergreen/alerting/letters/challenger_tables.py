@@ -102,17 +102,19 @@ def metric_table(known: KnownIncident, metric: str | None) -> tuple[Table, ...]:
     if not names:
         return ()
     shown = [party for party in PARTIES if parties[party] or party == "challenger"]
-    rows = tuple(
-        (metric_name(name), *(words.num(parties[p].get(name)) for p in shown),
-         "more" if name in LARGER_IS_BETTER else "less")
-        for name in names
-    )  # fmt: skip
-    return (
-        Table(
-            "On the same holdout rows", ("Metric", *(p.capitalize() for p in shown), "Better is"), rows,
-            note=f"{metric_name(metric)} decides." if metric else "",
-        ),
-    )  # fmt: skip
+    rows = tuple((metric_name(name), *(words.num(parties[p].get(name)) for p in shown)) for name in names)
+    sides = [
+        f"{side} is better of {' and '.join(filter(None, (', '.join(those[:-1]), those[-1])))}"
+        for side, those in (
+            ("less", [metric_name(n) for n in names if n not in LARGER_IS_BETTER]),
+            ("more", [metric_name(n) for n in names if n in LARGER_IS_BETTER]),
+        )
+        if those
+    ]
+    note = f"{metric_name(metric)} decides. " if metric else ""
+    told = "; ".join(sides)
+    note += f"{told[0].upper()}{told[1:]}."
+    return (Table("On the same holdout rows", ("Metric", *(p.capitalize() for p in shown)), rows, note=note),)
 
 
 def check_table(known: KnownIncident, *, only_failed: bool) -> tuple[Table, ...]:
@@ -169,7 +171,7 @@ def _limit(check: Mapping[str, Any]) -> str:
     if found is None:
         return _plain(check, "limit")
     if _compares(check):
-        return amounts.allowed(found)
+        return amounts.allowed(found, beaten=code == "beats_champion")
     if code == "calibration":
         return f"at most {words.num(found)}"
     # The naive baseline is no limit to be reached, but one to be passed.

@@ -42,6 +42,7 @@ from evergreen.spec import metric_name
 from evergreen.warehouse.connection import Connection
 
 MOST_WINDOWS = 24
+BECAME = {DecisionKind.PROMOTED: "promoted", DecisionKind.REJECTED: "rejected"}
 BELOW_BASELINE = (
     "A forecast without a model beats {} on these rows: look at its features and labels, change what is trained, or use that forecast "
     "until a challenger beats it."
@@ -129,7 +130,8 @@ def trigger(conn: Connection, known: KnownIncident) -> str:
     """Why the training ran, and why it was asked for."""
     code = known.get("trigger")
     told = words.reason(code if isinstance(code, str) else None)
-    found = find(conn, ids=_requests(known))
+    requested = _requests(known)
+    found = find(conn, ids=requested) if requested else []
     asked = dict.fromkeys(
         words.reason(one.reason) for one in found if one.kind is DecisionKind.RETRAIN_REQUESTED
     )
@@ -182,7 +184,7 @@ def picture(
         _served(conn, known),
         known.decision.effective_shown if known.decision else None,
         f"version {known.version or '?'}",
-        promoted=known.decision is not None and known.decision.kind is DecisionKind.PROMOTED,
+        BECAME.get(known.decision.kind, "waits") if known.decision else "waits",
     )
     return Picture(comparison_png(shown), shown.in_words())
 

@@ -67,8 +67,6 @@ def data_problem(conn: Connection, known: KnownIncident) -> Letter:
         facts=facts(
             ("Model", f"{known.name}, version {version or words.MISSING}"),
             ("Window", window_of(judgement, known)),
-            *((("Since", words.when(since)),) if since else ()),
-            ("Rows in it", rows),
             ("As of", words.when(known.as_of or known.get("as_of") or (judgement or {}).get("as_of"))),
         ),
         tables=violation_table(violations, "What was found"),
@@ -88,7 +86,7 @@ def _short(violation: dict[str, Any], rows: Any) -> str:
     if value is None or not limit:
         return ""
     if violation["kind"] == "stale":
-        return f", newest row {words.num(value)} h old, {limit}"
+        return f", newest row {words.num(value, 3)} h old, {limit}"
     if violation["kind"] == "unscored" and isinstance(rows, int):
         return f", {words.num(rows - round(value))} of {words.num(rows)}"
     return f", {words.num(round(value))}, {limit}"
@@ -100,7 +98,12 @@ def _beyond(violation: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     kind = str(violation.get("kind"))
     if value is None or kind not in label:
         return ()
-    return ((label[kind], f"{words.num(value)}{' h' if kind == 'stale' else ''}, {limit}"),)
+    return (
+        (
+            label[kind],
+            f"{words.num(value, 3)} h, {limit}" if kind == "stale" else f"{words.num(round(value))}, {limit}",
+        ),
+    )
 
 
 def _problem_steps(known: KnownIncident, kind: str, datasets: Sequence[str]) -> tuple[str, ...]:

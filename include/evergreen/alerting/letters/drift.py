@@ -73,10 +73,10 @@ def drifted(conn: Connection, known: KnownIncident) -> Letter:
         facts=facts(
             ("Model", f"{model}, version {version or words.MISSING}"),
             ("Reason", ", and ".join(map(words.reason, codes)) or words.MISSING),
-            ("Since", since),
+            *((("Since", since),) if since == words.MISSING else ()),
             ("Newest window", window_of(judgement, known)),
             *((("Judged before", again),) if (again := revised(conn, judgement)) else ()),
-            ("Rows in it", _rows(judgement or {})),
+            *((("Rows in it", few),) if (few := _sampled(judgement or {})) else ()),
             *((("Error in it", error),) if (error := error_of(judgement)) else ()),
             ("Rule", rule if isinstance(rule, str) else _rule(known)),
         ),
@@ -117,12 +117,12 @@ def _what(codes: Sequence[str], violations: Sequence[dict[str, Any]]) -> str:
     return ", ".join(["drift", f"{first}{f' and {more} more' if more > 0 else ''}", *errors])
 
 
-def _rows(judgement: dict[str, Any]) -> str | None:
+def _sampled(judgement: dict[str, Any]) -> str | None:
+    """On how many of its rows a window was measured; None where on all."""
     rows, measured = judgement.get("row_count"), judgement.get("sampled_rows")
-    if rows is None:
+    if not rows or not measured or measured >= rows:
         return None
-    few = f"; drift was measured on {words.num(measured)} of them" if measured and measured < rows else ""
-    return f"{words.num(rows)}{few}"
+    return f"{words.num(rows)}; drift was measured on {words.num(measured)} of them"
 
 
 def _codes(known: KnownIncident, violations: Sequence[dict[str, Any]]) -> list[str]:

@@ -115,6 +115,7 @@ def rolled_back(conn: Connection, known: KnownIncident) -> Letter:
             f"Version {target or '?'} of {known.name} is champion again"
             + (f"; version {source} was taken out of service." if source else "."),
         ),
+        tone="bad",
         numbers=numbers(
             (f"Version {source}, taken out", off.short() if off else None),
             (f"Version {target}, back again", back.short() if back else None),

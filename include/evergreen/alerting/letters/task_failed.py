@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evergreen.alerting.content.letter import KnownIncident, Letter, known_links, numbers, recorded
+from evergreen.alerting.content.letter import KnownIncident, Letter, facts, known_links, numbers, recorded
 from evergreen.incidents.failures import SHARED
 from evergreen.ledger import words
 from evergreen.links import airflow_dag_url, airflow_run_url
@@ -29,12 +29,13 @@ def run_failed(conn: Connection, known: KnownIncident) -> Letter:
         ),
         tone="bad",
         numbers=numbers(
-            ("Error", error),
+            ("Error", short),
             ("Kind of error", words.reason(str(reason)) if reason else None),
             ("Task", task),
             ("Try", known.get("try_number")),
             ("As of", words.when(known.as_of)),
         ),
+        facts=facts(("Error", error)) if not short or error != short else (),
         small=recorded(("DAG run", known.run_id)),
         next_title="What to do",
         steps=(

@@ -38,7 +38,7 @@ class Comparison:
         served: the newest judged windows with a value, oldest first.
         at: when the decision was in force.
         version: the challenger's.
-        promoted: whether it became champion.
+        became: what was decided about it: promoted, rejected, or that it waits.
     """
 
     metric: str
@@ -50,7 +50,12 @@ class Comparison:
     served: tuple[JudgedWindow, ...]
     at: datetime | None
     version: str
-    promoted: bool
+    became: str
+
+    @property
+    def promoted(self) -> bool:
+        """Whether it is champion."""
+        return self.became == "promoted"
 
     @property
     def over_time(self) -> bool:
@@ -88,7 +93,7 @@ def comparison_png(shown: Comparison) -> bytes:
     heights = [0.5 + 0.33 * len(shown.parties)]
     heights += [0.85] if shown.improvement is not None else []
     heights += [1.9] if shown.over_time else []
-    figure = Figure(figsize=(6.5, 0.2 + sum(heights)), dpi=200, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(5.0, 0.2 + sum(heights)), dpi=260, layout="constrained", facecolor="white")
     grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
     _draw_parties(figure.add_subplot(grid[0]), shown)
     if shown.improvement is not None:
@@ -133,8 +138,7 @@ def _draw_improvement(axes: Axes, shown: Comparison, point: float) -> None:
     axes.set_yticks([])
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
-    end = "" if shown.bound is None else f", the bar ends at {amounts.change(bound)}"
-    _named(axes, f"Beside {_cut(shown.champion or 'the champion')}: {amounts.change(point)}{end}")
+    _named(axes, f"Beside {_cut(shown.champion or 'the champion')}: {amounts.change(point)}")
 
 
 def _draw_served(axes: Axes, shown: Comparison) -> None:
@@ -157,7 +161,7 @@ def _draw_served(axes: Axes, shown: Comparison) -> None:
     if shown.at is not None:
         at = date2num(shown.at)
         axes.axvline(at, color=GREEN if shown.promoted else GREY, linewidth=1.8, zorder=3)
-        what = f"{_cut(shown.version)} {'promoted' if shown.promoted else 'rejected or waiting'} "
+        what = f"{_cut(shown.version)} {shown.became} "
         axes.annotate(
             what, (at, 1.0), xycoords=("data", "axes fraction"), xytext=(-4, -3), textcoords="offset points", size=9, color=INK,
             ha="right", va="top", parse_math=False,
@@ -167,7 +171,7 @@ def _draw_served(axes: Axes, shown: Comparison) -> None:
     axes.set_ylim(low - 0.1 * ((high - low) or 1.0), high + 0.3 * ((high - low) or 1.0))
     clean(axes, "")
     axes.yaxis.set_major_locator(MaxNLocator(3))
-    _named(axes, f"Served {metric_name(shown.watched)} up to then (dashed: its limit, red: beyond it)")
+    _named(axes, f"Served {metric_name(shown.watched)} (dashed: limit, red: beyond)")
 
 
 def _named(axes: Axes, title: str) -> None:

@@ -14,6 +14,7 @@ from evergreen.drawing import BLUE, INK, RED, clean, png
 from evergreen.spec import metric_name
 
 MOST_PANELS = 6
+LONGEST_TITLE = 52
 
 
 def trends_png(weeks: Sequence[ModelWeek]) -> bytes | None:
@@ -31,7 +32,7 @@ def trends_png(weeks: Sequence[ModelWeek]) -> bytes | None:
     lines = -(-len(found) // columns)
     guessed = any(map(estimates, found))
     figure = Figure(
-        figsize=(6.5, 0.3 + 1.5 * lines + 0.2 * guessed), dpi=200, layout="constrained", facecolor="white"
+        figsize=(5.0, 0.3 + 1.3 * lines + 0.2 * guessed), dpi=260, layout="constrained", facecolor="white"
     )
     for index, week in enumerate(found, start=1):
         axes = figure.add_subplot(lines, columns, index)
@@ -48,7 +49,7 @@ def trends_png(weeks: Sequence[ModelWeek]) -> bytes | None:
         hollow(axes, [x[i] for i in rings], [values[i] for i in rings], 8)
         clean(axes, "")
         axes.set_title(
-            f"{week.name}: {metric_name(week.metric)}",
+            _cut(f"{week.name}: {metric_name(week.metric)}", LONGEST_TITLE // columns),
             loc="left",
             size=10,
             weight="bold",
@@ -74,3 +75,7 @@ def drawn(weeks: Sequence[ModelWeek]) -> list[ModelWeek]:
 def estimates(week: ModelWeek) -> list[int]:
     """Which of a model's newest windows have an estimated value, by their place in `trend`."""
     return [i for i, w in enumerate(week.trend) if w.value is not None and w.estimated]
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

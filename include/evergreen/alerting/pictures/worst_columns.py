@@ -61,7 +61,7 @@ def worst_columns_png(
     found = worst_panels(conn, judgements, panels=panels, history=history, metric=metric)
     if not found:
         return None
-    figure = Figure(figsize=(6.5, 0.35 + 1.75 * len(found)), dpi=200, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(5.0, 0.3 + 1.35 * len(found)), dpi=260, layout="constrained", facecolor="white")
     for index, panel in enumerate(found, start=1):
         _draw_panel(figure.add_subplot(len(found), 1, index), panel, last=index == len(found))
     return png(figure)
