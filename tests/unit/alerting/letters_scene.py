@@ -64,8 +64,8 @@ def batch(number: int, held: int, read: int = 168) -> dict[str, Any]:
         "file": f"bike_2026_{number:02}.csv", "path": f"/landing/bike_hourly/bike_2026_{number:02}.csv", "checksum": HASH, "batch": number,
         "rows_read": read, "rows_new": read - held, "rows_held": held, "quarantine": "rows", "failures_in_all": 2,
         "failures": [
-            failure("humidity", "expect_column_values_to_be_between", "655.3", "0 to 100", held),
-            failure("windspeed", "expect_column_values_to_not_be_null", "12 missing", "0 %", 12),
+            failure("humidity", "expect_column_values_to_be_between", f"{held} of {read} rows", "0 to 100", held),
+            failure("windspeed", "expect_column_values_to_not_be_null", "12 of 168 rows", "0 %", 12),
         ],
     }  # fmt: skip
 

@@ -217,8 +217,11 @@ class _File:
         """What failed first, in a few words."""
         one = self.failures[0]
         where, limit = _first(one, "column"), _first(one, "limit")
+        rows, sample = _examples(one), _first(one, "sample")
+        value = rows[0].get("value") if rows else sample[0] if isinstance(sample, list) else None
+        found = f" {show(value)}" if value else f"{': ' if where else ''}{show(_first(one, 'observed'))}"
         expected = f", expected {show(limit)}" if limit else ""
-        return f"{f'{show(where)} ' if where else ''}{show(_first(one, 'observed'))}{expected}"
+        return f"{show(where) if where else ''}{found}{expected}".strip()
 
     @property
     def reason(self) -> str:

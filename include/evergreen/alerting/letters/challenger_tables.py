@@ -20,7 +20,7 @@ BOUNDS = {
     "not_worse_than_champion": "not worse than the champion, at the least",
     "not_surely_worse": "not surely worse than the champion, at the most",
     "not_much_worse": "not much worse than the champion, as measured",
-    "calibration": "probabilities as true as the champion's: their error is larger, at the least by",
+    "calibration": "probabilities as true as the champion's: their error, at the least",
 }
 # Those whose value is an end of the interval.
 ENDS = ("beats_champion", "not_worse_than_champion", "not_surely_worse")
@@ -162,6 +162,8 @@ def _value(check: Mapping[str, Any]) -> str:
     found = number(dict(check), "value")
     if _compares(check) and found is not None:
         return amounts.change(found)
+    if check.get("check") == "calibration" and found is not None:
+        return f"{words.num(abs(found))} {'larger' if found > 0 else 'smaller'}"
     return _plain(check, "value")
 
 
@@ -173,7 +175,7 @@ def _limit(check: Mapping[str, Any]) -> str:
     if _compares(check):
         return amounts.allowed(found, beaten=code == "beats_champion")
     if code == "calibration":
-        return f"at most {words.num(found)}"
+        return f"at most {words.num(abs(found))} {'larger' if found >= 0 else 'smaller'}"
     # The naive baseline is no limit to be reached, but one to be passed.
     return f"better than {words.num(found)}" if code in BEATEN else _sided(check)
 

@@ -258,20 +258,20 @@ def _rejected_steps(known: KnownIncident, champion: Any) -> tuple[str, ...]:
     trigger = training.trigger if isinstance(training, TrainedEvidence) else None
     if requested and known.decision is not None and not conclusive(known.decision):
         steps.append(
-            "The gate could not tell, so the requests above are closed unanswered; after the cool-down what goes on asks again."
+            "The gate could not tell, so the requests for it are closed unanswered; after the cool-down what goes on asks again."
         )
     elif requested and trigger == TriggerReason.DECAY.value:
         steps.append(
-            "The request above is answered by this. Decay is asked for once for each champion; after this its age asks "
+            "The request for it is answered by this. Decay is asked for once for each champion; after this its age asks "
             "(monitoring.trigger.max_age), and an alarm does."
         )
     elif requested and of_upkeep(trigger):
         steps.append(
-            "The request above is answered by this; it asks again only when as much has changed once more."
+            "The request for it is answered by this; it asks again only when as much has changed once more."
         )
     elif requested:
         steps.append(
-            "The retrain requests above are answered by this. After two answers to the same drift a person is told, and when it is asked "
+            "The requests for it are answered by this. After two answers to the same drift a person is told, and when it is asked "
             "for again."
         )
     nightly = known.model is None or known.model.schedule is not None

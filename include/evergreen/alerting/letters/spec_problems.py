@@ -107,7 +107,7 @@ def unusable(conn: Connection, known: KnownIncident) -> Letter:
     known.told |= {"message", "classes", "details"}
     others = f", and with it {', '.join(off)}" if off else ""
     variable = is_variable(file)
-    wrong = f", {count(len(problems), 'mistake')}" if problems else ""
+    wrong = f", {count(len(problems), 'mistake')}" if len(problems) > 1 else ""
     wrong += f", {count(len(off), 'file')} switched off with it" if off else ""
     return Letter(
         headline=f"{file} cannot be used{wrong}",
