@@ -31,6 +31,7 @@ def trained(value: float, champion: float | None, low: float | None, **more: Any
         {"check": "slice_season=winter", "value": -0.034, "limit": -0.05, "passed": True,
          "sentence": "the improvement in season=winter (210 rows, the worst of 14) is -8.00 %, surely below -3.40 %; -5.00 % is allowed"},
     ]  # fmt: skip
+    against = "" if champion is None else f"champion (version 3) {champion:.4g}, "
     metrics = {
         "challenger": {"rmse": value, "mae": value * 0.7, "r2": 0.912345678},
         "baseline": {"rmse": 88.512345, "mae": 61.0, "r2": -0.4},
@@ -43,7 +44,7 @@ def trained(value: float, champion: float | None, low: float | None, **more: Any
         )  # fmt: skip
         metrics["champion"] = {"rmse": champion, "mae": champion * 0.7, "r2": 0.8912345}
     return {
-        "message": f"better than champion: RMSE of the challenger {value:.4g}, champion (version 1) {champion}, baseline 88.51, on 1344 holdout rows",
+        "message": f"better than champion: RMSE of the challenger {value:.4g}, {against}baseline 88.51, on 1344 holdout rows",
         "trigger": "data_drift", "metric": "rmse", "metrics": metrics, "holdout": metrics["challenger"],
         "rows": {"all": 12000, "judged": 1344, "train": 9000}, "mlflow_run": RUN, "fingerprint": HASH, "spec_hash": HASH,
         "training_hash": HASH, "digest": HASH, "refitted": True, "trained_until": "2026-04-06T00:00:00+00:00", **more,

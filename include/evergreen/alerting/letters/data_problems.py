@@ -62,6 +62,7 @@ def data_problem(conn: Connection, known: KnownIncident) -> Letter:
             *_beyond(worst),
             ("Rows in the window", rows),
             ("Since", words.when(since) if since else None),
+            ("Cannot be read", names_of(unreadable) or None),
             ("Columns that cannot be read", len(unreadable) if len(unreadable) > 1 else None),
         ),
         facts=facts(
