@@ -45,6 +45,7 @@ def markdown(letter: Letter) -> str:
         lines += ["| " + " | ".join(map(_safe, cells)) + " |" for cells in table.rows]
         parts += [f"**{_safe(table.title)}**", "\n".join(lines), *([_safe(table.note)] if table.note else [])]
     parts.append("\n".join(f"- {_safe(step)}" for step in letter.steps))
+    parts.append("\n".join(f"- {_safe(label)}: {_safe(value)}" for label, value in letter.small))
     # An address with a bracket would end the link; none of Airflow's or MLflow's has one.
     parts.append(
         " · ".join(f"[{_safe(label)}]({url})" for label, url in letter.links if url and ")" not in url)

@@ -14,7 +14,6 @@ from evergreen.alerting.content.letter import (
     facts,
     known_links,
     numbers,
-    recorded,
 )
 from evergreen.alerting.letters.challenger_tables import (
     beside,
@@ -23,7 +22,7 @@ from evergreen.alerting.letters.challenger_tables import (
     metric_table,
     reworded,
 )
-from evergreen.alerting.letters.challengers import picture, trigger
+from evergreen.alerting.letters.challengers import of_the_training, picture, trigger
 from evergreen.ledger import check_words, words
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.links import (
@@ -93,7 +92,7 @@ def waiting(conn: Connection, known: KnownIncident) -> Letter:
              mlflow_report_url(run, EVALUATION_FILE, experiment_of(run)) if run else None),
             ("Airflow run", airflow_run_url(known.run_id)),
         ),
-        small=recorded(("Airflow run", known.run_id), ("MLflow run", run)),
+        small=of_the_training(known),
     )  # fmt: skip
 
 

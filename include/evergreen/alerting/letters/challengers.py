@@ -88,7 +88,7 @@ def promoted(conn: Connection, known: KnownIncident) -> Letter:
             + f": start rollback__{known.name} in Airflow, with a reason.",
         ),
         links=links(known, new, rollback=not first),
-        small=_small(known),
+        small=of_the_training(known),
     )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def rejected(conn: Connection, known: KnownIncident) -> Letter:
         picture=picture(conn, known, metric, str(champion) if champion else None),
         steps=_rejected_steps(known, champion),
         links=links(known, known.version, rollback=False),
-        small=_small(known),
+        small=of_the_training(known),
     )  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def _requests(known: KnownIncident) -> tuple[int, ...]:
     return answers or tuple(i for i in known.items("requests") if isinstance(i, int))
 
 
-def _small(known: KnownIncident) -> tuple[tuple[str, str], ...]:
+def of_the_training(known: KnownIncident) -> tuple[tuple[str, str], ...]:
     """What tells a training from others."""
     return recorded(
         ("Answers request", ", ".join(map(str, _requests(known)))),
