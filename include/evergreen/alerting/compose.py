@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
-from functools import cache
 from typing import Any, NamedTuple
-
-import jinja2
-from markupsafe import Markup, escape
 
 from evergreen import settings
 from evergreen.alert_kinds import AlertKind, Severity
@@ -26,13 +21,13 @@ from evergreen.alerting import services
 from evergreen.alerting.content.letter import (
     KnownIncident,
     Letter,
-    Table,
     known_links,
     numbers,
     recorded,
     show,
 )
 from evergreen.alerting.content.notice import Notice, text_of
+from evergreen.alerting.layout import templates
 from evergreen.alerting.letters import (
     approvals,
     batches,
@@ -59,10 +54,6 @@ LONGEST_SUBJECT = 140
 LONGEST_LINE = 400
 LONGEST_ENCODED = 75
 ENCODED_WORD = re.compile(r"=\?[^?]*\?[bq]\?[^?]*\?=", re.IGNORECASE)
-TEXT_WIDTH = 76
-PHONE_WIDTH = 44
-MOST_COLUMNS = 4
-LONG_WORD = 20
 
 
 class _Section(NamedTuple):
@@ -135,8 +126,8 @@ def letter(conn: Connection, specs: Specs, rows: Sequence[Mapping[str, Any]]) ->
         "title": (cover or shown[0].letter).headline,
         "footer": _footer(specs, rows, known),
     }
-    message.set_content(_templates().get_template("letter.txt").render(**parts), cte="quoted-printable")
-    html = _templates().get_template("letter.html").render(**parts)
+    message.set_content(templates().get_template("letter.txt").render(**parts), cte="quoted-printable")
+    html = templates().get_template("letter.html").render(**parts)
     message.add_alternative(html, subtype="html", cte="quoted-printable")
     page = message.get_body(("html",))
     assert isinstance(page, EmailMessage)
@@ -351,62 +342,3 @@ def _some(names: Sequence[str]) -> str:
 def _line(text: str, longest: int | None = None) -> str:
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
-
-
-@cache
-def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("evergreen.alerting", "templates"),
-        autoescape=jinja2.select_autoescape(("html",), default_for_string=True, default=False),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["fold"] = _fold
-    environment.filters["columns"] = _columns
-    environment.filters["wrapping"] = _wrapping
-    environment.filters["soft"] = _soft
-    environment.filters["stacks"] = _stacks
-    return environment
-
-
-def _fold(text: Any, width: int, indent: int = 0) -> str:
-    # A path or a name is copied from the mail, so it stays whole.
-    lines = textwrap.wrap(
-        str(text), width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
-    ) or [""]
-    return "\n".join(lines)
-
-
-def _wrapping(text: Any) -> str:
-    # Breaking words anywhere keeps a narrow screen from scrolling, but it squeezes cells of short words.
-    return "anywhere" if max(map(len, str(text).split()), default=0) > LONG_WORD else "break-word"
-
-
-def _soft(text: Any) -> Markup:
-    """Text that a narrow screen breaks after a slash or an underscore, before it breaks a word."""
-    return Markup(re.sub(r"([/_])(?=\w)", r"\1<wbr>", str(escape(str(text)))))
-
-
-def _stacks(table: Table) -> bool:
-    """Whether a table is too wide for a phone, which then shows a block of lines for each row."""
-    rows: Sequence[Sequence[str]] = [table.columns, *table.rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
-    return len(widths) > MOST_COLUMNS or (len(widths) > 1 and sum(widths) > PHONE_WIDTH)
-
-
-def _columns(table: Table) -> str:
-    rows: Sequence[Sequence[str]] = [table.columns, *table.rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
-    if sum(widths) + 2 * len(widths) > TEXT_WIDTH:
-        # Too wide for a mail of plain text: a block of lines for each row.
-        blocks = []
-        for row in table.rows:
-            pairs = (f"{c}: {v}" if c else v for c, v in zip(table.columns, row, strict=True) if v)
-            blocks.append("\n".join(f"  {_fold(pair, TEXT_WIDTH - 2, 4)}" for pair in pairs))
-        return "\n\n".join(blocks)
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(
-        [f"  {lines[0]}", "  " + "  ".join("-" * w for w in widths), *(f"  {x}" for x in lines[1:])]
-    )
