@@ -1,9 +1,10 @@
-"""Addresses of the pages that an e-mail points to, in the Airflow 3 and MLflow 3 user interfaces."""
+"""Addresses of the pages that an e-mail points to, in the Airflow 3 and MLflow 3 user interfaces and in the runbook."""
 
 from __future__ import annotations
 
 import json
 import urllib.request
+from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
 from evergreen import settings
@@ -33,20 +34,48 @@ def airflow_dag_url(dag_id: str) -> str:
     return f"{_base(settings.AIRFLOW_URL)}/dags/{quote(dag_id, safe='')}"
 
 
-def subject_url(subject: str) -> str | None:
-    """The page of a model's or dataset's health, inside Airflow; None for what has none.
+def subject_url(subject: str) -> str:
+    """The page of a model's or dataset's health, inside Airflow; of another subject the overview of all.
 
     Args:
-        subject: `model/NAME` or `dataset/NAME`.
+        subject: such as `model/NAME` or `dataset/NAME`.
     """
     kind, _, name = subject.partition("/")
-    if kind not in ("model", "dataset"):
-        return None
     base = _base(settings.AIRFLOW_URL)
     # The view in Airflow takes the whole path of the page that it shows, with what Airflow itself is behind.
     below = urlsplit(base).path.strip("/")
-    path = "/".join(part for part in (below, PREFIX, kind, quote(name, safe="")) if part)
+    page = (kind, quote(name, safe="")) if kind in ("model", "dataset") else ("",)
+    path = "/".join((*([below] if below else []), PREFIX, *page))
     return f"{base}/plugin/{VIEW}/{path}"
+
+
+def window_name(start: datetime) -> str:
+    """The start of a window as it stands in an address: `20251020T000000Z`."""
+    return f"{start.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def report_url(model: str, start: datetime, version: str, file: str) -> str:
+    """Evidently's page of a judged window, drawn when it is asked for; outside of Airflow's frame, which leads to the login where needed.
+
+    Args:
+        model: its name.
+        start: of the window.
+        version: against whose reference it was judged.
+        file: `drift.html` or `performance.html`.
+    """
+    page = f"model/{quote(model, safe='')}/window/{window_name(start)}/report"
+    return f"{_base(settings.AIRFLOW_URL)}/{PREFIX}/{page}?version={quote(version, safe='')}&file={quote(file, safe='')}"
+
+
+def runbook(kind: str) -> tuple[str, str | None]:
+    """Where the runbook tells what to do about a kind of alert: in words, and its address where EVERGREEN_RUNBOOK_URL is set.
+
+    Args:
+        kind: of `alert_kinds`; the section has its name.
+    """
+    page = _base(settings.RUNBOOK_URL)
+    named = kind.replace("_", " ").capitalize()
+    return f"docs/runbook.md, section {named}", f"{page}#{kind.replace('_', '-')}" if page else None
 
 
 def airflow_pages(model: str, run_id: str | None) -> list[tuple[str, str]]:

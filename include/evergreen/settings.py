@@ -188,6 +188,12 @@ AIRFLOW_URL = Variable(
 MLFLOW_URL = Variable(
     "EVERGREEN_MLFLOW_URL", "http://127.0.0.1:5000", "address of the MLflow UI, for links in e-mails"
 )
+RUNBOOK_URL = Variable(
+    "EVERGREEN_RUNBOOK_URL",
+    "",
+    "address of the page docs/runbook.md as you publish it, for the link in e-mails to the section of their kind; empty: they name the "
+    "page and the section",
+)
 DATA_DIR = Variable(
     "EVERGREEN_DATA_DIR",
     "",
@@ -291,6 +297,7 @@ ALL = (
     CHANNELS,
     AIRFLOW_URL,
     MLFLOW_URL,
+    RUNBOOK_URL,
     DATA_DIR,
     THREADS,
     TRAINING_MEMORY_MB,

@@ -13,12 +13,12 @@ import uvicorn
 from airflow.api_fastapi.app import create_app, get_auth_manager, purge_cached_app
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 
+from evergreen.links import window_name
 from evergreen.warehouse.connection import connect, fetch
-from evergreen_airflow.pages.rendering import stamp
 from health_scene import BEGIN, WEEK
 
 VIEWER, OPERATOR = "viewer", "op"
-WINDOW = f"model/bike_demand/window/{stamp(BEGIN + 3 * WEEK)}"
+WINDOW = f"model/bike_demand/window/{window_name(BEGIN + 3 * WEEK)}"
 PAGES = [
     "", "model/bike_demand", WINDOW, "model/bike_rush/approval", "dataset/bike_hourly", "incident/{incident}", "decision/{decision}",
     "decision/{decision}?part=true",

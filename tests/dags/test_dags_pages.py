@@ -18,6 +18,7 @@ from sqlalchemy import update
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from evergreen_airflow.pages import reports
 from health_scene import MARKUP
 
 OTHERS = [
@@ -25,6 +26,7 @@ OTHERS = [
     "run/ingest__bike_hourly/manual__1",
     "static/pages.css",
     "static/pages.js",
+    f"{WINDOW}/report",
     f"{WINDOW}/report/drift.html",
     "model/bike_demand/learnt",
 ]
@@ -101,6 +103,40 @@ def test_who_may_read_some_dags_sees_those_models_alone(
 def test_a_page_of_another_site_cannot_have_a_window_drawn(client: TestClient) -> None:
     headers = {**Bearer(OPERATOR).headers, "Sec-Fetch-Site": "cross-site"}
     assert client.post(address(f"{WINDOW}/report"), headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(("site", "at_once"), [("none", True), ("same-origin", True), ("cross-site", False)])
+def test_a_mail_leads_to_the_report_which_is_drawn_then(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, site: str, at_once: bool
+) -> None:
+    monkeypatch.setattr(reports, "can_be_drawn", lambda judged: True)
+    headers = {**Bearer(OPERATOR).headers, "Sec-Fetch-Site": site}
+    asked = client.get(address(f"{WINDOW}/report?file=drift.html"), headers=headers)
+    assert asked.status_code == 200
+    assert 'method="post" action="report?version=' in asked.text
+    assert "&amp;file=drift.html" in asked.text
+    assert ("data-at-once" in asked.text) is at_once
+    assert (
+        client.get(address("model/bike_demand/window/20200101T000000Z/report"), headers=headers).status_code
+        == 404
+    )
+
+
+def test_a_report_that_is_drawn_is_opened(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        reports, "drawn", lambda judged: {"drift.html": "drift", "performance.html": "served error"}
+    )
+    for wish, file in (("performance.html", "performance.html"), ("../x", "drift.html"), ("", "drift.html")):
+        asked = client.get(
+            address(f"{WINDOW}/report"), headers=Bearer(OPERATOR).headers, params={"file": wish}
+        )
+        assert asked.status_code == 303
+        assert asked.headers["location"].startswith(f"report/{file}?version=")
+    asked = client.post(
+        address(f"{WINDOW}/report"), headers=Bearer(OPERATOR).headers, params={"file": "drift.html"}
+    )
+    assert asked.headers["location"].endswith("&file=drift.html")
+    assert asked.headers["location"].startswith("report?version=")
 
 
 def test_what_people_and_files_wrote_is_no_markup(client: TestClient) -> None:

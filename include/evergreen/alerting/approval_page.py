@@ -35,12 +35,17 @@ def evaluation(conn: Connection, specs: Specs, waiting_row: Decision) -> Letter:
 def markdown(letter: Letter) -> str:
     """A letter as Markdown; what others wrote (names, comments) cannot become markup."""
     parts = [_safe(text) for text in letter.lead]
-    parts.append("\n".join(f"- **{_safe(label)}**: {_safe(value)}" for label, value in letter.facts))
+    parts.append(
+        "\n".join(
+            f"- **{_safe(label)}**: {_safe(value)}" for label, value in (*letter.numbers, *letter.facts)
+        )
+    )
     for table in letter.tables:
         lines = ["| " + " | ".join(map(_safe, table.columns)) + " |", "| " + "--- | " * len(table.columns)]
         lines += ["| " + " | ".join(map(_safe, cells)) + " |" for cells in table.rows]
         parts += [f"**{_safe(table.title)}**", "\n".join(lines), *([_safe(table.note)] if table.note else [])]
     parts.append("\n".join(f"- {_safe(step)}" for step in letter.steps))
+    parts.append("\n".join(f"- {_safe(label)}: {_safe(value)}" for label, value in letter.small))
     # An address with a bracket would end the link; none of Airflow's or MLflow's has one.
     parts.append(
         " · ".join(f"[{_safe(label)}]({url})" for label, url in letter.links if url and ")" not in url)

@@ -8,21 +8,26 @@ References name the earlier mails of the same incidents, so that mail programs s
 from __future__ import annotations
 
 import hashlib
-import textwrap
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from email.message import EmailMessage
 from email.utils import format_datetime, parseaddr
-from functools import cache
 from typing import Any, NamedTuple
-
-import jinja2
 
 from evergreen import settings
 from evergreen.alert_kinds import AlertKind, Severity
 from evergreen.alerting import services
-from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links, show
+from evergreen.alerting.content.letter import (
+    KnownIncident,
+    Letter,
+    known_links,
+    numbers,
+    recorded,
+    show,
+)
 from evergreen.alerting.content.notice import Notice, text_of
+from evergreen.alerting.layout import templates
 from evergreen.alerting.letters import (
     approvals,
     batches,
@@ -33,20 +38,22 @@ from evergreen.alerting.letters import (
     digest,
     drift,
     recovered,
+    rollbacks,
     spec_problems,
     task_failed,
 )
 from evergreen.incidents.recipients import EMAIL, unreadable, ways_of
 from evergreen.ledger import find, words
 from evergreen.ledger.evidence import VERSION_KEY, RetrainEvidence
-from evergreen.links import airflow_run_url, subject_url
+from evergreen.links import airflow_run_url, runbook, subject_url
 from evergreen.spec import Specs
 from evergreen.spec.alerts import PREFIX, addresses
 from evergreen.warehouse.connection import Connection, fetch
 
 LONGEST_SUBJECT = 140
-TEXT_WIDTH = 76
-LONG_WORD = 20
+LONGEST_LINE = 400
+LONGEST_ENCODED = 75
+ENCODED_WORD = re.compile(r"=\?[^?]*\?[bq]\?[^?]*\?=", re.IGNORECASE)
 
 
 class _Section(NamedTuple):
@@ -63,9 +70,8 @@ def other(conn: Connection, known: KnownIncident) -> Letter:
         headline=f"{known.name}: {known.kind.replace('_', ' ')}",
         summary=f"{known.name}: {known.kind.replace('_', ' ')}",
         lead=("Evergreen reports an incident. What was recorded about it follows.",),
-        facts=facts(
-            ("Subject", known.subject), ("As of", words.when(known.as_of)), ("Incident", known.incident)
-        ),
+        numbers=numbers(("About", known.name), ("As of", words.when(known.as_of))),
+        small=recorded(("Subject", known.subject)),
         links=known_links(("Airflow run", airflow_run_url(known.run_id))),
     )
 
@@ -77,9 +83,9 @@ LETTERS: dict[str, Callable[[Connection, KnownIncident], Letter]] = {
     AlertKind.BATCH_CORRECTED: corrections.corrected,
     AlertKind.CHAMPION_CHANGED: challengers.promoted,
     AlertKind.CHALLENGER_REJECTED: challengers.rejected,
-    AlertKind.APPROVAL: approvals.waiting,
-    AlertKind.ROLLED_BACK: challengers.rolled_back,
-    AlertKind.ALIAS_REPAIRED: challengers.alias_repaired,
+    AlertKind.APPROVAL: approvals.mailed,
+    AlertKind.ROLLED_BACK: rollbacks.rolled_back,
+    AlertKind.ALIAS_REPAIRED: rollbacks.alias_repaired,
     AlertKind.RUN_FAILED: task_failed.run_failed,
     AlertKind.SPEC_UNUSABLE: spec_problems.unusable,
     AlertKind.RECOVERED: recovered.recovered,
@@ -120,8 +126,8 @@ def letter(conn: Connection, specs: Specs, rows: Sequence[Mapping[str, Any]]) ->
         "title": (cover or shown[0].letter).headline,
         "footer": _footer(specs, rows, known),
     }
-    message.set_content(_templates().get_template("letter.txt").render(**parts), cte="quoted-printable")
-    html = _templates().get_template("letter.html").render(**parts)
+    message.set_content(templates().get_template("letter.txt").render(**parts), cte="quoted-printable")
+    html = templates().get_template("letter.html").render(**parts)
     message.add_alternative(html, subtype="html", cte="quoted-printable")
     page = message.get_body(("html",))
     assert isinstance(page, EmailMessage)
@@ -187,6 +193,9 @@ def _raw(rows: Sequence[Mapping[str, Any]], error: str) -> tuple[str, str]:
             ("subject", "subject"), ("kind", "kind"), ("incident", "incident"),
             ("ledger decision", "decision_id"), ("raised", "created_at"), ("context", "context"),
         ))]  # fmt: skip
+        if AlertKind.of(row["kind"]):
+            where, address = runbook(row["kind"])
+            lines.append(f"runbook: {address or where}")
     return summary, "\n".join(lines)
 
 
@@ -195,7 +204,7 @@ def _units(
 ) -> tuple[list[KnownIncident], Letter | None, list[bundle.Unit]]:
     """What is known of some rows, what stands above them, and the sections that are told in full."""
     known = [gather(conn, specs, row) for row in rows]
-    units = bundle.units(conn, known, lambda one: _said(conn, one))
+    units = bundle.units(conn, known, lambda one: _said(conn, one), _together)
     cover = bundle.cover(conn, units, rows)
     return known, cover, units if cover is None else units[: bundle.MOST_SECTIONS]
 
@@ -249,15 +258,27 @@ def _thread(message: EmailMessage, ids: Sequence[str]) -> None:
 
 
 def _said(conn: Connection, known: KnownIncident) -> Letter:
-    said = LETTERS.get(known.kind, other)(conn, known)
-    said = replace(
-        said, links=(*said.links, *known_links((f"The page of {known.name}", subject_url(known.subject))))
-    )
+    said = _linked(LETTERS.get(known.kind, other)(conn, known), known)
     opened = known.context.get("update_of")
     if not opened:
         return said
     return replace(
         said, lead=(f"An update: the first mail about this was as of {words.when(opened)}.", *said.lead)
+    )
+
+
+def _together(conn: Connection, known: Sequence[KnownIncident]) -> Letter:
+    return _linked(batches.quarantined_files(conn, known), known[-1])
+
+
+def _linked(said: Letter, known: KnownIncident) -> Letter:
+    """With what every letter has: the page of its model or dataset as the last link, and the runbook's section."""
+    of = known.subject.partition("/")[0]
+    label = f"The page of {known.name}" if of in ("model", "dataset") else "All models and datasets"
+    return replace(
+        said,
+        links=(*said.links, *known_links((label, subject_url(known.subject)))),
+        runbook=runbook(known.kind) if AlertKind.of(known.kind) else None,
     )
 
 
@@ -288,8 +309,11 @@ def gather(conn: Connection, specs: Specs, row: Mapping[str, Any]) -> KnownIncid
 def _sealed(message: EmailMessage) -> EmailMessage:
     # Python puts a subject of more than 68 characters whole onto the line after its name, and readers then see a
     # leading space. Done when the contents are in, because their encoding takes its width from the policy too.
-    if message["Subject"].isascii():
-        message.policy = message.policy.clone(max_line_length=LONGEST_SUBJECT + len("Subject: "))
+    # Where a subject needs encoding, the space before a fold would be shown twice; an encoded word has at most 75 characters.
+    whole = message.policy.clone(max_line_length=LONGEST_LINE)
+    words_of_it = ENCODED_WORD.findall(whole.fold("Subject", message["Subject"]))
+    if max(map(len, words_of_it), default=0) <= LONGEST_ENCODED:
+        message.policy = whole
     return message
 
 
@@ -318,48 +342,3 @@ def _some(names: Sequence[str]) -> str:
 def _line(text: str, longest: int | None = None) -> str:
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"
-
-
-@cache
-def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("evergreen.alerting", "templates"),
-        autoescape=jinja2.select_autoescape(("html",), default_for_string=True, default=False),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["fold"] = _fold
-    environment.filters["columns"] = _columns
-    environment.filters["wrapping"] = _wrapping
-    return environment
-
-
-def _fold(text: Any, width: int, indent: int = 0) -> str:
-    # A path or a name is copied from the mail, so it stays whole.
-    lines = textwrap.wrap(
-        str(text), width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
-    ) or [""]
-    return "\n".join(lines)
-
-
-def _wrapping(text: Any) -> str:
-    # Breaking words anywhere keeps a narrow screen from scrolling, but it squeezes cells of short words.
-    return "anywhere" if max(map(len, str(text).split()), default=0) > LONG_WORD else "break-word"
-
-
-def _columns(table: Table) -> str:
-    rows: Sequence[Sequence[str]] = [table.columns, *table.rows]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
-    if sum(widths) + 2 * len(widths) > TEXT_WIDTH:
-        # Too wide for a mail of plain text: a block of lines for each row.
-        blocks = []
-        for row in table.rows:
-            pairs = (f"{c}: {v}" for c, v in zip(table.columns, row, strict=True))
-            blocks.append("\n".join(f"  {_fold(pair, TEXT_WIDTH - 2, 4)}" for pair in pairs))
-        return "\n\n".join(blocks)
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(
-        [f"  {lines[0]}", "  " + "  ".join("-" * w for w in widths), *(f"  {x}" for x in lines[1:])]
-    )

@@ -19,6 +19,7 @@ from evergreen.incidents.recipients import fleet
 from evergreen.ledger import Decision, append
 from evergreen.ledger.evidence import FailedRunEvidence, RecoveredEvidence
 from evergreen.ledger.reasons import DecisionKind, EndReason
+from evergreen.links import runbook
 from evergreen.program import typed
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -224,6 +225,8 @@ def bare_message(
     message["Message-ID"] = make_msgid("evergreen", "localhost")
     message["Auto-Submitted"] = "auto-generated"
     text = f"{run_id} failed in task {task_id}.\n\nError: {redact(error)}\n\nLog: {log_url}\n"
+    where, address = runbook(AlertKind.RUN_FAILED)
+    text += f"Runbook: {address or where}\n"
     if second is not None:
         unwritten = redact(f"{type(second).__name__}: {second}")
         text += (

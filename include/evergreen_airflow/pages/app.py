@@ -132,8 +132,10 @@ def show_window(
 
 
 @app.post("/model/{name}/window/{start}/report", dependencies=[Depends(_of_model)])
-def draw_report(request: Request, name: str, start: str, version: str | None = None) -> Response:
-    """Draw Evidently's pages of a window, unless they are there; leads to the window."""
+def draw_report(
+    request: Request, name: str, start: str, version: str | None = None, file: str | None = None
+) -> Response:
+    """Draw Evidently's pages of a window, unless they are there; leads to the window, or to one of them where it is named."""
     if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
         raise HTTPException(403, "This can be asked for on the page of the window only.")
     with _warehouse() as conn:
@@ -141,7 +143,35 @@ def draw_report(request: Request, name: str, start: str, version: str | None = N
     if found is None:
         raise HTTPException(404, f"No window of {name} that holds this time was judged.")
     reports.draw(found.judged)
-    return RedirectResponse(f"../{start}?version={quote(found.judged.version)}", 303)
+    version = quote(found.judged.version)
+    if file is not None:
+        return RedirectResponse(f"report?version={version}&file={quote(file)}", 303)
+    return RedirectResponse(f"../{start}?version={version}", 303)
+
+
+@app.get("/model/{name}/window/{start}/report", dependencies=[Depends(_of_model)])
+def open_report(
+    request: Request, name: str, start: str, version: str | None = None, file: str = ""
+) -> Response:
+    """One of Evidently's pages where a mail leads to it; where none is drawn yet, a page that asks for it at once."""
+    with _warehouse() as conn:
+        found = window.details(conn, name, _moment(start), version)
+    if found is None:
+        raise HTTPException(404, f"No window of {name} that holds this time was judged.")
+    there = reports.drawn(found.judged)
+    if there:
+        chosen = file if file in there else next(iter(there))
+        return RedirectResponse(f"report/{chosen}?version={quote(found.judged.version)}", 303)
+    return page(
+        request,
+        "report.html",
+        name=name,
+        window=found,
+        file=file if file in reports.FILES else "",
+        can_draw=reports.can_be_drawn(found.judged),
+        # Who comes from a mail program has asked for it; a page of another site may have led here without being asked.
+        at_once=request.headers.get("sec-fetch-site", "none") in ("none", "same-origin"),
+    )
 
 
 @app.get("/model/{name}/window/{start}/report/{file}", dependencies=[Depends(_of_model)])

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from evergreen.health.charts import columns, error_history, sparkline
 from evergreen.ledger import words
+from evergreen.links import window_name
 from evergreen.spec import metric_name
 
 HEADERS = {
@@ -35,7 +36,7 @@ def _environment() -> jinja2.Environment:
     made.filters |= {
         "time": time_element, "day": day_element, "ago": ago,
         "past": past, "num": words.num, "metric": metric_name, "gigabytes": gigabytes, "word": words.reason,
-        "kind": words.kind, "measure": measure, "column": words.column_name, "stamp": stamp, "part": lambda text: quote(str(text), safe=""), "sentence": sentence,
+        "kind": words.kind, "measure": measure, "column": words.column_name, "stamp": window_name, "part": lambda text: quote(str(text), safe=""), "sentence": sentence,
         "times": of_limit, "cell": cell,
     }  # fmt: skip
     made.globals |= {
@@ -123,13 +124,8 @@ def gigabytes(value: float) -> str:
     return f"{value / 1e9:,.1f} GB" if value >= 1e9 else f"{value / 1e6:,.0f} MB"
 
 
-def stamp(value: datetime) -> str:
-    """The start of a window as it stands in an address: `20251020T0000Z`; see `moment`."""
-    return f"{value.astimezone(UTC):%Y%m%dT%H%M%SZ}"
-
-
 def moment(text: str) -> datetime | None:
-    """What `stamp` wrote; None where it is none."""
+    """What `links.window_name` wrote; None where it is none."""
     try:
         return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:

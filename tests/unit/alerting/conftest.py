@@ -114,6 +114,7 @@ def life(judge: Callable[..., int], decide: Callable[..., Decision]) -> list[int
         if week == 11:
             decide(DecisionKind.RETRAIN_REQUESTED, "data_drift", as_of=after)
         if week == 12:
-            decide(DecisionKind.PROMOTED, "better_than_champion", as_of=after, version="3")
+            evidence = {"metric": "rmse", "metrics": {"challenger": {"rmse": 43.25}}}
+            decide(DecisionKind.PROMOTED, "better_than_champion", as_of=after, version="3", evidence=evidence)
     decide(DecisionKind.ROLLED_BACK, "manual", as_of=START + 19 * WEEK, version="1")
     return ids

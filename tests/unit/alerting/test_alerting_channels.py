@@ -219,7 +219,7 @@ def test_a_webhook_gets_the_letter_with_its_picture_and_severity(
     conn.commit()
     assert deliver(specs, Box()).sent == 1
     (taken,) = hook.taken
-    assert taken["title"].startswith("[Evergreen] bike_demand v1: data drift in temperature")
+    assert taken["title"].startswith("[Evergreen] bike_demand v1: drift, temperature 8.0 × its limit")
     assert taken["type"] == "warning"
     assert "What happens next" in taken["message"]
     assert "incident drift" in taken["message"]

@@ -149,14 +149,16 @@ def test_drift_says_what_by_how_much_since_when_and_what_follows(
         run_id="monitor__bike_demand/manual__2026-04-06T00:00:00+00:00",
     )  # fmt: skip
     text, page = parts(message)
-    assert message["Subject"] == "[Evergreen] bike_demand v1: data drift in temperature, price and windspeed"
+    assert message["Subject"] == (
+        "[Evergreen] bike_demand v1: drift, temperature 8.0 × its limit and 2 more, RMSE 82.5 above its limit 55"
+    )
     assert message["To"] == "ml-team@localhost"
     for said in (
         "version 1", "2026-03-16 00:00 UTC", "2026-03-30 00:00 UTC to 2026-04-06 00:00 UTC",
         "temperature", "0.12", "could not be computed", "RMSE", "2 of the last 3 windows",
         "train__bike_demand", "is woken for it now",
         "http://127.0.0.1:8080/dags/monitor__bike_demand/runs/manual__2026-04-06T00%3A00%3A00%2B00%3A00",
-        "http://127.0.0.1:5000/#/runs/run1", "http://127.0.0.1:5000/#/models/bike_demand/versions/1",
+        "http://127.0.0.1:8080/evergreen/model/bike_demand/window/20260330T000000Z/report?version=1&file=drift.html", "http://127.0.0.1:5000/#/models/bike_demand/versions/1",
     ):  # fmt: skip
         assert said in " ".join(text.split()), said
         assert said in " ".join((page.text + " ".join(page.addresses)).split()), said
@@ -174,7 +176,7 @@ def test_drift_measured_on_a_sample_says_so(
     message = mail(
         "drift", DecisionKind.RETRAIN_REQUESTED, reason="data_drift", evidence={"judgements": life[12:13]}
     )
-    assert "1000000; drift was measured on 20000 of them" in " ".join(parts(message)[0].split())
+    assert "1,000,000; drift was measured on 20,000 of them" in " ".join(parts(message)[0].split())
 
 
 def test_the_picture_is_inline_and_nothing_is_loaded_from_outside(
@@ -207,9 +209,7 @@ def test_a_held_back_retraining_says_why(mail: Callable[..., EmailMessage], life
         "drift", DecisionKind.RETRAIN_SUPPRESSED, reason="cooldown", version="1", evidence=evidence
     )
     text, _ = parts(message)
-    assert message["Subject"].startswith(
-        "[Evergreen] bike_demand v1: served error beyond its limit and data drift in temperature"
-    )
+    assert message["Subject"].startswith("[Evergreen] bike_demand v1: drift, temperature 8.0 × its limit")
     said = "No retraining is started: the cool-down is in force: the last request, 3, was 2d before."
     assert said in " ".join(text.split())
     assert "2 windows in violation" in text
@@ -350,7 +350,9 @@ def test_a_quarantined_batch_is_told_with_expectations_samples_and_the_way_out(
         run_id="ingest__bike_hourly/scheduled__1",
     )  # fmt: skip
     text, page = parts(message)
-    assert message["Subject"] == "[Evergreen] bike_hourly: batch quarantined (bike_2026.csv)"
+    assert message["Subject"] == (
+        "[Evergreen] bike_hourly: file quarantined, 168 rows, humidity 655.3, expected 0 to 100 (bike_2026.csv)"
+    )
     for said in ("humidity", "values to be between: 0 to 100", "655.3, -4", "168", "deliver humidity in percent",
                  "quarantine.bike_hourly", "champions keep scoring", "land it again"):  # fmt: skip
         assert said in " ".join(text.split()), said
@@ -368,10 +370,13 @@ def test_a_new_champion_is_told_with_the_numbers_of_all_three(
     )  # fmt: skip
     text, _ = parts(message)
     text = " ".join(text.split())
-    assert message["Subject"] == "[Evergreen] bike_demand: v3 is champion, was v1"
+    assert (
+        message["Subject"]
+        == "[Evergreen] bike_demand: promoted version 3, RMSE 41.25, 57 % better than version 1"
+    )
     for said in ("41.25", "96", "88.5", "RMSE decides.", "it beat the champion on the same rows",
-                 f"the input data drifted (request {request.id})", "rollback__bike_demand", "return to version 1",
-                 "#/models/bike_demand/versions/3", "94.08", "fingerprint: f00"):  # fmt: skip
+                 "Why trained: the input data drifted", f"Answers request: {request.id}", "rollback__bike_demand", "return to version 1",
+                 "#/models/bike_demand/versions/3", "94.08", "Snapshot: f00"):  # fmt: skip
         assert said in text, said
 
 
@@ -397,7 +402,9 @@ def test_a_rejected_challenger_is_told_with_the_check_that_failed(
         evidence={**EVIDENCE, "checks": checks, "trigger": "schedule"},
     )  # fmt: skip
     text, page = parts(message)
-    assert "challenger v4 rejected, it did not beat the champion on the same rows" in message["Subject"]
+    assert message["Subject"] == (
+        "[Evergreen] bike_demand: rejected version 4, RMSE 41.25, 57 % better than version 1; it did not beat the champion on the same rows"
+    )
     said = " ".join(text.split())
     for sentence in (
         "Version 4 did not become champion: it did not beat the champion on the same rows.",
@@ -455,7 +462,7 @@ def test_a_rollback_is_told_with_from_to_and_why(mail: Callable[..., EmailMessag
         context={"previous_version": "3", "reason": "vans wait at the wrong stations"},
     )  # fmt: skip
     text, _ = parts(message)
-    assert message["Subject"] == "[Evergreen] bike_demand: rolled back to v1 from v3"
+    assert message["Subject"] == "[Evergreen] bike_demand: rolled back to version 1 from version 3"
     assert "Why: vans wait at the wrong stations" in text
     assert "rows: 20" in text
 
@@ -472,11 +479,15 @@ def test_a_rollback_by_the_watch_is_told_with_its_numbers(mail: Callable[..., Em
         },
     )  # fmt: skip
     text, _ = parts(message)
-    assert message["Subject"] == "[Evergreen] bike_demand: rolled back to v1 from v3"
+    assert message["Subject"] == (
+        "[Evergreen] bike_demand: rolled back to version 1 from version 3, 25 % worse on the same rows"
+    )
     flat = " ".join(text.split())
     assert "Why: rmse of version 3 is 12.5, of version 1 10" in flat
     assert "1,234 rows since 2026-03-02 00:00 UTC" in flat
-    assert "-25.0%, surely below -11.0%; 2.0% worse is allowed. Look 4 of 7." in flat
+    assert (
+        "version 3 is 25 % worse on 1,234 rows; 2 % worse is allowed, surely 11 % worse. Look 4 of 7." in flat
+    )
     assert "is not promoted again, unless the spec changes what is trained; one on newer rows may be" in flat
     assert "fingerprint" not in text
 
@@ -547,7 +558,7 @@ def test_long_and_foreign_subjects_survive(mail: Callable[..., EmailMessage]) ->
         "batch_quarantined", DecisionKind.BATCH_QUARANTINED, subject="dataset/bike_hourly",
         evidence={"file": long_name, "failures": []}, incident="ü" * 500,
     )  # fmt: skip
-    assert message["Subject"].startswith("[Evergreen] bike_hourly: batch quarantined (Größe_")
+    assert message["Subject"].startswith("[Evergreen] bike_hourly: file quarantined (Größe_")
     assert message["Subject"].endswith("…")
     assert long_name in parts(message)[1].text
 

@@ -359,7 +359,7 @@ def test_a_mail_arrives_through_smtp(
         controller.stop()
     message = message_from_bytes(arrived[0], policy=policy.default)
     assert isinstance(message, EmailMessage)
-    assert message["Subject"].startswith("[Evergreen] bike_demand v1: data drift in temperature")
+    assert message["Subject"].startswith("[Evergreen] bike_demand v1: drift, temperature 8.0 × its limit")
     image = next(p for p in message.walk() if p.get_content_type() == "image/png")
     assert image.get_content().startswith(b"\x89PNG")
     assert max(map(len, arrived[0].split(b"\r\n"))) <= 998

@@ -157,7 +157,7 @@ def test_the_worst_columns_are_the_violated_ones_worst_first(conn: Connection, l
     assert panels[3].values[-1] is None
     png = worst_columns_png(conn, life[12:13], metric="rmse")
     assert png is not None
-    assert size(png) == (1300, 1470)
+    assert size(png) == (1300, 1482)
 
 
 def test_estimates_are_drawn_as_such(

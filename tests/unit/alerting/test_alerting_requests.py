@@ -89,7 +89,10 @@ def test_the_mail_of_the_outcome_says_what_asked_for_it(
     body = compose(conn, specs, row).get_body(("plain",))
     assert body is not None
     text = " ".join(body.get_content().split())  # type: ignore[attr-defined]
-    assert f"{words.reason(reason)} (request {request.id})" in text
+    assert f"Why trained: {words.reason(reason)} " in text
+    assert f"Answers request: {request.id} " in text.partition("Why trained")[2], (
+        "what names it stands at the end"
+    )
     if kind is DecisionKind.REJECTED:
         assert ("as much has changed once more" in text) is (reason not in ("data_drift", "decay"))
         assert ("once for each champion" in text) is (reason == "decay")
@@ -116,7 +119,8 @@ def test_the_mail_of_a_refusal_says_that_it_is_an_answer_and_leaves_out_the_wait
     assert "a person refused it" in asked
     assert "After two answers to the same drift a person is told" in asked
     assert "asks again" not in asked
-    assert "requests above" not in nightly, "no request asked for this one"
+    assert "The requests for it are answered by this." in asked
+    assert "requests for it" not in nightly, "no request asked for this one"
 
 
 @pytest.mark.parametrize("reason", ["code_change", "data_drift"])
@@ -136,7 +140,7 @@ def test_the_mail_of_a_gate_that_could_not_tell_says_that_it_is_asked_for_again(
     assert body is not None
     text = " ".join(body.get_content().split())  # type: ignore[attr-defined]
     assert "too few rows are new to the champion to compare it fairly" in text
-    assert "judged rows that the champion had learnt 108 of 120 0 failed" in text
+    assert "judged rows that the champion had learnt 108 of 120 at most 0 failed" in text
     assert "after the cool-down what goes on asks again" in text
     assert "After two answers to the same drift" not in text
     assert "as much has changed once more" not in text

@@ -112,7 +112,10 @@ def test_a_broken_dataset_names_the_models_that_go_with_it_in_its_own_mail(folde
     look = Look(folder)
     (folder / "datasets" / "bike_hourly.yaml").write_bytes(b"description: caf\xe9")
     (mail,) = look()
-    assert mail["Subject"] == "[Evergreen] specs: datasets/bike_hourly.yaml cannot be used"
+    assert (
+        mail["Subject"]
+        == "[Evergreen] specs: datasets/bike_hourly.yaml cannot be used, 2 files switched off with it"
+    )
     assert "and with it models/bike_demand.yaml, models/bike_rush.yaml" in body(mail)
 
 

@@ -121,7 +121,10 @@ def test_the_mail_names_dag_task_error_and_log_and_no_password(warehouse_url: st
     sent: list = []
     deliver(specs, sent.append)
     text = sent[0].get_body(("plain",)).get_content()
-    assert sent[0]["Subject"] == "[Evergreen] bike_demand: train__bike_demand failed in fit"
+    assert (
+        sent[0]["Subject"]
+        == "[Evergreen] bike_demand: train failed in fit: cannot reach postgresql://***@db/x"
+    )
     for said in ("cannot reach postgresql://***@db/x", "http://127.0.0.1:8080/log", "Try: 1"):
         assert said in text
     assert "until the next week" in " ".join(text.split())
@@ -184,7 +187,7 @@ def test_what_several_tasks_meet_is_told_once_and_ends_once(
     assert [ends(kind, 4) for kind in order] == [True, False, False]
     deliver(specs, sent.append)
     assert [m["Subject"].partition(": ")[2] for m in sent] == [
-        f"{order[0]}__bike_demand failed in {failures.MAIN[order[0]]}",
+        f"{order[0]} failed in {failures.MAIN[order[0]]}: {order[0]}: {GONE}",
         f"recovered, {failures.MAIN[order[0]]} runs again after 4d",
     ]
     assert task_failed.SAME in " ".join(sent[0].get_body(("plain",)).get_content().split())

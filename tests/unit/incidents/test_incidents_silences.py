@@ -89,7 +89,7 @@ def test_what_was_held_goes_out_as_one_letter_when_the_silence_has_ended(
     assert mails(specs) == []
     assert mails(specs, now() + 0.9 * HOUR) == []
     (letter,) = mails(specs, now() + 1.1 * HOUR)
-    assert letter["Subject"] == "[Evergreen] bike_demand: silence ended, 4 alerts were held"
+    assert letter["Subject"] == "[Evergreen] bike_demand: silence ended, 4 alerts were held, 3 still so"
     assert len(letter.get_all("X-Evergreen-Incident")) == 4
     text = " ".join(letter.get_body(("plain",)).get_content().split())
     assert "Silenced by: ann" in text

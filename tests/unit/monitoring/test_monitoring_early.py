@@ -105,7 +105,7 @@ def test_an_estimate_in_every_second_window_is_one_incident_that_ends_when_it_st
 def test_the_mails_about_estimates_say_that_they_are_estimates():
     drive("EE")
     (subject,) = subjects()
-    assert subject == "[Evergreen] watched v1: estimated error beyond its limit"
+    assert subject == "[Evergreen] watched v1: estimated RMSE 2 above its limit 1.3"
     drive("oo", first=2)
     (subject,) = subjects()
     assert subject.startswith("[Evergreen] watched v1: recovered, the error is no longer estimated beyond")

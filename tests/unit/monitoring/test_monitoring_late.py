@@ -111,8 +111,8 @@ def test_labels_that_turn_a_verdict_are_told_and_both_revisions_are_kept(scene):
     assert (made.kind, made.reason) == (DecisionKind.RETRAIN_REQUESTED, "performance")
     ((_, text),) = mails(world)
     text = flat(text)
-    assert "judged again, revision 2: violation" in text
-    assert "with 0 of 168 labels, it was ok" in text
+    assert "judged again, revision 2: something was beyond its limit" in text
+    assert "with 0 of 168 labels, nothing was beyond its limit" in text
     assert "RMSE: " in text
     assert "95% confidence" in text
     kept = [(r["revision"], r["status"], r["metrics"]["rmse"]["state"]) for r in world.judgements()]
@@ -157,7 +157,7 @@ def test_an_estimate_opens_the_alarm_early_and_the_labels_replace_it(scene):
     ((row, text),) = mails(world)
     assert (row["kind"], row["decision_id"]) == ("drift", None)
     text = flat(text)
-    assert "estimated error beyond its limit" in text
+    assert "estimated RMSE " in text
     assert "worse than allowed by an estimate" in text
     assert "No retraining was decided with this alarm" in text
     with connect() as conn:

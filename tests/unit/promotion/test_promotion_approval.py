@@ -14,6 +14,7 @@ from evergreen import ledger, registry
 from evergreen.alerting.approval_page import markdown, page
 from evergreen.alerting.compose import compose
 from evergreen.alerting.content.letter import Letter, Table
+from evergreen.alerting.letters.challenger_tables import reworded
 from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind, GateReason
@@ -366,17 +367,22 @@ def test_the_page_and_the_mail_show_the_evaluation(landed, start, wish):
             -1
         ]
         mail = compose(conn, landed.specs, row).get_body(("plain",)).get_content()
-    assert headline == f"rides: challenger v{waits.version} waits for approval"
+    assert headline.startswith(f"rides: version {waits.version} waits for approval, RMSE ")
     for text in (body, mail):
         assert "RMSE" in text
         assert "Champion" in text
-        assert f"request {wish}" in text
+        assert f"Answers request: {wish}" in text
         assert "promote__rides" in text
     assert "/dags/promote__rides/required_actions" in body
     assert "Also recorded" not in mail, mail
     for check in waits.evidence.to_json()["verdict"]["checks"]:
-        if check["check"] in ("beats_champion", "not_worse_than_champion", "holdout_not_learnt"):
-            assert check["sentence"].split(",")[0].replace("_", "\\_") in body
+        if check["check"] in (
+            "beats_champion",
+            "not_worse_than_champion",
+            "not_surely_worse",
+            "holdout_not_learnt",
+        ):
+            assert reworded(check["sentence"]).split(",")[0].replace("_", "\\_") in body
     assert len(json.dumps(waits.evidence.to_json())) < 20_000
 
 

@@ -56,7 +56,7 @@ def test_the_monitor_puts_a_moved_alias_right_and_says_so_once(one, start):
     with connect() as conn:
         message = compose(conn, one.specs, mails()[0])
         assert registry.champion(conn, "rides", repair=False).version == "1"
-    assert "the alias champion in MLflow named v2, it is v1 again" in message["Subject"]
+    assert "the alias champion in MLflow named version 2, it is version 1 again" in message["Subject"]
 
 
 def test_a_removed_alias_comes_back(one, start, monkeypatch):

@@ -189,8 +189,8 @@ def test_mails_that_wait_are_delivered(upgraded: Connection, specs: Specs) -> No
     now = datetime(2026, 12, 1, tzinfo=UTC)
     assert delivery.deliver(specs, sent.append, now=now) == delivery.DeliveryResult(3, 0, 0, ())
     assert [message["Subject"].removeprefix("[Evergreen] ") for message in sent] == [
-        "bike_hourly: batch quarantined (bike_hourly_2025-12-15.csv)",
-        "bike_demand: rolled back to v2 from v3",
+        "bike_hourly: file quarantined, 90 rows, humidity n/a%, expected float (bike_hourly_2025-12-15.csv)",
+        "bike_demand: rolled back to version 2 from version 3",
         "bike_demand: data is stale",
     ]
     # The fourth is held by a silence of then.
@@ -198,7 +198,7 @@ def test_mails_that_wait_are_delivered(upgraded: Connection, specs: Specs) -> No
     upgraded.commit()
     delivery.deliver(specs, sent.append, now=now)
     assert "silence ended, one alert was held" in sent[3]["Subject"]
-    assert "challenger v5 rejected" in text(sent[3])
+    assert "rejected version 5" in text(sent[3])
     assert not [message["Subject"] for message in sent if "could not be laid out" in text(message)]
 
 
@@ -221,7 +221,7 @@ def test_the_digest_tells_of_each_week_of_then(upgraded: Connection, specs: Spec
     told = [text(message) for message in sent]
     assert len(told) == len(weeks)
     assert not [one for one in told if "could not be laid out" in one]
-    assert "bike_demand v1 since 2025-09-22 1 judged RMSE 53.33, limit 77.13" in told[0]
+    assert "bike_demand v1 since 2025-09-22 1 judged RMSE 53.33, at most 77.13" in told[0]
     assert "1 batch held back" in told[-1]
 
 
@@ -367,5 +367,5 @@ def test_a_drift_is_decided_with_what_was_decided_then(
     assert "data_drift:temperature" in found.decision.evidence.to_json()["drifted"]
     sent: list[EmailMessage] = []
     delivery.deliver(specs, sent.append, subject="model/bike_demand")
-    (told,) = [text(message) for message in sent if "data drift in temperature" in message["Subject"]]
+    (told,) = [text(message) for message in sent if "drift, temperature" in message["Subject"]]
     assert "could not be laid out" not in told

@@ -37,7 +37,7 @@ def test_many_files_half_of_them_bad_are_one_table_and_open(room: Room, mode: st
         room.land(f"{number}.csv", file_of(number, bad=number % 2 == 0))
     room.ingest(dataset)
     (letter,) = sent(dataset)
-    what = "4 files held back" if mode == "batch" else "rows of 4 files held back"
+    what = "4 of 8 files quarantined" if mode == "batch" else "rows of 4 files held back"
     assert letter["Subject"] == f"[Evergreen] readings: {what}"
     text = text_of(letter)
     assert [text.count(f"{number}.csv") for number in range(8)] == [1, 0, 1, 0, 1, 0, 1, 0]

@@ -7,6 +7,7 @@ evidence that no part of a letter used is listed at its end, so that nothing is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +18,8 @@ from evergreen.spec import DatasetSpec, ModelSpec, Specs
 
 MOST_LEFTOVERS = 30
 LONGEST_VALUE = 400
+MOST_NUMBERS = 5
+ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)$")
 
 
 @dataclass(frozen=True)
@@ -40,22 +43,35 @@ class Picture:
 
 @dataclass(frozen=True)
 class Letter:
-    """The content of one e-mail.
+    """The content of one e-mail, in the order in which it is read.
 
-    `tone` is bad, good or neutral; `facts` are label and value; `steps` say what the reader may do; `links` are
-    label and address.
+    Attributes:
+        headline: the first line.
+        summary: the mail's subject: who, what happened, and by how much, the most important words first.
+        numbers: the two to five numbers that a person decides by, as label and value.
+        lead: paragraphs.
+        tone: bad, good or neutral.
+        picture: shown inside the mail.
+        next_title, steps: what the reader may do.
+        links: label and address.
+        runbook: where the runbook tells about this kind, in words, and its address or None.
+        tables, facts: the rest of what a person wants to know; facts are label and value.
+        small: what tells a computer which thing it is (hashes, ids of runs), as label and value; shown last, in small type.
     """
 
     headline: str
     summary: str
     lead: tuple[str, ...]
     tone: str = "neutral"
+    numbers: tuple[tuple[str, str], ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     tables: tuple[Table, ...] = ()
     picture: Picture | None = None
     next_title: str = "What happens next"
     steps: tuple[str, ...] = ()
     links: tuple[tuple[str, str | None], ...] = ()
+    runbook: tuple[str, str | None] | None = None
+    small: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -149,7 +165,7 @@ class KnownIncident:
         for source in (self.evidence, self.context):
             for key, value in _flat(source, ""):
                 if value is not None and not any(key == t or key.startswith(f"{t}.") for t in self.told):
-                    lines.setdefault(key, show(value))
+                    lines.setdefault(key.replace("_", " ").replace(".", ", "), show(value))
         rows = list(lines.items())
         if len(rows) > MOST_LEFTOVERS:
             more = len(rows) - MOST_LEFTOVERS
@@ -169,7 +185,7 @@ def show(value: Any) -> str:
     elif isinstance(value, (list, tuple)):
         text = ", ".join(show(item) for item in value)
     else:
-        text = words.num(value)
+        text = words.when(value) if isinstance(value, str) and ISO_TIME.match(value) else words.num(value)
     text = text or words.MISSING
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
@@ -179,6 +195,16 @@ def facts(*pairs: tuple[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple(
         (label, value if isinstance(value, str) and value else show(value)) for label, value in pairs
     )
+
+
+def recorded(*pairs: tuple[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The pairs of `facts` whose value is known."""
+    return facts(*(pair for pair in pairs if pair[1] not in (None, "", words.MISSING)))
+
+
+def numbers(*pairs: tuple[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The same for what stands first in a letter: at most MOST_NUMBERS."""
+    return recorded(*pairs)[:MOST_NUMBERS]
 
 
 def known_links(*pairs: tuple[str, str | None]) -> tuple[tuple[str, str | None], ...]:

@@ -37,14 +37,27 @@ class Notice:
 
 def text_of(letter: Letter, leftovers: Sequence[tuple[str, str]] = ()) -> str:
     """A letter as lines of text that a narrow screen wraps; a long table by its first rows, those that violate something before others."""
-    parts = ["\n".join(letter.lead), "\n".join(f"{label}: {value}" for label, value in letter.facts)]
-    parts += [_table(table) for table in letter.tables]
+    parts = [_pairs(letter.numbers), "\n".join(letter.lead)]
     if letter.steps:
         parts.append("\n".join([f"{letter.next_title}:", *(f"- {step}" for step in letter.steps)]))
-    parts.append("\n".join(f"{label}: {url}" for label, url in letter.links if url))
+    parts.append("\n".join([*(f"{label}: {url}" for label, url in letter.links if url), *_runbook(letter)]))
+    parts += [_table(table) for table in letter.tables]
+    parts.append(_pairs(letter.facts))
     if leftovers:
-        parts.append("\n".join(["Also recorded:", *(f"{label}: {value}" for label, value in leftovers)]))
+        parts.append(f"Also recorded:\n{_pairs(leftovers)}")
+    parts.append(_pairs(letter.small))
     return "\n\n".join(part for part in parts if part)
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"{label}: {value}" for label, value in rows)
+
+
+def _runbook(letter: Letter) -> list[str]:
+    if letter.runbook is None:
+        return []
+    where, url = letter.runbook
+    return [f"Runbook: {url or where}"]
 
 
 def _table(table: Table) -> str:

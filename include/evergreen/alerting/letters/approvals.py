@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
-from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links
-from evergreen.alerting.letters.challenger_tables import gate_metric, metric_table
-from evergreen.alerting.letters.challengers import trigger
+from evergreen.alerting.content.amounts import count
+from evergreen.alerting.content.letter import (
+    KnownIncident,
+    Letter,
+    Table,
+    facts,
+    known_links,
+    numbers,
+)
+from evergreen.alerting.letters.challenger_tables import (
+    beside,
+    gate_metric,
+    metric_numbers,
+    metric_table,
+    reworded,
+)
+from evergreen.alerting.letters.challengers import of_the_training, picture, trigger
 from evergreen.ledger import check_words, words
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.links import (
@@ -23,6 +38,13 @@ PROVENANCE = ("_run", "_as_of", "_snapshot", "_rows", "_metric_agrees")
 EVALUATION_FILE = "gate.json"
 
 
+def mailed(conn: Connection, known: KnownIncident) -> Letter:
+    """The same as `waiting`, with the picture that a mail has."""
+    champion = known.get("champion_version")
+    shown = picture(conn, known, gate_metric(known), str(champion) if champion else None)
+    return replace(waiting(conn, known), picture=shown)
+
+
 def waiting(conn: Connection, known: KnownIncident) -> Letter:
     """A challenger that passed the gate and waits for a person."""
     version, metric = known.version or "?", gate_metric(known)
@@ -34,13 +56,17 @@ def waiting(conn: Connection, known: KnownIncident) -> Letter:
     note, hardly = known.get("note"), known.get("error_limit")
     known.told |= {"error_limit"}
     rows = known.mapping("rows")
+    how = beside(known, metric, champion)
+    what = f"{known.name}: version {version} waits for approval{f', {how}' if how else ''}"
     return Letter(
-        headline=f"{known.name}: challenger v{version} waits for approval",
-        summary=f"{known.name}: v{version} waits for approval"
-        + (f", champion is v{champion}" if champion else ""),
+        headline=what,
+        summary=what,
         lead=(
             f"Version {version} of {known.name} passed the gate and becomes champion if a person approves it by "
             f"{words.when(_until(known))}. Without an answer by then it is rejected.",
+        ),
+        numbers=numbers(
+            *metric_numbers(known, metric, champion), ("Answer by", words.when(_until(known))), ("Holdout rows judged", rows.get("judged")),
         ),
         facts=facts(
             ("Challenger", f"version {version}"),
@@ -48,7 +74,6 @@ def waiting(conn: Connection, known: KnownIncident) -> Letter:
             ("Why trained", trigger(conn, known)),
             *((("Asked by hand because", because),) if because else ()),
             ("What the gate says", words.reason(known.decision.reason if known.decision else None)),
-            ("Holdout rows judged", rows.get("judged")),
             ("Data as of", words.when(known.as_of)),
             *((("Note", note),) if note else ()),
             *((("Watch on its error", hardly),) if hardly else ()),
@@ -67,6 +92,7 @@ def waiting(conn: Connection, known: KnownIncident) -> Letter:
              mlflow_report_url(run, EVALUATION_FILE, experiment_of(run)) if run else None),
             ("Airflow run", airflow_run_url(known.run_id)),
         ),
+        small=of_the_training(known),
     )  # fmt: skip
 
 
@@ -84,7 +110,8 @@ def _checks(known: KnownIncident) -> tuple[Table, ...]:
     about = [c for c in checks if not str(c.get("check")).endswith(PROVENANCE)]
     rows = tuple(
         (
-            str(c.get("sentence") or check_words.named(str(c.get("check"))) or c.get("check")),
+            reworded(str(c.get("sentence") or ""))
+            or str(check_words.named(str(c.get("check"))) or c.get("check")),
             "passed" if c.get("passed") is True else "failed",
         )
         for c in about
@@ -92,7 +119,7 @@ def _checks(known: KnownIncident) -> tuple[Table, ...]:
     if not rows:
         return ()
     rest = len(checks) - len(about)
-    note = f"{rest} more checks of where the numbers come from: {'all passed' if _all(checks) else 'see the ledger'}."
+    note = f"{count(rest, 'more check')} of where the numbers come from: {'all passed' if _all(checks) else 'see the ledger'}."
     return (Table("What the gate checked", ("Check", "Result"), rows, note=note),)
 
 

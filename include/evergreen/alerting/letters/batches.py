@@ -6,11 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links, show
+from evergreen.alerting.content.amounts import count
+from evergreen.alerting.content.letter import (
+    KnownIncident,
+    Letter,
+    Table,
+    facts,
+    known_links,
+    numbers,
+    recorded,
+    show,
+)
 from evergreen.ledger import words
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.links import airflow_dag_url, airflow_run_url
-from evergreen.warehouse.connection import Connection
+from evergreen.warehouse.connection import Connection, fetch
 
 MOST_ROWS = 15
 MOST_FILES = 20
@@ -41,27 +51,30 @@ def quarantined(conn: Connection, known: KnownIncident) -> Letter:
         "batch",
         "held_whole",
     }
-    what = f"{words.num(one.held)} rows held back" if one.partly else "batch quarantined"
+    headline = f"{name}: {one.what}"
     return Letter(
-        headline=f"{name}: {what}",
-        summary=f"{name}: {what} ({one.short})",
+        headline=headline,
+        summary=headline,
         lead=(
             f"The file {one.file} does not meet what {name} expects"
             + (", so its bad rows were held back and the good ones published." if one.partly
                else ", so nothing of it was published.") + " Mend the file and land it again.",
         ),
         tone="bad",
+        numbers=numbers(
+            ("Rows held back", f"{words.num(one.held)} of {words.num(one.read)}" if one.read else one.held),
+            ("Worst", one.failures and one.why),
+            ("Rows published", published or None),
+            ("File", one.short),
+        ),
         facts=facts(
             ("Dataset", name),
             ("File", known.text("path") if known.get("path") else one.file),
             ("Reason", one.reason),
             *(("And", why) for why in one.whole[1:MOST_REASONS]),
-            ("Rows read", one.read),
-            ("Rows held", one.held),
-            *((("Rows published", published),) if published else ()),
             ("As of", words.when(known.as_of)),
-            ("Checksum", known.text("checksum")),
         ),
+        small=recorded(("Checksum", known.text("checksum"))),
         tables=(
             *_failures(failures, in_all if isinstance(in_all, int) else len(failures)), *_where(failures),
         ),
@@ -79,13 +92,17 @@ def quarantined_files(conn: Connection, known: Sequence[KnownIncident]) -> Lette
     name = first.name
     files = [_File.of(one) for one in known]
     whole = sum(not one.partly for one in files)
-    what = f"{whole} files held back" if whole else f"rows of {len(files)} files held back"
+    taken = _taken_in(conn, known)
+    of = f"{words.num(whole)} of {count(taken, 'file')}" if taken > len(files) else count(whole, "file")
+    what = f"{of} quarantined" if whole else f"rows of {count(len(files), 'file')} held back"
     if 0 < whole < len(files):
-        what += f", and rows of {len(files) - whole} others"
+        what += f", rows of {count(len(files) - whole, 'other')} held back"
+    held = sum(one.held for one in files if isinstance(one.held, int))
+    read = sum(one.read for one in files if isinstance(one.read, int))
     alike: dict[str, list[_File]] = {}
     for one in files:
         alike.setdefault(one.why, []).append(one)
-    shown = [*alike.values()][:MOST_FILES]
+    shown = sorted(alike.values(), key=len, reverse=True)[:MOST_FILES]
     rows = tuple(_row(group) for group in shown)
     more = len(files) - sum(map(len, shown))
     return Letter(
@@ -96,11 +113,15 @@ def quarantined_files(conn: Connection, known: Sequence[KnownIncident]) -> Lette
             "published; of the others all but the bad rows was. Mend the files and land them again.",
         ),
         tone="bad",
+        numbers=numbers(
+            ("Files quarantined", of if whole else None),
+            ("Files of which rows are held back", len(files) - whole or None),
+            ("Rows held back", f"{words.num(held)} of {words.num(read)} in these files" if read else held),
+            ("Most often", f"{shown[0][0].why} ({count(len(shown[0]), 'file')})" if len(shown[0]) > 1 else None),
+        ),
         facts=facts(
             ("Dataset", name),
-            ("Files", len(files)),
             *((("Folder", folder),) if (folder := _folder(first)) else ()),
-            ("Rows held", sum(one.held for one in files if isinstance(one.held, int))),
             ("As of", words.when(last.as_of)),
         ),
         tables=(
@@ -115,6 +136,21 @@ def quarantined_files(conn: Connection, known: Sequence[KnownIncident]) -> Lette
             ("Airflow run", airflow_run_url(last.run_id)), ("Ingest DAG", airflow_dag_url(f"ingest__{name}"))
         ),
     )  # fmt: skip
+
+
+def _taken_in(conn: Connection, known: Sequence[KnownIncident]) -> int:
+    """How many files the runs took in that held these back."""
+    runs = list({one.run_id for one in known if one.run_id})
+    found = fetch(
+        conn,
+        "SELECT count(*)::int AS files FROM evergreen.decision WHERE subject = %s AND kind = ANY(%s) AND run_id = ANY(%s)",
+        (
+            known[0].subject,
+            [DecisionKind.BATCH_PUBLISHED.value, DecisionKind.BATCH_QUARANTINED.value],
+            runs,
+        ),
+    )
+    return int(found[0]["files"])
 
 
 def _steps(name: str, remedies: tuple[str, ...]) -> tuple[str, ...]:
@@ -162,6 +198,30 @@ class _File:
     def short(self) -> str:
         """Its name without folders."""
         return self.file.rpartition("/")[2]
+
+    @property
+    def what(self) -> str:
+        """What became of it, for a subject, and what failed first."""
+        first = f", {self._first()}" if self.failures else ""
+        rows = (
+            f"{words.num(self.held)} of {words.num(self.read)} rows"
+            if self.read
+            else f"{words.num(self.held)} rows"
+        )
+        if self.partly:
+            return f"{rows} held back{first} ({self.short})"
+        size = f", {count(self.read, 'row')}" if isinstance(self.read, int) and self.read else ""
+        return f"file quarantined{size}{first} ({self.short})"
+
+    def _first(self) -> str:
+        """What failed first, in a few words."""
+        one = self.failures[0]
+        where, limit = _first(one, "column"), _first(one, "limit")
+        rows, sample = _examples(one), _first(one, "sample")
+        value = rows[0].get("value") if rows else sample[0] if isinstance(sample, list) else None
+        found = f" {show(value)}" if value else f"{': ' if where else ''}{show(_first(one, 'observed'))}"
+        expected = f", expected {show(limit)}" if limit else ""
+        return f"{show(where) if where else ''}{found}{expected}".strip()
 
     @property
     def reason(self) -> str:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evergreen.alert_kinds import BEGINNING, AlertKind
-from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts
-from evergreen.alerting.letters import batches
+from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, numbers
 from evergreen.incidents import threads
 from evergreen.ledger import Decision, find, words
 from evergreen.ledger.evidence import SilenceEvidence
@@ -32,7 +31,10 @@ class Unit:
 
 
 def units(
-    conn: Connection, known: Sequence[KnownIncident], said: Callable[[KnownIncident], Letter]
+    conn: Connection,
+    known: Sequence[KnownIncident],
+    said: Callable[[KnownIncident], Letter],
+    together: Callable[[Connection, Sequence[KnownIncident]], Letter],
 ) -> list[Unit]:
     """Alerts as sections, in their order; the batches stand where the last of them would.
 
@@ -40,6 +42,7 @@ def units(
         conn: reads the ledger.
         known: the alerts, the oldest first.
         said: lays one out.
+        together: lays out several batches that were held back.
     """
     held = [one for one in known if one.kind == AlertKind.BATCH_QUARANTINED]
     if len(held) < 2:
@@ -49,7 +52,7 @@ def units(
         if one.kind != AlertKind.BATCH_QUARANTINED:
             found.append(Unit((one,), said(one)))
         elif one is held[-1]:
-            found.append(Unit(tuple(held), batches.quarantined_files(conn, held)))
+            found.append(Unit(tuple(held), together(conn, held)))
     return found
 
 
@@ -85,31 +88,43 @@ def cover(conn: Connection, parts: Sequence[Unit], rows: Sequence[Mapping[str, A
         ),
     )
     tone = "bad" if any(one.tone == "bad" for one in letters) else letters[0].tone
+    still = sum(line[2] == words.yes_no(True) for line in lines)
     if held:
-        return _after_silence(find(conn, ids=held[-1:]), name, len(rows), table, tone)
+        return _after_silence(find(conn, ids=held[-1:]), name, len(rows), still, table, tone)
     return Letter(
         headline=f"{name}: {len(letters)} alerts",
         summary=f"{name}: {'; '.join(dict.fromkeys(said))}",
         lead=(f"{len(letters)} things about {name} came together; each has its section below.",),
         tone=tone,
+        numbers=numbers(
+            *dict.fromkeys(
+                (AlertKind(part.known[-1].kind).traits.words.capitalize(), text)
+                for part, text in zip(parts, said, strict=True)
+            )
+        ),
         tables=(table,),
     )
 
 
-def _after_silence(found: Sequence[Decision], name: str, count: int, table: Table, tone: str) -> Letter:
+def _after_silence(
+    found: Sequence[Decision], name: str, count: int, still: int, table: Table, tone: str
+) -> Letter:
     silence = found[0] if found else None
     told = SilenceEvidence.shown(silence) if silence else SilenceEvidence()
     alerts = "one alert was" if count == 1 else f"{count} alerts were"
+    so = f", {still} still so" if still else ""
     return Letter(
-        headline=f"{name}: the silence has ended, {alerts} held",
-        summary=f"{name}: silence ended, {alerts} held",
+        headline=f"{name}: the silence has ended, {alerts} held{so}",
+        summary=f"{name}: silence ended, {alerts} held{so}",
         lead=(f"{name} was silenced. While it was, {alerts} kept back; this is what they said.",),
         tone=tone,
+        numbers=numbers(
+            ("Alerts held", count), ("Still so", still), ("Until at most", words.when(told.until))
+        ),
         facts=facts(
             ("Silenced by", told.by),
             ("Because", told.why),
             ("From", words.when(silence.as_of) if silence else None),
-            ("Until at most", words.when(told.until)),
         ),
         tables=(table,),
     )

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links
+from evergreen.alerting.content.letter import (
+    KnownIncident,
+    Letter,
+    Table,
+    facts,
+    known_links,
+    numbers,
+    recorded,
+)
 from evergreen.incidents.corrections import _COUNTS, WHAT
 from evergreen.ledger import words
 from evergreen.links import airflow_dag_url, airflow_run_url
@@ -27,15 +35,17 @@ def corrected(conn: Connection, known: KnownIncident) -> Letter:
             f"{said}. Runs as of {words.when(known.as_of)} and later see it so; whatever is computed as of an earlier time is "
             "what it was.",
         ),
+        numbers=numbers(
+            ("File", known.text("file")),
+            *((label.capitalize(), counts.get(name)) for name, label in _COUNTS.items() if counts.get(name)),
+            ("Asked by", known.text("by")),
+        ),
         facts=facts(
             ("Dataset", known.name),
-            ("File", known.text("file")),
-            ("Batch", known.text("batch")),
-            ("Asked by", known.text("by")),
             ("Reason", known.text("why")),
-            *((label, counts.get(name)) for name, label in _COUNTS.items() if counts.get(name)),
             ("As of", words.when(known.as_of)),
         ),
+        small=recorded(("Batch", known.text("batch")), ("Checksum", known.text("checksum"))),
         tables=(
             Table(
                 "Later files that brought rows as they were", ("File",), tuple((str(f),) for f in others[:MOST_FILES]),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from evergreen.alerting.content.history import number
 from evergreen.alerting.content.judgements import (
+    limit_of,
     names_of,
     newest_judgement,
     violation_table,
     violations_of,
     window_of,
 )
-from evergreen.alerting.content.letter import KnownIncident, Letter, facts, known_links
+from evergreen.alerting.content.letter import KnownIncident, Letter, facts, known_links, numbers
 from evergreen.ledger import words
 from evergreen.links import airflow_dag_url, airflow_run_url
 from evergreen.warehouse.connection import Connection
@@ -37,6 +40,9 @@ def data_problem(conn: Connection, known: KnownIncident) -> Letter:
     what = PROBLEMS.get(kind, "not enough to judge")
     if kind == "unreadable":
         what = f"{names_of(unreadable) or 'a column'} {what}"
+    worst = next((v for v in violations if v["kind"] == kind), {})
+    rows = known.get("rows") if judgement is None else judgement["row_count"]
+    short = _short(worst, rows)
     version = known.version or (judgement or {}).get("version")
     datasets = known.model.datasets if known.model else ()
     since = known.get("since")
@@ -45,18 +51,23 @@ def data_problem(conn: Connection, known: KnownIncident) -> Letter:
         "rows", "run_id", "as_of",
     }  # fmt: skip
     return Letter(
-        headline=f"{known.name}: {what}",
-        summary=f"{known.name}: {what}",
+        headline=f"{known.name}: {what}{short}",
+        summary=f"{known.name}: {what}{short}",
         lead=(
             f"The monitor could not tell whether {known.name} is still right: {what}. "
             "That is not taken for healthy, and no drift is claimed either. Look at the data first.",
         ),
         tone="bad",
+        numbers=numbers(
+            *_beyond(worst),
+            ("Rows in the window", rows),
+            ("Since", words.when(since) if since else None),
+            ("Cannot be read", names_of(unreadable) or None),
+            ("Columns that cannot be read", len(unreadable) if len(unreadable) > 1 else None),
+        ),
         facts=facts(
             ("Model", f"{known.name}, version {version or words.MISSING}"),
             ("Window", window_of(judgement, known)),
-            *((("Since", words.when(since)),) if since else ()),
-            ("Rows in it", known.get("rows") if judgement is None else judgement["row_count"]),
             ("As of", words.when(known.as_of or known.get("as_of") or (judgement or {}).get("as_of"))),
         ),
         tables=violation_table(violations, "What was found"),
@@ -66,6 +77,32 @@ def data_problem(conn: Connection, known: KnownIncident) -> Letter:
             ("Monitoring run", airflow_run_url(known.run_id)),
             *((f"Ingest of {d}", airflow_dag_url(f"ingest__{d}")) for d in datasets),
             ("Scoring DAG", airflow_dag_url(f"score__{known.name}") if kind == "unscored" else None),
+        ),
+    )
+
+
+def _short(violation: dict[str, Any], rows: Any) -> str:
+    """How bad it is, for the subject: `, newest row 60 h old, at most 36 h`."""
+    value, limit = number(violation, "value"), limit_of(violation)
+    if value is None or not limit:
+        return ""
+    if violation["kind"] == "stale":
+        return f", newest row {words.num(value, 3)} h old, {limit}"
+    if violation["kind"] == "unscored" and isinstance(rows, int):
+        return f", {words.num(rows - round(value))} of {words.num(rows)}"
+    return f", {words.num(round(value))}, {limit}"
+
+
+def _beyond(violation: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    value, limit = number(violation, "value"), limit_of(violation)
+    label = {"stale": "Age of the newest row", "volume": "Rows", "unscored": "Rows with a prediction"}
+    kind = str(violation.get("kind"))
+    if value is None or kind not in label:
+        return ()
+    return (
+        (
+            label[kind],
+            f"{words.num(value, 3)} h, {limit}" if kind == "stale" else f"{words.num(round(value))}, {limit}",
         ),
     )
 

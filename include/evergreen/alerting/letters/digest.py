@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from evergreen.alert_kinds import AlertKind
-from evergreen.alerting.content import answered_drifts
+from evergreen.alerting.content import amounts, answered_drifts
 from evergreen.alerting.content.history import JudgedWindow
-from evergreen.alerting.content.letter import KnownIncident, Letter, Picture, Table, facts
+from evergreen.alerting.content.letter import KnownIncident, Letter, Picture, Table, facts, numbers
 from evergreen.alerting.content.week import (
     LENGTH,
     DatasetWeek,
@@ -23,7 +23,7 @@ from evergreen.alerting.content.week import (
     model_week,
 )
 from evergreen.alerting.pictures.judged_windows import ESTIMATED
-from evergreen.alerting.pictures.trends import estimates, trends_png
+from evergreen.alerting.pictures.trends import drawn, estimates, trends_png
 from evergreen.incidents.silences import Silence, active
 from evergreen.incidents.threads import Thread
 from evergreen.incidents.unsent import Unsent, unsent
@@ -91,6 +91,16 @@ def _letter(
         summary=f"week to {as_of:%Y-%m-%d}: {told}",
         lead=(_lead(going_on, mails, below),),
         tone="bad" if going_on or mails or below else "good",
+        numbers=numbers(
+            ("Open incidents", len(going_on)),
+            (
+                "Windows in violation",
+                f"{sum(m.violations for m in models):,} of {sum(m.judged for m in models):,}",
+            ),
+            ("New champions", promoted),
+            ("Batches held back", f"{quarantined:,} of {quarantined + sum(d.published for d in datasets):,}"),
+            ("Mails not sent", len(mails)),
+        ),
         facts=facts(
             ("From", words.when(as_of - LENGTH)),
             ("To", words.when(as_of)),
@@ -113,7 +123,8 @@ def _letter(
         ),
         picture=Picture(
             png,
-            "Served error of each model against its limit, over the newest windows"
+            "Served error of each model over its newest windows, against its dashed limit: "
+            + "; ".join(f"{m.name} {_error(m)}" for m in drawn(models))
             + (f"; rings: {ESTIMATED}" if any(map(estimates, models)) else ""),
         )
         if png
@@ -127,10 +138,10 @@ def _letter(
 def _lead(going_on: Sequence[Thread], mails: Sequence[Unsent], below: Sequence[ModelWeek]) -> str:
     said = [f"{m.name}: {m.below_baseline}." for m in below[:MOST_ROWS]]
     if going_on:
-        said.append(f"{len(going_on)} incident(s) have not ended: see below which, and since when.")
+        said.append(f"{amounts.count(len(going_on), 'incident')} not ended: see below which, and since when.")
     if mails:
         said.append(
-            f"{len(mails)} mail(s) could not be sent: the mail server refuses them or does not answer."
+            f"{amounts.count(len(mails), 'mail')} could not be sent: the mail server refuses them or does not answer."
         )
     return " ".join(said) or "No incident is open, and every mail went out. Nothing needs to be done."
 
@@ -190,7 +201,7 @@ def _error(week: ModelWeek) -> str:
     measured, estimated = last_values(week)
     told = [
         f"{words.num(window.value)}{said}"
-        + (f", limit {words.num(window.limit)}" if window.limit is not None else "")
+        + (f", {side}" if (side := amounts.limit(week.metric, window.limit)) else "")
         + (" (by what was learnt it cannot alarm on so few rows)" if window.few_rows else "")
         + _beside_baseline(week.metric, window)
         for window, said in ((measured, ""), (estimated, f" ({ESTIMATED})"))
@@ -282,7 +293,7 @@ def _mails(mails: Sequence[Unsent]) -> Table:
     rows = tuple(
         (
             m.subject.partition("/")[2],
-            m.kind.replace("_", " "),
+            kind.traits.words if (kind := AlertKind.of(m.kind)) else m.kind.replace("_", " "),
             words.when(m.created),
             str(m.attempts),
             m.error or "not tried yet",

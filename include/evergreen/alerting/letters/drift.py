@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC
 from typing import Any
 
 from evergreen.alerting.content.judgements import (
     ERRORS,
+    beyond,
     error_of,
     names_of,
     newest_judgement,
     revised,
+    told,
     violation_table,
     violations_of,
     window_of,
 )
-from evergreen.alerting.content.letter import KnownIncident, Letter, Picture, facts, known_links
+from evergreen.alerting.content.letter import KnownIncident, Letter, Picture, facts, known_links, numbers
 from evergreen.alerting.pictures.worst_columns import worst_columns_png
 from evergreen.ledger import Decision, words
 from evergreen.ledger.evidence import RetrainEvidence
@@ -24,16 +25,15 @@ from evergreen.ledger.reasons import DecisionKind, of_a_drift
 from evergreen.links import (
     airflow_dag_url,
     airflow_run_url,
-    experiment_of,
-    mlflow_report_url,
     mlflow_version_url,
+    report_url,
 )
 from evergreen.monitoring.trigger import given_up
-from evergreen.program import typed
 from evergreen.warehouse.connection import Connection
 
-SAMPLE = ".parquet"
-"""How the file of a window ends whose pages are not drawn."""
+MOST_TOLD = 1
+"""How many columns the subject names; the others are counted."""
+MOST_PANELS = 4
 WHAT = {
     "performance": "served error beyond its limit",
     "estimated_performance": "estimated error beyond its limit",
@@ -49,14 +49,11 @@ def drifted(conn: Connection, known: KnownIncident) -> Letter:
     model, version = known.name, known.version or (judgement or {}).get("version")
     codes = _codes(known, violations)
     names = names_of(violations)
-    what = " and ".join(WHAT.get(code, words.reason(code)) for code in codes) or "drift"
     gave_up = known.get("gave_up") is True
-    headline = (
-        f"{model} v{version or '?'}: {what}{f' in {names}' if names and not set(codes) <= set(ERRORS) else ''}"
-        f"{' needs a person' if gave_up else ''}"
-    )
+    headline = f"{model}{f' v{version}' if version else ''}{' needs a person' if gave_up else ''}: {_what(codes, violations)}"
     since = words.when(known.get("since")) if known.get("since") else words.MISSING
     rule = known.get("rule")
+    columns = {v["column"] for v in violations if v["kind"] not in ERRORS and v.get("column")}
     known.told |= {
         "judgements", "judgement", "windows", "window", "violations", "signature", "window_start", "causes",
         "drifted", "message", "request", "incident", "alternates", "budget", "spent", "next_free", "new_rows", "needed", "endings",
@@ -67,15 +64,20 @@ def drifted(conn: Connection, known: KnownIncident) -> Letter:
         summary=headline,
         lead=(f"{_lead(known, codes, names, version)} {_to_do(known, gave_up)}".strip(),),
         tone="bad",
+        numbers=numbers(
+            *map(beyond, _worst(violations, 2)),
+            ("Columns beyond their limits", len(columns) if len(columns) > 1 else None),
+            ("Since", since),
+            ("Rows in the newest window", (judgement or {}).get("row_count")),
+        ),
         facts=facts(
             ("Model", f"{model}, version {version or words.MISSING}"),
             ("Reason", ", and ".join(map(words.reason, codes)) or words.MISSING),
-            ("Since", since),
+            *((("Since", since),) if since == words.MISSING else ()),
             ("Newest window", window_of(judgement, known)),
             *((("Judged before", again),) if (again := revised(conn, judgement)) else ()),
-            ("Rows in it", _rows(judgement or {})),
+            *((("Rows in it", few),) if (few := _sampled(judgement or {})) else ()),
             *((("Error in it", error),) if (error := error_of(judgement)) else ()),
-            *((("Report", drawn),) if (drawn := _not_drawn(judgement)) else ()),
             ("Rule", rule if isinstance(rule, str) else _rule(known)),
         ),
         tables=violation_table(violations, "What left its limits, in the newest window"),
@@ -90,11 +92,37 @@ def drifted(conn: Connection, known: KnownIncident) -> Letter:
     )
 
 
-def _rows(judgement: dict[str, Any]) -> str | int | None:
-    rows, measured = judgement.get("row_count"), judgement.get("sampled_rows")
-    return (
-        f"{rows}; drift was measured on {measured} of them" if rows and measured and measured < rows else rows
+def _worst(violations: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """The served error if it is beyond its limit, then the worst columns that could be measured, each once."""
+    columns: dict[str, dict[str, Any]] = {}
+    for one in violations:
+        if one["kind"] not in ERRORS:
+            columns.setdefault(str(one.get("column")), one)
+    errors = [v for v in violations if v["kind"] in ERRORS]
+    return [*errors, *columns.values()][: max(most, len(errors))]
+
+
+def _what(codes: Sequence[str], violations: Sequence[dict[str, Any]]) -> str:
+    """What the subject says: `drift, temp 3.1 × its limit and 2 more, RMSE 71 above its limit 55`."""
+    errors = [told(v) for v in violations if v["kind"] in ERRORS]
+    columns = dict.fromkeys(
+        str(v.get("column")) for v in violations if v["kind"] not in ERRORS and v.get("column")
     )
+    if not columns and not errors:
+        return " and ".join(WHAT.get(code, words.reason(code)) for code in codes) or "drift"
+    if not columns:
+        return ", ".join(errors)
+    first = told(next(v for v in violations if v["kind"] not in ERRORS and v.get("column")))
+    more = len(columns) - MOST_TOLD
+    return ", ".join(["drift", f"{first}{f' and {more} more' if more > 0 else ''}", *errors])
+
+
+def _sampled(judgement: dict[str, Any]) -> str | None:
+    """On how many of its rows a window was measured; None where on all."""
+    rows, measured = judgement.get("row_count"), judgement.get("sampled_rows")
+    if not rows or not measured or measured >= rows:
+        return None
+    return f"{words.num(rows)}; drift was measured on {words.num(measured)} of them"
 
 
 def _codes(known: KnownIncident, violations: Sequence[dict[str, Any]]) -> list[str]:
@@ -151,7 +179,7 @@ def _next_steps(known: KnownIncident) -> tuple[str, ...]:
         )
     if decision is not None and decision.kind is DecisionKind.RETRAIN_REQUESTED:
         return (
-            f"A retraining is requested (ledger decision {decision.id}) and train__{known.name} is woken for it "
+            f"A retraining is requested and train__{known.name} is woken for it "
             f"now; if a training is already running, the request waits for its turn{_swept(known)}.",
             f"The new version replaces the champion only if it is {_gate_demand(known, decision)} on the same rows; you get an e-mail "
             "either way.",
@@ -204,23 +232,12 @@ def _given_up_steps(known: KnownIncident) -> tuple[str, ...]:
     )
 
 
-def _not_drawn(judgement: dict[str, Any] | None) -> str | None:
-    """How the report of a window is had that was not drawn: nothing was in violation in it."""
-    if not judgement or not str(judgement["report"] or "").endswith(SAMPLE):
-        return None
-    start = judgement["window_start"].astimezone(UTC)
-    model, window = judgement["model"], f"{start:%Y-%m-%dT%H:%M}"
-    drawn = typed(f"report {model} {window}", f"report MODEL={model} WINDOW={window}").strip("`")
-    return f"not drawn, as nothing is in violation; {drawn}"
-
-
 def _report(judgement: dict[str, Any] | None, codes: Sequence[str]) -> str | None:
-    if not judgement or not judgement["mlflow_run"] or not judgement["report"] or _not_drawn(judgement):
+    """Evidently's page of the newest window, where something was kept of which it is drawn."""
+    if not judgement or not judgement["mlflow_run"] or not judgement["report"]:
         return None
-    run, path = judgement["mlflow_run"], judgement["report"]
-    if not path.endswith(".html"):
-        path = f"{path}/{'performance' if list(codes) == ['performance'] else 'drift'}.html"
-    return mlflow_report_url(run, path, experiment_of(run))
+    file = "performance.html" if list(codes) == ["performance"] else "drift.html"
+    return report_url(judgement["model"], judgement["window_start"], str(judgement["version"]), file)
 
 
 def _picture(
@@ -231,7 +248,11 @@ def _picture(
     metric = known.model.performance_metric if known.model else None
     png = worst_columns_png(conn, [judgement["id"]], metric=metric)
     return (
-        Picture(png, f"Values against their limits over the last windows: {names or 'served error'}")
+        Picture(
+            png,
+            f"Over the last windows up to {words.when(judgement['window_end'])}, each value as a line against its dashed limit, red where it "
+            f"is beyond: {'; '.join(map(told, _worst(violations_of(judgement, known), MOST_PANELS))) or names or 'served error'}",
+        )
         if png
         else None
     )

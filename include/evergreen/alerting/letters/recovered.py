@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from evergreen.alert_kinds import AlertKind
-from evergreen.alerting.content.letter import KnownIncident, Letter, facts, known_links
+from evergreen.alerting.content import amounts
+from evergreen.alerting.content.history import windows
+from evergreen.alerting.content.letter import KnownIncident, Letter, facts, known_links, numbers, recorded
 from evergreen.ledger import words
 from evergreen.ledger.reasons import DecisionKind, TriggerReason
 from evergreen.links import airflow_dag_url, airflow_run_url, mlflow_version_url
-from evergreen.spec import format_duration
+from evergreen.spec import format_duration, metric_name
 from evergreen.warehouse.connection import Connection
 
 OVER: dict[str, str] = {
@@ -67,14 +69,18 @@ def recovered(conn: Connection, known: KnownIncident) -> Letter:
             + f": {_by(known, code)}.",
         ),
         tone="good",
-        facts=facts(
-            ("What it was", what or WHAT.get(of, of or words.MISSING)),
+        numbers=numbers(
+            ("Lasted", lasted),
+            *_more(known, of),
             ("Since", words.when(since)),
             ("Until", words.when(ended)),
-            *((("Lasted", lasted),) if lasted else ()),
-            ("Ended by", _by(known, code)),
-            *_more(known, of),
+            *_error(conn, known, of),
         ),
+        facts=facts(
+            ("What it was", what or WHAT.get(of, words.reason(of))),
+            ("Ended by", _by(known, code)),
+        ),
+        small=recorded(("Airflow run", known.run_id)),
         steps=_steps(known, of),
         links=known_links(
             ("Model version", mlflow_version_url(known.name, version) if of == AlertKind.DRIFT else None),
@@ -114,13 +120,27 @@ def _more(known: KnownIncident, of: str) -> tuple[tuple[str, object], ...]:
     return (("Healthy windows" if of == AlertKind.DRIFT else "Windows judged", windows),) if windows else ()
 
 
+def _error(conn: Connection, known: KnownIncident, of: str) -> tuple[tuple[str, str], ...]:
+    """The served error of the newest window that was measured, where a drift is over."""
+    if of != AlertKind.DRIFT or known.model is None:
+        return ()
+    metric = known.model.performance_metric
+    found = [w for w in windows(conn, known.name, metric, until=known.as_of) if w.value is not None]
+    if not found:
+        return ()
+    side, guess = amounts.limit(metric, found[-1].limit), ", estimated" if found[-1].estimated else ""
+    return (
+        (f"{metric_name(metric)} now{guess}", f"{words.num(found[-1].value)}{f', {side}' if side else ''}"),
+    )
+
+
 def _steps(known: KnownIncident, of: str) -> tuple[str, ...]:
     if of == AlertKind.BATCH_QUARANTINED:
         # Of a mail that an earlier release owed: it ended while batches were still held.
         held, removed = known.get("still_held"), known.items("removed_files")
         if held:
             return (
-                f"{words.num(held)} batch(es) of {known.name} that were held back are still not published; their rows are in "
+                f"{amounts.count(held, 'batch', 'batches')} of {known.name} held back and still not published; the rows are in "
                 f"quarantine.{known.name}. Mend and land them if they are missed.",
             )
         if removed:

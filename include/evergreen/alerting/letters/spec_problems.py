@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from evergreen.alert_kinds import AlertKind
-from evergreen.alerting.content.letter import KnownIncident, Letter, Table, facts, known_links
+from evergreen.alerting.content.amounts import count
+from evergreen.alerting.content.letter import KnownIncident, Letter, Table, known_links, numbers
 from evergreen.incidents import threads
 from evergreen.ledger import Decision, append, words
 from evergreen.ledger.evidence import Mistake, RecoveredEvidence, SpecEvidence
@@ -106,9 +107,11 @@ def unusable(conn: Connection, known: KnownIncident) -> Letter:
     known.told |= {"message", "classes", "details"}
     others = f", and with it {', '.join(off)}" if off else ""
     variable = is_variable(file)
+    wrong = f", {count(len(problems), 'mistake')}" if len(problems) > 1 else ""
+    wrong += f", {count(len(off), 'file')} switched off with it" if off else ""
     return Letter(
-        headline=f"{file} cannot be used",
-        summary=f"specs: {file} cannot be used",
+        headline=f"{file} cannot be used{wrong}",
+        summary=f"specs: {file} cannot be used{wrong}",
         lead=(
             f"The environment variable {file} of the Airflow services has a value that cannot be used. All DAGs run on; what it "
             "sets is as if it were not set, or fails when it is needed, as the table says.",
@@ -119,9 +122,10 @@ def unusable(conn: Connection, known: KnownIncident) -> Letter:
             "taken in, nothing is trained, scored or watched. All other models and datasets run on.",
         ),
         tone="bad",
-        facts=facts(
+        numbers=numbers(
             ("Variable" if variable else "File", file),
-            *((("Switched off with it", ", ".join(off)),) if off else ()),
+            ("Mistakes", len(problems) or None),
+            ("Switched off with it", ", ".join(off)),
             ("As of", words.when(known.as_of)),
         ),
         tables=(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from evergreen.alerting.content.amounts import means_something
 from evergreen.alerting.content.history import JudgedWindow
 from evergreen.drawing import BLUE
 from evergreen.spec import LARGER_IS_BETTER
@@ -19,6 +20,13 @@ def beyond(metric: str, window: JudgedWindow) -> bool:
     if window.value is None or window.limit is None:
         return False
     return window.value < window.limit if metric in LARGER_IS_BETTER else window.value > window.limit
+
+
+def drawn_limits(metric: str, windows: Sequence[JudgedWindow]) -> list[float]:
+    """The limits of some windows as they are drawn: NaN where one means nothing, as it would flatten the picture."""
+    return [
+        w.limit if w.limit is not None and means_something(metric, w.limit) else float("nan") for w in windows
+    ]
 
 
 def hollow(axes: Axes, x: Sequence[float], y: Sequence[float], size: float) -> None:

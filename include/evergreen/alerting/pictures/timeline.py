@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from evergreen.alerting.content.history import JudgedWindow, Tenure, marks, tenures, windows
-from evergreen.alerting.pictures.judged_windows import beyond, estimated_key, hollow
+from evergreen.alerting.pictures.judged_windows import beyond, drawn_limits, estimated_key, hollow
 from evergreen.alerting.pictures.worst_columns import worst_columns_png
 from evergreen.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, clean, png
 from evergreen.ledger import Decision
@@ -107,8 +107,7 @@ def _draw_error(axes: Axes, judged: Sequence[JudgedWindow], metric: str) -> None
     axes.plot(x, values, color=BLUE, linewidth=2, zorder=4)
     edges: list[float] = []
     limits: list[float] = []
-    for w in judged:
-        limit = float("nan") if w.limit is None else w.limit
+    for w, limit in zip(judged, drawn_limits(metric, judged), strict=True):
         edges += [date2num(w.start), date2num(w.end)]
         limits += [limit, limit]
     axes.plot(edges, limits, color=INK, linewidth=1.3, linestyle=(0, (5, 3)), zorder=3)
@@ -117,7 +116,7 @@ def _draw_error(axes: Axes, judged: Sequence[JudgedWindow], metric: str) -> None
         axes.scatter([x[i] for i in some], [values[i] for i in some], s=size, color=colour, zorder=5)
     guessed = [i for i, w in enumerate(judged) if w.value is not None and w.estimated]
     hollow(axes, [x[i] for i in guessed], [values[i] for i in guessed], 14)
-    known = [v for w in judged for v in (w.value, w.limit) if v is not None]
+    known = [v for v in (*(w.value for w in judged), *limits) if v is not None and v == v]
     if known:
         low, high = min(known), max(known)
         low = min(0.0, low) if low < 0.5 * high else low - 0.2 * (high - low)

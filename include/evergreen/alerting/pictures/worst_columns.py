@@ -16,9 +16,9 @@ from matplotlib.ticker import MaxNLocator
 
 from evergreen.alerting.content.history import number, windows
 from evergreen.alerting.content.judgements import ERRORS
-from evergreen.alerting.pictures.judged_windows import beyond, estimated_key, hollow
+from evergreen.alerting.pictures.judged_windows import beyond, drawn_limits, estimated_key, hollow
 from evergreen.drawing import BLUE, INK, RED, clean, png
-from evergreen.ledger.words import column_name, statistic_name
+from evergreen.ledger.words import column_name, num, statistic_name
 from evergreen.spec import metric_name
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -61,7 +61,7 @@ def worst_columns_png(
     found = worst_panels(conn, judgements, panels=panels, history=history, metric=metric)
     if not found:
         return None
-    figure = Figure(figsize=(6.5, 0.35 + 1.75 * len(found)), dpi=200, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(5.0, 0.3 + 1.35 * len(found)), dpi=260, layout="constrained", facecolor="white")
     for index, panel in enumerate(found, start=1):
         _draw_panel(figure.add_subplot(len(found), 1, index), panel, last=index == len(found))
     return png(figure)
@@ -128,7 +128,8 @@ def worst_panels(
             0,
             Panel(
                 f"served predictions: {metric_name(metric)}",
-                tuple(w.end for w in past), tuple(w.value for w in past), tuple(w.limit for w in past), wrong,
+                tuple(w.end for w in past), tuple(w.value for w in past),
+                tuple(None if x != x else x for x in drawn_limits(metric, past)), wrong,
                 tuple(i for i, w in enumerate(past) if w.value is not None and w.estimated),
             ),
         )  # fmt: skip
@@ -156,12 +157,12 @@ def _draw_panel(axes: Axes, panel: Panel, *, last: bool) -> None:
     if panel.values[-1] is not None:
         guess = "est. " if len(panel.values) - 1 in panel.estimated else ""
         axes.annotate(
-            f"{guess}{panel.values[-1]:.3g}", (x[-1], values[-1]), xytext=(6, 0), textcoords="offset points", size=10,
+            f"{guess}{num(panel.values[-1], 3)}", (x[-1], values[-1]), xytext=(6, 0), textcoords="offset points", size=10,
             color=RED if panel.violated[-1] else BLUE, weight="bold", va="center",
         )  # fmt: skip
     if panel.limits[-1] is not None:
         axes.annotate(
-            f"limit {panel.limits[-1]:.3g}", (x[0], limits[0]), xytext=(0, 3), textcoords="offset points", size=9,
+            f"limit {num(panel.limits[-1], 3)}", (x[0], limits[0]), xytext=(0, 3), textcoords="offset points", size=9,
             color=INK, va="bottom",
         )  # fmt: skip
     clean(axes, "")

@@ -160,4 +160,8 @@
     link.textContent = "the run in Airflow";
     said.append(link);
   });
+
+  // Where a mail leads to a report that is not drawn yet.
+  const now = document.querySelector("form[data-at-once]");
+  if (now) now.requestSubmit();
 })();
