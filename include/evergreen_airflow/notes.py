@@ -43,8 +43,9 @@ def _write(dag_run: Any) -> None:
     """Make the newest sentence of a run its note; what a person wrote there stays."""
     if dag_run.dag_id.partition("__")[0] not in dag_kinds.FILES:
         return
+    from airflow.models.dagrun import DagRunNote
     from airflow.models.xcom import XComModel
-    from sqlalchemy import select
+    from sqlalchemy import insert, select, update
     from sqlalchemy.exc import SQLAlchemyError
     from sqlalchemy.orm import object_session
 
@@ -52,18 +53,25 @@ def _write(dag_run: Any) -> None:
     if session is None:
         return
     newest = (
-        select(XComModel)
+        select(XComModel.value)
         .where(XComModel.dag_id == dag_run.dag_id, XComModel.run_id == dag_run.run_id, XComModel.key == KEY)
         .order_by(XComModel.timestamp.desc())
         .limit(1)
     )
+    mine = DagRunNote.dag_run_id == dag_run.id
+    # The scheduler's own transaction: nothing of it may be lost for a note, so there is a savepoint. It is the connection's, as the
+    # scheduler, which holds locks, lets nobody commit its session, not even to a savepoint.
+    connection = session.connection()
     try:
-        # The scheduler's own transaction: it holds the run's row, and nothing of it may be lost for a note.
-        with session.begin_nested():
-            found = session.scalars(newest).first()
-            there = dag_run.dag_run_note
-            if found is None or (there is not None and there.user_id is not None):
+        with connection.begin_nested():
+            row = connection.execute(newest).first()
+            if row is None:
                 return
-            dag_run.note = str(XComModel.deserialize_value(found))[:MOST_CHARACTERS]
+            content = str(XComModel.deserialize_value(row))[:MOST_CHARACTERS]
+            there = connection.execute(select(DagRunNote.user_id).where(mine)).first()
+            if there is None:
+                connection.execute(insert(DagRunNote).values(dag_run_id=dag_run.id, content=content))
+            elif there.user_id is None:
+                connection.execute(update(DagRunNote).where(mine).values(content=content))
     except SQLAlchemyError:
         log.warning("the note of %s %s could not be written", dag_run.dag_id, dag_run.run_id, exc_info=True)

@@ -83,13 +83,23 @@ def note(dag_id: str, run_id: str) -> str:
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    from evergreen_airflow.notes import Notes
-
     with create_session() as session:
         found = session.scalars(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)).one()
-        Notes().on_dag_run_success(found, "success")
-        session.flush()
-        return str(found.note)
+        return ended(session, found)
+
+
+def ended(session: Any, run: Any) -> str:
+    """The note of a run once the scheduler has found it ended: in a session that nobody may commit."""
+    from airflow.models.dagrun import DagRunNote
+    from airflow.utils.sqlalchemy import prohibit_commit
+    from sqlalchemy import select
+
+    from evergreen_airflow.notes import Notes
+
+    with prohibit_commit(session) as guard:
+        Notes().on_dag_run_success(run, "success")
+        guard.commit()
+    return str(session.scalar(select(DagRunNote.content).where(DagRunNote.dag_run_id == run.id)))
 
 
 def land(folder: Path, name: str, first: datetime, days: int) -> None:
@@ -147,13 +157,9 @@ def written_again(by: str | None) -> str:
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    from evergreen_airflow.notes import Notes
-
     newest = select(DagRun).where(DagRun.dag_id == "monitor__small").order_by(DagRun.id.desc()).limit(1)
     with create_session() as session:
         run = session.scalars(newest).one()
         run.dag_run_note.content, run.dag_run_note.user_id = "a person's own words", by
         session.flush()
-        Notes().on_dag_run_success(run, "success")
-        session.flush()
-        return str(run.note)
+        return ended(session, run)

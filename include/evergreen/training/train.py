@@ -210,7 +210,9 @@ def train(  # noqa: PLR0913  # what a plan and a run of the DAG say, by name
             log.info(
                 "%s: %s",
                 model.name,
-                f"registered as version {version}" if version else "a dry run: nothing is registered",
+                f"registered as version {outcome.version}"
+                if outcome.version
+                else "a dry run: nothing is registered",
             )
         except Exception as error:
             with suppress(EvergreenError):
