@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -93,12 +94,13 @@ def test_a_killed_search_goes_on_and_comes_to_the_same(model, tmp_path):
     path = tmp_path / "killed.jsonl"
     script = (
         "import logging, runpy, sys; logging.basicConfig(level=logging.INFO, format='%(message)s');"
+        "from evergreen import progress; progress.FIRST_S = progress.EVERY_S = 0;"  # tells of each trial
         f"runpy.run_path({__file__!r})['search'](*sys.argv[1:])"
     )
     arguments = [sys.executable, "-c", script, model.model_dump_json(), str(tmp_path), str(path)]
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
-            if line.startswith("trial 5 of 12"):
+            if re.search(r"(trial|parameters:) 5 of 12", line):
                 process.send_signal(signal.SIGKILL)
                 break
         process.stderr.read()
