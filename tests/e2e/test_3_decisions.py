@@ -68,7 +68,7 @@ def question(stack: Any, version: str | None) -> dict[str, Any]:
         found = stack.api.call(
             "GET", f"dags/promote__{CALM}/dagRuns/~/hitlDetails", params={"response_received": False}
         )["hitl_details"]
-        return [d for d in found if f"v{version} waits" in d["subject"] and parked(d)]
+        return [d for d in found if f"version {version} waits" in d["subject"] and parked(d)]
 
     def parked(detail: dict[str, Any]) -> bool:
         run = detail["task_instance"]["dag_run_id"]
