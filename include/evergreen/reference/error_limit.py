@@ -121,11 +121,16 @@ def _learnt(model: ModelSpec, reference: Reference, rows: int) -> Limit:
         return Limit(value, learnt, f"{said}{ADVICE}")
     value, what = (least, "max_worse's") if skilled is None else (skilled, "a coin's")
     said = (
-        f"what was learnt cannot alarm on so few rows: chance alone reaches {learnt:.4g} on {rows}; the limit is {what}"
+        f"what was learnt cannot alarm on so few rows: chance alone reaches {_reached(metric, learnt)} on {rows}; the limit is {what}"
         if passable(metric, value)
         else f"cannot alarm on so few rows, nor with this max_worse: no {metric_name(metric)} is worse than {value:.4g}"
     )
     return Limit(value, learnt, f"{said}{ADVICE}")
+
+
+def _reached(metric: str, learnt: float) -> str:
+    """What chance reaches, in words: a value that the metric cannot have tells a person nothing."""
+    return f"{learnt:.4g}" if passable(metric, learnt) else f"any {metric_name(metric)}"
 
 
 def limit_at(model: ModelSpec, reference: Reference, rows: int) -> float:

@@ -138,8 +138,8 @@ def measure(kind: str, statistic: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """A text that begins with a capital letter."""
-    return text[:1].upper() + text[1:]
+    """A text that begins with a capital letter, unless it begins with a version such as v4."""
+    return text if text[1:2].isdigit() else text[:1].upper() + text[1:]
 
 
 def of_limit(value: float | None) -> str:

@@ -16,7 +16,7 @@ from evergreen.monitoring.windows.judgement import MetricResult
 from evergreen.monitoring.windows.live_windows import judge_windows
 from evergreen.reference import error_limit
 from evergreen.reference.movement import Movement
-from evergreen.spec import LARGER_IS_BETTER, METRICS, passable
+from evergreen.spec import LARGER_IS_BETTER, METRICS, metric_name, passable
 from evergreen.warehouse.connection import connect
 
 LABELS = {"binary": np.repeat([0.0, 1.0], [150, 50]), "regression": np.arange(200.0)}
@@ -63,6 +63,9 @@ def test_a_limit_learnt_beyond_all_bounds_is_a_coins_and_one_that_can_be_passed_
     else:
         assert found.value == pytest.approx(COIN[metric], rel=1e-3)
         assert "cannot alarm on so few rows" in found.note
+        assert f"chance alone reaches any {metric_name(metric)} on 168" in found.note, (
+            "and no value that it cannot have"
+        )
         assert "the limit is a coin's" in found.note
     quiet = of(task, metric, near, 0.001)
     assert (quiet.note, better * quiet.value > better * COIN[metric]) == ("", True)
