@@ -22,7 +22,7 @@ from evergreen.monitoring.windows.judgement import Judgement
 from evergreen.monitoring.windows.live_windows import REFERENCE_PATH
 from evergreen.reference.reference import Reference
 from evergreen.registry.champions import champion_of
-from evergreen.training.search.leaderboard import TABLE_FILE
+from evergreen.training.search.leaderboard import TABLE_FILE, readable
 from evergreen.warehouse.connection import Connection, fetch
 
 BINS = 24
@@ -134,7 +134,11 @@ def _leaderboard(run: str) -> Table | None:
     ]
     place = [told["columns"].index(h) for h in heads]
     chosen = told["columns"].index("chosen")
-    rows = tuple(tuple("" if row[i] is None else words.num(row[i]) for i in place) for row in told["data"])
+    params = told["columns"].index("parameters")
+    rows = tuple(
+        tuple("" if row[i] is None else readable(row[i]) if i == params else words.num(row[i]) for i in place)
+        for row in told["data"]
+    )
     return Table(
         "Leaderboard",
         tuple(h.capitalize() for h in heads),

@@ -88,7 +88,7 @@ class Leaderboard:
 
     def page(self) -> str:
         """As a page without scripts, which MLflow shows among the run's artifacts."""
-        rows = self.rows()
+        rows = [row | {"parameters": readable(row["parameters"])} for row in self.rows()]
         lines = [
             _line("th", rows[0]),
             *(_line("td", map(_text, row.values()), row["chosen"]) for row in rows),
@@ -130,6 +130,11 @@ def _text(value: Any) -> str:
 def params_text(params: Mapping[str, Any]) -> str:
     """Parameters as people read them: `max_depth 6, learning_rate 0.08`."""
     return ", ".join(f"{name} {_plain(value)}" for name, value in sorted(params.items()))
+
+
+def readable(parameters: str) -> str:
+    """The parameters of a line of the table, which has them exactly, as people read them."""
+    return params_text(json.loads(parameters)) if parameters else ""
 
 
 def common_params(every: Sequence[Mapping[str, Any]]) -> set[str]:
