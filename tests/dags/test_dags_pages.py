@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 import pytest
 from airflow.api_fastapi.app import get_auth_manager
@@ -175,8 +176,6 @@ def test_a_model_whose_dag_is_gone_is_not_shown(client: TestClient) -> None:
 @pytest.mark.parametrize("prefix", ["", "/airflow"])
 def test_every_relative_address_leads_somewhere(pages_app: Any, prefix: str) -> None:
     """From each page, as a browser resolves it; also where Airflow lies behind a prefix."""
-    from urllib.parse import urljoin, urlsplit
-
     behind = Starlette(routes=[Mount(prefix, pages_app)])
     client = TestClient(behind, follow_redirects=False, raise_server_exceptions=False)
     headers = Bearer(OPERATOR).headers
@@ -211,6 +210,10 @@ def test_every_relative_address_leads_somewhere(pages_app: Any, prefix: str) -> 
 def test_an_address_that_leads_nowhere_says_so(client: TestClient, path: str, status: int) -> None:
     asked = client.get(address(path), headers=Bearer(OPERATOR).headers)
     assert asked.status_code == status
+    if asked.headers.get("content-type", "").startswith("text/html"):
+        (style,) = re.findall(r'<link rel="stylesheet" href="([^"]+)"', asked.text)
+        assert client.get(urljoin(f"http://testserver{address(path)}", style)).status_code in (200, 401)
+        assert urljoin(f"http://testserver{address(path)}", style).endswith("/evergreen/static/pages.css")
     if status == 303:
         assert asked.headers["location"] in ("../", "../dataset/bike_hourly")
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import jinja2
 from fastapi import Request
 from fastapi.responses import HTMLResponse
+from fastapi.routing import APIRoute
 from markupsafe import Markup
 
 from evergreen.health.charts import columns, error_history, sparkline
@@ -73,12 +74,10 @@ def page(request: Request, template: str, *, status: int = 200, **content: Any) 
 
 def up_of(request: Request) -> str:
     """What leads from the page of a request to the overview, such as `../`."""
-    route = request.scope.get("route")
-    path = (
-        route.path
-        if route is not None
-        else request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    )
+    route, root = request.scope.get("route"), request.scope.get("root_path", "")
+    # As the browser sees it, to which an escaped slash is none; where no page matched, the route is Airflow's, which holds all pages.
+    asked = request.scope.get("raw_path", b"").decode("latin-1") or request.scope["path"]
+    path = route.path if isinstance(route, APIRoute) else asked.removeprefix(root)
     return "../" * path.strip("/").count("/") or "./"
 
 
