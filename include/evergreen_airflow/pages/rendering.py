@@ -143,7 +143,7 @@ def sentence(text: str) -> str:
 
 def of_limit(value: float | None) -> str:
     """A share of a limit as people say it: `3.3 ×`."""
-    return "–" if value is None else f"{value:.1f} ×" if value < 100 else "> 100 ×"
+    return "–" if value is None else f"{max(value, 0.0):.1f} ×" if value < 100 else "> 100 ×"
 
 
 def cell(ratio: float | None) -> str:
