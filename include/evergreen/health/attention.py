@@ -80,6 +80,10 @@ def of_model(
         found.append((Attention.LOOK, f"served {metric_name(error.metric)} {told}"))
     if window is None:
         found.append((Attention.NOT_YET, "no window of the champion is judged yet"))
+    elif window.judged is not None:
+        found.append(
+            (Attention.ACT, f"nothing was judged since {words.when(window.judged)}: does its monitor run?")
+        )
     elif window.status in COULD_NOT_TELL and not any(one.kind == "data_problem" for one in incidents):
         found.append(
             (Attention.LOOK, f"the newest window could not be judged: {window.held_back or window.status}")

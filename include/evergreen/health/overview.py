@@ -8,7 +8,7 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from evergreen import ledger, settings
@@ -84,7 +84,7 @@ def mlflow_answers() -> bool | None:
     try:
         server = settings.MLFLOW.read()
     except EvergreenError:
-        return None
+        return False  # an address that cannot be read is none that answers
     if not server.startswith(("http://", "https://")):
         return None
     try:
@@ -233,8 +233,15 @@ def _window(window: Mapping[str, Any] | None) -> NewestWindow | None:
         return None
     details = [str(v["detail"]) for v in window["violations"] if isinstance(v, dict) and v.get("detail")]
     held_back = "; ".join(dict.fromkeys(details)) if window["status"] in attention.COULD_NOT_TELL else ""
+    patience = 2 * (window["window_end"] - window["window_start"]) + timedelta(days=1)
+    silent = datetime.now(UTC) - window["judged_at"] > patience
     return NewestWindow(
-        window["window_start"], window["window_end"], window["status"], window["row_count"], held_back
+        window["window_start"],
+        window["window_end"],
+        window["status"],
+        window["row_count"],
+        held_back,
+        window["judged_at"] if silent else None,
     )
 
 

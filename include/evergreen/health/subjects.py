@@ -106,13 +106,23 @@ class WorstColumn:
 
 @dataclass(frozen=True)
 class NewestWindow:
-    """The champion's newest window: its range, how it came out, its rows, and what kept it from being judged (empty: nothing)."""
+    """The champion's newest window.
+
+    Attributes:
+        start, end: its range.
+        status: how it came out.
+        rows: in it.
+        held_back: what kept it from being judged; empty: nothing.
+        judged: when, by the clock, where nothing was judged for longer than two windows and a day; else None. Data that stops
+            coming is judged too, as stale: so the monitor does not run.
+    """
 
     start: datetime
     end: datetime
     status: str
     rows: int
     held_back: str
+    judged: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,21 @@ def test_a_window_that_could_not_be_judged_is_never_healthy() -> None:
     assert attention.judged(attention.of_model("1", None, good, None, None, ()), None) == (Attention.FINE, ())
 
 
+def test_a_monitor_that_judges_nothing_any_more_is_never_healthy(warehouse_url: str, story: Specs) -> None:
+    """Data that stops coming is judged as stale; where no window is judged at all, the monitor itself is silent."""
+    said = "nothing was judged since "
+    for silent_days, shown in ((14, False), (16, True)):  # windows are a week
+        with connect() as conn:
+            with conn.cursor() as cursor:
+                cursor.execute(
+                    "UPDATE evergreen.window_judgement SET judged_at = clock_timestamp() - make_interval(days => %s)",
+                    (silent_days,),
+                )
+            demand = next(m for m in overview(conn, story).models if m.name == "bike_demand")
+        assert any(why.startswith(said) for why in demand.why) == shown
+        assert (demand.attention is Attention.ACT) == shown
+
+
 @pytest.mark.parametrize(
     ("incident", "request_open", "expected"),
     [
