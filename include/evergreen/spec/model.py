@@ -15,8 +15,9 @@ from evergreen.spec.cron import Cron
 from evergreen.spec.gate import Gate
 from evergreen.spec.metrics import LARGER_IS_BETTER, METRICS, THRESHOLD, best, passable, worse
 from evergreen.spec.monitoring import Monitoring, Scoring, Watch
+from evergreen.spec.serving import Serving
 from evergreen.spec.training import Training, windows_problems
-from evergreen.spec.types import Duration, Feature, Line, Name, Prose, Strict, unknown
+from evergreen.spec.types import Duration, Feature, Line, Name, Prose, Strict, format_duration, unknown
 
 # A query of PostgreSQL returns at most 1,664 columns, and the key, the time and the label are some of them.
 MOST_FEATURES = 1600
@@ -89,6 +90,7 @@ class ModelSpec(Strict):
     gate: Gate = Gate()
     scoring: Scoring = Scoring()
     watch: Watch = Watch()
+    serving: Serving = Serving()
     monitoring: Monitoring = Monitoring()
     alerts: tuple[Entry, ...] = Field(
         (),
@@ -163,6 +165,7 @@ class ModelSpec(Strict):
             *self._metrics(),
             *self._limit_problems(),
             *self._people_and_slices(),
+            *self._takeover(),
             *self._query(),
         ]
         if problems:
@@ -222,6 +225,25 @@ class ModelSpec(Strict):
         for name in self.monitoring.drift.ignore:
             if name not in known:
                 yield unknown("monitoring.drift.ignore", name, known)
+        for name in self.serving.sensitive:
+            if name not in self.features.all:
+                yield unknown("serving.sensitive", name, self.features.all)
+
+    def _takeover(self) -> Iterator[str]:
+        """What is wrong with how a new champion takes over online: the watch says when, and so must last as long."""
+        for where, lasts in (
+            ("serving.canary", self.serving.canary and self.serving.canary.for_),
+            ("serving.shadow", self.serving.shadow),
+        ):
+            if lasts is None:
+                continue
+            if self.watch.period is None:
+                yield f"{where}: watch.period is null, and without the watch nothing says how good a new champion is; give it one such as 7d"
+            elif lasts > (longest := max(self.watch.period, self.monitoring.window)):
+                yield (
+                    f"{where}: {format_duration(lasts)} is longer than the watch after a promotion ({format_duration(longest)}); make it "
+                    "shorter, or watch.period longer"
+                )
 
     def _query(self) -> Iterator[str]:
         """What is wrong with the text of the feature query."""
