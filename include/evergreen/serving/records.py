@@ -1,0 +1,217 @@
+"""Records as a request tells them: held against what a version learnt, and made the model's numbers.
+
+It makes of a record exactly what `registry.encoding.encode` makes of a row of the feature query: a test holds the two together to the
+last bit. What the batch predictions take as missing (a category that is not known, a number beyond what float32 holds) is missing here,
+too, and told; what no row of a query could be (a text for a number, a field that is not there) is a mistake.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from evergreen.serving.identity import Mistake, NoValue, key_writer, moment
+from evergreen.serving.kept import Model, Version
+
+LARGEST = float(np.finfo(np.float32).max)
+MOST_TOLD = 100
+_ABSENT = object()
+_NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a field of a record (counted from 0)."""
+
+    record: int
+    field: str
+    problem: str
+
+
+class BadRecordsError(ValueError):
+    """Records that cannot be predicted, with everything that is wrong with them."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(f"{len(problems)} problems")
+        self.problems = problems
+
+
+@dataclass(slots=True)
+class Encoded:
+    """Records as the model's numbers.
+
+    Attributes:
+        values: float by float, a record after the other; NaN is missing.
+        missing: values that were taken as missing, each with why.
+    """
+
+    values: list[float] = field(default_factory=list)
+    missing: list[Problem] = field(default_factory=list)
+
+
+class Encoder:
+    """Makes a version's numbers of records."""
+
+    def __init__(self, version: Version) -> None:
+        """Of a version."""
+        self.version = version
+        self._numeric = version.numeric
+        self._categorical = [
+            (name, {category: float(code) for code, category in enumerate(categories)})
+            for name, categories in version.categorical.items()
+        ]
+        self._features = len(version.features)
+
+    def encode(self, records: Sequence[Mapping[str, Any]], allowed: frozenset[str] | None = None) -> Encoded:
+        """The records as numbers.
+
+        Args:
+            records: by the features' names.
+            allowed: the fields that they may have; None: any, and those that are no feature of this version do not count.
+
+        Raises:
+            BadRecordsError: with everything that is wrong with them.
+        """
+        found = Encoded()
+        problems: list[Problem] = []
+        add, largest, nan = found.values.append, LARGEST, _NAN
+        for position, record in enumerate(records):
+            for name in self._numeric:
+                value = record.get(name, _ABSENT)
+                kind = type(value)
+                if (kind is float or kind is int) and -largest <= value <= largest:  # type: ignore[operator]
+                    add(value)  # type: ignore[arg-type]
+                else:
+                    add(nan)
+                    _odd_number(found, problems, Problem(position, name, ""), value)
+            for name, codes in self._categorical:
+                value = record.get(name, _ABSENT)
+                code = codes.get(value) if type(value) is str else None
+                if code is None:
+                    code = _odd_category(found, problems, Problem(position, name, ""), value, codes)
+                add(code)
+            if allowed is not None and (problems or len(record) > self._features):
+                problems += [Problem(position, n, _near(n, allowed)) for n in record if n not in allowed]
+        if problems:
+            raise BadRecordsError(problems)
+        return found
+
+    def beyond(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The numbers that are beyond what the version learnt, each with the range of the reference."""
+        found = []
+        for position, record in enumerate(records):
+            for name, low in self.version.lows.items():
+                value, high = record.get(name), self.version.highs[name]
+                if type(value) in (int, float) and not low <= value <= high:  # type: ignore[operator]
+                    text = f"{name} {value:g} is beyond what it learnt, {low:g} to {high:g}"
+                    found.append(
+                        {
+                            "record": position,
+                            "field": name,
+                            "value": value,
+                            "low": low,
+                            "high": high,
+                            "text": text,
+                        }
+                    )
+        return found
+
+
+class Identifier:
+    """Which rows records are: their keys and event times."""
+
+    def __init__(self, model: Model) -> None:
+        """Of a model."""
+        self._key = tuple(model.key)
+        self._names = frozenset((*model.key, model.event_time))
+        self._event_time = model.event_time
+        self._write = key_writer(model.key)
+
+    def identify(self, records: Sequence[Mapping[str, Any]]) -> list[tuple[str, datetime] | None]:
+        """The key (as `evergreen.prediction` has it) and the event time (UTC) of each record; None: it names none.
+
+        Raises:
+            BadRecordsError: a part of the key, or the event time beside a key, is missing or not what its column holds.
+        """
+        found: list[tuple[str, datetime] | None] = []
+        problems: list[Problem] = []
+        names = self._names
+        for position, record in enumerate(records):
+            if names.isdisjoint(record):
+                found.append(None)
+                continue
+            if absent := [name for name in names if record.get(name) is None]:
+                problems += [Problem(position, name, _HALF) for name in sorted(absent)]
+                continue
+            try:
+                found.append((self._write(record), moment(record[self._event_time])))
+            except Mistake as error:
+                problems.append(Problem(position, error.column, error.problem))
+            except NoValue as error:
+                problems.append(Problem(position, self._event_time, str(error)))
+        if problems:
+            raise BadRecordsError(problems)
+        return found
+
+
+_HALF = "is missing; a record names its whole key and its event time, so that its label finds the prediction, or nothing of both"
+
+
+def _near(name: str, allowed: frozenset[str]) -> str:
+    """Of a field that the model does not know: a misspelt one must not be ignored."""
+    near = difflib.get_close_matches(name, sorted(allowed), n=1)
+    return f"is no feature of the model; did you mean {near[0]}?" if near else "is no feature of the model"
+
+
+def _odd_number(found: Encoded, problems: list[Problem], where: Problem, value: Any) -> None:
+    """Of a value that is no usual number: missing, too large, or a mistake."""
+    if type(value) is float or type(value) is int:
+        if value == value:  # NaN, which a row of the query may have, is missing as it is
+            found.missing.append(
+                replace(where, problem="is larger than the model can hold; taken as missing")
+            )
+    elif value is not None:
+        problems.append(replace(where, problem=_instead(value, "a number")))
+
+
+def _odd_category(
+    found: Encoded, problems: list[Problem], where: Problem, value: Any, codes: Mapping[str, float]
+) -> float:
+    """The code of a category that is no text, or that is not known."""
+    if type(value) is bool:
+        text = "true" if value else "false"  # as PostgreSQL writes one
+    elif type(value) is int or type(value) is str:
+        text = str(value)
+    else:
+        if value is not None:
+            problems.append(replace(where, problem=_instead(value, "a text")))
+        return _NAN
+    code = codes.get(text)
+    if code is None:
+        known = ", ".join(list(codes)[:8])
+        problem = f"{_shown(text)} is not known to the model ({known}); taken as missing"
+        found.missing.append(replace(where, problem=problem))
+        return _NAN
+    return code
+
+
+def _instead(value: Any, wanted: str) -> str:
+    if value is _ABSENT:
+        return "is missing; write null where it is not known"
+    return f"is {_shown(value)}; write {wanted}, or null where it is not known"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def told(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    """Problems as an answer has them; the first hundred."""
+    return [{"record": p.record, "field": p.field, "problem": p.problem} for p in problems[:MOST_TOLD]]
