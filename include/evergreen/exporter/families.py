@@ -101,6 +101,11 @@ SINCE = MetricFamily(
     ("model",),
     "when it became champion, by a promotion or a rollback",
 )
+SHARE = MetricFamily(
+    "evergreen_champion_share",
+    ("model",),
+    "share of the keys that it answers for online, while the champion before it answers for the rest; 1: for all",
+)
 TRAINED = MetricFamily(
     "evergreen_champion_trained_timestamp_seconds",
     ("model",),

@@ -116,6 +116,8 @@ def _models(conn: Connection, specs: Specs, found: Samples) -> dict[str, str]:
             champions[name] = row["version"]
             _add(found, f.CHAMPION, (name, row["version"]), 1.0)
             _add(found, f.SINCE, (name,), _seconds(row["since"]))
+            share = fleet.shared(row["share"])
+            _add(found, f.SHARE, (name,), 1.0 if share is None else share)
         if row["trained"]:
             _add(found, f.TRAINED, (name,), _seconds(row["trained"]))
         if row["decided"]:

@@ -40,11 +40,14 @@ def _newest(*kinds: DecisionKind) -> sql.Composed:
 _MODELS = sql.SQL(
     "SELECT w.model, champion.version, champion.decided_at AS since, champion.kind AS change,"
     " champion.as_of AS changed, champion.effective_from, made.as_of AS trained, decided.kind AS verdict,"
-    " decided.reason, decided.decided_at AS decided, decided.version AS decided_version, decided.id AS decided_id FROM {w}"
+    " decided.reason, decided.decided_at AS decided, decided.version AS decided_version, decided.id AS decided_id,"
+    " shared.share FROM {w}"
     " LEFT JOIN LATERAL (SELECT * FROM ({changes}) AS changes ORDER BY id DESC LIMIT 1) AS champion ON true"
     " LEFT JOIN LATERAL (SELECT as_of FROM evergreen.decision WHERE subject = w.subject AND kind = 'promoted'"
     " AND version = champion.version ORDER BY id DESC LIMIT 1) AS made ON true"
     " LEFT JOIN LATERAL (SELECT * FROM ({verdicts}) AS verdicts ORDER BY id DESC LIMIT 1) AS decided ON true"
+    " LEFT JOIN LATERAL (SELECT evidence->'share' AS share FROM evergreen.decision WHERE subject = w.subject AND kind = 'canary'"
+    " AND id > champion.id AND evidence->'promotion' = to_jsonb(champion.id) ORDER BY as_of DESC, id DESC LIMIT 1) AS shared ON true"
 ).format(
     w=_SUBJECTS,
     changes=_newest(DecisionKind.PROMOTED, DecisionKind.ROLLED_BACK),
@@ -93,8 +96,15 @@ Rows = list[dict[str, Any]]
 
 
 def champions_and_trainings(conn: Connection, models: Sequence[str]) -> Rows:
-    """A row for each model: champion and since when (by the clock, and in force), its training's cut-off, the newest verdict."""
+    """A row for each model: champion and since when (by the clock, and in force), its training's cut-off, the newest verdict, and the
+    share of the keys for which it answers online, as the ledger's JSON has it (None: it never shared them).
+    """
     return fetch(conn, _MODELS, {"models": list(models)})
+
+
+def shared(share: Any) -> float | None:
+    """The share of such a row as a number; None: the champion answers for all. One of a damaged row is as if it were absent."""
+    return float(share) if isinstance(share, int | float) and 0 <= share < 1 else None
 
 
 def open_requests(conn: Connection, models: Sequence[str]) -> list[ledger.Unanswered]:

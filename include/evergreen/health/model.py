@@ -23,6 +23,7 @@ MOST_REQUESTS = 30
 MOST_INCIDENTS = 20
 MARKED = (
     DecisionKind.PROMOTED, DecisionKind.ROLLED_BACK, DecisionKind.RETRAIN_REQUESTED, DecisionKind.REJECTED, DecisionKind.AWAITING_APPROVAL,
+    DecisionKind.CANARY,
 )  # fmt: skip
 
 

@@ -155,6 +155,7 @@ def _models(
                 datasets=spec.datasets if spec else (),
                 champion=row["version"],
                 since=_effective(row),
+                share=fleet.shared(row["share"]),
                 error=error,
                 trend=tuple(trends.get(name, ())),
                 worst=worst.get(name),

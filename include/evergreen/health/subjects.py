@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import IntEnum
 
 from evergreen.alerting.content.history import JudgedWindow
+from evergreen.ledger import words
 
 
 class Attention(IntEnum):
@@ -168,6 +169,7 @@ class ModelHealth:
         datasets: that it reads.
         champion: its version.
         since: from when on it is in force, as of which time.
+        share: of the keys that it answers for online, while the champion before it answers for the rest; None: for all.
         error: the newest served error.
         trend: the newest windows, oldest first, with their served error.
         worst: column of the newest window.
@@ -189,6 +191,7 @@ class ModelHealth:
     datasets: tuple[str, ...]
     champion: str | None
     since: datetime | None
+    share: float | None
     error: ServedError | None
     trend: tuple[JudgedWindow, ...]
     worst: WorstColumn | None
@@ -199,6 +202,11 @@ class ModelHealth:
     waiting: WaitingChallenger | None
     incidents: tuple[OpenIncident, ...]
     silence: SilencedUntil | None
+
+    @property
+    def takeover(self) -> str:
+        """How the champion takes over online, such as `canary 20%`; empty where it answers for all."""
+        return "" if self.share is None else f"canary {words.percent(self.share)}" if self.share else "shadow"
 
 
 @dataclass(frozen=True)

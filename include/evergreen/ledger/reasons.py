@@ -28,6 +28,7 @@ class DecisionKind(StrEnum):
     ALIAS_REPAIRED = "alias_repaired"
     WATCHED = "watched"
     WATCH_ENDED = "watch_ended"
+    CANARY = "canary"
     RUN_FAILED = "run_failed"
     MAIL_FAILED = "mail_failed"
     RECOVERED = "recovered"
@@ -199,6 +200,14 @@ class WatchReason(StrEnum):
     INCONCLUSIVE = "watch_inconclusive"
     CANNOT_COMPARE = "cannot_compare"
     SUPERSEDED = "superseded"
+
+
+class CanaryReason(StrEnum):
+    """Why a new champion answers for another share of the keys online, see `promotion.canary`."""
+
+    STARTED = "canary_started"
+    GROWN = "canary_grown"
+    ENDED = "canary_ended"
 
 
 class AliasReason(StrEnum):

@@ -48,6 +48,9 @@ REASONS = {
     "watch_passed": "it was not surely worse than the champion before it",
     "watch_inconclusive": "the rows do not say whether it is worse than the champion before it",
     "cannot_compare": "it cannot be compared with the champion before it",
+    "canary_started": "the champion before it goes on answering online at first",
+    "canary_grown": "a look of the watch did not find it worse",
+    "canary_ended": "it answers for all keys online",
     "champion_changed_meanwhile": "the champion changed while it was trained",
     "approved": "a person approved it",
     "refused": "a person refused it",
@@ -116,6 +119,7 @@ KINDS = {
     "alias_repaired": "alias put right",
     "watched": "new champion compared",
     "watch_ended": "watch of a new champion ended",
+    "canary": "new champion's share of the keys online",
     "run_failed": "task failed",
     "mail_failed": "mail not sent",
     "recovered": "recovered",
@@ -204,6 +208,11 @@ def num(value: Any, digits: int = 4) -> str:
             return f"{value:,.0f}"
         return f"{value:.{digits}g}"
     return str(value)
+
+
+def percent(share: float) -> str:
+    """A share in a sentence, such as `10%`."""
+    return f"{100 * share:.3g}%"
 
 
 def yes_no(value: bool | None) -> str:

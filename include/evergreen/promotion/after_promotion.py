@@ -9,6 +9,8 @@ each with its share of the doubt that `watch.confidence` leaves (Bonferroni): th
 mature is cut into equal parts, and in each the first run that finds enough rows looks; one more look comes at the end.
 Each look is a row of the ledger, so a second run of the same part does not look again.
 
+With each look that compares, and with the end of the watch, the champion may answer for more keys online: see `canary`.
+
 The same steps look live (`live_watch`) and in a replay: what they read and write is behind a `WatchStore`.
 """
 
@@ -26,7 +28,7 @@ from evergreen.ledger.evidence import Blocked, Look, RollbackEvidence, SettledEv
 from evergreen.ledger.reasons import DecisionKind, WatchReason
 from evergreen.metrics import metric_values, paired_bootstrap
 from evergreen.metrics.paired_bootstrap import Improvement
-from evergreen.promotion import superseded_watches
+from evergreen.promotion import canary, superseded_watches
 from evergreen.registry import Champion
 from evergreen.registry.under_watch import WatchedChampion, champion_under_watch
 from evergreen.spec import ModelSpec, metric_name
@@ -74,6 +76,9 @@ class WatchStore(Protocol):
     def look(self, champion: Champion, found: WatchedChampion) -> tuple[WatchLook, float]:
         """What is seen of both champions, and the share of the rows that the champion scored which the one before predicted too."""
 
+    def takeover(self, promotion: Decision) -> list[Decision]:
+        """The rows `canary`, `watched` and `watch_ended` of the model, in no order; none where the promotion is not the newest of now."""
+
     def append(self, decision: Decision) -> Decision:
         """Keep a decision; returns it with its id."""
 
@@ -92,7 +97,7 @@ def look_if_due(store: WatchStore, model: ModelSpec, as_of: datetime, run_id: st
     The ledger gets a row for each look: `watched` where the watch goes on, `rolled_back`, or at the end `watch_ended`,
     which says whether it passed, too little was known, or nothing could be compared. With fewer rows than
     `watch.min_rows` there is no look and no row before the end. A watch that another change of champion ended gets its
-    last row too, `superseded`.
+    last row too, `superseded`. Then the champion's share of the keys online follows the looks; a rollback that fails leaves it.
 
     Args:
         store: of the model, as of that time.
@@ -105,6 +110,18 @@ def look_if_due(store: WatchStore, model: ModelSpec, as_of: datetime, run_id: st
         part was taken as of a later time.
     """
     changes = store.changes()
+    row = _look(store, model, changes, as_of, run_id)
+    if changes and changes[0].kind is DecisionKind.PROMOTED:
+        known = store.takeover(changes[0])
+        share = canary.next_row(changes[0], known, as_of, run_id, watched=model.watch.period is not None)
+        if share is not None:
+            store.append(share)
+    return row
+
+
+def _look(
+    store: WatchStore, model: ModelSpec, changes: list[Decision], as_of: datetime, run_id: str
+) -> Decision | None:
     for row in superseded_watches.closing_rows(model, changes, store.ended(), run_id):
         store.append(row)
     if changes and changes[0].reason == WatchReason.WORSE.value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
@@ -69,11 +70,18 @@ class LiveWatch:
 
     def look(self, champion: registry.Champion, found: WatchedChampion) -> tuple[WatchLook, float]:
         with connect() as conn:
-            if not _shadowed(conn, self._model, found, champion, self._as_of):
+            if not _predicted_by_former(conn, self._model, found, champion, self._as_of):
                 return unseen(found, f"; the log of score__{self._model.name} says why"), 0.0
             coverage = _coverage(conn, self._model, found, champion, self._as_of)
         rows = _paired(self._specs, self._model, champion, found, self._as_of)
         return compared(self._model, rows), coverage
+
+    def takeover(self, promotion: Decision) -> list[Decision]:
+        kinds = (DecisionKind.CANARY, DecisionKind.WATCHED, DecisionKind.WATCH_ENDED)
+        with connect() as conn:
+            if ledger.champions(conn, self._model.name)[0].id != promotion.id:
+                return []
+            return ledger.find(conn, ledger.model_subject(self._model.name), kinds, as_of=self._as_of)
 
     def append(self, decision: Decision) -> Decision:
         with connect() as conn:
@@ -105,66 +113,106 @@ class LiveWatch:
         return done
 
 
-def _shadowed(
+def _predicted_by_former(
     conn: Connection, model: ModelSpec, found: WatchedChampion, champion: registry.Champion, as_of: datetime
 ) -> bool:
     """Whether the champion before has predicted anything that can be compared."""
-    return bool(
-        fetch(
-            conn,
-            "SELECT EXISTS (SELECT 1 FROM evergreen.shadow_prediction WHERE model = %s AND version = %s AND event_time >= %s"
-            " AND as_of <= %s) AS found",
-            (model.name, found.previous, champion.trained_until, as_of),
-        )[0]["found"]
+    every = _Predictions(model, champion, found, as_of)
+    query = sql.SQL("SELECT EXISTS {beside} OR EXISTS {answered} AS found").format(
+        beside=every.beside(str(found.previous)), answered=every.answered_by_former()
     )
+    return bool(fetch(conn, query)[0]["found"])
 
 
 def _coverage(
     conn: Connection, model: ModelSpec, found: WatchedChampion, champion: registry.Champion, as_of: datetime
 ) -> float:
-    """The share of the rows that the champion scored in the watch period which the previous one predicted too."""
-    return float(
-        fetch(
-            conn,
-            "SELECT coalesce(count(o.key)::float8 / nullif(count(*), 0), 0) AS share FROM evergreen.prediction AS n"
-            " LEFT JOIN evergreen.shadow_prediction AS o"
-            " ON o.model = n.model AND o.key = n.key AND o.version = %s AND o.as_of <= %s"
-            " WHERE n.model = %s AND n.version = %s AND n.event_time >= %s AND n.as_of <= %s",
-            (
-                found.previous, as_of, model.name, champion.version, champion.trained_until,
-                min(as_of, found.shadowed_until),
-            ),
-        )[0]["share"]
-    )  # fmt: skip
+    """The share of the rows that one of both answered in the watch period which the other predicted too."""
+    answered = _Predictions(model, champion, found, min(as_of, found.shadowed_until))
+    every = _Predictions(model, champion, found, as_of)
+    query = sql.SQL(
+        "SELECT coalesce(count(*) FILTER (WHERE o.key IS NOT NULL OR b.key IS NOT NULL)::float8 / nullif(count(*), 0), 0) AS share"
+        " FROM {new} AS n FULL JOIN {old} AS s ON s.key = n.key"
+        " LEFT JOIN {old_beside} AS o ON o.key = n.key LEFT JOIN {new_beside} AS b ON b.key = s.key"
+    ).format(
+        new=answered.answered(),
+        old=answered.answered_by_former(),
+        old_beside=every.beside(str(found.previous)),
+        new_beside=every.beside(champion.version),
+    )
+    return float(fetch(conn, query)[0]["share"])
 
 
 def _paired(
     specs: Specs, model: ModelSpec, champion: registry.Champion, found: WatchedChampion, as_of: datetime
 ) -> pa.Table:
-    """Rows that the champion has not learnt, with a mature label and both predictions, as known at a time."""
+    """Rows that the champion has not learnt, with a mature label and both predictions, as known at a time.
+
+    A pair is what one of both answered and what the other predicted beside it, of the same features: out of one read of a
+    batch, or in one request. Where the champion before answered a key online that a batch predicts with both too, the pair
+    counts that was answered first.
+    """
+    every = _Predictions(model, champion, found, as_of, views.PREDICTIONS, views.SHADOW)
     query = sql.SQL(
-        "SELECT f._time, f._label, n.prediction AS _new, o.prediction AS _old FROM ({rows}) AS f"
-        " JOIN ({new}) AS n ON n.key = f._key JOIN ({old}) AS o ON o.key = f._key"
-        " ORDER BY f._hash, f._key LIMIT {most}"
+        "SELECT f._time, f._label, CASE WHEN {first} THEN a.new ELSE b.new END AS _new,"
+        " CASE WHEN {first} THEN a.old ELSE b.old END AS _old FROM ({rows}) AS f"
+        " LEFT JOIN (SELECT n.key, n.prediction AS new, o.prediction AS old, n.as_of AS at FROM {new} AS n"
+        " JOIN {old_beside} AS o ON o.key = n.key) AS a ON a.key = f._key"
+        " LEFT JOIN (SELECT o.key, n.prediction AS new, o.prediction AS old, o.as_of AS at FROM {old} AS o"
+        " JOIN {new_beside} AS n ON n.key = o.key) AS b ON b.key = f._key"
+        " WHERE a.key IS NOT NULL OR b.key IS NOT NULL ORDER BY f._hash, f._key LIMIT {most}"
     ).format(
+        first=sql.SQL("b.key IS NULL OR a.at <= b.at"),
         rows=feature_query.feature_query(
             model, champion.trained_until, None, mature_at=as_of, labelled=True, ordered=False
         ),
-        new=_predicted(views.PREDICTIONS, champion.version, champion.trained_until, as_of),
-        old=_predicted(views.SHADOW, str(found.previous), champion.trained_until, as_of),
+        new=every.answered(),
+        old_beside=every.beside(str(found.previous)),
+        old=every.answered_by_former(),
+        new_beside=every.beside(champion.version),
         most=sql.Literal(MOST_ROWS),
     )
     with views.reading(specs, model, as_of) as reader:
         return reader.table(query, SCHEMA)
 
 
-def _predicted(view: str, version: str, start: datetime, as_of: datetime) -> sql.Composable:
-    return sql.SQL(
-        "SELECT key, prediction FROM {view} WHERE version = {version} AND event_time >= {start}"
-        " AND as_of <= {as_of}"
-    ).format(
-        view=sql.Identifier(view),
-        version=sql.Literal(version),
-        start=sql.Literal(start),
-        as_of=sql.Literal(as_of),
-    )
+@dataclass(frozen=True)
+class _Predictions:
+    """What champion and former champion have predicted of rows that the champion has not learnt, as known at a time; as SQL.
+
+    Attributes:
+        as_of: predictions of a later time do not count.
+        answers, shadows: the tables, or the views of a reader.
+    """
+
+    model: ModelSpec
+    champion: registry.Champion
+    found: WatchedChampion
+    as_of: datetime
+    answers: str = "evergreen.prediction"
+    shadows: str = "evergreen.shadow_prediction"
+
+    def answered(self) -> sql.Composable:
+        """What the champion answered, in batches and online."""
+        return self._of(self.answers, self.champion.version)
+
+    def answered_by_former(self) -> sql.Composable:
+        """What the champion before answered online for its share of the keys: that is what it did while the promotion was in force."""
+        return self._of(self.answers, str(self.found.previous), self.found.promotion.effective_from)
+
+    def beside(self, version: str) -> sql.Composable:
+        """What a version predicted beside the one that answered."""
+        return self._of(self.shadows, version)
+
+    def _of(self, table: str, version: str, since: datetime | None = None) -> sql.Composable:
+        return sql.SQL(
+            "(SELECT key, prediction, as_of FROM {table} WHERE model = {model} AND version = {version}"
+            " AND event_time >= {learnt} AND as_of <= {as_of}{since})"
+        ).format(
+            table=sql.Identifier(*table.split(".")),
+            model=sql.Literal(self.model.name),
+            version=sql.Literal(version),
+            learnt=sql.Literal(self.champion.trained_until),
+            as_of=sql.Literal(self.as_of),
+            since=sql.SQL(" AND as_of >= {}").format(sql.Literal(since)) if since else sql.SQL(""),
+        )

@@ -14,6 +14,7 @@ from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision, words
 from evergreen.ledger.evidence import GateCheck, RetrainEvidence, RollbackEvidence, SettledEvidence
 from evergreen.ledger.reasons import ChallengerReason, DecisionKind, RulingReason
+from evergreen.promotion import canary
 from evergreen.registry import identity
 from evergreen.registry.client import client, guarded
 from evergreen.spec import ModelSpec
@@ -120,7 +121,7 @@ def write(
     more: SettledEvidence,
     waited: Waited | None = None,
 ) -> Decision:
-    """Append the decision on a challenger, and owe its e-mail in the same transaction.
+    """Append the decision on a challenger, begin its canary or shadow, and owe its e-mail in the same transaction.
 
     Args:
         conn: the transaction.
@@ -136,6 +137,8 @@ def write(
     decision = ledger.append(
         conn, decided(found, ruling, run_id, evidence(found, ruling, effective).joined(more), asked)
     )
+    if ruling.passed:
+        canary.begin(conn, model, decision)
     if ruling.reason is RulingReason.SUPERSEDED:
         return decision  # the mail about the one that takes its place tells it
     raise_incident(

@@ -45,6 +45,10 @@ class ReplayedWatch:
     def champion(self) -> registry.Champion:
         return self._state.champion(self._model.name)
 
+    def takeover(self, promotion: Decision) -> list[Decision]:
+        """None: in a replay nothing is asked online, so each champion answers for all from the beginning, as in batch scoring."""
+        return []
+
     def append(self, decision: Decision) -> Decision:
         return self._state.decide(self._step, decision)
 

@@ -172,7 +172,7 @@ def _models(page: Page, rows: tuple[ModelHealth, ...], full: bool) -> None:
         page.head("Models")
     brief = not full and len(rows) > FEW
     for row in rows:
-        champion = f"v{row.champion}" if row.champion else "no champion"
+        champion = f"v{row.champion}{_takeover(row)}" if row.champion else "no champion"
         if brief and row.attention >= Attention.NOT_YET:
             page.line(
                 f"{row.name}: {row.attention.words}, {champion}, {phrases.error(row.error)}", 2, lines=1
@@ -206,7 +206,11 @@ def _champion(row: ModelHealth) -> str:
     if row.champion is None:
         return "none"
     since = f" since {words.when(row.since)} ({age(row.since)})" if row.since else ""
-    return f"v{row.champion}{since}"
+    return f"v{row.champion}{since}{_takeover(row)}"
+
+
+def _takeover(row: ModelHealth) -> str:
+    return f", {row.takeover}" if row.takeover else ""
 
 
 def _feed(row: ModelHealth) -> str:

@@ -23,7 +23,13 @@ from evergreen.spec import LARGER_IS_BETTER, METRICS, metric_name
 from evergreen.warehouse.connection import Connection
 
 _ENDINGS = (DecisionKind.PROMOTED, DecisionKind.REJECTED)
-_AFTER = (DecisionKind.WATCHED, DecisionKind.WATCH_ENDED, DecisionKind.ROLLED_BACK, DecisionKind.PROMOTED)
+_AFTER = (
+    DecisionKind.WATCHED,
+    DecisionKind.WATCH_ENDED,
+    DecisionKind.CANARY,
+    DecisionKind.ROLLED_BACK,
+    DecisionKind.PROMOTED,
+)
 
 
 @dataclass(frozen=True)
@@ -243,7 +249,7 @@ def about_the_model(check: Checked) -> bool:
 
 
 def _after(conn: Connection, subject: str, version: str, verdict: Decision) -> tuple[Step, ...]:
-    """What came after a promotion, oldest first: looks of the watch, and each time that it left or came back."""
+    """What came after a promotion, oldest first: looks of the watch, its share of the keys online, and each time that it left or came back."""
     steps: list[Step] = []
     in_office = True
     for d in reversed(find(conn, subject, _AFTER)):
@@ -257,6 +263,8 @@ def _after(conn: Connection, subject: str, version: str, verdict: Decision) -> t
             elif in_office:
                 steps.append(_named(d, f"v{d.version or '?'} took its place", short=True))
             in_office = d.version == version
+        elif d.kind is DecisionKind.CANARY and d.version == version:
+            steps.append(_step(d))
         elif isinstance(d.evidence, WatchEvidence) and d.version == version:
             look = d.evidence.watch
             steps.append(

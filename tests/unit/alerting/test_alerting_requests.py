@@ -16,6 +16,7 @@ from evergreen.ledger.reasons import (
     OF_UPKEEP,
     UNASKED,
     AliasReason,
+    CanaryReason,
     CorrectionReason,
     DecisionKind,
     EndReason,
@@ -34,7 +35,7 @@ from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, fetch
 
 TOLD = (
-    *TriggerReason, *Hold, *GateReason, *RulingReason, *WatchReason, *AliasReason, *CorrectionReason, *EndReason, *SilenceReason,
+    *TriggerReason, *Hold, *GateReason, *RulingReason, *WatchReason, *CanaryReason, *AliasReason, *CorrectionReason, *EndReason, *SilenceReason,
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from evergreen.warehouse.connection import Connection, fetch
 
 TOLD = (
     DecisionKind.BATCH_QUARANTINED, DecisionKind.BATCH_CORRECTED, DecisionKind.BATCH_WITHDRAWN, DecisionKind.KEYS_DELETED, DecisionKind.RETRAIN_REQUESTED, DecisionKind.RETRAIN_SUPPRESSED, DecisionKind.PROMOTED, DecisionKind.REJECTED,
-    DecisionKind.AWAITING_APPROVAL, DecisionKind.ROLLED_BACK, DecisionKind.WATCH_ENDED, DecisionKind.RUN_FAILED, DecisionKind.MAIL_FAILED,
+    DecisionKind.AWAITING_APPROVAL, DecisionKind.ROLLED_BACK, DecisionKind.WATCH_ENDED, DecisionKind.CANARY, DecisionKind.RUN_FAILED, DecisionKind.MAIL_FAILED,
 )  # fmt: skip
 REPEATED = (DecisionKind.RETRAIN_SUPPRESSED, DecisionKind.REJECTED)
 

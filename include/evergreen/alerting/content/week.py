@@ -16,7 +16,7 @@ from evergreen.warehouse.connection import Connection, fetch
 LENGTH = timedelta(days=7)
 TREND_WINDOWS = 16
 TOLD = (
-    DecisionKind.RETRAIN_REQUESTED, DecisionKind.RETRAIN_SUPPRESSED, DecisionKind.PROMOTED, DecisionKind.REJECTED, DecisionKind.ROLLED_BACK, DecisionKind.WATCH_ENDED,
+    DecisionKind.RETRAIN_REQUESTED, DecisionKind.RETRAIN_SUPPRESSED, DecisionKind.PROMOTED, DecisionKind.REJECTED, DecisionKind.ROLLED_BACK, DecisionKind.WATCH_ENDED, DecisionKind.CANARY,
     DecisionKind.RUN_FAILED, DecisionKind.MAIL_FAILED, DecisionKind.RECOVERED, DecisionKind.BATCH_QUARANTINED, DecisionKind.SILENCED,
     DecisionKind.BATCH_CORRECTED, DecisionKind.BATCH_WITHDRAWN, DecisionKind.BATCH_DISMISSED, DecisionKind.KEYS_DELETED,
 )  # fmt: skip

@@ -14,6 +14,7 @@ from evergreen.alerting.content.letter import (
     numbers,
     recorded,
 )
+from evergreen.alerting.letters import takeover
 from evergreen.alerting.letters.challenger_tables import (
     beside,
     check_table,
@@ -67,6 +68,7 @@ def promoted(conn: Connection, known: KnownIncident) -> Letter:
             f"Version {new or '?'} of {known.name} is champion as of {words.when(known.effective_from)}"
             + (", the first one." if first else f"; it replaces version {old}.")
             + (f" {told}" if told else ""),
+            *takeover.begun(conn, known),
         ),
         tone="good",
         numbers=numbers(*metric_numbers(known, metric, old), ("Holdout rows judged", known.get("rows.judged"))),

@@ -19,6 +19,7 @@ from evergreen.alerting.content.letter import (
     recorded,
     show,
 )
+from evergreen.alerting.letters import takeover
 from evergreen.alerting.letters.challenger_tables import gate_metric
 from evergreen.alerting.letters.challengers import links, previous_version
 from evergreen.alerting.pictures.judged_windows import beyond
@@ -114,6 +115,7 @@ def rolled_back(conn: Connection, known: KnownIncident) -> Letter:
         lead=(
             f"Version {target or '?'} of {known.name} is champion again"
             + (f"; version {source} was taken out of service." if source else "."),
+            *takeover.answered(conn, known),
         ),
         tone="bad",
         numbers=numbers(

@@ -24,6 +24,7 @@ SIGNS = {
     "awaiting_approval": (1, "?", "asked", "waits for approval"),
     "promoted": (2, "▲", "promoted", "new champion"),
     "rolled_back": (2, "↶", "rolled", "rolled back"),
+    "canary": (2, "△", "promoted", "share of the keys online"),
 }
 LEGEND = (
     ("■", "bad", "window in violation"),

@@ -17,7 +17,14 @@ from evergreen.ledger.evidence.challengers import (
     SettledEvidence,
     TrainedEvidence,
 )
-from evergreen.ledger.evidence.champions import AliasEvidence, Blocked, Look, RollbackEvidence, WatchEvidence
+from evergreen.ledger.evidence.champions import (
+    AliasEvidence,
+    Blocked,
+    CanaryEvidence,
+    Look,
+    RollbackEvidence,
+    WatchEvidence,
+)
 from evergreen.ledger.evidence.incidents import (
     FailedMailEvidence,
     FailedRunEvidence,
@@ -46,6 +53,7 @@ __all__ = [
     "AwaitingEvidence",
     "BatchEvidence",
     "Blocked",
+    "CanaryEvidence",
     "Effect",
     "Evidence",
     "FailedExpectation",
@@ -89,6 +97,7 @@ TYPES: dict[DecisionKind, type[Evidence]] = {
     DecisionKind.ALIAS_REPAIRED: AliasEvidence,
     DecisionKind.WATCHED: WatchEvidence,
     DecisionKind.WATCH_ENDED: WatchEvidence,
+    DecisionKind.CANARY: CanaryEvidence,
     DecisionKind.RUN_FAILED: FailedRunEvidence,
     DecisionKind.MAIL_FAILED: FailedMailEvidence,
     DecisionKind.RECOVERED: RecoveredEvidence,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from evergreen.ledger.evidence.base import Evidence, Part, Time, rare
 
 
@@ -90,6 +92,34 @@ class RollbackEvidence(WatchEvidence):
     asked_version: str | None = None
     probe_rows: int | None = None
     probe_difference: float | None = None
+
+
+class CanaryEvidence(Evidence):
+    """Of the share of the keys that a new champion answers for online, while the one before it answers for the rest.
+
+    Attributes:
+        message: the decision in a sentence.
+        promotion: id of the decision that made the champion.
+        version: the champion.
+        former: the version that answers for the rest.
+        share: of the keys, from this row on.
+        before: the share up to this row.
+        for: how long it lasts by the spec of the promotion, as `3d`.
+        until: when that is over, in as-of terms.
+        look: of the watch, by which the share grew; see `Look`.
+        seen: id of the row of the watch by which it grew or ended.
+    """
+
+    message: str = ""
+    promotion: int | None = None
+    version: str | None = None
+    former: str | None = None
+    share: float | None = Field(None, ge=0, le=1)
+    before: float | None = rare(None)
+    for_: str | None = Field(None, alias="for")
+    until: Time | None = None
+    look: int | None = rare(None)
+    seen: int | None = rare(None)
 
 
 class AliasEvidence(Evidence):
