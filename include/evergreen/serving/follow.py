@@ -254,11 +254,13 @@ def _sample(model: ModelSpec, loaded: LoadedModel) -> pa.Table | None:
 
 def _range(loaded: LoadedModel, sample: pa.Table | None) -> tuple[dict[str, float], dict[str, float]]:
     lows, highs = {}, {}
-    for name in loaded.encoding.numeric if sample is not None else ():
+    if sample is None:
+        return lows, highs
+    for name in loaded.encoding.numeric:
         values = pc.drop_null(sample[name].cast(pa.float64()))
-        found = pc.min_max(values.filter(pc.is_finite(values))).as_py()
-        if found["min"] is not None:
-            lows[name], highs[name] = found["min"], found["max"]
+        numbers = values.filter(pc.is_finite(values)).to_numpy()
+        if len(numbers):
+            lows[name], highs[name] = float(numbers.min()), float(numbers.max())
     return lows, highs
 
 

@@ -85,8 +85,8 @@ class Encoder:
             for name in self._numeric:
                 value = record.get(name, _ABSENT)
                 kind = type(value)
-                if (kind is float or kind is int) and -largest <= value <= largest:  # type: ignore[operator]
-                    add(value)  # type: ignore[arg-type]
+                if (kind is float or kind is int) and -largest <= value <= largest:
+                    add(value)
                 else:
                     add(nan)
                     _odd_number(found, problems, Problem(position, name, ""), value)
