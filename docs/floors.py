@@ -14,6 +14,7 @@ FLOORS: dict[str, str] = {
     "settings": "Every environment variable, with its default and its meaning.",
     "airflow_connections": "Airflow's connections as the settings that they stand for.",
     "spec": "What a team writes: the YAML files of datasets and models, read strictly, and their hashes.",
+    "client": "A client of the prediction service.",
     "dag_kinds": "The kinds of DAG and their names.",
     "links": "Addresses of pages in Airflow and MLflow.",
     "drawing": "How every picture is drawn.",

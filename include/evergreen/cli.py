@@ -45,6 +45,9 @@ COMMANDS: dict[str, dict[str, Command]] = {
         "why": Command("evergreen.terminal.why", "why a version is champion, or is not"),
         "history": Command("evergreen.terminal.history", "what was decided, the newest first"),
         "quarantine": Command("evergreen.terminal.quarantine", "the rows of a dataset that are held back"),
+        "predict": Command(
+            "evergreen.terminal.predict", "predictions of a CSV file, by the prediction service"
+        ),
     },
     "the stack on this machine": {
         "up": _stack("up", "start PostgreSQL, MLflow, Airflow and the mail catcher"),
@@ -59,6 +62,9 @@ COMMANDS: dict[str, dict[str, Command]] = {
     },
     "servers": {
         "serve": Command("evergreen.serving.command", "answer requests for predictions"),
+        "client": Command(
+            "evergreen.terminal.client", "who may ask the prediction service: add, list, revoke"
+        ),
         "exporter": Command("evergreen.exporter.command", "serve Prometheus metrics"),
         "compose-env": Command("evergreen.deployment.environment", "write .env with a secret for each part"),
         "prepare": Command(

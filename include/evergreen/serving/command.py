@@ -85,6 +85,7 @@ def _serve(host: str, port: int, *, local: bool) -> int:
         )
     )
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    (kept.folder() / "url").write_text(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}\n")
     companion = _Companion(local=local)
     companion.start()
     log.info("predictions at http://%s:%s/models; what is kept lies in %s", host, port, kept.folder())

@@ -253,7 +253,8 @@ def _sample(model: ModelSpec, loaded: LoadedModel) -> pa.Table | None:
 
 
 def _range(loaded: LoadedModel, sample: pa.Table | None) -> tuple[dict[str, float], dict[str, float]]:
-    lows, highs = {}, {}
+    lows: dict[str, float] = {}
+    highs: dict[str, float] = {}
     if sample is None:
         return lows, highs
     for name in loaded.encoding.numeric:

@@ -88,10 +88,7 @@ def reading() -> Iterator[Connection]:
         EvergreenError: no warehouse is named, it does not answer, has no tables of this release, or does not let this login read.
     """
     if not os.environ.get(settings.WAREHOUSE.name):
-        raise TerminalError(
-            f"No warehouse is named here, and no stack was ever up: {typed('up')} starts one, or set {settings.WAREHOUSE.name}",
-            ErrorReason.BAD_SPEC,
-        )
+        raise _no_warehouse()
     try:
         with connect(timeout_s=TIMEOUT_S) as conn:
             with conn.cursor() as cursor:
@@ -102,10 +99,7 @@ def reading() -> Iterator[Connection]:
         psycopg2.errors.InvalidSchemaName,
         psycopg2.errors.UndefinedColumn,
     ) as error:
-        raise TerminalError(
-            f"the warehouse has not the tables of this release ({str(error).splitlines()[0]}); `evergreen migrate` makes them",
-            ErrorReason.BAD_SPEC,
-        ) from error
+        raise _other_release(error) from error
     except psycopg2.errors.InsufficientPrivilege as error:
         raise TerminalError(
             f"this login may not read the warehouse ({str(error).splitlines()[0]}); name another in {settings.WAREHOUSE.name}",
@@ -119,6 +113,41 @@ def reading() -> Iterator[Connection]:
             f"{settings.WAREHOUSE.name} is no address of PostgreSQL; it should be such as postgresql://user@host/database",
             ErrorReason.BAD_SPEC,
         ) from error
+
+
+@contextmanager
+def writing() -> Iterator[Connection]:
+    """A connection to the warehouse for what a person changes there.
+
+    Raises:
+        EvergreenError: as `reading`; or this login may not write (NO_ACCESS).
+    """
+    if not os.environ.get(settings.WAREHOUSE.name):
+        raise _no_warehouse()
+    try:
+        with connect(timeout_s=TIMEOUT_S) as conn:
+            yield conn
+    except psycopg2.errors.UndefinedTable as error:
+        raise _other_release(error) from error
+    except psycopg2.errors.InsufficientPrivilege as error:
+        raise TerminalError(
+            f"this login may not do that ({str(error).splitlines()[0]}); name the owner's in {settings.WAREHOUSE.name}",
+            ErrorReason.NO_ACCESS,
+        ) from error
+
+
+def _no_warehouse() -> TerminalError:
+    return TerminalError(
+        f"No warehouse is named here, and no stack was ever up: {typed('up')} starts one, or set {settings.WAREHOUSE.name}",
+        ErrorReason.BAD_SPEC,
+    )
+
+
+def _other_release(error: Exception) -> TerminalError:
+    return TerminalError(
+        f"the warehouse has not the tables of this release ({str(error).splitlines()[0]}); `evergreen migrate` makes them",
+        ErrorReason.BAD_SPEC,
+    )
 
 
 def told(command: Callable[[], int]) -> int:
