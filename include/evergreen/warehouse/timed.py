@@ -25,12 +25,13 @@ class OutOfTime(Exception):
 class TimedConnection:
     """One connection, for one thread at a time, without a transaction between its statements."""
 
-    def __init__(self, parameters: Mapping[str, str], limit_s: float) -> None:
+    def __init__(self, parameters: Mapping[str, str], limit_s: float, *, name: str = "evergreen") -> None:
         """Connect.
 
         Args:
             parameters: settings of the session, such as TimeZone.
-            limit_s: how long that may take, in seconds; then the connection has no deadline until it gets one.
+            limit_s: how long that may take, in seconds; what comes after it needs a `deadline` of its own.
+            name: under which the server shows it.
 
         Raises:
             OutOfTime: the server does not answer.
@@ -38,11 +39,11 @@ class TimedConnection:
         """
         given = parse_dsn(settings.WAREHOUSE.read())
         options = " ".join(
-            [given.pop("options", ""), *(f"-c {name}={value}" for name, value in parameters.items())]
+            [given.pop("options", ""), *(f"-c {setting}={value}" for setting, value in parameters.items())]
         )
         self.deadline = time.monotonic() + limit_s
         self.conn = psycopg2.connect(
-            **{**given, "application_name": "evergreen", "options": options.strip()}, async_=True
+            **{**given, "application_name": name, "options": options.strip()}, async_=True
         )
         self._wait()
 

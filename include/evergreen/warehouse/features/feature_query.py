@@ -175,12 +175,14 @@ def asked_query(
         ).format(rows, sql.SQL(" AND ").join(where), time)
     else:
         # Both ways: the arrays are found by an index through views and unions, and name each a column; the join names the whole key.
+        # The OFFSET keeps the two apart: PostgreSQL would take them for conditions that have nothing to do with each other, and so
+        # expect fewer rows than there are.
         given, same = [], []
         for i, name in zip(arrays, columns, strict=True):
             where.append(sql.SQL("{} = ANY ({})").format(sql.Identifier(name), sql.SQL(f"${i}")))
             given.append(sql.SQL("{} AS {}").format(sql.Identifier(name), sql.Identifier(f"_{i}")))
             same.append(sql.SQL("_rows.{0} = _asked.{0}").format(sql.Identifier(f"_{i}")))
-        found = sql.SQL("JOIN ({}, {} FROM _features WHERE {}) AS _rows ON {}").format(
+        found = sql.SQL("JOIN ({}, {} FROM _features WHERE {} OFFSET 0) AS _rows ON {}").format(
             rows, sql.SQL(", ").join(given), sql.SQL(" AND ").join(where), sql.SQL(" AND ").join(same)
         )
     return sql.SQL("SELECT _position, _key, _time, {} FROM {} {}").format(

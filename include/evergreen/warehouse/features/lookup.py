@@ -100,7 +100,7 @@ class Lookup:
             self._give_back(slot)
 
     def prepare(self) -> None:
-        """Make every connection ready, so that no request has to wait for that; those that are ready stay as they are.
+        """Make every connection ready, so that no request has to wait for that; those that are ready and answer stay as they are.
 
         Raises:
             TerminalError: as `rows`.
@@ -111,6 +111,7 @@ class Lookup:
         try:
             for _ in range(self._count):
                 taken.append(self._take(subject.model, deadline, PREPARE_S))
+                taken[-1].try_out()
                 taken[-1].ready(subject)
         finally:
             for slot in taken:

@@ -75,6 +75,15 @@ class Slot:
         if self._connection is None or self._connection.closed or subject != self._subject:
             self._prepare(subject)
 
+    def try_out(self) -> None:
+        """Close the connection if it does not answer any more, so that `ready` makes another one."""
+        if self._connection is not None and not self._connection.closed:
+            self._connection.deadline = time.monotonic() + CONNECT_S
+            try:
+                self._connection.run(sql.SQL("SELECT 1"))
+            except (psycopg2.Error, OutOfTime):
+                self.close()
+
     def require_columns(self, subject: Subject) -> None:
         """See that no dataset has gained a column that these views show as NULL; costs nothing where none is missing.
 
@@ -96,7 +105,7 @@ class Slot:
         specs, model = subject.specs, subject.model
         self.close()
         try:
-            self._connection = made = TimedConnection(_PARAMETERS, CONNECT_S)
+            self._connection = made = TimedConnection(_PARAMETERS, CONNECT_S, name="evergreen-lookup")
         except (psycopg2.OperationalError, OutOfTime) as error:
             raise lost(str(error) or f"no answer within {CONNECT_S:g} s") from error
         try:
