@@ -85,13 +85,13 @@ class ServedError:
 
 @dataclass(frozen=True)
 class WorstColumn:
-    """The column that is nearest to its limit or farthest beyond it, in the newest window.
+    """The column that is nearest to its limit or farthest beyond it, in the newest window; of those that count, not of those only shown.
 
     Attributes:
         column, kind, statistic: what was measured of it, see `ledger.words.statistic_name`.
         value, limit: of the statistic.
-        violated: beyond the limit, and not ignored.
-        drifting, columns: how many columns are beyond theirs, of how many.
+        violated: beyond the limit.
+        drifting, columns: how many columns are beyond theirs, of how many that count.
     """
 
     column: str

@@ -12,9 +12,10 @@ from evergreen.health import approval, dataset, incident, model, told, window
 from evergreen.health.charts import columns, error_history, sparkline
 from evergreen.health.dataset import line_of
 from evergreen.ledger.reasons import DecisionKind
+from evergreen.monitoring.windows.worst_first import IGNORED, LABELS
 from evergreen.spec import Specs
-from evergreen.warehouse.connection import Connection, fetch
-from health_scene import BEGIN, DEMAND, HOURLY, MARKUP, RUSH, WEEK
+from evergreen.warehouse.connection import Connection, connect, fetch
+from health_scene import BEGIN, DEMAND, HOURLY, MARKUP, RUSH, WEEK, judge, only_shown
 
 
 def test_a_model_has_its_past_its_champions_and_what_was_asked_for(story: Specs, conn: Connection) -> None:
@@ -59,6 +60,17 @@ def test_the_heat_map_has_the_worst_columns_first_and_a_cell_for_each_window(
     ]
     newest = model.heat_map(conn, "bike_demand", most=2)
     assert [start for start, _, _ in newest.windows] == [BEGIN + 4 * WEEK, BEGIN + 5 * WEEK]
+
+
+def test_in_the_heat_map_columns_that_are_only_shown_come_last(story: Specs) -> None:
+    with connect() as conn:
+        judge(
+            conn, 6, "2", 50.0, {"temperature": 0.5, "humidity": 0.4, "price": 0.1}, [
+                only_shown("_label", 9.0, LABELS), only_shown("weather", None, IGNORED), only_shown("windspeed", 3.0, IGNORED),
+            ],
+        )  # fmt: skip
+        heat = model.heat_map(conn, "bike_demand")
+    assert heat.columns == ("temperature", "humidity", "price", "_label", "windspeed", "weather")
 
 
 def test_a_window_has_its_worst_column_first_with_its_past(story: Specs, conn: Connection) -> None:

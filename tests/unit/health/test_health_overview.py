@@ -19,9 +19,10 @@ from evergreen.health.subjects import (
     WaitingChallenger,
 )
 from evergreen.ledger.reasons import DecisionKind
+from evergreen.monitoring.windows.worst_first import IGNORED, LABELS
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect
-from health_scene import BEGIN, RUSH, WEEK, decide, judge, silence
+from health_scene import BEGIN, RUSH, WEEK, decide, judge, only_shown, silence
 
 
 def test_who_needs_a_person_comes_first_with_what_for(story: Specs, conn: Connection) -> None:
@@ -85,6 +86,23 @@ def test_a_row_has_the_numbers_of_its_champion(story: Specs, conn: Connection) -
         hourly.held_batches,
     ) == ("2-bad.csv", "quarantined", 2, 48, 1)
     assert hourly.models == ("bike_demand", "bike_rush")
+
+
+def test_a_column_that_is_only_shown_is_never_the_worst(story: Specs) -> None:
+    """The labels and the columns of `monitoring.drift.ignore`, within their limits, on them and beyond."""
+    counts = {"temperature": 0.5, "humidity": 0.4}
+    shown = [
+        only_shown("_label", 0.9, LABELS),
+        only_shown("price", 1.0, IGNORED),
+        only_shown("windspeed", 9.0, IGNORED),
+    ]
+    with connect() as conn:
+        judge(conn, 6, "2", 50.0, counts, [*shown, only_shown("weather", None, IGNORED)])
+        worst = next(m for m in overview(conn, story).models if m.name == "bike_demand").worst
+        assert worst is not None
+        assert (worst.column, worst.drifting, worst.columns) == ("temperature", 0, 2)
+        judge(conn, 7, "2", 50.0, {}, shown)
+        assert next(m for m in overview(conn, story).models if m.name == "bike_demand").worst is None
 
 
 def test_an_answer_ends_the_request_and_the_wait(story: Specs) -> None:
