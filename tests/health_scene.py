@@ -12,7 +12,7 @@ from evergreen.incidents.threads import News, tell
 from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows.judgement import ColumnResult, Judgement, MetricResult, Status, What, insert
-from evergreen.monitoring.windows.worst_first import with_reason
+from evergreen.monitoring.windows.worst_first import IGNORED, LABELS, with_reason
 from evergreen.spec import Specs, load_specs
 from evergreen.validation.ingest import ingest
 from evergreen.warehouse.connection import Connection, connect
@@ -106,7 +106,8 @@ def write(landing: Path) -> None:
         judge(conn, 2, "1", 75.0, {"temperature": 3.1, "humidity": 0.6})
         decide(conn, DEMAND, DecisionKind.RETRAIN_SUPPRESSED, "too_few_violations", 3, version="1",
                evidence={"message": "1 of the last 3 windows in violation, 2 of 3 are needed"})  # fmt: skip
-        judge(conn, 3, "1", 81.0, {"temperature": 3.4, "humidity": 0.6})
+        judge(conn, 3, "1", 81.0, {"temperature": 3.4, "humidity": 0.6},
+              [only_shown("weather", None, IGNORED), only_shown("_label", 1.4, LABELS)])  # fmt: skip
         asked = decide(conn, DEMAND, DecisionKind.RETRAIN_REQUESTED, "data_drift", 4, version="1",
                        evidence={"drifted": ["data_drift:temperature"], "rule": "2 of the last 3 windows"})  # fmt: skip
         tell(conn, News("drift:bike_demand:1:temperature", DEMAND, AlertKind.DRIFT, asked.id, {}, asked.as_of, frozenset({"data_drift"}),

@@ -101,6 +101,18 @@ def test_who_may_read_some_dags_sees_those_models_alone(
     assert client.post(address(f"{WINDOW}/report"), headers=Bearer(OPERATOR).headers).status_code == 403
 
 
+def test_a_window_says_which_columns_are_only_shown_and_why(client: TestClient) -> None:
+    text = client.get(address(WINDOW), headers=Bearer(OPERATOR).headers).text
+    rows = re.findall(r'<tr id="(\w+)".*?</tr>', text, re.DOTALL)
+    assert rows == ["temperature", "humidity", "_label", "weather"]
+    said = {name: text[text.index(f'<tr id="{name}"') :].partition("</tr>")[0] for name in rows}
+    assert {name: re.findall(r'class="status[^"]*">([^<]+)<', row) for name, row in said.items()} == {
+        "temperature": ["violation"], "humidity": [], "_label": ["only shown"], "weather": ["not judged"],
+    }  # fmt: skip
+    assert "labels are shown, their error is judged" in said["_label"]
+    assert "shown only: monitoring.drift.ignore" in said["weather"]
+
+
 def test_a_page_of_another_site_cannot_have_a_window_drawn(client: TestClient) -> None:
     headers = {**Bearer(OPERATOR).headers, "Sec-Fetch-Site": "cross-site"}
     assert client.post(address(f"{WINDOW}/report"), headers=headers).status_code == 403
