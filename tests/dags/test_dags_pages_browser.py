@@ -16,12 +16,14 @@ from airflow.utils.session import create_session
 from pages_scene import OPERATOR, PAGES, VIEWER, address, running, token
 from sqlalchemy import select
 
+import axe
 import chromium
 from chromium import Browser
 
 pytestmark = pytest.mark.skipif(
     chromium.PROGRAM is None, reason="there is no Chromium on this machine (Debian: apt install chromium)"
 )
+NOT_THERE = "not/there"
 SIZES = ((1280, 900), (390, 844))
 
 
@@ -61,6 +63,18 @@ def test_each_page_loads_in_light_and_dark_wide_and_narrow(page: Browser, site: 
                 )
                 assert page.run("document.querySelectorAll('main h1').length") == 1
                 assert (folder / f"{name}-{'dark' if dark else 'light'}-{width}.png").stat().st_size > 5000
+
+
+def test_axe_finds_nothing_serious_on_any_page(page: Browser, site: str) -> None:
+    found = {}
+    for path in [*(p for p in PAGES if "?" not in p), NOT_THERE]:
+        for dark in (False, True):
+            for width, height in SIZES:
+                page.size(width, height, dark=dark)
+                page.open(site + address(path))
+                if grave := axe.grave(page):
+                    found[path, "dark" if dark else "light", width] = grave
+    assert found == {}
 
 
 def test_airflows_own_choice_of_light_or_dark_is_followed(page: Browser, site: str) -> None:
