@@ -11,8 +11,17 @@ from evergreen.incidents import silences
 from evergreen.incidents.threads import News, tell
 from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.monitoring.windows.judgement import ColumnResult, Judgement, MetricResult, Status, What, insert
-from evergreen.monitoring.windows.worst_first import IGNORED, LABELS, with_reason
+from evergreen.monitoring.windows.judgement import (
+    IGNORED,
+    LABELS,
+    ColumnResult,
+    Judgement,
+    MetricResult,
+    Status,
+    What,
+    insert,
+    with_reason,
+)
 from evergreen.spec import Specs, load_specs
 from evergreen.validation.ingest import ingest
 from evergreen.warehouse.connection import Connection, connect

@@ -15,7 +15,7 @@ from evergreen import ledger
 from evergreen.alert_kinds import HELD
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows.due_windows import MOST_PER_RUN
-from evergreen.monitoring.windows.worst_first import ONLY_SHOWN
+from evergreen.monitoring.windows.judgement import ONLY_SHOWN
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import Connection, fetch
 

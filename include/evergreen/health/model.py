@@ -15,7 +15,7 @@ from evergreen.ledger import Decision, champions, find, model_subject, promotion
 from evergreen.ledger.evidence import SettledEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.ledger.succession import succession
-from evergreen.monitoring.windows.worst_first import not_judged, of_limit
+from evergreen.monitoring.windows.judgement import not_judged, of_limit
 from evergreen.spec import Specs, metric_name
 from evergreen.warehouse.connection import Connection, fetch
 

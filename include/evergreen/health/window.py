@@ -8,8 +8,7 @@ from datetime import datetime
 from evergreen.ledger import words
 from evergreen.monitoring.windows import judgement as store
 from evergreen.monitoring.windows.error_text import sentence
-from evergreen.monitoring.windows.judgement import Judgement, What
-from evergreen.monitoring.windows.worst_first import not_judged, worst_first
+from evergreen.monitoring.windows.judgement import Judgement, What, not_judged, worst_first
 from evergreen.warehouse.connection import Connection, fetch
 
 PAST_WINDOWS = 26

@@ -13,6 +13,7 @@ from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows.judgement import (
+    IGNORED,
     ColumnResult,
     Judgement,
     MetricResult,
@@ -21,7 +22,6 @@ from evergreen.monitoring.windows.judgement import (
     What,
     insert,
 )
-from evergreen.monitoring.windows.worst_first import IGNORED
 from evergreen.spec import load_dataset
 from evergreen.validation.ingest import ingest
 from evergreen.warehouse.connection import Connection, connect

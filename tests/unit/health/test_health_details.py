@@ -12,8 +12,7 @@ from evergreen.health import approval, dataset, incident, model, told, window
 from evergreen.health.charts import columns, error_history, sparkline
 from evergreen.health.dataset import line_of
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.monitoring.windows.judgement import ColumnResult, What
-from evergreen.monitoring.windows.worst_first import IGNORED, LABELS
+from evergreen.monitoring.windows.judgement import IGNORED, LABELS, ColumnResult, What
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 from health_scene import BEGIN, DEMAND, HOURLY, MARKUP, RUSH, WEEK, judge, only_shown

@@ -19,7 +19,7 @@ from evergreen.health.subjects import (
     WaitingChallenger,
 )
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.monitoring.windows.worst_first import IGNORED, LABELS
+from evergreen.monitoring.windows.judgement import IGNORED, LABELS
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect
 from health_scene import BEGIN, RUSH, WEEK, decide, judge, only_shown, silence

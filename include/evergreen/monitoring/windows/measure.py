@@ -16,9 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evergreen.monitoring.windows.judgement import ColumnResult, What
+from evergreen.monitoring.windows.judgement import IGNORED, LABELS, ColumnResult, What, with_reason
 from evergreen.monitoring.windows.reads import BEYOND
-from evergreen.monitoring.windows.worst_first import IGNORED, LABELS, with_reason
 from evergreen.reference import drift_statistics
 from evergreen.reference.limits import limits
 from evergreen.reference.profile import DRIFT, MISSING, UNSEEN, ColumnProfile

@@ -9,8 +9,15 @@ from evergreen.ledger import words
 from evergreen.monitoring.page.head import Head, Number, Row
 from evergreen.monitoring.page.widgets import Section
 from evergreen.monitoring.windows import error_text
-from evergreen.monitoring.windows.judgement import ColumnResult, Judgement, MetricResult, What
-from evergreen.monitoring.windows.worst_first import not_judged, of_limit, worst_first
+from evergreen.monitoring.windows.judgement import (
+    ColumnResult,
+    Judgement,
+    MetricResult,
+    What,
+    not_judged,
+    of_limit,
+    worst_first,
+)
 from evergreen.reference.reference import Reference
 from evergreen.spec import LARGER_IS_BETTER, metric_name
 

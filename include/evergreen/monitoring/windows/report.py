@@ -37,9 +37,8 @@ from evidently.tests import gte, lt, lte
 from evergreen.monitoring.page import pack
 from evergreen.monitoring.page.widgets import arranged
 from evergreen.monitoring.windows import page_head
-from evergreen.monitoring.windows.judgement import ColumnResult, Judgement, MetricResult, What
+from evergreen.monitoring.windows.judgement import ColumnResult, Judgement, MetricResult, What, worst_first
 from evergreen.monitoring.windows.measure import frame, sampled
-from evergreen.monitoring.windows.worst_first import worst_first
 from evergreen.reference import drift_statistics
 from evergreen.reference.reference import Reference
 from evergreen.spec import LARGER_IS_BETTER, metric_name
