@@ -54,11 +54,11 @@ _MODELS = sql.SQL(
 # A window is looked at until its labels are due and `MOST_PER_RUN` windows longer; of an older one nothing is news.
 _WINDOWS = (
     "SELECT w.model, newest.id, newest.window_start, newest.window_end, newest.status, newest.row_count, newest.violations, newest.judged_at,"
-    " looked.metric, looked.found, looked.window_end AS error_end"
+    " looked.metric, looked.found, looked.window_start AS error_start, looked.window_end AS error_end"
     " FROM unnest(%(models)s::text[], %(versions)s::text[], %(reach)s::interval[]) AS w (model, version, reach)"
     " CROSS JOIN LATERAL (SELECT id, window_start, window_end, status, row_count, violations, judged_at FROM evergreen.window_judgement"
     " WHERE model = w.model AND version = w.version ORDER BY window_start DESC, revision DESC LIMIT 1) AS newest"
-    " LEFT JOIN LATERAL (SELECT e.key AS metric, e.value AS found, judged.window_end FROM ("
+    " LEFT JOIN LATERAL (SELECT e.key AS metric, e.value AS found, judged.window_start, judged.window_end FROM ("
     "SELECT DISTINCT ON (window_start) window_start, window_end, metrics FROM evergreen.window_judgement"
     " WHERE model = w.model AND version = w.version AND window_start >= newest.window_start - w.reach"
     " ORDER BY window_start DESC, revision DESC) AS judged CROSS JOIN LATERAL jsonb_each(judged.metrics) AS e"

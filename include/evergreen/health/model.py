@@ -199,14 +199,10 @@ def heat_map(conn: Connection, model: str, most: int = HEAT_WINDOWS) -> HeatMap:
 
 def incidents(conn: Connection, subject: str) -> list[IncidentRow]:
     """The incidents of a subject, newest first, those that ended among them."""
-    found = threads.every(conn, subject)
-    ids = {
-        row["incident"]: row["id"]
-        for row in fetch(
-            conn, "SELECT coalesce(thread, incident) AS incident, min(id) AS id FROM evergreen.mail WHERE subject = %s GROUP BY 1", (subject,)
-        )
-    }  # fmt: skip
-    return [IncidentRow(ids[t.incident], t.kind.traits.words, t.since, t.ended, t.mails) for t in found]
+    return [
+        IncidentRow(t.number, t.kind.traits.words, t.since, t.ended, t.mails)
+        for t in threads.every(conn, subject)
+    ]
 
 
 def _champions(conn: Connection, name: str) -> list[ChampionRow]:

@@ -108,7 +108,7 @@ def _incidents(conn: Connection) -> dict[str, list[tuple[threads.Thread, OpenInc
         traits = thread.kind.traits
         one = OpenIncident(
             thread.incident, thread.kind.value, traits.words, thread.since,
-            traits.severity is Severity.CRITICAL, "gave_up" in thread.classes,
+            traits.severity is Severity.CRITICAL, "gave_up" in thread.classes, thread.number,
         )  # fmt: skip
         found[thread.subject].append((thread, one))
     for those in found.values():
@@ -142,7 +142,7 @@ def _models(
         error, newest = _error(window), _window(window)
         silence = quiet.get(f"model/{name}")
         level, why = attention.judged(
-            attention.of_model(row["version"], error, newest, requests.get(name), waiting.get(name), open_ones), silence
+            attention.of_model(name, row["version"], error, newest, requests.get(name), waiting.get(name), open_ones), silence
         )  # fmt: skip
         found.append(
             ModelHealth(
@@ -224,7 +224,7 @@ def _error(window: Mapping[str, Any] | None) -> ServedError | None:
     found = window["found"]
     return ServedError(
         window["metric"], history.number(found, "value"), history.passable_limit(window["metric"], found), history.number(found, "reference"),
-        bool(found.get("violated")) or found.get("state") == "unreadable", window["error_end"],
+        bool(found.get("violated")) or found.get("state") == "unreadable", window["error_start"], window["error_end"],
     )  # fmt: skip
 
 
@@ -292,7 +292,7 @@ def _datasets(
         open_ones = tuple(one for _, one in incidents.get(subject, ()))
         silence = quiet.get(subject)
         level, why = attention.judged(
-            attention.of_dataset(held[subject], open_ones, row["decided_at"]), silence
+            attention.of_dataset(name, held[subject], open_ones, row["decided_at"]), silence
         )
         found.append(
             DatasetHealth(

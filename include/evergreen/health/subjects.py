@@ -33,6 +33,22 @@ class Attention(IntEnum):
 
 
 @dataclass(frozen=True)
+class Why:
+    """What a person is needed for.
+
+    Attributes:
+        text: a short sentence.
+        page: which of the pages tells more, as an address below the overview; empty: none.
+    """
+
+    text: str
+    page: str = ""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
 class OpenIncident:
     """An incident that has not ended.
 
@@ -43,6 +59,7 @@ class OpenIncident:
         since: when it began.
         critical: something stands still or harms.
         gave_up: retraining did not help, so a person must look.
+        number: of its page.
     """
 
     incident: str
@@ -51,6 +68,7 @@ class OpenIncident:
     since: datetime
     critical: bool
     gave_up: bool
+    number: int
 
 
 @dataclass(frozen=True)
@@ -72,7 +90,7 @@ class ServedError:
         value, limit: None: could not be computed; no limit that alarms.
         promised: the champion's value on the holdout of its training, with which it was promoted.
         violated: beyond the limit, or unreadable.
-        window_end: of the window.
+        window_start, window_end: of the window.
     """
 
     metric: str
@@ -80,6 +98,7 @@ class ServedError:
     limit: float | None
     promised: float | None
     violated: bool
+    window_start: datetime
     window_end: datetime
 
 
@@ -161,7 +180,7 @@ class ModelHealth:
     Attributes:
         name: of the model.
         attention: how much it needs a person.
-        why: what for, in short sentences, the most important first.
+        why: what for, the most important first.
         owner: who answers for it.
         told: addresses and channels that get its alerts.
         schedule: when a challenger is trained (cron, UTC).
@@ -182,7 +201,7 @@ class ModelHealth:
 
     name: str
     attention: Attention
-    why: tuple[str, ...]
+    why: tuple[Why, ...]
     owner: str
     told: tuple[str, ...]
     schedule: str | None
@@ -218,7 +237,7 @@ class DatasetHealth:
 
     name: str
     attention: Attention
-    why: tuple[str, ...]
+    why: tuple[Why, ...]
     owner: str
     told: tuple[str, ...]
     newest_rows: datetime | None
@@ -264,7 +283,7 @@ class StackHealth:
     """
 
     attention: Attention
-    why: tuple[str, ...]
+    why: tuple[Why, ...]
     mails_waiting: int
     oldest_mail: datetime | None
     mails_silenced: int
