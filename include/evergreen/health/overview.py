@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPException
 from typing import Any
 
 from evergreen import ledger, settings
@@ -40,6 +41,8 @@ from evergreen.warehouse.connection import Connection, fetch
 
 TREND_WINDOWS = 20
 MLFLOW_PATIENCE_S = 0.5
+# What MLflow keeps its store in without a server; where nothing is named it is a folder, or `databricks`.
+WITHOUT_SERVER = ("", "file", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 _BATCHES = (
     "SELECT w.dataset, newest.file, newest.state, newest.decided_at, month.* FROM unnest(%(datasets)s::text[]) AS w (dataset)"
     " LEFT JOIN LATERAL (SELECT file, state, decided_at FROM evergreen.batch WHERE dataset = w.dataset"
@@ -80,19 +83,20 @@ def overview(
 
 
 def mlflow_answers() -> bool | None:
-    """Whether the MLflow server answers within half a second; None where it has no address of the web."""
+    """Whether the MLflow server answers within half a second; None where there is none to ask: a folder, a database, Databricks."""
     try:
         server = settings.MLFLOW.read()
     except EvergreenError:
         return False  # an address that cannot be read is none that answers
     if not server.startswith(("http://", "https://")):
-        return None
+        scheme = server.partition("://")[0].partition("+")[0] if "://" in server else ""
+        return None if scheme in WITHOUT_SERVER else False
     try:
         with _direct.open(f"{server.rstrip('/')}/health", timeout=MLFLOW_PATIENCE_S):
             return True
     except urllib.error.HTTPError as error:
         return error.code < 500  # it asks for a login, or is behind a proxy that knows no such page
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return False
 
 

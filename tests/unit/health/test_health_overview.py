@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evergreen.health import attention
-from evergreen.health.overview import overview
+from evergreen.health.overview import mlflow_answers, overview
 from evergreen.health.subjects import (
     Attention,
     Disk,
@@ -20,10 +20,20 @@ from evergreen.health.subjects import (
     Why,
 )
 from evergreen.ledger.reasons import DecisionKind
+from evergreen.links import experiment_of
 from evergreen.monitoring.windows.judgement import IGNORED, LABELS
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect
 from health_scene import BEGIN, RUSH, WEEK, decide, judge, only_shown, silence
+
+UNREADABLE = [
+    "http://[bad",
+    "http://mlflow:port",
+    "http://ml flow",
+    "http://",
+    "ftp://mlflow",
+    "htp://mlflow",
+]
 
 
 def test_who_needs_a_person_comes_first_with_what_for(story: Specs, conn: Connection) -> None:
@@ -254,6 +264,28 @@ def test_a_full_disk_and_a_silent_mlflow_need_a_person(
     )
     assert Disk("/", 1, 100).scarce
     assert not Disk("/", 50 * 10**9, 10**12).scarce, "50 GB are enough for a while, however large the disk is"
+
+
+@pytest.mark.parametrize("address", UNREADABLE)
+def test_an_mlflow_address_that_cannot_be_read_is_none_that_answers(
+    story: Specs, conn: Connection, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    stack = overview(conn, story).stack
+    assert (stack.attention, stack.mlflow, stack.why) == (
+        Attention.ACT,
+        False,
+        (Why("MLflow does not answer"),),
+    )
+    assert experiment_of("a run") is None, "a mail goes out without that link"
+
+
+@pytest.mark.parametrize(
+    "address", ["sqlite:///mlflow.db", "postgresql+psycopg2://u@h/db", "mlruns", "databricks"]
+)
+def test_where_mlflow_has_no_server_it_is_not_asked(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    assert mlflow_answers() is None
 
 
 def test_labels_that_are_not_in_leave_the_error_of_the_window_before(story: Specs) -> None:
