@@ -175,12 +175,12 @@ LABEL_DELAY = MetricFamily(
 DRIFTING = MetricFamily(
     "evergreen_model_drifting_columns_ratio",
     ("model",),
-    "share (0 to 1) of the columns of the newest window, the prediction among them, that violate a limit; none where it could not be judged",
+    "share (0 to 1) of the judged columns of the newest window, the prediction among them, that violate a limit; none where it could not be judged",
 )
 WORST = MetricFamily(
     "evergreen_model_worst_column_drift",
     ("model", "column", "statistic"),
-    "the statistic of the column that is farthest beyond its limit, or nearest to it, in the newest window",
+    "the statistic of the judged column that is farthest beyond its limit, or nearest to it, in the newest window",
 )
 WORST_LIMIT = MetricFamily(
     "evergreen_model_worst_column_drift_limit",
