@@ -52,7 +52,7 @@ FLOORS: dict[str, str] = {
     "health": "What a person sees of models, datasets and the stack, on pages and at a terminal.",
     "serving": "Online predictions: the prediction service, what it keeps on its disk, its log of requests.",
     "lineage": "OpenLineage events of each step.",
-    "stack": "The embedded stack: PostgreSQL, MLflow, Airflow and the mail catcher on one machine.",
+    "stack": "The embedded stack: PostgreSQL, MLflow, Airflow, the prediction service and the mail catcher on one machine.",
     "command": "What all commands share.",
     "terminal": "What a person reads and does at a terminal: how all are, why, what is held back, a run, the mails.",
     "replay": "Retraining policies compared over past time.",

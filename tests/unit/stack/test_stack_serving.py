@@ -1,0 +1,83 @@
+"""The prediction service as the stack starts it: it answers before there is anything to answer with, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+from evergreen.stack import health, processes
+from evergreen.stack.layout import Layout
+from evergreen.stack.services import Service, services
+
+
+@pytest.fixture
+def service(layout: Layout) -> Service:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # Nothing else of this stack runs: the warehouse and MLflow are away.
+    layout.ports_file.write_text(json.dumps({"serving": port, "postgres": 1, "mlflow": 1}))
+    return next(one for one in services(layout) if one.name == "serving")
+
+
+@pytest.fixture
+def running(layout: Layout, service: Service) -> Iterator[subprocess.Popen[bytes]]:
+    assert service.is_ready is not None
+    assert not service.is_ready()
+    process = processes.start(service.command, service.environment, layout.home, layout.log("serving"))
+    try:
+        wait(service.is_ready, "the service to answer")
+        wait(lambda: bool(psutil.Process(process.pid).children()), "its companion")
+        yield process
+    finally:
+        processes.kill(lambda: processes.in_sessions({}, home=layout.home))
+        process.wait()
+
+
+def wait(question: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not question():
+        assert time.monotonic() < deadline, f"waited a minute for {what}"
+        time.sleep(0.1)
+
+
+def left(layout: Layout) -> bool:
+    return bool(processes.in_sessions({}, home=layout.home))
+
+
+def test_it_is_up_without_a_champion_a_warehouse_and_mlflow(
+    layout: Layout, service: Service, running: subprocess.Popen[bytes]
+) -> None:
+    shown = {"serving": {"since": 0.0}}
+    assert health.unhealthy(layout, shown) == set()
+    assert health.fetch(f"http://127.0.0.1:{service.port}/readyz") is None, "it has nothing to answer with"
+    wait(lambda: "warehouse" in told_away(layout), "word that the warehouse is away")
+    assert running.poll() is None
+
+
+def told_away(layout: Layout) -> str:
+    file = layout.home / "serving" / "health.json"
+    return file.read_text() if file.exists() else ""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+def test_its_companion_ends_with_it(
+    layout: Layout, service: Service, running: subprocess.Popen[bytes], how: signal.Signals
+) -> None:
+    running.send_signal(how)
+    running.wait(timeout=service.grace)
+    wait(lambda: not left(layout), "its companion to end")
+    assert health.unhealthy(layout, {"serving": {"since": 0.0}}) == {"serving"}
+
+
+def test_it_starts_when_the_warehouse_has_its_tables(layout: Layout, service: Service) -> None:
+    # PostgreSQL is ready for others once `on_ready` has migrated the warehouse.
+    assert set(service.after) == {"postgres", "mlflow"}
+    assert service.stop_round < next(s.stop_round for s in services(layout) if s.name == "postgres")
