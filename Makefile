@@ -26,7 +26,7 @@ DATA ?= simulated
 AS_JSON = $(if $(JSON),--json)
 IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
-.PHONY: release coverage test-compose compose-env compose-up compose-status compose-down compose-demo help run venv up down status why history quarantine mail silence logs clean serve predict client demo check replay report test attack lint hooks docs bench bench-large decisions lock
+.PHONY: release coverage test-compose compose-env compose-up compose-status compose-down compose-demo compose-client help run venv up down status why history quarantine mail silence logs clean serve predict client demo check replay report test attack lint hooks docs bench bench-large decisions lock
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -124,9 +124,13 @@ compose-down: ## stop the compose stack; nothing is lost. VOLUMES=1 removes its 
 
 compose-demo: compose-env ## the story of `make demo` on the compose stack, with two workers and the mail catcher; STORE=s3
 	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) $(KEPT) --profile dev up --detach --build --wait --scale airflow-worker=$(or $(WORKERS),2)
-	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) run --rm --no-deps demo
+	@EVERGREEN_SERVING_KEY="$$($(IN_COMPOSE) run --rm --no-deps -T init evergreen client add "demo-$$(date +%s)" --json | sed -n 's/.*"key": "\([^"]*\)".*/\1/p')" \
+	    EVERGREEN_SCHEDULES=off $(IN_COMPOSE) run --rm --no-deps demo
 	@$(IN_COMPOSE) cp airflow-scheduler:/var/lib/evergreen/demo/simulated.png compose-demo.png
-	@echo "picture: compose-demo.png; Airflow http://$$($(IN_COMPOSE) port airflow-apiserver 8080), user admin, AIRFLOW_PASSWORD in .env; mail http://$$($(IN_COMPOSE) --profile dev port mail 8025)"
+	@echo "picture: compose-demo.png; Airflow http://$$($(IN_COMPOSE) port airflow-apiserver 8080), user admin, AIRFLOW_PASSWORD in .env; mail http://$$($(IN_COMPOSE) --profile dev port mail 8025); predictions http://$$($(IN_COMPOSE) port serving 8088)/models, a key: make compose-client NAME=me"
+
+compose-client: ## who may ask the prediction service of the compose stack; NAME=web-shop makes a client: MODELS=bike_demand RATE=50; REVOKE=1 ends it
+	@$(IN_COMPOSE) run --rm --no-deps init evergreen client $(if $(NAME),$(if $(REVOKE),revoke,add) "$(NAME)" $(if $(MODELS),--models "$(MODELS)") $(if $(RATE),--rate "$(RATE)"),list) $(AS_JSON)
 
 lint: $(VENV)/.installed-dev ## ruff, its format, and mypy
 	$(RUN) ruff check .

@@ -46,7 +46,11 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    add("up", _up, "Start PostgreSQL, MLflow, Airflow, the prediction service and the mail catcher, and wait until they work.")
+    add(
+        "up",
+        _up,
+        "Start PostgreSQL, MLflow, Airflow, the prediction service and the mail catcher, and wait until they work.",
+    )
     add("down", _down, "Stop all of it; nothing is lost.")
     logs = add("logs", _logs, "List the logs, or print the end of one.")
     logs.add_argument("name", nargs="?", help="service whose log to print")
