@@ -17,13 +17,16 @@ from evergreen.stack.layout import Layout
 from evergreen.stack.services import Service, services
 
 
-@pytest.fixture
-def service(layout: Layout) -> Service:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def service(layout: Layout) -> Service:
     # Nothing else of this stack runs: the warehouse and MLflow are away.
-    layout.ports_file.write_text(json.dumps({"serving": port, "postgres": 1, "mlflow": 1}))
+    layout.ports_file.write_text(json.dumps({"serving": free_port(), "postgres": 1, "mlflow": 1}))
     return next(one for one in services(layout) if one.name == "serving")
 
 
@@ -75,6 +78,21 @@ def test_its_companion_ends_with_it(
     running.wait(timeout=service.grace)
     wait(lambda: not left(layout), "its companion to end")
     assert health.unhealthy(layout, {"serving": {"since": 0.0}}) == {"serving"}
+
+
+def test_of_two_on_one_folder_one_companion_works_and_the_other_takes_over(
+    layout: Layout, service: Service, running: subprocess.Popen[bytes]
+) -> None:
+    command = [*service.command[:-3], "--port", str(free_port())]
+    log = layout.log("second")
+    second = processes.start(command, service.environment, layout.home, log)
+    wait(lambda: "another companion works" in log.read_text(), "the second companion to wait")
+    file = layout.home / "serving" / "health.json"
+    wait(file.exists, "the first companion to tell")
+    running.kill()
+    running.wait()
+    wait(lambda: log.read_text().count("warehouse does not answer") > 0, "the second companion to work")
+    assert second.poll() is None
 
 
 def test_it_starts_when_the_warehouse_has_its_tables(layout: Layout, service: Service) -> None:
