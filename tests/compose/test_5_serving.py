@@ -53,7 +53,9 @@ class Asking(threading.Thread):
 @pytest.fixture
 def url(stack: Stack) -> str:
     found = f"http://127.0.0.1:{stack.ports['SERVING_PORT']}"
-    stack.until(lambda: requests.get(f"{found}/readyz", timeout=5).status_code == 200, "a champion to answer", 120)
+    stack.until(
+        lambda: requests.get(f"{found}/readyz", timeout=5).status_code == 200, "a champion to answer", 120
+    )
     return found
 
 
@@ -62,7 +64,9 @@ def session(stack: Stack, url: str) -> Iterator[requests.Session]:
     key = stack.client(f"test-{time.time_ns()}", "--models", MODEL, "--rate", "1000")
     with requests.Session() as made:
         made.headers["Authorization"] = f"Bearer {key}"
-        stack.until(lambda: made.get(f"{url}/models", timeout=5).status_code == 200, "the key to be in force", 60)
+        stack.until(
+            lambda: made.get(f"{url}/models", timeout=5).status_code == 200, "the key to be in force", 60
+        )
         yield made
 
 
@@ -83,14 +87,18 @@ def logged(stack: Stack, ids: list[str]) -> set[str]:
     return {row["id"] for row in stack.rows(f"SELECT id FROM evergreen.request WHERE id IN ({listed})")}
 
 
-def test_a_client_asks_for_its_model_and_for_no_other(stack: Stack, session: requests.Session, url: str) -> None:
+def test_a_client_asks_for_its_model_and_for_no_other(
+    stack: Stack, session: requests.Session, url: str
+) -> None:
     record = example(session, url)
     answer = session.post(f"{url}/models/{MODEL}/predict", json={"record": record}, timeout=10)
     assert answer.status_code == 200, answer.text
     assert answer.json()["version"] == champion(stack)
     stack.until(lambda: logged(stack, [answer.json()["request_id"]]), "the request to be in the log", 30)
     assert session.post(f"{url}/models/{OTHER}/predict", json={"record": {}}, timeout=10).status_code == 403
-    assert requests.post(f"{url}/models/{MODEL}/predict", json={"record": record}, timeout=10).status_code == 401
+    assert (
+        requests.post(f"{url}/models/{MODEL}/predict", json={"record": record}, timeout=10).status_code == 401
+    )
     assert "evergreen_serving_requests_total" in requests.get(f"{url}/metrics", timeout=10).text
 
 
@@ -100,7 +108,9 @@ def test_the_service_can_neither_make_a_client_nor_write_the_ledger(stack: Stack
     assert not stack.rows("SELECT 1 AS made FROM evergreen.client WHERE name = 'own'")
 
 
-def test_a_killed_service_answers_again_from_its_disk(stack: Stack, session: requests.Session, url: str) -> None:
+def test_a_killed_service_answers_again_from_its_disk(
+    stack: Stack, session: requests.Session, url: str
+) -> None:
     asking = Asking(session, f"{url}/models/{MODEL}/predict", example(session, url))
     stack.compose("stop", "mlflow")
     try:
@@ -114,7 +124,9 @@ def test_a_killed_service_answers_again_from_its_disk(stack: Stack, session: req
     finally:
         asking.end()
         stack.compose("start", "mlflow")
-    assert {one[1:3] for one in asking.answered} == {before}, "the same version and the same prediction throughout"
+    assert {one[1:3] for one in asking.answered} == {before}, (
+        "the same version and the same prediction throughout"
+    )
     assert {status for status, _ in asking.refused} <= {0, 503}
     ids = [one[0] for one in asking.answered if not killed - LOG_S < one[3] < killed + LOG_S]
     stack.until(lambda: logged(stack, ids) == set(ids), "the log to be whole", 120)

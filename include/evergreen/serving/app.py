@@ -83,6 +83,7 @@ class Front:
             )
         finally:
             self._at_once -= 1
+            service.traffic.in_flight.set(self._at_once)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 

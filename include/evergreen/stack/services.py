@@ -116,9 +116,10 @@ def services(layout: Layout) -> list[Service]:
 
 
 def _serving(layout: Layout, everywhere: Mapping[str, str]) -> Service:
-    """Return the prediction service. It follows the ledger, so PostgreSQL has made its tables first; MLflow gives it the versions.
+    """Return the prediction service. It follows the ledger, so the warehouse has its tables first; it does not wait for MLflow.
 
-    It is ready when it answers, not when a model has a champion: a new stack has none.
+    MLflow gives it versions that are new, and it answers with those on its disk until then. It is ready when it answers, not
+    when a model has a champion: a new stack has none.
     """
     port = layout.ports()["serving"]
     command = [
@@ -128,7 +129,7 @@ def _serving(layout: Layout, everywhere: Mapping[str, str]) -> Service:
         "serving",
         command,
         everywhere,
-        after=("postgres", "mlflow"),
+        after=("postgres",),
         port=port,
         is_ready=lambda: health.serving(port),
         # It answers what it has begun, and brings the rest of its log to the warehouse.

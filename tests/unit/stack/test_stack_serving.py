@@ -97,5 +97,5 @@ def test_of_two_on_one_folder_one_companion_works_and_the_other_takes_over(
 
 def test_it_starts_when_the_warehouse_has_its_tables(layout: Layout, service: Service) -> None:
     # PostgreSQL is ready for others once `on_ready` has migrated the warehouse.
-    assert set(service.after) == {"postgres", "mlflow"}
+    assert set(service.after) == {"postgres"}
     assert service.stop_round < next(s.stop_round for s in services(layout) if s.name == "postgres")
