@@ -237,7 +237,7 @@ class ModelSpec(Strict):
     def _takeover(self) -> Iterator[str]:
         """What is wrong with how a new champion takes over online: the watch says when, and so must last as long."""
         for where, lasts in (
-            ("serving.canary", self.serving.canary and self.serving.canary.for_),
+            ("serving.canary", self.serving.canary.for_ if self.serving.canary else None),
             ("serving.shadow", self.serving.shadow),
         ):
             if lasts is None:

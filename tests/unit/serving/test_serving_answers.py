@@ -90,6 +90,31 @@ def test_a_body_that_is_too_large_is_not_read(kept_scene, with_service):
     with_service(steps)
 
 
+def test_a_body_that_does_not_come_is_not_waited_for(kept_scene, with_service, monkeypatch):
+    monkeypatch.setattr(app, "BODY_S", 0.2)
+
+    async def steps(running):
+        front = app.Front(running.service)
+        await running.service.stop()
+        await running.service.start()
+        sent = []
+
+        async def receive():
+            await asyncio.sleep(60)
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {
+            "type": "http", "method": "POST", "path": "/models/rides/predict",
+            "headers": [(b"authorization", f"Bearer {KEY}".encode()), (b"content-length", b"10")],
+        }  # fmt: skip
+        await asyncio.wait_for(front(scope, receive, send), 5)
+        assert (sent[0]["status"], (b"connection", b"close") in sent[0]["headers"]) == (408, True)
+
+    with_service(steps)
+
+
 def test_what_the_model_does_not_know_is_taken_as_missing_and_told(kept_scene, with_service):
     record = {"hour": 1e39, "x": -(10**400), "kind": "fog"}
 

@@ -92,8 +92,11 @@ def test_who_is_killed_loses_half_a_second_and_leaves_nobody_behind(kept_scene, 
     time.sleep(1.2)
     service.kill()
     assert sum(len(spool.read(path).answered) for path in spool.waiting()) == 1
-    for _ in range(100):
-        if not Path(f"/proc/{companion}").exists():
+    for _ in range(400):
+        try:
+            if Path(f"/proc/{companion}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return
+        except OSError:
             return
         time.sleep(0.1)
     raise AssertionError("the companion outlived the server")

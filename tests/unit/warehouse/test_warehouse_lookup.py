@@ -24,7 +24,7 @@ from evergreen.registry import encoding
 from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.features import arrow, feature_query, views
-from evergreen.warehouse.features.lookup import BadKeys, Found, Lookup
+from evergreen.warehouse.features.lookup import BadKeysError, Found, Lookup
 from evergreen.warehouse.migrate import ensure_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -156,7 +156,7 @@ def test_what_is_no_key_is_told_all_at_once_and_harms_nothing(
     wrong: list[Any] = [
         hour(1), {"ts": None}, {"ts": ["x"]}, {}, {"tz": 1, "ts": "2025-06-02"}, "text", {"ts": "a\0b"}, {"ts": "\ud800"}, {"ts": 10**5000},
     ]  # fmt: skip
-    with pytest.raises(BadKeys) as caught:
+    with pytest.raises(BadKeysError) as caught:
         lookup.rows(wrong, timeout_s=LONG_S)
     assert [(p.position, p.column) for p in caught.value.problems] == [
         (1, "ts"), (2, "ts"), (3, "ts"), (4, "tz"), (5, ""), (6, "ts"), (7, "ts"), (8, "ts"),
@@ -174,7 +174,7 @@ def test_what_is_no_key_is_told_all_at_once_and_harms_nothing(
         "300000-01-01",
         "x" * 100_000,
     ]
-    with pytest.raises(BadKeys) as caught:
+    with pytest.raises(BadKeysError) as caught:
         lookup.rows([hour(2), *({"ts": t} for t in texts), hour(3)], timeout_s=LONG_S)
     assert [p.position for p in caught.value.problems] == list(range(1, 11))
     assert caught.value.problems[0].message == (
@@ -229,7 +229,8 @@ def test_a_key_without_its_event_time_is_the_newest_row(
         ('["a", "2025-06-02T04:00:00+00:00"]', 4.0), None,
     ]  # fmt: skip
     with pytest.raises(
-        BadKeys, match="is missing; the key of stations is station, ts; without ts the newest row is meant"
+        BadKeysError,
+        match="is missing; the key of stations is station, ts; without ts the newest row is meant",
     ):
         lookup.rows([{"ts": "2020-01-01"}], timeout_s=LONG_S)
 
@@ -470,7 +471,7 @@ def test_views_are_made_once_for_a_connection(
     assert len(views_before) == len(backends_before) == 2
     lookup.close()
     assert backends() == []
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(TransientError, match="are closed"):
         lookup.rows([hour(1)], timeout_s=LONG_S)
 
 

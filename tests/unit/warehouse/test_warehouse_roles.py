@@ -14,13 +14,15 @@ from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import make_dsn
 
 from evergreen.exporter.questions import TABLES
+from evergreen.scoring import newest
 from evergreen.serving import deliver, grants
 from evergreen.serving.spool import Answered, Made, Minute, Spool, waiting
-from evergreen.spec import DatasetSpec, Specs, load_specs
+from evergreen.spec import DatasetSpec, ModelSpec, Specs, load_specs
 from evergreen.warehouse import databases, roles
 from evergreen.warehouse.connection import Connection, connect, fetch
-from evergreen.warehouse.features import views
+from evergreen.warehouse.features import feature_query, views
 from evergreen.warehouse.features.arrow import reading
+from evergreen.warehouse.features.lookup import Lookup
 from evergreen.warehouse.migrate import FEATURES_ROLE, ensure_dataset, migrate
 
 SPECS = Path(__file__).resolve().parents[3] / "include"
@@ -194,6 +196,27 @@ def test_a_feature_query_reads_nothing_by_itself(
         reader.run(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(FEATURES_ROLE)))
         with pytest.raises(Exception, match="permission denied"):
             reader.rows(sql.SQL(f"SELECT * FROM {table}"))
+
+
+@pytest.mark.parametrize("role", [roles.MODEL, roles.SERVING])
+@pytest.mark.parametrize("features", ["query", "latest"])
+def test_the_model_and_the_service_ask_by_key(
+    rows: str, features: str, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERGREEN_WAREHOUSE_URL", as_role(rows, roles.MODEL))
+    model = ModelSpec.model_validate({
+        "name": "m", "task": "regression", "datasets": ["rides"], "key": ["place", "ts"], "event_time": "ts", "label": {"column": "y"},
+        "features": {"numeric": ["x"]}, "query": "SELECT 'a' AS place, ts, x, x AS y FROM rides", "serving": {"features": features},
+    })  # fmt: skip
+    specs, now = Specs({RIDES.name: RIDES}, {model.name: model}), datetime.now(UTC)
+    with connect() as conn, views.reading(specs, model, now) as reader:
+        newest.keep(conn, reader, model, model, feature_query.types(reader), now)
+    monkeypatch.setenv("EVERGREEN_WAREHOUSE_URL", as_role(rows, role))
+    lookup = Lookup(specs, model)
+    try:
+        assert [f and f.features for f in lookup.rows([{"place": "a"}], timeout_s=20)] == [{"x": 1.0}]
+    finally:
+        lookup.close()
 
 
 @contextmanager

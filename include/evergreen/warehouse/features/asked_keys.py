@@ -18,7 +18,7 @@ class BadKey:
     message: str
 
 
-class BadKeys(ValueError):
+class BadKeysError(ValueError):
     """Keys that name no row of the model, whatever there is; `problems` has each mistake. Asking again cannot help."""
 
     def __init__(self, problems: Iterable[BadKey]) -> None:
@@ -51,7 +51,7 @@ def read(model: ModelSpec, keys: Sequence[Mapping[str, Any]]) -> list[Asked]:
         keys: by column.
 
     Raises:
-        BadKeys: columns that are not the key's, or are missing, or values that no column can have.
+        BadKeysError: columns that are not the key's, or are missing, or values that no column can have.
     """
     found: list[Asked] = []
     bad: list[BadKey] = []
@@ -74,7 +74,7 @@ def read(model: ModelSpec, keys: Sequence[Mapping[str, Any]]) -> list[Asked]:
         if not problems:
             found.append(Asked(position, tuple(values), columns != model.key))
     if bad:
-        raise BadKeys(bad)
+        raise BadKeysError(bad)
     return found
 
 

@@ -23,7 +23,7 @@ from evergreen.errors import ErrorReason, TerminalError, TransientError, in_one_
 from evergreen.spec import ModelSpec, Specs
 from evergreen.warehouse.connection import lost
 from evergreen.warehouse.features import feature_query
-from evergreen.warehouse.features.asked_keys import Asked, BadKey, BadKeys, read
+from evergreen.warehouse.features.asked_keys import Asked, BadKey, BadKeysError, read
 from evergreen.warehouse.features.prepared import (
     EXACT,
     NEWEST,
@@ -39,7 +39,7 @@ from evergreen.warehouse.features.prepared import (
 )
 from evergreen.warehouse.timed import OutOfTime, TimedConnection
 
-__all__ = ["BadKey", "BadKeys", "Found", "Lookup"]
+__all__ = ["BadKey", "BadKeysError", "Found", "Lookup"]
 
 GRACE_S = 0.1  # the server's own limit comes first, as the connection outlives it
 MOST_COMBINATIONS = 1000  # of the values of several key columns, in one statement
@@ -82,7 +82,7 @@ class Lookup:
                 to be made and prepared first (the first request, after a restart of the server) may take longer.
 
         Raises:
-            BadKeys: keys that are none of the model, every mistake at once.
+            BadKeysError: keys that are none of the model, every mistake at once.
             TerminalError: the query returns two rows for a key, or does not run (BAD_QUERY); it lacks a feature (REGISTRY_MISMATCH);
                 there is no role for feature queries (NO_ROLE).
             TransientError: not in time (BUSY), the warehouse does not answer (UNREACHABLE), or the scoring has not filled the
@@ -132,7 +132,10 @@ class Lookup:
 
     def _take(self, model: ModelSpec, deadline: float, timeout_s: float) -> Slot:
         if self._closed:
-            raise RuntimeError("this lookup is closed")
+            raise TransientError(
+                f"{model.name}: these connections for features by key are closed; others take their place",
+                ErrorReason.BUSY,
+            )
         try:
             return self._idle.get(timeout=max(deadline - time.monotonic(), 0.001))
         except queue.Empty:
@@ -271,7 +274,7 @@ def _meaning(slot: Slot, model: ModelSpec, asked: Sequence[Asked], error: psycop
         slot.close()
         return Outdated(error)
     if code.startswith("22") and (bad := _uncastable(slot, model, asked)):
-        return BadKeys(bad)
+        return BadKeysError(bad)
     if code.startswith(("53", "55", "40")):
         return TransientError(
             f"the warehouse is busy ({in_one_line(error)}); try again in a moment", ErrorReason.BUSY

@@ -133,7 +133,12 @@ def stand(
         _make(session, dataset.name, _known(dataset, None, there[dataset.name]))
     _hand_over(session, [d.name for d in datasets])
     session.run(sql.SQL("SET ROLE {}").format(sql.Identifier(FEATURES_ROLE)))
-    session.run(_head(FEATURES, columns) + sql.SQL(model.query))
+    # Of columns with one name the later ones have got another one, which the query does not say.
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    session.run(
+        sql.SQL("CREATE TEMPORARY VIEW {} ({}) AS ").format(sql.Identifier(FEATURES), names)
+        + sql.SQL(model.query)
+    )
     return there
 
 
