@@ -14,7 +14,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from evergreen.serving import openapi, predict
+from evergreen.serving import open_inference, openapi, predict
 from evergreen.serving.clients import Known
 from evergreen.serving.predict import RefusedError
 from evergreen.serving.served import Served
@@ -34,7 +34,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _ENCODE = msgspec.json.Encoder().encode
-_PATH = re.compile(r"^/models/([a-z][a-z0-9_]{0,47})/(predict|explain)$")
+_PATH = re.compile(r"^(?:/v2)?/models/([a-z][a-z0-9_]{0,47})/(predict|explain|infer)$")
 _JSON = (b"content-type", b"application/json")
 
 
@@ -53,7 +53,8 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        if scope["type"] != "http" or scope["method"] != "POST" or not (path := _PATH.match(scope["path"])):
+        path = _PATH.match(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if path is None or (path[2] == "infer") != scope["path"].startswith("/v2/"):
             await self._rest(scope, receive, send)
             return
         began = time.perf_counter()
@@ -68,14 +69,14 @@ class Front:
                     503, f"more than {MOST_AT_ONCE} requests are being answered; come again", wait_s=1
                 )
             served = _served(service, name)
-            asked = predict.read(
-                await self._body(scope, receive),
-                predict.MOST_RECORDS if wanted == "predict" else predict.MOST_EXPLAINED,
-            )
+            body = await self._body(scope, receive)
             if wanted == "predict":
-                content = _ENCODE(await self._predict(served, asked, known, began))
+                said = await self._predict(served, predict.read(body), known, began)
+            elif wanted == "explain":
+                said = await service.predictions.explain(served, predict.read(body, predict.MOST_EXPLAINED))
             else:
-                content = _ENCODE(await service.predictions.explain(served, asked))
+                said = await self._infer(served, body, known, began)
+            content = _ENCODE(said)
             status, headers = 200, [_JSON, (b"content-length", b"%d" % len(content))]
         except RefusedError as error:
             status, headers, content = _refused(service, served, error)
@@ -100,6 +101,10 @@ class Front:
         made = logged.records
         service.traffic.ok(served.model.name, made[0].version, len(made), time.perf_counter() - began)
         return answer
+
+    async def _infer(self, served: Served, body: bytes, known: Known, began: float) -> dict[str, Any]:
+        asked, named = open_inference.read(body)
+        return open_inference.told(served, await self._predict(served, asked, known, began), named)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         """The body of a request.
@@ -256,7 +261,40 @@ def rest(service: Service) -> FastAPI:
             | {"record": openapi.record_of(served), "example": openapi.example(served)}
         )
 
+    _open_inference(app, service)
     return app
+
+
+def _open_inference(app: FastAPI, service: Service) -> None:
+    """What the Open Inference Protocol asks beside inference."""
+
+    @app.get("/v2")
+    async def server() -> Response:
+        """Which server it is."""
+        return answer(open_inference.SERVER)
+
+    @app.get("/v2/health/live")
+    async def live() -> Response:
+        """Whether the process works."""
+        return answer({"live": True})
+
+    @app.get("/v2/health/ready")
+    async def ready() -> Response:
+        """Whether every model is answered for."""
+        said, status = readiness(service)
+        return answer({"ready": said["ready"]}, status)
+
+    @app.get("/v2/models/{name}")
+    async def metadata(name: str, request: Request) -> Response:
+        """The tensors of a model."""
+        _client(service, request.scope, name)
+        return answer(open_inference.about(_served(service, name)))
+
+    @app.get("/v2/models/{name}/ready")
+    async def model_ready(name: str) -> Response:
+        """Whether a model is answered for."""
+        there = name in service.served
+        return answer({"name": name, "ready": there}, 200 if there else 404)
 
 
 def answer(content: Any, status: int = 200) -> Response:
