@@ -8,11 +8,13 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
-from evergreen.stack import health, processes
+from evergreen.serving import grants
+from evergreen.stack import demo_request, health, processes
 from evergreen.stack.layout import Layout
 from evergreen.stack.services import Service, services
 
@@ -99,3 +101,29 @@ def test_it_starts_when_the_warehouse_has_its_tables(layout: Layout, service: Se
     # PostgreSQL is ready for others once `on_ready` has migrated the warehouse.
     assert set(service.after) == {"postgres"}
     assert service.stop_round < next(s.stop_round for s in services(layout) if s.name == "postgres")
+
+
+def test_the_key_is_where_people_are_sent(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_HOME", str(layout.home))
+    assert grants.local_key_file() == layout.serving_key
+
+
+@pytest.mark.parametrize("folder", ["plain", "with a space and a 'quote'"])
+def test_the_line_that_is_shown_asks_what_was_asked_and_shows_no_key(
+    tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / folder / "local.key"
+    file.parent.mkdir()
+    file.write_text("the-key\n")
+    record = {"x": 1.5, "label": 'it\'s "$HOME"', "none": None}
+    line = demo_request.curl("http://h:1", demo_request.key_in(file), "m", record)
+    assert "the-key" not in line
+    said = subprocess.run(
+        ["sh", "-c", f"curl() {{ printf '%s\\n' \"$@\"; }}; {line}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert said[:4] == ["-s", "http://h:1/models/m/predict", "-H", "Authorization: Bearer the-key"]
+    assert json.loads(said[5]) == {"record": record}
