@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,36 +21,12 @@ from evergreen.warehouse.connection import Connection
 
 log = logging.getLogger(__name__)
 
-REQUEST = (
-    "id",
-    "position",
-    "model",
-    "version",
-    "client",
-    "asked_at",
-    "source",
-    "key",
-    "event_time",
-    "prediction",
-    "features",
-)
-PREDICTION = ("model", "version", "key", "event_time", "prediction", "as_of", "scored_at", "run_id")
-TRAFFIC = (
-    "model",
-    "version",
-    "minute",
-    "instance",
-    "requests",
-    "records",
-    "errors",
-    "refused",
-    "lost",
-    "p50_ms",
-    "p99_ms",
-)
+REQUEST = "id, position, model, version, client, asked_at, source, key, event_time, prediction, features"
+PREDICTION = "model, version, key, event_time, prediction, as_of, scored_at, run_id"
+TRAFFIC = "model, version, minute, instance, requests, records, errors, refused, lost, p50_ms, p99_ms"
 DAMAGED = ".damaged"
 MOST_DELETED = 50_000
-_ESCAPED = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+NULL = "\\N"
 
 
 def deliver(conn: Connection, path: Path) -> int:
@@ -112,12 +87,12 @@ def forget_old(conn: Connection, specs: Specs) -> int:
     return deleted
 
 
-def _into(cursor: Any, table: str, columns: tuple[str, ...], rows: Iterator[tuple[Any, ...]]) -> None:
-    """Rows into a table, but for those whose key is there."""
-    text = "".join(_line(row) for row in rows)
+def _into(cursor: Any, table: str, columns: str, lines: Iterator[str]) -> None:
+    """Rows, as COPY reads them, into a table, but for those whose key is there."""
+    text = "".join(lines)
     if not text:
         return
-    target, names = sql.Identifier("evergreen", table), sql.SQL(", ").join(map(sql.Identifier, columns))
+    target, names = sql.Identifier("evergreen", table), sql.SQL(columns)
     draft = sql.Identifier(f"_online_{table}")
     cursor.execute(
         sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA").format(
@@ -134,48 +109,58 @@ def _into(cursor: Any, table: str, columns: tuple[str, ...], rows: Iterator[tupl
     )
 
 
-def _line(row: Iterable[Any]) -> str:
-    return "\t".join("\\N" if v is None else str(v).translate(_ESCAPED) for v in row) + "\n"
+def _text(value: str | None) -> str:
+    """A text as COPY reads it."""
+    if value is None:
+        return NULL
+    if "\\" in value:
+        value = value.replace("\\", "\\\\")
+    if value.isprintable():
+        return value
+    return value.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t")
 
 
-def _requests(answered: Iterable[Answered]) -> Iterator[tuple[Any, ...]]:
+def _requests(answered: Iterable[Answered]) -> Iterator[str]:
     for one in answered:
-        at = _moment(one.at)
+        begin = f"\t{one.model}\t"
+        middle = f"\t{_text(one.client)}\t{_moment(one.at)}\t{one.source}\t"
         for position, made in enumerate(one.records):
-            features = None if made.features is None else json.dumps(_without_nul(made.features))
             yield (
-                one.id, position, one.model, made.version, one.client, at, one.source, made.key, made.event_time,
-                repr(made.prediction), features,
-            )  # fmt: skip
+                f"{one.id}\t{position}{begin}{made.version}{middle}{_text(made.key)}\t{made.event_time or NULL}\t{made.prediction!r}"
+                f"\t{_features(one.features, made.features)}\n"
+            )
 
 
-def _without_nul(features: dict[str, Any]) -> dict[str, Any]:
-    """PostgreSQL has no text with the character 0."""
-    return {
-        name: value.replace("\0", "") if isinstance(value, str) else value for name, value in features.items()
-    }
+def _features(names: tuple[str, ...], values: tuple[Any, ...] | None) -> str:
+    """The features by name, as JSON. PostgreSQL has no text with the character 0."""
+    if values is None:
+        return NULL
+    told = msgspec.json.encode(dict(zip(names, values, strict=True))).decode()
+    if "\\u0000" in told:
+        without = (value.replace("\0", "") if isinstance(value, str) else value for value in values)
+        told = msgspec.json.encode(dict(zip(names, without, strict=True))).decode()
+    return _text(told)
 
 
-def _predictions(segment: Segment, *, beside: bool) -> Iterator[tuple[Any, ...]]:
+def _predictions(segment: Segment, *, beside: bool) -> Iterator[str]:
     """What was answered, or what another version predicted beside it, of the records that name their row."""
     for one in segment.answered:
         at = _moment(one.at)
+        end = f"\t{at}\t{at}\tonline/{segment.instance}\n"
         for made in one.records:
             version, value = (
                 (made.beside, made.beside_prediction) if beside else (made.version, made.prediction)
             )
             if made.key is not None and version is not None:
-                yield (
-                    one.model, version, made.key, made.event_time, repr(value), at, at, f"online/{segment.instance}",
-                )  # fmt: skip
+                yield f"{one.model}\t{version}\t{_text(made.key)}\t{made.event_time}\t{value!r}{end}"
 
 
-def _minutes(instance: str, minutes: Iterable[Minute]) -> Iterator[tuple[Any, ...]]:
+def _minutes(instance: str, minutes: Iterable[Minute]) -> Iterator[str]:
     for m in minutes:
         yield (
-            m.model, m.version, _moment(m.minute), instance, m.requests, m.records, m.errors, m.refused, m.lost,
-            repr(m.p50_ms), repr(m.p99_ms),
-        )  # fmt: skip
+            f"{m.model}\t{m.version}\t{_moment(m.minute)}\t{instance}\t{m.requests}\t{m.records}\t{m.errors}\t{m.refused}\t{m.lost}"
+            f"\t{m.p50_ms!r}\t{m.p99_ms!r}\n"
+        )
 
 
 def _moment(at: float) -> str:

@@ -54,14 +54,30 @@ def moment(value: Any) -> datetime:
     if type(value) is str and len(value) <= 40:
         try:
             found = datetime.fromisoformat(value)
-            return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+            zone = found.tzinfo
+            return found if zone is UTC else found.astimezone(UTC) if zone else found.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
             pass
     raise NoValue(f"{_shown(value)} is no time; write one such as 2025-06-02T13:00:00Z")
 
 
+def iso(value: Any) -> str:
+    """A time as JSON has it in ISO and UTC, as `datetime.isoformat` writes it.
+
+    Raises:
+        NoValue: it is none.
+    """
+    at = moment(value)
+    # Mostly it is told so already; a week's date (2025-W01-1) is as long.
+    if at.tzinfo is UTC and len(value) == 20 and value[10] == "T" and value[19] == "Z" and value[5] != "W":
+        return f"{value[:19]}+00:00"
+    return at.isoformat()
+
+
 def _time(value: Any) -> str:
-    return f'"{_clock(moment(value))}+00:00"'
+    text = iso(value)
+    # PostgreSQL leaves the last zeros of a fraction out.
+    return f'"{text}"' if len(text) == 25 else f'"{text[:-6].rstrip("0")}+00:00"'
 
 
 def _local_time(value: Any) -> str:

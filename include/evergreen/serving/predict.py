@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count
 from typing import Any, Protocol
 
 import msgspec
 
 from evergreen.serving import records
-from evergreen.serving.records import BadRecordsError, Encoded, Problem
+from evergreen.serving.records import BadRecordsError, Encoded, Problem, Row
 from evergreen.serving.served import SLICE, Loaded, Served
 from evergreen.serving.spool import Answered, Made
 
@@ -29,7 +29,8 @@ _FORMS = ("record", "records", "key", "keys")
 _FIELDS = frozenset((*_FORMS, "ranges"))
 _DECODE = msgspec.json.Decoder().decode
 _START = f"{os.urandom(6).hex()}-"
-_NUMBERS = count(1)
+_NUMBERS = itertools.count(1)
+_NO_ROW: tuple[str | None, str | None] = (None, None)
 
 
 class RefusedError(Exception):
@@ -44,10 +45,6 @@ class RefusedError(Exception):
     def body(self) -> dict[str, Any]:
         """The answer."""
         return {"error": self.error, **({"problems": list(self.problems)} if self.problems else {})}
-
-
-Row = tuple[str, datetime]
-"""The key of a row, and its event time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,16 +138,15 @@ class Predictions:
                 )
             rows = [row for row in found if row is not None]
             entries = [row.features for row in rows]
-            known: list[Row | None] = [(row.key, row.event_time) for row in rows]
+            known: list[Row | None] = [(row.key, row.event_time.isoformat()) for row in rows]
         else:
             known = self._identify(served, asked.entries)
-        made, missing = await self._predict(served, entries, known)
+        logged = model.logged >= 1 or random.random() < model.logged
+        made, missing = await self._predict(served, entries, known, logged=logged)
         request = f"{_START}{next(_NUMBERS)}"
-        if model.logged < 1 and random.random() >= model.logged:
-            entries = ()
-        logged = _logged(served, entries, made)
         answer = self._told(served, asked, request, made, missing)
-        return answer, Answered(request, model.name, client, time.time(), source, logged), missing
+        names = served.logged if logged else ()
+        return answer, Answered(request, model.name, client, time.time(), source, names, made), missing
 
     def _identify(self, served: Served, entries: Sequence[dict[str, Any]]) -> list[Row | None]:
         try:
@@ -165,9 +161,14 @@ class Predictions:
         raise _refused(problems)
 
     async def _predict(
-        self, served: Served, entries: Sequence[Mapping[str, Any]], rows: Sequence[Row | None]
+        self,
+        served: Served,
+        entries: Sequence[Mapping[str, Any]],
+        rows: Sequence[Row | None],
+        *,
+        logged: bool,
     ) -> tuple[list[Made], list[Problem]]:
-        chosen = served.choose(entries, [row and row[0] for row in rows])
+        chosen = served.choose(entries, rows)
         made: list[Made] = []
         missing: list[Problem] = []
         problems: list[Problem] = []
@@ -184,12 +185,11 @@ class Predictions:
                 continue
             missing += _moved(encoded.missing, begin)
             found = _finite(served.champion, encoded)
+            kept = served.written_down(part) if logged else itertools.repeat(None, len(part))
             if chosen is None or served.former is None:
-                made += _made(served.champion, found, those)
+                made += _made(served.champion, found, those, kept)
             else:
-                made += _shared(
-                    served.champion, served.former, found, part, those, chosen[begin : begin + SLICE]
-                )
+                made += _shared(served, found, part, those, kept, chosen[begin : begin + SLICE])
         if problems:
             raise _refused(problems)
         return made, missing
@@ -250,50 +250,47 @@ def _finite(loaded: Loaded, encoded: Encoded) -> list[float]:
     return found
 
 
-def _made(loaded: Loaded, found: list[float], rows: Sequence[Row | None]) -> list[Made]:
+def _made(
+    loaded: Loaded, found: list[float], rows: Sequence[Row | None], kept: Iterable[tuple[Any, ...] | None]
+) -> list[Made]:
     version = loaded.version.version
     return [
-        Made(version, value) if row is None else Made(version, value, row[0], row[1].isoformat())
-        for value, row in zip(found, rows, strict=True)
+        Made(version, value, key, at, features)
+        for value, (key, at), features in zip(found, _or_none(rows), kept, strict=True)
     ]
 
 
+def _or_none(rows: Sequence[Row | None]) -> list[tuple[str | None, str | None]]:
+    return [row or _NO_ROW for row in rows]
+
+
 def _shared(  # a slice, and the two that share it
-    champion: Loaded,
-    former: Loaded,
+    served: Served,
     found: list[float],
     part: Sequence[Mapping[str, Any]],
     rows: Sequence[Row | None],
+    kept: Iterable[tuple[Any, ...] | None],
     chosen: Sequence[bool],
 ) -> list[Made]:
     """Both versions predict, so that the watch can compare them on the same rows, and each answers for its share.
 
     Where the former needs what the records do not have, the champion answers for all.
     """
+    champion, former = served.champion, served.former
+    assert former is not None
     try:
         others = _finite(former, former.encoder.encode(part))
     except (BadRecordsError, RefusedError):
-        return _made(champion, found, rows)
-    both = champion.version.version, former.version.version
-    made = []
-    for mine, other, row, by_champion in zip(found, others, rows, chosen, strict=True):
-        key, at = (None, None) if row is None else (row[0], row[1].isoformat())
-        if by_champion:
-            made.append(Made(both[0], mine, key, at, None, both[1], other))
-        else:
-            made.append(Made(both[1], other, key, at, None, both[0], mine))
-    return made
-
-
-def _logged(served: Served, entries: Sequence[Mapping[str, Any]], made: Sequence[Made]) -> tuple[Made, ...]:
-    """What is logged: with the features where they are given, but for those that nobody may write down."""
-    if not entries:
-        return tuple(made)
-    names, replace = served.logged, msgspec.structs.replace
-    return tuple(
-        replace(one, features={name: entry[name] for name in names})
-        for one, entry in zip(made, entries, strict=True)
-    )
+        return _made(champion, found, rows, kept)
+    new, old = champion.version.version, former.version.version
+    return [
+        Made(new, mine, key, at, features, old, other)
+        if by_champion
+        else Made(old, other, key, at, features, new, mine)
+        for mine, other, (key, at), features, by_champion in zip(
+            found, others, _or_none(rows), kept, chosen, strict=True
+        )
+    ]
 
 
 def _refused(problems: Sequence[Problem]) -> RefusedError:

@@ -11,18 +11,21 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 
-from evergreen.serving.identity import Mistake, NoValue, key_writer, moment
+from evergreen.serving.identity import Mistake, NoValue, iso, key_writer
 from evergreen.serving.kept import Model, Version
 
 LARGEST = float(np.finfo(np.float32).max)
 MOST_TOLD = 100
 _ABSENT = object()
 _NAN = float("nan")
+
+
+Row = tuple[str, str]
+"""The key of a row, as `evergreen.prediction` has it, and its event time (ISO, UTC)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,24 +136,25 @@ class Identifier:
         self._event_time = model.event_time
         self._write = key_writer(model.key)
 
-    def identify(self, records: Sequence[Mapping[str, Any]]) -> list[tuple[str, datetime] | None]:
-        """The key (as `evergreen.prediction` has it) and the event time (UTC) of each record; None: it names none.
+    def identify(self, records: Sequence[Mapping[str, Any]]) -> list[Row | None]:
+        """The key (as `evergreen.prediction` has it) and the event time (ISO, UTC) of each record; None: it names none.
 
         Raises:
             BadRecordsError: a part of the key, or the event time beside a key, is missing or not what its column holds.
         """
-        found: list[tuple[str, datetime] | None] = []
+        found: list[Row | None] = []
         problems: list[Problem] = []
         names = self._names
         for position, record in enumerate(records):
             if names.isdisjoint(record):
                 found.append(None)
                 continue
-            if absent := [name for name in names if record.get(name) is None]:
-                problems += [Problem(position, name, _HALF) for name in sorted(absent)]
+            if not names <= record.keys():
+                absent = sorted(names - record.keys())
+                problems += [Problem(position, name, _HALF) for name in absent]
                 continue
             try:
-                found.append((self._write(record), moment(record[self._event_time])))
+                found.append((self._write(record), iso(record[self._event_time])))
             except Mistake as error:
                 problems.append(Problem(position, error.column, error.problem))
             except NoValue as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from evergreen.errors import ErrorReason, TerminalError
 from evergreen.serving import kept
 from evergreen.serving.booster import FastBooster
 from evergreen.serving.kept import Model, Version
-from evergreen.serving.records import Encoder, Identifier
+from evergreen.serving.records import Encoder, Identifier, Row
 
 SLICE = 100
 """So many records are predicted at once; between two slices other requests are answered."""
@@ -110,7 +111,7 @@ class Served:
     identifier: Identifier
     allowed: frozenset[str]
 
-    def choose(self, records: Sequence[Mapping[str, Any]], keys: Sequence[str | None]) -> list[bool] | None:
+    def choose(self, records: Sequence[Mapping[str, Any]], rows: Sequence[Row | None]) -> list[bool] | None:
         """Whether the champion answers for each record; None: for all of them.
 
         The same key always meets the same version, as long as the share is the same, and one that has met the champion meets it
@@ -119,16 +120,27 @@ class Served:
         if self.former is None or self.model.share >= 1:
             return None
         limit = self.model.share * _SHARES
-        return [
-            zlib.crc32(key.encode() if key is not None else msgspec.json.encode(record, order="sorted"))
-            < limit
-            for record, key in zip(records, keys, strict=True)
-        ]
+        told = (
+            msgspec.json.encode(record, order="sorted") if row is None else row[0].encode()
+            for record, row in zip(records, rows, strict=True)
+        )
+        return [zlib.crc32(text) < limit for text in told]
 
     @cached_property
     def logged(self) -> tuple[str, ...]:
         """The features that may be written down."""
         return tuple(n for n in self.champion.version.features if n not in self.model.sensitive)
+
+    @cached_property
+    def _values(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+        names = self.logged
+        if len(names) > 1:
+            return itemgetter(*names)
+        return lambda record: tuple(record[name] for name in names)
+
+    def written_down(self, records: Iterable[Mapping[str, Any]]) -> Iterable[tuple[Any, ...]]:
+        """The values of each record that may be written down, in the order of `logged`."""
+        return map(self._values, records)
 
     def loaded(self) -> list[Loaded]:
         """Its versions."""

@@ -33,7 +33,7 @@ class Made(msgspec.Struct, array_like=True, frozen=True):
         version: that answered.
         prediction: its answer.
         key, event_time: which row it is (ISO, UTC); None: the request named none.
-        features: by name; None: not sampled.
+        features: their values, in the order of `Answered.features`; None: not sampled.
         beside: the version that predicted it too, and was not answered; None: none did.
         beside_prediction: what that one said.
     """
@@ -42,20 +42,21 @@ class Made(msgspec.Struct, array_like=True, frozen=True):
     prediction: float
     key: str | None = None
     event_time: str | None = None
-    features: dict[str, Any] | None = None
+    features: tuple[Any, ...] | None = None
     beside: str | None = None
     beside_prediction: float | None = None
 
 
 class Answered(msgspec.Struct, array_like=True, frozen=True):
-    """A request that was answered; `at` is in seconds since 1970."""
+    """A request that was answered; `at` is in seconds since 1970, `features` names those that are written down."""
 
     id: str
     model: str
     client: str
     at: float
     source: str
-    records: tuple[Made, ...]
+    features: tuple[str, ...]
+    records: list[Made]
 
 
 class Minute(msgspec.Struct, array_like=True, frozen=True):

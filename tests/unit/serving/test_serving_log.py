@@ -17,14 +17,15 @@ AT = datetime(2026, 1, 5, 12, tzinfo=UTC)
 ROW = ("[5]", "2026-01-05T11:00:00+00:00")
 
 
-def answered(number: int, *records: Made, at: datetime = AT) -> Answered:
+def answered(number: int, *records: Made, at: datetime = AT, names: tuple[str, ...] = ("x",)) -> Answered:
     return Answered(
         f"r-{number}",
         "rides",
         "tester",
         at.timestamp(),
         "record",
-        records or (Made("1", 0.1 + number, *ROW, {"x": 1.5}),),
+        names,
+        list(records) or (Made("1", 0.1 + number, *ROW, (1.5,)),),
     )
 
 
@@ -53,11 +54,11 @@ def test_a_request_is_a_row_and_a_prediction_of_its_key(conn, waiting):
         1 / 3,
         '["a\\tb\\\\"]',
         ROW[1],
-        {"text": 'tab\t, "quote", \\ and ü\n\u0000', "none": None, "x": 0.1},
+        ('tab\t, "quote", \\ and ü\n\u0000', None, 0.1),
     )
     waiting(
         answered(1),
-        answered(2, odd, Made("1", 2.0)),
+        answered(2, odd, Made("1", 2.0), names=("text", "none", "x")),
         minutes=(Minute("rides", "1", AT.timestamp(), 3, 3, 0, 0, 0, 0.5, 2.5),),
     )
     (path,) = spool.waiting()
@@ -139,7 +140,7 @@ def test_a_damaged_file_is_put_aside_and_the_next_one_is_written(conn, waiting):
 
 def test_what_the_warehouse_can_never_take_is_put_aside_and_the_next_one_is_written(conn, waiting):
     waiting(answered(1), answered(2, Made("1", 2.0, "[6]", "no time")))
-    waiting(answered(3, Made("1", 2.0, *ROW, {"text": "a\\u0000b\0"})))
+    waiting(answered(3, Made("1", 2.0, *ROW, ("a\\u0000b\0",)), names=("text",)))
     assert [deliver.deliver(conn, path) for path in spool.waiting()] == [0, 1]
     assert [r["features"] for r in rows(conn, "request")] == [{"text": "a\\u0000b"}]
     assert len(list(spool.folder().glob(f"*{deliver.DAMAGED}"))) == 1

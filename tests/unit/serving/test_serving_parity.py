@@ -17,7 +17,7 @@ from serving_scene import CATEGORIES, ENCODING, NUMERIC, fitted, keep_version
 from evergreen.registry.encoding import encode
 from evergreen.serving import kept
 from evergreen.serving.booster import FastBooster
-from evergreen.serving.identity import Mistake, key_writer, moment
+from evergreen.serving.identity import Mistake, iso, key_writer, moment
 from evergreen.serving.kept import Version
 from evergreen.serving.records import Encoder
 from evergreen.serving.served import Loaded
@@ -85,7 +85,7 @@ def test_a_version_that_predicts_otherwise_than_where_it_was_fetched_is_not_serv
 
 
 KEYS = {
-    "timestamp with time zone": ["2025-06-02T13:00:00Z", "2025-06-02T13:00:00.25+02:00", "1999-12-31", "2025-06-02 13:00:00.000001"],
+    "timestamp with time zone": ["2025-06-02T13:00:00Z", "2025-06-02T13:00:00.25+02:00", "1999-12-31", "2025-06-02 13:00:00.000001", "2025-06-02T13:00:00+00:00", "20250602T130000.50Z"],
     "timestamp without time zone": ["2025-06-02T13:00:00", "2025-06-02T13:00:00.120000"],
     "date": ["2025-06-02"], "integer": [5, -7, 3.0], "bigint": [2**53 + 1],
     "double precision": [1.5, 3, 0.1, -2.25, 1e-7, 1e300, 123456789.125], "boolean": [True, False],
@@ -103,6 +103,10 @@ def test_a_key_is_written_as_postgresql_writes_it(conn: Connection, type_):
         assert write({"k": value, "n": 1}) == fetch(conn, query)[0]["key"], value
 
 
+def test_a_week_date_is_as_long_as_a_time_and_means_its_day():
+    assert iso("2025-W23-1T13:00:00Z") == "2025-06-02T13:00:00+00:00"
+
+
 @settings(max_examples=100, deadline=None)
 @given(at=st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)), offset=st.integers(-14 * 60, 14 * 60))
 def test_a_time_means_the_same_in_whatever_zone_it_is_told(at, offset):
@@ -111,6 +115,8 @@ def test_a_time_means_the_same_in_whatever_zone_it_is_told(at, offset):
     elsewhere = aware.astimezone(timezone(timedelta(minutes=offset)))
     assert write({"k": elsewhere.isoformat()}) == write({"k": aware.isoformat()})
     assert moment(elsewhere.isoformat()) == aware
+    for told in (elsewhere.isoformat(), aware.isoformat(), f"{aware.isoformat()[:-6]}Z"):
+        assert iso(told) == aware.isoformat()
 
 
 @pytest.mark.parametrize(("type_", "value"), [
