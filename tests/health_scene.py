@@ -174,3 +174,36 @@ def silence(subject: str, why: str) -> None:
     """Silence a subject for three days from now."""
     with connect() as conn:
         silences.silence(conn, subject, "3d", why, "somebody", datetime.now(UTC), "silence/1")
+
+
+def asked(
+    conn: Connection,
+    model: str,
+    version: str,
+    minute: datetime,
+    requests: int = 60,
+    *,
+    took: tuple[float, float] = (1.0, 4.0),
+    **more: int,
+) -> None:
+    """A minute of the prediction service: requests with p50 and p99 in ms; `more`: records (default: one a request), errors, refused, lost."""
+    counts = {"records": requests, "errors": 0, "refused": 0, "lost": 0} | more
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO evergreen.traffic (model, version, minute, instance, requests, records, errors, refused, lost, p50_ms, p99_ms)"
+            " VALUES (%s, %s, %s, 'a', %s, %s, %s, %s, %s, %s, %s)",
+            (model, version, minute, requests, *counts.values(), *took),
+        )
+
+
+def day_online(conn: Connection, now: datetime) -> None:
+    """A day of bike_demand online up to a time: by day more than by night, v2 as a canary, an hour ago some errors and lost records."""
+    minute = now.replace(second=0, microsecond=0)
+    for back in range(1, 24 * 60):
+        at = minute - timedelta(minutes=back)
+        many = 300 + 240 * abs(12 - (at.hour + at.minute / 60)) // 4
+        asked(conn, "bike_demand", "1", at, int(many), took=(1.1, 3.8 + back % 7 / 10 + 20 * (back == 400)))
+        asked(conn, "bike_demand", "2", at, int(many) // 4, took=(1.2, 4.4 + back % 5 / 10))
+    asked(
+        conn, "bike_demand", "", minute - timedelta(minutes=50), 900, records=0, errors=700, refused=200, lost=12
+    )
