@@ -24,7 +24,7 @@ from evergreen.monitoring.windows.judgement import (
 )
 from evergreen.spec import Specs, load_specs
 from evergreen.validation.ingest import ingest
-from evergreen.warehouse.connection import Connection, connect
+from evergreen.warehouse.connection import Connection, connect, fetch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 INCLUDE = REPOSITORY / "include"
@@ -196,14 +196,24 @@ def asked(
         )
 
 
-def day_online(conn: Connection, now: datetime) -> None:
-    """A day of bike_demand online up to a time: by day more than by night, v2 as a canary, an hour ago some errors and lost records."""
+def day_online(conn: Connection, now: datetime, *, errors: int = 700, lost: int = 12) -> None:
+    """A day of bike_demand online up to a time: by day more than by night, v2 as a canary, 50 minutes ago errors and lost records."""
     minute = now.replace(second=0, microsecond=0)
     for back in range(1, 24 * 60):
         at = minute - timedelta(minutes=back)
-        many = 300 + 240 * abs(12 - (at.hour + at.minute / 60)) // 4
-        asked(conn, "bike_demand", "1", at, int(many), took=(1.1, 3.8 + back % 7 / 10 + 20 * (back == 400)))
-        asked(conn, "bike_demand", "2", at, int(many) // 4, took=(1.2, 4.4 + back % 5 / 10))
-    asked(
-        conn, "bike_demand", "", minute - timedelta(minutes=50), 900, records=0, errors=700, refused=200, lost=12
-    )
+        many = 400 - 25 * abs(12 - at.hour)
+        asked(conn, "bike_demand", "1", at, many, took=(1.1, 3.8 + back % 7 / 10 + 20 * (back == 400)))
+        asked(conn, "bike_demand", "2", at, many // 4, took=(1.2, 4.4 + back % 5 / 10))
+    at = minute - timedelta(minutes=50)
+    asked(conn, "bike_demand", "", at, errors + 200, records=0, errors=errors, refused=200, lost=lost)
+
+
+def takes_over(conn: Connection) -> None:
+    """Version 2 answers for a share of the keys online that has grown once."""
+    made = fetch(conn, "SELECT id FROM evergreen.decision WHERE subject = %s AND kind = 'promoted' AND version = '2'", (DEMAND,))
+    told = {"promotion": made[0]["id"], "version": "2", "former": "1", "for": "3d", "until": (BEGIN + 9 * WEEK).isoformat()}
+    for weeks, reason, share, message in (
+        (4.02, "canary_started", 0.1, "version 2 answers for 10% of the keys online, version 1 for the rest"),
+        (4.1, "canary_grown", 0.2, "look 1 of the watch did not find version 2 worse than version 1: it answers for 20% of the keys online"),
+    ):  # fmt: skip
+        decide(conn, DEMAND, DecisionKind.CANARY, reason, weeks, version="2", evidence={**told, "share": share, "message": message})
