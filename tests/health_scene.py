@@ -217,3 +217,14 @@ def takes_over(conn: Connection) -> None:
         (4.1, "canary_grown", 0.2, "look 1 of the watch did not find version 2 worse than version 1: it answers for 20% of the keys online"),
     ):  # fmt: skip
         decide(conn, DEMAND, DecisionKind.CANARY, reason, weeks, version="2", evidence={**told, "share": share, "message": message})
+
+
+def predicted(conn: Connection) -> None:
+    """Predictions of bike_demand in its two newest windows: 30 online by v2 and 70 in batches, and 40 in batches by v1."""
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO evergreen.prediction (model, version, key, event_time, prediction, as_of, run_id) SELECT 'bike_demand', v, k::text,"
+            " %s + interval '1 week' * w + interval '1 minute' * k, 1, now(), r FROM (VALUES ('2', 'online/a', 5, 0, 30), ('2', 'score/1', 5, 30, 100),"
+            " ('1', 'score/1', 4, 100, 140), ('1', 'online/b', 6, 200, 300)) AS t (v, r, w, f, l), LATERAL generate_series(f, l - 1) AS k",
+            (BEGIN,),
+        )  # fmt: skip

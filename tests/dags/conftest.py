@@ -100,6 +100,7 @@ def _told_story(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
         health_scene.write(folder / "landing")
     with connect(found["EVERGREEN_WAREHOUSE_URL"]) as conn:
         health_scene.takes_over(conn)
+        health_scene.predicted(conn)
         health_scene.day_online(conn, datetime.now(UTC), errors=40, lost=0)
     return found
 

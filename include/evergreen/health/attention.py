@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
+from evergreen.alerting.content.online import percent
 from evergreen.health.subjects import (
     Attention,
     DatasetHealth,
@@ -104,7 +105,7 @@ def of_online(name: str, online: Online | None) -> list[Found]:
         return []
     found, page, hour = [], f"model/{quote(name, safe='')}#online", online.hour
     if hour.error_share > MOST_ERRORS:
-        told = f"{words.percent(hour.error_share)} of the {hour.requests:,} requests of the last hour failed online"
+        told = f"{percent(hour.error_share)} of the {hour.requests:,} requests of the last hour failed online"
         found.append(Found(Attention.ACT, told, page))
     if online.lost:
         lost = f"{online.lost:,} {'record' if online.lost == 1 else 'records'}"

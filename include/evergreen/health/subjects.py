@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import IntEnum
 
 from evergreen.alerting.content.history import JudgedWindow
-from evergreen.alerting.content.online import Traffic, milliseconds
+from evergreen.alerting.content.online import Traffic, milliseconds, percent
 from evergreen.ledger import words
 
 
@@ -198,7 +198,7 @@ class Online:
             return ""
         told = [rate(self.hour.records / 3600)] if self.hour.records else []
         told += [f"p99 {milliseconds(self.hour.p99_ms)}"] if self.hour.p99_ms is not None else []
-        told.append(f"{words.percent(self.hour.error_share)} errors" if self.hour.errors else "no errors")
+        told.append(f"{percent(self.hour.error_share)} errors" if self.hour.errors else "no errors")
         return ", ".join(told)
 
 

@@ -159,13 +159,7 @@ def test_a_damaged_row_of_the_ledger_is_told_and_the_page_still_shown(
 def test_predictions_of_windows_are_counted_online_and_in_batches(
     story: Specs, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with conn.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO evergreen.prediction (model, version, key, event_time, prediction, as_of, run_id) SELECT 'bike_demand', v, k::text,"
-            " %s + interval '1 week' * w + interval '1 minute' * k, 1, now(), r FROM (VALUES ('2', 'online/a', 5, 0, 30), ('2', 'score/1', 5, 30, 100),"
-            " ('1', 'score/1', 4, 100, 140), ('1', 'online/b', 6, 200, 300)) AS t (v, r, w, f, l), LATERAL generate_series(f, l - 1) AS k",
-            (BEGIN,),
-        )  # fmt: skip
+    health_scene.predicted(conn)
     found = online.details(conn, "bike_demand", NOW).windows
     assert [(one.start - BEGIN) / WEEK for one in found] == [5, 4, 3, 2, 1, 0], "the newest judged first"
     assert [(one.online, one.batch, one.more) for one in found[:3]] == [(30, 70, False), (0, 40, False), (0, 0, False)]  # fmt: skip

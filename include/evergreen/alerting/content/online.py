@@ -122,15 +122,22 @@ def by_version(conn: Connection, model: str, as_of: datetime) -> dict[str, Traff
 
 
 def told(found: Traffic) -> str:
-    """Traffic in a phrase: `1,200 requests, p99 4 ms, no errors, no record lost`."""
+    """Traffic in a phrase: `1,200 requests, p99 4 ms, 0.1% errors, no record lost`."""
     parts = [amounts.count(found.requests, "request")]
     if found.p99_ms is not None:
         parts.append(f"p99 {milliseconds(found.p99_ms)}")
-    parts.append(f"{amounts.share(found.error_share)} errors" if found.errors else "no errors")
+    parts.append(f"{percent(found.error_share)} errors" if found.errors else "no errors")
     if found.refused:
-        parts.append(f"{amounts.share(found.refused_share)} refused")
+        parts.append(f"{percent(found.refused_share)} refused")
     parts.append(f"{amounts.count(found.lost, 'record')} lost from the log" if found.lost else "no record lost")
     return ", ".join(parts)
+
+
+def percent(share: float) -> str:
+    """A share as `20%`, `1.7%`; one that is small and not nothing as `< 0.1%`."""
+    if 0 < share < 0.0005:
+        return "< 0.1%"
+    return f"{100 * share:.0f}%" if share >= 0.0995 else f"{100 * share:.1f}%".replace(".0%", "%")
 
 
 def milliseconds(value: float) -> str:
@@ -146,6 +153,6 @@ def line(conn: Connection, model: str, as_of: datetime | None) -> tuple[tuple[st
     said, versions = told(found), by_version(conn, model, as_of)
     if len(versions) > 1:
         most = sorted(versions, key=lambda version: -versions[version].answered)
-        shares = (f"version {v} {amounts.share(versions[v].answered / found.answered)}" for v in most)
+        shares = (f"version {v} {percent(versions[v].answered / (found.answered or 1))}" for v in most)
         said += f"; answered by {', '.join(shares)}"
     return (("Online, the week before", said),)
