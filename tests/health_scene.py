@@ -210,13 +210,31 @@ def day_online(conn: Connection, now: datetime, *, errors: int = 700, lost: int 
 
 def takes_over(conn: Connection) -> None:
     """Version 2 answers for a share of the keys online that has grown once."""
-    made = fetch(conn, "SELECT id FROM evergreen.decision WHERE subject = %s AND kind = 'promoted' AND version = '2'", (DEMAND,))
-    told = {"promotion": made[0]["id"], "version": "2", "former": "1", "for": "3d", "until": (BEGIN + 9 * WEEK).isoformat()}
+    made = fetch(
+        conn,
+        "SELECT id FROM evergreen.decision WHERE subject = %s AND kind = 'promoted' AND version = '2'",
+        (DEMAND,),
+    )
+    told = {
+        "promotion": made[0]["id"],
+        "version": "2",
+        "former": "1",
+        "for": "3d",
+        "until": (BEGIN + 9 * WEEK).isoformat(),
+    }
     for weeks, reason, share, message in (
         (4.02, "canary_started", 0.1, "version 2 answers for 10% of the keys online, version 1 for the rest"),
         (4.1, "canary_grown", 0.2, "look 1 of the watch did not find version 2 worse than version 1: it answers for 20% of the keys online"),
     ):  # fmt: skip
-        decide(conn, DEMAND, DecisionKind.CANARY, reason, weeks, version="2", evidence={**told, "share": share, "message": message})
+        decide(
+            conn,
+            DEMAND,
+            DecisionKind.CANARY,
+            reason,
+            weeks,
+            version="2",
+            evidence={**told, "share": share, "message": message},
+        )
 
 
 def predicted(conn: Connection) -> None:

@@ -314,6 +314,9 @@ def test_what_is_asked_online_stands_beside_the_batches(client: TestClient) -> N
     ]  # fmt: skip
     assert "Requests of each hour, and how long they took" in section
     assert "A look of the watch did not find it worse: look 1 of the watch" in section
-    assert [re.sub(r"<[^>]+>", "", c) for c in re.findall(r'<td class="number">(\d+)</td><td class="number">(\d+)</td></tr>', section)[0]] == ["30", "70"]
+    assert [
+        re.sub(r"<[^>]+>", "", c)
+        for c in re.findall(r'<td class="number">(\d+)</td><td class="number">(\d+)</td></tr>', section)[0]
+    ] == ["30", "70"]
     other = client.get("/evergreen/model/bike_rush", headers=headers).text
     assert 'id="online"' not in other, "nobody asks it online"

@@ -172,15 +172,13 @@ def _versions(
             shares[rollout.former] = 1 - rollout.share
     return tuple(
         Answering(version, hour.get(version, Traffic()), day.get(version, Traffic()), shares.get(version))
-        for version in dict.fromkeys((*shares, *reversed(day)))
+        for version in dict.fromkeys((*shares, *reversed(list(day))))
     )
 
 
 def _hours(conn: Connection, model: str, now: datetime) -> tuple[Hour, ...]:
     first = now.replace(minute=0, second=0, microsecond=0) - DAY + HOUR
-    traffic = {
-        keys["begin"]: one for keys, one in added_up(conn, [model], first, now, "begin", step=HOUR)
-    }
+    traffic = {keys["begin"]: one for keys, one in added_up(conn, [model], first, now, "begin", step=HOUR)}
     answered: dict[datetime, dict[str, int]] = {}
     for keys, one in added_up(conn, [model], first, now, "begin", "version", step=HOUR):
         if keys["version"]:

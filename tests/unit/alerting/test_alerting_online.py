@@ -73,7 +73,15 @@ def test_the_digest_tells_the_week_of_each_model_and_of_all(
 ) -> None:
     asked(conn, "bike_rush", "1", start - timedelta(days=1), 10_000)
     names = {"models": ["bike_demand", "bike_rush"], "datasets": []}
-    owe(conn, "digest:1", "digest/weekly", AlertKind.DIGEST, None, {"as_of": start.isoformat(), **names}, as_of=start)
+    owe(
+        conn,
+        "digest:1",
+        "digest/weekly",
+        AlertKind.DIGEST,
+        None,
+        {"as_of": start.isoformat(), **names},
+        as_of=start,
+    )
     row = fetch(conn, "SELECT * FROM evergreen.mail ORDER BY id DESC LIMIT 1")[0]
     found = digest(conn, gather(conn, specs, row))
     assert dict(found.facts)["Online"] == "20,013 requests, < 0.1% errors, 7 records lost from the log"
@@ -92,7 +100,15 @@ def test_a_digest_without_online_predictions_has_no_column_for_them(
 ) -> None:
     assert model_week(conn, specs.models["bike_demand"], start).online is None
     names = {"models": ["bike_demand"], "datasets": []}
-    owe(conn, "digest:1", "digest/weekly", AlertKind.DIGEST, None, {"as_of": start.isoformat(), **names}, as_of=start)
+    owe(
+        conn,
+        "digest:1",
+        "digest/weekly",
+        AlertKind.DIGEST,
+        None,
+        {"as_of": start.isoformat(), **names},
+        as_of=start,
+    )
     found = digest(conn, gather(conn, specs, fetch(conn, "SELECT * FROM evergreen.mail")[0]))
     assert "Online" not in dict(found.facts)
     assert all("Online" not in table.columns for table in found.tables)

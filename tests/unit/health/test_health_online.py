@@ -146,11 +146,11 @@ def test_the_hours_of_a_day_are_whole_and_add_up(conn: Connection) -> None:
     assert max(one.traffic.p99_ms or 0 for one in hours) < 6
 
 
-def test_a_damaged_row_of_the_ledger_is_told_and_the_page_still_shown(
-    story: Specs, conn: Connection
-) -> None:
+def test_a_damaged_row_of_the_ledger_is_told_and_the_page_still_shown(story: Specs, conn: Connection) -> None:
     promotion = next(row.id for row in online.rows(conn, DEMAND, kinds=["promoted"]))
-    decide(conn, DEMAND, DecisionKind.CANARY, "canary_grown", 4.1, version="2", evidence={"promotion": promotion})
+    decide(
+        conn, DEMAND, DecisionKind.CANARY, "canary_grown", 4.1, version="2", evidence={"promotion": promotion}
+    )
     found = online.details(conn, "bike_demand", NOW)
     assert found.rollout is None
     assert "does not say which share of the keys" in found.problem

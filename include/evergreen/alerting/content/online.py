@@ -129,7 +129,9 @@ def told(found: Traffic) -> str:
     parts.append(f"{percent(found.error_share)} errors" if found.errors else "no errors")
     if found.refused:
         parts.append(f"{percent(found.refused_share)} refused")
-    parts.append(f"{amounts.count(found.lost, 'record')} lost from the log" if found.lost else "no record lost")
+    parts.append(
+        f"{amounts.count(found.lost, 'record')} lost from the log" if found.lost else "no record lost"
+    )
     return ", ".join(parts)
 
 

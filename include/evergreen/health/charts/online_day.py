@@ -108,7 +108,9 @@ def _times(hours: Sequence[Hour], step: float) -> list[str]:
                 parts.append(
                     svg.element("rect", title, x=x(index) - 4, y=top - 4, width=8, height=8, class_="bad")
                 )
-            parts.append(svg.element("circle", title, cx=x(index), cy=y(one.traffic.p99_ms), r=2.6, class_="point"))
+            parts.append(
+                svg.element("circle", title, cx=x(index), cy=y(one.traffic.p99_ms), r=2.6, class_="point")
+            )
     return parts
 
 
