@@ -136,19 +136,6 @@ def test_the_page_names_no_alert_that_is_gone() -> None:
     }
 
 
-def test_the_page_has_each_metric_of_the_prediction_service_with_its_labels() -> None:
-    shown = {
-        name: set(re.findall(r"`(\w+)`", labels))
-        for name, labels in re.findall(r"^\| `(evergreen_serving_\w+)` \|([^|]*)\|", PAGE, re.MULTILINE)
-    }
-    told = {
-        name.removesuffix("_sum"): labels
-        for name, labels in serving().items()
-        if not name.endswith(("_bucket", "_count"))
-    }
-    assert shown == told
-
-
 def test_not_to_be_there_and_not_to_answer_are_alerts() -> None:
     found = {rule["expr"] for rule in RULES}
     assert {"absent(evergreen_warehouse_up)", "evergreen_warehouse_up == 0"} <= found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from xml.etree import ElementTree
 
 import pytest
 
 import health_scene
 from evergreen.alerting.content.online import Traffic, added_up
 from evergreen.health import attention, online
+from evergreen.health.charts.online_day import online_day
 from evergreen.health.overview import overview
 from evergreen.health.subjects import Attention, Online, Why, rate
 from evergreen.ledger.reasons import DecisionKind
@@ -172,3 +174,41 @@ def test_a_model_that_was_never_asked_has_nothing_to_tell(story: Specs, conn: Co
     found = online.details(conn, "bike_rush", NOW)
     assert found.day == Traffic()
     assert found.steps == ()
+
+
+def hour(number: int, traffic: Traffic, **answered: int) -> online.Hour:
+    return online.Hour(
+        BEGIN + number * HOUR, traffic, {version.removeprefix("v"): n for version, n in answered.items()}
+    )
+
+
+def test_the_picture_of_a_day_has_a_bar_for_each_hour_and_says_in_words_what_it_shows() -> None:
+    calm = Traffic(1000, 1000, 0, 0, 0, 1.0, 4.0, 5.0)
+    bad = Traffic(1500, 1000, 300, 200, 0, 1.0, 4.0, 900.0)
+    hours = [hour(0, calm, v1=800, v2=200), hour(1, Traffic()), hour(2, bad, v1=1000)]
+    drawn = ElementTree.fromstring(online_day(hours, "2"))
+    texts = [" ".join(text.itertext()) for text in drawn.iter("desc")]
+    assert texts == [
+        "2,500 requests from 2026-01-05 00:00 UTC on, 300 of them failed; answered by v2, v1; the slowest minute had a p99 of 900 ms"
+    ]
+    bars = [group for group in drawn.iter("g")]
+    assert [[rect.get("class") for rect in bar.iter("rect")] for bar in bars] == [
+        ["reference", "beside"], ["beside", "refused", "bad"],
+    ]  # fmt: skip
+    first, second = (
+        {rect.get("class"): float(rect.get("height") or 0) for rect in bar.iter("rect")} for bar in bars
+    )
+    assert round(first["beside"] / first["reference"], 1) == 4
+    assert round(second["beside"] / second["bad"], 1) == round(1000 / 300, 1)
+    assert "300 failed, 200 refused, p50 1 ms, p99 4 ms, p99 of the slowest minute 900 ms" in ElementTree.tostring(bars[1], encoding="unicode")  # fmt: skip
+    edge = [rect for rect in drawn.findall("rect") if rect.get("class") == "bad"]
+    assert len(edge) == 1, "what would flatten the rest stands at the edge"
+    points = [float(point.get("cy") or 0) for point in drawn.findall("circle")]
+    assert len(points) == 2, "nothing where nothing was answered"
+    assert float(edge[0].get("y") or 0) < min(points)
+
+
+def test_a_day_in_which_every_request_failed_is_drawn_too() -> None:
+    drawn = online_day([hour(0, Traffic(10, 0, 10))], None)
+    assert "answered by no version" in drawn
+    assert online_day([hour(0, Traffic())], None) == ""
