@@ -24,7 +24,7 @@ from evergreen.monitoring.windows.judgement import (
 )
 from evergreen.spec import Specs, load_specs
 from evergreen.validation.ingest import ingest
-from evergreen.warehouse.connection import Connection, connect
+from evergreen.warehouse.connection import Connection, connect, fetch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 INCLUDE = REPOSITORY / "include"
@@ -174,3 +174,75 @@ def silence(subject: str, why: str) -> None:
     """Silence a subject for three days from now."""
     with connect() as conn:
         silences.silence(conn, subject, "3d", why, "somebody", datetime.now(UTC), "silence/1")
+
+
+def asked(
+    conn: Connection,
+    model: str,
+    version: str,
+    minute: datetime,
+    requests: int = 60,
+    *,
+    took: tuple[float, float] = (1.0, 4.0),
+    **more: int,
+) -> None:
+    """A minute of the prediction service: requests with p50 and p99 in ms; `more`: records (default: one a request), errors, refused, lost."""
+    counts = {"records": requests, "errors": 0, "refused": 0, "lost": 0} | more
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO evergreen.traffic (model, version, minute, instance, requests, records, errors, refused, lost, p50_ms, p99_ms)"
+            " VALUES (%s, %s, %s, 'a', %s, %s, %s, %s, %s, %s, %s)",
+            (model, version, minute, requests, *counts.values(), *took),
+        )
+
+
+def day_online(conn: Connection, now: datetime, *, errors: int = 700, lost: int = 12) -> None:
+    """A day of bike_demand online up to a time: by day more than by night, v2 as a canary, 50 minutes ago errors and lost records."""
+    minute = now.replace(second=0, microsecond=0)
+    for back in range(1, 24 * 60):
+        at = minute - timedelta(minutes=back)
+        many = 400 - 25 * abs(12 - at.hour)
+        asked(conn, "bike_demand", "1", at, many, took=(1.1, 3.8 + back % 7 / 10 + 20 * (back == 400)))
+        asked(conn, "bike_demand", "2", at, many // 4, took=(1.2, 4.4 + back % 5 / 10))
+    at = minute - timedelta(minutes=50)
+    asked(conn, "bike_demand", "", at, errors + 200, records=0, errors=errors, refused=200, lost=lost)
+
+
+def takes_over(conn: Connection) -> None:
+    """Version 2 answers for a share of the keys online that has grown once."""
+    made = fetch(
+        conn,
+        "SELECT id FROM evergreen.decision WHERE subject = %s AND kind = 'promoted' AND version = '2'",
+        (DEMAND,),
+    )
+    told = {
+        "promotion": made[0]["id"],
+        "version": "2",
+        "former": "1",
+        "for": "3d",
+        "until": (BEGIN + 9 * WEEK).isoformat(),
+    }
+    for weeks, reason, share, message in (
+        (4.02, "canary_started", 0.1, "version 2 answers for 10% of the keys online, version 1 for the rest"),
+        (4.1, "canary_grown", 0.2, "look 1 of the watch did not find version 2 worse than version 1: it answers for 20% of the keys online"),
+    ):  # fmt: skip
+        decide(
+            conn,
+            DEMAND,
+            DecisionKind.CANARY,
+            reason,
+            weeks,
+            version="2",
+            evidence={**told, "share": share, "message": message},
+        )
+
+
+def predicted(conn: Connection) -> None:
+    """Predictions of bike_demand in its two newest windows: 30 online by v2 and 70 in batches, and 40 in batches by v1."""
+    with conn.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO evergreen.prediction (model, version, key, event_time, prediction, as_of, run_id) SELECT 'bike_demand', v, k::text,"
+            " %s + interval '1 week' * w + interval '1 minute' * k, 1, now(), r FROM (VALUES ('2', 'online/a', 5, 0, 30), ('2', 'score/1', 5, 30, 100),"
+            " ('1', 'score/1', 4, 100, 140), ('1', 'online/b', 6, 200, 300)) AS t (v, r, w, f, l), LATERAL generate_series(f, l - 1) AS k",
+            (BEGIN,),
+        )  # fmt: skip

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,10 @@ def _told_story(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
         for name, value in found.items():
             patch.setenv(name, value)
         health_scene.write(folder / "landing")
+    with connect(found["EVERGREEN_WAREHOUSE_URL"]) as conn:
+        health_scene.takes_over(conn)
+        health_scene.predicted(conn)
+        health_scene.day_online(conn, datetime.now(UTC), errors=40, lost=0)
     return found
 
 

@@ -296,3 +296,27 @@ def test_a_task_that_loads_the_plugin_does_not_load_fastapi() -> None:
         for said in (code, bare)
     )
     assert shown == without, "what Airflow itself has loaded by then may be there"
+
+
+def test_what_is_asked_online_stands_beside_the_batches(client: TestClient) -> None:
+    headers = Bearer(VIEWER).headers
+    overview = client.get("/evergreen/", headers=headers).text
+    cells = re.findall(r'<td data-label="Online".*?</td>', overview, re.DOTALL)
+    said = [" ".join(re.sub(r"<[^>]+>", " ", cell).split()) for cell in cells]
+    assert said[0] == "not asked", "bike_rush, which nobody asks online"
+    assert re.fullmatch(r"\d(\.\d)?/s p99 4\.\d ms 0\.\d% errors canary 20%", said[1])
+    assert "<dt>Prediction service</dt>" in overview
+    page = client.get("/evergreen/model/bike_demand", headers=headers).text
+    section = page[page.index('<section id="online"') :].partition("</section>")[0]
+    assert "v2 answers for <strong>20%</strong> of the keys" in section
+    assert re.findall(r'<th scope="row">([^<]+)</th><td class="when">([^<]+)</td>', section) == [
+        ("all", "last hour"), ("all", "last day"), ("v2", "last hour"), ("v2", "last day"), ("v1", "last hour"), ("v1", "last day"),
+    ]  # fmt: skip
+    assert "Requests of each hour, and how long they took" in section
+    assert "A look of the watch did not find it worse: look 1 of the watch" in section
+    assert [
+        re.sub(r"<[^>]+>", "", c)
+        for c in re.findall(r'<td class="number">(\d+)</td><td class="number">(\d+)</td></tr>', section)[0]
+    ] == ["30", "70"]
+    other = client.get("/evergreen/model/bike_rush", headers=headers).text
+    assert 'id="online"' not in other, "nobody asks it online"

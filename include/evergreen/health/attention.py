@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from urllib.parse import quote
 
+from evergreen.alerting.content.online import percent
 from evergreen.health.subjects import (
     Attention,
     DatasetHealth,
     ModelHealth,
     NewestWindow,
+    Online,
     OpenIncident,
     OpenRequests,
     ServedError,
@@ -24,6 +26,8 @@ from evergreen.links import window_name
 from evergreen.spec import LARGER_IS_BETTER, metric_name
 
 COULD_NOT_TELL = ("stale", "insufficient")
+MOST_ERRORS = 0.01
+"""Of the requests of an hour that the prediction service may fail to answer."""
 
 
 class Found(NamedTuple):
@@ -93,6 +97,21 @@ def of_model(
         shown = f"{page}/window/{window_name(error.window_start)}"
         found.append(Found(Attention.LOOK, f"served {metric_name(error.metric)} {told}", shown))
     return [*found, *_of_window(page, window, incidents)]
+
+
+def of_online(name: str, online: Online | None) -> list[Found]:
+    """What of a model's online predictions needs a person: requests that fail, and records that the log has lost."""
+    if online is None:
+        return []
+    found, page, hour = [], f"model/{quote(name, safe='')}#online", online.hour
+    if hour.error_share > MOST_ERRORS:
+        told = f"{percent(hour.error_share)} of the {hour.requests:,} requests of the last hour failed online"
+        found.append(Found(Attention.ACT, told, page))
+    if online.lost:
+        lost = f"{online.lost:,} {'record' if online.lost == 1 else 'records'}"
+        told = f"{lost} predicted online in the last day {'is' if online.lost == 1 else 'are'} not in the log"
+        found.append(Found(Attention.ACT, told, page))
+    return found
 
 
 def _of_window(page: str, window: NewestWindow | None, incidents: Sequence[OpenIncident]) -> list[Found]:

@@ -16,7 +16,7 @@ from evergreen import ledger, settings
 from evergreen.alert_kinds import Severity
 from evergreen.alerting.content import history
 from evergreen.errors import EvergreenError
-from evergreen.health import attention, fleet
+from evergreen.health import attention, fleet, online
 from evergreen.health.subjects import (
     Attention,
     DatasetHealth,
@@ -24,6 +24,7 @@ from evergreen.health.subjects import (
     LastTraining,
     ModelHealth,
     NewestWindow,
+    Online,
     OpenIncident,
     OpenRequests,
     Overview,
@@ -75,10 +76,11 @@ def overview(
     incidents = _incidents(conn)
     quiet = {s.subject: SilencedUntil(s.until, s.why, s.by, s.held) for s in silences.active(conn)}
     rows = {row["dataset"]: row["decided_at"] for row in fleet.newest_rows(conn, _read(specs, names, sets))}
+    asked = online.of_now(conn, names)
     return Overview(
-        models=attention.by_need(_models(conn, specs, names, incidents, quiet, rows)),
+        models=attention.by_need(_models(conn, specs, names, incidents, quiet, rows, asked)),
         datasets=attention.datasets_by_need(_datasets(conn, specs, sets, incidents, quiet, rows)),
-        stack=_stack(conn, specs, incidents, mlflow),
+        stack=_stack(conn, specs, incidents, mlflow, asked),
     )
 
 
@@ -127,7 +129,10 @@ def _models(
     incidents: Mapping[str, list[tuple[threads.Thread, OpenIncident]]],
     quiet: Mapping[str, SilencedUntil],
     rows: Mapping[str, datetime],
+    asked: Mapping[str, Online],
 ) -> list[ModelHealth]:
+    if not names:
+        return []  # who reads a dataset by the login of its steps may not see judgements
     known = {row["model"]: row for row in fleet.champions_and_trainings(conn, names)}
     champions = {name: row["version"] for name, row in known.items() if row["version"] is not None}
     windows = {row["model"]: row for row in fleet.newest_windows(conn, champions, specs.models)}
@@ -145,9 +150,8 @@ def _models(
         open_ones = tuple(one for _, one in incidents.get(f"model/{name}", ()))
         error, newest = _error(window), _window(window)
         silence = quiet.get(f"model/{name}")
-        level, why = attention.judged(
-            attention.of_model(name, row["version"], error, newest, requests.get(name), waiting.get(name), open_ones), silence
-        )  # fmt: skip
+        needs = attention.of_model(name, row["version"], error, newest, requests.get(name), waiting.get(name), open_ones)  # fmt: skip
+        level, why = attention.judged([*needs, *attention.of_online(name, asked.get(name))], silence)
         found.append(
             ModelHealth(
                 name=name,
@@ -172,6 +176,7 @@ def _models(
                 waiting=waiting.get(name),
                 incidents=open_ones,
                 silence=silence,
+                online=asked.get(name),
             )
         )  # fmt: skip
     return found
@@ -327,6 +332,7 @@ def _stack(
     specs: Specs,
     incidents: Mapping[str, list[tuple[threads.Thread, OpenIncident]]],
     mlflow: bool,
+    asked: Mapping[str, Online],
 ) -> StackHealth:
     mails = fleet.mails(conn)
     tried = max((m for m in unsent(conn) if m.attempts and not m.silenced), key=lambda m: m.attempts, default=None) if mails["waiting"] else None  # fmt: skip
@@ -342,6 +348,7 @@ def _stack(
         mlflow=mlflow_answers() if mlflow else None,
         incidents=tuple(one for subject, those in incidents.items() if subject.startswith("fleet/") for _, one in those),
         problems=tuple(map(str, specs.problems)),
+        heard=max((one.heard for one in asked.values()), default=None),
     )  # fmt: skip
     level, why = attention.judged(attention.of_stack(found), None)
     return replace(found, attention=level, why=why)

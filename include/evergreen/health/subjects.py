@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import IntEnum
 
 from evergreen.alerting.content.history import JudgedWindow
+from evergreen.alerting.content.online import Traffic, milliseconds, percent
 from evergreen.ledger import words
 
 
@@ -175,6 +176,39 @@ class WaitingChallenger:
 
 
 @dataclass(frozen=True)
+class Online:
+    """How a model is asked online.
+
+    Attributes:
+        hour: what was asked in the last hour.
+        lost: records of the last day that are not in the log.
+        last: the newest minute in which it was asked.
+        heard: the newest minute in which any model was, so that the prediction service has been heard of then.
+    """
+
+    hour: Traffic
+    lost: int
+    last: datetime
+    heard: datetime
+
+    @property
+    def words(self) -> str:
+        """The last hour in short, such as `12/s, p99 4 ms, 0.1% errors`; empty where nothing was asked in it."""
+        if not self.hour.requests:
+            return ""
+        told = [rate(self.hour.records / 3600)] if self.hour.records else []
+        told += [f"p99 {milliseconds(self.hour.p99_ms)}"] if self.hour.p99_ms is not None else []
+        told.append(f"{percent(self.hour.error_share)} errors" if self.hour.errors else "no errors")
+        return ", ".join(told)
+
+
+def rate(per_second: float) -> str:
+    """How many a second, a minute or an hour, whichever is a number that people say: `12/s`, `5/min`, `3/h`."""
+    unit, length = next(((u, n) for u, n in (("s", 1), ("min", 60)) if per_second * n >= 1), ("h", 3600))
+    return f"{words.num(per_second * length, 2)}/{unit}"
+
+
+@dataclass(frozen=True)
 class ModelHealth:
     """A model as the overview shows it. What is None or empty is not known, or there is none.
 
@@ -199,6 +233,7 @@ class ModelHealth:
         waiting: a challenger that waits for approval.
         incidents: that are open, the most important first.
         silence: in force.
+        online: how it is asked online; None: it never was.
     """
 
     name: str
@@ -221,6 +256,7 @@ class ModelHealth:
     waiting: WaitingChallenger | None
     incidents: tuple[OpenIncident, ...]
     silence: SilencedUntil | None
+    online: Online | None = None
 
     @property
     def takeover(self) -> str:
@@ -288,6 +324,8 @@ class StackHealth:
         mlflow: whether it answers; None: it has no address that can be asked.
         incidents: that concern all, such as specs that cannot be used.
         problems: mistakes in the specs, in sentences.
+        heard: the newest minute in which the prediction service was asked for a model that is shown; None: never. Where nobody asks it
+            says nothing, so it may be well though it was long ago.
     """
 
     attention: Attention
@@ -301,6 +339,7 @@ class StackHealth:
     mlflow: bool | None
     incidents: tuple[OpenIncident, ...]
     problems: tuple[str, ...]
+    heard: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -64,3 +64,14 @@ def training(model: ModelHealth) -> str:
         "awaiting_approval": "waits for approval",
     }
     return f"{version}{told.get(last.kind, words.kind(last.kind))} {age(last.decided)} ago: {words.reason(last.reason)}"
+
+
+def online(model: ModelHealth) -> str:
+    """How the model was asked online in the last hour, and when last."""
+    asked = model.online
+    if asked is None:
+        return "never asked"
+    told = [asked.words or "not asked in the last hour"]
+    told += [f"{many(asked.lost, 'record')} lost in the last day"] if asked.lost else []
+    told += [model.takeover] if model.takeover else []
+    return f"{', '.join(told)}; last asked {age(asked.last)} ago"

@@ -184,6 +184,8 @@ def _models(page: Page, rows: tuple[ModelHealth, ...], full: bool) -> None:
             page.pair("error", phrases.error(row.error), 4)
             page.pair("drift", phrases.drift(row.worst), 4)
         page.pair("feed", _feed(row), 4)
+        if row.online is not None:
+            page.pair("online", phrases.online(row), 4)
         page.pair("training", phrases.training(row), 4)
         if row.requests:
             page.pair(
@@ -244,11 +246,13 @@ def _datasets(page: Page, rows: tuple[DatasetHealth, ...], full: bool) -> None:
 def _stack(page: Page, found: Overview) -> None:
     stack = found.stack
     told = [why.text for why in stack.why if why.text not in stack.problems]
-    if told:
+    if told or stack.heard:
         page.head("The stack")
         style = phrases.STYLES.get(stack.attention.name.lower(), "")
         for line in told:
             page.line(line, 2, hang=2, style=style)
+    if stack.heard is not None:
+        page.line(f"the prediction service was heard of {age(stack.heard)} ago", 2, hang=2)
 
 
 def _table(page: Page, rows: list[Any]) -> None:

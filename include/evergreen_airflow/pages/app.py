@@ -22,7 +22,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from evergreen import settings
 from evergreen.errors import ErrorReason, EvergreenError, TransientError
-from evergreen.health import approval, dataset, incident, model, told, window
+from evergreen.health import approval, dataset, incident, model, online, told, window
 from evergreen.health.overview import overview
 from evergreen.health.specs import SpecsFolder
 from evergreen.spec import Specs
@@ -93,10 +93,11 @@ def show_model(
         found = model.details(conn, _known(), name)
         rows = told.rows(conn, f"model/{name}", kinds=kind, before=before)
         kinds = told.kinds_of(conn, f"model/{name}")
+        asked = online.details(conn, name)
     if not kinds and name not in _known().models:
         raise HTTPException(404, f"There is no model {name}.")
     return page(
-        request, "model.html", model=found, seen=access.visible(user), rows=rows, kinds=kinds, chosen=kind, more=len(rows) == told.PAGE,
+        request, "model.html", model=found, online=asked, seen=access.visible(user), rows=rows, kinds=kinds, chosen=kind, more=len(rows) == told.PAGE,
         dags=airflow_side.dags("train", "monitor", "rollback", "promote", name=name),
         may_roll_back=access.may_start(user, f"rollback__{name}"), may_train=access.may_start(user, f"train__{name}"),
     )  # fmt: skip

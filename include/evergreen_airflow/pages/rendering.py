@@ -13,7 +13,10 @@ from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from markupsafe import Markup
 
-from evergreen.health.charts import columns, error_history, sparkline
+from evergreen.alerting.content.online import milliseconds, percent
+from evergreen.health.attention import MOST_ERRORS
+from evergreen.health.charts import columns, error_history, online_day, sparkline
+from evergreen.health.subjects import rate
 from evergreen.ledger import words
 from evergreen.links import window_name
 from evergreen.spec import metric_name
@@ -36,12 +39,12 @@ def _environment() -> jinja2.Environment:
         "time": time_element, "day": day_element, "ago": ago,
         "past": past, "num": words.num, "metric": metric_name, "gigabytes": gigabytes, "word": words.reason,
         "kind": words.kind, "measure": measure, "column": words.column_name, "stamp": window_name, "part": lambda text: quote(str(text), safe=""), "sentence": sentence,
-        "times": of_limit, "cell": cell,
+        "times": of_limit, "cell": cell, "ms": milliseconds, "rate": rate, "percent": percent,
     }  # fmt: skip
     made.globals |= {
         "sparkline": _drawn(sparkline.sparkline), "error_history": _drawn(error_history.error_history), "legend": error_history.LEGEND,
         "against_limit": _drawn(columns.against_limit), "distribution": _drawn(columns.distribution), "share_bar": _drawn(columns.share_bar),
-        "heat": heat,
+        "heat": heat, "online_day": _drawn(online_day.online_day), "most_errors": MOST_ERRORS,
     }  # fmt: skip
     return made
 

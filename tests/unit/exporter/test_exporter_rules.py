@@ -12,10 +12,12 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
+from prometheus_client.metrics import MetricWrapperBase
 from scraped import REPOSITORY
 from statsd_mapping import in_prometheus, mapped
 
 from evergreen.exporter.families import FAMILIES
+from evergreen.serving.traffic import Traffic
 
 FOLDER = REPOSITORY / "deploy" / "metrics"
 PAGE = (REPOSITORY / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -30,7 +32,26 @@ PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 EXPRESSIONS = [("rule", rule["expr"]) for rule in RULES] + [
     (panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]
 ]
-EVERGREEN = {family.name: {*family.labels, "job", "instance"} for family in FAMILIES}
+
+
+def serving() -> dict[str, set[str]]:
+    """Names and labels of what the prediction service tells, as its own registry has them."""
+    found = {}
+    for metric in vars(Traffic()).values():
+        if isinstance(metric, MetricWrapperBase):
+            labels, (described,) = set(metric._labelnames), metric.describe()
+            suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(
+                described.type, ("",)
+            )
+            for suffix in suffixes:
+                found[described.name + suffix] = labels | ({"le"} if suffix == "_bucket" else set())
+    return found
+
+
+EVERGREEN = {
+    name: {*labels, "job", "instance"}
+    for name, labels in [*((family.name, family.labels) for family in FAMILIES), *serving().items()]
+}
 # What Airflow gives as tags to the metrics that are asked for by a label.
 TAGS = {
     "airflow_ti_finish_total": {"dag_id", "task_id", "state"},
@@ -84,7 +105,14 @@ def test_a_query_parses_and_names_what_there_is(where: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["evergreen_nothing", "sum by (owner) (evergreen_spec_mistakes)", 'airflow_ti_queued{owner="x"}']
+    "text",
+    [
+        "evergreen_nothing",
+        "evergreen_serving_requests",
+        "evergreen_serving_share{result='ok'}",
+        "sum by (owner) (evergreen_spec_mistakes)",
+        'airflow_ti_queued{owner="x"}',
+    ],
 )
 def test_the_test_before_finds_what_is_not_there(text: str) -> None:
     with pytest.raises(AssertionError):
@@ -173,7 +201,13 @@ def test_what_airflow_sends_gets_a_name_with_its_unit(sent: str, kind: str, name
     "command",
     [
         ["check", "config", "deploy/metrics/prometheus.yml"],
-        ["test", "rules", "tests/unit/exporter/alerts.yml", "tests/unit/exporter/alerts_of_days.yml"],
+        [
+            "test",
+            "rules",
+            "tests/unit/exporter/alerts.yml",
+            "tests/unit/exporter/alerts_of_days.yml",
+            "tests/unit/exporter/alerts_of_serving.yml",
+        ],
     ],
     ids=["files", "alerts"],
 )

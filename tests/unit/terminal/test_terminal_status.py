@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg2
 import pytest
 from terminal_scene import DEMAND, HOSTILE, NOW, Terminal, decide
 
+import health_scene
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.stack.layout import Layout
 from evergreen.terminal import phrases
@@ -54,8 +55,8 @@ def test_the_json_has_these_keys_and_times_in_utc(life: Terminal) -> None:
     told = life("status", "--json").json
     assert sorted(told) == ["addresses", "alerts", "datasets", "files", "models", "services", "specs", "stack", "up", "warehouse"]  # fmt: skip
     assert sorted(told["models"][0]) == [
-        "attention", "champion", "datasets", "error", "incidents", "name", "newest_rows", "owner", "requests", "schedule", "share", "silence",
-        "since", "told", "training", "trend", "waiting", "why", "window", "worst",
+        "attention", "champion", "datasets", "error", "incidents", "name", "newest_rows", "online", "owner", "requests", "schedule", "share",
+        "silence", "since", "told", "training", "trend", "waiting", "why", "window", "worst",
     ]  # fmt: skip
     assert sorted(told["datasets"][0]) == [
         "attention", "batches", "held_batches", "held_rows", "incidents", "last_decided", "last_file", "last_state", "models", "name",
@@ -63,6 +64,22 @@ def test_the_json_has_these_keys_and_times_in_utc(life: Terminal) -> None:
     ]  # fmt: skip
     assert (told["up"], told["services"], told["models"][0]["since"]) == (True, [], "2026-01-06T00:00:00Z")
     assert told["models"][0]["attention"] == "answered"
+
+
+def test_what_is_asked_online_is_told_in_a_line(life: Terminal) -> None:
+    assert "online" not in life("status", "bike_demand").out
+    now = datetime.now(UTC).replace(microsecond=0)
+    with connect() as conn:
+        health_scene.asked(conn, "bike_demand", "2", now - timedelta(minutes=3), 43_200, took=(1.0, 4.0))
+        health_scene.asked(conn, "bike_demand", "", now - timedelta(minutes=3), 43, records=0, errors=43)
+        health_scene.asked(conn, "bike_rush", "1", now - timedelta(hours=5), lost=2)
+    told = life("status")
+    assert "online      12/s, p99 4 ms, 0.1% errors; last asked 3 minutes ago" in told.out
+    assert "not asked in the last hour, 2 records lost in the last day;" in told.out
+    assert "the prediction service was heard of 3 minutes ago" in told.out
+    found = {m["name"]: m["online"] for m in life("status", "--json").json["models"]}
+    assert (found["bike_demand"]["hour"]["requests"], found["bike_demand"]["hour"]["p99_ms"]) == (43_243, 4.0)
+    assert found["bike_rush"]["lost"] == 2
 
 
 def test_an_empty_ledger_has_no_champion(terminal: Terminal, warehouse_url: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg2
@@ -14,6 +14,8 @@ from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import make_dsn
 
 from evergreen.exporter.questions import TABLES
+from evergreen.health import dataset, online
+from evergreen.health.overview import overview
 from evergreen.scoring import newest
 from evergreen.serving import deliver, grants
 from evergreen.serving.spool import Answered, Made, Minute, Spool, waiting
@@ -24,6 +26,7 @@ from evergreen.warehouse.features import feature_query, views
 from evergreen.warehouse.features.arrow import reading
 from evergreen.warehouse.features.lookup import Lookup
 from evergreen.warehouse.migrate import FEATURES_ROLE, ensure_dataset, migrate
+from health_scene import asked
 
 SPECS = Path(__file__).resolve().parents[3] / "include"
 RIDES = DatasetSpec.model_validate(
@@ -185,6 +188,19 @@ def test_the_exporter_reads_what_is_counted(rows: str) -> None:
         for table in (*TABLES, "evergreen.traffic"):
             fetch(conn, f"SELECT count(*) FROM {table}")
         assert fetch(conn, "SELECT pg_database_size(current_database()) > 0 AS known") == [{"known": True}]
+
+
+def test_the_pages_are_read_as_the_steps_log_in(rows: str) -> None:
+    """A model's by the login of its steps, a dataset's by that of the ingest, which sees no prediction and no traffic."""
+    with connect(rows) as owner:
+        asked(owner, "m", "1", datetime.now(UTC) - timedelta(minutes=2))
+    specs = Specs({RIDES.name: RIDES}, {})
+    with connect(as_role(rows, roles.MODEL)) as conn:
+        (found,) = overview(conn, specs, models=["m"], mlflow=False).models
+        assert found.online is not None
+        assert online.details(conn, "m").day.requests == 60
+    with connect(as_role(rows, roles.INGEST)) as conn:
+        assert dataset.details(conn, specs, "rides").health.name == "rides"
 
 
 @pytest.mark.parametrize("table", ["evergreen.decision", "evergreen.prediction", "data.rides"])

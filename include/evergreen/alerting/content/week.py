@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from evergreen.alerting.content import online
 from evergreen.alerting.content.history import JudgedWindow, windows
+from evergreen.alerting.content.online import Traffic
 from evergreen.incidents.threads import Thread, open_ones
 from evergreen.ledger import champions, dataset_subject, model_subject, promotion
 from evergreen.ledger.evidence import SettledEvidence
@@ -51,6 +53,7 @@ class ModelWeek:
         below_baseline: what the newest training of the champion's week found, where the naive baseline beats it; else empty.
         decided: what was decided in the week.
         open: incidents that have not ended.
+        online: what was asked online in the week; None: nothing.
     """
 
     name: str
@@ -68,6 +71,7 @@ class ModelWeek:
     below_baseline: str
     decided: tuple[Decided, ...]
     open: tuple[Thread, ...]
+    online: Traffic | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ def model_week(conn: Connection, model: ModelSpec, as_of: datetime) -> ModelWeek
         below_baseline=_below_baseline(conn, subject, champion, as_of),
         decided=_decided(conn, subject, as_of),
         open=tuple(open_ones(conn, subject, as_of=as_of)),
+        online=online.week(conn, model.name, as_of),
         **counts,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from evergreen.alerting.content import online
 from evergreen.alerting.content.history import JudgedWindow, windows
 from evergreen.alerting.content.letter import (
     KnownIncident,
@@ -80,6 +81,7 @@ def promoted(conn: Connection, known: KnownIncident) -> Letter:
             ("Why promoted", _why(known)),
             *_answered(known),
             *_holdout(known),
+            *online.line(conn, known.name, known.as_of),
         ),
         tables=(*metric_table(known, metric), *check_table(known, only_failed=False)),
         picture=picture(conn, known, metric, old),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from evergreen.alert_kinds import AlertKind
-from evergreen.alerting.content import amounts, answered_drifts
+from evergreen.alerting.content import amounts, answered_drifts, online
 from evergreen.alerting.content.history import JudgedWindow
 from evergreen.alerting.content.letter import KnownIncident, Letter, Picture, Table, facts, numbers
 from evergreen.alerting.content.week import (
@@ -108,6 +108,7 @@ def _letter(
             ("Retrainings asked for", _times(models, DecisionKind.RETRAIN_REQUESTED)),
             ("Held back", _times(models, DecisionKind.RETRAIN_SUPPRESSED)),
             ("Rejected challengers", _times(models, DecisionKind.REJECTED)),
+            *_online(models),
         ),
         tables=tuple(
             table
@@ -168,8 +169,20 @@ def _steps(
     return tuple(steps)
 
 
+def _online(models: Sequence[ModelWeek]) -> tuple[tuple[str, str], ...]:
+    """What was asked of all models together; nothing where none was asked online."""
+    asked = [week.online for week in models if week.online is not None]
+    if not asked:
+        return ()
+    requests, lost = sum(one.requests for one in asked), sum(one.lost for one in asked)
+    errors = online.percent(sum(one.errors for one in asked) / requests) if requests else "0%"
+    said = f"{amounts.count(requests, 'request')}, {errors} errors"
+    return (("Online", said + (f", {amounts.count(lost, 'record')} lost from the log" if lost else "")),)
+
+
 def _models(models: Sequence[ModelWeek]) -> Table:
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    any_online = any(week.online for week in models[:MOST_ROWS])
     for week in models[:MOST_ROWS]:
         judged = [
             f"{week.judged} judged",
@@ -178,10 +191,11 @@ def _models(models: Sequence[ModelWeek]) -> Table:
             *([f"{week.not_yet} without labels yet"] if week.not_yet else []),
         ]
         champion = f"v{week.champion} since {week.since:%Y-%m-%d}" if week.champion and week.since else "none"
-        rows.append((week.name, champion, ", ".join(judged), _error(week)))
+        asked = (online.told(week.online) if week.online else "not asked",) if any_online else ()
+        rows.append((week.name, champion, ", ".join(judged), _error(week), *asked))
     return Table(
         "Models",
-        ("Model", "Champion", "Windows", "Served error"),
+        ("Model", "Champion", "Windows", "Served error", *(("Online",) if any_online else ())),
         tuple(rows),
         tuple(bool(week.open) for week in models[:MOST_ROWS]),
         note=_more(len(models)),

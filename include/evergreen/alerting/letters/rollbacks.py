@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from evergreen.alerting.content import amounts
+from evergreen.alerting.content import amounts, online
 from evergreen.alerting.content.history import JudgedWindow, Tenure, number, tenures, windows
 from evergreen.alerting.content.letter import (
     KnownIncident,
@@ -129,6 +129,7 @@ def rolled_back(conn: Connection, known: KnownIncident) -> Letter:
             ("To", f"version {target}" if target else words.MISSING),
             ("Why", show(why) if why else words.reason(code)),
             *((("Test of the one that is back", _probe(rows, apart)),) if isinstance(rows, int) else ()),
+            *online.line(conn, known.name, known.as_of),
         ),
         tables=(*_versions(off, back), *_watch_table(watch)),
         steps=(

@@ -72,7 +72,7 @@ def error_history(
         return ""
     scale, height = _Scale(windows), TOP + PLOT + 24 + LANE * len(LANES)
     values = [v for w in windows for v in (w.value, w.limit, w.baseline) if v is not None]
-    low, high, ticks = _nice(min(values, default=0.0), max(values, default=1.0))
+    low, high, ticks = svg.axis(min(values, default=0.0), max(values, default=1.0))
 
     def y(value: float) -> float:
         return TOP + PLOT - PLOT * (value - low) / (high - low)
@@ -105,21 +105,6 @@ def error_history(
         f"{len(alarms)} alarms; champions in turn: {', '.join(f'v{c.version} from {words.when(c.since)}' for c in reversed(champions)) or 'none'}"
     )
     return svg.picture(f"Served {metric} over time", told, WIDTH, height, parts, "history", role="group")
-
-
-def _nice(low: float, high: float) -> tuple[float, float, list[float]]:
-    """The ends of an axis and its marks, at round numbers; it begins at 0 where that costs little."""
-    low = 0.0 if 0 <= low < 0.6 * high else low
-    span = (high - low) or abs(high) or 1.0
-    rough = span / 4
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough)
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return (
-        first * step,
-        max(last, first + 1) * step,
-        [n * step for n in range(first, max(last, first + 1) + 1)],
-    )
 
 
 def _bands(champions: Sequence[ChampionRow], scale: _Scale, height: float) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import count
@@ -64,6 +65,21 @@ def line(points: Sequence[tuple[float, float] | None], class_: str) -> str:
         path += f"{'L' if pen else 'M'}{point[0]:.1f} {point[1]:.1f}"
         pen = True
     return element("path", d=path, class_=class_) if path else ""
+
+
+def axis(low: float, high: float) -> tuple[float, float, list[float]]:
+    """The ends of an axis and its marks, at round numbers; it begins at 0 where that costs little."""
+    low = 0.0 if 0 <= low < 0.6 * high else low
+    span = (high - low) or abs(high) or 1.0
+    rough = span / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return (
+        first * step,
+        max(last, first + 1) * step,
+        [n * step for n in range(first, max(last, first + 1) + 1)],
+    )
 
 
 def _shown(value: Value) -> str:

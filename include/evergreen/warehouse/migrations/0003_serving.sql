@@ -30,6 +30,7 @@ CREATE TABLE evergreen.traffic (
     p99_ms     double precision NOT NULL,
     PRIMARY KEY (model, minute, version, instance)
 );
+CREATE INDEX traffic_lost ON evergreen.traffic (model, minute) WHERE lost > 0;
 
 -- Who may ask the service. Of a key only its SHA-256 is kept: it is 32 random bytes, which nobody guesses.
 CREATE TABLE evergreen.client (
