@@ -1,10 +1,10 @@
 """Measures what Evergreen costs and writes the table: `make bench`, or `make bench-large` for ten million rows.
 
-    python -m benchmarks [--large] [PART ...]
+    python -m benchmarks [--large] [--minutes N] [--quick] [PART ...]
 
-Parts: reading, landing, scoring, watch, parsing, cycle, night, and by its name only knobs (what each training setting costs).
-cycle and night run through the scheduler of a whole stack, each of the others in a fresh process beside an empty PostgreSQL of
-its own and nothing else. Without --large the sizes are a million rows.
+Parts: reading, landing, scoring, watch, parsing, cycle, night, serving, and by its name only knobs (what each training setting costs).
+cycle and night run through the scheduler of a whole stack, serving with a PostgreSQL and an MLflow, each of the others in a fresh
+process beside an empty PostgreSQL of its own and nothing else. Without --large the sizes are a million rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks import cycle, night
+from benchmarks import cycle, night, serving
 from benchmarks.kept import keep, section
 from benchmarks.place import place, warehouse
 from benchmarks.table import Row, commit, machine, markdown
@@ -31,7 +31,7 @@ MILLION = 1_000_000
 LARGE_SUFFIX = " large"
 ALONE = ("reading", "landing", "scoring", "watch", "parsing", "knobs")
 LARGE = ("watch", "cycle")
-PARTS = (*ALONE, "cycle", "night")
+PARTS = (*ALONE, "cycle", "night", "serving")
 # Without a part's name; knobs compares Evergreen with itself, and has no limit to miss.
 USUAL = tuple(part for part in PARTS if part != "knobs")
 # What was tried where a row is missed; shown while it is.
@@ -85,6 +85,12 @@ def main() -> int:
         "parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"of {', '.join(PARTS)}"
     )
     parser.add_argument("--large", action="store_true", help="ten million rows, where that means something")
+    parser.add_argument(
+        "--minutes", type=float, help="of the serving's row of the memory (default: 6; 60 for an hour)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="serving alone: so short that it only shows that it works; nothing is written"
+    )
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.alone:
@@ -95,12 +101,17 @@ def main() -> int:
     for part in parts:
         began = time.monotonic()
         print(f"{part} ...", file=sys.stderr, flush=True)
-        measured = _measure(part, large=arguments.large)
+        measured = (
+            {part: serving.measure(arguments.minutes, quick=arguments.quick)}
+            if part == "serving"
+            else _measure(part, large=arguments.large)
+        )
         seconds = time.monotonic() - began
         print(f"{part} took {seconds:.0f} s", file=sys.stderr, flush=True)
         print(markdown([row for rows in measured.values() for row in rows]), file=sys.stderr, flush=True)
         # At once: a later part that fails does not take it away.
-        _write(measured, f"make bench{'-large' if arguments.large else ''} PARTS={part}", seconds)
+        if not arguments.quick:
+            _write(measured, f"make bench{'-large' if arguments.large else ''} PARTS={part}", seconds)
         found |= measured
     minutes = (time.monotonic() - started) / 60
     rows = [row for part in found.values() for row in part]

@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -32,7 +32,8 @@ from evergreen.stack.layout import write_private
 from evergreen.stack.variables import USER
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-START_S = 120.0
+START_S = 600.0
+"""Loading takes seconds on a machine of its own, and minutes on one that others use."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,19 @@ def world(say: TextIO = sys.stderr) -> Iterator[World]:
     cores = Cores(*sorted(before)[:2])
     os.sched_setaffinity(0, {cores.rest})
     try:
-        with server() as postgres, tempfile.TemporaryDirectory(prefix="evergreen-bench-load-") as folder, _mlflow(postgres):
-            shutil.copytree(REPOSITORY / "include" / "datasets", settings.SPECS.path() / "datasets", dirs_exist_ok=True)
+        with (
+            server() as postgres,
+            tempfile.TemporaryDirectory(prefix="evergreen-bench-load-") as folder,
+            _mlflow(postgres),
+        ):
+            shutil.copytree(
+                REPOSITORY / "include" / "datasets", settings.SPECS.path() / "datasets", dirs_exist_ok=True
+            )
             (settings.SPECS.path() / "models").mkdir(exist_ok=True)
             for suffix in ("yaml", "sql"):
-                shutil.copy(REPOSITORY / "include" / "models" / f"{MODEL}.{suffix}", settings.SPECS.path() / "models")
+                shutil.copy(
+                    REPOSITORY / "include" / "models" / f"{MODEL}.{suffix}", settings.SPECS.path() / "models"
+                )
             print("trains two versions …", file=say, flush=True)
             made = room.aside("benchmarks.serving_champion.prepare", folder, ",".join(map(str, before)))
             records = json.loads((Path(folder) / serving_champion.RECORDS_FILE).read_text())
@@ -125,7 +134,9 @@ def _mlflow(postgres: Server) -> Iterator[None]:
     url = postgres.postgres.url("mlflow", postgres.port, driver="+psycopg2")
     own = {n: v for n, v in os.environ.items() if not n.startswith("MLFLOW_TRACKING_")}
     own |= mlflow_settings.environment(url, layout.mlflow_auth_file, layout.secrets["mlflow_session"])
-    write_private(layout.mlflow_auth_file, mlflow_settings.login_file(url, USER, layout.secrets["mlflow_login"]))
+    write_private(
+        layout.mlflow_auth_file, mlflow_settings.login_file(url, USER, layout.secrets["mlflow_login"])
+    )
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         "--app-name", "basic-auth", "--allowed-hosts", "127.0.0.1:*,localhost:*", "--serve-artifacts", "--artifacts-destination",
@@ -166,10 +177,8 @@ def running(
 
 
 def _kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _free_port() -> int:
@@ -193,7 +202,9 @@ def on(core: int, *command: str) -> list[str]:
 
 def bodies(path: Path, content: list[Any]) -> Path:
     """A file with a body a line."""
-    path.write_text("".join(json.dumps(one, separators=(",", ":"), ensure_ascii=False) + "\n" for one in content))
+    path.write_text(
+        "".join(json.dumps(one, separators=(",", ":"), ensure_ascii=False) + "\n" for one in content)
+    )
     return path
 
 
@@ -221,7 +232,12 @@ def bare(world: World) -> Iterator[tuple[Asked, subprocess.Popen[bytes]]]:
     """A bare app with the same model; it is not sent the key, which it has no use for."""
     port = _free_port()
     command = on(
-        world.cores.service, sys.executable, "-m", "benchmarks.serving_bare", str(world.champion_files), str(port)
+        world.cores.service,
+        sys.executable,
+        "-m",
+        "benchmarks.serving_bare",
+        str(world.champion_files),
+        str(port),
     )
     log = world.postgres.layout.log("bare")
     own = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
@@ -243,7 +259,9 @@ def mlflow_serve(world: World) -> Iterator[tuple[list[Asked], subprocess.Popen[b
         names, rows = encoded(world)
         told = [[None if np.isnan(v) else float(v) for v in row] for row in rows]
         split = [{"dataframe_split": {"columns": names, "data": [row]}} for row in told]
-        by_name = [{"inputs": {name: [value] for name, value in zip(names, row, strict=True)}} for row in told]
+        by_name = [
+            {"inputs": {name: [value] for name, value in zip(names, row, strict=True)}} for row in told
+        ]
         yield [
             Asked(f"mlflow models serve, {form}", port, "/invocations", bodies(world.folder / f"mlflow_{form}", content))
             for form, content in (("dataframe_split", split), ("inputs", by_name))
@@ -253,7 +271,9 @@ def mlflow_serve(world: World) -> Iterator[tuple[list[Asked], subprocess.Popen[b
 def encoded(world: World) -> tuple[list[str], np.ndarray]:
     """The features' names in the champion's order, and the records as its numbers (float32)."""
     told = json.loads((world.champion_files / kept.VERSION_FILE).read_text())
-    codes = {name: {c: float(i) for i, c in enumerate(values)} for name, values in told["categorical"].items()}
+    codes = {
+        name: {c: float(i) for i, c in enumerate(values)} for name, values in told["categorical"].items()
+    }
     names = [*told["numeric"], *codes]
     nan = float("nan")
 
