@@ -7,6 +7,7 @@ for one; `--minutes 60` is an hour.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -61,7 +62,7 @@ def measure(minutes: float | None = None, *, quick: bool = False) -> list[Row]:
         rows += found
         rows.append(_of_hundred(world, asked, best, lengths))
         rows += _beside(world, asked, process, best, lengths)
-        rows += swap(world, asked, 0.7 * best.rate, lengths.swap)
+        rows += swap(world, asked, 0.7 * best.most, lengths.swap)
         seconds = minutes * 60 if minutes is not None else lengths.memory
         rows += memory(world, asked, process, best.connections, seconds)
     return rows
@@ -80,7 +81,8 @@ def _one_at_a_time(world: World, asked: Asked, lengths: Lengths) -> Row:
         f"one record, {RATE} requests/s for {lengths.constant:.0f} s",
         f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, {seen.errors} errors", "", None, "p50 ≤ 2 ms, p99 ≤ 5 ms, 0 errors",
         p50 <= 2 and p99 <= 5 and not seen.errors,
-        f"constant rate, each latency from when its request was due; p99.9 {seen.p_ms(0.999):.1f} ms, worst {seen.took_ms.max():.1f} ms",
+        f"constant rate, each latency from when its request was due; p99.9 {seen.p_ms(0.999):.1f} ms, worst {seen.took_ms.max():.1f} ms; "
+        f"load average of the machine {os.getloadavg()[0]:.1f}",
     )  # fmt: skip
 
 
@@ -99,6 +101,11 @@ class Best:
         """Requests a second, of the best try."""
         good = [t.rate for t in self.tries if t.p99_ms <= MOST_P99_MS and not t.errors]
         return max(good, default=0.0)
+
+    @property
+    def most(self) -> float:
+        """Requests a second, of the best try, whatever its p99."""
+        return max(t.rate for t in self.tries)
 
     @property
     def p99_ms(self) -> float:
@@ -125,10 +132,11 @@ def _most(
                 taken = serving_load.most(world.cores, one, seconds, connections)
                 return taken, (serving_load.cpu_s_of(server) - before) / max(1, taken.requests)
 
+        _same(world, asked, plain, *forms)
         chosen = {}
         for one in (asked, plain, *forms):
             looks = [alone(one, lengths.look, connections)[0] for connections in CONNECTIONS]
-            chosen[one.name] = max(looks, key=lambda t: (t.p99_ms <= MOST_P99_MS and not t.errors, t.rate))
+            chosen[one.name] = max(looks, key=_good)
             say(
                 f"{one.name}: {', '.join(f'{t.connections}: {t.rate:.0f}/s p99 {t.p99_ms:.1f}' for t in looks)}"
             )
@@ -144,10 +152,29 @@ def _most(
     return ours, _rows_of_most(world, ours, bare, mlflow, lengths)
 
 
+def _same(world: World, *servers: Asked) -> None:
+    """See that each predicts the same for a record.
+
+    Raises:
+        RuntimeError: one does not, so that it is no baseline.
+    """
+    wanted = world.said[world.versions[0]][0]
+    for one in servers:
+        found = serving_load.prediction(one)
+        if not np.isclose(found, wanted, rtol=1e-5):
+            raise RuntimeError(f"{one.name} predicts {found} for the first record, the batch scorer {wanted}")
+
+
+def _good(taken: Taken) -> tuple[bool, float]:
+    """The fastest that holds the limit; where none does, the one that is nearest to it."""
+    held = taken.p99_ms <= MOST_P99_MS and not taken.errors
+    return held, taken.rate if held else -taken.p99_ms
+
+
 def _rows_of_most(world: World, ours: Best, bare: Best, mlflow: Best, lengths: Lengths) -> list[Row]:
     serving_load.settled()
     open_loop = Constant(
-        world.cores, ours.asked, world.folder, rate=0.9 * ours.rate, seconds=lengths.most
+        world.cores, ours.asked, world.folder, rate=0.9 * ours.most, seconds=lengths.most
     ).end()
     serving_load.settled()
     by_own = Constant(

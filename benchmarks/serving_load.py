@@ -143,6 +143,18 @@ class Seen:
         return float(np.quantile(took, 0.99, method="higher")) if len(took) else float("nan")
 
 
+def prediction(asked: Asked) -> float:
+    """What a server says of its first body."""
+    headers = {"Content-Type": "application/json"} | (
+        {"Authorization": asked.authorization} if asked.authorization else {}
+    )
+    (body, *_) = asked.bodies.read_bytes().splitlines()
+    request = urllib.request.Request(f"http://127.0.0.1:{asked.port}{asked.path}", body, headers)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        said = json.loads(response.read())
+    return float(said["prediction"] if "prediction" in said else said["predictions"][0])
+
+
 def family(process: subprocess.Popen[bytes]) -> tuple[psutil.Process, psutil.Process]:
     """The server and its companion. taskset becomes what it starts, so the server has its process id."""
     server = psutil.Process(process.pid)
