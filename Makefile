@@ -171,7 +171,7 @@ release: $(VENV)/.installed ## build dist/evergreen-*.whl, and check it in a cle
 
 lock: $(BIN)/uv ## renew requirements.txt and those for development, docs and the image
 	$(UV) $(COMPILE) --python-version 3.11 --all-extras pyproject.toml requirements.in --output-file requirements.txt
-	$(UV) $(COMPILE) --python-version 3.11 requirements-dev.in --output-file requirements-dev.txt
+	$(UV) $(COMPILE) --python-version 3.11 --excludes requirements-dev-excludes.in requirements-dev.in --output-file requirements-dev.txt
 	$(UV) $(COMPILE) --python-version 3.11 requirements-docs.in --output-file requirements-docs.txt
 	$(UV) $(COMPILE) --python-version 3.12 -c requirements.txt requirements-image.in --output-file requirements-image.txt
 
@@ -202,7 +202,7 @@ $(VENV)/.installed: requirements.txt pyproject.toml Makefile | $(BIN)/uv
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	@$(UV) pip install $(QUIET) --python $(BIN)/python --require-hashes --requirement requirements-dev.txt
+	@$(UV) pip install $(QUIET) --python $(BIN)/python --no-deps --require-hashes --requirement requirements-dev.txt
 	@touch $@
 
 $(VENV)/.installed-docs: requirements-docs.txt | $(BIN)/uv

@@ -18,6 +18,7 @@ FLOORS: dict[str, str] = {
     "dag_kinds": "The kinds of DAG and their names.",
     "links": "Addresses of pages in Airflow and MLflow.",
     "drawing": "How every picture is drawn.",
+    "templates": "How templates are read.",
     "metrics": "Metrics of models, how much better one model is on the same rows, and how sure that is.",
     "warehouse.storage": "Files on disks and in buckets, working folders, full disks.",
     "warehouse.files": "Landed files, whole or not, and their rows as columns of text.",

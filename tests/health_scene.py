@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +11,17 @@ from evergreen.incidents import silences
 from evergreen.incidents.threads import News, tell
 from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.monitoring.windows.judgement import ColumnResult, Judgement, MetricResult, Status, What, insert
+from evergreen.monitoring.windows.judgement import (
+    IGNORED,
+    LABELS,
+    ColumnResult,
+    Judgement,
+    MetricResult,
+    Status,
+    What,
+    insert,
+    with_reason,
+)
 from evergreen.spec import Specs, load_specs
 from evergreen.validation.ingest import ingest
 from evergreen.warehouse.connection import Connection, connect
@@ -41,14 +52,22 @@ def decide(
 
 
 def judge(
-    conn: Connection, number: int, version: str, value: float | None, columns: dict[str, float]
+    conn: Connection,
+    number: int,
+    version: str,
+    value: float | None,
+    columns: dict[str, float],
+    more: Sequence[ColumnResult] = (),
 ) -> Judgement:
-    """Judge the week of a number: `value` is its served error (None: labels are missing), `columns` are shares of their limits."""
+    """Judge the week of a number: `value` is its served error (None: labels are missing), `columns` are shares of their limits.
+
+    `more` are results as the monitor keeps them, such as `only_shown`.
+    """
     violated = value is not None and value > 60
     found = tuple(
         ColumnResult(name, What.DATA_DRIFT, "wasserstein", share * 0.2, 0.2, share > 1, f"mean {share:g}")
         for name, share in columns.items()
-    )
+    ) + tuple(more)
     error = MetricResult(value, 60.0, 45.0, "judged" if value is not None else "not_yet", violated)
     start = BEGIN + number * WEEK
     return insert(
@@ -58,6 +77,12 @@ def judge(
             168, 168, 168, tuple(c.violation for c in found if c.violated), {"rmse": error}, found, scored=168,
         ),
     )  # fmt: skip
+
+
+def only_shown(name: str, share: float | None, why: str) -> ColumnResult:
+    """A result that never violates; a share of None could not be computed."""
+    kind, value = (What.UNREADABLE, None) if share is None else (What.DATA_DRIFT, share * 0.2)
+    return ColumnResult(name, kind, "wasserstein", value, 0.2, False, with_reason("mean 7", why))
 
 
 def land(landing: Path) -> None:
@@ -90,7 +115,8 @@ def write(landing: Path) -> None:
         judge(conn, 2, "1", 75.0, {"temperature": 3.1, "humidity": 0.6})
         decide(conn, DEMAND, DecisionKind.RETRAIN_SUPPRESSED, "too_few_violations", 3, version="1",
                evidence={"message": "1 of the last 3 windows in violation, 2 of 3 are needed"})  # fmt: skip
-        judge(conn, 3, "1", 81.0, {"temperature": 3.4, "humidity": 0.6})
+        judge(conn, 3, "1", 81.0, {"temperature": 3.4, "humidity": 0.6},
+              [only_shown("weather", None, IGNORED), only_shown("_label", 1.4, LABELS)])  # fmt: skip
         asked = decide(conn, DEMAND, DecisionKind.RETRAIN_REQUESTED, "data_drift", 4, version="1",
                        evidence={"drifted": ["data_drift:temperature"], "rule": "2 of the last 3 windows"})  # fmt: skip
         tell(conn, News("drift:bike_demand:1:temperature", DEMAND, AlertKind.DRIFT, asked.id, {}, asked.as_of, frozenset({"data_drift"}),

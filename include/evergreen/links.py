@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.request
 from datetime import UTC, datetime
+from http.client import HTTPException
 from urllib.parse import quote, urlsplit
 
 from evergreen import settings
@@ -143,7 +144,7 @@ def experiment_of(run_id: str | None) -> str | None:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # an http address, checked above
             return str(json.load(answer)["run"]["info"]["experiment_id"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, HTTPException):
         return None
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import update
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from evergreen.warehouse.connection import connect, fetch
 from evergreen_airflow.pages import reports
 from health_scene import MARKUP
 
@@ -99,6 +100,41 @@ def test_who_may_read_some_dags_sees_those_models_alone(
         assert asked.status_code == 403, path
         assert "temperature" not in asked.text
     assert client.post(address(f"{WINDOW}/report"), headers=Bearer(OPERATOR).headers).status_code == 403
+
+
+def test_what_a_person_is_needed_for_leads_to_the_page_that_tells_more(client: TestClient) -> None:
+    headers = Bearer(OPERATOR).headers
+    with connect() as conn:
+        numbers = {
+            row["subject"]: row["id"]
+            for row in fetch(conn, "SELECT subject, min(id) AS id FROM evergreen.mail GROUP BY 1")
+        }
+    expected = {
+        "A task fails since": f"incident/{numbers['model/bike_rush']}",
+        "Drift since": f"incident/{numbers['model/bike_demand']}",
+        "V2 waits for approval since": "model/bike_rush/approval",
+        "A retraining is asked for": "model/bike_demand#requests",
+        "1 file quarantined": "dataset/bike_hourly#held",
+    }
+    shown = client.get("/evergreen/", headers=headers).text
+    leads = re.findall(r'<span class="why"><a href="([^"]+)">([^<]+)</a></span>', shown)
+    for said, page in expected.items():
+        assert [href for href, text in leads if text.lower().startswith(said.lower())] == [f"./{page}"], said
+        assert client.get(f"/evergreen/{page}", headers=headers).status_code == 200
+    of_model = client.get("/evergreen/model/bike_rush", headers=headers).text
+    assert '<li><a href="../model/bike_rush/approval">' in of_model, "also from the model's own page"
+
+
+def test_a_window_says_which_columns_are_only_shown_and_why(client: TestClient) -> None:
+    text = client.get(address(WINDOW), headers=Bearer(OPERATOR).headers).text
+    rows = re.findall(r'<tr id="(\w+)".*?</tr>', text, re.DOTALL)
+    assert rows == ["temperature", "humidity", "_label", "weather"]
+    said = {name: text[text.index(f'<tr id="{name}"') :].partition("</tr>")[0] for name in rows}
+    assert {name: re.findall(r'class="status[^"]*">([^<]+)<', row) for name, row in said.items()} == {
+        "temperature": ["violation"], "humidity": [], "_label": ["only shown"], "weather": ["not judged"],
+    }  # fmt: skip
+    assert "labels are shown, their error is judged" in said["_label"]
+    assert "shown only: monitoring.drift.ignore" in said["weather"]
 
 
 def test_a_page_of_another_site_cannot_have_a_window_drawn(client: TestClient) -> None:

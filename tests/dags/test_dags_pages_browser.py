@@ -16,12 +16,14 @@ from airflow.utils.session import create_session
 from pages_scene import OPERATOR, PAGES, VIEWER, address, running, token
 from sqlalchemy import select
 
+import axe
 import chromium
 from chromium import Browser
 
 pytestmark = pytest.mark.skipif(
     chromium.PROGRAM is None, reason="there is no Chromium on this machine (Debian: apt install chromium)"
 )
+NOT_THERE = "not/there"
 SIZES = ((1280, 900), (390, 844))
 
 
@@ -63,6 +65,18 @@ def test_each_page_loads_in_light_and_dark_wide_and_narrow(page: Browser, site: 
                 assert (folder / f"{name}-{'dark' if dark else 'light'}-{width}.png").stat().st_size > 5000
 
 
+def test_axe_finds_nothing_serious_on_any_page(page: Browser, site: str) -> None:
+    found = {}
+    for path in [*(p for p in PAGES if "?" not in p), NOT_THERE]:
+        for dark in (False, True):
+            for width, height in SIZES:
+                page.size(width, height, dark=dark)
+                page.open(site + address(path))
+                if grave := axe.grave(page):
+                    found[path, "dark" if dark else "light", width] = grave
+    assert found == {}
+
+
 def test_airflows_own_choice_of_light_or_dark_is_followed(page: Browser, site: str) -> None:
     page.size(*SIZES[0], dark=True)
     page.open(f"{site}/evergreen/")
@@ -74,7 +88,7 @@ def test_airflows_own_choice_of_light_or_dark_is_followed(page: Browser, site: s
 
 def test_models_are_filtered_searched_and_sorted(page: Browser, site: str) -> None:
     page.open(f"{site}/evergreen/")
-    shown = "[...document.querySelectorAll('#models tbody tr:not([hidden]) th a')].map(a => a.textContent)"
+    shown = "[...document.querySelectorAll('#models tbody tr:not([hidden]) th > a')].map(a => a.textContent)"
     assert page.run(shown) == ["bike_rush", "bike_demand"], "who needs a person first"
     page.type("#search", "humid")
     assert page.run(shown) == ["bike_demand"], "by the name of a column, too"

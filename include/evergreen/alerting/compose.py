@@ -27,7 +27,7 @@ from evergreen.alerting.content.letter import (
     show,
 )
 from evergreen.alerting.content.notice import Notice, text_of
-from evergreen.alerting.layout import templates
+from evergreen.alerting.layout import layouts
 from evergreen.alerting.letters import (
     approvals,
     batches,
@@ -126,8 +126,8 @@ def letter(conn: Connection, specs: Specs, rows: Sequence[Mapping[str, Any]]) ->
         "title": (cover or shown[0].letter).headline,
         "footer": _footer(specs, rows, known),
     }
-    message.set_content(templates().get_template("letter.txt").render(**parts), cte="quoted-printable")
-    html = templates().get_template("letter.html").render(**parts)
+    message.set_content(layouts().get_template("letter.txt").render(**parts), cte="quoted-printable")
+    html = layouts().get_template("letter.html").render(**parts)
     message.add_alternative(html, subtype="html", cte="quoted-printable")
     page = message.get_body(("html",))
     assert isinstance(page, EmailMessage)

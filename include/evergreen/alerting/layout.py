@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from evergreen.alerting.content.letter import Table
+from evergreen.templates import templates
 
 TEXT_WIDTH = 76
 PHONE_WIDTH = 44
@@ -20,16 +21,9 @@ LONG_WORD = 20
 
 
 @cache
-def templates() -> jinja2.Environment:
+def layouts() -> jinja2.Environment:
     """The layouts of a mail, as HTML and as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("evergreen.alerting", "templates"),
-        autoescape=jinja2.select_autoescape(("html",), default_for_string=True, default=False),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates("evergreen.alerting")
     environment.filters["fold"] = _fold
     environment.filters["columns"] = _columns
     environment.filters["wrapping"] = _wrapping

@@ -175,12 +175,12 @@ LABEL_DELAY = MetricFamily(
 DRIFTING = MetricFamily(
     "evergreen_model_drifting_columns_ratio",
     ("model",),
-    "share (0 to 1) of the columns of the newest window, the prediction among them, that violate a limit; none where it could not be judged",
+    "share (0 to 1) of the judged columns of the newest window, the prediction among them, that violate a limit; none where it could not be judged",
 )
 WORST = MetricFamily(
     "evergreen_model_worst_column_drift",
     ("model", "column", "statistic"),
-    "the statistic of the column that is farthest beyond its limit, or nearest to it, in the newest window",
+    "the statistic of the judged column that is farthest beyond its limit, or nearest to it, in the newest window",
 )
 WORST_LIMIT = MetricFamily(
     "evergreen_model_worst_column_drift_limit",
@@ -191,7 +191,7 @@ WORST_LIMIT = MetricFamily(
 FAMILIES = (
     UP, READ, SIZE, MISTAKES, DECISIONS, MAILS, DELIVERIES, MAILS_SILENCED, OLDEST_MAIL, RUNNING, OLDEST_TASK, FREE, STORE,
     LAST_ROWS, FRESHNESS, BATCHES, ROWS_HELD,
-    CHAMPION, SINCE, TRAINED, AGE_LIMIT, LAST_TRAINING, VERDICT, REQUESTS, OLDEST_REQUEST,
+    CHAMPION, SINCE, SHARE, TRAINED, AGE_LIMIT, LAST_TRAINING, VERDICT, REQUESTS, OLDEST_REQUEST,
     ERROR, ERROR_LIMIT, ERROR_HOLDOUT, ERROR_VIOLATED, ERROR_END, STATUS, WINDOW_END, WINDOW, LABEL_DELAY, DRIFTING, WORST, WORST_LIMIT,
 )  # fmt: skip
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from urllib.parse import quote
 
 from evergreen.health.subjects import (
     Attention,
@@ -15,21 +17,30 @@ from evergreen.health.subjects import (
     SilencedUntil,
     StackHealth,
     WaitingChallenger,
+    Why,
 )
 from evergreen.ledger import words
+from evergreen.links import window_name
 from evergreen.spec import LARGER_IS_BETTER, metric_name
 
 COULD_NOT_TELL = ("stale", "insufficient")
-Found = tuple[Attention, str]
 
 
-def judged(found: Iterable[Found], silence: SilencedUntil | None) -> tuple[Attention, tuple[str, ...]]:
-    """The most urgent attention with every sentence, the most urgent first; a silence says that a person knows."""
-    ordered = sorted(found, key=lambda one: one[0])
-    worst = ordered[0][0] if ordered else Attention.FINE
-    said = [text for _, text in ordered]
+class Found(NamedTuple):
+    """One thing for which a person is, or is not, needed; `page` as in `Why`."""
+
+    level: Attention
+    text: str
+    page: str = ""
+
+
+def judged(found: Iterable[Found], silence: SilencedUntil | None) -> tuple[Attention, tuple[Why, ...]]:
+    """The most urgent attention with all that is found, the most urgent first; a silence says that a person knows."""
+    ordered = sorted(found, key=lambda one: one.level)
+    worst = ordered[0].level if ordered else Attention.FINE
+    said = [Why(one.text, one.page) for one in ordered]
     if silence is not None:
-        said.insert(0, f"silenced until {words.when(silence.until)}: {silence.why}")
+        said.insert(0, Why(f"silenced until {words.when(silence.until)}: {silence.why}"))
         worst = max(worst, Attention.SILENCED)
     return worst, tuple(said)
 
@@ -38,17 +49,18 @@ def of_incidents(incidents: Sequence[OpenIncident]) -> list[Found]:
     """What open incidents ask for. A drift that a retraining answers needs nobody; one that it did not help does."""
     found = []
     for one in incidents:
-        since = f"{one.words} since {words.when(one.since)}"
+        since, page = f"{one.words} since {words.when(one.since)}", f"incident/{one.number}"
         if one.gave_up:
-            found.append((Attention.ACT, f"{since}; retraining did not help"))
+            found.append(Found(Attention.ACT, f"{since}; retraining did not help", page))
         elif one.critical or one.kind == "batch_quarantined":
-            found.append((Attention.ACT, since))
+            found.append(Found(Attention.ACT, since, page))
         else:
-            found.append((Attention.LOOK, since))
+            found.append(Found(Attention.LOOK, since, page))
     return found
 
 
 def of_model(
+    name: str,
     champion: str | None,
     error: ServedError | None,
     window: NewestWindow | None,
@@ -57,48 +69,54 @@ def of_model(
     incidents: Sequence[OpenIncident],
 ) -> list[Found]:
     """What of a model needs a person."""
-    found = of_incidents(incidents)
+    found, page = of_incidents(incidents), f"model/{quote(name, safe='')}"
     if requests is not None:
         reasons = ", and ".join(map(words.reason, requests.reasons))
         found = [
-            (max(level, Attention.ANSWERED) if level is Attention.LOOK else level, text)
-            for level, text in found
+            one._replace(level=max(one.level, Attention.ANSWERED)) if one.level is Attention.LOOK else one
+            for one in found
         ]
-        found.append((Attention.ANSWERED, f"a retraining is asked for: {reasons}"))
+        found.append(Found(Attention.ANSWERED, f"a retraining is asked for: {reasons}", f"{page}#requests"))
     if waiting is not None:
+        since = words.when(waiting.since)
         found.append(
-            (Attention.ACT, f"v{waiting.version} waits for approval since {words.when(waiting.since)}")
+            Found(Attention.ACT, f"v{waiting.version} waits for approval since {since}", f"{page}/approval")
         )
     if champion is None:
-        found.append((Attention.NOT_YET, "there is no champion yet"))
+        found.append(Found(Attention.NOT_YET, "there is no champion yet"))
         return found
     if error is not None and error.violated and requests is None:
         side = "below" if error.metric in LARGER_IS_BETTER else "above"
         told = "could not be computed" if error.value is None else (
             f"{words.num(error.value)} is {side} its limit {words.num(error.limit)}"
         )  # fmt: skip
-        found.append((Attention.LOOK, f"served {metric_name(error.metric)} {told}"))
+        shown = f"{page}/window/{window_name(error.window_start)}"
+        found.append(Found(Attention.LOOK, f"served {metric_name(error.metric)} {told}", shown))
+    return [*found, *_of_window(page, window, incidents)]
+
+
+def _of_window(page: str, window: NewestWindow | None, incidents: Sequence[OpenIncident]) -> list[Found]:
     if window is None:
-        found.append((Attention.NOT_YET, "no window of the champion is judged yet"))
-    elif window.judged is not None:
-        found.append(
-            (Attention.ACT, f"nothing was judged since {words.when(window.judged)}: does its monitor run?")
-        )
-    elif window.status in COULD_NOT_TELL and not any(one.kind == "data_problem" for one in incidents):
-        found.append(
-            (Attention.LOOK, f"the newest window could not be judged: {window.held_back or window.status}")
-        )
-    return found
+        return [Found(Attention.NOT_YET, "no window of the champion is judged yet")]
+    shown = f"{page}/window/{window_name(window.start)}"
+    if window.judged is not None:
+        since = words.when(window.judged)
+        return [Found(Attention.ACT, f"nothing was judged since {since}: does its monitor run?", shown)]
+    if window.status in COULD_NOT_TELL and not any(one.kind == "data_problem" for one in incidents):
+        why = window.held_back or window.status
+        return [Found(Attention.LOOK, f"the newest window could not be judged: {why}", shown)]
+    return []
 
 
-def of_dataset(held: int, incidents: Sequence[OpenIncident], last_decided: object) -> list[Found]:
+def of_dataset(name: str, held: int, incidents: Sequence[OpenIncident], last_decided: object) -> list[Found]:
     """What of a dataset needs a person."""
+    rows = f"dataset/{quote(name, safe='')}#held"
     found = [
-        (level, f"{held} {'file' if held == 1 else 'files'} quarantined" if one.kind == "batch_quarantined" and held else text)
-        for one, (level, text) in zip(incidents, of_incidents(incidents), strict=True)
+        Found(told.level, f"{held} {'file' if held == 1 else 'files'} quarantined", rows) if one.kind == "batch_quarantined" and held else told
+        for one, told in zip(incidents, of_incidents(incidents), strict=True)
     ]  # fmt: skip
     if last_decided is None:
-        found.append((Attention.NOT_YET, "nothing has landed yet"))
+        found.append(Found(Attention.NOT_YET, "nothing has landed yet"))
     return found
 
 
@@ -116,15 +134,15 @@ def of_stack(stack: StackHealth) -> list[Found]:
     """What of the stack needs a person."""
     found = of_incidents(stack.incidents)
     if stack.mlflow is False:
-        found.append((Attention.ACT, "MLflow does not answer"))
+        found.append(Found(Attention.ACT, "MLflow does not answer"))
     if stack.mail_error:
-        found.append((Attention.ACT, f"mail cannot be sent: {stack.mail_error}"))
+        found.append(Found(Attention.ACT, f"mail cannot be sent: {stack.mail_error}"))
     found += [
-        (Attention.ACT, f"{disk.free / 1024**3:.1f} GB are free at {disk.folder}")
+        Found(Attention.ACT, f"{disk.free / 1024**3:.1f} GB are free at {disk.folder}")
         for disk in stack.disks
         if disk.scarce
     ]
-    found += [(Attention.ACT, text) for text in stack.problems]
+    found += [Found(Attention.ACT, text) for text in stack.problems]
     return found
 
 

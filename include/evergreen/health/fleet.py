@@ -15,6 +15,7 @@ from evergreen import ledger
 from evergreen.alert_kinds import HELD
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows.due_windows import MOST_PER_RUN
+from evergreen.monitoring.windows.judgement import ONLY_SHOWN
 from evergreen.spec import ModelSpec
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -56,11 +57,11 @@ _MODELS = sql.SQL(
 # A window is looked at until its labels are due and `MOST_PER_RUN` windows longer; of an older one nothing is news.
 _WINDOWS = (
     "SELECT w.model, newest.id, newest.window_start, newest.window_end, newest.status, newest.row_count, newest.violations, newest.judged_at,"
-    " looked.metric, looked.found, looked.window_end AS error_end"
+    " looked.metric, looked.found, looked.window_start AS error_start, looked.window_end AS error_end"
     " FROM unnest(%(models)s::text[], %(versions)s::text[], %(reach)s::interval[]) AS w (model, version, reach)"
     " CROSS JOIN LATERAL (SELECT id, window_start, window_end, status, row_count, violations, judged_at FROM evergreen.window_judgement"
     " WHERE model = w.model AND version = w.version ORDER BY window_start DESC, revision DESC LIMIT 1) AS newest"
-    " LEFT JOIN LATERAL (SELECT e.key AS metric, e.value AS found, judged.window_end FROM ("
+    " LEFT JOIN LATERAL (SELECT e.key AS metric, e.value AS found, judged.window_start, judged.window_end FROM ("
     "SELECT DISTINCT ON (window_start) window_start, window_end, metrics FROM evergreen.window_judgement"
     " WHERE model = w.model AND version = w.version AND window_start >= newest.window_start - w.reach"
     " ORDER BY window_start DESC, revision DESC) AS judged CROSS JOIN LATERAL jsonb_each(judged.metrics) AS e"
@@ -69,12 +70,11 @@ _WINDOWS = (
 _COLUMNS = (
     "SELECT judgement_id, count(DISTINCT column_name) AS columns,"
     " count(DISTINCT column_name) FILTER (WHERE violated) AS drifting"
-    " FROM evergreen.window_column WHERE judgement_id = ANY(%(ids)s) GROUP BY 1"
+    " FROM evergreen.window_column WHERE judgement_id = ANY(%(ids)s) AND detail NOT LIKE ALL(%(only_shown)s) GROUP BY 1"
 )
-# One that is beyond its limit and no violation is on the spec's list of columns to ignore.
 _WORST = (
     "SELECT DISTINCT ON (judgement_id) judgement_id, column_name, kind, statistic, value, threshold, violated FROM evergreen.window_column"
-    " WHERE judgement_id = ANY(%(ids)s) AND value IS NOT NULL AND (violated OR value <= threshold)"
+    " WHERE judgement_id = ANY(%(ids)s) AND value IS NOT NULL AND detail NOT LIKE ALL(%(only_shown)s)"
     " ORDER BY judgement_id, violated DESC, value / nullif(threshold, 0) DESC NULLS LAST, column_name, kind"
 )
 # A feed that brings nothing new for so many files is told to have brought nothing at all.
@@ -135,13 +135,13 @@ def newest_windows(conn: Connection, champions: Mapping[str, str], specs: Mappin
 
 
 def judged_columns(conn: Connection, judgements: Sequence[int]) -> Rows:
-    """How many columns a judgement has, and how many of them are in violation."""
-    return fetch(conn, _COLUMNS, {"ids": list(judgements)})
+    """How many columns of a judgement count, and how many of them are in violation."""
+    return fetch(conn, _COLUMNS, {"ids": list(judgements), "only_shown": ONLY_SHOWN})
 
 
 def worst_columns(conn: Connection, judgements: Sequence[int]) -> Rows:
-    """The column of each judgement that is nearest to its limit or farthest beyond it."""
-    return fetch(conn, _WORST, {"ids": list(judgements)})
+    """The column of each judgement that is nearest to its limit or farthest beyond it; none that is only shown."""
+    return fetch(conn, _WORST, {"ids": list(judgements), "only_shown": ONLY_SHOWN})
 
 
 def newest_rows(conn: Connection, datasets: Sequence[str]) -> Rows:

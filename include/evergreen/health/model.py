@@ -15,6 +15,7 @@ from evergreen.ledger import Decision, champions, find, model_subject, promotion
 from evergreen.ledger.evidence import SettledEvidence
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.ledger.succession import succession
+from evergreen.monitoring.windows.judgement import not_judged, of_limit
 from evergreen.spec import Specs, metric_name
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -49,7 +50,8 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Drift of the newest windows, oldest first: columns by how far they ever were beyond their limits, and a cell for each that was measured."""
+    """Drift of the newest windows, oldest first: columns by how far they ever were beyond their limits, at the end those that are only
+    shown, and a cell for each that was measured."""
 
     windows: tuple[tuple[datetime, datetime, str], ...]
     columns: tuple[str, ...]
@@ -169,7 +171,7 @@ def heat_map(conn: Connection, model: str, most: int = HEAT_WINDOWS) -> HeatMap:
     )
     place = {row["id"]: index for index, row in enumerate(judged)}
     cells: dict[tuple[str, int], HeatCell] = {}
-    worst: dict[str, float] = {}
+    worst: dict[str, tuple[bool, bool, float]] = {}
     for row in fetch(
         conn,
         "SELECT judgement_id, column_name, kind, statistic, value, threshold, violated, detail FROM evergreen.window_column"
@@ -178,16 +180,17 @@ def heat_map(conn: Connection, model: str, most: int = HEAT_WINDOWS) -> HeatMap:
     ):
         key = row["column_name"], place[row["judgement_id"]]
         value, limit = row["value"], row["threshold"]
-        ratio = None if value is None else value / limit if limit else (0.0 if not value else float("inf"))
+        far = of_limit(value, limit)
+        ratio = None if value is None else far
         said = f"{words.statistic_name(row['kind'], row['statistic'])} {words.num(value) if value is not None else 'could not be computed'}, limit {words.num(limit)}"
         before = cells.get(key)
         if before is None or (row["violated"], ratio or 0.0) > (before.violated, before.ratio or 0.0):
             cells[key] = HeatCell(
                 ratio, row["violated"], said + (f" ({row['detail']})" if row["detail"] else "")
             )
-        rank = (10.0 if row["violated"] else 0.0) + min(ratio or 0.0, 9.0)
-        worst[row["column_name"]] = max(worst.get(row["column_name"], 0.0), rank)
-    columns = sorted(worst, key=lambda name: (-worst[name], name))
+        rank = bool(not_judged(row["detail"])), not row["violated"], -(ratio or 0.0)
+        worst[row["column_name"]] = min(worst.get(row["column_name"], rank), rank)
+    columns = sorted(worst, key=lambda name: (worst[name], name))
     return HeatMap(
         tuple((row["window_start"], row["window_end"], row["status"]) for row in judged),
         tuple(columns),
@@ -197,14 +200,10 @@ def heat_map(conn: Connection, model: str, most: int = HEAT_WINDOWS) -> HeatMap:
 
 def incidents(conn: Connection, subject: str) -> list[IncidentRow]:
     """The incidents of a subject, newest first, those that ended among them."""
-    found = threads.every(conn, subject)
-    ids = {
-        row["incident"]: row["id"]
-        for row in fetch(
-            conn, "SELECT coalesce(thread, incident) AS incident, min(id) AS id FROM evergreen.mail WHERE subject = %s GROUP BY 1", (subject,)
-        )
-    }  # fmt: skip
-    return [IncidentRow(ids[t.incident], t.kind.traits.words, t.since, t.ended, t.mails) for t in found]
+    return [
+        IncidentRow(t.number, t.kind.traits.words, t.since, t.ended, t.mails)
+        for t in threads.every(conn, subject)
+    ]
 
 
 def _champions(conn: Connection, name: str) -> list[ChampionRow]:

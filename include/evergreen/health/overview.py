@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPException
 from typing import Any
 
 from evergreen import ledger, settings
@@ -40,6 +41,8 @@ from evergreen.warehouse.connection import Connection, fetch
 
 TREND_WINDOWS = 20
 MLFLOW_PATIENCE_S = 0.5
+# What MLflow keeps its store in without a server; where nothing is named it is a folder, or `databricks`.
+WITHOUT_SERVER = ("", "file", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 _BATCHES = (
     "SELECT w.dataset, newest.file, newest.state, newest.decided_at, month.* FROM unnest(%(datasets)s::text[]) AS w (dataset)"
     " LEFT JOIN LATERAL (SELECT file, state, decided_at FROM evergreen.batch WHERE dataset = w.dataset"
@@ -80,19 +83,20 @@ def overview(
 
 
 def mlflow_answers() -> bool | None:
-    """Whether the MLflow server answers within half a second; None where it has no address of the web."""
+    """Whether the MLflow server answers within half a second; None where there is none to ask: a folder, a database, Databricks."""
     try:
         server = settings.MLFLOW.read()
     except EvergreenError:
         return False  # an address that cannot be read is none that answers
     if not server.startswith(("http://", "https://")):
-        return None
+        scheme = server.partition("://")[0].partition("+")[0] if "://" in server else ""
+        return None if scheme in WITHOUT_SERVER else False
     try:
         with _direct.open(f"{server.rstrip('/')}/health", timeout=MLFLOW_PATIENCE_S):
             return True
     except urllib.error.HTTPError as error:
         return error.code < 500  # it asks for a login, or is behind a proxy that knows no such page
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return False
 
 
@@ -108,7 +112,7 @@ def _incidents(conn: Connection) -> dict[str, list[tuple[threads.Thread, OpenInc
         traits = thread.kind.traits
         one = OpenIncident(
             thread.incident, thread.kind.value, traits.words, thread.since,
-            traits.severity is Severity.CRITICAL, "gave_up" in thread.classes,
+            traits.severity is Severity.CRITICAL, "gave_up" in thread.classes, thread.number,
         )  # fmt: skip
         found[thread.subject].append((thread, one))
     for those in found.values():
@@ -142,7 +146,7 @@ def _models(
         error, newest = _error(window), _window(window)
         silence = quiet.get(f"model/{name}")
         level, why = attention.judged(
-            attention.of_model(row["version"], error, newest, requests.get(name), waiting.get(name), open_ones), silence
+            attention.of_model(name, row["version"], error, newest, requests.get(name), waiting.get(name), open_ones), silence
         )  # fmt: skip
         found.append(
             ModelHealth(
@@ -225,7 +229,7 @@ def _error(window: Mapping[str, Any] | None) -> ServedError | None:
     found = window["found"]
     return ServedError(
         window["metric"], history.number(found, "value"), history.passable_limit(window["metric"], found), history.number(found, "reference"),
-        bool(found.get("violated")) or found.get("state") == "unreadable", window["error_end"],
+        bool(found.get("violated")) or found.get("state") == "unreadable", window["error_start"], window["error_end"],
     )  # fmt: skip
 
 
@@ -293,7 +297,7 @@ def _datasets(
         open_ones = tuple(one for _, one in incidents.get(subject, ()))
         silence = quiet.get(subject)
         level, why = attention.judged(
-            attention.of_dataset(held[subject], open_ones, row["decided_at"]), silence
+            attention.of_dataset(name, held[subject], open_ones, row["decided_at"]), silence
         )
         found.append(
             DatasetHealth(

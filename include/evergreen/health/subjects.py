@@ -34,6 +34,22 @@ class Attention(IntEnum):
 
 
 @dataclass(frozen=True)
+class Why:
+    """What a person is needed for.
+
+    Attributes:
+        text: a short sentence.
+        page: which of the pages tells more, as an address below the overview; empty: none.
+    """
+
+    text: str
+    page: str = ""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
 class OpenIncident:
     """An incident that has not ended.
 
@@ -44,6 +60,7 @@ class OpenIncident:
         since: when it began.
         critical: something stands still or harms.
         gave_up: retraining did not help, so a person must look.
+        number: of its page.
     """
 
     incident: str
@@ -52,6 +69,7 @@ class OpenIncident:
     since: datetime
     critical: bool
     gave_up: bool
+    number: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,7 @@ class ServedError:
         value, limit: None: could not be computed; no limit that alarms.
         promised: the champion's value on the holdout of its training, with which it was promoted.
         violated: beyond the limit, or unreadable.
-        window_end: of the window.
+        window_start, window_end: of the window.
     """
 
     metric: str
@@ -81,18 +99,19 @@ class ServedError:
     limit: float | None
     promised: float | None
     violated: bool
+    window_start: datetime
     window_end: datetime
 
 
 @dataclass(frozen=True)
 class WorstColumn:
-    """The column that is nearest to its limit or farthest beyond it, in the newest window.
+    """The column that is nearest to its limit or farthest beyond it, in the newest window; of those that count, not of those only shown.
 
     Attributes:
         column, kind, statistic: what was measured of it, see `ledger.words.statistic_name`.
         value, limit: of the statistic.
-        violated: beyond the limit, and not ignored.
-        drifting, columns: how many columns are beyond theirs, of how many.
+        violated: beyond the limit.
+        drifting, columns: how many columns are beyond theirs, of how many that count.
     """
 
     column: str
@@ -162,7 +181,7 @@ class ModelHealth:
     Attributes:
         name: of the model.
         attention: how much it needs a person.
-        why: what for, in short sentences, the most important first.
+        why: what for, the most important first.
         owner: who answers for it.
         told: addresses and channels that get its alerts.
         schedule: when a challenger is trained (cron, UTC).
@@ -184,7 +203,7 @@ class ModelHealth:
 
     name: str
     attention: Attention
-    why: tuple[str, ...]
+    why: tuple[Why, ...]
     owner: str
     told: tuple[str, ...]
     schedule: str | None
@@ -226,7 +245,7 @@ class DatasetHealth:
 
     name: str
     attention: Attention
-    why: tuple[str, ...]
+    why: tuple[Why, ...]
     owner: str
     told: tuple[str, ...]
     newest_rows: datetime | None
@@ -272,7 +291,7 @@ class StackHealth:
     """
 
     attention: Attention
-    why: tuple[str, ...]
+    why: tuple[Why, ...]
     mails_waiting: int
     oldest_mail: datetime | None
     mails_silenced: int

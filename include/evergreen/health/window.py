@@ -1,4 +1,4 @@
-"""One judged window: what was measured, against what, the worst columns first."""
+"""One judged window: what was measured, against what, the worst columns that count first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from evergreen.ledger import words
 from evergreen.monitoring.windows import judgement as store
 from evergreen.monitoring.windows.error_text import sentence
-from evergreen.monitoring.windows.judgement import Judgement, What
+from evergreen.monitoring.windows.judgement import Judgement, What, not_judged, worst_first
 from evergreen.warehouse.connection import Connection, fetch
 
 PAST_WINDOWS = 26
@@ -25,7 +25,7 @@ class WindowColumn:
         value: None: could not be computed.
         limit: of the value.
         violated: it is a violation.
-        ignored: beyond its limit, and the spec says to ignore the column.
+        not_judged: why it is shown only and counts for nothing; empty where it is judged.
         detail: what else is known.
         past: its value as a share of its limit in the newest windows up to this one, oldest first; None: not measured.
     """
@@ -36,7 +36,7 @@ class WindowColumn:
     value: float | None
     limit: float
     violated: bool
-    ignored: bool
+    not_judged: str
     detail: str
     past: tuple[float | None, ...]
 
@@ -65,7 +65,7 @@ class WindowDetails:
     Attributes:
         judged: the judgement.
         errors: each metric of the served error in a sentence, and whether it is a violation; the watched one first.
-        columns: the worst first.
+        columns: those beyond their limits, the worst first; those within; those only shown; at the end what is not judged and could not be computed.
         violations: what else was on the wrong side of its limit, such as too few rows, in sentences.
         revisions: all judgements of the window, the newest first.
         before, after: starts of the windows beside it that were judged.
@@ -123,15 +123,12 @@ def details(conn: Connection, model: str, when: datetime, version: str | None = 
 
 def _columns(conn: Connection, judged: Judgement) -> tuple[WindowColumn, ...]:
     past = _past(conn, judged)
-    found = [
+    return tuple(
         WindowColumn(
             c.column, words.column_name(c.column), words.statistic_name(c.kind.value, c.statistic), c.value, c.limit, c.violated,
-            not c.violated and c.value is not None and c.value > c.limit, c.detail, past.get((c.column, c.kind.value), ()),
+            not_judged(c.detail), c.detail, past.get((c.column, c.kind.value), ()),
         )
-        for c in judged.columns
-    ]  # fmt: skip
-    return tuple(
-        sorted(found, key=lambda c: (not c.violated, c.ignored, -(c.of_limit if c.of_limit is not None else 1e9), c.label))
+        for c in sorted(judged.columns, key=worst_first)
     )  # fmt: skip
 
 

@@ -42,6 +42,7 @@ class Thread:
     """An incident as its mails and the ledger have it.
 
     Attributes:
+        number: the id of its first mail; it never changes.
         incident: the name of its first mail.
         subject: `model/NAME`, `dataset/NAME` or `fleet/specs`.
         kind: of its first mail, one that begins an incident.
@@ -54,6 +55,7 @@ class Thread:
         end: the ledger's row of its end; None while it is open.
     """
 
+    number: int
     incident: str
     subject: str
     kind: AlertKind
@@ -165,6 +167,7 @@ def every(
     told = {d.id: d for d in find(conn, ids=[row["decision"] or 0 for row in rows])}
     return [
         Thread(
+            number=row["first"],
             incident=row["incident"],
             subject=row["subject"],
             kind=AlertKind(row["kind"]),

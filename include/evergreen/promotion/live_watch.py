@@ -130,10 +130,13 @@ def _coverage(
     """The share of the rows that one of both answered in the watch period which the other predicted too."""
     answered = _Predictions(model, champion, found, min(as_of, found.shadowed_until))
     every = _Predictions(model, champion, found, as_of)
+    # Two joins, no full one: its rows without a key on one side would all be of one hash, which PostgreSQL cannot part.
     query = sql.SQL(
-        "SELECT coalesce(count(*) FILTER (WHERE o.key IS NOT NULL OR b.key IS NOT NULL)::float8 / nullif(count(*), 0), 0) AS share"
-        " FROM {new} AS n FULL JOIN {old} AS s ON s.key = n.key"
-        " LEFT JOIN {old_beside} AS o ON o.key = n.key LEFT JOIN {new_beside} AS b ON b.key = s.key"
+        "SELECT coalesce(sum(covered)::float8 / nullif(sum(rows), 0), 0) AS share FROM ("
+        "SELECT count(*) AS rows, count(*) FILTER (WHERE o.key IS NOT NULL OR b.key IS NOT NULL) AS covered FROM {new} AS n"
+        " LEFT JOIN {old_beside} AS o ON o.key = n.key LEFT JOIN {new_beside} AS b ON b.key = n.key"
+        " UNION ALL SELECT count(*), count(b.key) FROM {old} AS s LEFT JOIN {new_beside} AS b ON b.key = s.key"
+        " WHERE NOT EXISTS (SELECT FROM {new} AS n WHERE n.key = s.key)) AS counted"
     ).format(
         new=answered.answered(),
         old=answered.answered_by_former(),

@@ -28,7 +28,7 @@ from evergreen import ledger, registry
 from evergreen.errors import ErrorReason, TerminalError
 from evergreen.progress import Progress, counted, moment, took
 from evergreen.registry.under_watch import champion_under_watch
-from evergreen.scoring import shadow
+from evergreen.scoring import newest, shadow
 from evergreen.scoring.shadow import Shadow, Shadowed
 from evergreen.scoring.writer import SERVED, SHADOW, Part, Writer
 from evergreen.spec import ModelSpec, Specs
@@ -172,6 +172,7 @@ def score(
         written = writer.finish()
         for table, count in written.items():
             planner.refresh(conn, table, count)
+        newest.keep(conn, reader, model, seen, types, as_of)
         rows = written[SERVED]
         state = "scored" if rows else "up_to_date" if chunks or _any(reader, query) else "no_rows"
     result = ScoreResult(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ from evergreen.errors import EvergreenError
 PORT = 8088
 KEEP_ALIVE_S = 75
 MOST_CONNECTIONS = 2000
+BACKLOG = 2048
 RESTART_S = 2.0
 
 log = logging.getLogger(__name__)
@@ -65,11 +68,16 @@ def _serve(host: str, port: int, *, local: bool) -> int:
             file=sys.stderr,
         )
         return 1
+    try:
+        listening = socket.create_server((host, port), backlog=BACKLOG, reuse_port=False)
+    except OSError as error:
+        print(
+            f"{host}:{port} cannot be listened on: {error.strerror}; choose another --port", file=sys.stderr
+        )
+        return 1
     server = uvicorn.Server(
         uvicorn.Config(
             Front(service),
-            host=host,
-            port=port,
             loop="uvloop",
             http="httptools",
             ws="none",
@@ -81,16 +89,19 @@ def _serve(host: str, port: int, *, local: bool) -> int:
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=10,
             limit_concurrency=MOST_CONNECTIONS,
-            backlog=2048,
+            backlog=BACKLOG,
         )
     )
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     (kept.folder() / "url").write_text(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}\n")
     companion = _Companion(local=local)
     companion.start()
+    # The server takes these signals while it runs, ends, and raises them once more: there is still something to do then.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     log.info("predictions at http://%s:%s/models; what is kept lies in %s", host, port, kept.folder())
     try:
-        server.run()
+        server.run(sockets=[listening])
     finally:
         companion.stop()
         features.close()

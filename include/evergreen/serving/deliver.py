@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psycopg2
 from psycopg2 import sql
 
+from evergreen.errors import in_one_line
 from evergreen.serving import spool
 from evergreen.serving.spool import Answered, Minute, Segment
 from evergreen.spec import Specs
@@ -65,18 +67,29 @@ def deliver(conn: Connection, path: Path) -> int:
     try:
         segment = spool.read(path)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        aside = path.with_suffix(DAMAGED)
-        path.rename(aside)
-        log.error("a file of the log of requests is damaged and was put aside as %s: %s", aside, error)
-        return 0
-    with conn.cursor() as cursor:
-        _into(cursor, "request", REQUEST, _requests(segment.answered))
-        _into(cursor, "prediction", PREDICTION, _predictions(segment, beside=False))
-        _into(cursor, "shadow_prediction", PREDICTION, _predictions(segment, beside=True))
-        _into(cursor, "traffic", TRAFFIC, _minutes(segment.instance, segment.minutes))
+        return _aside(path, error)
+    try:
+        with conn.cursor() as cursor:
+            _into(cursor, "request", REQUEST, _requests(segment.answered))
+            _into(cursor, "prediction", PREDICTION, _predictions(segment, beside=False))
+            _into(cursor, "shadow_prediction", PREDICTION, _predictions(segment, beside=True))
+            _into(cursor, "traffic", TRAFFIC, _minutes(segment.instance, segment.minutes))
+    except psycopg2.DataError as error:
+        # No try later would end otherwise, and what is behind it must not wait for ever.
+        conn.rollback()
+        return _aside(path, error)
     conn.commit()
     path.unlink(missing_ok=True)
     return sum(len(one.records) for one in segment.answered)
+
+
+def _aside(path: Path, error: Exception) -> int:
+    aside = path.with_suffix(DAMAGED)
+    path.rename(aside)
+    log.error(
+        "a file of the log of requests cannot be taken and was put aside as %s: %s", aside, in_one_line(error)
+    )
+    return 0
 
 
 def forget_old(conn: Connection, specs: Specs) -> int:
@@ -129,15 +142,18 @@ def _requests(answered: Iterable[Answered]) -> Iterator[tuple[Any, ...]]:
     for one in answered:
         at = _moment(one.at)
         for position, made in enumerate(one.records):
-            features = (
-                None
-                if made.features is None
-                else json.dumps(made.features, ensure_ascii=True).replace("\\u0000", "")
-            )
+            features = None if made.features is None else json.dumps(_without_nul(made.features))
             yield (
                 one.id, position, one.model, made.version, one.client, at, one.source, made.key, made.event_time,
                 repr(made.prediction), features,
             )  # fmt: skip
+
+
+def _without_nul(features: dict[str, Any]) -> dict[str, Any]:
+    """PostgreSQL has no text with the character 0."""
+    return {
+        name: value.replace("\0", "") if isinstance(value, str) else value for name, value in features.items()
+    }
 
 
 def _predictions(segment: Segment, *, beside: bool) -> Iterator[tuple[Any, ...]]:

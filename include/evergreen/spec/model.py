@@ -228,11 +228,16 @@ class ModelSpec(Strict):
         for name in self.serving.sensitive:
             if name not in self.features.all:
                 yield unknown("serving.sensitive", name, self.features.all)
+        if self.serving.features == "latest" and self.key == (self.event_time,):
+            yield (
+                f"serving.features: latest keeps the newest row of each entity, and the key is {self.event_time} alone, the event time, "
+                "so there is none; write query, or add to the key what the rows are of"
+            )
 
     def _takeover(self) -> Iterator[str]:
         """What is wrong with how a new champion takes over online: the watch says when, and so must last as long."""
         for where, lasts in (
-            ("serving.canary", self.serving.canary and self.serving.canary.for_),
+            ("serving.canary", self.serving.canary.for_ if self.serving.canary else None),
             ("serving.shadow", self.serving.shadow),
         ):
             if lasts is None:

@@ -24,6 +24,7 @@ from evergreen.errors import ErrorReason, EvergreenError, TerminalError, Transie
 from evergreen.feeds import catalogue
 from evergreen.ledger import reasons
 from evergreen.ledger.evidence import SettledEvidence
+from evergreen.links import airflow_approval_url
 from evergreen.program import typed
 from evergreen.spec import load_specs
 from evergreen.stack import control
@@ -119,11 +120,20 @@ def train_first(api: AirflowApi, as_of: datetime, say: Callable[[str], None]) ->
         with connect() as conn:
             found = ledger.find(conn, ledger.model_subject(model), (reasons.DecisionKind.PROMOTED,), limit=1)
         if not found:
-            raise TerminalError(
-                f"{model}: no champion after run {run}; see the run in the Airflow UI",
-                ErrorReason.NO_CHAMPION,
-            )
+            raise TerminalError(f"{model}: {no_champion(model, run)}", ErrorReason.NO_CHAMPION)
         say(f"             {model}: version {found[0].version} is champion ({found[0].reason})")
+
+
+def no_champion(model: str, run: str) -> str:
+    """Why a first training led to no champion: its challenger waits for a person, or the run says it."""
+    with connect() as conn:
+        waits = ledger.unanswered(conn, (model,), reasons.DecisionKind.AWAITING_APPROVAL, newest=1)
+    if not waits:
+        return f"no champion after run {run}; see the run in the Airflow UI"
+    return (
+        f"version {waits[0].version} passed and waits for a person, as the spec says gate.approval: manual; approve it at "
+        f"{airflow_approval_url(model)}. The story goes on by itself only with gate.approval: auto: set that and run {typed('demo')} again"
+    )
 
 
 def settle_week(api: AirflowApi, delivery: Any, say: Callable[[str], None]) -> None:

@@ -197,7 +197,7 @@ def _subject(page: Page, row: ModelHealth | DatasetHealth) -> None:
     style = phrases.STYLES.get(row.attention.name.lower(), "")
     page.line(f"{row.name}: {row.attention.words}", 2, hang=2, style=style or "bold")
     for why in row.why:
-        page.line(why, 4, hang=2, style=style)
+        page.line(why.text, 4, hang=2, style=style)
     if row.silence:
         page.line(f"silenced by {row.silence.by}; {many(row.silence.held, 'alert')} held back", 4, hang=2)
 
@@ -243,7 +243,7 @@ def _datasets(page: Page, rows: tuple[DatasetHealth, ...], full: bool) -> None:
 
 def _stack(page: Page, found: Overview) -> None:
     stack = found.stack
-    told = [why for why in stack.why if why not in stack.problems]
+    told = [why.text for why in stack.why if why.text not in stack.problems]
     if told:
         page.head("The stack")
         style = phrases.STYLES.get(stack.attention.name.lower(), "")

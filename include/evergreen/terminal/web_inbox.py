@@ -20,6 +20,7 @@ import jinja2
 
 from evergreen.ledger import words
 from evergreen.stack.mailcatcher import Mail
+from evergreen.templates import templates
 from evergreen.terminal import inbox
 
 HOST = "127.0.0.1"
@@ -132,7 +133,4 @@ def _page(mails: list[Mail], shown: int | None) -> str:
 
 @cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("evergreen.terminal"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )  # fmt: skip
-    return environment.get_template("inbox.html")
+    return templates("evergreen.terminal").get_template("inbox.html")

@@ -58,10 +58,11 @@ BEGIN
 
     GRANT SELECT, INSERT ON evergreen.prediction, evergreen.shadow_prediction TO evergreen_model;
     GRANT SELECT, INSERT ON evergreen.window_judgement, evergreen.window_column TO evergreen_model;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON evergreen.latest_features, evergreen.latest_filled TO evergreen_model;
     GRANT SELECT ON evergreen.batch, evergreen.held_key TO evergreen_model;  -- e-mails and the digest tell of batches, too
     IF current_setting('server_version_num')::int >= 170000 THEN
         -- Scoring brings the planner up to date after a large write (ANALYZE). Before 17 only an owner can; autovacuum does it then.
-        GRANT MAINTAIN ON evergreen.prediction, evergreen.shadow_prediction TO evergreen_model;
+        GRANT MAINTAIN ON evergreen.prediction, evergreen.shadow_prediction, evergreen.latest_features TO evergreen_model;
     END IF;
 
     GRANT SELECT ON evergreen.decision, evergreen.window_judgement, evergreen.window_column, evergreen.mail, evergreen.silence,

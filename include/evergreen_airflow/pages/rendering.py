@@ -17,6 +17,7 @@ from evergreen.health.charts import columns, error_history, sparkline
 from evergreen.ledger import words
 from evergreen.links import window_name
 from evergreen.spec import metric_name
+from evergreen.templates import templates
 
 HEADERS = {
     # Nothing of a page comes from elsewhere, and no other site may show it in a frame; Airflow's own does.
@@ -30,10 +31,7 @@ HEADERS = {
 
 @cache
 def _environment() -> jinja2.Environment:
-    made = jinja2.Environment(
-        loader=jinja2.PackageLoader("evergreen_airflow.pages"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
+    made = templates("evergreen_airflow.pages")
     made.filters |= {
         "time": time_element, "day": day_element, "ago": ago,
         "past": past, "num": words.num, "metric": metric_name, "gigabytes": gigabytes, "word": words.reason,

@@ -13,6 +13,7 @@ from evergreen.incidents.outbox import raise_incident
 from evergreen.ledger import Decision, append
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.windows.judgement import (
+    IGNORED,
     ColumnResult,
     Judgement,
     MetricResult,
@@ -133,9 +134,7 @@ def write_ledger() -> None:
         quiet = [
             ColumnResult("temperature", What.MISSING, "share", 0.0, 0.02, False),
             ColumnResult("price", What.DATA_DRIFT, "wasserstein", 0.05, 0.1, False),
-            ColumnResult(
-                "hour", What.DATA_DRIFT, "wasserstein", 5.0, 0.1, False
-            ),  # beyond its limit, and to be ignored
+            ColumnResult("hour", What.DATA_DRIFT, "wasserstein", 5.0, 0.1, False, IGNORED),
             ColumnResult("windspeed", What.UNREADABLE, "wasserstein", None, 0.1, True),
         ]
         waits = {"rmse": MetricResult(None, 55.0, 42.0, "not_yet")}

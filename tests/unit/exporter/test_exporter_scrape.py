@@ -114,6 +114,7 @@ def check(values: Scraped) -> None:
     assert one("dataset_batches_total", "bike_hourly", "quarantined") == 1.0
     assert one("dataset_rows_held_total", "bike_hourly") == 1.0
     assert set(values["evergreen_champion_info"]) == {("bike_demand", "1"), ("bike_rush", "7")}
+    assert values["evergreen_champion_share"] == {("bike_demand",): 1.0, ("bike_rush",): 1.0}
     assert one("champion_trained_timestamp_seconds", "bike_demand") == (NOW - 9 * WEEK).timestamp()
     assert one("model_training_age_limit_seconds", "bike_demand") == 8 * WEEK.total_seconds()
     assert set(values["evergreen_model_last_training_info"]) == {
@@ -134,7 +135,7 @@ def check(values: Scraped) -> None:
     status = {labels for labels, set_ in values["evergreen_model_window_status"].items() if set_}
     assert status == {("bike_demand", "violation"), ("bike_rush", "stale")}
     # Of a window that could not be judged nothing is told of its columns.
-    assert values["evergreen_model_drifting_columns_ratio"] == {("bike_demand",): 0.5}
+    assert values["evergreen_model_drifting_columns_ratio"] == {("bike_demand",): 2 / 3}
     assert values["evergreen_model_worst_column_drift"] == {
         ("temperature", "bike_demand", "wasserstein"): 0.9
     }

@@ -12,9 +12,10 @@ from evergreen.health import approval, dataset, incident, model, told, window
 from evergreen.health.charts import columns, error_history, sparkline
 from evergreen.health.dataset import line_of
 from evergreen.ledger.reasons import DecisionKind
+from evergreen.monitoring.windows.judgement import IGNORED, LABELS, ColumnResult, What
 from evergreen.spec import Specs
-from evergreen.warehouse.connection import Connection, fetch
-from health_scene import BEGIN, DEMAND, HOURLY, MARKUP, RUSH, WEEK
+from evergreen.warehouse.connection import Connection, connect, fetch
+from health_scene import BEGIN, DEMAND, HOURLY, MARKUP, RUSH, WEEK, judge, only_shown
 
 
 def test_a_model_has_its_past_its_champions_and_what_was_asked_for(story: Specs, conn: Connection) -> None:
@@ -39,7 +40,7 @@ def test_the_heat_map_has_the_worst_columns_first_and_a_cell_for_each_window(
     story: Specs, conn: Connection
 ) -> None:
     heat = model.heat_map(conn, "bike_demand")
-    assert heat.columns == ("temperature", "humidity")
+    assert heat.columns == ("temperature", "humidity", "_label", "weather")
     assert [start for start, _, _ in heat.windows] == [BEGIN + n * WEEK for n in range(6)]
     assert [round(heat.cells["temperature", n].ratio or 0, 2) for n in range(6)] == [
         0.3,
@@ -61,15 +62,50 @@ def test_the_heat_map_has_the_worst_columns_first_and_a_cell_for_each_window(
     assert [start for start, _, _ in newest.windows] == [BEGIN + 4 * WEEK, BEGIN + 5 * WEEK]
 
 
+def test_in_the_heat_map_columns_that_are_only_shown_come_last(story: Specs) -> None:
+    with connect() as conn:
+        judge(
+            conn, 6, "2", 50.0, {"temperature": 0.5, "humidity": 0.4, "price": 0.1}, [
+                only_shown("_label", 9.0, LABELS), only_shown("weather", None, IGNORED), only_shown("windspeed", 3.0, IGNORED),
+            ],
+        )  # fmt: skip
+        heat = model.heat_map(conn, "bike_demand")
+    assert heat.columns == ("temperature", "humidity", "price", "_label", "windspeed", "weather")
+
+
 def test_a_window_has_its_worst_column_first_with_its_past(story: Specs, conn: Connection) -> None:
     found = window.details(conn, "bike_demand", BEGIN + 3.5 * WEEK)
     assert found is not None
-    assert [c.column for c in found.columns] == ["temperature", "humidity"]
+    assert [c.column for c in found.columns] == ["temperature", "humidity", "_label", "weather"]
     assert [round(share or 0, 2) for share in found.columns[0].past] == [0.3, 0.9, 3.1, 3.4]
     assert found.errors[0][1] is True
     assert found.errors[0][0].startswith("RMSE: 81")
     assert (found.before, found.after) == (BEGIN + 2 * WEEK, BEGIN + 4 * WEEK)
     assert window.details(conn, "bike_demand", BEGIN - WEEK) is None
+
+
+def test_the_columns_of_a_window_come_in_the_order_in_which_they_matter(story: Specs) -> None:
+    """Beyond, could not be computed, within, only shown, not judged: whatever their values are."""
+    lost = ColumnResult(
+        "holiday", What.UNREADABLE, "wasserstein", None, 0.2, True, "all 168 values are missing"
+    )
+    shown = [
+        only_shown("weather", None, IGNORED), only_shown("price", 9.0, IGNORED), only_shown("_label", 0.9, LABELS),
+    ]  # fmt: skip
+    with connect() as conn:
+        judge(
+            conn, 6, "2", 50.0, {"humidity": 0.4, "workingday": -3.0, "windspeed": 1.5, "temperature": 0.5}, [*shown, lost],
+        )  # fmt: skip
+        found = window.details(conn, "bike_demand", BEGIN + 6.5 * WEEK)
+        judge(conn, 7, "2", 50.0, {"humidity": 0.4}, shown)
+        quiet = window.details(conn, "bike_demand", BEGIN + 7.5 * WEEK)
+    assert found is not None
+    assert [(c.column, c.violated, c.not_judged) for c in found.columns] == [
+        ("holiday", True, ""), ("windspeed", True, ""), ("temperature", False, ""), ("humidity", False, ""), ("workingday", False, ""),
+        ("price", False, IGNORED), ("_label", False, LABELS), ("weather", False, IGNORED),
+    ]  # fmt: skip
+    assert quiet is not None
+    assert [c.column for c in quiet.columns] == ["humidity", "price", "_label", "weather"]
 
 
 def test_a_held_row_has_file_line_column_value_and_rule(story: Specs, conn: Connection) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evergreen.health import attention
-from evergreen.health.overview import overview
+from evergreen.health.overview import mlflow_answers, overview
 from evergreen.health.subjects import (
     Attention,
     Disk,
@@ -17,11 +17,23 @@ from evergreen.health.subjects import (
     OpenRequests,
     ServedError,
     WaitingChallenger,
+    Why,
 )
 from evergreen.ledger.reasons import DecisionKind
+from evergreen.links import experiment_of
+from evergreen.monitoring.windows.judgement import IGNORED, LABELS
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, connect
-from health_scene import BEGIN, RUSH, WEEK, decide, judge, silence
+from health_scene import BEGIN, RUSH, WEEK, decide, judge, only_shown, silence
+
+UNREADABLE = [
+    "http://[bad",
+    "http://mlflow:port",
+    "http://ml flow",
+    "http://",
+    "ftp://mlflow",
+    "htp://mlflow",
+]
 
 
 def test_who_needs_a_person_comes_first_with_what_for(story: Specs, conn: Connection) -> None:
@@ -31,18 +43,16 @@ def test_who_needs_a_person_comes_first_with_what_for(story: Specs, conn: Connec
         ("bike_demand", Attention.ANSWERED),
     ]
     rush, demand = found.models
-    assert rush.why[0].startswith("a task fails since 2026-02-16") or rush.why[1].startswith(
-        "a task fails since"
-    )
-    assert any("v2 waits for approval" in text for text in rush.why)
+    assert any(one.text.startswith("a task fails since 2026-02-16") for one in rush.why)
+    assert any("v2 waits for approval" in one.text for one in rush.why)
     assert any(
-        "a retraining is asked for: the served predictions became worse than their limit" in text
-        for text in demand.why
+        "a retraining is asked for: the served predictions became worse than their limit" in one.text
+        for one in demand.why
     )
     assert (found.datasets[0].name, found.datasets[0].attention, found.datasets[0].why) == (
         "bike_hourly",
         Attention.ACT,
-        ("1 file quarantined",),
+        (Why("1 file quarantined", "dataset/bike_hourly#held"),),
     )
 
 
@@ -87,6 +97,23 @@ def test_a_row_has_the_numbers_of_its_champion(story: Specs, conn: Connection) -
     assert hourly.models == ("bike_demand", "bike_rush")
 
 
+def test_a_column_that_is_only_shown_is_never_the_worst(story: Specs) -> None:
+    """The labels and the columns of `monitoring.drift.ignore`, within their limits, on them and beyond."""
+    counts = {"temperature": 0.5, "humidity": 0.4}
+    shown = [
+        only_shown("_label", 0.9, LABELS),
+        only_shown("price", 1.0, IGNORED),
+        only_shown("windspeed", 9.0, IGNORED),
+    ]
+    with connect() as conn:
+        judge(conn, 6, "2", 50.0, counts, [*shown, only_shown("weather", None, IGNORED)])
+        worst = next(m for m in overview(conn, story).models if m.name == "bike_demand").worst
+        assert worst is not None
+        assert (worst.column, worst.drifting, worst.columns) == ("temperature", 0, 2)
+        judge(conn, 7, "2", 50.0, {}, shown)
+        assert next(m for m in overview(conn, story).models if m.name == "bike_demand").worst is None
+
+
 def test_an_answer_ends_the_request_and_the_wait(story: Specs) -> None:
     with connect() as conn:
         before = {m.name: m for m in overview(conn, story).models}
@@ -104,7 +131,7 @@ def test_a_silence_says_that_a_person_knows(story: Specs) -> None:
     with connect() as conn:
         rush = next(m for m in overview(conn, story).models if m.name == "bike_rush")
     assert rush.attention is Attention.SILENCED
-    assert "the station moves" in rush.why[0]
+    assert "the station moves" in rush.why[0].text
     assert rush.silence is not None
 
 
@@ -115,7 +142,7 @@ def test_a_model_without_a_spec_is_shown_from_the_ledger_alone(story: Specs, con
     assert (unknown.champion, unknown.attention, unknown.why) == (
         None,
         Attention.NOT_YET,
-        ("there is no champion yet",),
+        (Why("there is no champion yet"),),
     )
 
 
@@ -158,10 +185,16 @@ def counted(conn: Connection, ask: Callable[[Any], object]) -> int:
 
 def test_a_window_that_could_not_be_judged_is_never_healthy() -> None:
     window = NewestWindow(BEGIN, BEGIN + WEEK, "stale", 0, "no row arrived")
-    level, why = attention.judged(attention.of_model("1", None, window, None, None, ()), None)
-    assert (level, why) == (Attention.LOOK, ("the newest window could not be judged: no row arrived",))
+    level, why = attention.judged(attention.of_model("m", "1", None, window, None, None, ()), None)
+    assert (level, why) == (
+        Attention.LOOK, (Why("the newest window could not be judged: no row arrived", "model/m/window/20260105T000000Z"),),
+    )  # fmt: skip
+
     good = NewestWindow(BEGIN, BEGIN + WEEK, "ok", 168, "")
-    assert attention.judged(attention.of_model("1", None, good, None, None, ()), None) == (Attention.FINE, ())
+    assert attention.judged(attention.of_model("m", "1", None, good, None, None, ()), None) == (
+        Attention.FINE,
+        (),
+    )
 
 
 def test_a_monitor_that_judges_nothing_any_more_is_never_healthy(warehouse_url: str, story: Specs) -> None:
@@ -175,17 +208,17 @@ def test_a_monitor_that_judges_nothing_any_more_is_never_healthy(warehouse_url: 
                     (silent_days,),
                 )
             demand = next(m for m in overview(conn, story).models if m.name == "bike_demand")
-        assert any(why.startswith(said) for why in demand.why) == shown
+        assert any(why.text.startswith(said) for why in demand.why) == shown
         assert (demand.attention is Attention.ACT) == shown
 
 
 @pytest.mark.parametrize(
     ("incident", "request_open", "expected"),
     [
-        (OpenIncident("d", "drift", "drift", BEGIN, False, False), False, Attention.LOOK),
-        (OpenIncident("d", "drift", "drift", BEGIN, False, False), True, Attention.ANSWERED),
-        (OpenIncident("d", "drift", "drift", BEGIN, False, True), True, Attention.ACT),
-        (OpenIncident("f", "run_failed", "a task fails", BEGIN, True, False), True, Attention.ACT),
+        (OpenIncident("d", "drift", "drift", BEGIN, False, False, 7), False, Attention.LOOK),
+        (OpenIncident("d", "drift", "drift", BEGIN, False, False, 7), True, Attention.ANSWERED),
+        (OpenIncident("d", "drift", "drift", BEGIN, False, True, 7), True, Attention.ACT),
+        (OpenIncident("f", "run_failed", "a task fails", BEGIN, True, False, 7), True, Attention.ACT),
     ],
     ids=[
         "a drift",
@@ -200,20 +233,21 @@ def test_what_an_open_incident_asks_of_a_person(
     window = NewestWindow(BEGIN, BEGIN + WEEK, "violation", 168, "")
     requests = OpenRequests(1, BEGIN, ("data_drift",)) if request_open else None
     assert (
-        attention.judged(attention.of_model("1", None, window, requests, None, (incident,)), None)[0]
+        attention.judged(attention.of_model("m", "1", None, window, requests, None, (incident,)), None)[0]
         is expected
     )
 
 
 def test_an_error_beyond_its_limit_is_looked_at_unless_a_retraining_is_asked_for() -> None:
-    error = ServedError("rmse", 72.0, 60.0, 45.0, True, BEGIN)
+    error = ServedError("rmse", 72.0, 60.0, 45.0, True, BEGIN, BEGIN + WEEK)
     window = NewestWindow(BEGIN, BEGIN + WEEK, "violation", 168, "")
-    assert attention.judged(attention.of_model("1", error, window, None, None, ()), None) == (
-        Attention.LOOK, ("served RMSE 72 is above its limit 60",),
+    assert attention.judged(attention.of_model("m", "1", error, window, None, None, ()), None) == (
+        Attention.LOOK, (Why("served RMSE 72 is above its limit 60", "model/m/window/20260105T000000Z"),),
     )  # fmt: skip
     waiting = WaitingChallenger("2", BEGIN, 1)
     assert (
-        attention.judged(attention.of_model("1", error, window, None, waiting, ()), None)[0] is Attention.ACT
+        attention.judged(attention.of_model("m", "1", error, window, None, waiting, ()), None)[0]
+        is Attention.ACT
     )
 
 
@@ -223,9 +257,35 @@ def test_a_full_disk_and_a_silent_mlflow_need_a_person(
     assert overview(conn, story).stack.attention is Attention.FINE
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     stack = overview(conn, story).stack
-    assert (stack.attention, stack.mlflow, stack.why) == (Attention.ACT, False, ("MLflow does not answer",))
+    assert (stack.attention, stack.mlflow, stack.why) == (
+        Attention.ACT,
+        False,
+        (Why("MLflow does not answer"),),
+    )
     assert Disk("/", 1, 100).scarce
     assert not Disk("/", 50 * 10**9, 10**12).scarce, "50 GB are enough for a while, however large the disk is"
+
+
+@pytest.mark.parametrize("address", UNREADABLE)
+def test_an_mlflow_address_that_cannot_be_read_is_none_that_answers(
+    story: Specs, conn: Connection, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    stack = overview(conn, story).stack
+    assert (stack.attention, stack.mlflow, stack.why) == (
+        Attention.ACT,
+        False,
+        (Why("MLflow does not answer"),),
+    )
+    assert experiment_of("a run") is None, "a mail goes out without that link"
+
+
+@pytest.mark.parametrize(
+    "address", ["sqlite:///mlflow.db", "postgresql+psycopg2://u@h/db", "mlruns", "databricks"]
+)
+def test_where_mlflow_has_no_server_it_is_not_asked(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    assert mlflow_answers() is None
 
 
 def test_labels_that_are_not_in_leave_the_error_of_the_window_before(story: Specs) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from watched_scene import both, look, predicted, promote, rows
 
 from evergreen import ledger, registry
 from evergreen.errors import ErrorReason as Failure
@@ -18,7 +19,6 @@ from evergreen.metrics.paired_bootstrap import Improvement
 from evergreen.monitoring.trigger.live_trigger import apply
 from evergreen.promotion import live_watch
 from evergreen.promotion.after_promotion import LOOKS, WatchLook, compared, concluded
-from evergreen.promotion.live_watch import watch
 from evergreen.registry.models import LoadedModel
 from evergreen.registry.under_watch import champion_under_watch
 from evergreen.scoring.score import score
@@ -47,46 +47,6 @@ def real(world, made_once, start):
 
     made_once(make)
     return world
-
-
-def promote(version, as_of):
-    evidence = {"mlflow_run": "none", "trained_until": (as_of - 2 * HOUR).isoformat()}
-    with connect() as conn:
-        ledger.append(
-            conn, Decision(as_of, "model/rides", DecisionKind.PROMOTED, "x", "train", f"promote:{version}", evidence, version)
-        )  # fmt: skip
-
-
-def predicted(version, error, start, end, *, as_of=None, table=None):
-    """Predictions of a range that are wrong by `error`, too high and too low by turns of three hours."""
-    table = table or ("shadow_prediction" if version == "1" else "prediction")
-    with connect() as conn, conn.cursor() as cursor:
-        cursor.execute(
-            f"INSERT INTO evergreen.{table} (model, version, key, event_time, prediction, as_of, run_id)"
-            " SELECT 'rides', %s, json_build_array(ts)::text, ts,"
-            " demand + %s * (CASE WHEN extract(hour FROM ts)::int %% 6 < 3 THEN 1 ELSE -1 END),"
-            " coalesce(%s, ts + interval '1 hour'), 'score' FROM data.rides_hourly WHERE ts >= %s AND ts < %s",
-            (version, error, as_of, start, end),
-        )
-
-
-def both(start, new, old, *, days=14):
-    """Both champions predict everything since the new one's promotion, each hour as of an hour later."""
-    predicted("2", new, start + 31 * DAY, start + (31 + days) * DAY)
-    predicted("1", old, start + 31 * DAY, start + (31 + days) * DAY)
-
-
-def look(world, as_of, run_id="monitor"):
-    return watch(world.specs, world.model, as_of, run_id)
-
-
-def rows(*kinds):
-    with connect() as conn:
-        return ledger.find(
-            conn,
-            "model/rides",
-            kinds or (DecisionKind.WATCHED, DecisionKind.WATCH_ENDED, DecisionKind.ROLLED_BACK),
-        )
 
 
 def watching(world):

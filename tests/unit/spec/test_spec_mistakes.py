@@ -14,6 +14,7 @@ MODEL = {
     "label is a text": ("label:\n  column: rush\n  delay: 1h", "label: late", "label: is a section of its own, with the fields column, delay, min, max; write them below its name (value: 'late')"),
     "features is a list": ("features:\n  numeric: [hour, weekday, temperature, humidity, windspeed, price]\n  categorical: [weather, day_kind]", "features: [hour]", "features: is a section of its own, with the fields numeric, categorical"),
     "params is a list": ("params: {max_depth: 5, learning_rate: 0.1}", "params: [max_depth]", "training.params: is a section of its own; write NAME: VALUE lines"),
+    "no entity to keep the newest of": ("schedule:", "serving: {features: latest}\nschedule:", "serving.features: latest keeps the newest row of each entity, and the key is ts alone"),
     "list is a text": ("key: [ts]", "key: ts", "key: must be a list, such as [a, b] (value: 'ts')"),
     "task of another tool": ("task: binary", "task: classification", "task: must be one of regression, binary; did you mean binary?"),
     "misspelt task of another tool": ("task: binary", "task: clasification", "did you mean binary?"),

@@ -29,6 +29,18 @@ def test_each_model_and_dataset_is_told_with_what_needs_a_person_first(life: Ter
         assert said in told.out, said
 
 
+@pytest.mark.parametrize("address", ["http://[bad", "http://mlflow:port", "ftp://mlflow"])
+def test_an_mlflow_address_that_cannot_be_read_is_told_beside_all_else(
+    life: Terminal, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    told = life("status")
+    assert told.status == 0
+    assert "MLflow does not answer" in told.out
+    assert "bike_demand: being answered" in told.out
+    assert life("status", "--json").json["stack"]["mlflow"] is False
+
+
 def test_only_what_is_named_is_shown(life: Terminal) -> None:
     told = life("status", "bike_hourly")
     assert "bike_demand" not in told.out

@@ -15,6 +15,7 @@ from evergreen.errors import ErrorReason, TerminalError
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
 from evergreen.warehouse.connection import Connection, connect, fetch
 from evergreen.warehouse.features import feature_query, views
+from evergreen.warehouse.features.lookup import Lookup
 from evergreen.warehouse.migrate import ensure_dataset
 
 AS_OF = datetime(2024, 2, 1, tzinfo=UTC)
@@ -288,3 +289,51 @@ def test_a_mistake_is_told_with_its_line_and_what_is_near(kept: Callable[[], obj
         assert [p.file for p in problems] == ["models/rides.sql"], (name, problems)
         assert line in problems[0].remedy, (name, problems)
         assert told in problems[0].remedy, (name, problems)
+
+
+def by_key(specs: Specs, query: str) -> list[object]:
+    """What is answered by key for a query, as the prediction service asks it."""
+    lookup = Lookup(specs, of(specs, query), connections=1)
+    try:
+        return [f and (f.key, f.features) for f in lookup.rows([{"ts": "2024-01-03T07:00Z"}], timeout_s=20)]
+    finally:
+        lookup.close()
+
+
+BY_KEY = {
+    True: ("now", "role by a function", "by its owner's rights", "limit"),
+    False: (
+        "table", "predictions", "predictions of the reader", "itself", "by a function of one's own", "function of one's own",
+        "second statement", "after an escaped quote", "out of the parentheses", "update of the view", "role",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("judged", [True, False], ids=["judged", "by the role alone"])
+def test_what_may_not_be_is_refused_by_key_too(
+    kept: Callable[[], object], specs: Specs, monkeypatch: pytest.MonkeyPatch, judged: bool
+) -> None:
+    if not judged:
+        monkeypatch.setattr(views, "_judge", lambda *given: None)
+    wrong = []
+    for name in BY_KEY[judged]:
+        with pytest.raises(TerminalError) as caught:
+            wrong.append((name, by_key(specs, (READS | WRITES | CHANCE)[name])))
+        assert caught.value.reason is ErrorReason.BAD_QUERY, name
+    assert wrong == []
+
+
+def test_what_people_write_is_answered_by_key_as_it_is_read(kept: Callable[[], object], specs: Specs) -> None:
+    names = (
+        "comment after the end",
+        "comment after the last line",
+        "two names alike",
+        "per cent",
+        "window",
+        "ordered",
+        "latest before",
+    )
+    for name, query in ((n, FINE[n]) for n in names):
+        rows = [r for r in run(specs, query) if r["_time"] == datetime(2024, 1, 3, 7, tzinfo=UTC)]
+        wanted = [(r["_key"], {"x": r["x"], "kind": r["kind"]}) for r in rows] or [None]
+        assert by_key(specs, query) == wanted, name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 
 import psycopg2
 import pytest
@@ -11,10 +12,13 @@ from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import make_dsn
 
 from evergreen.exporter.questions import TABLES
-from evergreen.spec import DatasetSpec
+from evergreen.scoring import newest
+from evergreen.spec import DatasetSpec, ModelSpec, Specs
 from evergreen.warehouse import databases, roles
 from evergreen.warehouse.connection import Connection, connect, fetch
+from evergreen.warehouse.features import feature_query, views
 from evergreen.warehouse.features.arrow import reading
+from evergreen.warehouse.features.lookup import Lookup
 from evergreen.warehouse.migrate import FEATURES_ROLE, ensure_dataset, migrate
 
 RIDES = DatasetSpec.model_validate(
@@ -126,6 +130,23 @@ def test_a_feature_query_reads_nothing_by_itself(
         reader.run(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(FEATURES_ROLE)))
         with pytest.raises(Exception, match="permission denied"):
             reader.rows(sql.SQL(f"SELECT * FROM {table}"))
+
+
+@pytest.mark.parametrize("features", ["query", "latest"])
+def test_the_model_role_asks_by_key(rows: str, features: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_WAREHOUSE_URL", as_role(rows, roles.MODEL))
+    model = ModelSpec.model_validate({
+        "name": "m", "task": "regression", "datasets": ["rides"], "key": ["place", "ts"], "event_time": "ts", "label": {"column": "y"},
+        "features": {"numeric": ["x"]}, "query": "SELECT 'a' AS place, ts, x, x AS y FROM rides", "serving": {"features": features},
+    })  # fmt: skip
+    specs, now = Specs({RIDES.name: RIDES}, {model.name: model}), datetime.now(UTC)
+    with connect() as conn, views.reading(specs, model, now) as reader:
+        newest.keep(conn, reader, model, model, feature_query.types(reader), now)
+    lookup = Lookup(specs, model)
+    try:
+        assert [f and f.features for f in lookup.rows([{"place": "a"}], timeout_s=20)] == [{"x": 1.0}]
+    finally:
+        lookup.close()
 
 
 @contextmanager

@@ -7,6 +7,8 @@ from functools import cache
 
 import jinja2
 
+from evergreen.templates import templates
+
 # The place of the table of all numbers, which is packed like the scripts: that of a wide model is long.
 NUMBERS = "numbers"
 
@@ -92,10 +94,4 @@ def numbers(head: Head) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("evergreen.monitoring.page", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return templates("evergreen.monitoring.page")

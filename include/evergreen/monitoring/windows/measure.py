@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evergreen.monitoring.windows.judgement import ColumnResult, What
+from evergreen.monitoring.windows.judgement import IGNORED, LABELS, ColumnResult, What, with_reason
 from evergreen.monitoring.windows.reads import BEYOND
 from evergreen.reference import drift_statistics
 from evergreen.reference.limits import limits
@@ -26,8 +26,6 @@ from evergreen.spec import ModelSpec
 
 # A number that took at least this many values in every past window and takes one now is a stuck sensor.
 STUCK_FROM = 5
-# Why a result is shown and not judged: the end of its detail.
-LABELS, IGNORED = "labels are shown, their error is judged", "shown only: monitoring.drift.ignore"
 Floats = npt.NDArray[np.float64]
 DRIFT_OF = {"feature": What.DATA_DRIFT, "label": What.DATA_DRIFT, "prediction": What.PREDICTION_DRIFT}
 
@@ -243,13 +241,7 @@ def _unreadable(name: str, statistic: str, limit: float, reason: str) -> ColumnR
 
 def _shown(result: ColumnResult) -> ColumnResult:
     why = LABELS if result.column == "_label" else IGNORED
-    detail = f"{result.detail} ({why})" if result.detail else why
     return ColumnResult(
-        result.column, result.kind, result.statistic, result.value, result.limit, False, detail
-    )
-
-
-def not_judged(result: ColumnResult) -> str:
-    """Why a result is shown only and never a violation; empty where it is judged."""
-    found = (why for why in (LABELS, IGNORED) if result.detail == why or result.detail.endswith(f" ({why})"))
-    return next(found, "")
+        result.column, result.kind, result.statistic, result.value, result.limit, False,
+        with_reason(result.detail, why),
+    )  # fmt: skip

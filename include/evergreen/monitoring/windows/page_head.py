@@ -9,8 +9,15 @@ from evergreen.ledger import words
 from evergreen.monitoring.page.head import Head, Number, Row
 from evergreen.monitoring.page.widgets import Section
 from evergreen.monitoring.windows import error_text
-from evergreen.monitoring.windows.judgement import ColumnResult, Judgement, MetricResult, What
-from evergreen.monitoring.windows.measure import not_judged
+from evergreen.monitoring.windows.judgement import (
+    ColumnResult,
+    Judgement,
+    MetricResult,
+    What,
+    not_judged,
+    of_limit,
+    worst_first,
+)
 from evergreen.reference.reference import Reference
 from evergreen.spec import LARGER_IS_BETTER, metric_name
 
@@ -51,18 +58,6 @@ def head(
     )
 
 
-def of_limit(column: ColumnResult) -> float:
-    """How many times its limit a value is; infinite where it could not be computed, or the limit is zero and the value not."""
-    if column.value is None:
-        return math.inf
-    return abs(column.value) / column.limit if column.limit else math.inf if column.value else 0.0
-
-
-def worst_first(column: ColumnResult) -> tuple[bool, bool, float]:
-    """The key by which columns are ordered: judged ones first, the farthest beyond its limit first of all."""
-    return bool(not_judged(column)), not column.violated, -of_limit(column)
-
-
 def section(column: ColumnResult, unit: float) -> Section:
     """The heading of a column's figure; `unit` is what Evidently's values were divided by."""
     what = {What.MISSING: ": missing values", What.NEW_CATEGORY: ": unknown categories"}.get(column.kind, "")
@@ -75,7 +70,7 @@ def _measure(column: ColumnResult) -> str:
 
 
 def _state(column: ColumnResult) -> str:
-    if why := not_judged(column):
+    if why := not_judged(column.detail):
         return f"not judged ({why})"
     if column.violated:
         return "in violation" if column.value is not None else "in violation, could not be computed"
@@ -83,7 +78,7 @@ def _state(column: ColumnResult) -> str:
 
 
 def _times(column: ColumnResult) -> str:
-    share = of_limit(column)
+    share = of_limit(column.value, column.limit)
     return f"{share:,.2f} ×" if math.isfinite(share) else ""
 
 
@@ -98,7 +93,7 @@ def _row(column: ColumnResult, drawn: bool) -> Row:
 
 def _verdict(judgement: Judgement) -> tuple[bool, str]:
     """Whether something is in violation, and the outcome in a sentence."""
-    judged = {c.column for c in judgement.columns if not not_judged(c)}
+    judged = {c.column for c in judgement.columns if not not_judged(c.detail)}
     bad = {c.column for c in judgement.columns if c.violated}
     watched = next(((n, m) for n, m in judgement.metrics.items() if m.state != "shown"), None)
     beyond = bool(bad) or any(m.violated for m in judgement.metrics.values())
@@ -138,7 +133,7 @@ def _numbers(judgement: Judgement) -> tuple[Number, ...]:
         if metric.state in ("judged", "estimated") and metric.value is not None
     ][:1]  # fmt: skip
     measured = sorted(
-        (c for c in judgement.columns if c.value is not None and not not_judged(c)), key=worst_first
+        (c for c in judgement.columns if c.value is not None and not not_judged(c.detail)), key=worst_first
     )
     predictions = [c for c in measured if c.kind is What.PREDICTION_DRIFT]
     for column in list(dict.fromkeys([*measured[:1], *predictions, *measured]))[: MOST_NUMBERS - len(found)]:
@@ -166,7 +161,7 @@ def _order_told(columns: Sequence[ColumnResult], drawn: Collection[str]) -> list
     names = list(dict.fromkeys(c.column for c in columns))
     if not drawn:
         return []
-    last = [n for n in names if n in drawn and all(not_judged(c) for c in columns if c.column == n)]
+    last = [n for n in names if n in drawn and all(not_judged(c.detail) for c in columns if c.column == n)]
     order = "Drawn in the order of value and limit, the farthest beyond first"
     if last:
         order += f"; last, because not judged: {', '.join(map(words.column_name, last))}"

@@ -37,7 +37,7 @@ from evidently.tests import gte, lt, lte
 from evergreen.monitoring.page import pack
 from evergreen.monitoring.page.widgets import arranged
 from evergreen.monitoring.windows import page_head
-from evergreen.monitoring.windows.judgement import ColumnResult, Judgement, MetricResult, What
+from evergreen.monitoring.windows.judgement import ColumnResult, Judgement, MetricResult, What, worst_first
 from evergreen.monitoring.windows.measure import frame, sampled
 from evergreen.reference import drift_statistics
 from evergreen.reference.reference import Reference
@@ -84,7 +84,7 @@ def write(
         The drift value of each drawn column as Evidently's report has it: the same as in the judgement.
     """
     drawn = [c for c in _drawn(judgement.columns, reference) if c.column in window]
-    names = list(dict.fromkeys(c.column for c in sorted(drawn, key=page_head.worst_first)))
+    names = list(dict.fromkeys(c.column for c in sorted(drawn, key=worst_first)))
     columns = [c for name in names[:MOST_DRAWN] for c in drawn if c.column == name]
     notes = []
     if slack:

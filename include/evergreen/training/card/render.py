@@ -9,6 +9,7 @@ from functools import cache
 import jinja2
 from markupsafe import Markup
 
+from evergreen.templates import templates
 from evergreen.training.card.content import Card
 from evergreen.training.figures.figures import FOLDER, TITLES
 from evergreen.training.record.description import CARD_FILE
@@ -33,14 +34,7 @@ def text(card: Card, pictures: Mapping[str, bytes]) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("evergreen.training.card", "templates"),
-        autoescape=jinja2.select_autoescape(("html",), default_for_string=True, default=False),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates("evergreen.training.card")
     environment.filters["md"] = escaped
     environment.globals["link"] = link
     environment.filters["data"] = _data

@@ -37,7 +37,7 @@ _LOST = ("08", "57P")
 _SAID = re.compile(r"\b(?:ERROR|FATAL):\s+(.*?)(?:\s*\.)?(?:\s+SQLSTATE: \w+)?$")
 _CANCELLED = "57014"
 # What a text of a time, an interval or a number means, and how one is written, does not depend on the server's settings.
-_WRITTEN = {
+WRITTEN = {
     "TimeZone": "UTC", "DateStyle": "ISO,MDY", "IntervalStyle": "postgres", "extra_float_digits": "1", "lc_time": "C",
     "lc_numeric": "C", "lc_monetary": "C",
 }  # fmt: skip
@@ -206,7 +206,7 @@ def reading(
     """
     with connect(timeout_s=timeout_s) as conn:
         given = parse_dsn(settings.WAREHOUSE.read())
-        written = " ".join(f"-c {name}={value}" for name, value in _WRITTEN.items())
+        written = " ".join(f"-c {name}={value}" for name, value in WRITTEN.items())
         options = f"{given.pop('options', '')} {written} -c statement_timeout={timeout_s * 1000} -c lock_timeout=60000"
         given.setdefault("connect_timeout", "10")
         try:

@@ -68,14 +68,7 @@ def feature_query(  # noqa: PLR0913  # each is a clause of the one SELECT, and n
         where.append(sql.SQL("{} IS NOT NULL").format(label))
     for name, values in (among or {}).items():
         where.append(sql.SQL("{} = ANY ({})").format(sql.Identifier(name), values))
-    columns = [
-        sql.SQL("{}::double precision AS {}").format(sql.Identifier(n), sql.Identifier(n))
-        for n in model.features.numeric
-    ]
-    columns += [
-        sql.SQL("{}::text AS {}").format(sql.Identifier(n), sql.Identifier(n))
-        for n in model.features.categorical
-    ]
+    columns = _features(model)
     if entity:
         columns.insert(0, sql.SQL("{} AS _entity").format(_entity(model)))
     names = [*(["_entity"] if entity else []), *model.features.numeric, *model.features.categorical]
@@ -129,6 +122,101 @@ def label_query(model: ModelSpec, start: datetime, end: datetime, *, newest: boo
             "SELECT DISTINCT ON (_entity) * FROM ({}) AS f ORDER BY _entity, _time DESC, _label DESC"
         ).format(found)
     return sql.SQL("SELECT * FROM ({}) AS l ORDER BY _time, _label").format(found)
+
+
+def newest_query(model: ModelSpec) -> sql.Composable:
+    """The newest row of each entity: `_entity` (the key's columns but the event time, as text), `_key`, `_time` and the features.
+
+    Two rows of the same time come both, so that whoever reads them sees that the query returns a key twice.
+    """
+    time, others = sql.Identifier(model.event_time), [name for name in model.key if name != model.event_time]
+    return sql.SQL(
+        "SELECT _entity, _key, _time, {names} FROM (SELECT {entity} AS _entity, {key} AS _key, {time}::timestamptz AS _time, {columns},"
+        " rank() OVER (PARTITION BY {others} ORDER BY {time} DESC) AS _rank FROM _features WHERE {where} AND isfinite({time})"
+        ") AS _rows WHERE _rank = 1"
+    ).format(
+        names=sql.SQL(", ").join(map(sql.Identifier, model.features.all)),
+        entity=key_expression(others),
+        key=key_expression(model.key),
+        time=time,
+        columns=sql.SQL(", ").join(_features(model)),
+        others=sql.SQL(", ").join(map(sql.Identifier, others)),
+        where=sql.SQL(" AND ").join(_range(model, None, None)),
+    )
+
+
+def asked_query(
+    model: ModelSpec, columns: Sequence[str], types: Mapping[str, str], *, newest: bool = False
+) -> sql.Composable:
+    """The feature rows of keys that are asked for, as a SELECT with an array of values for each column as $1, $2 and so on.
+
+    Columns: `_position` (of the values in the arrays, from 1), `_key`, `_time` and the features, as in `feature_query`. In no order.
+
+    Args:
+        model: whose query is asked.
+        columns: those that the arrays are of: the key's.
+        types: the SQL types of the columns, see `types`.
+        newest: of each position the two newest rows, of columns that are not the whole key; the second one tells whether the
+            first is the only one of its time.
+    """
+    time, arrays = sql.Identifier(model.event_time), list(range(1, len(columns) + 1))
+    rows = sql.SQL("SELECT {key} AS _key, {time}::timestamptz AS _time, {features}").format(
+        key=key_expression(model.key), time=time, features=sql.SQL(", ").join(_features(model))
+    )
+    where = _range(model, None, None)
+    if newest:
+        # For each position by itself: an index that has the time after these columns then gives the newest row without the others.
+        where += [
+            sql.SQL("{} = _asked.{}").format(sql.Identifier(name), sql.Identifier(f"_{i}"))
+            for i, name in zip(arrays, columns, strict=True)
+        ]
+        found = sql.SQL(
+            "CROSS JOIN LATERAL ({} FROM _features WHERE {} ORDER BY {} DESC LIMIT 2) AS _rows"
+        ).format(rows, sql.SQL(" AND ").join(where), time)
+    else:
+        # Both ways: the arrays are found by an index through views and unions, and name each a column; the join names the whole key.
+        # The OFFSET keeps the two apart: PostgreSQL would take them for conditions that have nothing to do with each other, and so
+        # expect fewer rows than there are.
+        given, same = [], []
+        for i, name in zip(arrays, columns, strict=True):
+            where.append(sql.SQL("{} = ANY ({})").format(sql.Identifier(name), sql.SQL(f"${i}")))
+            given.append(sql.SQL("{} AS {}").format(sql.Identifier(name), sql.Identifier(f"_{i}")))
+            same.append(sql.SQL("_rows.{0} = _asked.{0}").format(sql.Identifier(f"_{i}")))
+        found = sql.SQL("JOIN ({}, {} FROM _features WHERE {} OFFSET 0) AS _rows ON {}").format(
+            rows, sql.SQL(", ").join(given), sql.SQL(" AND ").join(where), sql.SQL(" AND ").join(same)
+        )
+    return sql.SQL("SELECT _position, _key, _time, {} FROM {} {}").format(
+        sql.SQL(", ").join(sql.Identifier("_rows", name) for name in model.features.all),
+        asked(columns, types),
+        found,
+    )
+
+
+def asked(columns: Sequence[str], types: Mapping[str, str]) -> sql.Composable:
+    """What is asked for, as rows: `_1`, `_2` and so on of the arrays $1, $2 and so on, and `_position`, from 1."""
+    numbers = range(1, len(columns) + 1)
+    return sql.SQL("unnest({}) WITH ORDINALITY AS _asked ({}, _position)").format(
+        sql.SQL(", ").join(
+            sql.SQL(f"${i}::{array_type(types[name])}") for i, name in zip(numbers, columns, strict=True)
+        ),
+        sql.SQL(", ").join(sql.Identifier(f"_{i}") for i in numbers),
+    )
+
+
+def array_type(type_: str) -> str:
+    """The type of an array of a column's values, by its name in `types`; `character` would be one letter."""
+    return f"{'bpchar' if type_ == 'character' else type_}[]"
+
+
+def _features(model: ModelSpec) -> list[sql.Composable]:
+    return [
+        sql.SQL("{0}::{1} AS {0}").format(sql.Identifier(name), sql.SQL(type_))
+        for names, type_ in (
+            (model.features.numeric, "double precision"),
+            (model.features.categorical, "text"),
+        )
+        for name in names
+    ]
 
 
 def _range(model: ModelSpec, start: datetime | None, end: datetime | None) -> list[sql.Composable]:

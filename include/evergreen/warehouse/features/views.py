@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import adbc_driver_manager
 from psycopg2 import sql
@@ -29,6 +29,16 @@ FEATURES, PREDICTIONS, SHADOW = "_features", "_prediction", "_shadow_prediction"
 
 _TABLES = {PREDICTIONS: "prediction", SHADOW: "shadow_prediction"}
 _passed: set[tuple[object, ...]] = set()  # the queries that this process has judged already
+
+
+class Session(Protocol):
+    """A connection in which views are made: a reader's, or one of those that answer by key."""
+
+    def run(self, statement: sql.Composable) -> None:
+        """Run one statement that returns nothing."""
+
+    def rows(self, query: sql.Composable) -> list[dict[str, Any]]:
+        """The rows of a query; for small results."""
 
 
 @contextmanager
@@ -100,10 +110,42 @@ def as_known(datasets: Iterable[DatasetSpec], as_of: datetime) -> sql.Composable
     return sql.SQL("WITH {} ").format(sql.SQL(", ").join(views))
 
 
-def _known(dataset: DatasetSpec, as_of: datetime, there: frozenset[str]) -> sql.Composable:
+def stand(
+    session: Session, specs: Specs, model: ModelSpec, columns: Sequence[str]
+) -> dict[str, frozenset[str]]:
+    """Make the views of the datasets as they are now, and `_features` on them, for as long as a session lasts.
+
+    The views read the newest versions alone, and what is asked of `_features` by key is found by the indexes of `data.NAME`.
+    A session is left in the role that may read these views and nothing else.
+
+    Args:
+        session: its transaction has begun and has done nothing.
+        specs: all specs.
+        model: whose query; `reading` has taken it as it is, so that it is one statement and a function of the datasets.
+        columns: those that the query returns, see `feature_query.types`.
+
+    Returns:
+        The columns that each dataset has now; one that comes later is NULL to these views.
+    """
+    datasets = specs.datasets_of(model)
+    there = {d.name: present(session, d) for d in datasets}
+    for dataset in datasets:
+        _make(session, dataset.name, _known(dataset, None, there[dataset.name]))
+    _hand_over(session, [d.name for d in datasets])
+    session.run(sql.SQL("SET ROLE {}").format(sql.Identifier(FEATURES_ROLE)))
+    # Of columns with one name the later ones have got another one, which the query does not say.
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    session.run(
+        sql.SQL("CREATE TEMPORARY VIEW {} ({}) AS ").format(sql.Identifier(FEATURES), names)
+        + sql.SQL(model.query)
+    )
+    return there
+
+
+def _known(dataset: DatasetSpec, as_of: datetime | None, there: frozenset[str]) -> sql.Composable:
     """The rows of a dataset as they were known at a time, without those that were deleted by then.
 
-    `there` are the columns that both its tables have.
+    `there` are the columns that both its tables have. Without a time: as they are now, whenever the query runs.
     """
     shown = [
         sql.Identifier(n)
@@ -115,6 +157,17 @@ def _known(dataset: DatasetSpec, as_of: datetime, there: frozenset[str]) -> sql.
         return sql.SQL("SELECT {}, NULL::timestamptz AS _arrived_at WHERE false").format(
             sql.SQL(", ").join(shown)
         )
+    columns = sql.SQL(", ").join(sql.Identifier(n) for n in dataset.columns if n in there)
+    living = (
+        sql.SQL(" AND NOT {}").format(deleted.is_deleted(dataset))
+        if dataset.deleted in there
+        else sql.SQL("")
+    )
+    current = sql.Identifier("data", dataset.name)
+    if as_of is None:
+        return sql.SQL("SELECT {}, _arrived_at FROM {} WHERE _arrived_at <= now(){}").format(
+            sql.SQL(", ").join(shown), current, living
+        )
     # The conditions stand outside of the union: with conditions of its own an arm would be planned by itself, without the
     # order that an index gives.
     return sql.SQL(
@@ -124,19 +177,17 @@ def _known(dataset: DatasetSpec, as_of: datetime, there: frozenset[str]) -> sql.
         ") AS _versions WHERE _arrived_at <= {t} AND _superseded_at > {t}{living}"
     ).format(
         shown=sql.SQL(", ").join(shown),
-        columns=sql.SQL(", ").join(sql.Identifier(n) for n in dataset.columns if n in there),
-        current=sql.Identifier("data", dataset.name),
+        columns=columns,
+        current=current,
         history=sql.Identifier("data", f"{dataset.name}__history"),
         t=sql.Literal(as_of),
-        living=sql.SQL(" AND NOT {}").format(deleted.is_deleted(dataset))
-        if dataset.deleted in there
-        else sql.SQL(""),
+        living=living,
     )
 
 
 def _prepare(reader: arrow.Reader, specs: Specs, model: ModelSpec, as_of: datetime) -> None:
     datasets = specs.datasets_of(model)
-    there = {d.name: _columns(reader, d) for d in datasets}
+    there = {d.name: present(reader, d) for d in datasets}
     # A warehouse in which a draft is checked may have no table of Evergreen's yet.
     predictions = {view: table for view, table in _TABLES.items() if _exists(reader, f"evergreen.{table}")}
     for dataset in datasets:
@@ -156,12 +207,12 @@ def _prepare(reader: arrow.Reader, specs: Specs, model: ModelSpec, as_of: dateti
     _take_role(reader)
 
 
-def _make(reader: arrow.Reader, name: str, rows: sql.Composable) -> None:
-    reader.run(sql.SQL("CREATE TEMPORARY VIEW {} AS {}").format(sql.Identifier(name), rows))
+def _make(session: Session, name: str, rows: sql.Composable) -> None:
+    session.run(sql.SQL("CREATE TEMPORARY VIEW {} AS {}").format(sql.Identifier(name), rows))
 
 
-def _hand_over(reader: arrow.Reader, names: list[str]) -> None:
-    reader.run(
+def _hand_over(session: Session, names: list[str]) -> None:
+    session.run(
         sql.SQL("GRANT SELECT ON {} TO {}").format(
             sql.SQL(", ").join(sql.Identifier("pg_temp", n) for n in names), sql.Identifier(FEATURES_ROLE)
         )
@@ -172,13 +223,14 @@ def _take_role(reader: arrow.Reader) -> None:
     reader.run(sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(FEATURES_ROLE)))
 
 
-def _columns(reader: arrow.Reader, dataset: DatasetSpec) -> frozenset[str]:
-    """The columns that both tables of a dataset have; none where they do not exist."""
-    rows = reader.rows(
+def present(session: Session, dataset: DatasetSpec) -> frozenset[str]:
+    """The columns of a dataset's spec that both its tables have; none where they do not exist. Any role may ask."""
+    rows = session.rows(
         sql.SQL(
-            "SELECT attname::text AS name FROM pg_attribute WHERE attrelid IN (to_regclass({}), to_regclass({}))"
+            "SELECT attname::text AS name FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid"
+            " JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = 'data' AND c.relname IN ({}, {})"
             " AND attnum > 0 AND NOT attisdropped GROUP BY attname HAVING count(*) = 2"
-        ).format(sql.Literal(f"data.{dataset.name}"), sql.Literal(f"data.{dataset.name}__history"))
+        ).format(sql.Literal(dataset.name), sql.Literal(f"{dataset.name}__history"))
     )
     return frozenset(r["name"] for r in rows) & frozenset(dataset.columns)
 

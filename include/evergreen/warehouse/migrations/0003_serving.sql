@@ -47,9 +47,15 @@ CREATE TABLE evergreen.latest_features (
     entity     text NOT NULL,             -- json_build_array of the key's columns but the event time, as text
     key        text NOT NULL,             -- as in evergreen.prediction
     event_time timestamptz NOT NULL,
-    features   jsonb NOT NULL,            -- by name: numbers and texts
-    as_of      timestamptz NOT NULL,
+    features   jsonb NOT NULL,            -- by name: numbers and texts; "NaN", "Infinity", "-Infinity" and "-0" are numbers that JSON has not
+    as_of      timestamptz NOT NULL,      -- of the scoring that read these values first
     PRIMARY KEY (model, entity)
+);
+
+-- As of when they are all of them: a model without a row here has none yet, and a scoring as of an earlier time leaves them alone.
+CREATE TABLE evergreen.latest_filled (
+    model text PRIMARY KEY,
+    as_of timestamptz NOT NULL
 );
 
 -- The service follows the ledger: it is told in the moment of the commit.

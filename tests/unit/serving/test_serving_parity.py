@@ -1,0 +1,122 @@
+"""Online and batch are one: the same numbers of the same values, the same prediction to the last bit, the same key."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from psycopg2 import sql
+from serving_scene import CATEGORIES, ENCODING, NUMERIC, fitted, keep_version
+
+from evergreen.registry.encoding import encode
+from evergreen.serving import kept
+from evergreen.serving.booster import FastBooster
+from evergreen.serving.identity import Mistake, key_writer, moment
+from evergreen.serving.kept import Version
+from evergreen.serving.records import Encoder
+from evergreen.serving.served import Loaded
+from evergreen.warehouse.connection import Connection, fetch
+
+VERSION = Version("1", "run", "folder", NUMERIC, CATEGORIES, {}, {}, {}, {})
+NUMBERS = (
+    st.none()
+    | st.floats(width=64)
+    | st.integers(-(2**53), 2**53)
+    | st.sampled_from([3.4028235e38, 3.4028236e38, -1e39, 1e-46])
+)
+TEXTS = st.none() | st.sampled_from(["dry", "snow", "wet", "Dry", "", "fog"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(NUMBERS, NUMBERS, TEXTS), min_size=1, max_size=20))
+def test_a_record_becomes_the_numbers_that_a_row_of_the_query_becomes(
+    rows: list[tuple[Any, Any, Any]],
+) -> None:
+    table = pa.table({
+        "hour": pa.array([r[0] if r[0] is None else float(r[0]) for r in rows], pa.float64()),
+        "x": pa.array([r[1] if r[1] is None else float(r[1]) for r in rows], pa.float64()),
+        "kind": pa.array([r[2] for r in rows], pa.string()),
+    })  # fmt: skip
+    batch = encode(ENCODING, table)
+    online = Encoder(VERSION).encode([dict(zip(("hour", "x", "kind"), row, strict=True)) for row in rows])
+    matrix = np.empty((len(rows), 3), np.float32)
+    with np.errstate(over="ignore"):
+        matrix.ravel()[:] = online.values
+    # NaN is missing, whichever NaN it is.
+    np.testing.assert_array_equal(matrix, batch.matrix)
+    assert matrix[~np.isnan(matrix)].tobytes() == batch.matrix[~np.isnan(batch.matrix)].tobytes()
+    told = [p.field for p in online.missing]
+    assert {n: told.count(n) for n in set(told)} == {
+        n: c for n, c in {**batch.infinite, **batch.unseen}.items() if c
+    }
+
+
+@pytest.mark.parametrize("rounds", [1, 20, 300])
+def test_the_fast_way_predicts_what_inplace_predict_does_to_the_last_bit(rounds, tmp_path):
+    rng = np.random.default_rng(rounds)
+    booster = fitted(3, rounds)
+    booster.save_model(tmp_path / "model.ubj")
+    rows = np.column_stack(
+        [rng.integers(0, 24, 1000), rng.normal(size=1000), rng.integers(0, 3, 1000)]
+    ).astype(np.float32)
+    rows[rng.random(rows.shape) < 0.1] = np.nan
+    wanted = booster.inplace_predict(rows, validate_features=False)
+    fast = FastBooster(tmp_path / "model.ubj", 3, 500)
+    for count in (1, 2, 100, 129, 500):
+        fast.rows[:count] = rows[:count]
+        assert np.array(fast.predict(count), np.float32).tobytes() == wanted[:count].tobytes()
+    fast.close()
+
+
+def test_a_version_that_predicts_otherwise_than_where_it_was_fetched_is_not_served(home, kept_scene):
+    version = keep_version("2", fitted(2))
+    file = kept.versions_folder() / version.folder / kept.PROBE_FILE
+    with np.load(file) as content:
+        rows, predictions = content["rows"], content["predictions"]
+    np.savez(file, rows=rows, predictions=np.nextafter(predictions, math.inf))
+    with pytest.raises(Exception, match="does not predict here what it predicted"):
+        Loaded(kept_scene.model(), version)
+
+
+KEYS = {
+    "timestamp with time zone": ["2025-06-02T13:00:00Z", "2025-06-02T13:00:00.25+02:00", "1999-12-31", "2025-06-02 13:00:00.000001"],
+    "timestamp without time zone": ["2025-06-02T13:00:00", "2025-06-02T13:00:00.120000"],
+    "date": ["2025-06-02"], "integer": [5, -7, 3.0], "bigint": [2**53 + 1],
+    "double precision": [1.5, 3, 0.1, -2.25, 1e-7, 1e300, 123456789.125], "boolean": [True, False],
+    "text": ["plain", 'with "quotes" and \\', "über\t☃\n", "\u001f\u007f", ""], "character varying": ["x/y"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("type_", KEYS)
+def test_a_key_is_written_as_postgresql_writes_it(conn: Connection, type_):
+    write = key_writer({"k": type_, "n": "integer"})
+    for value in KEYS[type_]:
+        query = sql.SQL("SELECT json_build_array({}::{}, 1)::text AS key").format(
+            sql.Literal(str(value) if isinstance(value, (str, bool)) else value), sql.SQL(type_)
+        )
+        assert write({"k": value, "n": 1}) == fetch(conn, query)[0]["key"], value
+
+
+@settings(max_examples=100, deadline=None)
+@given(at=st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)), offset=st.integers(-14 * 60, 14 * 60))
+def test_a_time_means_the_same_in_whatever_zone_it_is_told(at, offset):
+    aware = at.replace(tzinfo=UTC)
+    write = key_writer({"k": "timestamp with time zone"})
+    elsewhere = aware.astimezone(timezone(timedelta(minutes=offset)))
+    assert write({"k": elsewhere.isoformat()}) == write({"k": aware.isoformat()})
+    assert moment(elsewhere.isoformat()) == aware
+
+
+@pytest.mark.parametrize(("type_", "value"), [
+    ("timestamp with time zone", "soon"), ("timestamp with time zone", 5), ("date", "2025-13-01"), ("integer", 1.5), ("integer", "5"),
+    ("integer", True), ("boolean", 1), ("text", 5), ("text", "a\0b"), ("double precision", "1"), ("timestamp with time zone", "0001-01-01T00:00+14:00"),
+])  # fmt: skip
+def test_a_key_that_its_column_cannot_hold_is_a_mistake(type_, value):
+    with pytest.raises(Mistake, match=r"^k: "):
+        key_writer({"k": type_})({"k": value})
