@@ -136,7 +136,8 @@ def _most(
         chosen = {}
         for one in (asked, plain, *forms):
             looks = [alone(one, lengths.look, connections)[0] for connections in CONNECTIONS]
-            chosen[one.name] = max(looks, key=_good)
+            # A baseline may be as slow as it likes: only ours has to hold the limit.
+            chosen[one.name] = max(looks, key=_good if one is asked else lambda t: t.rate)
             say(
                 f"{one.name}: {', '.join(f'{t.connections}: {t.rate:.0f}/s p99 {t.p99_ms:.1f}' for t in looks)}"
             )
@@ -187,8 +188,8 @@ def _rows_of_most(world: World, ours: Best, bare: Best, mlflow: Best, lengths: L
     def against(other: Best, factor: float, more: str) -> Row:
         return Row(
             f"most requests/s at p99 ≤ {MOST_P99_MS:.0f} ms against {other.asked.name}", f"{ours.rate:,.0f}/s",
-            f"{other.rate:,.0f}/s (p99 {other.p99_ms:.1f} ms, {other.connections} connections)",
-            ours.rate / max(other.rate, 1e-9), f"≥ {factor:.0f} ×", ours.rate >= factor * other.rate,
+            f"{other.most:,.0f}/s (p99 {other.p99_ms:.1f} ms, {other.connections} connections)",
+            ours.rate / other.most, f"≥ {factor:.0f} ×", ours.rate >= factor * other.most,
             f"CPU of the process a request: {ours.cpu_s * 1e6:.0f} µs against {other.cpu_s * 1e6:.0f} µs; {more}",
         )  # fmt: skip
 
@@ -198,8 +199,8 @@ def _rows_of_most(world: World, ours: Best, bare: Best, mlflow: Best, lengths: L
             "", None, "≥ 1,500", ours.rate >= 1500,
             f"{how}; at a constant rate of nine tenths of it p99 {open_loop.p_ms(0.99):.1f} ms, {open_loop.errors} errors",
         ),
-        against(mlflow, 3, "the same version, one worker, the faster of its two forms of JSON"),
-        against(bare, 1, "the same version and server settings; it validates and logs nothing"),
+        against(mlflow, 3, "the same version, one worker, the faster of its two forms of JSON, at any p99"),
+        against(bare, 1, "the same version and server settings; it validates and logs nothing, at any p99"),
         Row(
             "the load of a constant rate, without one, against wrk", f"{by_own.rate:,.0f}/s", f"{by_wrk.rate:,.0f}/s",
             by_own.rate / by_wrk.rate, "", True, f"{ours.connections} connections each: what it asks costs the server the same",
