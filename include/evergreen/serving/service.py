@@ -34,7 +34,7 @@ class Service:
         self.served: dict[str, Served] = {}
         self.clients = Clients()
         self.traffic = Traffic()
-        self.spool = Spool(f"{socket.gethostname()[:40]}-{os.getpid()}")
+        self.spool = Spool(f"{socket.gethostname()[:40]}-{os.getpid()}-{os.urandom(3).hex()}")
         self.predictions = Predictions(features)
         self.health = Health()
         self.state: State | None = None
