@@ -162,7 +162,7 @@ test-compose: $(VENV)/.installed-dev ## run the compose stack, its demo and its 
 attack: $(VENV)/.installed-dev ## try to break it; PARTS="kills files", SEED=7; writes docs/reliability.md (an hour)
 	$(RUN) pytest $(if $(PARTS),$(PARTS:%=tests/attack/test_attack_%.py),tests/attack) --whole $(if $(SEED),--seed $(SEED))
 
-bench: $(VENV)/.installed-dev ## measure against plain scripts; writes benchmarks/RESULTS.md (half an hour)
+bench: $(VENV)/.installed-dev ## measure against plain scripts; writes benchmarks/RESULTS.md (an hour)
 	$(RUN) benchmarks.answers
 	$(RUN) benchmarks $(PARTS)
 

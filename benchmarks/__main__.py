@@ -1,10 +1,10 @@
 """Measures what Evergreen costs and writes the table: `make bench`, or `make bench-large` for ten million rows.
 
-    python -m benchmarks [--large] [PART ...]
+    python -m benchmarks [--large] [--minutes N] [--quick] [PART ...]
 
-Parts: reading, landing, scoring, watch, parsing, cycle, night, and by its name only knobs (what each training setting costs).
-cycle and night run through the scheduler of a whole stack, each of the others in a fresh process beside an empty PostgreSQL of
-its own and nothing else. Without --large the sizes are a million rows.
+Parts: reading, landing, scoring, watch, parsing, cycle, night, serving, and by its name only knobs (what each training setting costs).
+cycle and night run through the scheduler of a whole stack, serving with a PostgreSQL and an MLflow, each of the others in a fresh
+process beside an empty PostgreSQL of its own and nothing else. Without --large the sizes are a million rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks import cycle, night
+from benchmarks import cycle, night, serving
 from benchmarks.kept import keep, section
 from benchmarks.place import place, warehouse
 from benchmarks.table import Row, commit, machine, markdown
@@ -31,7 +31,7 @@ MILLION = 1_000_000
 LARGE_SUFFIX = " large"
 ALONE = ("reading", "landing", "scoring", "watch", "parsing", "knobs")
 LARGE = ("watch", "cycle")
-PARTS = (*ALONE, "cycle", "night")
+PARTS = (*ALONE, "cycle", "night", "serving")
 # Without a part's name; knobs compares Evergreen with itself, and has no limit to miss.
 USUAL = tuple(part for part in PARTS if part != "knobs")
 # What was tried where a row is missed; shown while it is.
@@ -85,8 +85,18 @@ def main() -> int:
         "parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"of {', '.join(PARTS)}"
     )
     parser.add_argument("--large", action="store_true", help="ten million rows, where that means something")
+    parser.add_argument(
+        "--minutes", type=float, help="of the serving's row of the memory (default: 6; 60 for an hour)"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="serving alone: so short that it only shows that it works; nothing is written",
+    )
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.quick and arguments.parts != ["serving"]:
+        parser.error("--quick is for serving alone")
     if arguments.alone:
         return _alone(arguments.alone, arguments.large)
     parts = arguments.parts or (LARGE if arguments.large else USUAL)
@@ -95,12 +105,17 @@ def main() -> int:
     for part in parts:
         began = time.monotonic()
         print(f"{part} ...", file=sys.stderr, flush=True)
-        measured = _measure(part, large=arguments.large)
+        measured = (
+            {part: serving.measure(arguments.minutes, quick=arguments.quick)}
+            if part == "serving"
+            else _measure(part, large=arguments.large)
+        )
         seconds = time.monotonic() - began
         print(f"{part} took {seconds:.0f} s", file=sys.stderr, flush=True)
         print(markdown([row for rows in measured.values() for row in rows]), file=sys.stderr, flush=True)
         # At once: a later part that fails does not take it away.
-        _write(measured, f"make bench{'-large' if arguments.large else ''} PARTS={part}", seconds)
+        if not arguments.quick:
+            _write(measured, f"make bench{'-large' if arguments.large else ''} PARTS={part}", seconds)
         found |= measured
     minutes = (time.monotonic() - started) / 60
     rows = [row for part in found.values() for row in part]
@@ -108,9 +123,8 @@ def main() -> int:
     print(markdown(rows))
     held = [row for row in rows if row.limit]
     missed = [row.what for row in held if not row.met]
-    print(
-        f"\n{len(held) - len(missed)} of {len(held)} rows are met; {minutes:.0f} minutes. Written to {RESULTS}."
-    )
+    written = "Nothing is written" if arguments.quick else f"Written to {RESULTS}"
+    print(f"\n{len(held) - len(missed)} of {len(held)} rows are met; {minutes:.0f} minutes. {written}.")
     return 1 if missed else 0
 
 
@@ -154,7 +168,7 @@ def _write(found: dict[str, list[Row]], command: str = "", seconds: float | None
         "# What Evergreen costs",
         "",
         "Each figure of ours stands beside its baseline, measured in the same run. `make bench` writes this file, a command",
-        "below a part of it. All of it takes half an hour on two cores: a night of fifty models alone takes five minutes on",
+        "below a part of it. All of it takes an hour on two cores: a night of fifty models alone takes five minutes on",
         "either side. `make bench-large` does the rows of ten millions. *before* are the ratios of earlier runs, the newest first,",
         "most of them of earlier code: the machine is shared, and its speed moves by a fifth.",
     ]

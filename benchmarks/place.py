@@ -80,6 +80,35 @@ def place(write_specs: Callable[[Path], None] | None = None) -> Iterator[Place]:
             control.down(layout.home, say=lambda text: None)
 
 
+class Server:
+    """A stack's PostgreSQL by itself, which can be away for a while."""
+
+    def __init__(self, layout: Layout, port: int) -> None:
+        """Prepared, not started."""
+        self.layout, self.port = layout, port
+        self.postgres = Postgres(layout)
+        self.postgres.prepare()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        with self.layout.log("postgres").open("ab") as log:
+            self._process = subprocess.Popen(
+                self.postgres.command(self.port), stdout=log, stderr=log, preexec_fn=self.postgres.become(), cwd="/"
+            )  # fmt: skip
+        while not self.postgres.is_ready(self.port):
+            if self._process.poll() is not None:
+                raise RuntimeError(f"PostgreSQL ended: {self.layout.log('postgres').read_text()[-1000:]}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End it; who is connected loses the connection."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(60)
+            self._process = None
+
+
 @contextmanager
 def warehouse() -> Iterator[str]:
     """Start a stack's PostgreSQL by itself: what runs beside it would take part in the measurement.
@@ -87,30 +116,29 @@ def warehouse() -> Iterator[str]:
     Yields:
         URL of an empty, migrated warehouse; it and the stack's other variables are in the environment.
     """
+    with server():
+        yield os.environ["EVERGREEN_WAREHOUSE_URL"]
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """The same, for who wants to stop it; `EVERGREEN_WAREHOUSE_URL` names the empty, migrated warehouse."""
     with _home() as layout, socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
         free.close()
         layout.create()
-        postgres = Postgres(layout)
-        postgres.prepare()
-        with layout.log("postgres").open("wb") as log, subprocess.Popen(
-            postgres.command(port), stdout=log, stderr=log, preexec_fn=postgres.become(), cwd="/"
-        ) as server:  # fmt: skip
-            try:
-                while not postgres.is_ready(port):
-                    if server.poll() is not None:
-                        raise RuntimeError(f"PostgreSQL ended: {layout.log('postgres').read_text()[-1000:]}")
-                    time.sleep(0.1)
-                postgres.create_databases(port)
-                url = postgres.url("warehouse", port)
-                os.environ.update({**environment(layout.home), "EVERGREEN_WAREHOUSE_URL": url})
-                with connect(url) as conn:
-                    migrate(conn)
-                _may_checkpoint(layout, port)
-                yield url
-            finally:
-                server.send_signal(signal.SIGINT)
-                server.wait(60)
+        running = Server(layout, port)
+        try:
+            running.start()
+            running.postgres.create_databases(port)
+            url = running.postgres.url("warehouse", port)
+            os.environ.update({**environment(layout.home), "EVERGREEN_WAREHOUSE_URL": url})
+            with connect(url) as conn:
+                migrate(conn)
+            _may_checkpoint(layout, port)
+            yield running
+        finally:
+            running.stop()
 
 
 @contextmanager
