@@ -139,7 +139,7 @@ def _compared(
     closely: list[Compared] = []
     if chosen and number / len(chosen) >= limit:
         looked = differing[:MOST_CLOSELY]
-        closely = [one for one in looked if not _alike_then(specs, model, versions, one)]
+        closely = _still_differing(specs, model, versions, looked)
         number = round(number * len(closely) / len(looked))
     return Comparison(since, until, len(chosen), number, tuple(closely), tuple(numbers), left_out)
 
@@ -161,11 +161,16 @@ def _rows(
     return found
 
 
-def _alike_then(specs: Specs, model: ModelSpec, versions: dict[str, LoadedModel], one: Compared) -> bool:
-    """Whether a record is what a batch makes of the row as it was known when it was asked for."""
-    record = one.record
-    then = _rows(specs, model, versions, [record], record.asked_at)
-    return record.key in then and not then[record.key].differs
+def _still_differing(
+    specs: Specs, model: ModelSpec, versions: dict[str, LoadedModel], looked: Sequence[Compared]
+) -> list[Compared]:
+    """Those that are not what a batch makes of the row as it was known when they were asked for, either."""
+    then: dict[str, Compared] = {}
+    # Records of one request have one moment.
+    for moment in sorted({one.record.asked_at for one in looked}):
+        its = [one.record for one in looked if one.record.asked_at == moment]
+        then |= _rows(specs, model, versions, its, moment)
+    return [one for one in looked if one.record.key not in then or then[one.record.key].differs]
 
 
 def _versions(
