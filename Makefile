@@ -26,14 +26,14 @@ DATA ?= simulated
 AS_JSON = $(if $(JSON),--json)
 IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
-.PHONY: release coverage test-compose compose-env compose-up compose-status compose-down compose-demo help run venv up down status why history quarantine mail silence logs clean demo check replay report test attack lint hooks docs bench bench-large decisions lock
+.PHONY: release coverage test-compose compose-env compose-up compose-status compose-down compose-demo compose-client help run venv up down status why history quarantine mail silence logs clean serve predict client demo check replay report test attack lint hooks docs bench bench-large decisions lock
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 venv: $(VENV)/.installed ## make .venv and install the locked requirements
 
-up: $(VENV)/.installed ## start PostgreSQL, MLflow, Airflow and the mail catcher
+up: $(VENV)/.installed ## start PostgreSQL, MLflow, Airflow, the prediction service and the mail catcher
 	@$(EVERGREEN) up
 
 demo: $(VENV)/.installed ## the whole story; DATA=simulated or DATA=bike_sharing
@@ -47,6 +47,9 @@ run: $(VENV)/.installed ## trigger a DAG and wait; DAG=train__bike_demand PARAMS
 
 replay: $(VENV)/.installed ## compare retraining policies over past time; MODEL=bike_demand FROM=2025-06-02 TO=2025-12-15
 	@$(EVERGREEN) replay "$(MODEL)" --from "$(FROM)" --to "$(TO)" $(if $(POLICIES),--policies $(POLICIES))
+
+serve: $(VENV)/.installed ## the prediction service alone, until Ctrl-C, for a warehouse elsewhere (the stack has its own); PORT=8088
+	@$(EVERGREEN) serve $(if $(PORT),--port "$(PORT)")
 
 report: $(VENV)/.installed ## draw the report of a judged window; MODEL=bike_demand WINDOW=2025-06-02
 	@$(EVERGREEN) report "$(MODEL)" "$(WINDOW)" $(if $(VERSION),--version "$(VERSION)")
@@ -73,6 +76,12 @@ quarantine: ## the rows that are held back; DATASET=bike_hourly BATCH=7 LIMIT=50
 
 mail: ## list the caught e-mails; N=3 prints the third, WEB=1 shows all in a browser
 	$(call existing,mail $(N) $(if $(WEB),--web) $(AS_JSON))
+
+predict: ## predictions of a CSV file's lines; MODEL=bike_demand FILE=hours.csv, OUTPUT=predicted.csv, BYKEY=1: the columns are the key
+	$(call existing,predict "$(MODEL)" "$(FILE)" $(if $(OUTPUT),--output "$(OUTPUT)") $(if $(BYKEY),--by-key) $(AS_JSON))
+
+client: ## who may ask the prediction service; NAME=web-shop makes a client and prints its key: MODELS=bike_demand RATE=50; REVOKE=1 ends it
+	$(call existing,client $(if $(NAME),$(if $(REVOKE),revoke,add) "$(NAME)" $(if $(MODELS),--models "$(MODELS)") $(if $(RATE),--rate "$(RATE)"),list) $(AS_JSON))
 
 # What a person writes may hold any character, so it goes through the environment and no shell reads it.
 silence: export EVERGREEN_SILENCE_MODEL = $(value MODEL)
@@ -115,9 +124,13 @@ compose-down: ## stop the compose stack; nothing is lost. VOLUMES=1 removes its 
 
 compose-demo: compose-env ## the story of `make demo` on the compose stack, with two workers and the mail catcher; STORE=s3
 	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) $(KEPT) --profile dev up --detach --build --wait --scale airflow-worker=$(or $(WORKERS),2)
-	@EVERGREEN_SCHEDULES=off $(IN_COMPOSE) run --rm --no-deps demo
+	@EVERGREEN_SERVING_KEY="$$($(IN_COMPOSE) run --rm --no-deps -T init evergreen client add "demo-$$(date +%s)" --json | sed -n 's/.*"key": "\([^"]*\)".*/\1/p')" \
+	    EVERGREEN_SCHEDULES=off $(IN_COMPOSE) run --rm --no-deps demo
 	@$(IN_COMPOSE) cp airflow-scheduler:/var/lib/evergreen/demo/simulated.png compose-demo.png
-	@echo "picture: compose-demo.png; Airflow http://$$($(IN_COMPOSE) port airflow-apiserver 8080), user admin, AIRFLOW_PASSWORD in .env; mail http://$$($(IN_COMPOSE) --profile dev port mail 8025)"
+	@echo "picture: compose-demo.png; Airflow http://$$($(IN_COMPOSE) port airflow-apiserver 8080), user admin, AIRFLOW_PASSWORD in .env; mail http://$$($(IN_COMPOSE) --profile dev port mail 8025); predictions http://$$($(IN_COMPOSE) port serving 8088)/models, a key: make compose-client NAME=me"
+
+compose-client: ## who may ask the prediction service of the compose stack; NAME=web-shop makes a client: MODELS=bike_demand RATE=50; REVOKE=1 ends it
+	@$(IN_COMPOSE) run --rm --no-deps init evergreen client $(if $(NAME),$(if $(REVOKE),revoke,add) "$(NAME)" $(if $(MODELS),--models "$(MODELS)") $(if $(RATE),--rate "$(RATE)"),list) $(AS_JSON)
 
 lint: $(VENV)/.installed-dev ## ruff, its format, and mypy
 	$(RUN) ruff check .

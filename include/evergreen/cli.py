@@ -50,7 +50,7 @@ COMMANDS: dict[str, dict[str, Command]] = {
         ),
     },
     "the stack on this machine": {
-        "up": _stack("up", "start PostgreSQL, MLflow, Airflow and the mail catcher"),
+        "up": _stack("up", "start PostgreSQL, MLflow, Airflow, the prediction service and the mail catcher"),
         "down": _stack("down", "stop them; nothing is lost"),
         "run": Command("evergreen.terminal.run", "trigger a DAG, wait, and say what came out"),
         "mail": Command("evergreen.terminal.mail", "the e-mails that were caught; --web in a browser"),

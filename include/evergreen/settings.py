@@ -188,6 +188,16 @@ AIRFLOW_URL = Variable(
 MLFLOW_URL = Variable(
     "EVERGREEN_MLFLOW_URL", "http://127.0.0.1:5000", "address of the MLflow UI, for links in e-mails"
 )
+SERVING_URL = Variable(
+    "EVERGREEN_SERVING_URL",
+    "http://127.0.0.1:8088",
+    "address of the prediction service, for those who ask it (`evergreen predict`, evergreen.client)",
+)
+SERVING_KEY = Variable(
+    "EVERGREEN_SERVING_KEY",
+    "",
+    "a client's key for the prediction service; empty: that of this machine's own service, where it lies in EVERGREEN_HOME",
+)
 RUNBOOK_URL = Variable(
     "EVERGREEN_RUNBOOK_URL",
     "",
@@ -297,6 +307,8 @@ ALL = (
     CHANNELS,
     AIRFLOW_URL,
     MLFLOW_URL,
+    SERVING_URL,
+    SERVING_KEY,
     RUNBOOK_URL,
     DATA_DIR,
     THREADS,

@@ -42,7 +42,12 @@ class Stack:
         found = read(self.env)
         self.secrets = {name: value for name, value in found.items() if name in SECRETS or name == KEY}
         self.profiles = ["dev", *filter(None, [store])]
-        self.ports = {"EVERGREEN_PORT": "18080", "MLFLOW_PORT": "15000", "MAIL_PORT": "18025"}
+        self.ports = {
+            "EVERGREEN_PORT": "18080",
+            "MLFLOW_PORT": "15000",
+            "SERVING_PORT": "18088",
+            "MAIL_PORT": "18025",
+        }
         self.files = [REPOSITORY / "docker-compose.yaml"]
         if store:
             own = folder / "apart.yaml"
@@ -89,6 +94,15 @@ class Stack:
             "--command", f"SELECT coalesce(json_agg(r), '[]') FROM ({query}) AS r",
         )  # fmt: skip
         return list(json.loads(said[said.index("[") :]))
+
+    def client(self, name: str, *options: str) -> str:
+        """Make a client of the prediction service, as an operator does; its key."""
+        said = self.compose(
+            "run", "--rm", "--no-deps", "-T", "init", "evergreen", "client", "add", name, *options, "--json"
+        )
+        made, _ = json.JSONDecoder().raw_decode(said[said.index("{") :])
+        self.secrets[f"key of {name}"] = made["key"]
+        return str(made["key"])
 
     def memory(self, container: str) -> int:
         """Bytes that a container's processes hold."""

@@ -14,7 +14,12 @@ from evergreen.ledger.reasons import DecisionKind
 
 
 def test_the_story_goes_to_its_end_on_two_workers(stack: Stack) -> None:
-    said = stack.compose("--profile", "tools", "run", "--rm", "--no-deps", "demo", timeout_s=1800)
+    key = stack.client("demo")
+    said = stack.compose(
+        "--profile", "tools", "run", "--rm", "--no-deps", "-e", f"EVERGREEN_SERVING_KEY={key}", "demo", timeout_s=1800
+    )  # fmt: skip
+    assert "as in batch" in said, "the new champion answers a request"
+    assert key not in said
     assert "What happened, from the ledger:" in said
     assert "did not go as promised" not in said
     mails = stack.rows("SELECT count(*) AS n, count(sent_at) AS sent FROM evergreen.mail")[0]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from evergreen.client import Client
 from evergreen.feeds import real_file
 from evergreen.ledger.reasons import DecisionKind
-from evergreen.stack import control
+from evergreen.spec import load_specs
+from evergreen.stack import control, demo_request
 from evergreen.stack.demo import DATASET, MODEL, SECOND_MODEL, outcome
 
 pytestmark = pytest.mark.e2e
@@ -181,8 +186,30 @@ def test_every_row_has_one_served_prediction(stack: Any, told: Any) -> None:
     assert missing == [{"n": 0}]
 
 
+def test_the_story_ends_with_a_request_that_the_new_champion_answers(
+    stack: Any, told: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    specs, login = load_specs(stack.specs), control.login(stack.layout.home)
+    champion = stack.decisions(f"model/{MODEL}", DecisionKind.PROMOTED)[0].version
+    for model in (MODEL, SECOND_MODEL):
+        row = demo_request.newest_row(specs, specs.models[model])
+        answer = demo_request.ask(Client(), model, row)
+        assert answer["prediction"] == row.prediction, "online and batch are one, to the last bit"
+        assert row.version == answer["version"]
+        assert model != MODEL or answer["version"] == champion
+    key = demo_request.key_in(login.serving_key_file)
+    assert demo_request.tell(MODEL, print, url=login.serving_url, key=key) == []
+    line, shown = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert line.startswith(f"curl -s {login.serving_url}/models/{MODEL}/predict ")
+    assert login.serving_key_file.read_text().strip() not in line
+    if shutil.which("curl"):
+        said = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout
+        same = ("model", "version", "prediction")
+        assert [json.loads(said)[name] for name in same] == [json.loads(shown)[name] for name in same]
+
+
 def test_no_secret_in_logs_or_ledger(stack: Any, told: Any) -> None:
-    secrets = [s for s in stack.layout.secrets.values() if s]
+    secrets = [s for s in stack.layout.secrets.values() if s] + [stack.layout.serving_key.read_text().strip()]
     ledger_text = str(stack.rows("SELECT * FROM evergreen.decision")) + str(
         stack.rows("SELECT * FROM evergreen.mail")
     )

@@ -9,12 +9,15 @@ from evergreen.command import no_arguments
 from evergreen.deployment import variables
 from evergreen.errors import ErrorReason, EvergreenError, TerminalError
 from evergreen.feeds import catalogue
+from evergreen.stack import demo_request
 from evergreen.stack.airflow_api import AirflowApi
-from evergreen.stack.demo import DATASET, DemoProgress, dag_ids, outcome, tell_story
+from evergreen.stack.demo import DATASET, MODEL, DemoProgress, dag_ids, outcome, tell_story
 from evergreen.warehouse.connection import connect, fetch
 from evergreen.warehouse.storage.bucket import place
 
 URL = "http://airflow-apiserver:8080"
+PUBLISHED = "http://127.0.0.1:8088"
+"""Where the prediction service is on the server itself, unless SERVING_PORT says otherwise."""
 ADVICE = "`make compose-status` shows whether airflow-apiserver is up, `docker compose logs airflow-apiserver` why not"
 START_OVER = "`make compose-down VOLUMES=1` removes this stack's data, after a question; then `make compose-demo` again"
 
@@ -30,12 +33,21 @@ def main(argv: list[str] | None = None) -> int:
         api.wait_for_dags(set(dag_ids()))
         tell_story(api, story, place(settings.LANDING, DATASET), say)
         missing = outcome(story, settings.HOME.path() / "demo", say, mails="the mail catcher shows them")
+        missing += _request(say)
     except EvergreenError as error:
         print(f"\nThe demo stopped: {error}", file=sys.stderr)
         return 1
     if missing:
         print(f"\nThe story did not go as promised: {'; '.join(missing)}", file=sys.stderr)
     return 1 if missing else 0
+
+
+def _request(say: DemoProgress) -> list[str]:
+    """Ask the prediction service, as a client whose key `make compose-demo` has made."""
+    if not settings.SERVING_KEY.given():
+        say(f"the prediction service was not asked: {settings.SERVING_KEY.name} is not set")
+        return []
+    return demo_request.tell(MODEL, say, url=PUBLISHED, key="$KEY")
 
 
 def _require_empty() -> None:

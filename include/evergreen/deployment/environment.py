@@ -43,6 +43,7 @@ SECRETS: dict[str, tuple[Callable[[], str], str]] = {
     "WAREHOUSE_DB_PASSWORD": (_word, "of the role warehouse, which owns it; only `init` knows it"),
     "WAREHOUSE_INGEST_PASSWORD": (_word, "of the database role evergreen_ingest"),
     "WAREHOUSE_MODEL_PASSWORD": (_word, "of the database role evergreen_model"),
+    "WAREHOUSE_SERVING_PASSWORD": (_word, "of the database role evergreen_serving"),
     "WAREHOUSE_EXPORTER_PASSWORD": (_word, "of the database role evergreen_exporter"),
     "REDIS_PASSWORD": (_word, "of the broker"),
     "AIRFLOW_PASSWORD": (_word, "of the login `admin` in Airflow"),
@@ -80,6 +81,7 @@ SETTINGS = """\
 # Settings; each has a default, and a line that begins with # does nothing.
 # EVERGREEN_BIND=0.0.0.0                  address of this machine on which the UIs are published; default: loopback alone
 # EVERGREEN_PORT=8080                     port of the Airflow UI; MLFLOW_PORT=5000 that of MLflow
+# SERVING_PORT=8088                       port of the prediction service; 8088-8091 for up to four of them (docs/serving.md)
 # EVERGREEN_AIRFLOW_URL=https://airflow.example.org    as people reach it; for links in e-mails
 # EVERGREEN_MLFLOW_URL=https://mlflow.example.org
 # EVERGREEN_MAIL_TO=ml-team@example.org

@@ -32,6 +32,7 @@ PASSWORDS = {
 ROLES = {
     roles.INGEST: variables.WAREHOUSE_INGEST_PASSWORD,
     roles.MODEL: variables.WAREHOUSE_MODEL_PASSWORD,
+    roles.SERVING: variables.WAREHOUSE_SERVING_PASSWORD,
     roles.EXPORTER: variables.WAREHOUSE_EXPORTER_PASSWORD,
 }
 # Where alembic's scripts lie in the packages that migrate with it.

@@ -16,6 +16,9 @@ WAREHOUSE_INGEST_PASSWORD = Variable(
 WAREHOUSE_MODEL_PASSWORD = Variable(
     "WAREHOUSE_MODEL_PASSWORD", None, "password of the database role evergreen_model"
 )
+WAREHOUSE_SERVING_PASSWORD = Variable(
+    "WAREHOUSE_SERVING_PASSWORD", None, "password of the database role evergreen_serving"
+)
 WAREHOUSE_EXPORTER_PASSWORD = Variable(
     "WAREHOUSE_EXPORTER_PASSWORD", None, "password of the database role evergreen_exporter"
 )

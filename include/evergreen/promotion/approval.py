@@ -16,7 +16,6 @@ How the person is asked, and by whom, is the caller's business: Airflow's human-
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 
@@ -33,13 +32,10 @@ from evergreen.ledger.evidence import (
     SettledEvidence,
 )
 from evergreen.ledger.reasons import NEEDS_A_PERSON, DecisionKind, RulingReason
-from evergreen.promotion.ruling import Ruling, Waited, check_version, named, rule, settled, told, write
-from evergreen.registry import version_tags
+from evergreen.promotion.ruling import Ruling, Waited, check_version, follow, named, rule, settled, write
 from evergreen.spec import ModelSpec, format_duration
 from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.warehouse.connection import Connection, connect
-
-log = logging.getLogger(__name__)
 
 # An answer of the last minute may be on its way for so long before the wait is ended without it.
 GRACE = timedelta(hours=1)
@@ -192,12 +188,7 @@ def conclude(model: ModelSpec, version: str, answer: Answer, run_id: str) -> Dec
             ruling = _answered(rule(conn, model, found), asked, answer, in_time)
             more = _evidence(asked, answer)
             decision = write(conn, model, found, ruling, run_id, more=more, waited=Waited(asked, registered))
-    log.info("%s: %s", model.name, told(decision))
-    if decision.kind is DecisionKind.PROMOTED:
-        with connect() as conn:
-            registry.champion(conn, model.name)
-    version_tags.follow(model.name)
-    return decision
+    return follow(model, decision)
 
 
 def expire(model: ModelSpec, now: datetime, run_id: str) -> Decision | None:

@@ -3,6 +3,7 @@ settles at once and for one that waited for a person."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,13 +16,15 @@ from evergreen.ledger import Decision, words
 from evergreen.ledger.evidence import GateCheck, RetrainEvidence, RollbackEvidence, SettledEvidence
 from evergreen.ledger.reasons import ChallengerReason, DecisionKind, RulingReason
 from evergreen.promotion import canary
-from evergreen.registry import identity
+from evergreen.registry import identity, version_tags
 from evergreen.registry.client import client, guarded
 from evergreen.spec import ModelSpec
 from evergreen.training.gate.checks import BOTH_BEATEN
 from evergreen.training.record.outcome import TrainingOutcome, worse_than_naive
 from evergreen.training.record.tracking import KEY_TAG, run_key
-from evergreen.warehouse.connection import Connection, fetch
+from evergreen.warehouse.connection import Connection, connect, fetch
+
+log = logging.getLogger(__name__)
 
 FINGERPRINT_TAG = "evergreen.fingerprint"
 # What is promoted so soon after it was registered is in force as of its training.
@@ -344,3 +347,17 @@ def told(decision: Decision) -> str:
     what = decision.kind.value.replace("_", " ")
     why = words.sentence(decision.kind.value, decision.reason, decision.evidence)
     return f"version {decision.version} {what}: {why}"
+
+
+def follow(model: ModelSpec, decision: Decision) -> Decision:
+    """Say a decision on a challenger in the log, and let MLflow's alias and tags follow it; returns the decision.
+
+    Raises:
+        TransientError: warehouse or MLflow do not answer. The decision stands, and the next call lets them follow.
+    """
+    log.info("%s: %s", model.name, told(decision))
+    if decision.kind is DecisionKind.PROMOTED:
+        with connect() as conn:
+            registry.champion(conn, model.name)
+    version_tags.follow(model.name)
+    return decision

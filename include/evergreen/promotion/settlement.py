@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from evergreen import ledger, registry
+from evergreen import ledger
 from evergreen.ledger import Decision
 from evergreen.ledger.evidence import SettledEvidence
-from evergreen.ledger.reasons import NEEDS_A_PERSON, DecisionKind
+from evergreen.ledger.reasons import NEEDS_A_PERSON
 from evergreen.promotion import approval
-from evergreen.promotion.ruling import Waited, check_version, rule, settled, told, write
-from evergreen.registry import version_tags
+from evergreen.promotion.ruling import Waited, check_version, follow, rule, settled, write
 from evergreen.spec import ModelSpec, Specs
 from evergreen.training.record.outcome import TrainingOutcome
 from evergreen.warehouse.connection import Connection, connect
-
-log = logging.getLogger(__name__)
 
 
 def settle(
@@ -67,12 +63,7 @@ def settle(
         ledger.lock(conn, model.name)
         standing = settled(conn, model, found) or approval.waiting_for(conn, model, found)
         decision = standing or _decide(conn, model, found, registered, run_id, because)
-    log.info("%s: %s", model.name, told(decision))
-    if decision.kind is DecisionKind.PROMOTED:
-        with connect() as conn:
-            registry.champion(conn, model.name)
-    version_tags.follow(model.name)
-    return decision
+    return follow(model, decision)
 
 
 def _decide(

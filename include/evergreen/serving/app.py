@@ -11,12 +11,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.requests import Request
-from starlette.responses import Response
 
-from evergreen.serving import openapi, predict
+from evergreen.serving import open_inference, openapi, predict
 from evergreen.serving.clients import Known
 from evergreen.serving.predict import RefusedError
 from evergreen.serving.served import Served
@@ -36,7 +34,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _ENCODE = msgspec.json.Encoder().encode
-_PATH = re.compile(r"^/models/([a-z][a-z0-9_]{0,47})/(predict|explain)$")
+_PATH = re.compile(r"^(?:/v2)?/models/([a-z][a-z0-9_]{0,47})/(predict|explain|infer)$")
 _JSON = (b"content-type", b"application/json")
 
 
@@ -48,10 +46,15 @@ class Front:
         self._service = service
         self._rest = rest(service)
         self._at_once = 0
+        self._reading: dict[asyncio.Task[Any], float] = {}
+        """Who waits for the rest of a request, since when: cheaper for each request than a timer of its own."""
+        service.traffic.in_flight.set_function(lambda: self._at_once)
+        service.every(1.0, self._end_slow)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        if scope["type"] != "http" or scope["method"] != "POST" or not (path := _PATH.match(scope["path"])):
+        path = _PATH.match(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if path is None or (path[2] == "infer") != scope["path"].startswith("/v2/"):
             await self._rest(scope, receive, send)
             return
         began = time.perf_counter()
@@ -59,7 +62,6 @@ class Front:
         service = self._service
         served = service.served.get(name)
         self._at_once += 1
-        service.traffic.in_flight.set(self._at_once)
         try:
             known = _client(service, scope, name)
             if self._at_once > MOST_AT_ONCE:
@@ -67,14 +69,14 @@ class Front:
                     503, f"more than {MOST_AT_ONCE} requests are being answered; come again", wait_s=1
                 )
             served = _served(service, name)
-            asked = predict.read(
-                await _body(scope, receive),
-                predict.MOST_RECORDS if wanted == "predict" else predict.MOST_EXPLAINED,
-            )
+            body = await self._body(scope, receive)
             if wanted == "predict":
-                content = _ENCODE(await self._predict(served, asked, known, began))
+                said = await self._predict(served, predict.read(body), known, began)
+            elif wanted == "explain":
+                said = await service.predictions.explain(served, predict.read(body, predict.MOST_EXPLAINED))
             else:
-                content = _ENCODE(await service.predictions.explain(served, asked))
+                said = await self._infer(served, body, known, began)
+            content = _ENCODE(said)
             status, headers = 200, [_JSON, (b"content-length", b"%d" % len(content))]
         except RefusedError as error:
             status, headers, content = _refused(service, served, error)
@@ -85,7 +87,6 @@ class Front:
             )
         finally:
             self._at_once -= 1
-            service.traffic.in_flight.set(self._at_once)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
@@ -100,6 +101,50 @@ class Front:
         made = logged.records
         service.traffic.ok(served.model.name, made[0].version, len(made), time.perf_counter() - began)
         return answer
+
+    async def _infer(self, served: Served, body: bytes, known: Known, began: float) -> dict[str, Any]:
+        asked, named = open_inference.read(body)
+        return open_inference.told(served, await self._predict(served, asked, known, began), named)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """The body of a request.
+
+        Raises:
+            RefusedError: it is too large, or takes too long.
+        """
+        for name, value in scope["headers"]:
+            if name == b"content-length" and (not value.isdigit() or int(value) > MOST_BYTES):
+                raise _too_large()
+        task = asyncio.current_task()
+        assert task is not None
+        self._reading[task] = time.monotonic()
+        try:
+            message = await receive()
+            body: bytes = message.get("body", b"")
+            if not message.get("more_body"):
+                return body
+            parts, size = [body], len(body)
+            while message.get("more_body"):
+                message = await receive()
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > MOST_BYTES:
+                    raise _too_large()
+            return b"".join(parts)
+        except asyncio.CancelledError:
+            if task in self._reading:
+                raise  # the server ends
+            task.uncancel()
+            raise RefusedError(408, f"the body did not come within {BODY_S:g} s") from None
+        finally:
+            self._reading.pop(task, None)
+
+    async def _end_slow(self) -> None:
+        """Send those away who have not sent their request in time."""
+        late = time.monotonic() - BODY_S
+        for task in [task for task, since in self._reading.items() if since < late]:
+            del self._reading[task]
+            task.cancel()
 
 
 def _refused(
@@ -153,35 +198,8 @@ def _served(service: Service, name: str) -> Served:
     raise RefusedError(404, f"no model {name} is served; there is {names}")
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes:
-    """The body of a request.
-
-    Raises:
-        RefusedError: it is too large, or takes too long.
-    """
-    for name, value in scope["headers"]:
-        if name == b"content-length" and (not value.isdigit() or int(value) > MOST_BYTES):
-            raise RefusedError(
-                413, f"the body is larger than {MOST_BYTES >> 20} MB; ask for fewer records at once"
-            )
-    try:
-        async with asyncio.timeout(BODY_S):
-            message = await receive()
-            body: bytes = message.get("body", b"")
-            if not message.get("more_body"):
-                return body
-            parts, size = [body], len(body)
-            while message.get("more_body"):
-                message = await receive()
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > MOST_BYTES:
-                    raise RefusedError(
-                        413, f"the body is larger than {MOST_BYTES >> 20} MB; ask for fewer records at once"
-                    )
-            return b"".join(parts)
-    except TimeoutError:
-        raise RefusedError(408, f"the body did not come within {BODY_S:g} s") from None
+def _too_large() -> RefusedError:
+    return RefusedError(413, f"the body is larger than {MOST_BYTES >> 20} MB; ask for fewer records at once")
 
 
 def rest(service: Service) -> FastAPI:
@@ -243,7 +261,40 @@ def rest(service: Service) -> FastAPI:
             | {"record": openapi.record_of(served), "example": openapi.example(served)}
         )
 
+    _open_inference(app, service)
     return app
+
+
+def _open_inference(app: FastAPI, service: Service) -> None:
+    """What the Open Inference Protocol asks beside inference."""
+
+    @app.get("/v2")
+    async def server() -> Response:
+        """Which server it is."""
+        return answer(open_inference.SERVER)
+
+    @app.get("/v2/health/live")
+    async def live() -> Response:
+        """Whether the process works."""
+        return answer({"live": True})
+
+    @app.get("/v2/health/ready")
+    async def ready() -> Response:
+        """Whether every model is answered for."""
+        said, status = readiness(service)
+        return answer({"ready": said["ready"]}, status)
+
+    @app.get("/v2/models/{name}")
+    async def metadata(name: str, request: Request) -> Response:
+        """The tensors of a model."""
+        _client(service, request.scope, name)
+        return answer(open_inference.about(_served(service, name)))
+
+    @app.get("/v2/models/{name}/ready")
+    async def model_ready(name: str) -> Response:
+        """Whether a model is answered for."""
+        there = name in service.served
+        return answer({"name": name, "ready": there}, 200 if there else 404)
 
 
 def answer(content: Any, status: int = 200) -> Response:

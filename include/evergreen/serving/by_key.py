@@ -58,7 +58,7 @@ class FeaturesByKey:
             self._waiting -= 1
 
     def _find(self, served: Served, keys: Sequence[dict[str, Any]]) -> list[Found | None]:
-        from evergreen.warehouse.features.lookup import BadKeys
+        from evergreen.warehouse.features.lookup import BadKeysError
 
         try:
             lookup = self._lookup(served)
@@ -66,7 +66,7 @@ class FeaturesByKey:
                 lookup.prepare()
                 self._prepared.add(served.model.name)
             found = lookup.rows(keys, timeout_s=served.model.timeout_ms / 1000)
-        except BadKeys as error:
+        except BadKeysError as error:
             problems = [Problem(p.position, p.column, p.message) for p in error.problems]
             raise RefusedError(422, "keys are not what the model takes", records.told(problems)) from None
         except TransientError as error:

@@ -1,11 +1,12 @@
 """The companion of the server: a process of its own that follows the ledger and brings the log into the warehouse.
 
 What it does may take long, and what it asks may be away; the server, which it never holds up, does not notice. It ends with the server:
-its standard input ends then.
+its standard input ends then. Servers that share a folder, one on each core, share the work of one companion: the others wait for their turn.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import select
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import IO
 
 import psycopg2
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT
@@ -66,7 +68,13 @@ class Companion:
         self._told = threading.Lock()
 
     def run(self) -> None:
-        """Work until the server has ended."""
+        """Work until the server has ended, once no other companion works in the folder."""
+        kept.folder().mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (kept.folder() / "companion.lock").open("a") as lock:
+            if _turn(lock):
+                self._work()
+
+    def _work(self) -> None:
         threads = [threading.Thread(target=work, daemon=True) for work in (self._follow, self._deliver)]
         for thread in threads:
             thread.start()
@@ -148,6 +156,22 @@ class Companion:
         )
         with self._told, suppress(OSError):
             kept.write(kept.health_file(), told)
+
+
+def _turn(lock: IO[str]) -> bool:
+    """Wait for the lock; False: the server has ended before."""
+    told = False
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if not told:
+                log.info("another companion works in %s; this one takes over when it ends", kept.folder())
+            told = True
+        # Nobody writes to it: it can be read when it has ended.
+        if select.select([sys.stdin], [], [], AGAIN_S)[0]:
+            return False
 
 
 def main(*, local: bool) -> int:

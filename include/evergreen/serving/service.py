@@ -34,7 +34,7 @@ class Service:
         self.served: dict[str, Served] = {}
         self.clients = Clients()
         self.traffic = Traffic()
-        self.spool = Spool(f"{socket.gethostname()[:40]}-{os.getpid()}")
+        self.spool = Spool(f"{socket.gethostname()[:40]}-{os.getpid()}-{os.urandom(3).hex()}")
         self.predictions = Predictions(features)
         self.health = Health()
         self.state: State | None = None
@@ -43,6 +43,7 @@ class Service:
         self._shelf = Shelf()
         self._seen: tuple[int, int] = (0, 0)
         self._retired: list[Loaded] = []
+        self._works: list[tuple[float, Callable[[], Awaitable[None]]]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -52,8 +53,13 @@ class Service:
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 50, 100)
-        for work, every in ((self._look, LOOK_S), (self._flush, FLUSH_S)):
-            self._tasks.append(asyncio.create_task(self._forever(work, every)))
+        self.every(LOOK_S, self._look)
+        self.every(FLUSH_S, self._flush)
+        self._tasks += [asyncio.create_task(self._forever(work, every)) for every, work in self._works]
+
+    def every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        """Have something done again and again once the service has started; what it raises is told, and it is done again."""
+        self._works.append((seconds, work))
 
     async def stop(self) -> None:
         """Write what was gathered, and end."""

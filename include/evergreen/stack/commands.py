@@ -46,7 +46,11 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    add("up", _up, "Start PostgreSQL, MLflow, Airflow and the mail catcher, and wait until they work.")
+    add(
+        "up",
+        _up,
+        "Start PostgreSQL, MLflow, Airflow, the prediction service and the mail catcher, and wait until they work.",
+    )
     add("down", _down, "Stop all of it; nothing is lost.")
     logs = add("logs", _logs, "List the logs, or print the end of one.")
     logs.add_argument("name", nargs="?", help="service whose log to print")
@@ -81,6 +85,7 @@ def _up(options: argparse.Namespace) -> None:
     print(
         f"\nAirflow  {login.airflow_url}   login {login.user}   password {login.airflow_password}"
         f"\nMLflow   {login.mlflow_url}   login {login.user}   password {login.mlflow_password}"
+        f"\nPredictions  {login.serving_url}/models   key of this machine in {login.serving_key_file}"
         f"\nThe passwords are kept in {login.secrets_file}. {typed('status')}, {typed('mail')}, {typed('logs')}, {typed('down')}."
     )
 

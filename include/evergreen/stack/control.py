@@ -32,10 +32,12 @@ class Login:
 
     airflow_url: str
     mlflow_url: str
+    serving_url: str
     user: str
     airflow_password: str
     mlflow_password: str
     secrets_file: Path
+    serving_key_file: Path
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,18 @@ class Row:
 
 
 def login(home: Path | str | None = None) -> Login:
-    """Return where Airflow and MLflow are, and how to get in."""
+    """Return where Airflow, MLflow and the prediction service are, and how to get in."""
     layout = Layout.of(home)
     ports, secrets = layout.ports(), layout.secrets
     return Login(
         airflow_url=f"http://127.0.0.1:{ports['api-server']}",
         mlflow_url=f"http://127.0.0.1:{ports['mlflow']}",
+        serving_url=f"http://127.0.0.1:{ports['serving']}",
         user=USER,
         airflow_password=secrets["airflow_login"],
         mlflow_password=secrets["mlflow_login"],
         secrets_file=layout.secrets_file,
+        serving_key_file=layout.serving_key,
     )
 
 
@@ -219,7 +223,7 @@ def status(home: Path | str | None = None) -> list[Row]:
 
 
 def ports(home: Path | str | None = None) -> dict[str, int]:
-    """Return the port of each server: api-server, mlflow, mail, postgres."""
+    """Return the port of each server: api-server, mlflow, mail, postgres, serving."""
     return Layout.of(home).ports()
 
 

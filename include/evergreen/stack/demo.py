@@ -27,7 +27,7 @@ from evergreen.ledger.evidence import SettledEvidence
 from evergreen.links import airflow_approval_url
 from evergreen.program import typed
 from evergreen.spec import load_specs
-from evergreen.stack import control
+from evergreen.stack import control, demo_request
 from evergreen.stack.airflow_api import AirflowApi
 from evergreen.stack.layout import Layout, StackError, write_private
 from evergreen.stack.postgres import Postgres
@@ -371,6 +371,9 @@ def main(argv: list[str] | None = None) -> int:
         api = prepare(layout, say)
         tell_story(api, story, layout.home / "landing" / DATASET, say)
         missing = outcome(story, layout.home / "demo", say)
+        login = control.login(layout.home)
+        key = demo_request.key_in(login.serving_key_file)
+        missing += demo_request.tell(MODEL, say, url=login.serving_url, key=key)
     except (EvergreenError, StackError) as error:
         print(f"\nThe demo stopped: {error}", file=sys.stderr)
         return 1
@@ -381,9 +384,9 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
-    login = control.login(layout.home)
     print(f"\nAirflow  {login.airflow_url}   user {login.user}   password {login.airflow_password}")
     print(f"MLflow   {login.mlflow_url}   user {login.user}   password {login.mlflow_password}")
+    print(f"Predictions  {login.serving_url}/models   key of this machine in {login.serving_key_file}")
     print(
         f"The stack stays up: {typed('status')}, {typed('mail')}, {typed('down')}. Cron schedules are off in it (old data)."
     )

@@ -34,6 +34,11 @@ def mlflow(port: int) -> bool:
     return fetch(f"http://127.0.0.1:{port}/health", timeout=1.0) is not None
 
 
+def serving(port: int) -> bool:
+    """Return whether the prediction service answers, whatever it has to answer with."""
+    return fetch(f"http://127.0.0.1:{port}/healthz", timeout=1.0) is not None
+
+
 def mail(port: int) -> bool:
     """Return whether the mail catcher takes a connection."""
     try:
@@ -56,6 +61,7 @@ def unhealthy(layout: Layout, services: dict[str, Any]) -> set[str]:
         "postgres": lambda: Postgres(layout).is_ready(ports["postgres"]),
         "mlflow": lambda: mlflow(ports["mlflow"]),
         "mail": lambda: mail(ports["mail"]),
+        "serving": lambda: serving(ports["serving"]),
         "api-server": lambda: (airflow.get("metadatabase") or {}).get("status") == "healthy",
     }
     for name, reported in HEARTBEATS.items():

@@ -21,7 +21,7 @@ from typing import Any
 from evergreen import settings
 from evergreen.program import typed
 
-PREFERRED_PORTS = {"api-server": 8080, "mlflow": 5000, "mail": 1025, "postgres": 5433}
+PREFERRED_PORTS = {"api-server": 8080, "mlflow": 5000, "mail": 1025, "postgres": 5433, "serving": 8088}
 
 
 class StackError(Exception):
@@ -138,6 +138,11 @@ class Layout:
     def overrides_file(self) -> Path:
         """Environment variables that a program has set for this stack, over the stack's own defaults."""
         return self.home / "overrides.json"
+
+    @property
+    def serving_key(self) -> Path:
+        """The key with which this machine asks the prediction service (`evergreen.serving.grants.local_key_file`)."""
+        return self.home / "serving" / "local.key"
 
     def log(self, service: str) -> Path:
         """Return the log file of a service."""

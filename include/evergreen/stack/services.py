@@ -111,7 +111,30 @@ def services(layout: Layout) -> list[Service]:
     # The log servers of these two listen on all interfaces; the API server reads the same files.
     found += [component("scheduler", "--skip-serve-logs"), component("dag-processor")]
     # It waits 10 s for triggers that it could as well leave: they go on at the next start.
-    return [*found, replace(component("triggerer", "--skip-serve-logs"), stop_round=2, grace=2.0)]
+    found += [replace(component("triggerer", "--skip-serve-logs"), stop_round=2, grace=2.0)]
+    return [*found, _serving(layout, everywhere)]
+
+
+def _serving(layout: Layout, everywhere: Mapping[str, str]) -> Service:
+    """Return the prediction service. It follows the ledger, so the warehouse has its tables first; it does not wait for MLflow.
+
+    MLflow gives it versions that are new, and it answers with those on its disk until then. It is ready when it answers, not
+    when a model has a champion: a new stack has none.
+    """
+    port = layout.ports()["serving"]
+    command = [
+        sys.executable, "-m", "evergreen", "serve", "--host", "127.0.0.1", "--port", str(port), "--local-client",
+    ]  # fmt: skip
+    return Service(
+        "serving",
+        command,
+        everywhere,
+        after=("postgres",),
+        port=port,
+        is_ready=lambda: health.serving(port),
+        # It answers what it has begun, and brings the rest of its log to the warehouse.
+        grace=30.0,
+    )
 
 
 def _mlflow(layout: Layout, everywhere: Mapping[str, str], recorded: str | None) -> list[Service]:

@@ -61,7 +61,9 @@ def secret_names(home: Path | str | None = None) -> set[str]:
 def _defaults(layout: Layout) -> dict[str, str]:
     """Return what the user may set otherwise."""
     ports, postgres = layout.ports(), Postgres(layout)
-    airflow_url, mlflow_url = (f"http://127.0.0.1:{ports[name]}" for name in ("api-server", "mlflow"))
+    airflow_url, mlflow_url, serving_url = (
+        f"http://127.0.0.1:{ports[name]}" for name in ("api-server", "mlflow", "serving")
+    )
     threads = os.environ.get(settings.THREADS.name) or settings.THREADS.default or "2"
     smtp = {
         "conn_type": "smtp",
@@ -81,6 +83,7 @@ def _defaults(layout: Layout) -> dict[str, str]:
         "EVERGREEN_SNAPSHOTS": str(layout.home / "snapshots"),
         "EVERGREEN_AIRFLOW_URL": airflow_url,
         "EVERGREEN_MLFLOW_URL": mlflow_url,
+        "EVERGREEN_SERVING_URL": serving_url,
         "EVERGREEN_THREADS": threads,
         "EVERGREEN_POOLS": "on",
         "AIRFLOW_CONN_SMTP_DEFAULT": json.dumps(smtp),

@@ -279,8 +279,10 @@ def _where(layout: Layout | None, running: bool) -> dict[str, Any]:
     return {
         "airflow": settings.AIRFLOW_URL.read(),
         "mlflow": settings.MLFLOW_URL.read(),
+        "predictions": settings.SERVING_URL.read(),
         "user": "admin" if own else None,
         "passwords": str(layout.secrets_file) if own and layout else None,
+        "serving_key": str(layout.serving_key) if own and layout else None,
         "mails": str(layout.mail) if own and layout else None,
     }
 
@@ -290,7 +292,9 @@ def _addresses(page: Page, layout: Layout | None, running: bool) -> None:
     page.head("Addresses")
     page.pair("Airflow", known["airflow"], 2)
     page.pair("MLflow", known["mlflow"], 2)
+    page.pair("Predictions", f"{known['predictions']}/models", 2)
     if known["user"]:
+        page.pair("", f"the key of this machine is in {known['serving_key']}", 2)
         page.pair(
             "Mails",
             f"{typed('mail')} lists them, {typed('mail --web', 'mail WEB=1')} shows them in a browser",

@@ -11,6 +11,7 @@ from evergreen.warehouse.connection import Connection
 
 INGEST = "evergreen_ingest"
 MODEL = "evergreen_model"
+SERVING = "evergreen_serving"
 EXPORTER = "evergreen_exporter"
 
 

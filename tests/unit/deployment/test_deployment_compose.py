@@ -15,6 +15,8 @@ from evergreen.cli import COMMANDS
 from evergreen.deployment.environment import SECRETS, SETTINGS, STORES
 from evergreen.deployment.store import ROOT
 from evergreen.exporter.command import PORT
+from evergreen.serving.command import PORT as SERVING_PORT
+from evergreen.warehouse import roles
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 FILE = REPOSITORY / "docker-compose.yaml"
@@ -24,7 +26,7 @@ SERVICES = STACK["services"]
 OURS = {name: s for name, s in SERVICES.items() if str(s["image"]).startswith("${EVERGREEN_IMAGE")}
 # Of the operator, beside those that Evergreen reads: what the stack is built of, and how much of the machine it may take.
 OPERATORS = {
-    "EVERGREEN_IMAGE", "EVERGREEN_BIND", "EVERGREEN_PORT", "EVERGREEN_SMTP", "MLFLOW_PORT", "MAIL_PORT", "MLFLOW_ARTIFACTS",
+    "EVERGREEN_IMAGE", "EVERGREEN_BIND", "EVERGREEN_PORT", "EVERGREEN_SMTP", "MLFLOW_PORT", "SERVING_PORT", "SERVING_MEMORY", "MAIL_PORT", "MLFLOW_ARTIFACTS",
     "MLFLOW_ALLOWED_HOSTS", "STORE_BUCKET", "STORE_MEMORY", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION",
     "AWS_DEFAULT_REGION", "AWS_SESSION_TOKEN",
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AIRFLOW_PARALLELISM",
@@ -75,11 +77,29 @@ def test_nothing_but_init_knows_the_login_that_owns_the_warehouse():
     assert {"init", "airflow-worker", "airflow-dag-processor"} <= knowing("WAREHOUSE_INGEST_PASSWORD")
     assert "demo" in knowing("EVERGREEN_WAREHOUSE_URL")
     assert "airflow-worker" not in knowing("EVERGREEN_WAREHOUSE_URL"), "it would win over the connections"
+    assert knowing("WAREHOUSE_SERVING_PASSWORD") == {"init", "serving"}
+
+
+def test_the_prediction_service_has_its_own_role_and_volume_and_starts_without_mlflow():
+    service = SERVICES["serving"]
+    login, owner = (SERVICES[name]["environment"]["EVERGREEN_WAREHOUSE_URL"] for name in ("serving", "init"))
+    assert login.startswith(f"postgresql://{roles.SERVING}:")
+    assert owner.startswith("postgresql://warehouse:"), "`evergreen client add` is run in its place"
+    assert service["volumes"] == ["serving:/var/lib/evergreen"]
+    assert [n for n, s in SERVICES.items() if any("serving:" in v for v in s.get("volumes", []))] == [
+        "serving"
+    ]
+    assert set(service["depends_on"]) == {"init"}
+    # MLflow and PostgreSQL are in the same network; brokers, stores and Airflow's own are not its business.
+    assert service["networks"] == ["data", "metrics", "front"]
+    assert "container_name" not in service, "there could be no second one"
+    assert f":{SERVING_PORT}/healthz" in service["healthcheck"]["test"][-1]
+    assert service["command"][-2:] == ["--port", str(SERVING_PORT)]
 
 
 def test_only_the_pages_are_published_and_on_loopback_unless_asked():
     published = {name: s["ports"] for name, s in SERVICES.items() if s.get("ports")}
-    assert set(published) == {"airflow-apiserver", "mlflow", "mail", "prometheus", "grafana"}
+    assert set(published) == {"airflow-apiserver", "mlflow", "serving", "mail", "prometheus", "grafana"}
     for ports in published.values():
         assert all(port.startswith(("127.0.0.1:", "${EVERGREEN_BIND:-127.0.0.1}:")) for port in ports)
     assert all(
@@ -181,9 +201,11 @@ def test_make_keeps_the_profiles_of_env_beside_its_own(tmp_path):
 def test_prometheus_asks_what_listens_and_grafana_lets_nobody_in_without_a_login():
     metrics = REPOSITORY / "deploy" / "metrics"
     jobs = yaml.safe_load((metrics / "prometheus.yml").read_text())["scrape_configs"]
-    asked = [target for job in jobs for group in job["static_configs"] for target in group["targets"]]
+    asked = [target for job in jobs for group in job.get("static_configs", ()) for target in group["targets"]]
     assert asked == [f"exporter:{PORT}", "statsd-exporter:9102", "127.0.0.1:9090"]
-    for name in ("exporter", "statsd-exporter", "prometheus"):
+    found = [group for job in jobs for group in job.get("dns_sd_configs", ())]
+    assert found == [{"names": ["serving"], "type": "A", "port": SERVING_PORT}]
+    for name in ("exporter", "statsd-exporter", "serving", "prometheus"):
         assert "metrics" in SERVICES[name]["networks"]
     source = yaml.safe_load((metrics / "grafana/provisioning/datasources/prometheus.yml").read_text())[
         "datasources"

@@ -13,6 +13,7 @@ import yaml
 from evergreen import settings
 from evergreen.cli import COMMANDS
 from evergreen.deployment import variables
+from evergreen.serving.command import PORT as SERVING_PORT
 from evergreen.settings import Variable
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -41,7 +42,7 @@ CONNECTIONS = {
     "EVERGREEN_MLFLOW",
     "EVERGREEN_SMTP",
 }
-OF_LIBRARIES = {"OMP_NUM_THREADS", "OMP_WAIT_POLICY"}
+OF_LIBRARIES = {"OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"}
 
 
 def inside(value: Any) -> Iterator[dict[str, Any]]:
@@ -127,6 +128,20 @@ def test_the_exporter_sees_the_volume_of_the_tasks_and_not_the_nodes_disk():
     (home,) = re.findall(r"EVERGREEN_HOME=(\S+)", DOCKERFILE)
     (mount,) = (m for m in container["volumeMounts"] if m["mountPath"] == home)
     assert claims[mount["name"]] == {"claimName": "evergreen", "readOnly": True}
+
+
+def test_a_pod_that_answers_keeps_its_versions_and_is_ready_without_the_warehouse():
+    (service,) = (m for m in MANIFESTS if m["kind"] == "StatefulSet")
+    (container,) = service["spec"]["template"]["spec"]["containers"]
+    (kept,) = service["spec"]["volumeClaimTemplates"]
+    (home,) = re.findall(r"EVERGREEN_HOME=(\S+)", DOCKERFILE)
+    assert {"name": kept["metadata"]["name"], "mountPath": home} in container["volumeMounts"]
+    (login,) = (e for e in container["env"] if e["name"] == settings.WAREHOUSE.name)
+    assert login["valueFrom"]["secretKeyRef"] == {"name": "warehouse", "key": "serving"}
+    assert container["ports"] == [{"name": "http", "containerPort": SERVING_PORT}]
+    # The page of readiness asks no server: a warehouse that is away takes no pod out of service.
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
 
 
 def test_nothing_secret_is_written_down():

@@ -90,6 +90,31 @@ def test_a_body_that_is_too_large_is_not_read(kept_scene, with_service):
     with_service(steps)
 
 
+def test_a_body_that_does_not_come_is_not_waited_for(kept_scene, with_service, monkeypatch):
+    monkeypatch.setattr(app, "BODY_S", 0.2)
+
+    async def steps(running):
+        front = app.Front(running.service)
+        await running.service.stop()
+        await running.service.start()
+        sent = []
+
+        async def receive():
+            await asyncio.sleep(60)
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {
+            "type": "http", "method": "POST", "path": "/models/rides/predict",
+            "headers": [(b"authorization", f"Bearer {KEY}".encode()), (b"content-length", b"10")],
+        }  # fmt: skip
+        await asyncio.wait_for(front(scope, receive, send), 5)
+        assert (sent[0]["status"], (b"connection", b"close") in sent[0]["headers"]) == (408, True)
+
+    with_service(steps)
+
+
 def test_what_the_model_does_not_know_is_taken_as_missing_and_told(kept_scene, with_service):
     record = {"hour": 1e39, "x": -(10**400), "kind": "fog"}
 
@@ -345,3 +370,47 @@ def test_the_document_is_of_openapi_and_its_example_is_answered(kept_scene, with
 def test_predict_reads_no_more_than_it_answers():
     with pytest.raises(predict.RefusedError, match="1 to 5"):
         predict.read(json.dumps({"records": [{}] * 6}).encode(), 5)
+
+
+def tensors(records):
+    kinds = {"hour": "FP64", "x": "FP64", "kind": "BYTES"}
+    return [
+        {"name": n, "datatype": k, "shape": [len(records)], "data": [r[n] for r in records]}
+        for n, k in kinds.items()
+    ]
+
+
+def test_the_open_inference_protocol_gets_the_same_predictions(kept_scene, with_service):
+    records = [EXAMPLE, {"hour": 3, "x": None, "kind": "fog"}]
+
+    async def steps(running):
+        async def infer(body):
+            return await running.client.post("/v2/models/rides/infer", headers=running.headers(), json=body)
+
+        found = (await infer({"id": "mine", "inputs": tensors(records)})).json()
+        assert (found["id"], found["model_name"], found["model_version"]) == ("mine", "rides", "1")
+        wanted = [kept_scene.predicted("1", EXAMPLE), kept_scene.predicted("1", {**records[1], "kind": None})]
+        assert found["outputs"] == [{"name": "prediction", "shape": [2], "datatype": "FP64", "data": wanted}]
+        assert [p["field"] for p in found["parameters"]["missing"]] == ["kind"]
+        column = [{**t, "shape": [2, 1], "data": [[v] for v in t["data"]]} for t in tensors(records)]
+        assert (await infer({"inputs": column})).json()["outputs"] == found["outputs"]
+        for bad, text in (
+            ({}, "list of tensors"), ({"inputs": [5]}, "a tensor is such as"), ({"inputs": tensors(records)[:2]}, "2 values are not"),
+            ({"inputs": [*tensors(records)[:2], *tensors(records[:1])[2:]]}, "as many values"), ({"inputs": tensors(records) * 2}, "another name"),
+            ({"inputs": [{**t, "shape": [3]} for t in tensors(records)]}, "its shape is [2]"),
+        ):  # fmt: skip
+            refused = await infer(bad)
+            assert (refused.status_code, text in refused.json()["error"]) == (422, True), refused.text
+        about = (await running.get("/v2/models/rides")).json()
+        assert {t["name"]: t["datatype"] for t in about["inputs"]} == {
+            "hour": "FP64",
+            "x": "FP64",
+            "kind": "BYTES",
+        }
+        for path in ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/rides/ready"):
+            assert (await running.get(path)).status_code == 200
+        assert (await running.get("/v2/models/others/ready")).status_code == 404
+        running.key = None
+        assert (await infer({"inputs": tensors(records)})).status_code == 401
+
+    with_service(steps)

@@ -36,13 +36,14 @@ def test_no_secret_is_on_a_command_line(layout: Layout) -> None:
 
 def test_it_joins_the_parts(layout: Layout) -> None:
     layout.ports_file.write_text(
-        json.dumps({"api-server": 8081, "mlflow": 5001, "mail": 1026, "postgres": 5434})
+        json.dumps({"api-server": 8081, "mlflow": 5001, "mail": 1026, "postgres": 5434, "serving": 8089})
     )
     found = environment(layout.home)
     assert found["EVERGREEN_HOME"] == str(layout.home)
     assert found["EVERGREEN_WAREHOUSE_URL"].endswith("@127.0.0.1:5434/warehouse")
     assert found["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5001"
     assert found["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8081/execution/"
+    assert found["EVERGREEN_SERVING_URL"] == "http://127.0.0.1:8089"
     smtp = json.loads(found["AIRFLOW_CONN_SMTP_DEFAULT"])
     assert (smtp["port"], smtp["extra"]["disable_ssl"], smtp["extra"]["disable_tls"]) == (1026, True, True)
     assert MARKER not in found

@@ -54,7 +54,7 @@ def test_the_json_has_these_keys_and_times_in_utc(life: Terminal) -> None:
     told = life("status", "--json").json
     assert sorted(told) == ["addresses", "alerts", "datasets", "files", "models", "services", "specs", "stack", "up", "warehouse"]  # fmt: skip
     assert sorted(told["models"][0]) == [
-        "attention", "champion", "datasets", "error", "incidents", "name", "newest_rows", "owner", "requests", "schedule", "silence",
+        "attention", "champion", "datasets", "error", "incidents", "name", "newest_rows", "owner", "requests", "schedule", "share", "silence",
         "since", "told", "training", "trend", "waiting", "why", "window", "worst",
     ]  # fmt: skip
     assert sorted(told["datasets"][0]) == [

@@ -131,6 +131,10 @@ def test_the_features_are_those_of_the_batch_bit_for_bit(
 
 
 def test_one_answer_for_each_key_in_order(bikes: str, specs: Specs, asking: Callable[..., Lookup]) -> None:
+    # What a text means, and how a number is written, does not depend on the server's settings.
+    with connect() as conn, conn.cursor() as cursor:
+        for setting in ("TimeZone = 'Asia/Tokyo'", "DateStyle = 'SQL, DMY'", "extra_float_digits = -15"):
+            cursor.execute(f"ALTER DATABASE {bikes} SET {setting}")
     lookup = asking(specs, specs.models["bike_demand"])
     assert lookup.rows([], timeout_s=LONG_S) == []
     nowhere = {"ts": "2031-01-01T00:00:00Z"}
