@@ -11,6 +11,7 @@ from online_client import SERVED, Client
 from evergreen import ledger
 from evergreen.alert_kinds import AlertKind
 from evergreen.errors import TransientError
+from evergreen.health.incident import incident
 from evergreen.incidents import threads
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.monitoring.monitor import monitor
@@ -275,6 +276,19 @@ def test_it_ends_by_itself_with_a_mail(client, look, start):
         (end,) = ledger.find(conn, "model/rides", (DecisionKind.RECOVERED,))
     assert (end.reason, end.evidence.kind) == ("alike_again", "serving_skew")
     assert end.evidence.ended == start + (SERVED + 3) * DAY, "from then on they were alike"
+
+
+def test_the_page_of_the_incident_tells_each_comparison(client, look):
+    for days, sends in enumerate((fahrenheit, fahrenheit, None)):
+        client.ask(client.evening + days * DAY, sends=sends)
+        look(days=days, run_id=f"monitor/{days}")
+    with connect() as conn:
+        found = incident(conn, fetch(conn, "SELECT min(id) AS id FROM evergreen.mail WHERE kind = 'serving_skew'")[0]["id"])  # fmt: skip
+    decided = [step for step in found.steps if step.what == "decision" and "new champion" not in step.words]
+    steps = [(step.repeated, step.words.partition(":")[2]) for step in decided]
+    assert [repeated for repeated, _ in steps] == [2, 1, 1], "two that differ, one that does not, the end"
+    assert "72 online predictions are those that a batch makes" in steps[1][1]
+    assert found.told_as == ("online requests have other features than the warehouse",)
 
 
 def test_what_comes_and_goes_ends_only_after_more_good_days(client, look):
