@@ -45,6 +45,7 @@ FLOORS: dict[str, str] = {
     "monitoring.windows": "A window of event time judged: is it ready, what was measured, how it is kept and drawn.",
     "monitoring.alarms": "The alarms that are raised about windows, and when they have ended.",
     "monitoring.trigger": "When a training is asked for, and what suppresses the request.",
+    "monitoring.skew": "Whether online predictions are those that a batch makes of the same rows.",
     "monitoring": "One run of the monitor, in its order.",
     "alerting.content": "What mails are made of: facts, tables, the past of a model, a week of it.",
     "alerting.pictures": "The pictures in mails.",

@@ -70,6 +70,9 @@ class AlertKind(StrEnum):
     DATA_PROBLEM = "data_problem", Traits(
         "data that cannot be judged", Severity.WARNING, held=True, joined=True, begins=True, ends=False, asks=False, addressed=False
     )  # fmt: skip
+    SERVING_SKEW = "serving_skew", Traits(
+        "online predictions that differ from batch ones", Severity.WARNING, held=True, joined=True, begins=True, ends=False, asks=False, addressed=False
+    )  # fmt: skip
     BATCH_QUARANTINED = "batch_quarantined", Traits(
         "batches held back", Severity.WARNING, held=True, joined=True, begins=True, ends=False, asks=False, addressed=False
     )  # fmt: skip

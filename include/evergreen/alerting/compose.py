@@ -39,6 +39,7 @@ from evergreen.alerting.letters import (
     drift,
     recovered,
     rollbacks,
+    skew,
     spec_problems,
     task_failed,
 )
@@ -79,6 +80,7 @@ def other(conn: Connection, known: KnownIncident) -> Letter:
 LETTERS: dict[str, Callable[[Connection, KnownIncident], Letter]] = {
     AlertKind.DRIFT: drift.drifted,
     AlertKind.DATA_PROBLEM: data_problems.data_problem,
+    AlertKind.SERVING_SKEW: skew.skew,
     AlertKind.BATCH_QUARANTINED: batches.quarantined,
     AlertKind.BATCH_CORRECTED: corrections.corrected,
     AlertKind.CHAMPION_CHANGED: challengers.promoted,

@@ -60,6 +60,7 @@ def read(conn: Connection, specs: Specs) -> Samples:
     _tasks(conn, found)
     _datasets(conn, specs, found)
     champions = _models(conn, specs, found)
+    _skew(conn, specs, found)
     _requests(conn, specs, found)
     _windows(conn, specs, champions, found)
     return found
@@ -129,6 +130,13 @@ def _models(conn: Connection, specs: Specs, found: Samples) -> dict[str, str]:
         if model.monitoring.max_age is not None:
             _add(found, f.AGE_LIMIT, (name,), model.monitoring.max_age.total_seconds())
     return champions
+
+
+def _skew(conn: Connection, specs: Specs, found: Samples) -> None:
+    """The newest comparison of online predictions with batch ones of each model."""
+    for row in fleet.served_skew(conn, sorted(specs.models)):
+        if isinstance(row["share"], int | float):
+            _add(found, f.SKEW, (row["model"],), float(row["share"]))
 
 
 def _requests(conn: Connection, specs: Specs, found: Samples) -> None:

@@ -54,6 +54,10 @@ _MODELS = sql.SQL(
     changes=_newest(DecisionKind.PROMOTED, DecisionKind.ROLLED_BACK),
     verdicts=_newest(DecisionKind.PROMOTED, DecisionKind.REJECTED, DecisionKind.AWAITING_APPROVAL),
 )
+_SKEW = sql.SQL(
+    "SELECT w.model, newest.share FROM {} CROSS JOIN LATERAL (SELECT evidence->'share' AS share FROM evergreen.decision"
+    " WHERE subject = w.subject AND kind = 'serving_compared' ORDER BY id DESC LIMIT 1) AS newest"
+).format(_SUBJECTS)
 # A window is looked at until its labels are due and `MOST_PER_RUN` windows longer; of an older one nothing is news.
 _WINDOWS = (
     "SELECT w.model, newest.id, newest.window_start, newest.window_end, newest.status, newest.row_count, newest.violations, newest.judged_at,"
@@ -105,6 +109,11 @@ def champions_and_trainings(conn: Connection, models: Sequence[str]) -> Rows:
 def shared(share: Any) -> float | None:
     """The share of such a row as a number; None: the champion answers for all. One of a damaged row is as if it were absent."""
     return float(share) if isinstance(share, int | float) and 0 <= share < 1 else None
+
+
+def served_skew(conn: Connection, models: Sequence[str]) -> Rows:
+    """Of each model with online predictions that were compared the share that differed when they last were, as the ledger's JSON has it."""
+    return fetch(conn, _SKEW, {"models": list(models)})
 
 
 def open_requests(conn: Connection, models: Sequence[str]) -> list[ledger.Unanswered]:

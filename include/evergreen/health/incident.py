@@ -22,6 +22,8 @@ _STORY = (
     DecisionKind.BATCH_WITHDRAWN, DecisionKind.BATCH_DISMISSED, DecisionKind.SPEC_UNUSABLE,
 )  # fmt: skip
 
+_OF_KIND = {AlertKind.SERVING_SKEW: (DecisionKind.SERVING_COMPARED,)}
+
 
 @dataclass(frozen=True)
 class Step:
@@ -124,7 +126,7 @@ def _decided(conn: Connection, thread: Thread, named: list[int]) -> list[Step]:
         "SELECT id FROM evergreen.decision WHERE subject = %(subject)s AND (id = ANY(%(named)s) OR (kind = ANY(%(kinds)s)"
         " AND as_of >= %(since)s AND (%(end)s IS NULL OR id <= %(end)s))) ORDER BY id LIMIT %(most)s",
         {
-            "subject": thread.subject, "named": named, "kinds": [kind.value for kind in _STORY], "since": thread.since,
+            "subject": thread.subject, "named": named, "kinds": [kind.value for kind in (*_STORY, *_OF_KIND.get(thread.kind, ()))], "since": thread.since,
             "end": thread.end.id if thread.end else None, "most": MOST_DECISIONS,
         },
     )  # fmt: skip
@@ -135,7 +137,7 @@ def _decided(conn: Connection, thread: Thread, named: list[int]) -> list[Step]:
         if (
             newest is not None
             and (row.kind, row.reason) == (newest.kind, newest.reason)
-            and row.kind in ("retrain_suppressed", "rejected", "run_failed")
+            and row.kind in ("retrain_suppressed", "rejected", "run_failed", "serving_compared")
         ):
             steps[-1] = replace(steps[-1], repeated=steps[-1].repeated + 1)
             continue

@@ -30,7 +30,7 @@ _NAMES = {
     "effective_from": "in force from", "rows_read": "rows read", "rows_new": "new rows", "rows_changed": "changed rows", "rows_unchanged": "rows as before",
     "rows_duplicate": "equal rows dropped", "rows_held": "rows held back", "of": "kind", "why": "because", "by": "by", "until": "until", "log_url": "log",
     "error_limit": "watch on its error", "champion_below_baseline": "champion and baseline", "superseded_by": "replaced by version", "next_free": "next one free from",
-    "former": "champion before", "share": "share of the keys", "before": "share before", "for": "lasts", "failures_in_all": "things that failed", "held_whole": "held as a whole because", "max_bad_rows": "largest share of bad rows", "gate": "what the gate said",
+    "former": "champion before", "share": "share of the keys", "before": "share before", "for": "lasts", "failures_in_all": "things that failed", "other_numbers": "same features, another number", "closely": "looked at closely", "left_out": "not compared", "held_whole": "held as a whole because", "max_bad_rows": "largest share of bad rows", "gate": "what the gate said",
 }  # fmt: skip
 _CODES = frozenset({"trigger", "gate", "reasons", "asks", "reason", "classes"})
 

@@ -29,6 +29,7 @@ class DecisionKind(StrEnum):
     WATCHED = "watched"
     WATCH_ENDED = "watch_ended"
     CANARY = "canary"
+    SERVING_COMPARED = "serving_compared"
     RUN_FAILED = "run_failed"
     MAIL_FAILED = "mail_failed"
     RECOVERED = "recovered"
@@ -210,6 +211,15 @@ class CanaryReason(StrEnum):
     ENDED = "canary_ended"
 
 
+class SkewReason(StrEnum):
+    """What a comparison of online predictions with batch ones came to, see `monitoring.skew`."""
+
+    ALIKE = "served_as_batch"
+    FEATURES = "other_features"
+    NUMBERS = "other_numbers"
+    UNEXPLAINED = "other_predictions"
+
+
 class AliasReason(StrEnum):
     """What was wrong with the alias in MLflow that was put right."""
 
@@ -247,6 +257,8 @@ class EndReason(StrEnum):
     WORKS_AGAIN = "works_again"
     PUBLISHED_AGAIN = "published_again"
     SPEC_USABLE = "spec_usable"
+    ALIKE_AGAIN = "alike_again"
+    NOT_COMPARED = "not_compared"
 
 
 class SilenceReason(StrEnum):

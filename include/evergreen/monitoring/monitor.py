@@ -1,4 +1,4 @@
-"""One run of the monitor: the windows, the watch after a promotion, then the policy, in this order.
+"""One run of the monitor: the windows, the watch after a promotion, then the policy, in this order; beside them what was served online.
 
 The order matters. The policy decides on the windows that were just judged; a rollback before it takes away the champion
 that those windows blame, so nothing is asked for that the rollback has mended.
@@ -19,8 +19,9 @@ from typing import TypeVar
 from evergreen import ledger
 from evergreen.errors import ErrorReason, EvergreenError, may_pass
 from evergreen.ledger import Decision, words
-from evergreen.ledger.reasons import DecisionKind
+from evergreen.ledger.reasons import DecisionKind, SkewReason
 from evergreen.monitoring.alarms import early_alarm
+from evergreen.monitoring.skew import check
 from evergreen.monitoring.trigger import live_trigger
 from evergreen.monitoring.trigger.wake_rule import wake
 from evergreen.monitoring.windows import live_windows
@@ -54,6 +55,7 @@ class Run:
         request: the newest open retrain request.
         problems: what could not be done, and why; the other parts were done.
         reason: the code of all problems, where they have one and the same.
+        skew: the comparison of online predictions with batch ones; None where none was due.
     """
 
     judged: tuple[Judgement, ...]
@@ -63,6 +65,7 @@ class Run:
     request: int | None
     problems: tuple[str, ...] = ()
     reason: ErrorReason | None = None
+    skew: Decision | None = None
 
     @property
     def rolled_back(self) -> bool:
@@ -80,6 +83,8 @@ class Run:
             parts.append(f"rolled back to version {self.watched.version}")
         if self.decision is not None:
             parts.append(_policy(self.decision))
+        if self.skew is not None and self.skew.reason != SkewReason.ALIKE.value:
+            parts.append(words.message(self.skew.reason, self.skew.evidence))
         parts += [f"could not be done: {counted(len(self.problems), 'part')}"] if self.problems else []
         return "; ".join(parts)
 
@@ -140,10 +145,15 @@ def _monitor(specs: Specs, model: ModelSpec, as_of: datetime, run_id: str) -> Ru
             "the trigger policy", lambda: live_trigger.apply(model, as_of, run_id, specs), None
         )
     attempt("the mails about estimates", lambda: early_alarm.tell(model, as_of, run_id), None)
+    skew = attempt(
+        "the comparison of online predictions with batch ones",
+        lambda: check.compare_served(specs, model, as_of, run_id),
+        None,
+    )
     attempt("the alias in MLflow", lambda: confirm_alias(model, as_of, run_id), None)
     announce, request = wake(model, decision, as_of)
     reason = reasons.pop() if len(reasons) == 1 else None
-    run = Run(tuple(judged), watched, decision, announce, request, tuple(problems), reason)
+    run = Run(tuple(judged), watched, decision, announce, request, tuple(problems), reason, skew)
     if watched is not None:
         log.info(
             "%s: the watch of version %s: %s",

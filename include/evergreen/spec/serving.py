@@ -60,6 +60,13 @@ class Serving(Strict):
         None,
         description="for so long after a promotion the champion before it answers, and the predictions of both are kept; null: not at all",
     )
+    skew: float | None = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="smallest share of the online predictions of a day that people are told of, where they differ from what a batch predicts of "
+        "the same rows; null: they are not compared",
+    )
     sensitive: tuple[Feature, ...] = Field(
         (), description="features whose values are never written into the log of requests"
     )

@@ -7,7 +7,8 @@ champion's own reference.
 Evidently computes and draws; the report is kept with the model in MLflow, its numbers in PostgreSQL. A champion that was
 promoted within the spec's `watch.period` is compared with the one before it, on the rows that both have predicted and
 whose label is in; where it is surely worse by more than `watch.margin`, the one before it is champion again, and the same
-challenger is not promoted twice. The trigger policy may then open a retrain request: because of a drift, or, where the
+challenger is not promoted twice. Once a day a sample of what the prediction service answered is compared with what a batch predicts of
+the same rows. The trigger policy may then open a retrain request: because of a drift, or, where the
 spec asks for that, because the spec changed, enough new rows came or the model is old (`docs/trigger-policy.md`).
 
 **When.** On the spec's schedule, after scoring, and by hand.

@@ -152,6 +152,58 @@ def every(
                 "window_start": "2026-03-02T00:00:00+00:00", "window_end": "2026-03-09T00:00:00+00:00",
             },
         )  # fmt: skip
+    asked_for = {
+        "since": "2026-04-05T00:00:00+00:00",
+        "until": "2026-04-06T00:00:00+00:00",
+        "rows": 1000,
+        "limit": 0.05,
+    }
+    shop = {
+        "clients": [{"client": "shop", "rows": 30}],
+        "example": {
+            "key": '["2026-04-05T07:00:00+00:00"]',
+            "version": "3",
+            "answered": 412.5,
+            "batch": 87.25,
+        },
+    }
+    fahrenheit = {
+        "column": "temp",
+        "rows": 30,
+        "share": 1.0,
+        "key": '["2026-04-05T03:00:00+00:00"]',
+        "sent": "41",
+        "found": "5",
+    }
+    for name, reason, more in (
+        (
+            "other features",
+            "other_features",
+            {"columns": [fahrenheit, {**fahrenheit, "column": "humidity", "rows": 3, "share": 0.1}]},
+        ),
+        ("unexplained", "other_predictions", {}),
+        (
+            "other numbers",
+            "other_numbers",
+            {"other_numbers": 3, "left_out": "version 2: MLflow has no such version"},
+        ),
+    ):
+        found[f"skew {name}"] = w.mail(
+            AlertKind.SERVING_SKEW,
+            DecisionKind.SERVING_COMPARED,
+            reason=reason,
+            evidence={
+                **asked_for,
+                **shop,
+                "differing": 412,
+                "share": 0.412,
+                "largest": 0.788,
+                "closely": 30,
+                "message": "412 of 1,000 differ",
+                **more,
+            },
+            **run,
+        )
     quarantined = {"subject": DATASET, "reason": "bad_batch", "run_id": "ingest__bike_hourly/scheduled__1"}
     held = [
         w.row(AlertKind.BATCH_QUARANTINED, DecisionKind.BATCH_QUARANTINED, evidence=batch(n, 168), **quarantined)
@@ -216,11 +268,11 @@ def every(
         evidence={"file": "datasets/bike_hourly.yaml", "switched_off": ["models/bike_demand.yaml"], "message": "x",
                   "problems": [{"field": "columns.temp.type", "value": "flaot", "remedy": "use one of float, int, text"}]},
     )  # fmt: skip
-    for of in ("drift", "data_problem", "batch_quarantined", "run_failed", "spec_unusable"):
+    for of in ("drift", "data_problem", "serving_skew", "batch_quarantined", "run_failed", "spec_unusable"):
         subject = {"batch_quarantined": DATASET, "spec_unusable": "fleet/specs"}.get(of, MODEL)
         found[f"recovered from {of}"] = w.mail(
             AlertKind.RECOVERED, DecisionKind.RECOVERED, subject=subject, as_of=START + 20 * WEEK, version="3" if of == "drift" else None,
-            reason={"drift": "windows_ok", "data_problem": "data_back", "run_failed": "works_again"}.get(of, "published_again"),
+            reason={"drift": "windows_ok", "data_problem": "data_back", "serving_skew": "alike_again", "run_failed": "works_again"}.get(of, "published_again"),
             evidence={"of": of, "incident": f"{of}:1", "since": since, "opened": "2026-03-17T00:00:00+00:00", "ended": "2026-03-26T04:10:00+00:00",
                       "windows": 3, "task": "fit", "files": ["models/x.yaml"], "classes": ["data_drift"] if of == "drift" else []},
         )  # fmt: skip

@@ -92,6 +92,10 @@ def test_nothing_raw_is_shown(mails: dict[str, EmailMessage]) -> None:
         ("data problem stale", "bike_demand: data is stale, newest row 60.3 h old, at most 36 h"),
         ("data problem volume", "bike_demand: unusual number of rows, 3, at least 84"),
         ("data problem unscored", "bike_demand: rows were not scored, 168 of 168"),
+        ("skew other features", "bike_demand: online predictions differ from batch ones, 41.2% of them, temp and 1 more sent otherwise"),
+        ("skew unexplained", "bike_demand: online predictions differ from batch ones, 41.2% of them"),
+        ("skew other numbers", "bike_demand: online predictions differ from batch ones, 3 of the same features"),
+        ("recovered from serving_skew", "bike_demand: recovered, online and batch predictions are alike after 10d 4h"),
         ("batch quarantined", "bike_hourly: file quarantined, 168 rows, humidity 655.3, expected 0 to 100 (bike_2026_00.csv)"),
         ("batches quarantined", "bike_hourly: 20 of 40 files quarantined"),
         ("rows held back", "bike_hourly: 12 of 168 rows held back, humidity 655.3, expected 0 to 100 (bike_2026_50.csv)"),
@@ -116,7 +120,7 @@ def test_the_subject_says_the_state(mails: dict[str, EmailMessage], name: str, s
 def test_what_happened_is_within_the_first_sixty_characters(mails: dict[str, EmailMessage]) -> None:
     verbs = re.compile(
         r"drift|RMSE|judged|stale|rows|quarantined|held back|withdrawn|promoted|rejected|waits for approval|rolled back|alias"
-        r"|failed|cannot be used|recovered|silence ended|incident"
+        r"|predictions differ|failed|cannot be used|recovered|silence ended|incident"
     )
     for name, message in mails.items():
         assert verbs.search(message["Subject"][:60]), (name, message["Subject"])

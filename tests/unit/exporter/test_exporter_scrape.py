@@ -52,6 +52,8 @@ def test_the_command_serves_every_metric_with_the_right_to_read_alone(
     land(tmp_path / "landing")
     with connect() as conn:
         decide(conn, "model/bike_demand", DecisionKind.RUN_FAILED, "NO_SPACE")
+        for share in (0.0, 0.25):
+            decide(conn, "model/bike_demand", DecisionKind.SERVING_COMPARED, "r", evidence={"share": share})
     environment = {
         **os.environ,
         "EVERGREEN_WAREHOUSE_URL": reader,
@@ -115,6 +117,7 @@ def check(values: Scraped) -> None:
     assert one("dataset_rows_held_total", "bike_hourly") == 1.0
     assert set(values["evergreen_champion_info"]) == {("bike_demand", "1"), ("bike_rush", "7")}
     assert values["evergreen_champion_share"] == {("bike_demand",): 1.0, ("bike_rush",): 1.0}
+    assert values["evergreen_model_served_skew_ratio"] == {("bike_demand",): 0.25}
     assert one("champion_trained_timestamp_seconds", "bike_demand") == (NOW - 9 * WEEK).timestamp()
     assert one("model_training_age_limit_seconds", "bike_demand") == 8 * WEEK.total_seconds()
     assert set(values["evergreen_model_last_training_info"]) == {

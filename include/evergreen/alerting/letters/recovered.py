@@ -9,13 +9,14 @@ from evergreen.alerting.content import amounts
 from evergreen.alerting.content.history import windows
 from evergreen.alerting.content.letter import KnownIncident, Letter, facts, known_links, numbers, recorded
 from evergreen.ledger import words
-from evergreen.ledger.reasons import DecisionKind, TriggerReason
+from evergreen.ledger.reasons import DecisionKind, EndReason, TriggerReason
 from evergreen.links import airflow_dag_url, airflow_run_url, mlflow_version_url
 from evergreen.spec import format_duration, metric_name
 from evergreen.warehouse.connection import Connection
 
 OVER: dict[str, str] = {
     AlertKind.DRIFT: "the drift is over",
+    AlertKind.SERVING_SKEW: "online and batch predictions are alike",
     AlertKind.BATCH_QUARANTINED: "nothing is held back any more",
     AlertKind.RUN_FAILED: "it runs again",
     AlertKind.SPEC_UNUSABLE: "all of it can be used again",
@@ -23,6 +24,7 @@ OVER: dict[str, str] = {
 WHAT: dict[str, str] = {
     AlertKind.DRIFT: "drift",
     AlertKind.DATA_PROBLEM: "windows or columns that could not be judged",
+    AlertKind.SERVING_SKEW: "online predictions that differed from batch ones",
     AlertKind.BATCH_QUARANTINED: "batches or rows that were held back",
     AlertKind.RUN_FAILED: "a task that failed",
     AlertKind.SPEC_UNUSABLE: "a spec that could not be used",
@@ -34,6 +36,7 @@ MOST_FILES = 10
 NEXT: dict[str, str] = {
     AlertKind.DRIFT: "Nothing needs to be done. The champion is watched as before; a drift that comes back is told again.",
     AlertKind.DATA_PROBLEM: "Nothing needs to be done. Windows whose rows came late are judged again by themselves.",
+    AlertKind.SERVING_SKEW: "Nothing needs to be done. What is served is compared once a day as before.",
     AlertKind.SPEC_UNUSABLE: "Nothing needs to be done. Airflow builds its DAGs again within a few minutes; what was missed meanwhile, "
     "the next runs take up.",
     AlertKind.RUN_FAILED: "Nothing needs to be done. What the failed runs would have done, this one has done or the next one does.",
@@ -53,7 +56,7 @@ def recovered(conn: Connection, known: KnownIncident) -> Letter:
         over = f"{known.text('task')} runs again"
     if of == AlertKind.SPEC_UNUSABLE:
         over = f"{' and '.join(map(str, known.items('files')))} can be used again, or is gone"
-    if of == AlertKind.DATA_PROBLEM:
+    if of == AlertKind.DATA_PROBLEM or code == EndReason.NOT_COMPARED.value:
         over = words.reason(code)
     if of == AlertKind.DRIFT and REASONS.intersection(known.items("classes")) == ESTIMATES:
         over = "the error is no longer estimated beyond its limit"

@@ -41,6 +41,7 @@ from evergreen.ledger.evidence.retraining import (
     RetrainEvidence,
     TrainingEnding,
 )
+from evergreen.ledger.evidence.skew import DifferingClient, DifferingColumn, DifferingPrediction, SkewEvidence
 from evergreen.ledger.reasons import DecisionKind
 
 __all__ = [
@@ -54,6 +55,9 @@ __all__ = [
     "BatchEvidence",
     "Blocked",
     "CanaryEvidence",
+    "DifferingClient",
+    "DifferingColumn",
+    "DifferingPrediction",
     "Effect",
     "Evidence",
     "FailedExpectation",
@@ -72,6 +76,7 @@ __all__ = [
     "RollbackEvidence",
     "SettledEvidence",
     "SilenceEvidence",
+    "SkewEvidence",
     "SpecEvidence",
     "Time",
     "TrainedEvidence",
@@ -98,6 +103,7 @@ TYPES: dict[DecisionKind, type[Evidence]] = {
     DecisionKind.WATCHED: WatchEvidence,
     DecisionKind.WATCH_ENDED: WatchEvidence,
     DecisionKind.CANARY: CanaryEvidence,
+    DecisionKind.SERVING_COMPARED: SkewEvidence,
     DecisionKind.RUN_FAILED: FailedRunEvidence,
     DecisionKind.MAIL_FAILED: FailedMailEvidence,
     DecisionKind.RECOVERED: RecoveredEvidence,
