@@ -14,8 +14,7 @@ from evergreen.spec.alerts import Entry
 from evergreen.spec.cron import Cron
 from evergreen.spec.gate import Gate
 from evergreen.spec.metrics import LARGER_IS_BETTER, METRICS, THRESHOLD, best, passable, worse
-from evergreen.spec.monitoring import Monitoring, Scoring, Watch
-from evergreen.spec.serving import Serving
+from evergreen.spec.monitoring import Monitoring, Scoring, Serving, Watch
 from evergreen.spec.training import Training, windows_problems
 from evergreen.spec.types import Duration, Feature, Line, Name, Prose, Strict, format_duration, unknown
 
