@@ -51,7 +51,7 @@ class _Part:
         if bool(problem) != bool(self.problem):
             self.since = time.time()
             if problem:
-                log.warning("%s; it is tried again", problem)
+                log.warning("%s; the companion goes on trying", problem)
             else:
                 log.info("it works again")
         self.problem = problem
@@ -142,7 +142,7 @@ class Companion:
             except (EvergreenError, psycopg2.Error, OSError) as error:
                 part.tell(in_one_line(error))
             except Exception as error:
-                log.exception("this should not happen; it is tried again")
+                log.exception("this should not happen; the companion goes on trying")
                 part.tell(f"{type(error).__name__}: {in_one_line(error)}")
             self._say()
             self._ended.wait(AGAIN_S)

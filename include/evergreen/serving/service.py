@@ -78,7 +78,7 @@ class Service:
             try:
                 await work()
             except Exception:
-                log.exception("%s failed; it is tried again", work.__name__.strip("_"))
+                log.exception("%s failed; the service goes on", work.__name__.strip("_"))
 
     async def _flush(self) -> None:
         for minute in self.traffic.minutes(self.spool.lost):

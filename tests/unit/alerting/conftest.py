@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
 
 import pytest
+from letters_scene import START, WEEK
 from matplotlib.axes import Axes
 
 from evergreen.alerting.pictures import timeline, trends, worst_columns
@@ -15,10 +15,6 @@ from evergreen.alerting.pictures.judged_windows import hollow
 from evergreen.ledger import Decision
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import Connection, fetch
-
-START = datetime(2026, 1, 5, tzinfo=UTC)
-WEEK = timedelta(days=7)
-MODEL = "model/bike_demand"
 
 
 @pytest.fixture(autouse=True)

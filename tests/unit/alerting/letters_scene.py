@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any
 
-from conftest import MODEL, START, WEEK
 from evergreen.alert_kinds import AlertKind
 from evergreen.alerting.compose import letter
 from evergreen.incidents.outbox import owe, raise_incident
@@ -17,6 +16,9 @@ from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection, fetch
 
+START = datetime(2026, 1, 5, tzinfo=UTC)
+WEEK = timedelta(days=7)
+MODEL = "model/bike_demand"
 HASH = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 RUN = "3f0c1f6bb7a34f43a8f0a1b2c3d4e5f6"
 DATASET = "dataset/bike_hourly"
