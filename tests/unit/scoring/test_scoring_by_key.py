@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import psycopg2.extras
 import pyarrow as pa
@@ -19,6 +20,8 @@ from evergreen.errors import ErrorReason, TerminalError, TransientError
 from evergreen.feeds import simulated
 from evergreen.scoring import newest
 from evergreen.scoring.score import score
+from evergreen.serving.follow import Follower
+from evergreen.serving.served import SLICE, Shelf
 from evergreen.spec import DatasetSpec, ModelSpec, Specs
 from evergreen.warehouse.batches import correction, publish
 from evergreen.warehouse.connection import connect, fetch
@@ -154,6 +157,26 @@ def test_by_key_and_in_batch_the_predictions_are_the_same(bikes: World) -> None:
     assert [(f.key, f.event_time) for f in found if f] == [(r["key"], r["event_time"]) for r in rows]
     assert predicted(bikes, found).tobytes() == np.array([r["prediction"] for r in rows]).tobytes()
     assert len({r["prediction"] for r in rows}) > 50
+
+
+def test_online_by_key_and_in_batch_the_predictions_are_the_same(
+    bikes: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that sends the features which the warehouse has gets what was scored, and its records have the same keys."""
+    rows = served()
+    found = [row for row in ask(bikes, [key_of(bikes, r) for r in rows]) if row]
+    assert len(found) == len(rows)
+    monkeypatch.setattr("evergreen.serving.follow.SpecsFolder.read", lambda self: bikes.specs)
+    with connect() as conn:
+        served_online = Shelf().serve(Follower().bring_up(conn).models["bike_demand"])
+    asked = [{**row.features, "ts": row.event_time.isoformat()} for row in found]
+    records = msgspec.json.decode(msgspec.json.encode(asked))  # as they come over HTTP
+    answers: list[float] = []
+    for begin in range(0, len(records), SLICE):
+        part = records[begin : begin + SLICE]
+        answers += served_online.champion.predict(served_online.champion.encoder.encode(part).values)
+    assert np.array(answers).tobytes() == np.array([r["prediction"] for r in rows]).tobytes()
+    assert [row and row[0] for row in served_online.identifier.identify(records)] == [r["key"] for r in rows]
 
 
 def test_both_ways_give_what_was_scored(stations: World) -> None:
