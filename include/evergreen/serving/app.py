@@ -305,7 +305,7 @@ def answer(content: Any, status: int = 200) -> Response:
 def readiness(service: Service) -> tuple[dict[str, Any], int]:
     """What `/readyz` says, and its status: 503 where a model that has a champion is not answered for, or none has one."""
     state = service.state
-    missing = sorted(set(state.models) - set(service.served)) if state else []
+    missing = sorted({*state.models, *state.unserved} - set(service.served)) if state else []
     ready = bool(state and service.served and not missing)
     said: dict[str, Any] = {
         "ready": ready,

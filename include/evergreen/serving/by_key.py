@@ -90,6 +90,12 @@ class FeaturesByKey:
             if known is not None and known[0] == wanted:
                 return known[1]
             specs = load_specs(settings.specs_folder())
+            if model.name not in specs.models:
+                if known is not None:
+                    return known[1]
+                raise RefusedError(
+                    503, f"{model.name}: its spec cannot be used now, and by key it is needed", wait_s=5
+                )
             versions = [loaded.version for loaded in served.loaded()]
             seen = specs.models[model.name].seeing(
                 dict.fromkeys(name for version in versions for name in version.numeric),

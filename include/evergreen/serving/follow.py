@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evergreen import registry, settings
-from evergreen.errors import EvergreenError, TransientError, in_one_line
+from evergreen.errors import EvergreenError, in_one_line
 from evergreen.health.specs import SpecsFolder
 from evergreen.reference.reference import SAMPLE_FILE
 from evergreen.registry import identity
@@ -47,6 +47,7 @@ class Follower:
         """With what an earlier companion kept."""
         self._specs = SpecsFolder(settings.specs_folder())
         self._state = kept.read_state() or State()
+        self._unserved: dict[str, str] = {}
         self._keys: dict[str, dict[str, str]] = {}
         self._seen: object = None
         self._looked = 0.0
@@ -81,14 +82,19 @@ class Follower:
             OSError: the disk is full or not writable.
         """
         specs, self.mlflow, self._looked = self._specs.read(), "", time.monotonic()
-        models = {}
+        models, self._unserved = {}, {}
         for model in specs.models.values():
             if not model.serving.online:
                 continue
             found = self._model(conn, specs, model)
             if found is not None:
                 models[model.name] = found
-        state = State(models, _clients(conn))
+        # A spec that cannot be read now takes nobody's predictions away.
+        for name, before in self._state.models.items() if specs.problems else ():
+            if name not in specs.models:
+                why = f"its spec cannot be used ({specs.problems[0]}); version {before.champion} goes on answering"
+                models[name] = msgspec.structs.replace(before, problem=why)
+        state = State(models, _clients(conn), self._unserved)
         if state != self._state or not kept.state_file().exists():
             kept.write(kept.state_file(), state)
             self._state = state
@@ -112,12 +118,12 @@ class Follower:
         return _told(specs, model, who, champion, key, versions, _drift(conn, model.name))
 
     def _as_before(self, model: ModelSpec, before: Model | None, error: EvergreenError) -> Model | None:
-        if isinstance(error, TransientError) and "warehouse" in str(error):
-            raise error
         self.mlflow = self.mlflow or in_one_line(error)
         problem = f"the champion of the ledger does not answer yet: {in_one_line(error)}"
         if before is None:
-            log.error("%s: %s", model.name, problem)
+            if self._state.unserved.get(model.name) != problem:
+                log.error("%s: %s", model.name, problem)
+            self._unserved[model.name] = problem
             return None
         if before.problem != problem:
             log.error("%s: %s; version %s goes on answering", model.name, problem, before.champion)

@@ -103,10 +103,11 @@ class Client(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """All that the server goes by."""
+    """All that the server goes by; `unserved` says why a model that has a champion is not among the models."""
 
     models: dict[str, Model] = {}
     clients: tuple[Client, ...] = ()
+    unserved: dict[str, str] = {}
 
 
 def folder() -> Path:

@@ -167,5 +167,7 @@ class Service:
 
     def problem(self, name: str) -> str:
         """Why what answers for a model is not the ledger's champion; empty where it is."""
-        own = self.state.models[name].problem if self.state and name in self.state.models else ""
-        return self.problems.get(name) or own
+        if self.state is None:
+            return ""
+        own = self.state.models[name].problem if name in self.state.models else ""
+        return self.problems.get(name) or own or self.state.unserved.get(name, "")

@@ -324,6 +324,22 @@ def test_nothing_kept_is_not_ready_and_says_why(home, with_service):
     with_service(steps)
 
 
+def test_a_model_that_cannot_be_fetched_is_not_ready_and_asking_for_it_says_why(kept_scene, with_service):
+    state = kept.State(
+        {"rides": kept_scene.model()}, kept_scene.clients, {"wetness": "MLflow does not answer"}
+    )
+    kept.write(kept.state_file(), state)
+
+    async def steps(running):
+        ready = await running.get("/readyz")
+        assert (ready.status_code, ready.json()["because"]) == (503, "not answered for: wetness")
+        answer = await running.ask({"record": EXAMPLE}, model="wetness")
+        assert (answer.status_code, answer.json()["error"]) == (503, "MLflow does not answer")
+        assert (await running.ask({"record": EXAMPLE})).status_code == 200
+
+    with_service(steps)
+
+
 def test_metrics_count_what_was_answered_and_refused(kept_scene, with_service):
     async def steps(running):
         await running.ask({"records": [EXAMPLE, {**EXAMPLE, "kind": "fog"}]})

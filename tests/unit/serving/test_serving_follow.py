@@ -15,6 +15,7 @@ from evergreen.serving import grants, kept
 from evergreen.serving.clients import sha256
 from evergreen.serving.follow import Follower
 from evergreen.serving.served import Shelf
+from evergreen.spec import Problem, Specs
 from evergreen.warehouse.connection import connect, fetch
 
 
@@ -120,6 +121,17 @@ def test_without_mlflow_the_former_champion_goes_on_and_the_new_one_comes_when_i
     assert (model.champion, model.problem, follower.mlflow) == ("2", "", "")
 
 
+def test_a_first_champion_that_cannot_be_fetched_is_told_as_not_answered_for(promoted, monkeypatch):
+    follower = Follower()
+    with monkeypatch.context() as away:
+        away.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        away.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        assert follow(follower) is None
+    assert "does not answer yet" in kept.read_state().unserved["rides"]
+    assert follow(follower).champion == "1"
+    assert kept.read_state().unserved == {}
+
+
 def test_a_version_that_was_changed_after_training_is_never_served(promoted, start):
     follower = Follower()
     follow(follower)
@@ -152,6 +164,17 @@ def test_a_model_that_is_not_served_online_or_has_no_champion_is_left_out(
     other = world.with_model(name="others").specs
     monkeypatch.setattr("evergreen.serving.follow.SpecsFolder.read", lambda self: other)
     assert follow() is None
+
+
+def test_a_spec_that_cannot_be_read_takes_nobodys_predictions_away(promoted, monkeypatch):
+    follower = Follower()
+    follow(follower)
+    broken = Specs({}, {}, (Problem("models/rides.yaml", "task", "", "is missing"),))
+    monkeypatch.setattr("evergreen.serving.follow.SpecsFolder.read", lambda self: broken)
+    model = follow(follower)
+    assert (model.champion, "its spec cannot be used (models/rides.yaml" in model.problem) == ("1", True)
+    monkeypatch.setattr("evergreen.serving.follow.SpecsFolder.read", lambda self: Specs())
+    assert follow(follower) is None
 
 
 def test_versions_that_nobody_needs_are_dropped(promoted, start):
