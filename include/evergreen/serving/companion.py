@@ -96,10 +96,12 @@ class Companion:
             listening.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
             with listening.cursor() as cursor:
                 cursor.execute(f"LISTEN {CHANNEL}")
+            told = True  # while nobody listened anything may have been decided
             while not self._ended.is_set():
                 if self._local:
                     grants.ensure_local(conn)
-                if follower.is_due(conn):
+                # A decision may be committed after one with a larger id: the word of it counts, whatever the newest id is.
+                if follower.is_due(conn) or told:
                     follower.bring_up(conn)
                 conn.commit()
                 self._mlflow.tell(follower.mlflow)
@@ -107,6 +109,7 @@ class Companion:
                 self._say()
                 select.select([listening], [], [], POLL_S)
                 listening.poll()
+                told = bool(listening.notifies)
                 listening.notifies.clear()
         finally:
             listening.close()

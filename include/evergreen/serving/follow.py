@@ -49,7 +49,9 @@ class Follower:
         self._state = kept.read_state() or State()
         self._unserved: dict[str, str] = {}
         self._keys: dict[str, dict[str, str]] = {}
+        self._newest: object = None
         self._seen: object = None
+        """What the last look that came to its end was made of."""
         self._looked = 0.0
         self.mlflow = ""
         """Why MLflow could not give a version that is wanted; empty where it could, or was not asked."""
@@ -66,10 +68,8 @@ class Follower:
             " (SELECT array_agg((name, key_sha256, models, rate, revoked_at)::text ORDER BY name) FROM evergreen.client) AS clients",
         )
         conn.commit()
-        seen = (found, self._specs.read())
-        wanted = self.mlflow or seen != self._seen or time.monotonic() - self._looked > LOOK_S
-        self._seen = seen
-        return bool(wanted)
+        self._newest = (found, self._specs.read())
+        return bool(self.mlflow or self._newest != self._seen or time.monotonic() - self._looked > LOOK_S)
 
     def bring_up(self, conn: Connection) -> State:
         """Read the ledger once, fetch what is wanted, and write the state where it is another one.
@@ -99,6 +99,7 @@ class Follower:
             kept.write(kept.state_file(), state)
             self._state = state
             self._trim()
+        self._seen = self._newest
         return state
 
     def _model(self, conn: Connection, specs: Specs, model: ModelSpec) -> Model | None:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.25
 FLUSH_S = 0.5
+AGAIN_S = 10.0
+"""After so long a version that could not be loaded is tried again."""
 STALE_S = 60.0
 """After so long without a word of the companion it is told to be away."""
 
@@ -42,6 +44,7 @@ class Service:
         """Why a version of a model cannot be served here, by model."""
         self._shelf = Shelf()
         self._seen: tuple[int, int] = (0, 0)
+        self._again_at = 0.0
         self._retired: list[Loaded] = []
         self._works: list[tuple[float, Callable[[], Awaitable[None]]]] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -92,7 +95,8 @@ class Service:
             found = kept.state_file().stat()
         except FileNotFoundError:
             return
-        if (found.st_mtime_ns, found.st_ino) == self._seen:
+        same = (found.st_mtime_ns, found.st_ino) == self._seen
+        if same and not (self.problems and time.monotonic() > self._again_at):
             return
         state = await asyncio.to_thread(kept.read_state)
         if state is None:
@@ -107,6 +111,7 @@ class Service:
         # Between two requests: from here to the end nothing else runs in this loop.
         self.served, self.state, self.problems = served, state, problems
         self._seen = (found.st_mtime_ns, found.st_ino)
+        self._again_at = time.monotonic() + AGAIN_S
         for loaded in self._retired:
             loaded.close()
         self._retired = self._shelf.keep(list(served.values()))

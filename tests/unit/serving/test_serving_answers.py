@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from serving_scene import EXAMPLE, KEY
 
-from evergreen.serving import app, kept, predict
+from evergreen.serving import app, kept, predict, service
 from evergreen.serving.clients import sha256
 from evergreen.serving.kept import Client
 
@@ -223,6 +223,29 @@ def test_another_champion_answers_between_two_requests_and_a_broken_one_never(ke
         await until(running, "2")
         kept_scene.keep(kept_scene.model("1"))
         await until(running, "1")
+
+    with_service(steps)
+
+
+def test_a_version_that_could_not_be_loaded_is_tried_again(kept_scene, with_service, monkeypatch):
+    monkeypatch.setattr(service, "AGAIN_S", 0.5)
+    version = kept_scene.add("2")
+    file = kept.versions_folder() / version.folder / kept.MODEL_FILE
+    whole = file.read_bytes()
+    file.write_bytes(b"no model")
+    kept_scene.keep(kept_scene.model("2"))
+
+    async def steps(running):
+        ready = await running.get("/readyz")
+        assert (ready.status_code, ready.json()["because"]) == (503, "not answered for: rides")
+        file.write_bytes(whole)
+        for _ in range(100):
+            answer = await running.ask({"record": EXAMPLE})
+            if answer.status_code == 200:
+                break
+            await asyncio.sleep(0.05)
+        assert answer.json()["version"] == "2"
+        assert (await running.get("/readyz")).json()["problems"] == {}
 
     with_service(steps)
 

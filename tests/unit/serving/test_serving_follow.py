@@ -70,10 +70,27 @@ def test_nothing_is_written_where_nothing_has_changed(promoted):
     follow(follower)
     assert kept.state_file().stat().st_mtime_ns == before
     with connect() as conn:
+        for change in (lambda: None, lambda: grants.add(conn, "shop", ["*"], 5.0)):
+            change()
+            assert follower.is_due(conn)
+            follower.bring_up(conn)
+            assert not follower.is_due(conn)
+    assert [client.name for client in kept.read_state().clients] == ["shop"]
+
+
+def test_a_look_that_did_not_come_to_its_end_is_due_again(promoted, monkeypatch):
+    follower = Follower()
+
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    with connect() as conn:
         assert follower.is_due(conn)
-        assert not follower.is_due(conn)
-        grants.add(conn, "shop", ["*"], 5.0)
+        with monkeypatch.context() as disk, pytest.raises(OSError, match="No space"):
+            disk.setattr("evergreen.serving.kept.write", full)
+            follower.bring_up(conn)
         assert follower.is_due(conn)
+        assert follower.bring_up(conn).models["rides"].champion == "1"
         assert not follower.is_due(conn)
 
 
