@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.25
 FLUSH_S = 0.5
 AGAIN_S = 10.0
-"""After so long a version that could not be loaded is tried again."""
+"""After so long a version that could not be loaded is tried once more."""
 STALE_S = 60.0
 """After so long without a word of the companion it is told to be away."""
 
