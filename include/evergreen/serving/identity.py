@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from typing import Any
 
 Told = Mapping[str, Any]
@@ -26,15 +28,22 @@ def key_writer(columns: Mapping[str, str]) -> Callable[[Told], str]:
     writers = [(name, _WRITERS.get(type_, _plain)) for name, type_ in columns.items()]
 
     def write(record: Told) -> str:
-        parts = []
-        for name, writer in writers:
-            try:
-                parts.append(writer(record[name]))
-            except NoValue as error:
-                raise Mistake(name, str(error)) from None
-        return f"[{', '.join(parts)}]"
+        try:
+            return f"[{', '.join([writer(record[name]) for name, writer in writers])}]"
+        except NoValue:
+            raise _mistake(writers, record) from None
 
     return write
+
+
+def _mistake(writers: Sequence[tuple[str, Callable[[Any], str]]], record: Told) -> Mistake:
+    """The first value of a key that its column cannot hold."""
+    for name, writer in writers:
+        try:
+            writer(record[name])
+        except NoValue as error:
+            return Mistake(name, str(error))
+    raise AssertionError("a key that could not be written can be")
 
 
 class Mistake(ValueError):
@@ -51,7 +60,7 @@ def moment(value: Any) -> datetime:
     Raises:
         NoValue: it is none.
     """
-    if type(value) is str and len(value) <= 40:
+    if type(value) is str and len(value) <= _LONGEST:
         try:
             found = datetime.fromisoformat(value)
             zone = found.tzinfo
@@ -67,11 +76,21 @@ def iso(value: Any) -> str:
     Raises:
         NoValue: it is none.
     """
+    if type(value) is str and len(value) <= _LONGEST:
+        return _iso(value)
+    return moment(value).isoformat()
+
+
+_LONGEST = 40
+"""Characters of a time: no form of one is longer."""
+# To the second and in UTC: so most times are told. 24:00, which some versions of Python take for the next day's midnight, is another form.
+_USUAL = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:Z|[+]00:00)")
+
+
+@lru_cache(maxsize=128)  # records of one request share times, and often one is the key, too
+def _iso(value: str) -> str:
     at = moment(value)
-    # Mostly it is told so already; a week's date (2025-W01-1) is as long.
-    if at.tzinfo is UTC and len(value) == 20 and value[10] == "T" and value[19] == "Z" and value[5] != "W":
-        return f"{value[:19]}+00:00"
-    return at.isoformat()
+    return f"{value[:19]}+00:00" if _USUAL.fullmatch(value) else at.isoformat()
 
 
 def _time(value: Any) -> str:

@@ -227,7 +227,7 @@ class Predictions:
             encoded = served.champion.encoder.encode(entries)
         except BadRecordsError as error:
             raise _refused(error.problems) from None
-        explained = await asyncio.to_thread(served.champion.explain, encoded.values)
+        explained = await asyncio.to_thread(served.champion.explain, encoded.rows)
         unit = "log odds of class 1" if served.model.task == "binary" else "the label's unit"
         told: dict[str, Any] = {"model": served.model.name, "version": served.model.champion, "unit": unit}
         return told | ({"explanation": explained[0]} if asked.one else {"explanations": explained})
@@ -241,7 +241,7 @@ def _moved(problems: Sequence[Problem], begin: int) -> Sequence[Problem]:
 
 
 def _finite(loaded: Loaded, encoded: Encoded) -> list[float]:
-    found = loaded.predict(encoded.values)
+    found = loaded.predict(encoded.rows)
     if not all(map(math.isfinite, found)):
         raise RefusedError(
             503,

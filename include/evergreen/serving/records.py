@@ -8,9 +8,10 @@ too, and told; what no row of a query could be (a text for a number, a field tha
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,11 @@ from evergreen.serving.kept import Model, Version
 
 LARGEST = float(np.finfo(np.float32).max)
 MOST_TOLD = 100
+MANY = 16
+"""So many records are faster column by column."""
 _ABSENT = object()
 _NAN = float("nan")
+_NUMBERS = frozenset((float, int, type(None)))
 
 
 Row = tuple[str, str]
@@ -45,17 +49,17 @@ class BadRecordsError(ValueError):
         self.problems = problems
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """Records as the model's numbers.
 
     Attributes:
-        values: float by float, a record after the other; NaN is missing.
+        rows: float32, records x features; NaN is missing.
         missing: values that were taken as missing, each with why.
     """
 
-    values: list[float] = field(default_factory=list)
-    missing: list[Problem] = field(default_factory=list)
+    rows: np.ndarray
+    missing: Sequence[Problem] = ()
 
 
 class Encoder:
@@ -69,6 +73,9 @@ class Encoder:
             (name, {category: float(code) for code, category in enumerate(categories)})
             for name, categories in version.categorical.items()
         ]
+        self._coded: list[tuple[str, dict[str | None, float]]] = [
+            (name, {**codes, None: _NAN}) for name, codes in self._categorical
+        ]
         self._features = len(version.features)
 
     def encode(self, records: Sequence[Mapping[str, Any]], allowed: frozenset[str] | None = None) -> Encoded:
@@ -81,9 +88,39 @@ class Encoder:
         Raises:
             BadRecordsError: with everything that is wrong with them.
         """
-        found = Encoded()
+        rows = self._by_column(records, allowed) if len(records) >= MANY else None
+        return self._by_record(records, allowed) if rows is None else Encoded(rows)
+
+    def _by_column(
+        self, records: Sequence[Mapping[str, Any]], allowed: frozenset[str] | None
+    ) -> np.ndarray | None:
+        """The rows of records of which each value is a number or a category that the version holds, or missing; None: one is not.
+
+        It takes half the time of the other way, which tells what is wrong.
+        """
+        rows = np.empty((len(records), self._features), np.float32)
+        try:
+            with np.errstate(over="ignore"):  # what float32 cannot hold is seen below
+                for column, name in enumerate(self._numeric):
+                    values = [record[name] for record in records]
+                    if not _NUMBERS.issuperset(map(type, values)):
+                        return None
+                    rows[:, column] = values
+            for column, (name, codes) in enumerate(self._coded, len(self._numeric)):
+                rows[:, column] = [codes[record[name]] for record in records]
+        except (KeyError, TypeError, OverflowError):
+            return None
+        if not (np.abs(rows) >= LARGEST).any() and (
+            allowed is None or allowed.issuperset(itertools.chain.from_iterable(records))
+        ):
+            return rows
+        return None
+
+    def _by_record(self, records: Sequence[Mapping[str, Any]], allowed: frozenset[str] | None) -> Encoded:
+        values: list[float] = []
+        missing: list[Problem] = []
         problems: list[Problem] = []
-        add, largest, nan = found.values.append, LARGEST, _NAN
+        add, largest, nan = values.append, LARGEST, _NAN
         for position, record in enumerate(records):
             for name in self._numeric:
                 value = record.get(name, _ABSENT)
@@ -92,18 +129,18 @@ class Encoder:
                     add(value)
                 else:
                     add(nan)
-                    _odd_number(found, problems, Problem(position, name, ""), value)
+                    _odd_number(missing, problems, Problem(position, name, ""), value)
             for name, codes in self._categorical:
                 value = record.get(name, _ABSENT)
                 code = codes.get(value) if type(value) is str else None
                 if code is None:
-                    code = _odd_category(found, problems, Problem(position, name, ""), value, codes)
+                    code = _odd_category(missing, problems, Problem(position, name, ""), value, codes)
                 add(code)
             if allowed is not None and (problems or len(record) > self._features):
                 problems += [Problem(position, n, _near(n, allowed)) for n in record if n not in allowed]
         if problems:
             raise BadRecordsError(problems)
-        return found
+        return Encoded(np.array(values, np.float32).reshape(len(records), self._features), missing)
 
     def beyond(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The numbers that are beyond what the version learnt, each with the range of the reference."""
@@ -173,19 +210,17 @@ def _near(name: str, allowed: frozenset[str]) -> str:
     return f"is no feature of the model; did you mean {near[0]}?" if near else "is no feature of the model"
 
 
-def _odd_number(found: Encoded, problems: list[Problem], where: Problem, value: Any) -> None:
+def _odd_number(missing: list[Problem], problems: list[Problem], where: Problem, value: Any) -> None:
     """Of a value that is no usual number: missing, too large, or a mistake."""
     if type(value) is float or type(value) is int:
         if value == value:  # NaN, which a row of the query may have, is missing as it is
-            found.missing.append(
-                replace(where, problem="is larger than the model can hold; taken as missing")
-            )
+            missing.append(replace(where, problem="is larger than the model can hold; taken as missing"))
     elif value is not None:
         problems.append(replace(where, problem=_instead(value, "a number")))
 
 
 def _odd_category(
-    found: Encoded, problems: list[Problem], where: Problem, value: Any, codes: Mapping[str, float]
+    missing: list[Problem], problems: list[Problem], where: Problem, value: Any, codes: Mapping[str, float]
 ) -> float:
     """The code of a category that is no text, or that is not known."""
     if type(value) is bool:
@@ -200,7 +235,7 @@ def _odd_category(
     if code is None:
         known = ", ".join(list(codes)[:8])
         problem = f"{_shown(text)} is not known to the model ({known}); taken as missing"
-        found.missing.append(replace(where, problem=problem))
+        missing.append(replace(where, problem=problem))
         return _NAN
     return code
 

@@ -42,21 +42,18 @@ class Loaded:
         self._explaining = threading.Lock()
         _probe(model, version, self._booster)
 
-    def predict(self, values: list[float]) -> list[float]:
+    def predict(self, rows: np.ndarray) -> list[float]:
         """Predictions of at most `SLICE` encoded records: the label's unit, or the probability of class 1."""
-        booster = self._booster
-        width = booster.rows.shape[1]
-        count = len(values) // width
-        booster.rows[:count].ravel()[:] = values
-        return booster.predict(count)
+        count = len(rows)
+        self._booster.rows[:count] = rows
+        return self._booster.predict(count)
 
-    def explain(self, values: list[float]) -> list[dict[str, Any]]:
+    def explain(self, rows: np.ndarray) -> list[dict[str, Any]]:
         """What each feature adds to the margin of each record; waits for who explains at the same time."""
         features = self.version.features
         with self._explaining:
             if self._explains is None:
                 self._explains = FastBooster(self._file, len(features), 1)
-            rows = np.array(values, np.float32).reshape(-1, len(features))
             found = self._explains.contributions(rows, len(self.version.numeric)).astype(float)
         return [
             {

@@ -17,9 +17,9 @@ from serving_scene import CATEGORIES, ENCODING, NUMERIC, fitted, keep_version
 from evergreen.registry.encoding import encode
 from evergreen.serving import kept
 from evergreen.serving.booster import FastBooster
-from evergreen.serving.identity import Mistake, iso, key_writer, moment
+from evergreen.serving.identity import Mistake, NoValue, iso, key_writer, moment
 from evergreen.serving.kept import Version
-from evergreen.serving.records import Encoder
+from evergreen.serving.records import MANY, BadRecordsError, Encoder
 from evergreen.serving.served import Loaded
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -34,7 +34,7 @@ TEXTS = st.none() | st.sampled_from(["dry", "snow", "wet", "Dry", "", "fog"])
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(NUMBERS, NUMBERS, TEXTS), min_size=1, max_size=20))
+@given(st.lists(st.tuples(NUMBERS, NUMBERS, TEXTS), min_size=1, max_size=2 * MANY))
 def test_a_record_becomes_the_numbers_that_a_row_of_the_query_becomes(
     rows: list[tuple[Any, Any, Any]],
 ) -> None:
@@ -47,7 +47,7 @@ def test_a_record_becomes_the_numbers_that_a_row_of_the_query_becomes(
     online = Encoder(VERSION).encode([dict(zip(("hour", "x", "kind"), row, strict=True)) for row in rows])
     matrix = np.empty((len(rows), 3), np.float32)
     with np.errstate(over="ignore"):
-        matrix.ravel()[:] = online.values
+        matrix[:] = online.rows
     # NaN is missing, whichever NaN it is.
     np.testing.assert_array_equal(matrix, batch.matrix)
     assert matrix[~np.isnan(matrix)].tobytes() == batch.matrix[~np.isnan(batch.matrix)].tobytes()
@@ -55,6 +55,38 @@ def test_a_record_becomes_the_numbers_that_a_row_of_the_query_becomes(
     assert {n: told.count(n) for n in set(told)} == {
         n: c for n, c in {**batch.infinite, **batch.unseen}.items() if c
     }
+
+
+FIELDS = st.dictionaries(
+    st.sampled_from(["hour", "x", "kind", "ts", "hours"]),
+    NUMBERS | TEXTS | st.booleans() | st.just([1]) | st.integers(-(2**70), 2**70) | st.just(10**400),
+)
+USUAL = st.fixed_dictionaries(
+    {"hour": NUMBERS, "x": NUMBERS, "kind": TEXTS}, optional={"ts": st.just("2025-06-02")}
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(USUAL, min_size=MANY, max_size=MANY + 4), st.lists(FIELDS, max_size=2))
+def test_many_records_are_read_as_each_of_them_is_alone(usual, odd):
+    encoder, allowed = Encoder(VERSION), frozenset(("hour", "x", "kind", "ts"))
+    records = [*usual, *odd]
+
+    def read(part, begin=0):
+        try:
+            found = encoder.encode(part, allowed)
+        except BadRecordsError as error:
+            return None, [(p.record + begin, p.field, p.problem) for p in error.problems]
+        return found.rows.tobytes(), [(p.record + begin, p.field, p.problem) for p in found.missing]
+
+    rows, told = read(records)
+    alone = [read([record], position) for position, record in enumerate(records)]
+    if rows is None:
+        # What is wrong is told of all; a field that is none counts also where it alone would not have been looked for.
+        assert {p for r, problems in alone if r is None for p in problems} <= set(told)
+    else:
+        assert rows == b"".join(r for r, _ in alone)
+        assert told == [p for _, problems in alone for p in problems]
 
 
 @pytest.mark.parametrize("rounds", [1, 20, 300])
@@ -103,8 +135,25 @@ def test_a_key_is_written_as_postgresql_writes_it(conn: Connection, type_):
         assert write({"k": value, "n": 1}) == fetch(conn, query)[0]["key"], value
 
 
-def test_a_week_date_is_as_long_as_a_time_and_means_its_day():
-    assert iso("2025-W23-1T13:00:00Z") == "2025-06-02T13:00:00+00:00"
+FORMS = [
+    "2025-W23-1T13:00:00Z", "2025-06-02T130000.5Z", "2025-06-02T130000,5Z", "2025-W23-1T130000.5Z", "2025-06-02T130000.123456Z",
+    "2025-06-02 13:00:00Z", "2025-06-02T13:00:00+00:00", "2025-06-02T13:00:00-00:00", "2025-06-02T13:00:00+01:00", "20250602T130000Z",
+    "2025-06-02T13:00Z", "2025-06-02", "2025-06-02T23:59:59Z", "2025-06-02T13:00:00.000000Z",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("told", FORMS)
+def test_a_time_that_looks_like_the_usual_form_means_what_it_says(told):
+    assert iso(told) == moment(told).isoformat() == datetime.fromisoformat(iso(told)).isoformat()
+
+
+@pytest.mark.parametrize(
+    "told", ["2025-02-30T13:00:00Z", "2025-13-01T13:00:00Z", "2025-06-02T13:00:61Z", "२०२५-06-02T13:00:00Z"]
+)
+def test_what_looks_like_a_time_and_is_none_is_refused_each_time(told):
+    for _ in range(2):
+        with pytest.raises(NoValue):
+            iso(told)
 
 
 @settings(max_examples=100, deadline=None)
