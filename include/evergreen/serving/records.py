@@ -73,7 +73,7 @@ class Encoder:
             (name, {category: float(code) for code, category in enumerate(categories)})
             for name, categories in version.categorical.items()
         ]
-        self._coded: list[tuple[str, dict[str | None, float]]] = [
+        self._coded: list[tuple[str, dict[Any, float]]] = [
             (name, {**codes, None: _NAN}) for name, codes in self._categorical
         ]
         self._features = len(version.features)

@@ -20,6 +20,8 @@ from evergreen.serving import kept
 log = logging.getLogger(__name__)
 
 MOST_GATHERED = 100_000
+MOST_GATHERED_BYTES = 64 << 20
+"""Of the requests as they came: an unknown category may be a text as long as a request."""
 MOST_BYTES = 512 << 20
 """What may wait on the disk: about three million records with ten features each."""
 SUFFIX = ".json"
@@ -97,18 +99,19 @@ class Spool:
         """Records that were lost, by model, since the start."""
         self._answered: list[Answered] = []
         self._minutes: list[Minute] = []
-        self._records = 0
+        self._records = self._size = 0
         self._number = 0
         self._told_at = 0.0
         folder().mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def add(self, answered: Answered) -> None:
-        """Keep a request, or count it as lost where too many wait already."""
+    def add(self, answered: Answered, size: int) -> None:
+        """Keep a request that came as so many bytes, or count it as lost where too many wait already."""
         count = len(answered.records)
-        if self._records + count > MOST_GATHERED:
+        if self._records + count > MOST_GATHERED or self._size + size > MOST_GATHERED_BYTES:
             self._lose(answered.model, count)
             return
         self._records += count
+        self._size += size
         self._answered.append(answered)
 
     def add_minute(self, minute: Minute) -> None:
@@ -120,7 +123,7 @@ class Spool:
         if not self._answered and not self._minutes:
             return
         answered, minutes = self._answered, self._minutes
-        self._answered, self._minutes, self._records = [], [], 0
+        self._answered, self._minutes, self._records, self._size = [], [], 0, 0
         try:
             content = msgspec.json.encode(Segment(self.instance, answered, minutes))
             if _bytes() + len(content) > MOST_BYTES:
