@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any
@@ -23,35 +23,19 @@ def key_writer(columns: Mapping[str, str]) -> Callable[[Told], str]:
         columns: the key's columns with their SQL types, as `format_type` names them.
 
     Returns:
-        It takes a record that has all the columns, and raises `Mistake` for a value that its column cannot hold.
+        It raises `KeyError` where the record lacks a column, and `NoValue` for a value that its column cannot hold.
     """
-    writers = [(name, _WRITERS.get(type_, _plain)) for name, type_ in columns.items()]
+    writers = list(value_writers(columns).items())
 
     def write(record: Told) -> str:
-        try:
-            return f"[{', '.join([writer(record[name]) for name, writer in writers])}]"
-        except NoValue:
-            raise _mistake(writers, record) from None
+        return f"[{', '.join([writer(record[name]) for name, writer in writers])}]"
 
     return write
 
 
-def _mistake(writers: Sequence[tuple[str, Callable[[Any], str]]], record: Told) -> Mistake:
-    """The first value of a key that its column cannot hold."""
-    for name, writer in writers:
-        try:
-            writer(record[name])
-        except NoValue as error:
-            return Mistake(name, str(error))
-    raise AssertionError("a key that could not be written can be")
-
-
-class Mistake(ValueError):
-    """A value of a column that is not what the column holds."""
-
-    def __init__(self, column: str, problem: str) -> None:
-        super().__init__(f"{column}: {problem}")
-        self.column, self.problem = column, problem
+def value_writers(columns: Mapping[str, str]) -> dict[str, Callable[[Any], str]]:
+    """For each column what writes a value of it, or raises `NoValue`."""
+    return {name: _WRITERS.get(type_, _plain) for name, type_ in columns.items()}
 
 
 def moment(value: Any) -> datetime:

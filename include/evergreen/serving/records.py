@@ -10,13 +10,13 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from evergreen.serving.identity import Mistake, NoValue, iso, key_writer
+from evergreen.serving.identity import NoValue, iso, key_writer, value_writers
 from evergreen.serving.kept import Model, Version
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -168,10 +168,9 @@ class Identifier:
 
     def __init__(self, model: Model) -> None:
         """Of a model."""
-        self._key = tuple(model.key)
-        self._names = frozenset((*model.key, model.event_time))
         self._event_time = model.event_time
         self._write = key_writer(model.key)
+        self._writers = {model.event_time: iso, **value_writers(model.key)}
 
     def identify(self, records: Sequence[Mapping[str, Any]]) -> list[Row | None]:
         """The key (as `evergreen.prediction` has it) and the event time (ISO, UTC) of each record; None: it names none.
@@ -181,24 +180,28 @@ class Identifier:
         """
         found: list[Row | None] = []
         problems: list[Problem] = []
-        names = self._names
+        names, event_time, write = self._writers.keys(), self._event_time, self._write
         for position, record in enumerate(records):
             if names.isdisjoint(record):
                 found.append(None)
                 continue
-            if not names <= record.keys():
-                absent = sorted(names - record.keys())
-                problems += [Problem(position, name, _HALF) for name in absent]
-                continue
             try:
-                found.append((self._write(record), iso(record[self._event_time])))
-            except Mistake as error:
-                problems.append(Problem(position, error.column, error.problem))
-            except NoValue as error:
-                problems.append(Problem(position, self._event_time, str(error)))
+                found.append((write(record), iso(record[event_time])))
+            except (KeyError, NoValue):
+                problems += self._wrong(position, record)
         if problems:
             raise BadRecordsError(problems)
         return found
+
+    def _wrong(self, position: int, record: Mapping[str, Any]) -> Iterator[Problem]:
+        """All that is wrong with the columns by which a record names its row."""
+        for name, write in self._writers.items():
+            try:
+                write(record[name])
+            except KeyError:
+                yield Problem(position, name, _HALF)
+            except NoValue as error:
+                yield Problem(position, name, str(error))
 
 
 _HALF = "is missing; a record names its whole key and its event time, so that its label finds the prediction, or nothing of both"

@@ -17,9 +17,9 @@ from serving_scene import CATEGORIES, ENCODING, NUMERIC, fitted, keep_version
 from evergreen.registry.encoding import encode
 from evergreen.serving import kept
 from evergreen.serving.booster import FastBooster
-from evergreen.serving.identity import Mistake, NoValue, iso, key_writer, moment
+from evergreen.serving.identity import NoValue, iso, key_writer, moment
 from evergreen.serving.kept import Version
-from evergreen.serving.records import MANY, BadRecordsError, Encoder
+from evergreen.serving.records import MANY, BadRecordsError, Encoder, Identifier
 from evergreen.serving.served import Loaded
 from evergreen.warehouse.connection import Connection, fetch
 
@@ -173,5 +173,28 @@ def test_a_time_means_the_same_in_whatever_zone_it_is_told(at, offset):
     ("integer", True), ("boolean", 1), ("text", 5), ("text", "a\0b"), ("double precision", "1"), ("timestamp with time zone", "0001-01-01T00:00+14:00"),
 ])  # fmt: skip
 def test_a_key_that_its_column_cannot_hold_is_a_mistake(type_, value):
-    with pytest.raises(Mistake, match=r"^k: "):
+    with pytest.raises(NoValue):
         key_writer({"k": type_})({"k": value})
+
+
+def test_all_that_is_wrong_with_the_name_of_a_row_is_told_at_once(home, kept_scene):
+    kept_scene.add("1")
+    model = kept_scene.model(key={"station": "integer", "day": "date"})
+    good = {"station": 5, "day": "2025-06-02", "ts": "2025-06-02T13:00:00Z"}
+    identifier = Identifier(model)
+    assert identifier.identify([good, {"hour": 8}]) == [
+        ('[5, "2025-06-02"]', "2025-06-02T13:00:00+00:00"),
+        None,
+    ]
+    with pytest.raises(BadRecordsError) as caught:
+        identifier.identify([good, {"station": 1.5, "day": "never"}, {**good, "ts": "24"}])
+    assert [(p.record, p.field) for p in caught.value.problems] == [
+        (1, "ts"),
+        (1, "station"),
+        (1, "day"),
+        (2, "ts"),
+    ]
+    assert "names its whole key and its event time" in caught.value.problems[0].problem
+    assert [p.problem.partition(";")[0] for p in caught.value.problems[1:]] == [
+        "1.5 is no whole number", '"never" is no date', '"24" is no time'
+    ]  # fmt: skip
