@@ -196,6 +196,12 @@ def asked(
         )
 
 
+def lives(conn: Connection, at: datetime, instance: str = "a") -> None:
+    """A process of the prediction service that said at a time that it lives."""
+    with conn.cursor() as cursor:
+        cursor.execute("INSERT INTO evergreen.serving_process VALUES (%s, %s)", (instance, at))
+
+
 def day_online(conn: Connection, now: datetime, *, errors: int = 700, lost: int = 12) -> None:
     """A day of bike_demand online up to a time: by day more than by night, v2 as a canary, 50 minutes ago errors and lost records."""
     minute = now.replace(second=0, microsecond=0)

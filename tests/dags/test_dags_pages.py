@@ -305,10 +305,14 @@ def test_what_is_asked_online_stands_beside_the_batches(client: TestClient) -> N
     said = [" ".join(re.sub(r"<[^>]+>", " ", cell).split()) for cell in cells]
     assert said[0] == "not asked", "bike_rush, which nobody asks online"
     assert re.fullmatch(r"\d(\.\d)?/s p99 4\.\d ms 0\.\d% errors canary 20%", said[1])
-    assert "<dt>Prediction service</dt>" in overview
+    assert re.search(
+        r'<dt>Prediction service</dt><dd class="bad">not heard of since [-0-9: ]+ UTC: look whether it runs',
+        overview,
+    )
     page = client.get("/evergreen/model/bike_demand", headers=headers).text
     section = page[page.index('<section id="online"') :].partition("</section>")[0]
     assert "v2 answers for <strong>20%</strong> of the keys" in section
+    assert "The prediction service: not heard of since" in section
     assert re.findall(r'<th scope="row">([^<]+)</th><td class="when">([^<]+)</td>', section) == [
         ("all", "last hour"), ("all", "last day"), ("v2", "last hour"), ("v2", "last day"), ("v1", "last hour"), ("v1", "last day"),
     ]  # fmt: skip

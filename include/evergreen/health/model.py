@@ -8,7 +8,7 @@ from datetime import datetime
 from evergreen.alerting.content import history
 from evergreen.alerting.content.history import JudgedWindow
 from evergreen.health.overview import overview
-from evergreen.health.subjects import ModelHealth
+from evergreen.health.subjects import ModelHealth, Service
 from evergreen.health.told import LedgerRow, in_short
 from evergreen.incidents import threads
 from evergreen.ledger import Decision, champions, find, model_subject, promotion, words
@@ -116,6 +116,7 @@ class ModelDetails:
         champions: times in office, newest first.
         requests: newest first.
         incidents: newest first.
+        service: the prediction service, as of the stack.
     """
 
     health: ModelHealth
@@ -128,11 +129,13 @@ class ModelDetails:
     champions: tuple[ChampionRow, ...]
     requests: tuple[RequestRow, ...]
     incidents: tuple[IncidentRow, ...]
+    service: Service | None = None
 
 
 def details(conn: Connection, specs: Specs, name: str) -> ModelDetails:
     """Everything about one model; of a name that nobody knows everything is empty."""
-    health = overview(conn, specs, models=[name], datasets=(), mlflow=False).models[0]
+    shown = overview(conn, specs, models=[name], datasets=(), mlflow=False)
+    health = shown.models[0]
     spec = specs.models.get(name)
     metric = spec.performance_metric if spec else health.error.metric if health.error else ""
     found = incidents(conn, model_subject(name))
@@ -158,6 +161,7 @@ def details(conn: Connection, specs: Specs, name: str) -> ModelDetails:
         champions=tuple(_champions(conn, name)),
         requests=tuple(_requests(conn, name)),
         incidents=tuple(found[:MOST_INCIDENTS]),
+        service=shown.stack.service,
     )
 
 

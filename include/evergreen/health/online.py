@@ -11,7 +11,7 @@ from psycopg2 import sql
 from evergreen import ledger
 from evergreen.alerting.content.online import ADDED_UP, Traffic, added_up
 from evergreen.errors import EvergreenError
-from evergreen.health.subjects import Online
+from evergreen.health.subjects import Online, Service
 from evergreen.health.told import LedgerRow, rows
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.registry.rollout import Rollout, canary_rows, shared
@@ -22,12 +22,12 @@ SHOWN_STEPS, SHOWN_WINDOWS = 5, 6
 MOST_COUNTED = 50_000
 """Predictions of a window that are counted; of more it is said that there are more."""
 
-# The newest minute of each model is one step in the index, and so is the next model's name.
+SILENT = timedelta(minutes=4)
+"""A service that has given no sign of life for so long is away: three of them are missing."""
+
+# The newest minute of each model is one step in the index.
 _NOW = sql.SQL(
-    "WITH RECURSIVE asked AS ((SELECT model, minute FROM evergreen.traffic ORDER BY model DESC, minute DESC LIMIT 1) UNION ALL"
-    " SELECT next.* FROM asked CROSS JOIN LATERAL (SELECT model, minute FROM evergreen.traffic WHERE model < asked.model"
-    " ORDER BY model DESC, minute DESC LIMIT 1) AS next), hour AS ({hour})"
-    " SELECT hour.*, w.model, newest.minute AS last, (SELECT max(minute) FROM asked) AS heard, coalesce(day.lost, 0) AS lost_in_day"
+    "WITH hour AS ({hour}) SELECT hour.*, w.model, newest.minute AS last, coalesce(day.lost, 0) AS lost_in_day"
     " FROM unnest(%(models)s::text[]) AS w (model) CROSS JOIN LATERAL (SELECT minute FROM evergreen.traffic WHERE model = w.model"
     " AND requests > 0 ORDER BY minute DESC LIMIT 1) AS newest LEFT JOIN hour ON hour.model = w.model"
     " LEFT JOIN LATERAL (SELECT sum(lost)::bigint AS lost FROM evergreen.traffic WHERE model = w.model AND lost > 0"
@@ -113,10 +113,28 @@ def of_now(conn: Connection, models: Sequence[str], now: datetime | None = None)
             hour=Traffic() if row["requests"] is None else Traffic.of(row),
             lost=row["lost_in_day"],
             last=row["last"],
-            heard=row["heard"],
         )
         for row in found
     }
+
+
+def service(
+    conn: Connection, models: Sequence[str], asked: datetime | None, now: datetime | None = None
+) -> Service | None:
+    """Whether the prediction service lives; None: no process of it ever said so.
+
+    Args:
+        conn: the warehouse.
+        models: that are shown; where none is the warehouse is not asked, as in `of_now`.
+        asked: the newest minute in which one of them was asked.
+        now: default: now, by the clock.
+    """
+    if not models:
+        return None
+    heard = fetch(conn, "SELECT max(alive_at) AS heard FROM evergreen.serving_process")[0]["heard"]
+    if heard is None:
+        return None
+    return Service(heard, (now or datetime.now(UTC)) - heard < SILENT, asked)
 
 
 def details(conn: Connection, model: str, now: datetime | None = None) -> OnlineDetails:

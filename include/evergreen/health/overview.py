@@ -80,7 +80,7 @@ def overview(
     return Overview(
         models=attention.by_need(_models(conn, specs, names, incidents, quiet, rows, asked)),
         datasets=attention.datasets_by_need(_datasets(conn, specs, sets, incidents, quiet, rows)),
-        stack=_stack(conn, specs, incidents, mlflow, asked),
+        stack=_stack(conn, specs, names, incidents, mlflow, asked),
     )
 
 
@@ -330,6 +330,7 @@ def _datasets(
 def _stack(
     conn: Connection,
     specs: Specs,
+    names: Sequence[str],
     incidents: Mapping[str, list[tuple[threads.Thread, OpenIncident]]],
     mlflow: bool,
     asked: Mapping[str, Online],
@@ -348,7 +349,7 @@ def _stack(
         mlflow=mlflow_answers() if mlflow else None,
         incidents=tuple(one for subject, those in incidents.items() if subject.startswith("fleet/") for _, one in those),
         problems=tuple(map(str, specs.problems)),
-        heard=max((one.heard for one in asked.values()), default=None),
+        service=online.service(conn, names, max((one.last for one in asked.values()), default=None)),
     )  # fmt: skip
     level, why = attention.judged(attention.of_stack(found), None)
     return replace(found, attention=level, why=why)

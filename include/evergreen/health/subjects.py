@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum
 
 from evergreen.alerting.content.history import JudgedWindow
 from evergreen.alerting.content.online import Traffic, milliseconds, percent
 from evergreen.ledger import words
+
+BUSY = timedelta(minutes=5)
+"""What was asked so shortly before the newest sign of life of the prediction service is still being asked."""
+AWAY = "look whether it runs, and at the end of its log"
 
 
 class Attention(IntEnum):
@@ -183,13 +187,11 @@ class Online:
         hour: what was asked in the last hour.
         lost: records of the last day that are not in the log.
         last: the newest minute in which it was asked.
-        heard: the newest minute in which any model was, so that the prediction service has been heard of then.
     """
 
     hour: Traffic
     lost: int
     last: datetime
-    heard: datetime
 
     @property
     def words(self) -> str:
@@ -200,6 +202,37 @@ class Online:
         told += [f"p99 {milliseconds(self.hour.p99_ms)}"] if self.hour.p99_ms is not None else []
         told.append(f"{percent(self.hour.error_share)} errors" if self.hour.errors else "no errors")
         return ", ".join(told)
+
+
+@dataclass(frozen=True)
+class Service:
+    """The prediction service, as the warehouse knows it; its processes say about once a minute that they live.
+
+    Attributes:
+        heard: the newest sign of life of any of them.
+        answers: whether that is no longer ago than it takes one to come.
+        asked: the newest minute in which a model that is shown was asked; None: never.
+    """
+
+    heard: datetime
+    answers: bool
+    asked: datetime | None
+
+    @property
+    def words(self) -> str:
+        """Whether it answers, or since when it is away: `answers, nothing asked since 2026-03-04 12:34 UTC`."""
+        if not self.answers:
+            return f"not heard of since {words.when(self.heard)}"
+        if self.asked is None:
+            return "answers, nothing asked yet"
+        if self.heard - self.asked <= BUSY:
+            return "answers, and is asked"
+        return f"answers, nothing asked since {words.when(self.asked)}"
+
+    @property
+    def next(self) -> str:
+        """What a person does where it is away; else empty."""
+        return "" if self.answers else AWAY
 
 
 def rate(per_second: float) -> str:
@@ -324,8 +357,7 @@ class StackHealth:
         mlflow: whether it answers; None: it has no address that can be asked.
         incidents: that concern all, such as specs that cannot be used.
         problems: mistakes in the specs, in sentences.
-        heard: the newest minute in which the prediction service was asked for a model that is shown; None: never. Where nobody asks it
-            says nothing, so it may be well though it was long ago.
+        service: the prediction service; None: there never was one, or no model is shown.
     """
 
     attention: Attention
@@ -339,7 +371,7 @@ class StackHealth:
     mlflow: bool | None
     incidents: tuple[OpenIncident, ...]
     problems: tuple[str, ...]
-    heard: datetime | None = None
+    service: Service | None = None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ TRAFFIC = "model, version, minute, instance, requests, records, errors, refused,
 DAMAGED = ".damaged"
 MOST_DELETED = 50_000
 NULL = "\\N"
+GONE = timedelta(days=1)
+"""A process that has given no sign of life for so long is forgotten where another one lives."""
 
 
 def deliver(conn: Connection, path: Path) -> int:
@@ -49,6 +51,12 @@ def deliver(conn: Connection, path: Path) -> int:
             _into(cursor, "prediction", PREDICTION, _predictions(segment, beside=False))
             _into(cursor, "shadow_prediction", PREDICTION, _predictions(segment, beside=True))
             _into(cursor, "traffic", TRAFFIC, _minutes(segment.instance, segment.minutes))
+            if segment.alive:
+                cursor.execute(
+                    "INSERT INTO evergreen.serving_process AS p VALUES (%s, %s) ON CONFLICT (instance)"
+                    " DO UPDATE SET alive_at = greatest(p.alive_at, excluded.alive_at)",
+                    (segment.instance, _moment(segment.alive)),
+                )
     except psycopg2.DataError as error:
         # No try later would end otherwise, and what is behind it must not wait for ever.
         conn.rollback()
@@ -68,7 +76,13 @@ def _aside(path: Path, error: Exception) -> int:
 
 
 def forget_old(conn: Connection, specs: Specs) -> int:
-    """Delete requests that are older than `serving.log.keep`, a bounded number at a time; returns how many."""
+    """Delete requests that are older than `serving.log.keep`, a bounded number at a time, and processes that are gone.
+
+    The newest sign of life stays, however old it is: it says since when the service is away.
+
+    Returns:
+        How many requests were deleted.
+    """
     deleted = 0
     now = datetime.now(UTC)
     with conn.cursor() as cursor:
@@ -83,6 +97,10 @@ def forget_old(conn: Connection, specs: Specs) -> int:
                 "DELETE FROM evergreen.traffic WHERE model = %s AND minute < %s",
                 (model.name, now - max(model.serving.log.keep, timedelta(days=90))),
             )
+        cursor.execute(
+            "DELETE FROM evergreen.serving_process WHERE alive_at < least(%s, (SELECT max(alive_at) FROM evergreen.serving_process))",
+            (now - GONE,),
+        )
     conn.commit()
     return deleted
 

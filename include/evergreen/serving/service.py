@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S = 0.25
 FLUSH_S = 0.5
+LIVE_S = 60.0
+"""So often the service says in the warehouse that it lives."""
 AGAIN_S = 10.0
 """After so long a version that could not be loaded is tried once more."""
 STALE_S = 60.0
@@ -58,6 +60,8 @@ class Service:
         gc.set_threshold(20_000, 50, 100)
         self.every(LOOK_S, self._look)
         self.every(FLUSH_S, self._flush)
+        self.spool.live()
+        self.every(LIVE_S, self._live)
         self._tasks += [asyncio.create_task(self._forever(work, every)) for every, work in self._works]
 
     def every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -87,6 +91,9 @@ class Service:
         for minute in self.traffic.minutes(self.spool.lost):
             self.spool.add_minute(minute)
         self.spool.flush()
+
+    async def _live(self) -> None:
+        self.spool.live()
 
     async def _look(self) -> None:
         self.health = kept.read_health()

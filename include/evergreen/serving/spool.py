@@ -77,11 +77,12 @@ class Minute(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A file of the log."""
+    """A file of the log; `alive` is when the process said that it lives, in seconds since 1970 (0: it did not)."""
 
     instance: str
     answered: list[Answered]
     minutes: list[Minute]
+    alive: float = 0.0
 
 
 def folder() -> Path:
@@ -100,6 +101,7 @@ class Spool:
         self._answered: list[Answered] = []
         self._minutes: list[Minute] = []
         self._records = self._size = 0
+        self._alive = 0.0
         self._number = 0
         self._told_at = 0.0
         folder().mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -118,14 +120,19 @@ class Spool:
         """Keep what a minute was."""
         self._minutes.append(minute)
 
+    def live(self) -> None:
+        """Have the next file say that this process lives, whether anything was asked or not."""
+        self._alive = time.time()
+
     def flush(self) -> None:
         """Write what was gathered to the disk; what there is no room for is lost."""
-        if not self._answered and not self._minutes:
+        if not (self._answered or self._minutes or self._alive):
             return
-        answered, minutes = self._answered, self._minutes
-        self._answered, self._minutes, self._records, self._size = [], [], 0, 0
+        segment = Segment(self.instance, self._answered, self._minutes, self._alive)
+        answered = self._answered
+        self._answered, self._minutes, self._records, self._size, self._alive = [], [], 0, 0, 0.0
         try:
-            content = msgspec.json.encode(Segment(self.instance, answered, minutes))
+            content = msgspec.json.encode(segment)
             if _bytes() + len(content) > MOST_BYTES:
                 raise OSError(f"{MOST_BYTES >> 20} MB wait already")
             self._write(content)

@@ -246,13 +246,14 @@ def _datasets(page: Page, rows: tuple[DatasetHealth, ...], full: bool) -> None:
 def _stack(page: Page, found: Overview) -> None:
     stack = found.stack
     told = [why.text for why in stack.why if why.text not in stack.problems]
-    if told or stack.heard:
+    if told or stack.service:
         page.head("The stack")
         style = phrases.STYLES.get(stack.attention.name.lower(), "")
         for line in told:
             page.line(line, 2, hang=2, style=style)
-    if stack.heard is not None:
-        page.line(f"the prediction service was heard of {age(stack.heard)} ago", 2, hang=2)
+    if stack.service is not None:
+        away = f": {stack.service.next}" if stack.service.next else ""
+        page.line(f"prediction service: {stack.service.words}{away}", 2, hang=2, style="bad" if away else "")
 
 
 def _table(page: Page, rows: list[Any]) -> None:

@@ -61,7 +61,7 @@ BEGIN
     GRANT SELECT, INSERT ON evergreen.prediction, evergreen.shadow_prediction TO evergreen_model;
     GRANT SELECT, INSERT ON evergreen.window_judgement, evergreen.window_column TO evergreen_model;
     GRANT SELECT, INSERT, UPDATE, DELETE ON evergreen.latest_features, evergreen.latest_filled TO evergreen_model;
-    GRANT SELECT ON evergreen.request, evergreen.traffic TO evergreen_model;  -- what was asked, for the checks and the pages
+    GRANT SELECT ON evergreen.request, evergreen.traffic, evergreen.serving_process TO evergreen_model;  -- what was asked, for the checks and the pages
     GRANT SELECT ON evergreen.batch, evergreen.held_key TO evergreen_model;  -- e-mails and the digest tell of batches, too
     IF current_setting('server_version_num')::int >= 170000 THEN
         -- Scoring brings the planner up to date after a large write (ANALYZE). Before 17 only an owner can; autovacuum does it then.
@@ -73,6 +73,7 @@ BEGIN
         evergreen.latest_filled TO evergreen_serving;
     GRANT SELECT, INSERT ON evergreen.prediction, evergreen.shadow_prediction TO evergreen_serving;
     GRANT SELECT, INSERT, DELETE ON evergreen.request, evergreen.traffic TO evergreen_serving;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON evergreen.serving_process TO evergreen_serving;
 
     GRANT SELECT ON evergreen.decision, evergreen.window_judgement, evergreen.window_column, evergreen.mail, evergreen.silence,
         evergreen.begun, evergreen.delivery, evergreen.traffic TO evergreen_exporter;

@@ -16,7 +16,7 @@ from evergreen.health.subjects import Attention, Online, Why, rate
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.spec import Specs
 from evergreen.warehouse.connection import Connection
-from health_scene import BEGIN, DEMAND, WEEK, asked, decide
+from health_scene import BEGIN, DEMAND, WEEK, asked, decide, lives
 
 NOW = datetime(2026, 3, 4, 12, 34, 56, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -64,10 +64,8 @@ def test_only_models_that_were_asked_are_told_of(conn: Connection) -> None:
     asked(conn, "old", "1", NOW - 3 * HOUR, lost=5)
     found = online.of_now(conn, ["m", "n", "old"], NOW)
     assert set(found) == {"m", "old"}
-    assert found["m"] == Online(Traffic(36, 36, 0, 0, 0, 1.0, 4.0, 4.0), 0, AT, NOW - MINUTE)
-    assert found["old"] == Online(Traffic(), 5, NOW - 3 * HOUR, NOW - MINUTE), (
-        "what was lost is told for a day"
-    )
+    assert found["m"] == Online(Traffic(36, 36, 0, 0, 0, 1.0, 4.0, 4.0), 0, AT)
+    assert found["old"] == Online(Traffic(), 5, NOW - 3 * HOUR), "what was lost is told for a day"
     assert found["m"].words == "36/h, p99 4 ms, no errors"
     assert found["old"].words == ""
     assert online.of_now(conn, ["old"], NOW + timedelta(days=1))["old"].lost == 0
@@ -93,7 +91,7 @@ def test_a_rate_is_told_in_a_unit_that_people_say(per_second: float, said: str) 
 def test_requests_that_fail_and_records_that_are_lost_need_a_person(
     errors: int, lost: int, needed: list[str]
 ) -> None:
-    found = attention.of_online("m", Online(Traffic(1000, 1000, errors), lost, NOW, NOW))
+    found = attention.of_online("m", Online(Traffic(1000, 1000, errors), lost, NOW))
     assert [one.text for one in found] == needed
     assert {(one.level, one.page) for one in found} <= {(Attention.ACT, "model/m#online")}
     assert attention.of_online("m", None) == []
@@ -115,8 +113,46 @@ def test_the_overview_tells_it_of_each_model(story: Specs, conn: Connection) -> 
         "2.7% of the 37,000 requests of the last hour failed online", "model/bike_demand#online"
     )
     assert rush.online is None
-    assert found.stack.heard == now - 5 * MINUTE
-    assert overview(conn, story, models=["bike_rush"], mlflow=False).stack.heard is None
+    assert found.stack.service is None, "no process has said that it lives"
+
+
+@pytest.mark.parametrize(
+    ("heard", "asked_at", "said"),
+    [
+        (MINUTE, None, "answers, nothing asked yet"),
+        (MINUTE, 3 * MINUTE, "answers, and is asked"),
+        (MINUTE, 7 * MINUTE, "answers, nothing asked since 2026-03-04 12:27 UTC"),
+        (3 * MINUTE, timedelta(0), "answers, and is asked"),
+        (4 * MINUTE, 5 * MINUTE, "not heard of since 2026-03-04 12:30 UTC"),
+        (timedelta(days=40), None, "not heard of since 2026-01-23 12:34 UTC"),
+    ],
+    ids=["new", "busy", "idle", "two signs missing", "three missing", "long gone"],
+)  # fmt: skip
+def test_a_service_that_nobody_asks_is_told_from_one_that_is_away(
+    conn: Connection, heard: timedelta, asked_at: timedelta | None, said: str
+) -> None:
+    lives(conn, NOW - heard)
+    lives(conn, NOW - timedelta(days=50), "one that ended")
+    found = online.service(conn, ["m"], None if asked_at is None else NOW - asked_at, NOW)
+    assert found is not None
+    assert found.words == said
+    assert bool(found.next) is not found.answers
+    assert found.answers is said.startswith("answers")
+
+
+def test_the_stack_tells_when_its_models_were_last_asked_and_nothing_without_models(
+    story: Specs, conn: Connection
+) -> None:
+    now = datetime.now(UTC)
+    lives(conn, now - MINUTE)
+    asked(conn, "bike_demand", "2", now - 5 * HOUR)
+    service = overview(conn, story, mlflow=False).stack.service
+    assert service is not None
+    assert (service.heard, service.answers, service.asked) == (now - MINUTE, True, now - 5 * HOUR)
+    other = overview(conn, story, models=["bike_rush"], mlflow=False).stack.service
+    assert other is not None
+    assert other.words == "answers, nothing asked yet"
+    assert overview(conn, story, models=[], mlflow=False).stack.service is None
 
 
 def test_a_canary_is_told_version_by_version(story: Specs, conn: Connection) -> None:

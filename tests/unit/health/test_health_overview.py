@@ -163,7 +163,7 @@ def test_the_number_of_statements_does_not_grow_with_the_models(
             ),
         )
     assert few == many
-    assert few <= 18
+    assert few <= 19
 
 
 def counted(conn: Connection, ask: Callable[[Any], object]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -196,6 +197,61 @@ def test_requests_are_forgotten_after_the_time_that_the_spec_says(conn, waiting,
     deliver.deliver(conn, spool.waiting()[0])
     assert deliver.forget_old(conn, Specs({}, {"rides": model})) == 1
     assert [r["id"] for r in rows(conn, "request")] == ["r-2"]
+
+
+def test_a_process_has_one_row_that_says_when_it_last_lived(conn, home, monkeypatch):
+    def said(instance, *moments):
+        log = Spool(instance)
+        for at in moments:
+            monkeypatch.setattr("evergreen.serving.spool.time.time", lambda at=at: at.timestamp())
+            log.live()
+            log.flush()
+            log.flush()
+
+    said("here", AT, AT + timedelta(minutes=1))
+    said("there", AT)
+    assert len(spool.waiting()) == 3
+    for path in sorted(spool.waiting(), key=lambda path: spool.read(path).alive, reverse=True):
+        assert deliver.deliver(conn, path) == 0
+    found = [(row["instance"], row["alive_at"]) for row in rows(conn, "serving_process")]
+    assert found == [("here", AT + timedelta(minutes=1)), ("there", AT)], "an older file says nothing new"
+
+
+def test_processes_that_are_gone_are_forgotten_but_for_the_newest_sign_of_life(conn, home):
+    now = datetime.now(UTC)
+
+    def left(**ages):
+        with conn.cursor() as cursor:
+            cursor.execute("DELETE FROM evergreen.serving_process")
+            for name, days in ages.items():
+                at = now - timedelta(days=days)
+                cursor.execute("INSERT INTO evergreen.serving_process VALUES (%s, %s)", (name, at))
+        deliver.forget_old(conn, Specs())
+        return [row["instance"] for row in rows(conn, "serving_process")]
+
+    assert left(lives=0, beside=0.9, gone=1.1, long_gone=90) == ["beside", "lives"]
+    assert left(last=40, before=41) == ["last"], "since when the service is away"
+
+
+def test_a_service_that_nobody_asks_goes_on_saying_that_it_lives(kept_scene, with_service, conn, monkeypatch):
+    monkeypatch.setattr("evergreen.serving.service.LIVE_S", 0.3)
+    monkeypatch.setattr("evergreen.serving.service.FLUSH_S", 0.1)
+    began = datetime.now(UTC)
+
+    async def idle(running):
+        await asyncio.sleep(1.5)
+
+    with_service(idle)
+    files = spool.waiting()
+    assert len(files) >= 3
+    seen = []
+    for path in files:
+        deliver.deliver(conn, path)
+        seen += rows(conn, "serving_process")
+    assert len({row["instance"] for row in seen}) == 1
+    assert timedelta(seconds=1) < seen[-1]["alive_at"] - seen[0]["alive_at"] < timedelta(seconds=2)
+    assert began <= seen[0]["alive_at"]
+    assert rows(conn, "traffic") == []
 
 
 def test_a_file_lies_with_its_owner_alone(home, waiting):

@@ -76,10 +76,23 @@ def test_what_is_asked_online_is_told_in_a_line(life: Terminal) -> None:
     told = life("status")
     assert "online      12/s, p99 4 ms, 0.1% errors; last asked 3 minutes ago" in told.out
     assert "not asked in the last hour, 2 records lost in the last day;" in told.out
-    assert "the prediction service was heard of 3 minutes ago" in told.out
+    assert "prediction service" not in told.out, "no process of it has said that it lives"
     found = {m["name"]: m["online"] for m in life("status", "--json").json["models"]}
     assert (found["bike_demand"]["hour"]["requests"], found["bike_demand"]["hour"]["p99_ms"]) == (43_243, 4.0)
     assert found["bike_rush"]["lost"] == 2
+
+
+def test_a_prediction_service_that_is_away_is_told_with_what_to_do(life: Terminal) -> None:
+    now = datetime.now(UTC)
+    with connect() as conn:
+        health_scene.lives(conn, now)
+    assert "prediction service: answers, nothing asked yet\n" in life("status").out
+    gone = now - timedelta(hours=5)
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("UPDATE evergreen.serving_process SET alive_at = %s", (gone,))
+    told = " ".join(life("status").out.split())
+    assert f"prediction service: not heard of since {gone:%Y-%m-%d %H:%M} UTC: look whether it runs" in told
+    assert life("status", "--json").json["stack"]["service"]["answers"] is False
 
 
 def test_an_empty_ledger_has_no_champion(terminal: Terminal, warehouse_url: str) -> None:

@@ -26,7 +26,7 @@ from evergreen.warehouse.features import feature_query, views
 from evergreen.warehouse.features.arrow import reading
 from evergreen.warehouse.features.lookup import Lookup
 from evergreen.warehouse.migrate import FEATURES_ROLE, ensure_dataset, migrate
-from health_scene import asked
+from health_scene import asked, lives
 
 SPECS = Path(__file__).resolve().parents[3] / "include"
 RIDES = DatasetSpec.model_validate(
@@ -85,6 +85,7 @@ FORBIDDEN = {
         " VALUES ('m', '1', '[2]', now(), 1, now(), 'r')",
         "SELECT * FROM evergreen.window_judgement", "SET ROLE evergreen_features", "SET ROLE evergreen_model",
         "SELECT * FROM evergreen.client", "SELECT * FROM evergreen.request", "SELECT * FROM evergreen.latest_features",
+        "SELECT * FROM evergreen.serving_process",
     ],
     roles.MODEL: [
         "INSERT INTO data.rides VALUES ('2026-01-02', 1, now(), 1)", "UPDATE data.rides SET x = 2", "DELETE FROM data.rides",
@@ -92,7 +93,8 @@ FORBIDDEN = {
         "CREATE TABLE data.own (x int)", "SELECT * FROM quarantine.rides", "SELECT * FROM staging.rides_1",
         "CREATE TABLE staging.own (x int)", "UPDATE evergreen.batch SET state = 'withdrawn'", "SET ROLE evergreen_ingest",
         "INSERT INTO evergreen.held_key VALUES (1, 1, NULL)", "SELECT key_sha256 FROM evergreen.client", "DELETE FROM evergreen.request",
-        "INSERT INTO evergreen.traffic SELECT * FROM evergreen.traffic", "SET ROLE evergreen_serving",
+        "INSERT INTO evergreen.traffic SELECT * FROM evergreen.traffic", "UPDATE evergreen.serving_process SET alive_at = now()",
+        "SET ROLE evergreen_serving",
     ],
     roles.SERVING: [
         "INSERT INTO evergreen.decision (as_of, subject, kind, reason, run_id, dedupe_key)"
@@ -145,10 +147,14 @@ def test_the_service_writes_what_it_answered_and_forgets_it_later(
     log = Spool("here-1")
     log.add(Answered("r", "m", "web-shop", at, "record", ("x",), made), 200)
     log.add_minute(Minute("m", "1", at, 1, 2, 0, 0, 0, 1.0, 2.0))
+    log.live()
+    log.flush()
+    log.live()
     log.flush()
     with connect(as_role(rows, roles.SERVING)) as conn:
-        (segment,) = waiting()
-        assert deliver.deliver(conn, segment) == 2
+        assert [deliver.deliver(conn, segment) for segment in waiting()] == [2, 0]
+        with conn.cursor() as cursor:
+            cursor.execute("INSERT INTO evergreen.serving_process VALUES ('gone', '2026-01-01')")
     counts = (
         "SELECT (SELECT count(*) FROM evergreen.request) AS r, (SELECT count(*) FROM evergreen.traffic) AS t"
     )
@@ -162,6 +168,7 @@ def test_the_service_writes_what_it_answered_and_forgets_it_later(
     with connect(as_role(rows, roles.SERVING)) as conn:
         assert deliver.forget_old(conn, Specs({}, {"m": model})) == 2
         assert fetch(conn, counts) == [{"r": 0, "t": 0}]
+        assert fetch(conn, "SELECT instance FROM evergreen.serving_process") == [{"instance": "here-1"}]
 
 
 def test_the_service_follows_the_ledger_and_reads_features_under_the_role_for_it(
@@ -194,10 +201,13 @@ def test_the_pages_are_read_as_the_steps_log_in(rows: str) -> None:
     """A model's by the login of its steps, a dataset's by that of the ingest, which sees no prediction and no traffic."""
     with connect(rows) as owner:
         asked(owner, "m", "1", datetime.now(UTC) - timedelta(minutes=2))
+        lives(owner, datetime.now(UTC))
     specs = Specs({RIDES.name: RIDES}, {})
     with connect(as_role(rows, roles.MODEL)) as conn:
-        (found,) = overview(conn, specs, models=["m"], mlflow=False).models
+        shown = overview(conn, specs, models=["m"], mlflow=False)
+        (found,) = shown.models
         assert found.online is not None
+        assert shown.stack.service is not None
         assert online.details(conn, "m").day.requests == 60
     with connect(as_role(rows, roles.INGEST)) as conn:
         assert dataset.details(conn, specs, "rides").health.name == "rides"

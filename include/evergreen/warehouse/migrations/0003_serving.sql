@@ -32,6 +32,12 @@ CREATE TABLE evergreen.traffic (
 );
 CREATE INDEX traffic_lost ON evergreen.traffic (model, minute) WHERE lost > 0;
 
+-- The processes of the service, each with its newest sign of life: one that nobody asks is told from one that is away.
+CREATE TABLE evergreen.serving_process (
+    instance text PRIMARY KEY,
+    alive_at timestamptz NOT NULL         -- by its own clock; brought up to date about once a minute
+);
+
 -- Who may ask the service. Of a key only its SHA-256 is kept: it is 32 random bytes, which nobody guesses.
 CREATE TABLE evergreen.client (
     name       text PRIMARY KEY CHECK (name ~ '^[a-z][a-z0-9_-]{0,47}$'),
