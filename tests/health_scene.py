@@ -243,6 +243,25 @@ def takes_over(conn: Connection) -> None:
         )
 
 
+def compared(conn: Connection) -> tuple[Decision, Decision]:
+    """What was served was compared with batches, alike at first; then 30 of 120 records had another temperature, and an incident began."""
+    alike = decide(
+        conn, DEMAND, DecisionKind.SERVING_COMPARED, "alike", 5.0, version="2",
+        evidence={"rows": 80, "differing": 0, "share": 0.0, "message": "80 online predictions are those that a batch makes"},
+    )  # fmt: skip
+    message = "30 of 120 online predictions (25%) differ from those that a batch makes: the requests have another temperature than the warehouse"
+    found = decide(
+        conn, DEMAND, DecisionKind.SERVING_COMPARED, "other_features", 6.0, version="2",
+        evidence={"rows": 120, "differing": 30, "share": 0.25, "message": message},
+    )  # fmt: skip
+    news = News(
+        "skew:bike_demand", DEMAND, AlertKind.SERVING_SKEW, found.id, {}, found.as_of, frozenset({"other_features"}),
+        frozenset({"column:temperature"}), since=BEGIN + 5 * WEEK,
+    )  # fmt: skip
+    tell(conn, news, None, timedelta(days=3))
+    return alike, found
+
+
 def predicted(conn: Connection) -> None:
     """Predictions of bike_demand in its two newest windows: 30 online by v2 and 70 in batches, and 40 in batches by v1."""
     with conn.cursor() as cursor:

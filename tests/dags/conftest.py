@@ -102,6 +102,7 @@ def _told_story(postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> 
         health_scene.takes_over(conn)
         health_scene.predicted(conn)
         health_scene.day_online(conn, datetime.now(UTC), errors=40, lost=0)
+        health_scene.compared(conn)
         health_scene.lives(conn, datetime.now(UTC) - timedelta(hours=5))
     return found
 

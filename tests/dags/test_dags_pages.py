@@ -313,6 +313,18 @@ def test_what_is_asked_online_stands_beside_the_batches(client: TestClient) -> N
     section = page[page.index('<section id="online"') :].partition("</section>")[0]
     assert "v2 answers for <strong>20%</strong> of the keys" in section
     assert "The prediction service: not heard of since" in section
+    compared = " ".join(
+        re.sub(r"<[^>]+>", " ", section[section.index("Compared with") :].partition("</p>")[0]).split()
+    )
+    assert re.fullmatch(
+        r"Compared with batch predictions of the same rows on 2026-02-16 00:00( UTC)? : [^:]+: 30 of 120 online predictions \(25%\) differ from those"
+        r" that a batch makes: the requests have another temperature than the warehouse \. An incident is open since 2026-02-09 00:00( UTC)? \.",
+        compared,
+    ), compared
+    linked = re.findall(r'href="\.\./((?:decision|incident)/\d+)"', section.partition("Compared with")[2])[:2]
+    assert [part.partition("/")[0] for part in linked] == ["decision", "incident"]
+    story = client.get(f"/evergreen/{linked[1]}", headers=headers).text
+    assert "30 of 120 online predictions" in story
     assert re.findall(r'<th scope="row">([^<]+)</th><td class="when">([^<]+)</td>', section) == [
         ("all", "last hour"), ("all", "last day"), ("v2", "last hour"), ("v2", "last day"), ("v1", "last hour"), ("v1", "last day"),
     ]  # fmt: skip

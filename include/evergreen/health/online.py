@@ -84,6 +84,7 @@ class OnlineDetails:
         problem: why the ledger does not say; else empty.
         steps: the newest rows of the share of the keys, newest first.
         windows: the newest ones, newest first.
+        compared: the newest comparison of what was served with what a batch predicts of the same rows; None: there was none.
     """
 
     hour: Traffic
@@ -94,6 +95,7 @@ class OnlineDetails:
     problem: str
     steps: tuple[LedgerRow, ...]
     windows: tuple[ServedWindow, ...]
+    compared: LedgerRow | None
 
 
 def of_now(conn: Connection, models: Sequence[str], now: datetime | None = None) -> dict[str, Online]:
@@ -147,7 +149,9 @@ def details(conn: Connection, model: str, now: datetime | None = None) -> Online
     """
     now = now or datetime.now(UTC)
     rollout, problem = _rollout(conn, model, now)
-    steps = rows(conn, ledger.model_subject(model), kinds=[DecisionKind.CANARY.value], limit=SHOWN_STEPS)
+    subject = ledger.model_subject(model)
+    steps = rows(conn, subject, kinds=[DecisionKind.CANARY.value], limit=SHOWN_STEPS)
+    compared = rows(conn, subject, kinds=[DecisionKind.SERVING_COMPARED.value], limit=1)
     return OnlineDetails(
         hour=_all(conn, model, now - HOUR, now),
         day=_all(conn, model, now - DAY, now),
@@ -159,6 +163,7 @@ def details(conn: Connection, model: str, now: datetime | None = None) -> Online
         problem=problem,
         steps=tuple(steps),
         windows=_windows(conn, model),
+        compared=compared[0] if compared else None,
     )
 
 

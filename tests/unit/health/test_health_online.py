@@ -206,6 +206,16 @@ def test_predictions_of_windows_are_counted_online_and_in_batches(
     assert (newest.online + newest.batch, newest.more) == (100, True)
 
 
+def test_the_newest_comparison_with_batches_is_told(story: Specs, conn: Connection) -> None:
+    assert online.details(conn, "bike_demand", NOW).compared is None
+    _, newest = health_scene.compared(conn)
+    found = online.details(conn, "bike_demand", NOW).compared
+    assert found is not None
+    assert (found.id, found.as_of) == (newest.id, BEGIN + 6 * WEEK)
+    assert found.sentence.endswith("the requests have another temperature than the warehouse")
+    assert online.details(conn, "bike_rush", NOW).compared is None
+
+
 def test_a_model_that_was_never_asked_has_nothing_to_tell(story: Specs, conn: Connection) -> None:
     found = online.details(conn, "bike_rush", NOW)
     assert found.day == Traffic()
