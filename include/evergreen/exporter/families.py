@@ -111,6 +111,11 @@ SKEW = MetricFamily(
     ("model",),
     "share (0 to 1) of the online predictions of the newest comparison that are not those that a batch makes of the same rows; none where nothing was compared",
 )
+SKEW_LIMIT = MetricFamily(
+    "evergreen_model_served_skew_limit_ratio",
+    ("model",),
+    "smallest such share that people are told of (`serving.skew`); none where the spec has nothing compared",
+)
 TRAINED = MetricFamily(
     "evergreen_champion_trained_timestamp_seconds",
     ("model",),
@@ -196,7 +201,7 @@ WORST_LIMIT = MetricFamily(
 FAMILIES = (
     UP, READ, SIZE, MISTAKES, DECISIONS, MAILS, DELIVERIES, MAILS_SILENCED, OLDEST_MAIL, RUNNING, OLDEST_TASK, FREE, STORE,
     LAST_ROWS, FRESHNESS, BATCHES, ROWS_HELD,
-    CHAMPION, SINCE, SHARE, SKEW, TRAINED, AGE_LIMIT, LAST_TRAINING, VERDICT, REQUESTS, OLDEST_REQUEST,
+    CHAMPION, SINCE, SHARE, SKEW, SKEW_LIMIT, TRAINED, AGE_LIMIT, LAST_TRAINING, VERDICT, REQUESTS, OLDEST_REQUEST,
     ERROR, ERROR_LIMIT, ERROR_HOLDOUT, ERROR_VIOLATED, ERROR_END, STATUS, WINDOW_END, WINDOW, LABEL_DELAY, DRIFTING, WORST, WORST_LIMIT,
 )  # fmt: skip
 

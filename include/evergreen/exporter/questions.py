@@ -137,6 +137,9 @@ def _skew(conn: Connection, specs: Specs, found: Samples) -> None:
     for row in fleet.served_skew(conn, sorted(specs.models)):
         if isinstance(row["share"], int | float):
             _add(found, f.SKEW, (row["model"],), float(row["share"]))
+    for name, model in sorted(specs.models.items()):
+        if model.serving.online and model.serving.skew is not None:
+            _add(found, f.SKEW_LIMIT, (name,), model.serving.skew)
 
 
 def _requests(conn: Connection, specs: Specs, found: Samples) -> None:

@@ -118,6 +118,7 @@ def check(values: Scraped) -> None:
     assert set(values["evergreen_champion_info"]) == {("bike_demand", "1"), ("bike_rush", "7")}
     assert values["evergreen_champion_share"] == {("bike_demand",): 1.0, ("bike_rush",): 1.0}
     assert values["evergreen_model_served_skew_ratio"] == {("bike_demand",): 0.25}
+    assert values["evergreen_model_served_skew_limit_ratio"] == {("bike_demand",): 0.05, ("bike_rush",): 0.05}
     assert one("champion_trained_timestamp_seconds", "bike_demand") == (NOW - 9 * WEEK).timestamp()
     assert one("model_training_age_limit_seconds", "bike_demand") == 8 * WEEK.total_seconds()
     assert set(values["evergreen_model_last_training_info"]) == {
