@@ -55,6 +55,8 @@ class Follower:
         self._looked = 0.0
         self.mlflow = ""
         """Why MLflow could not give a version that is wanted; empty where it could, or was not asked."""
+        self.fetching: tuple[str, float] | None = None
+        """The version that MLflow is being asked for, in words, and since when (seconds since 1970)."""
 
     def is_due(self, conn: Connection) -> bool:
         """Whether anything may have changed since the last look: one question, however many models there are.
@@ -145,9 +147,13 @@ class Follower:
         conn.commit()
         if known is not None and (found := _on_disk(_folder(model.name, number, known.run_id))) is not None:
             return found
-        loaded = registry.load(model, number)
-        probe(loaded)
-        return _keep(model, loaded, _metrics(conn, model.name, number))
+        self.fetching = f"version {number} of {model.name}", time.time()
+        try:
+            loaded = registry.load(model, number)
+            probe(loaded)
+            return _keep(model, loaded, _metrics(conn, model.name, number))
+        finally:
+            self.fetching = None
 
     def _trim(self) -> None:
         """Drop the versions that were kept longest ago, but for those that answer and the newest of each model."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -25,8 +27,8 @@ ROW = {**EXAMPLE, "ts": "2025-06-01T00:00:00Z"}
 
 
 @pytest.fixture
-def whole(world, made_once, start, serve, home, tmp_path, mlflow_url, monkeypatch):
-    """A service on a warehouse and an MLflow, with a champion, and a client of it."""
+def specs(world, made_once, start, tmp_path):
+    """The folder of specs of a model that has a champion in the warehouse and in MLflow."""
 
     def make():
         world.land(start, 30 - 1 / 24)
@@ -39,6 +41,12 @@ def whole(world, made_once, start, serve, home, tmp_path, mlflow_url, monkeypatc
         text = spec.model_dump_json(exclude_defaults=True, exclude={"query"})
         (specs / kind / f"{spec.name}.yaml").write_text(text)  # JSON is YAML
     (specs / "models" / "rides.sql").write_text(world.model.query)
+    return specs
+
+
+@pytest.fixture
+def whole(specs, serve, home, mlflow_url, monkeypatch):
+    """A service on a warehouse and an MLflow, with a champion, and a client of it."""
     service = serve(os.environ["EVERGREEN_WAREHOUSE_URL"], mlflow_url, EVERGREEN_SPECS=str(specs))
     service.ready()
     monkeypatch.setenv("EVERGREEN_HOME", str(home))
@@ -216,6 +224,35 @@ def test_fuzzed_against_its_own_document_it_never_fails(whole, home):
         if line.startswith("evergreen_serving_requests_total")
     )
     assert asked > 200, "the fuzzing asked too little to mean anything"
+
+
+def test_an_mlflow_that_hangs_is_named_and_not_the_companion_that_waits_for_it(specs, serve, home):
+    with socket.socket() as silent:  # takes connections and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(50)
+        mlflow = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        service = serve(
+            os.environ["EVERGREEN_WAREHOUSE_URL"],
+            mlflow,
+            EVERGREEN_SPECS=str(specs),
+            MLFLOW_HTTP_REQUEST_TIMEOUT="120",
+        )
+
+        def away():
+            return requests.get(f"{service.url}/readyz", timeout=5).json()["away"]
+
+        # It says that it lives long before the version is told to be late.
+        told = service.until(lambda: (found := away()) != {} and "companion" not in found and found, 60)
+        assert set(told) == {"mlflow"}
+        assert re.fullmatch(
+            r"since [-0-9]+ [0-9:]+ UTC: version 1 of rides is being fetched and has not come yet",
+            told["mlflow"],
+        )
+        metrics = requests.get(f"{service.url}/metrics", timeout=5).text
+        assert 'evergreen_serving_up{part="mlflow"} 0.0' in metrics
+        assert 'evergreen_serving_up{part="companion"} 1.0' in metrics
+        assert time.time() - (before := kept.read_health().told_at) < 10
+        service.until(lambda: kept.read_health().told_at > before, 10)
 
 
 def test_a_port_that_is_taken_is_said_so(kept_scene, serve):
