@@ -251,7 +251,8 @@ def test_an_mlflow_that_hangs_is_named_and_not_the_companion_that_waits_for_it(s
         metrics = requests.get(f"{service.url}/metrics", timeout=5).text
         assert 'evergreen_serving_up{part="mlflow"} 0.0' in metrics
         assert 'evergreen_serving_up{part="companion"} 1.0' in metrics
-        assert time.time() - (before := kept.read_health().told_at) < 10
+        before = kept.read_health().told_at
+        assert time.time() - before < 10
         service.until(lambda: kept.read_health().told_at > before, 10)
 
 
