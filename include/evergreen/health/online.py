@@ -24,6 +24,8 @@ MOST_COUNTED = 50_000
 
 SILENT = timedelta(minutes=4)
 """A service that has given no sign of life for so long is away: three of them are missing."""
+GIVEN_UP = timedelta(days=30)
+"""One that is away for so long is meant to be."""
 
 # The newest minute of each model is one step in the index.
 _NOW = sql.SQL(
@@ -123,7 +125,7 @@ def of_now(conn: Connection, models: Sequence[str], now: datetime | None = None)
 def service(
     conn: Connection, models: Sequence[str], asked: datetime | None, now: datetime | None = None
 ) -> Service | None:
-    """Whether the prediction service lives; None: no process of it ever said so.
+    """Whether the prediction service lives; None: no process of it has said so for long.
 
     Args:
         conn: the warehouse.
@@ -134,9 +136,8 @@ def service(
     if not models:
         return None
     heard = fetch(conn, "SELECT max(alive_at) AS heard FROM evergreen.serving_process")[0]["heard"]
-    if heard is None:
-        return None
-    return Service(heard, (now or datetime.now(UTC)) - heard < SILENT, asked)
+    silent = (now or datetime.now(UTC)) - heard if heard is not None else GIVEN_UP
+    return Service(heard, silent < SILENT, asked) if silent < GIVEN_UP else None
 
 
 def details(conn: Connection, model: str, now: datetime | None = None) -> OnlineDetails:

@@ -357,7 +357,7 @@ class StackHealth:
         mlflow: whether it answers; None: it has no address that can be asked.
         incidents: that concern all, such as specs that cannot be used.
         problems: mistakes in the specs, in sentences.
-        service: the prediction service; None: there never was one, or no model is shown.
+        service: the prediction service; None: there is none for long, or no model is shown.
     """
 
     attention: Attention

@@ -124,7 +124,7 @@ def test_the_overview_tells_it_of_each_model(story: Specs, conn: Connection) -> 
         (MINUTE, 7 * MINUTE, "answers, nothing asked since 2026-03-04 12:27 UTC"),
         (3 * MINUTE, timedelta(0), "answers, and is asked"),
         (4 * MINUTE, 5 * MINUTE, "not heard of since 2026-03-04 12:30 UTC"),
-        (timedelta(days=40), None, "not heard of since 2026-01-23 12:34 UTC"),
+        (timedelta(days=29), None, "not heard of since 2026-02-03 12:34 UTC"),
     ],
     ids=["new", "busy", "idle", "two signs missing", "three missing", "long gone"],
 )  # fmt: skip
@@ -138,6 +138,9 @@ def test_a_service_that_nobody_asks_is_told_from_one_that_is_away(
     assert found.words == said
     assert bool(found.next) is not found.answers
     assert found.answers is said.startswith("answers")
+    assert online.service(conn, ["m"], None, NOW - heard + timedelta(days=30)) is None, (
+        "it is meant to be away"
+    )
 
 
 def test_the_stack_tells_when_its_models_were_last_asked_and_nothing_without_models(
