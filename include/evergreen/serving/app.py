@@ -95,7 +95,7 @@ class Front:
     ) -> dict[str, Any]:
         service = self._service
         answer, logged, missing = await service.predictions.answer(served, asked, known.client.name)
-        service.spool.add(logged, asked.size)
+        service.spool.add(logged)
         for problem in missing:
             service.traffic.missing.labels(served.model.name, problem.field).inc()
         made = logged.records

@@ -59,8 +59,7 @@ def read(body: bytes) -> tuple[Asked, str | None]:
     names = list(columns)
     records = [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     named = told.get("id")
-    asked = Asked(records, by_key=False, one=False, ranges=False, size=len(body))
-    return asked, named if type(named) is str else None
+    return Asked(records, by_key=False, one=False, ranges=False), named if type(named) is str else None
 
 
 def _tensor(tensor: Any) -> tuple[str, list[Any]]:

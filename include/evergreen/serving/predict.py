@@ -49,13 +49,12 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request, read: records or keys, whether it named one or a list, whether it wants to be told of the ranges, and its bytes."""
+    """A request, read: records or keys, whether it named one or a list, and whether it wants to be told of the ranges."""
 
     entries: list[dict[str, Any]]
     by_key: bool
     one: bool
     ranges: bool
-    size: int
 
 
 class Features(Protocol):
@@ -104,7 +103,7 @@ def read(body: bytes, most: int = MOST_RECORDS) -> Asked:
         raise RefusedError(422, f"{form} is {'an object' if one else 'a list of objects'}")
     if not 1 <= len(entries) <= most:
         raise RefusedError(422, f"{form} has {len(entries):,} entries; 1 to {most:,} are answered at once")
-    return Asked(entries, form.startswith("key"), one, ranges, len(body))
+    return Asked(entries, form.startswith("key"), one, ranges)
 
 
 class Predictions:

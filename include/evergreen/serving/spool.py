@@ -19,16 +19,16 @@ from evergreen.serving import kept
 
 log = logging.getLogger(__name__)
 
-MOST_GATHERED = 100_000
-MOST_GATHERED_BYTES = 64 << 20
-"""Of the requests as they came: an unknown category may be a text as long as a request."""
+MOST_GATHERED = 32 << 20
+"""Bytes in memory between two writes: some 200,000 records with ten features each."""
 MOST_BYTES = 512 << 20
 """What may wait on the disk: about three million records with ten features each."""
 SUFFIX = ".json"
 TELL_S = 60.0
+_ENCODE = msgspec.json.Encoder().encode
 
 
-class Made(msgspec.Struct, array_like=True, frozen=True):
+class Made(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What became of a record.
 
     Attributes:
@@ -49,7 +49,7 @@ class Made(msgspec.Struct, array_like=True, frozen=True):
     beside_prediction: float | None = None
 
 
-class Answered(msgspec.Struct, array_like=True, frozen=True):
+class Answered(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A request that was answered; `at` is in seconds since 1970, `features` names those that are written down."""
 
     id: str
@@ -98,23 +98,26 @@ class Spool:
         self.instance = instance
         self.lost: dict[str, int] = {}
         """Records that were lost, by model, since the start."""
-        self._answered: list[Answered] = []
+        self._answered: list[msgspec.Raw] = []
+        self._records: dict[str, int] = {}
+        self._size = 0
         self._minutes: list[Minute] = []
-        self._records = self._size = 0
         self._alive = 0.0
         self._number = 0
         self._told_at = 0.0
         folder().mkdir(parents=True, exist_ok=True, mode=0o700)
 
-    def add(self, answered: Answered, size: int) -> None:
-        """Keep a request that came as so many bytes, or count it as lost where too many wait already."""
-        count = len(answered.records)
-        if self._records + count > MOST_GATHERED or self._size + size > MOST_GATHERED_BYTES:
-            self._lose(answered.model, count)
+    def add(self, answered: Answered) -> None:
+        """Keep a request, or count it as lost where too much waits already."""
+        # Encoded now: many requests at the next write would hold up those that are asked meanwhile, and objects cost more memory than text.
+        text = _ENCODE(answered)
+        model, count = answered.model, len(answered.records)
+        if self._size + len(text) > MOST_GATHERED:
+            self._lose(model, count)
             return
-        self._records += count
-        self._size += size
-        self._answered.append(answered)
+        self._size += len(text)
+        self._records[model] = self._records.get(model, 0) + count
+        self._answered.append(msgspec.Raw(text))
 
     def add_minute(self, minute: Minute) -> None:
         """Keep what a minute was."""
@@ -128,17 +131,23 @@ class Spool:
         """Write what was gathered to the disk; what there is no room for is lost."""
         if not (self._answered or self._minutes or self._alive):
             return
-        segment = Segment(self.instance, self._answered, self._minutes, self._alive)
-        answered = self._answered
-        self._answered, self._minutes, self._records, self._size, self._alive = [], [], 0, 0, 0.0
+        content = _ENCODE(
+            {
+                "instance": self.instance,
+                "answered": self._answered,
+                "minutes": self._minutes,
+                "alive": self._alive,
+            }
+        )
+        records = self._records
+        self._answered, self._records, self._size, self._minutes, self._alive = [], {}, 0, [], 0.0
         try:
-            content = msgspec.json.encode(segment)
             if _bytes() + len(content) > MOST_BYTES:
                 raise OSError(f"{MOST_BYTES >> 20} MB wait already")
             self._write(content)
         except OSError as error:
-            for one in answered:
-                self._lose(one.model, len(one.records))
+            for model, count in records.items():
+                self._lose(model, count)
             if time.monotonic() - self._told_at > TELL_S or not self._told_at:
                 self._told_at = time.monotonic()
                 log.error(

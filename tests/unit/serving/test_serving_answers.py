@@ -282,7 +282,7 @@ def test_both_versions_are_kept_while_they_share(kept_scene, with_service):
 
     async def steps(running):
         logged = []
-        running.service.spool.add = lambda one, _size: logged.append(one)
+        running.service.spool.add = logged.append
         await running.ask({"record": {**EXAMPLE, "ts": "2025-06-01T00:00:00Z"}})
         (made,) = logged[0].records
         assert (made.version, made.prediction) == ("1", kept_scene.predicted("1", EXAMPLE))
@@ -300,7 +300,7 @@ def test_features_are_written_down_as_far_as_the_spec_allows(kept_scene, with_se
 
     async def steps(running):
         logged = []
-        running.service.spool.add = lambda one, _size: logged.append(one)
+        running.service.spool.add = logged.append
         await running.ask({"record": {**EXAMPLE, "ts": "2025-06-01T00:00:00Z"}})
         (made,) = logged[0].records
         told = made.features and dict(zip(logged[0].features, made.features, strict=True))

@@ -145,7 +145,7 @@ def test_the_service_writes_what_it_answered_and_forgets_it_later(
     at = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
     made = [Made("1", 2.0, "[2]", "2026-01-01T00:00:00+00:00", (1.0,), "0", 3.0), Made("1", 4.0)]
     log = Spool("here-1")
-    log.add(Answered("r", "m", "web-shop", at, "record", ("x",), made), 200)
+    log.add(Answered("r", "m", "web-shop", at, "record", ("x",), made))
     log.add_minute(Minute("m", "1", at, 1, 2, 0, 0, 0, 1.0, 2.0))
     log.live()
     log.flush()
