@@ -24,7 +24,14 @@ log = logging.getLogger(__name__)
 REQUEST = "id, position, model, version, client, asked_at, source, key, event_time, prediction, features"
 PREDICTION = "model, version, key, event_time, prediction, as_of, scored_at, run_id"
 TRAFFIC = "model, version, minute, instance, requests, records, errors, refused, lost, p50_ms, p99_ms"
+# What was answered of the records that name their row.
+_ANSWERED = (
+    f"INSERT INTO evergreen.prediction ({PREDICTION}) SELECT model, version, key, event_time, prediction, asked_at, asked_at, %(run_id)s"
+    " FROM _online_request WHERE key IS NOT NULL ON CONFLICT DO NOTHING"
+)
 DAMAGED = ".damaged"
+PIECE = 1 << 16
+"""Bytes of COPY that are sent at once."""
 MOST_DELETED = 50_000
 NULL = "\\N"
 GONE = timedelta(days=1)
@@ -47,9 +54,9 @@ def deliver(conn: Connection, path: Path) -> int:
         return _aside(path, error)
     try:
         with conn.cursor() as cursor:
-            _into(cursor, "request", REQUEST, _requests(segment.answered))
-            _into(cursor, "prediction", PREDICTION, _predictions(segment, beside=False))
-            _into(cursor, "shadow_prediction", PREDICTION, _predictions(segment, beside=True))
+            if _into(cursor, "request", REQUEST, _requests(segment.answered)):
+                cursor.execute(_ANSWERED, {"run_id": f"online/{segment.instance}"})
+            _into(cursor, "shadow_prediction", PREDICTION, _beside(segment))
             _into(cursor, "traffic", TRAFFIC, _minutes(segment.instance, segment.minutes))
             if segment.alive:
                 cursor.execute(
@@ -105,11 +112,14 @@ def forget_old(conn: Connection, specs: Specs) -> int:
     return deleted
 
 
-def _into(cursor: Any, table: str, columns: str, lines: Iterator[str]) -> None:
-    """Rows, as COPY reads them, into a table, but for those whose key is there."""
-    text = "".join(lines)
+def _into(cursor: Any, table: str, columns: str, lines: Iterator[str]) -> bool:
+    """Rows, as COPY reads them, into a table, but for those whose key is there; False: there are none.
+
+    They stay in the table `_online_…` until the transaction ends.
+    """
+    text = "".join(lines).encode()
     if not text:
-        return
+        return False
     target, names = sql.Identifier("evergreen", table), sql.SQL(columns)
     draft = sql.Identifier(f"_online_{table}")
     cursor.execute(
@@ -118,13 +128,14 @@ def _into(cursor: Any, table: str, columns: str, lines: Iterator[str]) -> None:
         )
     )
     cursor.copy_expert(
-        sql.SQL("COPY {} ({}) FROM STDIN").format(draft, names).as_string(cursor), io.StringIO(text)
+        sql.SQL("COPY {} ({}) FROM STDIN").format(draft, names).as_string(cursor), io.BytesIO(text), PIECE
     )
     cursor.execute(
         sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} ON CONFLICT DO NOTHING").format(
             target, names, names, draft
         )
     )
+    return True
 
 
 def _text(value: str | None) -> str:
@@ -157,20 +168,18 @@ def _features(names: tuple[str, ...], values: tuple[Any, ...] | None) -> str:
     if "\\u0000" in told:
         without = (value.replace("\0", "") if isinstance(value, str) else value for value in values)
         told = msgspec.json.encode(dict(zip(names, without, strict=True))).decode()
-    return _text(told)
+    # JSON has no line's end and no tab as they are.
+    return told.replace("\\", "\\\\") if "\\" in told else told
 
 
-def _predictions(segment: Segment, *, beside: bool) -> Iterator[str]:
-    """What was answered, or what another version predicted beside it, of the records that name their row."""
+def _beside(segment: Segment) -> Iterator[str]:
+    """What another version predicted beside the one that was answered, of the records that name their row."""
     for one in segment.answered:
         at = _moment(one.at)
         end = f"\t{at}\t{at}\tonline/{segment.instance}\n"
         for made in one.records:
-            version, value = (
-                (made.beside, made.beside_prediction) if beside else (made.version, made.prediction)
-            )
-            if made.key is not None and version is not None:
-                yield f"{one.model}\t{version}\t{_text(made.key)}\t{made.event_time}\t{value!r}{end}"
+            if made.key is not None and made.beside is not None:
+                yield f"{one.model}\t{made.beside}\t{_text(made.key)}\t{made.event_time}\t{made.beside_prediction!r}{end}"
 
 
 def _minutes(instance: str, minutes: Iterable[Minute]) -> Iterator[str]:
