@@ -26,8 +26,8 @@ PREDICTION = "model, version, key, event_time, prediction, as_of, scored_at, run
 TRAFFIC = "model, version, minute, instance, requests, records, errors, refused, lost, p50_ms, p99_ms"
 # What was answered of the records that name their row.
 _ANSWERED = (
-    f"INSERT INTO evergreen.prediction ({PREDICTION}) SELECT model, version, key, event_time, prediction, asked_at, asked_at, %(run_id)s"
-    " FROM _online_request WHERE key IS NOT NULL ON CONFLICT DO NOTHING"
+    "INSERT INTO evergreen.prediction (model, version, key, event_time, prediction, as_of, scored_at, run_id)"
+    " SELECT model, version, key, event_time, prediction, asked_at, asked_at, %(run_id)s FROM _online_request WHERE key IS NOT NULL ON CONFLICT DO NOTHING"
 )
 DAMAGED = ".damaged"
 PIECE = 1 << 16
