@@ -37,9 +37,6 @@ POLL_S = 2.0
 AGAIN_S = 1.0
 STATEMENT_S = 60
 FORGET_S = 600.0
-BEAT_S = 5.0
-SLOW_S = 15.0
-"""A version that has not come after so long is told as a problem of MLflow, and fetched on."""
 NICE = 10
 
 
@@ -69,7 +66,6 @@ class Companion:
         self._ended = threading.Event()
         self._ledger, self._mlflow, self._log = _Part(), _Part(), _Part()
         self._told = threading.Lock()
-        self._fetching: Callable[[], tuple[str, float] | None] = lambda: None
 
     def run(self) -> None:
         """Work until the server has ended, once no other companion works in the folder."""
@@ -79,9 +75,7 @@ class Companion:
                 self._work()
 
     def _work(self) -> None:
-        threads = [
-            threading.Thread(target=work, daemon=True) for work in (self._follow, self._deliver, self._live)
-        ]
+        threads = [threading.Thread(target=work, daemon=True) for work in (self._follow, self._deliver)]
         for thread in threads:
             thread.start()
         with suppress(OSError):
@@ -93,7 +87,6 @@ class Companion:
 
     def _follow(self) -> None:
         follower = Follower()
-        self._fetching = lambda: follower.fetching
         self._forever(self._ledger, lambda conn: self._listen(conn, follower))
 
     def _listen(self, conn: Connection, follower: Follower) -> None:
@@ -120,12 +113,6 @@ class Companion:
                 listening.notifies.clear()
         finally:
             listening.close()
-
-    def _live(self) -> None:
-        """Say that it lives while a version is fetched, too, which may take as long as MLflow takes."""
-        while not self._ended.wait(BEAT_S):
-            if self._fetching():
-                self._say()
 
     def _deliver(self) -> None:
         self._forever(self._log, self._empty)
@@ -167,10 +154,9 @@ class Companion:
         """Write down what answers and what does not."""
         problem = self._ledger.problem or self._log.problem
         since = self._ledger.since if self._ledger.problem else self._log.since
-        mlflow, mlflow_since = self._mlflow.problem, self._mlflow.since
-        if not mlflow and (fetching := self._fetching()) and time.time() - fetching[1] > SLOW_S:
-            mlflow, mlflow_since = f"{fetching[0]} is being fetched and has not come yet", fetching[1]
-        told = Health(time.time(), problem, since, mlflow, mlflow_since, len(spool.waiting()))
+        told = Health(
+            time.time(), problem, since, self._mlflow.problem, self._mlflow.since, len(spool.waiting())
+        )
         with self._told, suppress(OSError):
             kept.write(kept.health_file(), told)
 

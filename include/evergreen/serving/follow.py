@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from evergreen import registry, settings
 from evergreen.errors import EvergreenError, in_one_line
 from evergreen.health.specs import SpecsFolder
-from evergreen.reference.reference import SAMPLE_FILE
 from evergreen.registry import identity
-from evergreen.registry.models import EXTRA, MODEL_FILE, PROBE_FILE, LoadedModel, probe
 from evergreen.registry.rollout import Rollout, rollout
 from evergreen.serving import kept
+from evergreen.serving.fetch import Fetches, NotYetError, folder_of, on_disk
 from evergreen.serving.kept import Client, Model, State, Version
 from evergreen.spec import ModelSpec, Specs
 from evergreen.spec.hashes import spec_document, spec_hash
@@ -34,8 +27,8 @@ log = logging.getLogger(__name__)
 
 KEPT_VERSIONS = 4
 """Of each model, beside those that answer: a rollback to one of them needs no MLflow."""
-
-
+WAIT_S = 5.0
+"""So long a look waits for versions that are fetched; the next one goes on. Meanwhile clients, and other models, are brought up."""
 LOOK_S = 60.0
 """After so long the ledger is read whole, whatever seems to have changed."""
 
@@ -55,8 +48,9 @@ class Follower:
         self._looked = 0.0
         self.mlflow = ""
         """Why MLflow could not give a version that is wanted; empty where it could, or was not asked."""
-        self.fetching: tuple[str, float] | None = None
-        """The version that MLflow is being asked for, in words, and since when (seconds since 1970)."""
+        self._fetches = Fetches()
+        self._waits = False
+        """A version that is wanted is on its way."""
 
     def is_due(self, conn: Connection) -> bool:
         """Whether anything may have changed since the last look: one question, however many models there are.
@@ -71,7 +65,12 @@ class Follower:
         )
         conn.commit()
         self._newest = (found, self._specs.read())
-        return bool(self.mlflow or self._newest != self._seen or time.monotonic() - self._looked > LOOK_S)
+        return bool(
+            self.mlflow
+            or self._waits
+            or self._newest != self._seen
+            or time.monotonic() - self._looked > LOOK_S
+        )
 
     def bring_up(self, conn: Connection) -> State:
         """Read the ledger once, fetch what is wanted, and write the state where it is another one.
@@ -83,7 +82,8 @@ class Follower:
             TransientError: the warehouse does not answer.
             OSError: the disk is full or not writable.
         """
-        specs, self.mlflow, self._looked = self._specs.read(), "", time.monotonic()
+        specs, self._looked = self._specs.read(), time.monotonic()
+        self.mlflow, self._waits = "", False
         models, self._unserved = {}, {}
         for model in specs.models.values():
             if not model.serving.online:
@@ -101,6 +101,7 @@ class Follower:
             kept.write(kept.state_file(), state)
             self._state = state
             self._trim()
+        self._fetches.forget()
         self._seen = self._newest
         return state
 
@@ -121,15 +122,20 @@ class Follower:
         return _told(specs, model, who, champion, key, versions, _drift(conn, model.name))
 
     def _as_before(self, model: ModelSpec, before: Model | None, error: EvergreenError) -> Model | None:
-        self.mlflow = self.mlflow or in_one_line(error)
+        level = logging.ERROR
+        if isinstance(error, NotYetError):
+            self._waits = True
+            level = logging.WARNING if error.late else logging.INFO
+        if not isinstance(error, NotYetError) or error.late:
+            self.mlflow = self.mlflow or in_one_line(error)
         problem = f"the champion of the ledger does not answer yet: {in_one_line(error)}"
         if before is None:
             if self._state.unserved.get(model.name) != problem:
-                log.error("%s: %s", model.name, problem)
+                log.log(level, "%s: %s", model.name, problem)
             self._unserved[model.name] = problem
             return None
         if before.problem != problem:
-            log.error("%s: %s; version %s goes on answering", model.name, problem, before.champion)
+            log.log(level, "%s: %s; version %s goes on answering", model.name, problem, before.champion)
         return msgspec.structs.replace(before, problem=problem)
 
     def _key(self, specs: Specs, model: ModelSpec) -> dict[str, str]:
@@ -145,15 +151,10 @@ class Follower:
         """A version as it lies on this disk, fetched where it does not."""
         known = identity.known(conn, model.name, number)
         conn.commit()
-        if known is not None and (found := _on_disk(_folder(model.name, number, known.run_id))) is not None:
+        if known is not None and (found := on_disk(folder_of(model.name, number, known.run_id))) is not None:
             return found
-        self.fetching = f"version {number} of {model.name}", time.time()
-        try:
-            loaded = registry.load(model, number)
-            probe(loaded)
-            return _keep(model, loaded, _metrics(conn, model.name, number))
-        finally:
-            self.fetching = None
+        patience = max(0.0, self._looked + WAIT_S - time.monotonic())
+        return self._fetches.get(model, number, lambda: _metrics(conn, model.name, number), patience)
 
     def _trim(self) -> None:
         """Drop the versions that were kept longest ago, but for those that answer and the newest of each model."""
@@ -195,91 +196,6 @@ def _told(  # what is known of a model, from as many places
         drift=drift,
         spec=spec_hash(spec_document(specs, model)),
     )
-
-
-def _folder(name: str, number: str, run_id: str) -> str:
-    return f"{name}-{number}-{run_id}"
-
-
-def _on_disk(folder: str) -> Version | None:
-    """What is kept of a version in a folder; None where nothing whole is."""
-    path = kept.versions_folder() / folder
-    try:
-        found = msgspec.json.decode((path / kept.VERSION_FILE).read_bytes(), type=Version)
-    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
-        return None
-    whole = all((path / name).is_file() for name in (kept.MODEL_FILE, kept.PROBE_FILE))
-    return found if whole and found.folder == folder else None
-
-
-def _keep(model: ModelSpec, loaded: LoadedModel, metrics: dict[str, float]) -> Version:
-    """Put a version that was fetched and tried on this disk, whole or not at all."""
-    rows = pq.read_table(loaded.folder / EXTRA / PROBE_FILE)
-    encoded = loaded.encode(rows)
-    sample = _sample(model, loaded)
-    lows, highs = _range(loaded, sample)
-    encoding = loaded.encoding
-    version = Version(
-        version=loaded.version,
-        run_id=loaded.run_id,
-        folder=_folder(model.name, loaded.version, loaded.run_id),
-        numeric=tuple(encoding.numeric),
-        categorical=encoding.categorical,
-        lows=lows,
-        highs=highs,
-        example={name: _plain(rows[name][0].as_py()) for name in encoding.features},
-        metrics=metrics,
-    )
-    kept.versions_folder().mkdir(parents=True, exist_ok=True, mode=0o700)
-    target = kept.versions_folder() / version.folder
-    draft = Path(tempfile.mkdtemp(prefix=".", dir=kept.versions_folder()))
-    try:
-        shutil.copyfile(loaded.folder / MODEL_FILE, draft / kept.MODEL_FILE)
-        np.savez(draft / kept.PROBE_FILE, rows=encoded.matrix, predictions=loaded.predict_encoded(encoded))
-        kept.write(draft / kept.VERSION_FILE, version)
-        if target.exists():  # a half of an earlier release
-            shutil.rmtree(target)
-        draft.rename(target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    log.info(
-        "%s: version %s was fetched and gives the predictions that were kept with it",
-        model.name,
-        loaded.version,
-    )
-    return version
-
-
-def _sample(model: ModelSpec, loaded: LoadedModel) -> pa.Table | None:
-    """The sample of the rows that a version learnt from; None where it cannot be read, as that is only told to people."""
-    try:
-        folder = registry.local_copy(model.name, loaded.run_id, "reference")
-        return pq.read_table(folder / SAMPLE_FILE, columns=list(loaded.encoding.numeric))
-    except (EvergreenError, OSError, pa.ArrowException) as error:
-        log.warning(
-            "%s: version %s tells no ranges of its features: %s",
-            model.name,
-            loaded.version,
-            in_one_line(error),
-        )
-        return None
-
-
-def _range(loaded: LoadedModel, sample: pa.Table | None) -> tuple[dict[str, float], dict[str, float]]:
-    lows: dict[str, float] = {}
-    highs: dict[str, float] = {}
-    if sample is None:
-        return lows, highs
-    for name in loaded.encoding.numeric:
-        values = pc.drop_null(sample[name].cast(pa.float64()))
-        numbers = values.filter(pc.is_finite(values)).to_numpy()
-        if len(numbers):
-            lows[name], highs[name] = float(numbers.min()), float(numbers.max())
-    return lows, highs
-
-
-def _plain(value: Any) -> float | str | None:
-    return value if isinstance(value, str) or value is None else float(value) if np.isfinite(value) else None
 
 
 def _metrics(conn: Connection, name: str, number: str) -> dict[str, float]:

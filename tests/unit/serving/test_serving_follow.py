@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import select
+import socket
+import time
 from datetime import timedelta
 
+import numpy as np
 import psycopg2
 import pytest
 from mlflow import MlflowClient
@@ -59,7 +62,7 @@ def test_the_champion_is_kept_with_what_a_client_needs_to_know(promoted, start):
     assert (version.lows["hour"], version.highs["hour"]) == (0.0, 23.0)
     assert set(version.example) == {"hour", "x", "kind"}
     assert version.metrics["rmse"] > 0
-    assert Shelf().serve(model).champion.predict([8.0, 0.5, 0.0])
+    assert Shelf().serve(model).champion.predict(np.array([[8.0, 0.5, 0.0]], np.float32))
     assert kept.read_state().models["rides"] == model
 
 
@@ -136,6 +139,61 @@ def test_without_mlflow_the_former_champion_goes_on_and_the_new_one_comes_when_i
             assert follower.is_due(conn)
     model = follow(follower)
     assert (model.champion, model.problem, follower.mlflow) == ("2", "", "")
+
+
+def test_an_mlflow_that_hangs_holds_up_neither_clients_nor_what_is_on_the_disk(promoted, start, monkeypatch):
+    monkeypatch.setattr("evergreen.serving.follow.WAIT_S", 0.3)
+    follower = Follower()
+    until(lambda: follow(follower))
+    second(promoted, start)
+    with socket.socket() as silent:  # takes connections and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(50)
+        began = time.monotonic()
+        with monkeypatch.context() as hanging:
+            hanging.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+            hanging.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+            model = follow(follower)
+        assert (model.champion, follower.mlflow) == ("1", "")
+        assert "version 2 of rides is being fetched and has not come yet" in model.problem
+        with connect() as conn:
+            assert follower.is_due(conn)
+            grants.add(conn, "shop", ["*"], 5.0)
+            follower.bring_up(conn)
+            assert [client.name for client in kept.read_state().clients] == ["shop"]
+            grants.revoke(conn, "shop")
+            follower.bring_up(conn)
+        assert kept.read_state().clients == ()
+        monkeypatch.setattr("evergreen.serving.fetch.SLOW_S", 0.0)
+        assert (follow(follower).champion, "has not come yet" in follower.mlflow) == ("1", True)
+        back(promoted, start)
+        model = follow(follower)
+        assert (model.champion, model.problem, follower.mlflow) == ("1", "", "")
+        assert time.monotonic() - began < 50, "the request to MLflow has ended by itself"
+
+
+def until(question, seconds=30):
+    """Ask again until the answer is not empty."""
+    late = time.monotonic() + seconds
+    while not (found := question()):
+        assert time.monotonic() < late, "it does not come"
+        time.sleep(0.05)
+    return found
+
+
+def test_a_version_that_comes_after_the_look_answers_after_the_next_one(promoted, start, monkeypatch):
+    follower = Follower()
+    follow(follower)
+    second(promoted, start)
+    monkeypatch.setattr("evergreen.serving.follow.WAIT_S", 0.0)
+    model = follow(follower)
+    assert (model.champion, "has not come yet" in model.problem) == ("1", True)
+    until(lambda: follow(follower).champion == "2")
+    assert (kept.read_state().models["rides"].problem, follower.mlflow) == ("", "")
+    with connect() as conn:
+        follower.is_due(conn)
+        follower.bring_up(conn)
+        assert not follower.is_due(conn)
 
 
 def test_a_first_champion_that_cannot_be_fetched_is_told_as_not_answered_for(promoted, monkeypatch):
