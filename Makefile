@@ -15,6 +15,8 @@ RUN := $(BIN)/python -m
 EVERGREEN := $(RUN) evergreen
 # What it says of the next step names make.
 export EVERGREEN_MAKE := 1
+# Where it is set each process compiles the thousands of files that it imports: ten seconds, each time.
+unexport PYTHONDONTWRITEBYTECODE
 # The machine's certificates, as pip takes them: a company's own authority may be among them.
 CERTIFICATES := $(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt)
 UV := UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=$(if $(CERTIFICATES),true,false) $(BIN)/uv

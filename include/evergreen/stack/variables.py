@@ -26,8 +26,8 @@ PRELOADED = (
 OVERRIDABLE = ("EVERGREEN_", "AIRFLOW_CONN_", "AIRFLOW_VAR_", "AIRFLOW__")
 """Variables of these kinds that the user has set win over the stack's, except those it must own."""
 
-DROPPED = ("MLFLOW_", "_MLFLOW_", "PG", "AIRFLOW_", "GX_")
-"""Set for other servers than this stack's; they must not reach its services."""
+DROPPED = ("MLFLOW_", "_MLFLOW_", "PG", "AIRFLOW_", "GX_", "PYTHONDONTWRITEBYTECODE")
+"""Set for other servers than this stack's; they must not reach its services. Without compiled files each start takes ten seconds more."""
 
 
 def environment(home: Path | str | None = None) -> dict[str, str]:
