@@ -145,6 +145,32 @@ def test_rows_without_a_prediction_are_not_fine_until_they_are_scored(scene):
     assert (again.status, again.revision, again.window_start) == (Status.OK, 2, CUTOFF + WEEK)
 
 
+def test_keys_that_a_client_invents_do_not_count_as_scored_rows(scene):
+    world = scene()
+    world.champion()
+    world.live(1)
+    world.land(week(1))
+    half = CUTOFF + 1.5 * WEEK
+    world.score(CUTOFF + WEEK, half)
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO evergreen.prediction (model, version, key, event_time, prediction, as_of, scored_at, run_id)"
+            " SELECT model, version, '[\"invented ' || n || '\"]', %s, 1, as_of, scored_at, 'online/here' FROM generate_series(1, 500) AS n,"
+            " (SELECT * FROM evergreen.prediction ORDER BY event_time DESC LIMIT 1) AS p",
+            (half + timedelta(hours=1),),
+        )
+        conn.commit()
+    _, second = run(world, at(2))
+    assert (second.status, second.scored, violated(second)) == (
+        Status.INSUFFICIENT,
+        ROWS // 2,
+        {"unscored:_prediction"},
+    )
+    world.score(half, CUTOFF + 2 * WEEK)
+    (again,) = run(world, at(2))
+    assert (again.status, again.scored) == (Status.OK, ROWS)
+
+
 @pytest.mark.parametrize("labels", [True, False], ids=["labelled", "unlabelled"])
 def test_a_window_of_many_rows_of_which_part_was_scored_is_not_fine(scene, labels):
     """More rows are scored than is usual, and far fewer than there are; the others are another world."""

@@ -75,7 +75,8 @@ def feed(
     Rows and predictions are counted each for itself, joined is nothing: a key that was scored is one that the feature
     query returned in its window then. Where it has vanished or moved to another window since, it still counts as
     scored here, at most as many as there are rows. The number of very many predictions is an estimate; where it is within four
-    standard errors of the rows, all of them count as scored.
+    standard errors of the rows, all of them count as scored. Online a client names the key, and it may be one that no row ever has: of
+    a window with such predictions the rows that have one are counted.
 
     Args:
         specs: all specs.
@@ -95,9 +96,13 @@ def feed(
         facts = {}
         for begin, (rows, labelled) in counts.windows.items():
             window = window_of(begin, model.monitoring.window)
-            scored = _scored(reader, _made(window.start, min(window.end, end), as_of))
-            if scored >= max(EXACT, (1 - ALL_BUT) * rows):
-                scored = rows
+            made = _made(window.start, min(window.end, end), as_of)
+            if _any_online(reader, made):
+                scored = _rows_scored(reader, model, window.start, min(window.end, end), made)
+            else:
+                scored = _scored(reader, made)
+                if scored >= max(EXACT, (1 - ALL_BUT) * rows):
+                    scored = rows
             facts[begin] = WindowFacts(
                 rows, labelled, min(scored, rows), as_of >= window.end + model.label.delay
             )
@@ -354,6 +359,21 @@ def _scored(reader: arrow.Reader, made: sql.Composable) -> int:
     if few < EXACT:
         return _keys(reader, made)
     return _keys(reader, _lowest(made, ESTIMATED)) * (BUCKETS // ESTIMATED)
+
+
+def _any_online(reader: arrow.Reader, made: sql.Composable) -> bool:
+    """Whether the prediction service has made one of the predictions: the index `prediction_online` knows."""
+    found = reader.rows(sql.SQL("SELECT EXISTS ({} AND run_id LIKE 'online/%') AS found").format(made))
+    return bool(found[0]["found"])
+
+
+def _rows_scored(
+    reader: arrow.Reader, model: ModelSpec, start: datetime, end: datetime, made: sql.Composable
+) -> int:
+    """How many rows of the feature query have a prediction."""
+    rows = feature_query.feature_query(model, start, end, ordered=False)
+    query = "SELECT count(*) AS scored FROM ({}) AS f WHERE EXISTS (SELECT FROM ({}) AS made WHERE made.key = f._key)"
+    return int(reader.rows(sql.SQL(query).format(rows, made))[0]["scored"])
 
 
 def _keys(reader: arrow.Reader, made: sql.Composable) -> int:

@@ -15,6 +15,9 @@ CREATE TABLE evergreen.request (
 );
 CREATE INDEX request_time ON evergreen.request (model, asked_at);
 
+-- Whether a window has any predictions of the service, whose keys the clients name.
+CREATE INDEX prediction_online ON evergreen.prediction (model, event_time) WHERE run_id LIKE 'online/%';
+
 -- A minute of the service for each model and version, added up over its processes: what the pages and mails tell of the traffic.
 CREATE TABLE evergreen.traffic (
     model      text NOT NULL,
