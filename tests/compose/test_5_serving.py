@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -106,6 +107,17 @@ def test_the_service_can_neither_make_a_client_nor_write_the_ledger(stack: Stack
     said = stack.compose("exec", "-T", "serving", "evergreen", "client", "add", "own", check=False)
     assert "this login may not do that" in said
     assert not stack.rows("SELECT 1 AS made FROM evergreen.client WHERE name = 'own'")
+
+
+def test_the_service_may_read_mlflow_and_write_nothing_there(stack: Stack, url: str) -> None:
+    asked = (
+        "from mlflow import MlflowClient; c = MlflowClient();"
+        f" print('versions', len(c.search_model_versions(\"name='{MODEL}'\")));"
+        f" c.set_registered_model_tag('{MODEL}', 'own', 'yes')"
+    )
+    said = stack.compose("exec", "-T", "serving", "python", "-c", asked, check=False)
+    assert re.search(r"versions [1-9]", said), said
+    assert "PERMISSION_DENIED" in said or "Permission denied" in said, said
 
 
 def test_a_killed_service_answers_again_from_its_disk(

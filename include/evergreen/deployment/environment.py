@@ -48,6 +48,7 @@ SECRETS: dict[str, tuple[Callable[[], str], str]] = {
     "REDIS_PASSWORD": (_word, "of the broker"),
     "AIRFLOW_PASSWORD": (_word, "of the login `admin` in Airflow"),
     "MLFLOW_PASSWORD": (_word, "of the login `admin` in MLflow"),
+    "MLFLOW_SERVING_PASSWORD": (_word, "of the login `serving` in MLflow, which may only read"),
     "JWT_SECRET": (_word, "signs what Airflow's services say to each other; the same in all of them"),
     "API_SECRET_KEY": (_word, "signs sessions of the Airflow UI"),
     "FERNET_KEY": (_fernet, "encrypts connections and variables in Airflow's database"),

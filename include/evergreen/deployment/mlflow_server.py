@@ -1,4 +1,4 @@
-"""Runs the MLflow server: writes its configuration of logins where nobody else can read it, then becomes it."""
+"""Runs the MLflow server: writes its configuration of logins where nobody else can read it, makes the login that reads, then becomes it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from evergreen.command import no_arguments
 from evergreen.deployment import variables
@@ -24,6 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         logins.touch(mode=0o600)
         logins.write_text(login_file(url, variables.USER, variables.MLFLOW_PASSWORD.read()), encoding="utf-8")
         own = environment(url, logins, variables.MLFLOW_SESSION_KEY.read())
+        reader = variables.MLFLOW_SERVING_PASSWORD.read()
     except EvergreenError as error:
         print(f"mlflow cannot start: {error}", file=sys.stderr)
         return 1
@@ -31,12 +33,37 @@ def main(argv: list[str] | None = None) -> int:
         variables.MLFLOW_DATABASE_URL,
         variables.MLFLOW_DB_PASSWORD,
         variables.MLFLOW_PASSWORD,
+        variables.MLFLOW_SERVING_PASSWORD,
         variables.MLFLOW_SESSION_KEY,
     ):
         os.environ.pop(secret.name, None)
+    os.environ.update(own)
+    ensure_reader(url, variables.READER, reader)
     command = [
         sys.executable, "-m", "mlflow", "server", "--host", "0.0.0.0", "--port", PORT, "--workers", "1",
         "--app-name", "basic-auth", "--allowed-hosts", variables.MLFLOW_ALLOWED_HOSTS.read(),
         "--serve-artifacts", "--artifacts-destination", variables.MLFLOW_ARTIFACTS.read(),
     ]  # fmt: skip
-    os.execve(sys.executable, command, {**os.environ, **own})
+    os.execv(sys.executable, command)
+
+
+def ensure_reader(url: str, user: str, password: str) -> None:
+    """Have a login that may read, as `default_permission` lets every login, and nothing else; with this password from now on.
+
+    Args:
+        url: of MLflow's database, in SQLAlchemy's form.
+        user: the login.
+        password: of it; a changed one takes the former's place.
+    """
+    # It reads the configuration of logins when it is imported.
+    from mlflow.server.auth.sqlalchemy_store import SqlAlchemyStore
+
+    store: Any = SqlAlchemyStore()
+    store.init_db(url)
+    try:
+        if not store.has_user(user):
+            store.create_user(user, password)
+        elif not store.authenticate_user(user, password):
+            store.update_user(user, password=password, is_admin=False)
+    finally:
+        store.engine.dispose()

@@ -27,6 +27,9 @@ MLFLOW_DATABASE_URL = Variable(
     "MLFLOW_DATABASE_URL", "", "PostgreSQL URL of MLflow's database; default: that of the compose stack"
 )
 MLFLOW_PASSWORD = Variable("MLFLOW_PASSWORD", None, "password of the login `admin` in MLflow")
+MLFLOW_SERVING_PASSWORD = Variable(
+    "MLFLOW_SERVING_PASSWORD", None, "password of the login `serving` in MLflow, which may only read"
+)
 MLFLOW_SESSION_KEY = Variable("MLFLOW_SESSION_KEY", None, "signs sessions of the MLflow UI")
 MLFLOW_ARTIFACTS = Variable(
     "MLFLOW_ARTIFACTS", "/var/lib/mlflow", "where the server keeps artifacts: a folder, or s3://… or gs://…"
@@ -44,6 +47,8 @@ AWS_SECRET_ACCESS_KEY = Variable("AWS_SECRET_ACCESS_KEY", None, "secret of the w
 
 USER = "admin"
 """The first login in Airflow and in MLflow."""
+READER = "serving"
+"""The login of the prediction service in MLflow: it reads and does nothing else."""
 POSTGRES = "postgres"
 """The database's name in the stack's network."""
 

@@ -78,6 +78,8 @@ def test_nothing_but_init_knows_the_login_that_owns_the_warehouse():
     assert "demo" in knowing("EVERGREEN_WAREHOUSE_URL")
     assert "airflow-worker" not in knowing("EVERGREEN_WAREHOUSE_URL"), "it would win over the connections"
     assert knowing("WAREHOUSE_SERVING_PASSWORD") == {"init", "serving"}
+    assert knowing("MLFLOW_SERVING_PASSWORD") == {"mlflow", "serving"}
+    assert "serving" not in knowing("MLFLOW_PASSWORD"), "it reads versions and writes nothing there"
 
 
 def test_the_prediction_service_has_its_own_role_and_volume_and_starts_without_mlflow():
