@@ -109,7 +109,7 @@ SHARE = MetricFamily(
 SKEW = MetricFamily(
     "evergreen_model_served_skew_ratio",
     ("model",),
-    "share (0 to 1) of the online predictions of the newest comparison that are not those that a batch makes of the same rows; none where nothing was compared",
+    "share (0 to 1) of the online predictions of the newest comparison that are not those that a batch makes of the same rows; none where nothing was compared in the last three days",
 )
 SKEW_LIMIT = MetricFamily(
     "evergreen_model_served_skew_limit_ratio",

@@ -55,8 +55,8 @@ _MODELS = sql.SQL(
     verdicts=_newest(DecisionKind.PROMOTED, DecisionKind.REJECTED, DecisionKind.AWAITING_APPROVAL),
 )
 _SKEW = sql.SQL(
-    "SELECT w.model, newest.share FROM {} CROSS JOIN LATERAL (SELECT evidence->'share' AS share FROM evergreen.decision"
-    " WHERE subject = w.subject AND kind = 'serving_compared' ORDER BY id DESC LIMIT 1) AS newest"
+    "SELECT w.model, newest.share FROM {} CROSS JOIN LATERAL (SELECT decided_at, evidence->'share' AS share FROM evergreen.decision"
+    " WHERE subject = w.subject AND kind = 'serving_compared' ORDER BY id DESC LIMIT 1) AS newest WHERE newest.decided_at > now() - interval '3 days'"
 ).format(_SUBJECTS)
 # A window is looked at until its labels are due and `MOST_PER_RUN` windows longer; of an older one nothing is news.
 _WINDOWS = (
@@ -112,7 +112,7 @@ def shared(share: Any) -> float | None:
 
 
 def served_skew(conn: Connection, models: Sequence[str]) -> Rows:
-    """Of each model with online predictions that were compared the share that differed when they last were, as the ledger's JSON has it."""
+    """Of each model with online predictions that were compared the share that differed when they last were in three days, as the ledger's JSON has it."""
     return fetch(conn, _SKEW, {"models": list(models)})
 
 

@@ -60,11 +60,11 @@ def deliver(conn: Connection, path: Path) -> int:
             _into(cursor, "traffic", TRAFFIC, _minutes(segment.instance, segment.minutes))
             if segment.alive:
                 cursor.execute(
-                    "INSERT INTO evergreen.serving_process AS p VALUES (%s, %s) ON CONFLICT (instance)"
+                    "INSERT INTO evergreen.serving_process AS p VALUES (%s, least(%s, clock_timestamp())) ON CONFLICT (instance)"
                     " DO UPDATE SET alive_at = greatest(p.alive_at, excluded.alive_at)",
                     (segment.instance, _moment(segment.alive)),
                 )
-    except psycopg2.DataError as error:
+    except (psycopg2.DataError, psycopg2.errors.ProgramLimitExceeded) as error:
         # No try later would end otherwise, and what is behind it must not wait for ever.
         conn.rollback()
         return _aside(path, error)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,31 @@ class NotYetError(TransientError):
         self.late = late
 
 
+@dataclass
+class _Fetch:
+    """A version that is on its way; `failed`: why the fetching before this one came to nothing."""
+
+    coming: Future[Version]
+    began: float
+    failed: str = ""
+    told: bool = False
+
+    @property
+    def running(self) -> bool:
+        return not self.coming.done()
+
+    @property
+    def late(self) -> bool:
+        return self.running and time.monotonic() - self.began > SLOW_S
+
+
 class Fetches:
     """The versions that are on their way; for one thread."""
 
     def __init__(self) -> None:
         """None is."""
-        self._running: dict[tuple[str, str], tuple[Future[Version], float]] = {}
+        self._fetches: dict[tuple[str, str], _Fetch] = {}
+        self._asked: set[tuple[str, str]] = set()
 
     def get(
         self, model: ModelSpec, number: str, metrics: Callable[[], dict[str, float]], wait_s: float
@@ -62,41 +82,68 @@ class Fetches:
 
         Raises:
             NotYetError: it has not come yet, and goes on coming.
-            Exception: what `registry.load` and `probe` raise, or the disk; the next call begins anew.
+            EvergreenError: it cannot be fetched, or does not pass; the next call begins anew.
         """
         name = (model.name, number)
         told = f"version {number} of {model.name}"
-        if name not in self._running:
-            if sum(not future.done() for future, _ in self._running.values()) >= AT_ONCE:
-                raise NotYetError(f"{told} waits until others were fetched", late=False)
-            self._running[name] = _started(model, number, metrics()), time.monotonic()
-        future, since = self._running[name]
-        wait([future], timeout=wait_s)
-        if not future.done():
-            late = time.monotonic() - since > SLOW_S
-            raise NotYetError(f"{told} is being fetched and has not come yet", late=late)
-        del self._running[name]
-        return future.result()
+        self._asked.add(name)
+        fetch = self._fetches.get(name)
+        if fetch is None or fetch.told:
+            others = [one for one in self._fetches.values() if one.running]
+            if len(others) >= AT_ONCE:
+                raise NotYetError(
+                    f"{told} waits until others were fetched", late=any(one.late for one in others)
+                )
+            failed = fetch.failed if fetch else ""
+            fetch = _Fetch(_started(model, number, metrics()), time.monotonic(), failed)
+            self._fetches[name] = fetch
+        wait([fetch.coming], timeout=wait_s)
+        if fetch.running:
+            # One that failed before does not work until it has come.
+            before = f" ({fetch.failed})" if fetch.failed else ""
+            raise NotYetError(
+                f"{told} is being fetched and has not come yet{before}", late=fetch.late or bool(before)
+            )
+        try:
+            found = fetch.coming.result()
+        except EvergreenError as error:
+            fetch.failed, fetch.told = in_one_line(error), True
+            raise
+        del self._fetches[name]
+        return found
 
     def forget(self) -> None:
-        """Leave alone what has come and nobody has asked for again: the next who wants it finds it on the disk, or fetches it anew."""
-        self._running = {name: one for name, one in self._running.items() if not one[0].done()}
+        """Leave alone what has come and nobody has asked for since the last time: it is on the disk, or is fetched anew."""
+        self._fetches = {
+            name: one for name, one in self._fetches.items() if one.running or name in self._asked
+        }
+        self._asked = set()
 
 
 def _started(model: ModelSpec, number: str, metrics: dict[str, float]) -> Future[Version]:
     """A fetching that has begun. It does not hold up the end of the process."""
-    future: Future[Version] = Future()
+    coming: Future[Version] = Future()
 
     def work() -> None:
         try:
             loaded = registry.load(model, number)
             probe(loaded)
-            future.set_result(_keep(model, loaded, metrics))
+            coming.set_result(_keep(model, loaded, metrics))
+        except EvergreenError as error:
+            coming.set_exception(error)
         except BaseException as error:
-            future.set_exception(error)
+            # A full disk, a damaged file: of this version alone, so what else the ledger says is brought up.
+            why = f"version {number} of {model.name} cannot be fetched: {type(error).__name__}: {in_one_line(error)}"
+            coming.set_exception(TransientError(why))
 
     threading.Thread(target=work, name=f"fetch {model.name} {number}", daemon=True).start()
-    return future
+    return coming
+
+
+def remove_drafts() -> None:
+    """Remove what a process that was ended in the middle of a fetching has left; for who alone works in the folder."""
+    for path in kept.versions_folder().glob(".*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def folder_of(name: str, number: str, run_id: str) -> str:

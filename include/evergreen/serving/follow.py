@@ -16,7 +16,7 @@ from evergreen.health.specs import SpecsFolder
 from evergreen.registry import identity
 from evergreen.registry.rollout import Rollout, rollout
 from evergreen.serving import kept
-from evergreen.serving.fetch import Fetches, NotYetError, folder_of, on_disk
+from evergreen.serving.fetch import Fetches, NotYetError, folder_of, on_disk, remove_drafts
 from evergreen.serving.kept import Client, Model, State, Version
 from evergreen.spec import ModelSpec, Specs
 from evergreen.spec.hashes import spec_document, spec_hash
@@ -49,6 +49,7 @@ class Follower:
         self.mlflow = ""
         """Why MLflow could not give a version that is wanted; empty where it could, or was not asked."""
         self._fetches = Fetches()
+        remove_drafts()
         self._waits = False
         """A version that is wanted is on its way."""
 

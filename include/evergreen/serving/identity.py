@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Any
 
 Told = Mapping[str, Any]
+LONGEST_KEY = 2000
+"""Bytes of a key: what an index of PostgreSQL surely takes."""
 
 
 class NoValue(ValueError):
@@ -28,7 +31,10 @@ def key_writer(columns: Mapping[str, str]) -> Callable[[Told], str]:
     writers = list(value_writers(columns).items())
 
     def write(record: Told) -> str:
-        return f"[{', '.join([writer(record[name]) for name, writer in writers])}]"
+        key = f"[{', '.join([writer(record[name]) for name, writer in writers])}]"
+        if len(key) > LONGEST_KEY // 4 and len(key.encode()) > LONGEST_KEY:
+            raise NoValue(f"is longer than the {LONGEST_KEY:,} bytes that a key may have")
+        return key
 
     return write
 
@@ -100,14 +106,14 @@ def _date(value: Any) -> str:
 
 
 def _integer(value: Any) -> str:
-    if type(value) is int or (type(value) is float and value.is_integer()):
+    if (type(value) is int or (type(value) is float and value.is_integer())) and abs(value) < 1 << 63:
         return str(int(value))
     raise NoValue(f"{_shown(value)} is no whole number")
 
 
 def _number(value: Any) -> str:
-    if type(value) is int or type(value) is float:
-        return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+    if (type(value) is int or type(value) is float) and abs(value) <= sys.float_info.max:
+        return str(int(value)) if abs(value) < 1e15 and value == int(value) else repr(float(value))
     raise NoValue(f"{_shown(value)} is no number")
 
 
@@ -125,7 +131,7 @@ def _text(value: Any) -> str:
 
 def _plain(value: Any) -> str:
     """A value of a type that is rare in a key: a number as it is told, or a text."""
-    return str(value) if type(value) is int else _text(value)
+    return _integer(value) if type(value) is int else _text(value)
 
 
 _WRITERS: dict[str, Callable[[Any], str]] = {

@@ -148,7 +148,8 @@ class Encoder:
         for position, record in enumerate(records):
             for name, low in self.version.lows.items():
                 value, high = record.get(name), self.version.highs[name]
-                if type(value) in (int, float) and not low <= value <= high:  # type: ignore[operator]
+                # One that is too large to be predicted is told as missing.
+                if type(value) in (int, float) and abs(value) <= LARGEST and not low <= value <= high:  # type: ignore[operator,arg-type]
                     text = f"{name} {value:g} is beyond what it learnt, {low:g} to {high:g}"
                     found.append(
                         {
@@ -168,7 +169,7 @@ class Identifier:
 
     def __init__(self, model: Model) -> None:
         """Of a model."""
-        self._event_time = model.event_time
+        self._key, self._event_time = tuple(model.key), model.event_time
         self._write = key_writer(model.key)
         self._writers = {model.event_time: iso, **value_writers(model.key)}
 
@@ -187,8 +188,10 @@ class Identifier:
                 continue
             try:
                 found.append((write(record), iso(record[event_time])))
-            except (KeyError, NoValue):
-                problems += self._wrong(position, record)
+            except (KeyError, NoValue) as error:
+                # Nothing is wrong with a part where it is with the whole: the key is too long.
+                told = list(self._wrong(position, record))
+                problems += told or [Problem(position, ", ".join(self._key), str(error))]
         if problems:
             raise BadRecordsError(problems)
         return found

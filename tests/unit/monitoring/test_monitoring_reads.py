@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 import pyarrow as pa
@@ -81,6 +82,40 @@ def test_the_sample_is_the_served_rows_with_the_smallest_hashes(busy, sample, by
     assert found.schema.names == [*arrow.feature_schema(spec).names, "_prediction", "_version", "_baseline"]
     assert found["_prediction"].to_pylist() == found["amount"].to_pylist()
     assert reads.sample(given, spec, AS_OF, WINDOW, facts_of(given, spec)).equals(found)
+
+
+def invent(count: int) -> None:
+    """Online predictions of keys that no row has, those with the smallest hashes."""
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO evergreen.prediction (model, version, key, event_time, prediction, as_of, run_id)"
+            " SELECT 'watched', '1', key, %s, 1, %s, 'online/here' FROM (SELECT json_build_array('1999-01-01T00:00Z'::timestamptz"
+            " + n * interval '1 s')::text AS key FROM generate_series(1, 100000) AS n) AS invented"
+            " ORDER BY hashtextextended(key, 0) LIMIT %s",
+            (BEGIN + timedelta(hours=1), WINDOW.end, count),
+        )
+
+
+def test_keys_that_a_client_invents_take_no_rows_place(busy):
+    given, spec = watched()
+    before, facts = reads.sample(given, spec, AS_OF, WINDOW, facts_of(given, spec)), facts_of(given, spec)
+    invent(4 * SAMPLE)
+    # Nothing of it was analysed: rows and predictions are not compared each with each.
+    began = time.monotonic()
+    assert facts_of(given, spec) == facts
+    assert time.monotonic() - began < 30
+    assert reads.sample(given, spec, AS_OF, WINDOW, facts).to_pydict() == before.to_pydict()
+
+
+def test_a_time_that_a_client_names_does_not_say_since_when_rows_are_scored(busy):
+    _, spec = watched()
+    with connect() as conn:
+        first = reads.first_scored(conn, spec, AS_OF)
+        invent(1)
+        assert reads.first_scored(conn, spec, AS_OF) == first
+        with conn.cursor() as cursor:
+            cursor.execute("DELETE FROM evergreen.prediction WHERE run_id NOT LIKE 'online/%'")
+        assert reads.first_scored(conn, spec, AS_OF) is None
 
 
 def test_both_ways_choose_the_same_rows(busy):

@@ -123,6 +123,8 @@ def test_what_the_model_does_not_know_is_taken_as_missing_and_told(kept_scene, w
         assert found["prediction"] == kept_scene.predicted("1", {"hour": None, "x": None, "kind": None})
         assert [p["field"] for p in found["missing"]] == ["hour", "x", "kind"]
         assert '"fog" is not known to the model (dry, snow, wet)' in found["missing"][2]["problem"]
+        again = (await running.ask({"record": record, "ranges": True})).json()
+        assert (again["prediction"], again["beyond"]) == (found["prediction"], [])
 
     with_service(steps)
 

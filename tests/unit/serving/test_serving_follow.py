@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import numpy as np
 import psycopg2
+import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 
@@ -170,6 +171,34 @@ def test_an_mlflow_that_hangs_holds_up_neither_clients_nor_what_is_on_the_disk(p
         model = follow(follower)
         assert (model.champion, model.problem, follower.mlflow) == ("1", "", "")
         assert time.monotonic() - began < 50, "the request to MLflow has ended by itself"
+
+
+def test_a_version_that_cannot_be_kept_holds_up_no_revoked_client(promoted, start, monkeypatch):
+    follower = Follower()
+    follow(follower)
+    second(promoted, start)
+
+    def damaged(*_):
+        raise pa.ArrowInvalid("Parquet magic bytes not found in footer")
+
+    monkeypatch.setattr("evergreen.serving.fetch._keep", damaged)
+    with connect() as conn:
+        grants.add(conn, "shop", ["*"], 5.0)
+        model = follower.bring_up(conn).models["rides"]
+        assert [client.name for client in kept.read_state().clients] == ["shop"]
+        grants.revoke(conn, "shop")
+        follower.bring_up(conn)
+    assert kept.read_state().clients == ()
+    assert model.champion == "1"
+    assert "version 2 of rides cannot be fetched: ArrowInvalid: Parquet magic bytes" in model.problem
+
+
+def test_what_a_killed_companion_left_in_the_middle_of_a_fetching_is_removed(promoted):
+    left = kept.versions_folder() / ".half"
+    left.mkdir(parents=True)
+    (left / "model.ubj").write_bytes(b"half")
+    assert follow().champion == "1"
+    assert not left.exists()
 
 
 def until(question, seconds=30):

@@ -83,7 +83,9 @@ def test_many_records_are_read_as_each_of_them_is_alone(usual, odd):
     alone = [read([record], position) for position, record in enumerate(records)]
     if rows is None:
         # What is wrong is told of all; a field that is none counts also where it alone would not have been looked for.
-        assert {p for r, problems in alone if r is None for p in problems} <= set(told)
+        refused = {p for r, problems in alone if r is None for p in problems}
+        assert refused
+        assert refused <= set(told)
     else:
         assert rows == b"".join(r for r, _ in alone)
         assert told == [p for _, problems in alone for p in problems]
@@ -177,11 +179,20 @@ def test_a_key_that_its_column_cannot_hold_is_a_mistake(type_, value):
         key_writer({"k": type_})({"k": value})
 
 
+def identifier_of(scene, key):
+    return Identifier(scene.model(key=key))
+
+
+def refused(identifier, record):
+    with pytest.raises(BadRecordsError) as caught:
+        identifier.identify([record])
+    return caught.value.problems
+
+
 def test_all_that_is_wrong_with_the_name_of_a_row_is_told_at_once(home, kept_scene):
     kept_scene.add("1")
-    model = kept_scene.model(key={"station": "integer", "day": "date"})
     good = {"station": 5, "day": "2025-06-02", "ts": "2025-06-02T13:00:00Z"}
-    identifier = Identifier(model)
+    identifier = identifier_of(kept_scene, {"station": "integer", "day": "date"})
     assert identifier.identify([good, {"hour": 8}]) == [
         ('[5, "2025-06-02"]', "2025-06-02T13:00:00+00:00"),
         None,
@@ -194,6 +205,12 @@ def test_all_that_is_wrong_with_the_name_of_a_row_is_told_at_once(home, kept_sce
         (1, "day"),
         (2, "ts"),
     ]
+    (long,) = refused(
+        identifier_of(kept_scene, {"station": "text"}), {"station": "ü" * 1001, "ts": good["ts"]}
+    )
+    assert (long.field, long.problem) == ("station", "is longer than the 2,000 bytes that a key may have")
+    (large,) = refused(identifier, {**good, "station": 10**400})
+    assert (large.field, large.problem.endswith("is no whole number")) == ("station", True)
     assert "names its whole key and its event time" in caught.value.problems[0].problem
     assert [p.problem.partition(";")[0] for p in caught.value.problems[1:]] == [
         "1.5 is no whole number", '"never" is no date', '"24" is no time'

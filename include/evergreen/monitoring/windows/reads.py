@@ -136,11 +136,14 @@ def counted(
 
 
 def first_scored(conn: Connection, model: ModelSpec, as_of: datetime) -> datetime | None:
-    """Event time of the model's first prediction that was made for `as_of` or earlier; None if there is none."""
+    """Event time of the first row that the model's scoring predicted for `as_of` or earlier; None if there is none.
+
+    What a client asked online says nothing of it: it names times as it likes.
+    """
     found: datetime | None = fetch(
         conn,
-        "SELECT min(event_time) AS first FROM evergreen.prediction WHERE model = %s AND as_of <= %s",
-        (model.name, as_of),
+        "SELECT min(event_time) AS first FROM evergreen.prediction WHERE model = %s AND as_of <= %s AND run_id NOT LIKE %s",
+        (model.name, as_of, "online/%"),
     )[0]["first"]
     return found
 
@@ -149,7 +152,7 @@ def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window, fact
     """At most `monitoring.sample_rows` rows of a window: those whose key has the smallest hash, ties by key.
 
     The same rows on every re-run, and those that the champion's reference would choose. From a window with very many
-    predictions they are drawn by an index: then only rows with a prediction are candidates, and nothing is read
+    predictions, none of them made online, they are drawn by an index: then only rows with a prediction are candidates, and nothing is read
     but them. Everywhere else rows without one are candidates too, and what fits into `sample_rows` is taken whole.
 
     A window may have few labels among many rows, and then hardly one in its sample. So where its labels are enough to judge the
@@ -174,6 +177,8 @@ def sample(specs: Specs, model: ModelSpec, as_of: datetime, window: Window, fact
     with views.reading(specs, model, as_of) as reader:
         buckets = _buckets(facts.scored, model.monitoring.sample_rows)
         types = _key_types(reader, model) if buckets <= INDEXED else []
+        if types and _any_online(reader, _made(window.start, window.end, as_of)):
+            types = []  # keys that no row has would take the places of rows
         if types and set(types) <= READ_BACK:
             rows = _drawn(reader, specs, model, as_of, window, buckets, types)
         else:
@@ -373,7 +378,12 @@ def _rows_scored(
     """How many rows of the feature query have a prediction."""
     rows = feature_query.feature_query(model, start, end, ordered=False)
     query = "SELECT count(*) AS scored FROM ({}) AS f WHERE EXISTS (SELECT FROM ({}) AS made WHERE made.key = f._key)"
-    return int(reader.rows(sql.SQL(query).format(rows, made))[0]["scored"])
+    # Before their first ANALYZE PostgreSQL takes both sides for small and compares each row with each prediction.
+    nested = sql.SQL("SELECT set_config('enable_nestloop', {}, true) AS nested")
+    reader.rows(nested.format(sql.Literal("off")))
+    found = reader.rows(sql.SQL(query).format(rows, made))
+    reader.rows(nested.format(sql.Literal("on")))
+    return int(found[0]["scored"])
 
 
 def _keys(reader: arrow.Reader, made: sql.Composable) -> int:
