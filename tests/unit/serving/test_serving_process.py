@@ -161,6 +161,21 @@ def test_a_swap_in_the_middle_of_load_drops_nothing_and_never_goes_back(kept_sce
     assert {v for a, _, v, _ in answers if a > swaps[-1] + 0.6} == {"2"}
 
 
+@pytest.mark.parametrize("after_s", [0.0, 0.27])
+def test_who_is_killed_in_the_middle_of_a_swap_starts_with_what_is_kept(kept_scene, serve, after_s):
+    kept_scene.add("2")
+    service = serve()
+    service.ready()
+    assert service.ask({"record": EXAMPLE}, KEY).json()["version"] == "1"
+    kept_scene.keep(kept_scene.model("2"))
+    time.sleep(after_s)  # it looks four times a second, loads in a thread, then swaps
+    service.kill()
+    again = serve()
+    again.ready()
+    told = again.ask({"record": EXAMPLE}, KEY).json()
+    assert (told["version"], told["prediction"]) == ("2", kept_scene.predicted("2", EXAMPLE))
+
+
 def test_the_whole_way_from_a_promotion_to_the_first_answer_and_the_log(whole, world, start):
     client = Client(whole.url)
     assert client.models()[0]["version"] == "1"
