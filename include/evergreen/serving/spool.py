@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 MOST_GATHERED = 32 << 20
 """Bytes in memory between two writes: some 200,000 records with ten features each."""
-MOST_BYTES = 512 << 20
-"""What may wait on the disk: about three million records with ten features each."""
+MOST_BYTES = 1 << 30
+"""What may wait on the disk: some three million requests of one record with ten features, as many as come in 15 minutes of full load."""
 SUFFIX = ".json"
 TELL_S = 60.0
 _ENCODE = msgspec.json.Encoder().encode

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import psycopg2.extras
 
 from evergreen import registry
@@ -60,7 +59,7 @@ class Client:
         for row in self.rows() if rows is None else rows:
             features = {name: row[name] for name in ("hour", "x", "kind")}
             features = sends(features) if sends else features
-            values = np.array([self.encoder.encode([features]).values], np.float32)
+            values = self.encoder.encode([features]).rows
             value = answers(float(predict(self.loaded.booster, values)[0]))
             kept = json.dumps({name: features[name] for name in keeps}) if keeps else None
             key = json.dumps([row["ts"].isoformat()])

@@ -174,7 +174,7 @@ def test_online_by_key_and_in_batch_the_predictions_are_the_same(
     answers: list[float] = []
     for begin in range(0, len(records), SLICE):
         part = records[begin : begin + SLICE]
-        answers += served_online.champion.predict(served_online.champion.encoder.encode(part).values)
+        answers += served_online.champion.predict(served_online.champion.encoder.encode(part).rows)
     assert np.array(answers).tobytes() == np.array([r["prediction"] for r in rows]).tobytes()
     assert [row and row[0] for row in served_online.identifier.identify(records)] == [r["key"] for r in rows]
 
