@@ -147,6 +147,7 @@ def remove_drafts() -> None:
 
 
 def folder_of(name: str, number: str, run_id: str) -> str:
+    """The folder of a version, in `versions_folder`: another run's version of the same number has another one."""
     return f"{name}-{number}-{run_id}"
 
 
