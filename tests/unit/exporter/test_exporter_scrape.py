@@ -22,6 +22,7 @@ from evergreen.exporter.collector import WarehouseCollector
 from evergreen.exporter.counts import DecisionCounts
 from evergreen.exporter.families import FAMILIES, UP
 from evergreen.exporter.questions import TABLES
+from evergreen.health import fleet
 from evergreen.ledger.reasons import DecisionKind
 from evergreen.warehouse.connection import Connection, connect, fetch
 
@@ -322,3 +323,14 @@ def test_what_a_channel_has_not_taken_is_counted_by_channel(warehouse_url: str, 
             " THEN now() END FROM evergreen.mail, unnest(ARRAY['email', 'channel:oncall']) AS channel"
         )
     assert scrape()["evergreen_deliveries_waiting"] == {("email",): 1.0, ("channel:oncall",): 2.0}
+
+
+@pytest.mark.parametrize(("days", "told"), [(2.9, [0.4]), (3.1, [])])
+def test_a_share_of_skew_is_told_for_three_days_so_that_its_alert_ends(
+    conn: Connection, days: float, told: list[float]
+) -> None:
+    decide(conn, "model/m", DecisionKind.SERVING_COMPARED, "r", evidence={"share": 0.4})
+    with conn.cursor() as cursor:  # only time makes a row of the ledger old
+        cursor.execute("ALTER TABLE evergreen.decision DISABLE TRIGGER decision_append_only")
+        cursor.execute("UPDATE evergreen.decision SET decided_at = now() - %s * interval '1 day'", (days,))
+    assert [row["share"] for row in fleet.served_skew(conn, ["m"])] == told
